@@ -1,0 +1,295 @@
+"""The user's own descriptors: written without ever waiting, and a terminal left as it was found.
+
+Nothing here sets O_NONBLOCK on a descriptor that the user's shell shares; that flag belongs to the
+open file, so it would outlive this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import select
+import socket
+import stat
+import struct
+import sys
+import termios
+import threading
+import time
+import tty
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# More than a screen can lag behind; a reader that has stopped for good costs no more than this.
+MAX_PENDING_BYTES: Final = 4 * 1_048_576
+# POSIX: a pipe that select() calls writable takes this much without blocking.
+_PIPE_WRITE_BYTES: Final = select.PIPE_BUF
+
+
+class Size(NamedTuple):
+    """The size of a terminal in characters."""
+
+    columns: int
+    lines: int
+
+
+def window_size(fd: int) -> Size | None:
+    """Return the size of the terminal behind `fd`, or None when it has none."""
+    try:
+        lines, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8))
+    except OSError:
+        return None
+    return Size(columns, lines) if columns and lines else None
+
+
+def set_window_size(fd: int, size: Size) -> None:
+    """Set the size of the terminal behind `fd`; its foreground gets SIGWINCH if it changed."""
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", size.lines, size.columns, 0, 0))
+
+
+class LocalOutput:
+    """One of the user's descriptors, written to without blocking. Thread: one at a time.
+
+    What the reader does not take is kept up to `MAX_PENDING_BYTES`; past that it is dropped, and a
+    notice says so when there is room again. A reader that is gone is no error.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._pending = bytearray()
+        self._dropped_bytes = 0
+        self._gone = False
+        self._own_fd: int | None = None
+        self._socket: socket.socket | None = None
+        mode = os.fstat(fd).st_mode
+        self.is_terminal = os.isatty(fd)
+        if self.is_terminal:
+            # An open file of our own, whose O_NONBLOCK the user's shell does not share. Where the
+            # terminal has no name, short writes are the best that can be done.
+            with contextlib.suppress(OSError):
+                self._own_fd = os.open(
+                    os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+                )
+        elif stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(fd))
+        self._never_blocks = stat.S_ISREG(mode)
+
+    def close(self) -> None:
+        """Close what this class has opened; the user's descriptor stays."""
+        if self._own_fd is not None:
+            os.close(self._own_fd)
+            self._own_fd = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on for writing."""
+        return self._fd if self._own_fd is None else self._own_fd
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is still to be written."""
+        return bool(self._pending or self._dropped_bytes) and not self._gone
+
+    def write(self, data: bytes) -> None:
+        """Write what the reader takes now, and keep the rest for `write_pending`."""
+        if self._gone or not data:
+            return
+        if len(self._pending) + len(data) > MAX_PENDING_BYTES:
+            self._dropped_bytes += len(data)
+        else:
+            self._pending += data
+        self.write_pending()
+
+    def write_pending(self) -> None:
+        """Write what the reader takes now."""
+        while self._pending and not self._gone:
+            if not (self._never_blocks or self._is_writable(0)):
+                return
+            try:
+                written = self._write_some()
+            except BlockingIOError:
+                return
+            except OSError:
+                self._gone = True
+                self._pending.clear()
+                return
+            del self._pending[:written]
+            if not self._pending and self._dropped_bytes:
+                self._pending += (
+                    f"\r\n[claude-runner: {self._dropped_bytes} bytes were not shown here, "
+                    "because nobody read them]\r\n"
+                ).encode()
+                self._dropped_bytes = 0
+
+    def wait_written(self, deadline: float) -> None:
+        """Wait for a slow reader, at most until the monotonic `deadline`."""
+        self.write_pending()
+        while self.is_waiting and self._is_writable(deadline - time.monotonic()):
+            self.write_pending()
+
+    def _is_writable(self, timeout_s: float) -> bool:
+        return bool(select.select([], [self.fileno()], [], max(0.0, timeout_s))[1])
+
+    def _write_some(self) -> int:
+        if self._socket is not None:
+            return self._socket.send(self._pending, socket.MSG_DONTWAIT)
+        if self._own_fd is not None or self._never_blocks:
+            return os.write(self.fileno(), self._pending)
+        return os.write(self._fd, memoryview(self._pending)[:_PIPE_WRITE_BYTES].tobytes())
+
+
+class RawTerminal:
+    """The user's terminal while a session has it: raw, and restored whatever happens."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._saved: list[Any] = termios.tcgetattr(fd)
+
+    @property
+    def attributes(self) -> list[Any]:
+        """The terminal's attributes as the user had them, for the child's terminal."""
+        return self._saved
+
+    def enter(self) -> None:
+        """Pass every key on, and print bytes as they are."""
+        tty.setraw(self.fd, termios.TCSADRAIN)
+
+    def restore(self) -> None:
+        """Put the attributes back. A terminal that is gone is no error."""
+        with contextlib.suppress(termios.error, OSError):
+            termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)
+
+
+class ModeTracker:
+    """Which of a terminal's modes a program has switched on and not off again.
+
+    A program that is killed cannot undo its modes; `undo` is what it would have sent. Pure.
+    Source: https://invisible-island.net/xterm/ctlseqs/ctlseqs.html
+    """
+
+    # Modes whose normal state is off; 25 (cursor) and 7 (wrap) are normally on.
+    _OFF: Final = frozenset({1, 9, 47, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 1047, 1049,
+                             2004, 2026, 2031})  # fmt: skip
+    _ON: Final = frozenset({7, 25})
+    _SEQUENCE: Final = re.compile(rb"\x1b(?:\[(?:\?([\d;]+)([hl])|([<>=])([\d;]*)([um]))|([=>]))")
+    _LONGEST: Final = 64
+
+    def __init__(self) -> None:
+        self._changed: set[int] = set()
+        self._kitty_depth = 0
+        self._other_keys = False
+        self._keypad = False
+        self._tail = b""
+
+    def feed(self, raw: bytes) -> None:
+        """Look at a piece of the program's output."""
+        seen = self._tail + raw
+        if b"\x1b" not in seen:
+            return
+        for match in self._SEQUENCE.finditer(seen):
+            self._note(match)
+        at = seen.rfind(b"\x1b")
+        # A complete sequence seen again changes nothing but the depth, so it must not be kept.
+        complete = self._SEQUENCE.match(seen, at)
+        self._tail = b"" if complete or len(seen) - at > self._LONGEST else seen[at:]
+
+    def undo(self) -> bytes:
+        """Return what puts the terminal back."""
+        parts = [
+            f"\x1b[?{mode}{'h' if mode in self._ON else 'l'}".encode()
+            # The alternate screen goes last, so that nothing of it shows on the normal one.
+            for mode in sorted(self._changed)
+        ]
+        if self._kitty_depth > 0:
+            parts.insert(0, b"\x1b[<%du" % self._kitty_depth)
+        if self._other_keys:
+            parts.append(b"\x1b[>4m")
+        if self._keypad:
+            parts.append(b"\x1b>")
+        return b"".join(parts) + (b"\x1b[0m" if parts else b"")
+
+    def _note(self, match: re.Match[bytes]) -> None:
+        modes, switch, kind, _, final, keypad = match.groups()
+        if modes is not None:
+            self._note_modes(modes.split(b";"), switched_on=switch == b"h")
+        elif keypad is not None:
+            self._keypad = keypad == b"="
+        elif final == b"u":
+            self._kitty_depth = max(0, self._kitty_depth + {b">": 1, b"<": -1}.get(kind, 0))
+        elif kind == b">":
+            self._other_keys = match[4].startswith(b"4;")
+
+    def _note_modes(self, modes: Sequence[bytes], *, switched_on: bool) -> None:
+        for text in modes:
+            mode = int(text or b"0")
+            if mode in (self._OFF if switched_on else self._ON):
+                self._changed.add(mode)
+            elif mode in (self._ON if switched_on else self._OFF):
+                self._changed.discard(mode)
+
+
+class Console:
+    """Messages of the runner itself, on stderr, one line each. Thread: any.
+
+    Held back while a session has the terminal. Never blocks longer than a moment: a reader that
+    has stopped must not keep the run from ending.
+    """
+
+    _PATIENCE_S: Final = 1.0
+
+    def __init__(self, verbosity: int = 0) -> None:
+        self.verbosity = verbosity
+        self._lock = threading.Lock()
+        self._output = LocalOutput(2)
+        self._held: list[str] | None = None
+        self._colored = self._output.is_terminal and not os.environ.get("NO_COLOR")
+
+    def note(self, sentence: str) -> None:
+        """Tell something that is good to know; -q leaves it out."""
+        if self.verbosity >= 0:
+            self._write(sentence, "")
+
+    def detail(self, sentence: str) -> None:
+        """Tell something that -v asks for."""
+        if self.verbosity >= 1:
+            self._write(sentence, "2")
+
+    def warn(self, sentence: str) -> None:
+        """Tell something that the user should know."""
+        self._write(sentence, "33")
+
+    def error(self, sentence: str) -> None:
+        """Tell why the command fails."""
+        self._write(sentence, "31")
+
+    def hold(self) -> None:
+        """Keep messages until `release`."""
+        with self._lock:
+            self._held = []
+
+    def release(self) -> None:
+        """Print what was kept."""
+        with self._lock:
+            held, self._held = self._held or [], None
+            self._print("".join(held))
+
+    def _write(self, sentence: str, color: str) -> None:
+        line = f"claude-runner: {sentence}"
+        if self._colored and color:
+            line = f"\x1b[{color}m{line}\x1b[0m"
+        with self._lock:
+            if self._held is not None:
+                self._held.append(line + "\n")
+            else:
+                self._print(line + "\n")
+
+    def _print(self, text: str) -> None:
+        encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
+        self._output.write(text.encode(encoding or "utf-8", "replace"))
+        self._output.wait_written(time.monotonic() + self._PATIENCE_S)

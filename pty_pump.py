@@ -1,0 +1,249 @@
+"""The thread between the child's terminals and everybody who watches them.
+
+It reads what the child prints, shows it locally, redacts it at once and hands it on, and types what
+the user and the operator type. Raw output never leaves this thread: it is not queued, not logged
+and not kept. Neither the local reader nor the network can block it.
+
+Theory of operation. One `select` over the masters, the keyboard, the local outputs that lag behind
+and a wake pipe. A master that answers EIO has no slave open any more: all of its output has been
+read (the keeper holds a slave until the child is gone, so this cannot happen early). A descendant
+of the child may hold a slave for ever, so `finish` brings a deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, Callable, Final
+
+from local_terminal import set_window_size
+from redact import Redacted, RedactedDecoder, Redactor
+
+if TYPE_CHECKING:
+    from local_terminal import LocalOutput, ModeTracker, Size
+    from redact import RedactedText, Rules
+
+# What is held back for more context is shown after this long without output.
+IDLE_S: Final = 0.05
+# A read is at most 4,095 bytes on Linux; taking several together costs a chunk less each.
+_BURST_BYTES: Final = 65_536
+# A pasted megabyte waits here while the child does not read; the keyboard waits after that.
+_MAX_TYPED_BYTES: Final = 65_536
+
+
+@dataclass
+class Channel:
+    """One stream of the child: the PTY's master and where its output goes.
+
+    `local` is None when nothing is shown locally.
+    """
+
+    stream: str
+    master_fd: int
+    rules: Rules
+    local: LocalOutput | None
+    redactor: Redactor = field(init=False)
+    decoder: RedactedDecoder = field(default_factory=RedactedDecoder)
+    last_read_at: float = 0.0
+    is_open: bool = True
+
+    def __post_init__(self) -> None:
+        self.redactor = Redactor(rules=self.rules)
+        os.set_blocking(self.master_fd, False)
+
+
+class PtyPump:
+    """Owns the masters, the keyboard and the log. Lifecycle: start, finish, join."""
+
+    def __init__(
+        self,
+        channels: list[Channel],
+        log: BinaryIO,
+        *,
+        modes: ModeTracker,
+        keyboard_fd: int | None,
+        publish: Callable[[str, RedactedText], None],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        self._channels = channels
+        self._log = log
+        self._modes = modes
+        self._keyboard_fd = keyboard_fd
+        self._publish = publish
+        self._ended = ended
+        self._typed = bytearray()
+        self._injected: list[bytes] = []
+        self._lock = threading.Lock()
+        self._finish_at: float | None = None
+        self._keyboard_paused = False
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
+        self._thread = threading.Thread(target=self._run, name="runner-pty-pump", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def finish(self, within_s: float) -> None:
+        """Read what is still to come, at most this long, then end. Thread: any."""
+        self._finish_at = time.monotonic() + within_s
+        self._wake()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end; close what the pump owns. Returns whether it has ended."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
+        for fd in (self._wake_r, self._wake_w, *(c.master_fd for c in self._channels)):
+            os.close(fd)
+        self._log.close()
+        return True
+
+    def type(self, text: bytes) -> None:
+        """Type into the child's terminal, as if at the keyboard. Thread: any."""
+        with self._lock:
+            self._injected.append(text)
+        self._wake()
+
+    def resize(self, size: Size) -> None:
+        """Give the child's terminals a new size. Thread: any."""
+        for channel in self._channels:
+            with contextlib.suppress(OSError):
+                set_window_size(channel.master_fd, size)
+
+    def pause_keyboard(self, *, paused: bool) -> None:
+        """Leave the user's keys to somebody else while the session is suspended. Thread: any."""
+        self._keyboard_paused = paused
+        self._wake()
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_w, b"w")
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            while not self._is_done():
+                self._turn()
+            for channel in self._channels:
+                self._hand_on(channel, channel.redactor.flush(), last=True)
+        except BaseException as crash:  # noqa: BLE001 - its owner decides, and ends the run
+            error = crash
+        self._ended(error)
+
+    def _is_done(self) -> bool:
+        if self._finish_at is None:
+            return False
+        return time.monotonic() >= self._finish_at or not any(c.is_open for c in self._channels)
+
+    def _turn(self) -> None:
+        """Wait for something to do, and do all of it."""
+        open_channels = [c for c in self._channels if c.is_open]
+        masters = {c.master_fd: c for c in open_channels}
+        lagging = {
+            c.local.fileno(): c.local for c in self._channels if c.local and c.local.is_waiting
+        }
+        with self._lock:
+            self._typed += b"".join(self._injected)
+            self._injected.clear()
+        reading = [self._wake_r, *masters, *self._keyboard()]
+        writing = [
+            *lagging,
+            *([open_channels[0].master_fd] if self._typed and open_channels else []),
+        ]
+        readable, writable, _ = select.select(reading, writing, [], self._timeout_s(open_channels))
+        for fd in readable:
+            if fd in masters:
+                self._read(masters[fd])
+            elif fd == self._wake_r:
+                os.read(self._wake_r, 4096)
+            else:
+                self._read_keyboard(fd)
+        for fd in writable:
+            if fd in lagging:
+                lagging[fd].write_pending()
+            else:
+                self._write_typed(fd)
+        self._tick(open_channels)
+
+    def _keyboard(self) -> list[int]:
+        """Return the keyboard's descriptor, if keys are wanted from it now."""
+        is_full = len(self._typed) >= _MAX_TYPED_BYTES
+        if self._keyboard_fd is None or self._keyboard_paused or is_full:
+            return []
+        return [self._keyboard_fd]
+
+    def _timeout_s(self, channels: list[Channel]) -> float | None:
+        dues = [c.last_read_at + IDLE_S for c in channels if c.redactor.held and c.last_read_at]
+        if self._finish_at is not None:
+            dues.append(self._finish_at)
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
+
+    def _tick(self, channels: list[Channel]) -> None:
+        now = time.monotonic()
+        for channel in channels:
+            if channel.last_read_at and now >= channel.last_read_at + IDLE_S:
+                channel.last_read_at = 0.0
+                self._hand_on(channel, channel.redactor.idle())
+
+    def _read(self, channel: Channel) -> None:
+        raw = bytearray()
+        while len(raw) < _BURST_BYTES:
+            try:
+                piece = os.read(channel.master_fd, _BURST_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:  # EIO: every slave is closed
+                piece = b""
+            if not piece:
+                channel.is_open = False
+                break
+            raw += piece
+        if raw:
+            self._show(channel, bytes(raw))
+
+    def _show(self, channel: Channel, raw: bytes) -> None:
+        self._modes.feed(raw)
+        if channel.local is not None and channel.local.is_terminal:
+            channel.local.write(raw)
+        redacted = channel.redactor.feed(raw)
+        channel.last_read_at = time.monotonic() if channel.redactor.held else 0.0
+        self._hand_on(channel, redacted)
+
+    def _hand_on(self, channel: Channel, redacted: Redacted, *, last: bool = False) -> None:
+        if channel.local is not None and not channel.local.is_terminal:
+            channel.local.write(redacted)
+        self._log.write(redacted)
+        text = channel.decoder.feed(redacted)
+        if text:
+            self._publish(channel.stream, text)
+        rest = channel.decoder.flush() if last else None
+        if rest:
+            self._publish(channel.stream, rest)
+
+    def _read_keyboard(self, fd: int) -> None:
+        try:
+            keys = os.read(fd, _MAX_TYPED_BYTES)
+        except OSError:
+            keys = b""
+        if keys:
+            self._typed += keys
+        else:
+            self._keyboard_fd = None  # hung up; the signal that goes with it ends the run
+
+    def _write_typed(self, master_fd: int) -> None:
+        try:
+            written = os.write(master_fd, self._typed)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._typed.clear()
+            return
+        del self._typed[:written]
