@@ -1,0 +1,650 @@
+"""Start Claude Code on this machine and connect the session to a gateway.
+
+The command line is here: what the user asked for is read, checked and handed to `Run`. Every
+worker has a module of its own.
+
+    thread     owns                                     waits in             if it crashes
+    main       the keeper's channel, the terminal's     select on signals,   -
+               state, the exit code                     keeper and workers
+    pty-pump   PTY masters, keyboard, redactors, log    select               ends the run, cleanly
+    poster     its client, the delivery cursor          the journal, HTTP    output is kept
+    poller     its client                               HTTP (long poll)     no remote control
+    executor   one command of the operator              a queue, select      that command failed
+    syncer     the journal's way to the disk            an event             a power cut loses more
+
+The keeper (`keeper.py`) is a process of its own, forked while this one has a single thread.
+
+Shutdown, producers before consumers: take no more commands and refuse the queued ones; let the
+keeper end the child and everything below it; read what the terminals still hold; flush the
+redactors; record the end in the journal; give the terminal back; deliver; send `finished`; upload.
+What cannot be delivered stays in the journal, and the user is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import time
+import traceback
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn, Protocol
+
+from allowlist import Allowlist
+from gateway_client import (
+    MAX_ARTIFACT_BYTES,
+    Credentials,
+    GatewayClient,
+    Outcome,
+    Reply,
+    is_confidential,
+)
+from gateway_transport import GatewayError, PinStore
+from local_terminal import Console
+from redact import Rules, collect_known_values
+from runner_config import SETTINGS, Config, RunnerError, load_config, prepare_data_dir
+from runner_session import Job, Run, RunFolder
+from spool import SpoolError, encode_event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+VERSION: Final = "0.1.0"
+ROOT: Final = Path(__file__).resolve().parent
+
+RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
+ARTIFACT_TYPES: Final = (".log", ".txt", ".json", ".diff", ".patch", ".md")
+# Linux: MAX_ARG_STRLEN, the longest single argument.
+MAX_ARGUMENT_BYTES: Final = 131_071
+# How long to try a gateway that does not answer before the child is started.
+CHECK_PATIENCE_S: Final = 10.0
+
+
+# === What a run starts ============================================================================
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """How the child is started: its argv, and its stdin where the prompt is too long for that."""
+
+    argv: tuple[str, ...]
+    stdin_text: bytes | None = None
+    session_id: str | None = None
+
+
+class Profile(Protocol):
+    """What differs between two runner types; `rev_runner.py` shows that it is all that differs."""
+
+    name: str
+    program: str
+    log_name: str
+
+    def command(self, config: Config) -> tuple[str, ...]:
+        """Return the program to run, with its first arguments."""
+
+    def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
+        """Return what the operator may run besides the documented commands."""
+
+    def invocation(
+        self, config: Config, prompt: str | None, mode: str, arguments: Sequence[str]
+    ) -> Invocation:
+        """Return how to start it with this prompt."""
+
+
+class ClaudeProfile:
+    """Claude Code, or any other program that takes a prompt as its last argument."""
+
+    name = "claude"
+    program = "claude-runner"
+    log_name = "claude.log"
+
+    def command(self, config: Config) -> tuple[str, ...]:
+        """Return the program to run, with its first arguments."""
+        return config.claude_command
+
+    def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
+        """Return what the operator may run besides the documented commands."""
+        return config.extra_allowed_commands
+
+    def invocation(
+        self, config: Config, prompt: str | None, mode: str, arguments: Sequence[str]
+    ) -> Invocation:
+        """Return how to start it with this prompt.
+
+        Source: how Claude Code reads its arguments. `--` goes before a prompt that begins with a
+        dash; a single word that is the name of a subcommand is a prompt only with a blank after it.
+        """
+        command = self.command(config)
+        is_claude = config.flavor == "claude" or (
+            config.flavor == "auto" and is_claude_code(command)
+        )
+        if not is_claude:
+            return Invocation((*command, *arguments, *(() if prompt is None else (prompt,))))
+        added: list[str] = []
+        session_id = None
+        if mode == "print" and not _names_any(arguments, ("-p", "--print")):
+            added.append("-p")
+        if mode == "print" and not _names_any(arguments, _SESSION_ARGUMENTS):
+            session_id = str(uuid.uuid4())
+            added += ["--session-id", session_id]
+        if prompt is None:
+            return Invocation((*command, *added, *arguments), session_id=session_id)
+        if mode == "print" and len(os.fsencode(prompt)) > MAX_ARGUMENT_BYTES:
+            return Invocation((*command, *added, *arguments), os.fsencode(prompt), session_id)
+        if mode == "interactive" and len(prompt.split()) == 1 and not prompt.endswith(" "):
+            prompt += " "
+        return Invocation((*command, *added, *arguments, "--", prompt), session_id=session_id)
+
+
+# Arguments of Claude Code that choose the session themselves.
+_SESSION_ARGUMENTS: Final = ("--session-id", "--resume", "-r", "--continue", "-c", "--from-pr")
+_CLAUDE_NAMES: Final = frozenset({"claude", "claude-code"})
+_CLAUDE_PACKAGE: Final = "@anthropic-ai/claude-code"
+_LAUNCHERS: Final = frozenset({"npx", "node", "bunx", "env"})
+
+
+def is_claude_code(command: Sequence[str]) -> bool:
+    """Whether a command starts Claude Code, itself or through npx, node, bunx or env."""
+    program = command[0]
+    if Path(program).name in _LAUNCHERS:
+        started = (item for item in command[1:] if not item.startswith("-") and "=" not in item)
+        program = next(started, "")
+    if program == _CLAUDE_PACKAGE or program.startswith(f"{_CLAUDE_PACKAGE}@"):
+        return True
+    return Path(program).name in _CLAUDE_NAMES or program.endswith(f"{_CLAUDE_PACKAGE}/cli.js")
+
+
+def _names_any(arguments: Sequence[str], options: Sequence[str]) -> bool:
+    return any(item.split("=", 1)[0] in options for item in arguments)
+
+
+def plan_job(
+    options: argparse.Namespace, config: Config, profile: Profile, console: Console
+) -> Job:
+    """Check what the user asked for. Raises RunnerError or ConfigError, each with a way out."""
+    run_id = require_run(options.run_id, config)
+    cwd = _existing_folder(options.cwd)
+    prompt = _read_prompt(options.cmd)
+    mode = _choose_mode(options.mode, prompt, config)
+    invocation = profile.invocation(config, prompt, mode, options.arguments)
+    for item in invocation.argv:
+        if len(os.fsencode(item)) > MAX_ARGUMENT_BYTES:
+            raise RunnerError(
+                f"the prompt is longer than the {MAX_ARGUMENT_BYTES} bytes that one argument may "
+                "have; put it into a file and let the prompt name the file"
+            )
+    env = config.child_environment(os.environ)
+    env.setdefault("TERM", "xterm-256color")
+    _require_program(invocation.argv[0], cwd, env, config)
+    shown = [*profile.command(config), *options.arguments, *([] if prompt is None else [prompt])]
+    return Job(
+        run_id=run_id,
+        runner=profile.name,
+        version=VERSION,
+        mode=mode,
+        argv=invocation.argv,
+        stdin_text=invocation.stdin_text,
+        session_id=invocation.session_id,
+        shown_command=shlex.join(shown),
+        cwd=cwd,
+        env=env,
+        log_name=profile.log_name,
+        artifacts=_check_artifacts(options.artifact, console),
+        poll_interval_s=config.poll_interval_s,
+        command_timeout_s=config.command_timeout_s,
+        allow_remote_input=config.allow_remote_input and is_confidential(config.gateway_url),
+    )
+
+
+def require_run(run_id: str | None, config: Config) -> str:
+    """Return the run id, checked before it meets the file system; the token must be there too."""
+    if not run_id or not RUN_ID.fullmatch(run_id):
+        raise RunnerError(
+            "--run-id must be the id of a run: 1 to 50 letters, digits, dashes and underscores"
+            if run_id
+            else "--run-id is missing; create a run in the gateway's page and copy its id"
+        )
+    if not config.token:
+        raise RunnerError(
+            "the run's token is missing; give it with --token, --token-file or CLAUDE_RUNNER_TOKEN"
+        )
+    return run_id
+
+
+def _existing_folder(text: str | None) -> str:
+    folder = Path(text or ".").expanduser()
+    if not folder.is_dir():
+        raise RunnerError(f"there is no folder {folder}; correct --cwd")
+    return str(folder.resolve())
+
+
+def _read_prompt(text: str | None) -> str | None:
+    prompt = os.fsdecode(sys.stdin.buffer.read()) if text == "-" else text
+    if prompt is not None and not prompt.strip():
+        raise RunnerError("the prompt is empty; write it after --cmd, or leave --cmd out")
+    if prompt is not None and "\0" in prompt:
+        raise RunnerError("the prompt contains a NUL character, which no argument can")
+    return prompt
+
+
+def _choose_mode(asked: str, prompt: str | None, config: Config) -> str:
+    """With a prompt a run is a job that ends by itself; without one it is a session."""
+    at_terminal = os.isatty(0) and os.isatty(1)
+    if asked == "auto":
+        if prompt is None and not at_terminal:
+            raise RunnerError(
+                "there is neither a prompt nor a terminal; give a prompt with --cmd, "
+                "or start it in a terminal"
+            )
+        return "interactive" if prompt is None else "print"
+    if asked == "print" and prompt is None:
+        raise RunnerError("--mode print needs a prompt; give it with --cmd")
+    if asked == "interactive" and not at_terminal and not config.allow_remote_input:
+        raise RunnerError(
+            "--mode interactive without a terminal would wait for ever; start it in a terminal, or "
+            "set CLAUDE_RUNNER_ALLOW_REMOTE_INPUT=true so that the operator can type"
+        )
+    return asked
+
+
+def _require_program(program: str, cwd: str, env: Mapping[str, str], config: Config) -> None:
+    if "/" in program:
+        path = Path(cwd, program)
+        if not path.is_file():
+            raise RunnerError(f"there is no program {path}; correct CLAUDE_COMMAND")
+        if not os.access(path, os.X_OK):
+            raise RunnerError(f"{path} is not executable; chmod +x it, or correct CLAUDE_COMMAND")
+    elif shutil.which(program, path=env.get("PATH")) is None:
+        raise RunnerError(
+            f"{program!r} (CLAUDE_COMMAND, {config.sources['CLAUDE_COMMAND']}) was not found in "
+            "PATH; install it, or set CLAUDE_COMMAND to its path (shell aliases do not count)"
+        )
+
+
+def _check_artifacts(paths: Sequence[str], console: Console) -> tuple[Path, ...]:
+    checked = []
+    for text in paths:
+        path = Path(text).expanduser().absolute()
+        if path.suffix.lower() not in ARTIFACT_TYPES:
+            raise RunnerError(
+                f"--artifact {text} cannot be uploaded; the types are {', '.join(ARTIFACT_TYPES)}"
+            )
+        if not path.exists():
+            console.note(f"--artifact {text} is not there yet; it is looked for again at the end")
+        elif not path.is_file():
+            raise RunnerError(f"--artifact {text} is not a file")
+        elif path.stat().st_size > MAX_ARTIFACT_BYTES:
+            console.warn(f"--artifact {text} is larger than 50 MiB and will not be uploaded")
+        checked.append(path)
+    return tuple(checked)
+
+
+# === The gateway, before anything is started ======================================================
+
+
+def open_client(config: Config, console: Console, run_id: str = "") -> GatewayClient:
+    """Return a client for the configured gateway. One for each thread."""
+    pins = PinStore(config.data_dir / "pins.json", console.warn)
+    return GatewayClient(
+        config.gateway_url,
+        Credentials(config.hmac_secret, run_id, config.token if run_id else ""),
+        pins=pins if config.allow_self_signed else None,
+        allow_http=config.allow_http,
+    )
+
+
+def check_run(client: GatewayClient, run_id: str, config: Config, console: Console) -> None:
+    """Ask the gateway whether it knows the run. Raises RunnerError with what to do.
+
+    A rate limit is waited out; a gateway that does not answer is tried for `CHECK_PATIENCE_S`.
+    """
+    deadline = time.monotonic() + CHECK_PATIENCE_S
+    while True:
+        reply = client.send(client.commands())
+        if reply.outcome is Outcome.ACCEPTED and isinstance(reply.body, list):
+            return
+        if reply.outcome is Outcome.LIMITED:
+            wait_s = min(max(reply.retry_after_s or 1.0, 1.0), 60.0)
+            console.note(f"the gateway asks for {wait_s:.0f} s of patience (too many requests)")
+            time.sleep(wait_s)
+        elif reply.outcome in (Outcome.UNKNOWN, Outcome.FAILED) and time.monotonic() < deadline:
+            console.detail(f"the gateway does not answer yet: {reply.message}")
+            time.sleep(0.5)
+        else:
+            raise RunnerError(explain(reply, config, run_id))
+
+
+def explain(reply: Reply, config: Config, run_id: str = "") -> str:
+    """Turn a gateway's refusal into a sentence that says what to do."""
+    if reply.outcome is Outcome.WRONG_SECRET:
+        return (
+            "the gateway does not accept the signature; HMAC_SECRET "
+            f"({config.sources['HMAC_SECRET']}) must be the gateway's own"
+        )
+    if reply.outcome is Outcome.WRONG_TOKEN:
+        return (
+            f"the gateway does not know run {run_id} with this token; copy both from the "
+            "gateway's page, or create a new run"
+        )
+    if reply.outcome is Outcome.SKEWED:
+        ahead_s = reply.clock_ahead_s or 0.0
+        size = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the gateway's"
+        return f"this machine's clock is {size}, and 300 s are accepted; set the clock"
+    if reply.outcome is Outcome.UNKNOWN:
+        return (
+            f"the gateway at {config.gateway_url} cannot be reached: {reply.message}; check "
+            f"GATEWAY_URL ({config.sources['GATEWAY_URL']}) and that the gateway runs"
+            + ("" if "certificate" not in reply.message else ", or set ALLOW_SELF_SIGNED=true")
+        )
+    return f"the gateway at {config.gateway_url} refuses: {reply.message}"
+
+
+# === The commands =================================================================================
+
+
+def command_start(
+    options: argparse.Namespace, config: Config, profile: Profile, console: Console
+) -> int:
+    """Run the child, connected to the gateway. Returns its exit code."""
+    config.require_secret()
+    job = plan_job(options, config, profile, console)
+    allowlist = Allowlist(profile.extra_allowed_commands(config))
+    prepare_data_dir(config.data_dir)
+    client = open_client(config, console, job.run_id)
+    try:
+        check_run(client, job.run_id, config, console)
+    finally:
+        client.close()
+    folder = RunFolder(config.data_dir, job.run_id)
+    folder.create()
+    try:
+        return Run(
+            job,
+            folder,
+            build_rules(config),
+            allowlist,
+            console,
+            lambda: open_client(config, console, job.run_id),
+        ).execute()
+    finally:
+        folder.close()
+
+
+def build_rules(config: Config) -> Rules:
+    """Return what is secret here: shapes, and the values that this machine knows as secrets."""
+    known = collect_known_values(os.environ, config.dotenv)
+    own = [value.encode("utf-8") for value in (config.hmac_secret, config.token) if value]
+    return Rules([*known.values, *own])
+
+
+def command_test_connection(
+    options: argparse.Namespace, config: Config, _profile: Profile, console: Console
+) -> int:
+    """Try the gateway step by step: reachable, secret, and the run if one is given."""
+    config.require_secret()
+    prepare_data_dir(config.data_dir)
+    run_id = require_run(options.run_id, config) if options.run_id or options.token else ""
+    client = open_client(config, console)
+    reply = client.is_healthy()
+    if reply.outcome is not Outcome.ACCEPTED:
+        raise RunnerError(explain(reply, config))
+    print(f"ok: {config.gateway_url} answers")  # noqa: T201 - what was asked for
+    # A signed event without a run is refused for the missing run only if the signature is right.
+    reply = client.send(client.event(encode_event("info", "", 0)))
+    if not (reply.outcome is Outcome.REFUSED and reply.status == 400):
+        raise RunnerError(explain(reply, config))
+    client.close()
+    print("ok: HMAC_SECRET is the gateway's")  # noqa: T201
+    if run_id:
+        run_client = open_client(config, console, run_id)
+        check_run(run_client, run_id, config, console)
+        run_client.close()
+        print(f"ok: run {run_id} is there, and the token is right")  # noqa: T201
+    return 0
+
+
+def command_info(
+    options: argparse.Namespace, config: Config, profile: Profile, _console: Console
+) -> int:
+    """Show the configuration and where each value comes from, without a secret."""
+    known = collect_known_values(os.environ, config.dotenv)
+    rows = [
+        {
+            "variable": setting.variable,
+            "value": _shown_value(getattr(config, setting.name), secret=setting.secret),
+            "source": config.sources[setting.variable],
+            "meaning": setting.meaning,
+        }
+        for setting in SETTINGS
+    ]
+    allowed = Allowlist(profile.extra_allowed_commands(config)).commands
+    facts = {
+        "version": VERSION,
+        "python": f"{sys.version.split()[0]} ({sys.executable})",
+        "files": str(ROOT),
+        "envFile": config.sources[".env"],
+        "knownSecrets": len(known.values),
+        "tooShortToProtect": list(known.too_short),
+        "allowedCommands": list(allowed),
+    }
+    if options.json:
+        print(json.dumps({**facts, "settings": rows}, indent=2))  # noqa: T201
+        return 0
+    lines = [f"claude-runner {VERSION}, Python {facts['python']}, files in {ROOT}", ""]
+    width = max(len(row["variable"]) for row in rows)
+    lines += [f"{row['variable']:{width}}  {row['value']}  [{row['source']}]" for row in rows]
+    lines += ["", f"known secret values: {len(known.values)} (removed wherever they appear)"]
+    if known.too_short:
+        lines.append(f"too short to protect: {', '.join(known.too_short)}")
+    lines += ["", "the operator may run:", *(f"  {name}" for name in allowed)]
+    print("\n".join(lines))  # noqa: T201
+    return 0
+
+
+def _shown_value(value: Any, *, secret: bool) -> str:
+    if secret:
+        return "(set)" if value else "(not set)"
+    if isinstance(value, tuple):
+        return shlex.join(value) if value else "(none)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# === The command line =============================================================================
+
+_EXAMPLES: Final = """examples:
+  ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd "fix the failing test"
+  ./wrapper/claude-runner start --run-id ID --token TOKEN            # a session at the keyboard
+  ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd - < prompt.txt
+  ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd "..." -- --model opus
+  ./wrapper/claude-runner test-connection
+  ./wrapper/claude-runner info
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence and exit code 1."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RunnerError(f"{message}; see {self.prog} --help")
+
+
+Command = Callable[[argparse.Namespace, Config, Profile, Console], int]
+
+
+def build_parser(program: str) -> tuple[argparse.ArgumentParser, frozenset[str]]:
+    """Return the parser, and the options that take a value."""
+    with_value: set[str] = set()
+    common = _Parser(add_help=False)
+    common.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=argparse.SUPPRESS,
+        help="tell more; -vv tells most",
+    )
+    common.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="tell only warnings and errors",
+    )
+    parser = _Parser(
+        prog=program,
+        parents=[common],
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run Claude Code on this machine, connected to a gateway.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add_command(name: str, run: Command, summary: str) -> Callable[..., None]:
+        sub = commands.add_parser(
+            name,
+            parents=[common],
+            allow_abbrev=False,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=_EXAMPLES,
+        )
+        sub.set_defaults(run=run)
+
+        def add_option(*names: str, **kwargs: Any) -> None:
+            if "metavar" in kwargs:
+                with_value.update(names)
+            sub.add_argument(*names, **kwargs)
+
+        add_option("--env-file", metavar="FILE", help="read this file instead of .env")
+        add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
+        return add_option
+
+    add_option = add_command("start", command_start, "run Claude Code")
+    _add_run_options(add_option)
+    add_option("--cmd", metavar="PROMPT", help="the prompt; - reads it from stdin")
+    add_option("--cwd", metavar="DIR", help="the working directory (default: the current one)")
+    add_option(
+        "--mode",
+        metavar="MODE",
+        choices=("auto", "interactive", "print"),
+        default="auto",
+        help="auto (default), interactive or print: with a prompt, auto means print",
+    )
+    add_option(
+        "--artifact",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help=f"upload this file at the end, redacted ({' '.join(ARTIFACT_TYPES)}); repeatable",
+    )
+    add_option = add_command(
+        "test-connection", command_test_connection, "try the gateway, the secret, and a run"
+    )
+    _add_run_options(add_option)
+    add_option = add_command("info", command_info, "show the configuration, without secrets")
+    add_option("--json", action="store_true", help="as JSON")
+    return parser, frozenset(with_value)
+
+
+def _add_run_options(add_option: Callable[..., None]) -> None:
+    add_option("--run-id", metavar="ID", help="the run's id, from the gateway's page")
+    add_option("--token", metavar="TOKEN", help="the run's capability token")
+    add_option("--token-file", metavar="FILE", help="a file that holds the token")
+
+
+def parse_arguments(program: str, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line. Raises RunnerError.
+
+    The item after an option that takes a value is its value, whatever it begins with; what follows
+    `--` goes to the child as it is.
+    """
+    parser, with_value = build_parser(program)
+    ours: list[str] = []
+    items = iter(argv)
+    for item in items:
+        if item == "--":
+            break
+        if item in with_value:
+            value = next(items, None)
+            if value is None:
+                raise RunnerError(f"{item} needs a value; see {program} --help")
+            item = f"{item}={value}"  # as one item, argparse takes any value
+        ours.append(item)
+    options = parser.parse_args(ours)
+    options.arguments = list(items)
+    if options.arguments and options.command != "start":
+        raise RunnerError(f"nothing may follow -- with {options.command}")
+    return options
+
+
+def _given_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Return the settings that the command line names, by their variables."""
+    given = {"CLAUDE_RUNNER_DATA_DIR": options.data_dir}
+    token_file = getattr(options, "token_file", None)
+    given["CLAUDE_RUNNER_TOKEN"] = getattr(options, "token", None)
+    if token_file is not None:
+        if given["CLAUDE_RUNNER_TOKEN"] is not None:
+            raise RunnerError("give the token with --token or with --token-file, not with both")
+        try:
+            given["CLAUDE_RUNNER_TOKEN"] = Path(token_file).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise RunnerError(f"--token-file {token_file} cannot be read: {reason}") from error
+    return {variable: value for variable, value in given.items() if value is not None}
+
+
+def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> int:
+    """Run the command line. Returns the exit code; every error of the runner is 1."""
+    profile = profile or ClaudeProfile()
+    console = Console()
+    config: Config | None = None
+    try:
+        options = parse_arguments(profile.program, sys.argv[1:] if argv is None else argv)
+        console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
+        config = load_config(
+            ROOT,
+            os.environ,
+            options=_given_settings(options),
+            env_file=Path(options.env_file).absolute() if options.env_file else None,
+        )
+        return int(options.run(options, config, profile, console))
+    except (RunnerError, GatewayError, SpoolError) as error:
+        console.error(str(error))
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of `info | head` is gone; Python must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
+        console.error(f"an error in claude-runner itself: {_report_crash(error, config)}")
+    return 1
+
+
+def _report_crash(error: Exception, config: Config | None) -> str:
+    """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
+    rules = build_rules(config) if config is not None else Rules()
+    summary = rules.redact(f"{type(error).__name__}: {error}")
+    report = rules.redact("".join(traceback.format_exception(None, error, error.__traceback__)))
+    if config is None:
+        return summary
+    path = config.data_dir / "crash.txt"
+    try:
+        path.write_text(f"claude-runner {VERSION}, Python {sys.version}\n{report}", "utf-8")
+    except OSError:
+        return f"{summary}\n{report}"
+    return f"{summary}; please report it, with {path}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

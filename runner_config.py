@@ -1,0 +1,337 @@
+"""The runner's configuration: options, then the environment, then `.env`, then defaults.
+
+Read once, checked at the door, and frozen. `.env` is the one beside `wrapper/` and no other: a file
+that happens to lie in the current folder must not decide where output is sent. Its values never
+enter the process's environment, so that no child inherits them.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Final
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from allowlist import AllowlistError, parse_extra_commands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# Never handed to a child or to a command, and known to the redactor.
+SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN")
+
+_TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_FALSE: Final = frozenset({"false", "0", "no", "off"})
+
+
+class RunnerError(Exception):
+    """Something that ends the program with exit code 1; the message is one plain sentence."""
+
+
+class ConfigError(RunnerError):
+    """A setting that the user has to make or mend."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: its field in `Config`, its variable, its default as text, and its meaning."""
+
+    name: str
+    variable: str
+    default: str | None
+    parse: Callable[[str, str], Any]
+    meaning: str
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of the runner, parsed. Units: `_s` is seconds."""
+
+    gateway_url: str
+    hmac_secret: str = field(repr=False)
+    allow_self_signed: bool
+    claude_command: tuple[str, ...]
+    extra_allowed_commands: tuple[str, ...]
+    token: str = field(repr=False)
+    data_dir: Path
+    poll_interval_s: float
+    command_timeout_s: float
+    allow_remote_input: bool
+    allow_http: bool
+    flavor: str
+    sources: Mapping[str, str]
+    dotenv: Mapping[str, str] = field(repr=False)
+    missing: tuple[str, ...] = ()
+
+    def require_secret(self) -> None:
+        """Raise ConfigError unless there is what every request is signed with."""
+        if not self.hmac_secret:
+            raise ConfigError(self.missing_sentence("HMAC_SECRET", "the gateway's own secret"))
+
+    def missing_sentence(self, variable: str, meaning: str) -> str:
+        """Say that a variable is unset, and where it can be set."""
+        if variable in self.missing:
+            return (
+                f"{variable} still has the example's placeholder; put {meaning} in its place "
+                f"({self.sources[variable]})"
+            )
+        return f"{variable} is not set; put {meaning} into {self.sources['.env']}"
+
+    def child_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return what a child or a command inherits: everything but the runner's own secrets."""
+        return {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
+
+
+# --- one value each -------------------------------------------------------------------------------
+
+
+def _text(value: str, _variable: str) -> str:
+    return value
+
+
+def _parse_bool(value: str, variable: str) -> bool:
+    lowered = value.strip().lower()
+    if lowered not in _TRUE | _FALSE:
+        raise ConfigError(f"{variable} is {value!r}; write true or false")
+    return lowered in _TRUE
+
+
+def _parse_seconds(value: str, variable: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 86_400:
+        raise ConfigError(f"{variable} is {value!r}; write a number of seconds, such as 2")
+    return seconds
+
+
+def _parse_command(value: str, variable: str) -> tuple[str, ...]:
+    try:
+        argv = tuple(shlex.split(value))
+    except ValueError:
+        argv = ()
+    if not argv:
+        raise ConfigError(f"{variable} is {value!r}; write a program, such as claude")
+    return argv
+
+
+def _parse_extra(value: str, variable: str) -> tuple[str, ...]:
+    try:
+        return parse_extra_commands(value)
+    except AllowlistError as error:
+        raise ConfigError(f"{variable}: {error}") from error
+
+
+def _parse_gateway_url(value: str, variable: str) -> str:
+    try:
+        parts = urlsplit(value.strip())
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        parts, usable = urlsplit(""), ""
+    if not usable:
+        raise ConfigError(
+            f"{variable} is {value!r}; write an address such as https://localhost:3100"
+        )
+    if parts.username or parts.password:
+        raise ConfigError(f"{variable} must not contain a user name or password")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        # The signature covers the path as the gateway sees it, which a prefix would make a guess.
+        raise ConfigError(f"{variable} is {value!r}; write it without a path")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _parse_folder(value: str, _variable: str) -> Path:
+    return Path(value).expanduser().absolute()
+
+
+def _parse_flavor(value: str, variable: str) -> str:
+    if value not in ("auto", "claude", "plain"):
+        raise ConfigError(f"{variable} is {value!r}; write auto, claude or plain")
+    return value
+
+
+SETTINGS: Final = (
+    Setting(
+        "gateway_url",
+        "GATEWAY_URL",
+        "https://localhost:3100",
+        _parse_gateway_url,
+        "address of the gateway",
+    ),
+    Setting(
+        "hmac_secret",
+        "HMAC_SECRET",
+        None,
+        _text,
+        "the gateway's secret, which signs every request",
+        secret=True,
+    ),
+    Setting(
+        "allow_self_signed",
+        "ALLOW_SELF_SIGNED",
+        "false",
+        _parse_bool,
+        "accept a certificate that does not verify, and from then on only that one",
+    ),
+    Setting(
+        "claude_command",
+        "CLAUDE_COMMAND",
+        "claude",
+        _parse_command,
+        "the program to run, with arguments that come first; never seen by a shell",
+    ),
+    Setting(
+        "extra_allowed_commands",
+        "EXTRA_ALLOWED_COMMANDS",
+        "",
+        _parse_extra,
+        "commands that the operator may run besides the documented ones, separated by commas",
+    ),
+    Setting(
+        "token",
+        "CLAUDE_RUNNER_TOKEN",
+        None,
+        _text,
+        "the run's capability token, if not given with --token or --token-file",
+        secret=True,
+    ),
+    Setting(
+        "data_dir",
+        "CLAUDE_RUNNER_DATA_DIR",
+        None,
+        _parse_folder,
+        "folder for logs and journals",
+    ),
+    Setting(
+        "poll_interval_s",
+        "CLAUDE_RUNNER_POLL_INTERVAL",
+        "2",
+        _parse_seconds,
+        "seconds between two questions for commands",
+    ),
+    Setting(
+        "command_timeout_s",
+        "CLAUDE_RUNNER_COMMAND_TIMEOUT",
+        "600",
+        _parse_seconds,
+        "seconds after which an operator's command is killed",
+    ),
+    Setting(
+        "allow_remote_input",
+        "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT",
+        "false",
+        _parse_bool,
+        "let the operator type into an interactive session",
+    ),
+    Setting(
+        "allow_http",
+        "CLAUDE_RUNNER_ALLOW_HTTP",
+        "false",
+        _parse_bool,
+        "allow an unencrypted gateway that is not on this machine",
+    ),
+    Setting(
+        "flavor",
+        "CLAUDE_RUNNER_FLAVOR",
+        "auto",
+        _parse_flavor,
+        "whether CLAUDE_COMMAND is Claude Code: auto (by its name), claude, or plain",
+    ),
+)
+
+
+def load_config(
+    root: Path,
+    environ: Mapping[str, str],
+    *,
+    options: Mapping[str, str] | None = None,
+    env_file: Path | None = None,
+) -> Config:
+    """Read and check every setting.
+
+    `root` is the folder of the runner's files; `options` maps variables to what the command line
+    said. Raises ConfigError for the user to mend.
+    """
+    file = env_file or _default_env_file(root, environ)
+    dotenv = _read_dotenv(file, required=env_file is not None)
+    layers = (("option", options or {}), ("environment", environ), (str(file), dotenv))
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {".env": str(file)}
+    missing: list[str] = []
+    for setting in SETTINGS:
+        text, source = _find(setting.variable, layers, missing)
+        sources[setting.variable] = source
+        if text is None:
+            text = setting.default
+        if text is None and setting.name == "data_dir":
+            text = str(_default_data_dir(root, environ))
+        values[setting.name] = "" if text is None else setting.parse(text, setting.variable)
+    return Config(**values, sources=sources, dotenv=dotenv, missing=tuple(missing))
+
+
+def _find(
+    variable: str, layers: Iterable[tuple[str, Mapping[str, str]]], missing: list[str]
+) -> tuple[str | None, str]:
+    for source, values in layers:
+        text = values.get(variable, "").strip()
+        if text.startswith("<") and text.endswith(">"):
+            missing.append(variable)
+            return None, source
+        if text:
+            return text, source
+    return None, "default"
+
+
+def is_in_project(root: Path) -> bool:
+    """Whether the runner's files lie in a project, beside their `wrapper/`."""
+    return (root / "wrapper").is_dir()
+
+
+def _default_env_file(root: Path, environ: Mapping[str, str]) -> Path:
+    if is_in_project(root):
+        return root / ".env"
+    base = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".config"
+    return Path(base, "claude-runner", ".env")
+
+
+def _default_data_dir(root: Path, environ: Mapping[str, str]) -> Path:
+    if is_in_project(root):
+        return root / ".data"
+    home = Path(environ.get("HOME", "~")).expanduser()
+    return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state", "claude-runner")
+
+
+def _read_dotenv(file: Path, *, required: bool) -> dict[str, str]:
+    if not file.exists():
+        if required:
+            raise ConfigError(f"there is no file {file}; correct --env-file")
+        return {}
+    try:
+        # A secret may contain "${"; nothing in it is meant to be replaced.
+        values = dotenv_values(file, interpolate=False, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{file} cannot be read: {reason}") from error
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def prepare_data_dir(folder: Path) -> None:
+    """Make the data folder, private and ignored by git. Raises ConfigError when it cannot."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ignore = folder / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", "utf-8")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise ConfigError(
+            f"the data folder {folder} cannot be written ({error.strerror}); "
+            "set CLAUDE_RUNNER_DATA_DIR to another one"
+        ) from error

@@ -1,0 +1,650 @@
+"""One run, from the first marker to the exit code: the main thread and what it owns.
+
+Everything here runs in the main thread unless its docstring says otherwise. It waits in one
+`select` for the keeper's reports, for signals and for messages of the workers; nobody else starts,
+stops or joins a worker. The order of the shutdown is that of `Run.wind_up`, top to bottom.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import queue
+import select
+import signal
+import termios
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
+
+from keeper import CHILD, EVERY_PROGRAM, Keeper, Report, living_descendants
+from local_terminal import (
+    LocalOutput,
+    ModeTracker,
+    RawTerminal,
+    Size,
+    set_window_size,
+    window_size,
+)
+from pty_pump import Channel, PtyPump
+from redact import Redactor
+from runner_config import RunnerError
+from spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from allowlist import Allowlist
+    from delivery import Delivery, Pacer, Upload
+    from gateway_client import GatewayClient
+    from local_terminal import Console
+    from redact import Rules
+    from remote_control import Executor, Poller
+
+STOP_GRACE_S: Final = 10.0
+# A size for recordings that nobody has a terminal for.
+UNATTENDED_SIZE: Final = Size(120, 40)
+# A descendant of the child that holds its terminal does not keep the run from ending.
+DRAIN_TERMINAL_S: Final = 2.0
+# Delivery after the child's end goes on as long as there is progress.
+DRAIN_TIMEOUT_S: Final = 60.0
+JOIN_TIMEOUT_S: Final = 5.0
+# The keeper's grace period, its sweep and some room: it is waited for no longer than this.
+KEEPER_TIMEOUT_S: Final = 10.0
+SYNC_INTERVAL_S: Final = 0.25
+
+# What the child's exit code 0 becomes when the runner asked for the end: it is no success.
+_EXIT_CODES_OF_ENDINGS: Final = {"stopped": 130, "hangup": 130, "halted": 137, "time limit": 124}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, checked: everything that is needed to start the child. Units: `_s` is seconds."""
+
+    run_id: str
+    runner: str
+    version: str
+    mode: str
+    argv: tuple[str, ...]
+    stdin_text: bytes | None
+    session_id: str | None
+    shown_command: str
+    cwd: str
+    env: Mapping[str, str]
+    log_name: str
+    artifacts: tuple[Path, ...]
+    poll_interval_s: float
+    command_timeout_s: float
+    allow_remote_input: bool
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person or the operator types into the session."""
+        return self.mode == "interactive"
+
+
+@dataclass(frozen=True)
+class _Signal:
+    number: int
+
+
+@dataclass(frozen=True)
+class _EndRequest:
+    """The operator wants the run to end. `reason` is what the `finished` marker will say."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _WorkerEnded:
+    worker: str
+    error: BaseException | None = None
+
+
+class Mailbox:
+    """What the main thread waits for besides the keeper: signals, and messages of the workers."""
+
+    HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
+
+    def __init__(self) -> None:
+        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Mailbox:
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        for number in self.HANDLED:
+            self._handlers[number] = signal.signal(number, _let_wakeup_fd_tell)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        os.close(self._wake_r)
+        os.close(self._wake_w)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when `receive` has something."""
+        return self._wake_r
+
+    def post(self, message: object) -> None:
+        """Leave a message. Thread: any."""
+        self._messages.put(message)
+        with contextlib.suppress(OSError):
+            os.write(self._wake_w, b"\0")
+
+    def receive(self) -> Iterator[object]:
+        """Yield the signals and messages that have come."""
+        with contextlib.suppress(BlockingIOError):
+            for number in os.read(self._wake_r, 4096):
+                if number:
+                    yield _Signal(number)
+        while True:
+            try:
+                yield self._messages.get_nowait()
+            except queue.Empty:
+                return
+
+
+def _let_wakeup_fd_tell(_number: int, _frame: object) -> None:
+    """Do nothing: the byte in the wake-up descriptor is what the main thread reads."""
+
+
+class RunFolder:
+    """The folder of one run, `.data/runs/<run-id>`, locked while the run is alive."""
+
+    def __init__(self, data_dir: Path, run_id: str) -> None:
+        self.path = data_dir / "runs" / run_id
+        self.spool_path = self.path / "spool.db"
+        self._lock_fd = -1
+
+    def create(self) -> None:
+        """Make the folder. Raises RunnerError when the run id was used here before."""
+        self.path.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self.path.mkdir(mode=0o700)
+        except FileExistsError:
+            raise RunnerError(
+                f"run {self.path.name} was started here before, and a run is started only once; "
+                "create a new run"
+            ) from None
+        self._lock_fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        os.close(self._lock_fd)
+
+
+class Syncer:
+    """The thread that lets the journal reach the disk. Lifecycle: start, stop, join."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="runner-syncer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sync."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after one last time."""
+        self._stopping.set()
+        self._spool.sync_due.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread."""
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._spool.sync_due.wait(SYNC_INTERVAL_S)
+            with contextlib.suppress(OSError):
+                self._spool.sync_to_disk()
+
+
+class Outcome(NamedTuple):
+    """How the child ended. `code` and `signal` exclude each other; both None: it never ran."""
+
+    code: int | None
+    signal_name: str | None
+    error: str | None = None
+
+    @classmethod
+    def of_status(cls, status: int) -> Outcome:
+        """Read a wait status."""
+        code = os.waitstatus_to_exitcode(status)
+        return cls(code, None) if code >= 0 else cls(None, signal.Signals(-code).name)
+
+    def exit_code(self, ending: str | None) -> int:
+        """Return the runner's own exit code. `ending` is the reason if the runner ended it."""
+        if self.signal_name is not None:
+            return 128 + signal.Signals[self.signal_name]
+        if self.code is None:
+            return 1
+        return self.code or _EXIT_CODES_OF_ENDINGS.get(ending or "", 0)
+
+    def reason(self, ending: str | None) -> str:
+        """Return the `reason` of the `finished` marker."""
+        if self.error is not None:
+            return "error"
+        return ending or ("killed" if self.signal_name else "exited")
+
+
+class Run:
+    """One run. Its public methods but `execute` are what the operator may do to it."""
+
+    def __init__(
+        self,
+        job: Job,
+        folder: RunFolder,
+        rules: Rules,
+        allowlist: Allowlist,
+        console: Console,
+        open_client: Callable[[], GatewayClient],
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._rules = rules
+        self._allowlist = allowlist
+        self._console = console
+        self._open_client = open_client
+        self._started_at = time.monotonic()
+        self._ending: str | None = None
+        self._outcome: Outcome | None = None
+        self._swept = False
+        self._pump_ended = False
+        self._delivery_ended = False
+        self._raw: RawTerminal | None = None
+        self._size = UNATTENDED_SIZE
+        self._modes = ModeTracker()
+
+    # --- the operator's hands; any thread ------------------------------------------------------
+
+    def stop(self) -> None:
+        """End it gracefully. Thread: any."""
+        self._mailbox.post(_EndRequest("stopped"))
+
+    def halt(self) -> None:
+        """Kill it. Thread: any."""
+        self._mailbox.post(_EndRequest("halted"))
+
+    def type(self, text: bytes) -> str | None:
+        """Type into it; returns the reason when that is not possible. Thread: any."""
+        if not self._job.is_interactive:
+            return "nobody reads the terminal in print mode"
+        self._pump.type(text)
+        return None
+
+    # --- from the first marker to the exit code ------------------------------------------------
+
+    def execute(self) -> int:
+        """Run the child to its end, deliver, and return the exit code."""
+        with contextlib.ExitStack() as stack:
+            if threading.active_count() != 1:
+                raise RunnerError("a thread was started before the keeper was forked")
+            self._keeper = Keeper()
+            stack.callback(self._keeper.close)
+            self._spool = Spool(self._folder.spool_path)
+            stack.callback(self._spool.close)
+            self._mailbox = stack.enter_context(Mailbox())
+            stack.callback(self._console.release)
+            stack.callback(self._give_terminal_back)
+            self._take_terminal()
+            self._append_marker(self._started_fields())
+            self._pump = self._start_child()
+            self._start_workers()
+            self._watch()
+            return self._wind_up()
+
+    def _take_terminal(self) -> None:
+        if not (self._job.is_interactive and os.isatty(0) and os.isatty(1)):
+            return
+        self._console.note(
+            "this session ends when you leave Claude; for a run that ends by itself, give a "
+            "prompt with --cmd"
+        )
+        self._console.hold()
+        self._raw = RawTerminal(0)
+        self._size = window_size(0) or UNATTENDED_SIZE
+        self._raw.enter()
+
+    def _give_terminal_back(self) -> None:
+        if self._raw is None:
+            return
+        raw, self._raw = self._raw, None
+        undo = self._modes.undo()
+        if undo:
+            output = LocalOutput(1)
+            output.write(undo)
+            output.wait_written(time.monotonic() + 1.0)
+            output.close()
+        raw.restore()
+
+    def _started_fields(self) -> dict[str, Any]:
+        return {
+            "event": "started",
+            "command": self._job.shown_command,
+            "workingDir": self._job.cwd,
+            "runner": self._job.runner,
+            "mode": self._job.mode,
+            "columns": self._size.columns,
+            "lines": self._size.lines,
+            **({"sessionId": self._job.session_id} if self._job.session_id else {}),
+            "commands": list(self._allowlist.commands),
+            "remoteInput": self._job.allow_remote_input,
+            "version": self._job.version,
+        }
+
+    def _append_marker(self, fields: dict[str, Any]) -> None:
+        self._spool.append("marker", self._rules.redact_json(fields))
+
+    def _start_child(self) -> PtyPump:
+        """Open the terminals, let the keeper start the child in them, and read."""
+        streams = ("stdout",) if self._job.is_interactive else ("stdout", "stderr")
+        channels = []
+        slaves = []
+        for number, stream in enumerate(streams, start=1):
+            master_fd, slave_fd = os.openpty()
+            set_window_size(slave_fd, self._size)
+            if self._raw is not None:
+                termios.tcsetattr(slave_fd, termios.TCSANOW, self._raw.attributes)
+            elif not self._job.is_interactive:
+                _make_transparent(slave_fd)
+            channels.append(Channel(stream, master_fd, self._rules, LocalOutput(number)))
+            slaves.append(slave_fd)
+        pump = PtyPump(
+            channels,
+            open(self._folder.path / self._job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
+            modes=self._modes,
+            keyboard_fd=0 if self._raw is not None else None,
+            publish=self._spool.append,
+            ended=lambda error: self._mailbox.post(_WorkerEnded("pty-pump", error)),
+        )
+        stdin_fd = slaves[0] if self._job.is_interactive else self._open_stdin()
+        self._keeper.spawn(
+            CHILD,
+            self._job.argv,
+            cwd=self._job.cwd,
+            env=self._job.env,
+            fds=(stdin_fd, slaves[0], slaves[-1]),
+            on_terminal=True,
+        )
+        for fd in {stdin_fd, *slaves}:
+            os.close(fd)
+        pump.start()
+        return pump
+
+    def _open_stdin(self) -> int:
+        """Return a descriptor with the prompt that was too long for an argument, or nothing."""
+        if self._job.stdin_text is None:
+            return os.open(os.devnull, os.O_RDONLY)
+        path = self._folder.path / "prompt"
+        path.write_bytes(self._job.stdin_text)
+        fd = os.open(path, os.O_RDONLY)
+        path.unlink()
+        return fd
+
+    def _start_workers(self) -> None:
+        # Imported here because the child, which is running by now, does not have to wait for them.
+        from delivery import Delivery, Pacer
+        from remote_control import Executor, Poller
+
+        self._pacer: Pacer = Pacer(self._job.poll_interval_s)
+        self._syncer = Syncer(self._spool)
+        self._delivery: Delivery = Delivery(
+            self._open_client(),
+            self._spool,
+            self._pacer,
+            self._rules,
+            tell=self._console.warn,
+            done=lambda error: self._mailbox.post(_WorkerEnded("poster", error)),
+        )
+        self._executor: Executor = Executor(
+            self._open_client(),
+            self._spool,
+            self._pacer,
+            self._rules,
+            self._keeper,
+            cwd=self._job.cwd,
+            env=self._job.env,
+            timeout_s=self._job.command_timeout_s,
+            folder=self._folder.path,
+            tell=self._console.warn,
+        )
+        self._poller: Poller = Poller(
+            self._open_client(),
+            self._spool,
+            self._pacer,
+            self._rules,
+            self._allowlist,
+            self,
+            self._executor,
+            poll_interval_s=self._job.poll_interval_s,
+            allow_remote_input=self._job.allow_remote_input,
+            tell=self._console.warn,
+            crashed=lambda error: self._mailbox.post(_WorkerEnded("poller", error)),
+        )
+        for worker in (self._delivery, self._executor, self._poller, self._syncer):
+            worker.start()
+
+    # --- while it runs -------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Obey signals, the operator and the keeper until nothing of the child is left."""
+        deadline: float | None = None
+        while not (self._outcome is not None and self._swept and self._pump_ended):
+            if self._ending is not None and deadline is None:
+                deadline = time.monotonic() + STOP_GRACE_S + KEEPER_TIMEOUT_S
+            if deadline is not None and time.monotonic() > deadline:
+                self._console.error("the run does not end; some of its processes may be left")
+                self._outcome = self._outcome or Outcome(None, None, "the run did not end")
+                return
+            self._wait(deadline)
+
+    def _wait(self, deadline: float | None) -> None:
+        """Wait once for the keeper, a signal or a message, and act on it."""
+        watched: list[Any] = [self._mailbox]
+        if not self._swept:
+            watched.append(self._keeper)
+        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        readable, _, _ = select.select(watched, [], [], timeout_s)
+        if self._keeper in readable:
+            reports = self._keeper.receive()
+            if reports is None:
+                self._keeper_died()
+            for report in reports or ():
+                self._on_report(report)
+        if self._mailbox in readable:
+            for message in self._mailbox.receive():
+                self._on_message(message)
+
+    def _on_report(self, report: Report) -> None:
+        if report.event == "swept":
+            self._swept = True
+            if report.number:
+                self._console.warn(f"{report.number} processes of the run could not be killed")
+        elif report.key != CHILD:
+            self._executor.report(report)
+        elif report.event == "exited":
+            self._child_ended(Outcome.of_status(report.number))
+        elif report.event == "failed":
+            self._child_ended(Outcome(None, None, f"it could not be started: {report.text}"))
+            self._keeper.halt()
+        elif report.event == "suspended":
+            self._suspend()
+
+    def _on_message(self, message: object) -> None:
+        if isinstance(message, _EndRequest):
+            self._end(message.reason)
+        elif isinstance(message, _Signal):
+            self._on_signal(message.number)
+        elif isinstance(message, _WorkerEnded):
+            self._on_worker_ended(message)
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGWINCH:
+            self._resize()
+        elif self._outcome is not None:
+            self._delivery.stop()  # what is left is kept
+        elif number == signal.SIGINT and self._ending is not None:
+            self._end("halted")
+        else:
+            self._end("hangup" if number == signal.SIGHUP else "stopped")
+
+    def _end(self, reason: str) -> None:
+        """Let the keeper end the run. The first reason is the one that is reported."""
+        if self._outcome is not None:
+            return
+        if reason == "halted":
+            self._ending = reason
+            self._keeper.halt()
+        elif self._ending is None:
+            self._ending = reason
+            self._keeper.stop(STOP_GRACE_S)
+
+    def _on_worker_ended(self, ended: _WorkerEnded) -> None:
+        if ended.worker == "pty-pump":
+            self._pump_ended = True
+            if ended.error is not None:
+                self._console.error(f"reading the terminal failed: {_shown(ended.error)}")
+                self._keeper.halt()
+        elif ended.worker == "poster":
+            self._delivery_ended = True
+            if ended.error is not None:
+                self._console.warn(
+                    f"delivery failed: {_shown(ended.error)}; output is kept in {self._folder.path}"
+                )
+        elif ended.error is not None:
+            self._console.warn(f"remote control failed: {_shown(ended.error)}")
+
+    def _child_ended(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        if outcome.error is not None:
+            sentence = f"{self._job.argv[0]}: {outcome.error}"
+            self._console.error(sentence)
+            self._spool.append("error", self._rules.redact(sentence))
+        self._poller.stop()
+        self._executor.stop()
+        self._pump.finish(DRAIN_TERMINAL_S)
+
+    def _keeper_died(self) -> None:
+        """Do its work as well as can be: what it left behind has come to this process."""
+        self._swept = True
+        deadline = time.monotonic() + JOIN_TIMEOUT_S
+        while living_descendants(os.getpid()) and time.monotonic() < deadline:
+            for pid in living_descendants(os.getpid()):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+        self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
+        if self._outcome is None:
+            self._child_ended(Outcome(None, None, "the process that watched over it was killed"))
+
+    def _suspend(self) -> None:
+        """Stop the whole job, as Ctrl-Z does without the runner, until it is continued."""
+        if self._raw is None:
+            return
+        self._pump.pause_keyboard(paused=True)
+        self._raw.restore()
+        os.kill(0, signal.SIGTSTP)
+        # Continued. In the background this stops again, until the job is in the foreground.
+        self._raw.enter()
+        self._resize()
+        self._pump.pause_keyboard(paused=False)
+        self._keeper.resume()
+
+    def _resize(self) -> None:
+        size = window_size(0) if self._raw is not None else None
+        if size is not None and size != self._size:
+            self._size = size
+            self._pump.resize(size)
+            self._append_marker({"event": "resized", "columns": size.columns, "lines": size.lines})
+
+    # --- its end ---------------------------------------------------------------------------------
+
+    def _wind_up(self) -> int:
+        """Deliver what there is, producers before consumers. Returns the exit code."""
+        outcome = self._outcome or Outcome(None, None, "it never ran")
+        self._executor.join(JOIN_TIMEOUT_S)
+        self._poller.join(JOIN_TIMEOUT_S)
+        self._pump.join(JOIN_TIMEOUT_S)
+        end = self._end_fields(outcome)
+        self._spool.put_fact("end", end)
+        self._give_terminal_back()
+        self._console.release()
+        self._deliver(end)
+        self._syncer.stop()
+        self._syncer.join(JOIN_TIMEOUT_S)
+        if self._poller.dropped_count:
+            self._console.warn(
+                f"{self._poller.dropped_count} commands of the gateway were malformed and ignored"
+            )
+        return outcome.exit_code(self._ending)
+
+    def _end_fields(self, outcome: Outcome) -> dict[str, Any]:
+        return {
+            "event": "finished",
+            "exitCode": outcome.exit_code(self._ending),
+            "signal": outcome.signal_name,
+            "reason": outcome.reason(self._ending),
+            "childExitCode": outcome.code,
+            "durationMs": round((time.monotonic() - self._started_at) * 1_000),
+        }
+
+    def _deliver(self, end: dict[str, Any]) -> None:
+        self._delivery.finish(end, self._files_to_upload())
+        while not self._delivery_ended:
+            # Being asked to wait by the gateway is no lack of progress.
+            patience_s = DRAIN_TIMEOUT_S + self._pacer.blocked_s()
+            deadline = self._delivery.progress_at + patience_s
+            if time.monotonic() > deadline:
+                self._delivery.stop()
+            self._wait(max(deadline, time.monotonic() + 1.0))
+        self._delivery.join(JOIN_TIMEOUT_S)
+        if not self._delivery.is_done:
+            self._console.warn(
+                f"{self._spool.pending_bytes()} bytes of output were not delivered; "
+                f"everything is kept in {self._folder.path}"
+            )
+
+    def _files_to_upload(self) -> list[Upload]:
+        from delivery import Upload
+
+        uploads = [Upload(self._folder.path / self._job.log_name, self._job.log_name)]
+        for source in self._job.artifacts:
+            try:
+                uploads.append(Upload(self._redacted_copy(source), source.name))
+            except OSError as error:
+                self._console.warn(f"{source} is not uploaded: {error.strerror}")
+        return uploads
+
+    def _redacted_copy(self, source: Path) -> Path:
+        """Copy a file of the user's into the run's folder, redacted as a stream."""
+        folder = self._folder.path / "artifacts"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        copy = folder / source.name
+        redactor = Redactor(rules=self._rules)
+        with source.open("rb") as raw, copy.open("wb") as redacted:
+            while block := raw.read(65_536):
+                redacted.write(redactor.feed(block))
+            redacted.write(redactor.flush())
+        return copy
+
+
+def _make_transparent(slave_fd: int) -> None:
+    """Let a line end in a single newline, and show nothing that is typed: nobody types here."""
+    attributes = termios.tcgetattr(slave_fd)
+    attributes[1] &= ~termios.OPOST
+    attributes[3] &= ~termios.ECHO
+    termios.tcsetattr(slave_fd, termios.TCSANOW, attributes)
+
+
+def _shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
