@@ -1,0 +1,71 @@
+# make check          everything CI asks for (PYTHON=python3.9 for another Python)
+# make fix            the only target that edits files: format, and what the linter can repair
+# make test ARGS=...  the tests, with arguments for pytest: make test ARGS='-k shim -x'
+# Each part runs alone: format-check lint types shell test. Works with GNU make 3.81 and newer.
+
+PYTHON ?= python3
+ARGS ?=
+
+MAKEFLAGS += --no-print-directory
+INTERPRETER := $(shell sh .ci/pythons "$(PYTHON)")
+ifneq ($(INTERPRETER),)
+VERSION := $(shell "$(INTERPRETER)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# Another interpreter, or a changed list of packages, makes another stamp, and so another environment.
+SUM := $(shell { cat requirements.txt requirements-dev.txt; "$(INTERPRETER)" -VV; echo "$(INTERPRETER)"; } | cksum | cut -d' ' -f1)
+endif
+ENV := .venv-$(VERSION)
+STAMP := $(ENV)/stamp-$(SUM)
+RUN := $(ENV)/bin/python -m
+
+SH_SCRIPTS := $(wildcard wrapper/*-runner) .ci/pythons
+BASH_SCRIPTS := .ci/run
+
+# The releases of the tools that are pinned do not run on 3.9.
+on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs on the newest)",$(RUN) $(1))
+
+.PHONY: check format-check lint types shell test fix
+
+check: format-check lint types shell test
+
+format-check: $(STAMP)
+	$(call on_newer,ruff format --check --quiet --diff .)
+
+lint: $(STAMP)
+	$(call on_newer,ruff check --quiet .)
+
+types: $(STAMP)
+	$(call on_newer,mypy .)
+
+shell:
+	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt install shellcheck, or brew install shellcheck" >&2; exit 1; }
+	shellcheck $(SH_SCRIPTS) $(BASH_SCRIPTS)
+	@for script in $(SH_SCRIPTS); do sh -n "$$script" || exit 1; done
+	@for script in $(BASH_SCRIPTS); do bash -n "$$script" || exit 1; done
+
+test: $(STAMP)
+	$(RUN) pytest $(ARGS)
+
+fix: $(STAMP)
+	$(RUN) ruff check --fix --quiet .
+	$(RUN) ruff format --quiet .
+
+ifneq ($(wildcard benchmarks/fuzz_redact.py),)
+.PHONY: fuzz
+fuzz: $(STAMP)
+	$(ENV)/bin/python benchmarks/fuzz_redact.py $(ARGS)
+endif
+
+ifneq ($(wildcard benchmarks/redact.py),)
+.PHONY: bench
+bench: $(STAMP)
+	$(ENV)/bin/python benchmarks/redact.py $(ARGS)
+endif
+
+# pip speaks only if it fails.
+$(STAMP):
+	@test -n "$(INTERPRETER)"
+	@echo "making $(ENV) with $(INTERPRETER)"
+	@rm -rf $(ENV)
+	@"$(INTERPRETER)" -m venv $(ENV)
+	@$(ENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt >$(ENV)/pip.log 2>&1 || { cat $(ENV)/pip.log >&2; exit 1; }
+	@touch $@
