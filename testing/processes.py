@@ -1,0 +1,171 @@
+"""Looking at processes from outside: who descends from whom, who is alive, who carries a mark.
+
+On Linux from /proc, elsewhere from `ps`. A zombie counts as gone for `is_alive`: it holds nothing
+but its exit status. Pids are looked at and not held, so every answer is about a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from testing.waiting import eventually
+
+_PROC = Path("/proc")
+_HAS_PROC = sys.platform.startswith("linux")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One line of the process table. `state` is the kernel's letter, Z for a zombie."""
+
+    pid: int
+    parent: int
+    group: int
+    session: int
+    state: str
+    name: str
+
+
+def process_table() -> list[Process]:
+    """Return every process that can be seen at this moment."""
+    if not _HAS_PROC:
+        return _table_from_ps()
+    found = (_from_proc(int(each)) for each in os.listdir(_PROC) if each.isdigit())
+    return [process for process in found if process is not None]
+
+
+def _from_proc(pid: int) -> Process | None:
+    try:
+        text = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
+    except OSError:
+        return None  # it ended meanwhile
+    # The name stands in brackets and may itself hold brackets and blanks: proc(5).
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    state, parent, group, session = rest.split()[:4]
+    return Process(pid, int(parent), int(group), int(session), state, name)
+
+
+def _table_from_ps() -> list[Process]:
+    # `sess` is no number on macOS, so the session is asked from the kernel.
+    listing = _ps("-axo", "pid=,ppid=,pgid=,stat=,comm=")
+    found = []
+    for line in listing.splitlines():
+        pid, parent, group, state, name = line.split(None, 4)
+        if name.strip() != "ps":
+            found.append(
+                Process(int(pid), int(parent), int(group), _session(int(pid)), state[0], name)
+            )
+    return found
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return 0
+
+
+def _ps(*arguments: str) -> str:
+    return subprocess.run(
+        ["/bin/ps", *arguments], check=True, capture_output=True, text=True, errors="replace"
+    ).stdout
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the pids of its children, their children and so on, parents first, zombies too.
+
+    One whose parent has ended belongs to somebody else; look for those by a mark.
+    """
+    children: dict[int, list[int]] = {}
+    for process in process_table():
+        children.setdefault(process.parent, []).append(process.pid)
+    found: list[int] = []
+    waiting = list(children.get(pid, []))
+    while waiting:
+        each = waiting.pop(0)
+        found.append(each)
+        waiting += children.get(each, [])
+    return found
+
+
+def children(pid: int) -> list[Process]:
+    """Return the direct children, zombies too."""
+    return [process for process in process_table() if process.parent == pid]
+
+
+def session_members(session: int) -> list[int]:
+    """Return the pids of the processes in this session, zombies left out."""
+    return [each.pid for each in process_table() if each.session == session and each.state != "Z"]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    if _HAS_PROC:
+        process = _from_proc(pid)
+        return process is not None and process.state not in "ZX"
+    return any(each.pid == pid and each.state != "Z" for each in process_table())
+
+
+def assert_gone(pids: Iterable[int], within_s: float = 10.0) -> None:
+    """Wait until none of the processes is alive. Raises: AssertionError naming those that are."""
+    wanted = list(pids)
+
+    def all_gone() -> None:
+        alive = [describe(pid) for pid in wanted if is_alive(pid)]
+        assert not alive, f"still alive after {within_s} s: {alive}"
+
+    eventually(all_gone, within_s)
+
+
+def describe(pid: int) -> str:
+    """Return pid and command line for a message."""
+    return f"{pid} {command_line(pid)!r}"
+
+
+def command_line(pid: int) -> str:
+    """Return the command line with blanks between its items; empty if it cannot be seen."""
+    if _HAS_PROC:
+        return _read(pid, "cmdline").replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    try:
+        return _ps("-o", "command=", "-p", str(pid)).strip()
+    except subprocess.CalledProcessError:
+        return ""
+
+
+def find_by_marker(text: str) -> list[int]:
+    """Return the pids whose environment or command line contains `text`; never this process.
+
+    Shape: the environment is the one that the process was started with. Processes of other users
+    cannot be searched and are left out.
+    """
+    own = os.getpid()
+    if not _HAS_PROC:
+        return _find_with_ps(text, own)
+    wanted = text.encode()
+    pids = [int(each) for each in os.listdir(_PROC) if each.isdigit()]
+    return [
+        pid
+        for pid in pids
+        if pid != own and (wanted in _read(pid, "environ") or wanted in _read(pid, "cmdline"))
+    ]
+
+
+def _find_with_ps(text: str, own: int) -> list[int]:
+    found = []
+    for line in _ps("-axwwE", "-o", "pid=,command=").splitlines():
+        pid, _, command = line.strip().partition(" ")
+        if text in command and int(pid) != own and is_alive(int(pid)):
+            found.append(int(pid))
+    return found
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return (_PROC / str(pid) / name).read_bytes()
+    except OSError:
+        return b""  # it ended meanwhile, or belongs to somebody else

@@ -1,0 +1,29 @@
+"""Waiting for something that another thread or process will make true."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, TypeVar
+
+T = TypeVar("T")
+
+# Long enough that a loop costs nothing, short enough that nobody notices it.
+RETRY_EVERY_S = 0.01
+
+
+def eventually(assertion: Callable[[], T], within_s: float = 10.0) -> T:
+    """Call `assertion` until it no longer raises AssertionError, and return what it returned.
+
+    Raises: the last real AssertionError once `within_s` is over; any other exception at once.
+    The assertion is always tried one last time after the deadline, so that a machine that stood
+    still does not fail a test whose condition has come true.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        is_last = time.monotonic() >= deadline
+        try:
+            return assertion()
+        except AssertionError:
+            if is_last:
+                raise
+        time.sleep(RETRY_EVERY_S)

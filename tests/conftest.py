@@ -1,0 +1,178 @@
+"""Guards around every test: a clean environment, no way out of the machine, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testing import processes
+from testing.waiting import eventually
+
+# How long a thread, process or descriptor may take to go after its test has ended.
+GONE_WITHIN_S = 5.0
+
+# What a developer's own shell may have set that would change what a test sees.
+_UNWANTED_NAMES = {
+    "GATEWAY_URL",
+    "HMAC_SECRET",
+    "ALLOW_SELF_SIGNED",
+    "EXTRA_ALLOWED_COMMANDS",
+    "REV_COMMAND",
+    "ALL_PROXY",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "COLUMNS",
+    "LINES",
+    "NETRC",
+    "CDPATH",
+    "ENV",
+    "BASH_ENV",
+}
+_UNWANTED_PREFIXES = ("CLAUDE", "ANTHROPIC_", "XDG_", "GIT_", "TMUX", "TMATE", "STY")
+
+# Every process that a test starts inherits this name, and is found by its value.
+_MARKER_NAME = "TEST_GUARD_MARKER"
+
+
+# --- nothing is left behind ------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """After the test there is no thread, child process or descriptor that was not there before."""
+    own_pid = os.getpid()
+    marker = f"test-guard-{uuid.uuid4().hex}"
+    monkeypatch.setenv(_MARKER_NAME, marker)
+    threads = set(threading.enumerate())
+    children = {process.pid for process in processes.children(own_pid)}
+    descriptors = set(_open_descriptors().items())
+
+    yield
+
+    if os.getpid() != own_pid:
+        # A fork that did not exec came out of the test: it must not go on as a second pytest.
+        os.write(2, b"a forked copy of the test process returned from its test\n")
+        os._exit(70)
+
+    def nothing_is_left() -> None:
+        left = [f"thread {each.name}" for each in threading.enumerate() if each not in threads]
+        left += [
+            f"child process {each}"
+            for each in processes.children(own_pid)
+            if each.pid not in children
+        ]
+        left += [f"process {processes.describe(p)}" for p in processes.find_by_marker(marker)]
+        opened = set(_open_descriptors().items()) - descriptors
+        left += [f"descriptor {number} -> {target}" for number, target in sorted(opened)]
+        assert not left, f"the test left behind: {left}"
+
+    try:
+        eventually(nothing_is_left, GONE_WITHIN_S)
+    finally:
+        _kill(processes.find_by_marker(marker))
+
+
+def _open_descriptors() -> dict[int, str]:
+    """Return this process's open descriptors and what they refer to; nothing if that is unknown."""
+    found = {}
+    folder = Path("/proc/self/fd")
+    names = os.listdir(folder) if folder.is_dir() else []
+    for name in names:
+        try:
+            found[int(name)] = os.readlink(folder / name)
+        except OSError:
+            pass  # the descriptor of the listing itself
+    return found
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass  # it went by itself
+
+
+# --- a clean environment ---------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    nothing_left_behind: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Tests see no configuration of whoever runs them, and an empty home folder."""
+    for name in list(os.environ):
+        if name.upper() in _UNWANTED_NAMES or name.upper().startswith(_UNWANTED_PREFIXES):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+# --- no way out of the machine ---------------------------------------------------------------
+
+
+class OutsideSocketError(Exception):
+    """A test tried to reach something beyond this machine."""
+
+
+def _refuse_outside(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in ("socket.connect", "socket.sendto"):
+        return
+    address = arguments[1]
+    if not isinstance(address, tuple):
+        return  # AF_UNIX, or a socket that is already connected
+    host = str(address[0])
+    if not (host.startswith("127.") or host in ("::1", "localhost")):
+        raise OutsideSocketError(f"{event} to {address}")
+
+
+# An audit hook cannot be removed; it holds for the whole test process, and for nothing else.
+sys.addaudithook(_refuse_outside)
+
+
+# --- which tests were skipped, and why -------------------------------------------------------
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note a skipped test; an expected failure is none."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _note_skip(report.nodeid, report.longrepr)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Note a file that was skipped as a whole."""
+    if report.skipped:
+        _note_skip(report.nodeid, report.longrepr)
+
+
+def _note_skip(nodeid: str, longrepr: Any) -> None:
+    """Append one line to the file that SKIP_REPORT names, if it does."""
+    path = os.environ.get("SKIP_REPORT")
+    if not path:
+        return
+    reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    line = f"{nodeid}\t{' '.join(reason.split())}\n".replace("\tSkipped: ", "\t")
+    # One write to a file opened for appending: several runs at once do not mix their lines.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1427 @@
+"""The test equipment is proven here; the gateway by raw requests that this file signs itself."""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import hmac
+import http.client
+import itertools
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+from urllib.parse import urlsplit
+
+import pytest
+
+from testing import processes
+from testing.children import floods, not_utf8
+from testing.faults import (
+    Action,
+    Delay,
+    Drip,
+    DropAfter,
+    DropBefore,
+    Fault,
+    HalfAnswer,
+    Hang,
+    Html,
+    Huge,
+    JsonError,
+    RateLimited,
+    Redirect,
+    Status,
+)
+from testing.proxy import LoopbackProxy
+from testing.strict_gateway import Ack, Run, StrictGateway
+from testing.terminal import Terminal
+from testing.waiting import eventually
+
+CHILDREN = Path(floods.__file__).parent
+JSON = "application/json"
+ENDED = (http.client.HTTPException, ConnectionError)
+
+
+# --- a client that signs by itself -----------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """A reply that was read to its end."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Attempt:
+    """One signed request, which may be sent more than once."""
+
+    method: str
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass
+class Client:
+    """Signs as PROTOCOL says, and sends over one connection that is kept alive."""
+
+    gateway: StrictGateway
+    run: Run
+    secret: str = ""
+    context: ssl.SSLContext | None = None
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self.secret = self.secret or self.gateway.secret
+        self.connection = self.connect()
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Return a connection of its own."""
+        if self.context is not None:
+            return http.client.HTTPSConnection(
+                "localhost", self.gateway.port, timeout=20, context=self.context
+            )
+        return http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=20)
+
+    def sign(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        content_type: str = JSON,
+        timestamp: str = "",
+        nonce: str = "",
+        run_id: str | None = None,
+        token: str | None = None,
+    ) -> Attempt:
+        """Return a request with the five headers of the protocol."""
+        timestamp = timestamp or str(int(time.time()))
+        nonce = nonce or os.urandom(16).hex()
+        run_id = self.run.id if run_id is None else run_id
+        token = self.run.token if token is None else token
+        is_multipart = content_type.startswith("multipart/")
+        digest = hashlib.sha256(b"" if method == "GET" or is_multipart else body).hexdigest()
+        message = "\n".join([method, path.split("?")[0], digest, timestamp, nonce, run_id, token])
+        headers = {
+            "X-Timestamp": timestamp,
+            "X-Nonce": nonce,
+            "X-Signature": hmac.new(
+                self.secret.encode(), message.encode(), hashlib.sha256
+            ).hexdigest(),
+        }
+        if method == "POST":
+            headers["Content-Type"] = content_type
+        if run_id:
+            headers["X-Run-Id"] = run_id
+        if token:
+            headers["X-Capability-Token"] = token
+        return Attempt(method, path, body, headers)
+
+    def event_attempt(self, kind: str, data: Any, sequence: Any = None, **changes: Any) -> Attempt:
+        """Return an event that is signed and not sent."""
+        number = next(self.numbers) if sequence is None else sequence
+        body = json.dumps({"type": kind, "data": data, "sequence": number}).encode()
+        return self.sign("POST", "/api/ingest/event", body, **changes)
+
+    def event(self, kind: str, data: Any, sequence: Any = None, **changes: Any) -> Answer:
+        """Send an event."""
+        return self.send(self.event_attempt(kind, data, sequence, **changes))
+
+    def poll(self, query: str = "") -> Answer:
+        """Ask for commands."""
+        return self.send(self.sign("GET", f"/api/runs/{self.run.id}/commands{query}"))
+
+    def ack(self, command_id: str, content: Any) -> Answer:
+        """Acknowledge a command."""
+        path = f"/api/runs/{self.run.id}/commands/{command_id}/ack"
+        return self.send(self.sign("POST", path, json.dumps(content).encode()))
+
+    def upload(self, file_name: str, data: bytes, part_name: str = "file") -> Answer:
+        """Upload an artifact."""
+        boundary = os.urandom(8).hex()
+        head = (
+            f"--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="{part_name}"; filename="{file_name}"\r\n'
+            "Content-Type: text/plain\r\n\r\n"
+        )
+        body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
+        content_type = f"multipart/form-data; boundary={boundary}"
+        return self.send(self.sign("POST", "/api/ingest/artifact", body, content_type=content_type))
+
+    def send(self, attempt: Attempt) -> Answer:
+        """Send a request as it is; after a failure the next one has a new connection."""
+        try:
+            self.connection.request(attempt.method, attempt.path, attempt.body, attempt.headers)
+            response = self.connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        except (*ENDED, OSError):
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
+@pytest.fixture
+def gateway() -> Iterator[StrictGateway]:
+    """A gateway that raises at the end if it saw what the test did not allow."""
+    with StrictGateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def client(gateway: StrictGateway) -> Iterator[Client]:
+    """A client with a run."""
+    with closing(own_client(gateway)) as client:
+        yield client
+
+
+def own_client(gateway: StrictGateway) -> Client:
+    """Return a client with a run of its own, for tests whose gateway is not the fixture."""
+    return Client(gateway, gateway.create_run())
+
+
+# --- signing ---------------------------------------------------------------------------------
+
+VECTOR_SECRET = "k" * 32
+VECTOR_TOKEN = "0123456789abcdef" * 4
+VECTORS = [
+    pytest.param(
+        "GET",
+        "/api/runs/run_A1/commands",
+        b"",
+        "1700000000",
+        "00112233445566778899aabbccddeeff",
+        "1d5b7b03d3ac496c8788c5dc3e7fc323f1159ea4865c8dc4c2d6758433ab1de8",
+        id="poll",
+    ),
+    pytest.param(
+        "POST",
+        "/api/ingest/event",
+        '{"type":"stdout","data":"héllo\\n","sequence":1}'.encode(),
+        "1700000001",
+        "ffeeddccbbaa99887766554433221100",
+        "d697c73173fa6a8965cf1692e9ed2e25a1f07cd6cff90618e8ecd2952b0068dd",
+        id="event",
+    ),
+    pytest.param(
+        "POST",
+        "/api/ingest/artifact",
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--b--\r\n',
+        "1700000002",
+        "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+        "898afd3712d0ec34ce19e471f144c4290505920e5a96a7d9a16c2b8ed7dae91d",
+        id="artifact",
+    ),
+    pytest.param(
+        "POST",
+        "/api/runs/run_A1/commands/c9/ack",
+        b'{"result":"ok"}',
+        "1700000003",
+        "a0a1a2a3a4a5a6a7a8a9aaabacadaeaf",
+        "3fd31ca3191103e4b4c8b7b8ac001c5315a8854a6f12d84ae9b5f3d31c8f1579",
+        id="ack",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "timestamp", "nonce", "signature"), VECTORS)
+def test_published_vectors_are_accepted(
+    method: str, path: str, body: bytes, timestamp: str, nonce: str, signature: str
+) -> None:
+    """The four signatures that were computed elsewhere pass, and this file's signing agrees."""
+    with StrictGateway(secret=VECTOR_SECRET) as gateway:
+        run = gateway.create_run(run_id="run_A1", token=VECTOR_TOKEN)
+        gateway.queue_command(run.id, "git status", "c9")
+        gateway.clock_offset_s = int(timestamp) - time.time()
+        content_type = "multipart/form-data; boundary=b" if b"--b" in body else JSON
+        with closing(Client(gateway, run)) as client:
+            attempt = client.sign(
+                method, path, body, content_type=content_type, timestamp=timestamp, nonce=nonce
+            )
+
+            answer = client.send(attempt)
+
+    assert attempt.headers["X-Signature"] == signature
+    assert answer.status == 200
+
+
+def test_vector_with_one_changed_byte_is_refused() -> None:
+    """A body that was changed after signing does not pass."""
+    with StrictGateway() as gateway:
+        gateway.allow("bad signature")
+        with closing(own_client(gateway)) as client:
+            attempt = client.event_attempt("stdout", "a")
+            attempt.body = attempt.body.replace(b'"a"', b'"b"')
+
+            answer = client.send(attempt)
+
+        assert (answer.status, answer.json) == (401, {"error": "Invalid signature"})
+        assert gateway.events(client.run.id) == []
+
+
+def test_query_is_not_signed(client: Client) -> None:
+    """The signature covers the path without the query string."""
+    assert client.poll("?wait=20").json == []
+
+
+# --- what is accepted ------------------------------------------------------------------------
+
+
+def test_health_needs_no_signature(client: Client) -> None:
+    """The health check is answered to anybody."""
+    answer = client.send(Attempt("GET", "/api/health", b"", {}))
+
+    assert answer.json["status"] == "ok"
+
+
+def test_a_whole_run_is_recorded(gateway: StrictGateway, client: Client) -> None:
+    """Events, state, exit code and an honest end are all there to be asked for."""
+    run_id = client.run.id
+    states = [gateway.status(run_id)]
+    started = json.dumps({"event": "started"})
+    client.event("marker", started)
+    states.append(gateway.status(run_id))
+    client.event("stdout", "héllo\n")
+    client.event("stderr", "oh\n")
+    client.event("stdout", "bye\n")
+    data = started + "héllo\noh\nbye\n"
+    finished = {
+        "event": "finished",
+        "exitCode": 0,
+        "reason": "exited",
+        "events": 4,
+        "bytes": len(data.encode()),
+        "sha256": hashlib.sha256(data.encode()).hexdigest(),
+        "refused": 0,
+    }
+
+    answer = client.event("marker", json.dumps(finished))
+
+    assert answer.json["ok"] is True
+    assert isinstance(answer.json["eventId"], int)
+    assert [*states, gateway.status(run_id)] == ["pending", "running", "done"]
+    assert gateway.text(run_id) == "héllo\nbye\n"
+    assert gateway.text(run_id, "stderr") == "oh\n"
+    assert gateway.markers(run_id) == [{"event": "started"}, finished]
+    assert [event.sequence for event in gateway.events(run_id)] == [1, 2, 3, 4, 5]
+    assert gateway.exit_code(run_id) == 0
+    assert gateway.verify_finished(run_id) == []
+
+
+def test_an_exit_code_other_than_0_fails_the_run(gateway: StrictGateway, client: Client) -> None:
+    """A finished marker with another exit code makes the run failed."""
+    client.event("marker", json.dumps({"event": "finished", "exitCode": 3}))
+
+    assert (gateway.status(client.run.id), gateway.exit_code(client.run.id)) == ("failed", 3)
+
+
+def test_a_false_account_is_told(gateway: StrictGateway, client: Client) -> None:
+    """verify_finished names each figure of the marker that differs from what was received."""
+    client.event("stdout", "abc")
+    client.event("error", "2 events of 812 bytes were refused by the gateway")
+    marker = {"event": "finished", "exitCode": 0, "events": 3, "bytes": 52, "refused": 1}
+    client.event("marker", json.dumps(marker))
+
+    told = gateway.verify_finished(client.run.id)
+
+    assert [each.split(":")[0] for each in told] == ["events", "sha256", "refused"]
+
+
+def test_a_command_is_listed_until_it_is_acknowledged(
+    gateway: StrictGateway, client: Client
+) -> None:
+    """Commands come oldest first, again and again, until their ack."""
+    first = gateway.queue_command(client.run.id, "git status")
+    second = gateway.stop(client.run.id)
+
+    before = [client.poll().json, client.poll().json]
+    client.ack(first, {"result": "clean"})
+    after = client.poll().json
+    client.ack(second, {"error": "no"})
+
+    assert before[0] == before[1]
+    assert [(each["id"], each["command"]) for each in before[0]] == [
+        (first, "git status"),
+        (second, "__STOP__"),
+    ]
+    assert isinstance(before[0][0]["created_at"], int)
+    assert [each["id"] for each in after] == [second]
+    assert client.poll().json == []
+    assert gateway.acks(client.run.id) == {first: [Ack("clean", None)], second: [Ack(None, "no")]}
+    assert gateway.pending(client.run.id) == []
+
+
+def test_an_artifact_is_stored_byte_for_byte(gateway: StrictGateway, client: Client) -> None:
+    """A multipart upload comes out with its name and its exact bytes."""
+    data = bytes(range(256)) + b"\r\n--\r\n"
+
+    answer = client.upload("claude.log", data)
+
+    assert (answer.json["ok"], answer.json["name"], answer.json["size"]) == (
+        True,
+        "claude.log",
+        len(data),
+    )
+    [artifact] = gateway.artifacts(client.run.id)
+    assert (artifact.name, artifact.data) == ("claude.log", data)
+
+
+def test_a_chunked_body_is_read(gateway: StrictGateway, client: Client) -> None:
+    """A body whose size is not announced is understood."""
+    attempt = client.event_attempt("stdout", "in pieces")
+    pieces = iter([attempt.body[:10], attempt.body[10:]])
+    client.connection.request(
+        attempt.method, attempt.path, pieces, attempt.headers, encode_chunked=True
+    )
+
+    assert client.connection.getresponse().read()
+    assert gateway.text(client.run.id) == "in pieces"
+
+
+def test_a_connection_is_kept_alive(client: Client) -> None:
+    """Requests follow each other over one connection."""
+    client.poll()
+    first = client.connection.sock
+    client.event("stdout", "x")
+
+    assert first is not None
+    assert client.connection.sock is first
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+
+def _without(name: str) -> Callable[[Client], Attempt]:
+    def build(client: Client) -> Attempt:
+        attempt = client.event_attempt("stdout", "x")
+        del attempt.headers[name]
+        return attempt
+
+    return build
+
+
+def _event(*arguments: Any, **changes: Any) -> Callable[[Client], Attempt]:
+    return lambda client: client.event_attempt(*arguments, **changes)
+
+
+def _post(path: str, body: bytes, **changes: Any) -> Callable[[Client], Attempt]:
+    return lambda client: client.sign("POST", path.format(run=client.run.id), body, **changes)
+
+
+EVENT_PATH = "/api/ingest/event"
+ACK_PATH = "/api/runs/{run}/commands/c1/ack"
+REFUSALS = {
+    "no signature": (_without("X-Signature"), 401, "Missing authentication headers", "missing"),
+    "no timestamp": (_without("X-Timestamp"), 401, "Missing authentication headers", "missing"),
+    "no nonce": (_without("X-Nonce"), 401, "Missing authentication headers", "missing"),
+    "an old timestamp": (
+        _event("stdout", "x", timestamp="1000"),
+        401,
+        "Request timestamp out of allowed range",
+        "timestamp out of range",
+    ),
+    "milliseconds": (
+        _event("stdout", "x", timestamp=str(int(time.time() * 1000))),
+        401,
+        "Request timestamp out of allowed range",
+        "timestamp out of range",
+    ),
+    "a wrong token": (
+        _event("stdout", "x", token="0" * 64),
+        403,
+        "Invalid capability token for run",
+        "token",
+    ),
+    "an unknown run": (
+        _event("stdout", "x", run_id="run_other"),
+        403,
+        "Invalid capability token for run",
+        "unknown run",
+    ),
+    "another run's path": (
+        lambda client: client.sign("GET", "/api/runs/run_other/commands"),
+        403,
+        "Capability token mismatch",
+        "different runs",
+    ),
+    "no JSON": (_post(EVENT_PATH, b"{"), 400, None, "not JSON"),
+    "no UTF-8": (_post(EVENT_PATH, b'{"type":"\xff"}'), 400, None, "not JSON"),
+    "NaN": (_post(EVENT_PATH, b'{"sequence":NaN}'), 400, None, "not JSON"),
+    "an unknown type": (_event("output", "x"), 500, None, "unknown event type"),
+    "data that is no text": (_event("stdout", 5), 500, None, "data that is no text"),
+    "a negative sequence": (_event("stdout", "x", -1), 500, None, "sequence"),
+    "a sequence in quotes": (_event("stdout", "x", "1"), 500, None, "sequence"),
+    "a broken sequence": (_event("stdout", "x", 1.5), 500, None, "sequence"),
+    "a truth as sequence": (_event("stdout", "x", True), 500, None, "sequence"),
+    "too much data": (
+        _event("stdout", "\U0001f600" * 524_289),
+        500,
+        None,
+        "data over the limit: 1048578",
+    ),
+    "a null in an ack": (_post(ACK_PATH, b'{"result":null}'), 500, None, "no text: None"),
+    "an ack error too long": (
+        _post(ACK_PATH, json.dumps({"error": "x" * 100_001}).encode()),
+        500,
+        None,
+        "over the limit",
+    ),
+    "another content type": (
+        _post(EVENT_PATH, b"x", content_type="text/plain"),
+        415,
+        None,
+        "content type",
+    ),
+    "an artifact as JSON": (_post("/api/ingest/artifact", b"{}"), 406, None, "content type"),
+    "a torn multipart": (
+        _post(
+            "/api/ingest/artifact",
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx',
+            content_type="multipart/form-data; boundary=b",
+        ),
+        400,
+        None,
+        "multipart",
+    ),
+    "an unknown path": (_post("/api/ingest/events", b"{}"), 404, None, "unknown path"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals_have_the_documented_shape_and_are_violations(case: str) -> None:
+    """What the protocol forbids is refused with its status and text, stored nowhere, and noted."""
+    build, status, error, violation = REFUSALS[case]
+    with StrictGateway() as gateway:
+        run = gateway.create_run()
+        with closing(Client(gateway, run)) as client:
+            answer = client.send(build(client))
+            [noted] = gateway.violations
+            gateway.allow(violation)
+
+            assert answer.status == status
+            assert error is None or answer.json == {"error": error}
+            assert violation in noted
+            assert gateway.events(run.id) == []
+            assert client.poll().status == 200  # and the connection is still good
+
+
+def test_a_signed_event_without_a_run_tells_that_the_secret_is_right(
+    gateway: StrictGateway, client: Client
+) -> None:
+    """Without a run the answer is 400 if the signature is right and 401 if not."""
+    gateway.allow("bad signature")
+    with closing(Client(gateway, client.run, secret=os.urandom(8).hex())) as stranger:
+        right = client.event("info", "probe", run_id="", token="")
+        wrong = stranger.event("info", "probe", run_id="", token="")
+
+    assert (right.status, right.json) == (400, {"error": "Run ID required"})
+    assert (wrong.status, wrong.json) == (401, {"error": "Invalid signature"})
+    assert len(gateway.violations) == 1
+
+
+def test_clock_skew_is_told_and_is_nobodys_fault(gateway: StrictGateway, client: Client) -> None:
+    """With its clock wrong the gateway refuses, and its Date header says by how much."""
+    gateway.clock_offset_s = -3600.0
+
+    answer = client.event("stdout", "x")
+
+    assert answer.json == {"error": "Request timestamp out of allowed range"}
+    told_s = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
+    assert -3700 < told_s < -3500
+    assert gateway.violations == []
+
+
+@pytest.mark.parametrize("skew_s", [-290, 290])
+def test_a_little_skew_is_allowed(gateway: StrictGateway, client: Client, skew_s: int) -> None:
+    """Clocks may differ by 300 s."""
+    assert client.event("stdout", "x", timestamp=str(int(time.time()) + skew_s)).status == 200
+
+
+def test_a_marker_that_is_no_json_is_stored_and_then_refused(
+    gateway: StrictGateway, client: Client
+) -> None:
+    """The gateway stores such a marker and answers 500, as it is documented."""
+    gateway.allow("marker that is not JSON")
+
+    answer = client.event("marker", "{broken")
+
+    assert answer.status == 500
+    assert [event.data for event in gateway.events(client.run.id)] == ["{broken"]
+
+
+def test_an_early_413_comes_before_the_body(gateway: StrictGateway, client: Client) -> None:
+    """A Content-Length over an artifact's limit is refused while nothing of the body was sent."""
+    gateway.allow("over the limit")
+    attempt = client.sign(
+        "POST", "/api/ingest/artifact", content_type="multipart/form-data; boundary=b"
+    )
+    client.connection.putrequest(attempt.method, attempt.path)
+    for name, value in {**attempt.headers, "Content-Length": str(52_428_801)}.items():
+        client.connection.putheader(name, value)
+    client.connection.endheaders()
+
+    assert client.connection.getresponse().status == 413
+
+
+def test_a_json_body_over_10_mib_is_refused(gateway: StrictGateway, client: Client) -> None:
+    """A body over the limit is answered 413, whoever sends it."""
+    gateway.allow("over the limit")
+
+    assert client.event("stdout", "x" * (10 * 1024 * 1024)).status == 413
+
+
+# --- nonces ----------------------------------------------------------------------------------
+
+
+def test_a_repeated_nonce_is_refused_and_stored_once(
+    gateway: StrictGateway, client: Client
+) -> None:
+    """The second copy is answered 401; after a 200 that was sent it is a violation."""
+    attempt = client.event_attempt("stdout", "once")
+    client.send(attempt)
+
+    again = client.send(attempt)
+
+    assert again.status == 401
+    assert again.json == {"error": "Nonce already used (replay attack detected)"}
+    assert gateway.text(client.run.id) == "once"
+    assert "answered 200" in gateway.violations[0]
+    gateway.clear_violations()
+
+
+def test_a_repeat_after_a_lost_answer_is_no_violation(
+    gateway: StrictGateway, client: Client
+) -> None:
+    """The frozen attempt is repeated byte for byte, told that it was accepted, and all is well."""
+    fault = gateway.faults.add(Fault("event", DropAfter()))
+    attempt = client.event_attempt("stdout", "once")
+
+    with pytest.raises(ENDED):
+        client.send(attempt)
+    again = client.send(attempt)
+
+    assert fault.applied == 1
+    assert again.status == 401
+    assert gateway.text(client.run.id) == "once"
+    assert gateway.violations == []
+    first, second = gateway.requests
+    assert (first.handled, first.status, first.fault) == (200, None, "DropAfter")
+    assert (second.handled, second.status, second.fault) == (401, 401, None)
+    assert first.body_sha256 == second.body_sha256
+    assert first.nonce == second.nonce
+
+
+def test_a_nonce_for_another_request_is_a_violation(gateway: StrictGateway, client: Client) -> None:
+    """A nonce belongs to one request."""
+    nonce = os.urandom(16).hex()
+    client.event("stdout", "a", nonce=nonce)
+
+    assert client.event("stdout", "b", nonce=nonce).status == 401
+    gateway.allow("two different requests")
+
+
+def test_a_bad_signature_does_not_spend_the_nonce(gateway: StrictGateway, client: Client) -> None:
+    """Nobody without the secret can spend somebody else's nonce."""
+    gateway.allow("bad signature")
+    attempt = client.event_attempt("stdout", "x")
+    forged = Attempt(attempt.method, attempt.path, attempt.body, dict(attempt.headers))
+    forged.headers["X-Signature"] = "0" * 64
+
+    assert client.send(forged).status == 401
+    assert client.send(attempt).status == 200
+
+
+def test_a_lost_nonce_store_stores_twice(gateway: StrictGateway, client: Client) -> None:
+    """A gateway that forgot its nonces accepts a copy again: events are not deduplicated."""
+    gateway.allow("wrong sequence")
+    attempt = client.event_attempt("stdout", "x")
+    client.send(attempt)
+    gateway.forget_nonces()
+
+    assert client.send(attempt).status == 200
+    assert gateway.text(client.run.id) == "xx"
+
+
+def test_the_extension_stores_the_same_event_once() -> None:
+    """With idempotent ingest the same sequence and body is stored once, another body again."""
+    with StrictGateway(idempotent=True) as gateway:
+        with closing(own_client(gateway)) as client:
+            answers = [client.event("stdout", "same", 1) for _ in range(2)]
+            assert gateway.violations == []
+            answers.append(client.event("stdout", "other", 1))
+            answers += [client.event("info", "unnumbered", 0) for _ in range(2)]
+        gateway.allow("wrong sequence: 1 after 1")
+
+        assert [answer.status for answer in answers] == [200] * 5
+        assert gateway.text(client.run.id) == "sameother"
+        assert gateway.text(client.run.id, "info") == "unnumbered" * 2
+
+
+# --- the rate limit --------------------------------------------------------------------------
+
+
+def test_the_rate_limit_is_announced_and_kept(gateway: StrictGateway, client: Client) -> None:
+    """Every reply says where the budget stands; past it comes 429, with the nonce unused."""
+    gateway.rate_limit = (2, 3600.0)
+    attempt = client.event_attempt("stdout", "x")
+
+    passed = [client.poll(), client.poll()]
+    refused = client.send(attempt)
+
+    assert [answer.headers["x-ratelimit-limit"] for answer in passed] == ["2", "2"]
+    assert [answer.headers["x-ratelimit-remaining"] for answer in passed] == ["1", "0"]
+    assert all(0 < int(answer.headers["x-ratelimit-reset"]) <= 3600 for answer in passed)
+    assert refused.status == 429
+    assert refused.headers["x-ratelimit-remaining"] == "0"
+    wait_s = int(refused.headers["retry-after"])
+    assert refused.json == {
+        "statusCode": 429,
+        "error": "Too Many Requests",
+        "message": f"Rate limit exceeded, retry in {wait_s} seconds",
+    }
+    gateway.reset_rate_limit()
+    assert client.send(attempt).status == 200
+
+
+def test_the_limit_of_before_is_100_in_60_s(client: Client) -> None:
+    """The default is the documented budget."""
+    headers = client.poll().headers
+
+    assert (headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == ("100", "99")
+
+
+def test_a_window_passes(gateway: StrictGateway, client: Client) -> None:
+    """After the window a new one begins by itself."""
+    gateway.rate_limit = (1, 0.05)
+
+    def is_accepted() -> bool:
+        return client.poll().status == 200
+
+    assert any(is_accepted() for _ in range(100_000))
+    assert any(is_accepted() for _ in range(100_000))
+
+
+def test_no_limit_is_announced_as_a_very_high_one() -> None:
+    """Without a limit the headers let a client go at full speed, or are left out."""
+    with StrictGateway(rate_limit=None) as gateway, closing(own_client(gateway)) as client:
+        assert int(client.poll().headers["x-ratelimit-remaining"]) > 900_000
+        gateway.rate_headers = False
+        assert "x-ratelimit-remaining" not in client.poll().headers
+
+
+def test_a_body_refused_by_the_limit_does_not_spoil_the_connection(
+    gateway: StrictGateway, client: Client
+) -> None:
+    """A 429 is answered before the body was read, and the next request still works."""
+    gateway.rate_limit = (0, 3600.0)
+    refused = client.upload("a.log", b"x" * 300_000)
+    gateway.rate_limit = None
+
+    assert (refused.status, client.upload("a.log", b"y").status) == (429, 200)
+
+
+# --- faults ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "content_type", "stored"),
+    [
+        (Status(503, b"busy"), 503, "text/plain", ""),
+        (Status(200, b"[1]", JSON), 200, JSON, ""),
+        (Html(502), 502, "text/html", ""),
+        (Html(504, after="stored"), 504, "text/html", "x"),
+        (JsonError(500, message="broken"), 500, "application/json; charset=utf-8", ""),
+        (JsonError(400, "Run ID required"), 400, "application/json; charset=utf-8", ""),
+        (RateLimited(7), 429, "application/json; charset=utf-8", ""),
+        (Redirect(), 307, "text/plain", ""),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Action) else "",
+)
+def test_a_fault_answers_in_place_of_the_gateway(
+    gateway: StrictGateway,
+    client: Client,
+    action: Action,
+    status: int,
+    content_type: str,
+    stored: str,
+) -> None:
+    """An answer that is not the gateway's comes once; the next request is answered as ever."""
+    gateway.faults.add(Fault("event", action))
+
+    answer = client.event("stdout", "x")
+    in_between = gateway.text(client.run.id)
+    after = client.event("stdout", "y")
+
+    assert (answer.status, answer.headers["Content-Type"]) == (status, content_type)
+    assert (in_between, after.status) == (stored, 200)
+    assert [record.status for record in gateway.requests] == [status, 200]
+
+
+def test_a_429_can_come_without_any_header(gateway: StrictGateway, client: Client) -> None:
+    """Some gateways say no more than 429."""
+    gateway.faults.add(Fault("*", RateLimited(None, with_rate_headers=False)))
+
+    headers = client.poll().headers
+
+    assert "retry-after" not in headers
+    assert "x-ratelimit-limit" not in headers
+
+
+@pytest.mark.parametrize(
+    ("action", "stored"),
+    [(DropBefore(), ""), (DropBefore(reset=True), ""), (DropAfter(), "x"), (HalfAnswer(), "x")],
+    ids=["before", "reset", "after", "half"],
+)
+def test_a_cut_connection(
+    gateway: StrictGateway, client: Client, action: Action, stored: str
+) -> None:
+    """A connection that ends without a whole answer leaves stored what it should."""
+    gateway.faults.add(Fault("event", action))
+
+    with pytest.raises(ENDED):
+        client.event("stdout", "x")
+
+    gateway.wait_for(lambda: gateway.text(client.run.id) == stored)
+    assert client.poll().status == 200
+
+
+def test_a_nonce_can_be_spent_by_a_handler_that_fails(
+    gateway: StrictGateway, client: Client
+) -> None:
+    """After such a 500 a copy is refused although nothing was stored, and sending it is wrong."""
+    gateway.faults.add(Fault("event", JsonError(500, after="nonce")))
+    attempt = client.event_attempt("stdout", "x")
+
+    assert [client.send(attempt).status for _ in range(2)] == [500, 401]
+    assert gateway.text(client.run.id) == ""
+    gateway.allow("a nonce reused after it was answered 500")
+
+
+def test_a_hang_lasts_until_it_is_released(gateway: StrictGateway, client: Client) -> None:
+    """A request that hangs is stored or not as the script says, and ends when it is let go."""
+    fault = gateway.faults.add(Fault("event", Hang(after="stored")))
+    attempt = client.event_attempt("stdout", "x")
+    client.connection.request(attempt.method, attempt.path, attempt.body, attempt.headers)
+    gateway.wait_for(lambda: gateway.text(client.run.id) == "x")
+    assert gateway.requests[0].status is None
+
+    gateway.faults.release(fault)
+
+    with pytest.raises(ENDED):
+        client.connection.getresponse()
+
+
+def test_a_delay_ends_early_when_the_script_is_cleared(
+    gateway: StrictGateway, client: Client
+) -> None:
+    """A late answer is still the right one."""
+    gateway.faults.add(Fault("event", Delay(3600)))
+    attempt = client.event_attempt("stdout", "x")
+    client.connection.request(attempt.method, attempt.path, attempt.body, attempt.headers)
+    gateway.wait_for(lambda: [record.fault for record in gateway.requests] == ["Delay"])
+    assert gateway.text(client.run.id) == ""
+
+    gateway.faults.clear()
+
+    assert client.connection.getresponse().status == 200
+    assert gateway.text(client.run.id) == "x"
+
+
+@pytest.mark.parametrize("action", [Drip(), Drip("head"), Huge(), Huge(with_length=True)])
+def test_an_answer_without_an_end_outlives_no_gateway(action: Action) -> None:
+    """An endless answer begins, does not end by itself, and holds nothing up at the end."""
+    with StrictGateway() as gateway:
+        gateway.faults.add(Fault("health", action))
+        with closing(socket.create_connection(("127.0.0.1", gateway.port), 20)) as raw:
+            raw.sendall(b"GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n")
+
+            assert raw.recv(100).startswith(b"HTTP/1.1 200 OK")
+            assert raw.recv(1)
+            gateway.pause()
+
+
+def test_every_nth_request_meets_a_fault(gateway: StrictGateway, client: Client) -> None:
+    """`every` counts the matching requests alone, and `times` ends it."""
+    fault = gateway.faults.add(Fault("event", Html(502), every=3, times=2))
+
+    statuses = []
+    for _ in range(10):
+        statuses.append(client.event("stdout", "x").status)
+        client.poll()
+
+    assert statuses == [200, 200, 502, 200, 200, 502, 200, 200, 200, 200]
+    assert (fault.seen, fault.applied) == (6, 2)
+
+
+def test_a_predicate_picks_one_poisoned_event(gateway: StrictGateway, client: Client) -> None:
+    """A fault may look into the body, and play for ever."""
+    gateway.faults.add(Fault(lambda request: b"poison" in request.body, JsonError(500), every=1))
+
+    assert client.event("stdout", "poison", 1).status == 500
+    assert client.event("stdout", "food", 2).status == 200
+    assert client.event("stdout", "poison", 3).status == 500
+
+
+# --- coming and going ------------------------------------------------------------------------
+
+
+def test_a_pause_refuses_connections_and_keeps_everything(
+    gateway: StrictGateway, client: Client
+) -> None:
+    """While paused nobody can connect; afterwards it is the same gateway on the same port."""
+    url = gateway.url
+    client.event("stdout", "a")
+    gateway.pause()
+
+    with pytest.raises(ENDED):
+        client.event("stdout", "lost")
+    with pytest.raises(ConnectionRefusedError):
+        client.poll()
+    gateway.resume()
+
+    assert gateway.url == url
+    assert client.event("stdout", "b").status == 200
+    assert gateway.text(client.run.id) == "ab"
+
+
+def test_a_long_poll_ends_when_a_command_comes() -> None:
+    """With the extension a poll waits for a command, and without it answers at once."""
+    with StrictGateway(long_poll=True) as gateway:
+        run = gateway.create_run()
+        with closing(Client(gateway, run)) as client:
+            attempt = client.sign("GET", f"/api/runs/{run.id}/commands?wait=60")
+            client.connection.request(attempt.method, attempt.path, headers=attempt.headers)
+            gateway.wait_for(lambda: gateway.requests)
+            command_id = gateway.queue_command(run.id, "git diff")
+
+            [command] = json.loads(client.connection.getresponse().read())
+            assert command["id"] == command_id
+
+
+def test_a_long_poll_does_not_hold_up_the_end() -> None:
+    """A poll that waits is ended with the gateway."""
+    with StrictGateway(long_poll=True) as gateway:
+        run = gateway.create_run()
+        with closing(Client(gateway, run)) as client:
+            attempt = client.sign("GET", f"/api/runs/{run.id}/commands?wait=60")
+            client.connection.request(attempt.method, attempt.path, headers=attempt.headers)
+            gateway.wait_for(lambda: gateway.requests)
+            gateway.pause()
+
+            with pytest.raises(ENDED):
+                client.connection.getresponse()
+
+
+def test_half_a_request_does_not_hold_up_the_end() -> None:
+    """A client that stops in the middle of its body is simply gone."""
+    with StrictGateway() as gateway:
+        with closing(socket.create_connection(("127.0.0.1", gateway.port), 20)) as raw:
+            raw.sendall(b"POST /api/ingest/event HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
+            gateway.wait_for(lambda: gateway.requests)
+        [record] = gateway.requests
+
+    assert record.status is None
+
+
+def test_tls_verifies_against_its_authority_and_can_change() -> None:
+    """A certificate verifies, a renewed one too; a self-signed one takes its place and does not."""
+    from testing.certificates import self_signed
+
+    with StrictGateway(tls=True) as gateway:
+        context = ssl.create_default_context(cafile=str(gateway.ca_file))
+        with closing(Client(gateway, gateway.create_run(), context=context)) as client:
+            assert gateway.url.startswith("https://127.0.0.1:")
+            assert client.poll().status == 200
+            gateway.use_certificate(gateway.authority.issue())
+            client.close()
+            assert client.poll().status == 200
+
+            other = self_signed()
+            gateway.use_certificate(other)
+            client.close()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                client.poll()
+            shown = ssl.get_server_certificate(("127.0.0.1", gateway.port))
+            assert hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).hexdigest() == other.sha256
+
+    assert not gateway_ca_is_left(gateway)
+
+
+def gateway_ca_is_left(gateway: StrictGateway) -> bool:
+    """Whether the folder with the authority's certificate is still there."""
+    folder = gateway._ca_folder
+    return folder is not None and os.path.exists(folder.name)
+
+
+def test_a_self_signed_certificate_verifies_against_itself() -> None:
+    """REQUESTS_CA_BUNDLE with the certificate of a self-signed gateway works as one expects."""
+    from testing.certificates import self_signed
+
+    certificate = self_signed()
+    with StrictGateway(tls=certificate) as gateway:
+        context = ssl.create_default_context(cadata=certificate.pem.decode())
+        with closing(Client(gateway, gateway.create_run(), context=context)) as client:
+            assert client.poll().status == 200
+
+
+# --- violations ------------------------------------------------------------------------------
+
+
+def _twice(event: dict[str, Any]) -> Callable[[Client], None]:
+    def play(client: Client) -> None:
+        client.event("marker", json.dumps(event))
+        client.event("marker", json.dumps(event))
+
+    return play
+
+
+def _play(*events: tuple[Any, ...]) -> Callable[[Client], None]:
+    def play(client: Client) -> None:
+        for event in events:
+            client.event(*event)
+
+    return play
+
+
+FINISHED = {"event": "finished", "exitCode": 0}
+VIOLATIONS: dict[str, tuple[Callable[[Client], Any], str]] = {
+    "a doubled event": (_play(("stdout", "a", 1), ("stdout", "a", 1)), "wrong sequence: 1 after 1"),
+    "events out of order": (_play(("stdout", "b", 2), ("stdout", "a", 1)), "wrong sequence"),
+    "started twice": (_twice({"event": "started"}), "started twice"),
+    "finished twice": (_twice(FINISHED), "finished twice"),
+    "output after the end": (
+        _play(("marker", json.dumps(FINISHED)), ("stdout", "late")),
+        "a stdout event after finished",
+    ),
+    "an unknown marker": (_play(("marker", '{"event":"ended"}')), "unknown marker"),
+    "an unknown reason": (
+        _play(("marker", json.dumps({**FINISHED, "reason": "bored"}))),
+        "unknown reason",
+    ),
+    "an exit code in quotes": (
+        _play(("marker", json.dumps({**FINISHED, "exitCode": "0"}))),
+        "exitCode",
+    ),
+    "assist without JSON": (_play(("assist", "{")), "assist data that is not JSON"),
+    "half a character": (_play(("stdout", "\ud83d")), "half a character"),
+    "an ack of nothing": (lambda client: client.ack("c0", {"result": "x"}), "never queued"),
+    "an empty ack": (lambda client: client.ack("c0", {}), "an ack with the fields []"),
+    "a path as file name": (lambda client: client.upload("../a.log", b"x"), "is a path"),
+    "another part": (lambda client: client.upload("a.log", b"x", "upload"), "without a part"),
+    "the token in a body": (lambda client: client.event("stdout", client.run.token), "the token"),
+    "credentials from elsewhere": (
+        lambda client: client.send(
+            Attempt("GET", "/api/health", b"", {"Authorization": "Basic eDp5"})
+        ),
+        "a header Authorization",
+    ),
+    "the secret in a body": (lambda client: client.event("stdout", client.secret), "HMAC secret"),
+}
+
+
+@pytest.mark.parametrize("case", VIOLATIONS)
+def test_a_violation_makes_the_end_raise(case: str) -> None:
+    """What no correct client does ends the test, unless the test has allowed exactly that."""
+    play, expected = VIOLATIONS[case]
+
+    def run(*allowed: str) -> None:
+        with StrictGateway() as gateway:
+            gateway.allow(*allowed)
+            with closing(own_client(gateway)) as client:
+                play(client)
+
+    with pytest.raises(AssertionError, match="the strict gateway objects") as caught:
+        run("something else")
+    assert expected in str(caught.value)
+    run(expected, "never queued")
+
+
+def test_a_handler_that_fails_makes_the_end_raise() -> None:
+    """A mistake of the equipment itself is not swallowed by its threads."""
+
+    def broken(_: Any) -> bool:
+        raise ZeroDivisionError("of the test")
+
+    def run() -> None:
+        with StrictGateway() as gateway, closing(own_client(gateway)) as client:
+            gateway.faults.add(Fault(broken, DropBefore()))
+            with pytest.raises(ENDED):
+                client.poll()
+
+    with pytest.raises(AssertionError, match="of the test"):
+        run()
+
+
+def test_a_failure_of_the_test_comes_before_violations(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """When the block raises, its own exception goes through and the violations are printed."""
+
+    def run() -> None:
+        with StrictGateway() as gateway, closing(own_client(gateway)) as client:
+            client.event("stdout", "x", token="0" * 64)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        run()
+    assert "token" in capsys.readouterr().err
+
+
+def test_wait_for_tells_what_has_come(gateway: StrictGateway, client: Client) -> None:
+    """A wait in vain says what arrived instead."""
+    client.event("stdout", "something else")
+
+    with pytest.raises(AssertionError, match="something else"):
+        gateway.wait_for(lambda: gateway.artifacts(client.run.id), within_s=0.01)
+
+
+# --- the proxy -------------------------------------------------------------------------------
+
+
+def test_a_proxy_in_front_allows_less(gateway: StrictGateway) -> None:
+    """Small bodies pass with the gateway's own answers, larger ones meet a 413 in HTML."""
+    run = gateway.create_run()
+    client = Client(gateway, run)
+    with LoopbackProxy(gateway.url, body_limit_bytes=1000) as proxy, closing(client):
+        client.connection = http.client.HTTPConnection(*proxy_address(proxy), timeout=20)
+        passed = client.event("stdout", "x", 1)
+        refused = client.event("stdout", "x" * 1000, 2)
+        again = client.event("stdout", "y", 2)
+
+    assert (passed.status, passed.headers["x-ratelimit-limit"]) == (200, "100")
+    assert (refused.status, refused.headers["Content-Type"]) == (413, "text/html")
+    assert again.status == 200
+    assert gateway.text(run.id) == "xy"
+    assert [record.status for record in proxy.requests] == [200, 413, 200]
+
+
+def test_a_tunnel_reaches_a_name_that_exists_nowhere() -> None:
+    """CONNECT leads to the gateway under a made-up name; whoever asks for elsewhere is refused."""
+    with StrictGateway(tls=True) as gateway, closing(own_client(gateway)) as client:
+        context = ssl.create_default_context(cafile=str(gateway.ca_file))
+        with LoopbackProxy(hosts={"gateway.test": gateway.port}) as proxy:
+            tunnel = http.client.HTTPSConnection(*proxy_address(proxy), context=context, timeout=20)
+            tunnel.set_tunnel("gateway.test", 443)
+            client.connection = tunnel
+            answer = client.event("stdout", "through")
+            client.close()
+            with closing(http.client.HTTPConnection(*proxy_address(proxy), timeout=20)) as other:
+                other.set_tunnel("outside.example", 443)
+                with pytest.raises(OSError, match="403"):
+                    other.connect()
+
+    assert answer.status == 200
+    assert gateway.text(client.run.id) == "through"
+    assert [(record.method, record.status) for record in proxy.requests] == [
+        ("CONNECT", 200),
+        ("CONNECT", 403),
+    ]
+    assert proxy.requests[0].body_bytes > 0
+
+
+def test_an_absolute_target_is_forwarded(gateway: StrictGateway) -> None:
+    """A plain request through the proxy comes out at the gateway, and 502 if that is away."""
+    with LoopbackProxy() as proxy, ExitStack() as stack:
+        connection = http.client.HTTPConnection(*proxy_address(proxy), timeout=20)
+        stack.callback(connection.close)
+        connection.request("GET", f"{gateway.url}/api/health")
+        healthy = connection.getresponse()
+        assert json.loads(healthy.read())["status"] == "ok"
+        gateway.pause()
+        connection.request("GET", f"{gateway.url}/api/health")
+        assert connection.getresponse().status == 502
+
+
+def proxy_address(proxy: LoopbackProxy) -> tuple[str, int]:
+    """Return what http.client wants to know."""
+    parts = urlsplit(proxy.url)
+    return str(parts.hostname), int(parts.port or 0)
+
+
+# --- terminals, children and processes -------------------------------------------------------
+
+
+def child(name: str, *arguments: str) -> list[str]:
+    """Return the command line of one of the small programs."""
+    return [sys.executable, str(CHILDREN / name), *arguments]
+
+
+def test_a_terminal_controls_its_program() -> None:
+    """The program leads the foreground group of a real terminal and learns of a new size."""
+    env = {**os.environ, "TERM": "xterm-test"}
+    with Terminal(child("tty_report.py"), env=env, columns=100, lines=30) as terminal:
+        told = terminal.expect(b"READY ")
+        assert b"TTY 1 1 1\r\nSIZE 100 30\r\nFOREGROUND yes\r\nTERM xterm-test\r\n" in told
+        terminal.expect(f"{terminal.pid}\r\n".encode())
+        assert terminal.foreground_group() == terminal.pid
+
+        terminal.resize(60, 20)
+        terminal.expect(b"SIZE 60 20\r\n")
+        terminal.send(b"\x03")
+
+        assert terminal.wait() == -signal.SIGINT
+        assert terminal.output.endswith(b"^C")
+
+
+def test_a_terminal_shows_its_settings() -> None:
+    """The settings of the terminal can be read while and after a program uses it."""
+    with Terminal(child("ready.py", "7")) as terminal:
+        terminal.expect(b"READY")
+        assert terminal.attributes()[3] & termios.ECHO
+        terminal.send(b"hello\n")
+        terminal.expect(b"GOT hello")
+        assert terminal.wait() == 7
+        assert terminal.attributes()[3] & termios.ECHO
+
+
+def test_closing_a_terminal_hangs_up() -> None:
+    """Whoever is in a terminal that is closed gets SIGHUP."""
+    with Terminal(child("ready.py")) as terminal:
+        terminal.expect(b"READY")
+        terminal.hang_up()
+        assert terminal.wait() == -signal.SIGHUP
+
+
+def test_an_expectation_in_vain_shows_what_there_was() -> None:
+    """A failing expectation tells whether time or output ran out, and shows the output."""
+    with Terminal(child("exits.py", "3", "some", "words")) as terminal:
+        with pytest.raises(AssertionError, match=r"the output ended without b'other'.*some words"):
+            terminal.expect(b"other")
+        assert terminal.wait() == 3
+
+
+def test_a_terminal_takes_everything_with_it() -> None:
+    """What ignores signals and left the session does not outlive the block."""
+    with Terminal(child("leaves_grandchild.py", "--stay")) as terminal:
+        terminal.expect(b"GRANDCHILD ")
+        grandchild = int(terminal.expect(b"\n"))
+        terminal.expect(b"READY")
+        assert processes.descendants(terminal.pid) == [grandchild]
+        assert os.getsid(grandchild) == grandchild
+        os.kill(grandchild, signal.SIGTERM)
+        assert processes.is_alive(grandchild)
+
+    assert not processes.is_alive(grandchild)
+
+
+def test_output_comes_to_its_end_although_a_grandchild_holds_the_terminal() -> None:
+    """wait does not depend on the end of the output, which never comes here."""
+    marker = f"mark-{os.urandom(8).hex()}"
+    with Terminal(child("leaves_grandchild.py", marker)) as terminal:
+        terminal.expect(b"GRANDCHILD ")
+        grandchild = int(terminal.expect(b"\n"))
+
+        assert terminal.wait() == 0
+        assert processes.find_by_marker(marker) == [grandchild]
+        os.kill(grandchild, signal.SIGKILL)
+        processes.assert_gone([grandchild])
+
+
+def test_a_marker_is_found_in_an_environment() -> None:
+    """A process is found by what is in its environment, and not the one who looks."""
+    marker = os.urandom(8).hex()
+    env = {**os.environ, "SOME_MARKER": marker}
+    with Terminal(child("ready.py"), env=env) as terminal:
+        terminal.expect(b"READY")
+
+        assert processes.find_by_marker(marker) == [terminal.pid]
+        with pytest.raises(AssertionError, match=r"still alive.*ready\.py"):
+            processes.assert_gone([terminal.pid], within_s=0.01)
+
+
+def test_a_zombie_is_not_alive() -> None:
+    """A process that has ended is gone, whether or not somebody has asked for its exit status."""
+    ended = subprocess.Popen(child("exits.py", "0"))
+    processes.assert_gone([ended.pid])
+
+    assert ended.wait() == 0
+
+
+def test_what_children_say_of_themselves() -> None:
+    """Arguments, environment, exit codes and signals come out as they went in."""
+    arguments = ["a b", 'c"\\', "é😀\n", "-x"]
+    env = {**os.environ, "ECHO_ENV": "HOME,NOT_THERE"}
+    echoed = subprocess.run(child("echo_args.py", *arguments), env=env, capture_output=True)
+
+    told = json.loads(echoed.stdout)
+
+    assert told == {"argv": arguments, "env": {"HOME": env["HOME"]}, "cwd": os.getcwd()}
+    assert subprocess.run(child("exits.py", "5")).returncode == 5
+    assert subprocess.run(child("exits.py", "SIGSEGV")).returncode == -signal.SIGSEGV
+    launched = [str(CHILDREN / "launcher.sh"), *child("exits.py", "6")]
+    assert subprocess.run(launched).returncode == 6
+
+
+def test_what_children_write_is_known_to_the_byte() -> None:
+    """The output of each writer is what its module or its arguments say."""
+
+    def output(*arguments: str) -> bytes:
+        return subprocess.run(child(*arguments), stdout=subprocess.PIPE).stdout
+
+    lines = subprocess.run(child("lines.py", "4", "--alternate"), capture_output=True)
+
+    flood = output("floods.py", "1")
+    assert len(flood) == 1_000_000
+    assert flood == b"".join(floods.line(number) for number in range(10_000))
+    assert output("not_utf8.py") == not_utf8.OUTPUT
+    assert output("prints_bytewise.py", "00ff0a") == b"\x00\xff\n"
+    assert [line.split()[0] for line in lines.stdout.splitlines()] == [b"1", b"3", b"LAST"]
+    assert [line.split()[0] for line in lines.stderr.splitlines()] == [b"2", b"4"]
+
+
+def test_signals_are_reported_or_ignored() -> None:
+    """The two children about signals say which came, and end when they are told."""
+    with Terminal(child("reports_signals.py", "--exit-on", "SIGTERM", "9")) as terminal:
+        terminal.expect(b"IGNORED \r\nBLOCKED \r\nREADY ")
+        terminal.expect(b"\n")
+        terminal.send(b"\x03")
+        terminal.expect(b"SIGNAL SIGINT")
+        os.kill(terminal.pid, signal.SIGTERM)
+        terminal.expect(b"SIGNAL SIGTERM")
+        assert terminal.wait() == 9
+    with Terminal(child("ignores_int.py")) as terminal:
+        terminal.expect(b"READY ")
+        terminal.expect(b"\n")
+        terminal.send(b"\x03")
+        terminal.expect(b"IGNORED SIGINT")
+        terminal.send(b"quit\n")
+        assert terminal.wait() == 0
+
+
+# --- waiting, and the guards around every test -----------------------------------------------
+
+
+def test_eventually_lets_the_last_failure_through() -> None:
+    """The failure that is raised is the assertion's own, and a late success is a success."""
+    tries = iter([1, 2, 3])
+
+    def third_time() -> int:
+        number = next(tries)
+        assert number == 3, f"only {number}"
+        return number
+
+    def never() -> None:
+        pytest.fail("still not")
+
+    assert eventually(third_time) == 3
+    with pytest.raises(AssertionError, match="only 1"):
+        eventually(failing_once, within_s=0)
+    with pytest.raises(pytest.fail.Exception, match="still not"):
+        eventually(never, within_s=0)
+
+
+def failing_once() -> None:
+    """Fail, as an assertion does."""
+    raise AssertionError("only 1")
+
+
+LEAKS = """
+import os, socket, subprocess, sys, threading
+import pytest
+
+KEPT = []
+
+def test_thread():
+    KEPT.append(threading.Event())
+    threading.Thread(target=KEPT[-1].wait, name="left-thread", daemon=True).start()
+
+def test_end_of_thread():
+    KEPT[0].set()
+
+def test_descriptor():
+    KEPT.append(os.open(os.devnull, os.O_RDONLY))
+
+def test_process():
+    KEPT.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+
+def test_grandchild():
+    script = "import os, signal; os.fork() or signal.pause()"
+    subprocess.run([sys.executable, "-c", script], start_new_session=True)
+
+def test_outside():
+    with socket.socket() as outside:
+        outside.connect(("192.0.2.1", 80))
+
+def test_environment():
+    assert not {"HMAC_SECRET", "https_proxy", "CLAUDE_COMMAND"} & set(os.environ)
+    assert os.listdir(os.environ["HOME"]) == []
+
+@pytest.mark.skip(reason="not\\there")
+def test_skipped():
+    pass
+
+@pytest.mark.xfail
+def test_expected():
+    assert False
+
+def test_clean():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
+"""
+
+
+def test_the_guards_catch_what_a_test_leaves(tmp_path: Path) -> None:
+    """Threads, descriptors, processes and outside sockets fail their test; skips are noted."""
+    conftest = (Path(__file__).parent / "conftest.py").read_text("utf-8")
+    assert "GONE_WITHIN_S = 5.0" in conftest
+    hasty = conftest.replace("GONE_WITHIN_S = 5.0", "GONE_WITHIN_S = 0.2")
+    (tmp_path / "conftest.py").write_text(hasty, "utf-8")
+    (tmp_path / "test_leaks.py").write_text(LEAKS, "utf-8")
+    skips = tmp_path / "skips"
+    skips.write_text("before\tkept\n", "utf-8")
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(CHILDREN.parent.parent),
+        "SKIP_REPORT": str(skips),
+        "HMAC_SECRET": "x",
+        "https_proxy": "x",
+        "CLAUDE_COMMAND": "x",
+    }
+    options = ["-q", "-rA", "--tb=line", "-p", "no:cacheprovider", "-p", "no:randomly"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    results = {
+        line.split("::")[1].split()[0]: line.split()[0]
+        for line in done.stdout.splitlines()
+        if line.startswith(("ERROR ", "FAILED ")) and "::" in line
+    }
+    assert results == {
+        "test_thread": "ERROR",
+        "test_descriptor": "ERROR",
+        "test_process": "ERROR",
+        "test_grandchild": "ERROR",
+        "test_outside": "FAILED",
+    }, done.stdout
+    assert skips.read_text("utf-8").splitlines() == [
+        "before\tkept",
+        "test_leaks.py::test_skipped\tnot here",
+    ]
