@@ -437,14 +437,26 @@ def command_info(
         print(json.dumps({**facts, "settings": rows}, indent=2))  # noqa: T201
         return 0
     lines = [f"claude-runner {VERSION}, Python {facts['python']}, files in {ROOT}", ""]
-    width = max(len(row["variable"]) for row in rows)
-    lines += [f"{row['variable']:{width}}  {row['value']}  [{row['source']}]" for row in rows]
+    lines += [
+        f"{_label(row['variable'])}: {row['value']}  ({row['variable']}, {row['source']})"
+        for row in rows
+    ]
     lines += ["", f"known secret values: {len(known.values)} (removed wherever they appear)"]
     if known.too_short:
         lines.append(f"too short to protect: {', '.join(known.too_short)}")
     lines += ["", "the operator may run:", *(f"  {name}" for name in allowed)]
     print("\n".join(lines))  # noqa: T201
     return 0
+
+
+def _label(variable: str) -> str:
+    """Return a variable's name as a person writes it: `HMAC_SECRET` is the `HMAC secret`."""
+    words = variable.replace("CLAUDE_RUNNER_", "").split("_")
+    spoken = [word if word in _ACRONYMS else word.lower() for word in words]
+    return " ".join([spoken[0][0].upper() + spoken[0][1:], *spoken[1:]])
+
+
+_ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP"})
 
 
 def _shown_value(value: Any, *, secret: bool) -> str:
