@@ -14,18 +14,22 @@ import email.utils
 import enum
 import hashlib
 import hmac
+import ipaddress
 import json
 import os
 import secrets
+import string
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
 
+import certifi
 import requests
 import urllib3.exceptions
 
 from gateway_transport import (
+    BodyError,
     BoundedAdapter,
     ExchangeLimits,
     GatewayError,
@@ -46,13 +50,12 @@ ATTEMPT_RESEND_LIMIT_S: Final = 280.0
 ATTEMPT_DEAD_S: Final = 310.0
 
 MAX_REPLY_BYTES: Final = 1_048_576
-CONNECT_TIMEOUT_S: Final = 10.0
 REPLY_TIMEOUT_S: Final = 30.0
 MAX_ARTIFACT_BYTES: Final = 52_428_800
 # The gateway's limits of an acknowledgement, in UTF-16 code units.
 MAX_ACK_ERROR_UNITS: Final = 100_000
 
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "::1"})
+_FILE_NAME_CHARS: Final = frozenset(string.ascii_letters + string.digits + "._-")
 
 
 class Outcome(enum.Enum):
@@ -97,11 +100,36 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """The two clocks that an attempt's age is told by: Unix time, and one that never jumps."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+
+# What the gateway's 200 must say before it counts: a proxy's page, or a load balancer's own
+# `{"status":"ok"}`, says nothing about an event.
+def says_ok(body: Any) -> bool:
+    """Whether this is the gateway's answer to an event, an acknowledgement or an upload."""
+    return isinstance(body, dict) and body.get("ok") is True
+
+
+def says_healthy(body: Any) -> bool:
+    """Whether this is the gateway's answer to the health check."""
+    return isinstance(body, dict) and body.get("status") == "ok"
+
+
+def lists_commands(body: Any) -> bool:
+    """Whether this is the gateway's list of commands; what its items are is for the caller."""
+    return isinstance(body, list)
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One signed request, frozen: every repetition sends the same bytes.
 
     `timestamp` is Unix time in whole seconds; `signed_at` the monotonic time of signing, for an
-    attempt from an earlier process the time of loading.
+    attempt from an earlier process the time of loading. `is_answer` knows the gateway's own 200.
     """
 
     method: str
@@ -110,13 +138,13 @@ class Attempt:
     content_type: str
     timestamp: int
     nonce: str
+    signed_at: float
     query: str = ""
-    signed_at: float = field(default_factory=time.monotonic)
+    is_answer: Callable[[Any], bool] = says_ok
 
-    @property
-    def age_s(self) -> float:
-        """Seconds since signing, by the larger of the wall and the monotonic clock."""
-        return max(time.time() - self.timestamp, time.monotonic() - self.signed_at)
+    def age_s(self, clock: Clock) -> float:
+        """Return the seconds since signing, by the larger of the wall and the monotonic clock."""
+        return max(clock.wall() - self.timestamp, clock.monotonic() - self.signed_at)
 
 
 @dataclass(frozen=True)
@@ -131,20 +159,28 @@ class Credentials:
 class MultipartFile:
     """A `multipart/form-data` body with one part named `file`, read from disk as it is sent.
 
-    Its length is fixed at construction: the gateway cuts off silently what has none.
+    Its length is fixed at construction: the gateway cuts off silently what has none. `on_progress`
+    is called for each block that the network has taken. Raises OSError for a file of no use.
     """
 
-    def __init__(self, path: Path, name: str, start: int = 0, size: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        start: int = 0,
+        size: int | None = None,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self._path = path
         self._start = start
         self._size = path.stat().st_size - start if size is None else size
+        self._on_progress = on_progress
         boundary = secrets.token_hex(16)
-        safe_name = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
         self._head = (
             f"--{boundary}\r\n"
-            f'Content-Disposition: form-data; name="file"; filename="{safe_name}"\r\n'
+            f'Content-Disposition: form-data; name="file"; filename="{_safe_name(name)}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode("ascii", "replace")
+        ).encode("ascii")
         self._tail = f"\r\n--{boundary}--\r\n".encode("ascii")
         self.content_type = f"multipart/form-data; boundary={boundary}"
 
@@ -159,10 +195,17 @@ class MultipartFile:
             while left > 0:
                 block = source.read(min(left, 65_536))
                 if not block:
-                    raise OSError(f"{self._path} became shorter while it was uploaded")
+                    raise BodyError(f"{self._path} became shorter while it was uploaded")
                 left -= len(block)
                 yield block
+                self._on_progress()
         yield self._tail
+
+
+def _safe_name(name: str) -> str:
+    """Return a file name that no header, shell or file system takes for anything else."""
+    safe = "".join(c if c in _FILE_NAME_CHARS else "_" for c in name)
+    return safe if safe.strip(".") else "file"
 
 
 def new_nonce() -> str:
@@ -197,7 +240,12 @@ def sign(
 def is_loopback(url: str) -> bool:
     """Whether the URL's host is this machine, by its name alone."""
     host = urlsplit(url).hostname or ""
-    return host in _LOOPBACK_NAMES or host.endswith(".localhost") or host.startswith("127.")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, whatever it begins with
 
 
 def is_confidential(url: str) -> bool:
@@ -209,7 +257,7 @@ class GatewayClient:
     """Sends attempts to one gateway, one at a time. Thread: its own; `abort` from any.
 
     `pins` accepts certificates that do not verify; without it they are refused. Raises
-    GatewayError for an address that must not be used.
+    GatewayError for an address that must not be used. Every attempt is dated by `clock`.
     """
 
     def __init__(
@@ -219,6 +267,7 @@ class GatewayClient:
         *,
         pins: PinStore | None = None,
         allow_http: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         if not (allow_http or is_confidential(base_url)):
             raise GatewayError(
@@ -226,6 +275,7 @@ class GatewayClient:
                 "CLAUDE_RUNNER_ALLOW_HTTP=true if you trust every network in between"
             )
         self.base_url = base_url.rstrip("/")
+        self.clock = clock or Clock()
         self._credentials = credentials
         self._limits = ExchangeLimits()
         self._session = requests.Session()
@@ -234,8 +284,7 @@ class GatewayClient:
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
         self._session.headers["User-Agent"] = "claude-runner"
-        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-        self._session.verify = bundle or True
+        self._session.verify = _ca_bundle()
         if not is_loopback(self.base_url):
             self._session.proxies.update(requests.utils.get_environ_proxies(self.base_url))
 
@@ -251,19 +300,13 @@ class GatewayClient:
 
     def event(self, body: bytes, timestamp: int | None = None, nonce: str = "") -> Attempt:
         """Build the attempt that posts one event; `body` as `spool.encode_event` makes it."""
-        return Attempt(
-            "POST",
-            "/api/ingest/event",
-            body,
-            "application/json",
-            int(time.time()) if timestamp is None else timestamp,
-            nonce or new_nonce(),
-        )
+        return self._build("POST", "/api/ingest/event", body, timestamp=timestamp, nonce=nonce)
 
     def commands(self, wait_s: int = 0) -> Attempt:
         """Build the attempt that asks for commands, waiting up to `wait_s` for one."""
+        query = f"wait={wait_s}" if wait_s else ""
         return self._build(
-            "GET", f"{self._run_path}/commands", query=f"wait={wait_s}" if wait_s else ""
+            "GET", f"{self._run_path}/commands", query=query, is_answer=lists_commands
         )
 
     def acknowledge(
@@ -274,42 +317,55 @@ class GatewayClient:
     ) -> Attempt:
         """Build the attempt that acknowledges a command. Its path holds a checked command id."""
         fields = {"result": result} if error is None else {"error": error}
-        body = json.dumps(fields, ensure_ascii=False).encode("utf-8")
+        body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
         return self._build("POST", f"{self._run_path}/commands/{command_id}/ack", body)
 
     def artifact(self, file: MultipartFile) -> Attempt:
         """Build the attempt that uploads one file, which holds redacted text alone."""
-        return Attempt(
-            "POST",
-            "/api/ingest/artifact",
-            file,
-            file.content_type,
-            int(time.time()),
-            new_nonce(),
-        )
+        return self._build("POST", "/api/ingest/artifact", file, content_type=file.content_type)
 
     @property
     def _run_path(self) -> str:
         return f"/api/runs/{self._credentials.run_id}"
 
-    def _build(self, method: str, path: str, body: bytes = b"", query: str = "") -> Attempt:
-        content_type = "application/json" if body else ""
-        return Attempt(method, path, body, content_type, int(time.time()), new_nonce(), query=query)
+    def _build(
+        self,
+        method: str,
+        path: str,
+        body: bytes | MultipartFile = b"",
+        *,
+        query: str = "",
+        content_type: str = "application/json",
+        timestamp: int | None = None,
+        nonce: str = "",
+        is_answer: Callable[[Any], bool] = says_ok,
+    ) -> Attempt:
+        return Attempt(
+            method,
+            path,
+            body,
+            content_type if body else "",
+            int(self.clock.wall()) if timestamp is None else timestamp,
+            nonce or new_nonce(),
+            self.clock.monotonic(),
+            query,
+            is_answer,
+        )
 
     # --- exchange ----------------------------------------------------------------------------
 
     def is_healthy(self) -> Reply:
         """Ask the gateway's health check, which is not signed."""
-        return self._exchange("GET", "/api/health", b"", {}, REPLY_TIMEOUT_S)
+        return self._exchange("GET", "/api/health", b"", {}, REPLY_TIMEOUT_S, says_healthy)
 
     def send(self, attempt: Attempt, timeout_s: float = REPLY_TIMEOUT_S) -> Reply:
         """Send one copy of the attempt. Raises nothing but GatewayError (certificate changed).
 
-        Blocks up to `timeout_s` after connecting.
+        Blocks for connecting, for the body at the slowest speed that makes sense, and up to
+        `timeout_s` for the whole reply.
         """
+        # A multipart body is hashed as empty, and so is that of a GET, which has none.
         signed_body = attempt.body if isinstance(attempt.body, bytes) else b""
-        if attempt.method == "GET":
-            signed_body = b""
         headers = {
             "X-Timestamp": str(attempt.timestamp),
             "X-Nonce": attempt.nonce,
@@ -328,7 +384,9 @@ class GatewayClient:
         if attempt.content_type:
             headers["Content-Type"] = attempt.content_type
         target = f"{attempt.path}?{attempt.query}" if attempt.query else attempt.path
-        return self._exchange(attempt.method, target, attempt.body, headers, timeout_s)
+        return self._exchange(
+            attempt.method, target, attempt.body, headers, timeout_s, attempt.is_answer
+        )
 
     def _exchange(
         self,
@@ -337,92 +395,126 @@ class GatewayClient:
         body: bytes | MultipartFile,
         headers: Mapping[str, str],
         timeout_s: float,
+        is_answer: Callable[[Any], bool],
     ) -> Reply:
-        self._limits.deadline = time.monotonic() + CONNECT_TIMEOUT_S + timeout_s
         headers = {**headers, "Accept": "application/json", "Accept-Encoding": "identity"}
         try:
+            self._limits.begin(len(body), timeout_s)
             with self._session.request(
                 method,
                 self.base_url + target,
                 data=body or None,
                 headers=headers,
-                timeout=(CONNECT_TIMEOUT_S, timeout_s),
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return self._read(response)
+                return self._read(response, is_answer)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return Reply(Outcome.UNKNOWN, message=describe_error(error))
+        finally:
+            if self._limits.has_stalled:
+                # The rest of the request is still owed on this connection.
+                self._session.close()
 
-    def _read(self, response: requests.Response) -> Reply:
+    def _read(self, response: requests.Response, is_answer: Callable[[Any], bool]) -> Reply:
         received = bytearray()
-        for block in response.iter_content(65_536):
+        # As it came: an encoding that nobody asked for could blow up a small answer.
+        for block in response.raw.stream(65_536, decode_content=False):
             received += block
             if len(received) > MAX_REPLY_BYTES:
                 return Reply(
                     Outcome.UNKNOWN, response.status_code, message="the reply is longer than 1 MiB"
                 )
-        return parse_reply(response.status_code, response.headers, bytes(received))
+        return parse_reply(
+            response.status_code,
+            response.headers,
+            bytes(received),
+            is_answer=is_answer,
+            now=self.clock.wall(),
+        )
 
 
-def parse_reply(status: int, headers: Mapping[str, str], raw: bytes) -> Reply:
-    """Say what an HTTP answer means. Pure but for the clock; raises nothing.
+def _ca_bundle() -> str:
+    """Return the file or folder of authorities: the user's, else the one that requests brings."""
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        path = os.environ.get(variable)
+        if path and not os.path.exists(path):
+            raise GatewayError(f"{variable} names {path}, which is not there; correct it")
+        if path:
+            return path
+    return certifi.where()
+
+
+def parse_reply(
+    status: int,
+    headers: Mapping[str, str],
+    raw: bytes,
+    *,
+    is_answer: Callable[[Any], bool] = says_ok,
+    now: float | None = None,
+) -> Reply:
+    """Say what an HTTP answer means. Raises nothing.
 
     Only the gateway's own JSON counts: an answer of any other shape comes from something in
     between and says nothing about what the gateway has, but for 413 and 429, which say that
-    whoever answered did not look at the request.
+    whoever answered did not look at the request. `now` is Unix time.
     """
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
         body = None
-    reply = {
-        "status": status,
-        "body": body,
-        "message": _message_of(body, status),
-        "retry_after_s": _seconds(headers.get("retry-after")),
-        "rate_limit": _rate_limit(headers),
-        "clock_ahead_s": _clock_ahead(headers.get("date")),
-    }
-    return Reply(_outcome(status, body, str(reply["message"])), **reply)
+    outcome = _outcome(status, body, is_answer)
+    return Reply(
+        outcome,
+        status,
+        body,
+        _message(status, body, outcome),
+        _seconds(headers.get("retry-after")),
+        _rate_limit(headers),
+        _clock_ahead(headers.get("date"), time.time() if now is None else now),
+    )
 
 
-def _outcome(status: int, body: Any, message: str) -> Outcome:
+def _outcome(status: int, body: Any, is_answer: Callable[[Any], bool]) -> Outcome:
     if status == 429:
         return Outcome.LIMITED
     if status == 413:
         return Outcome.REFUSED
     if status == 200:
-        is_answer = isinstance(body, list) or (
-            isinstance(body, dict) and (body.get("ok") is True or body.get("status") == "ok")
+        return Outcome.ACCEPTED if is_answer(body) else Outcome.UNKNOWN
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, str):
+        for refusal_status, beginning, outcome in _REFUSALS:
+            if status == refusal_status and error.startswith(beginning):
+                return outcome
+    return Outcome.UNKNOWN
+
+
+# The gateway's refusals by status and how `error` begins. Somebody else's 401 or 403, such as that
+# of a login page in front of it, is no refusal of the gateway's.
+_REFUSALS: Final = (
+    (400, "", Outcome.REFUSED),
+    (401, "Nonce already used", Outcome.REPLAYED),
+    (401, "Request timestamp", Outcome.SKEWED),
+    (401, "Invalid signature", Outcome.WRONG_SECRET),
+    (401, "Missing authentication headers", Outcome.WRONG_SECRET),
+    (403, "Invalid capability token", Outcome.WRONG_TOKEN),
+    (403, "Capability token mismatch", Outcome.WRONG_TOKEN),
+    (406, "", Outcome.REFUSED),
+    (415, "", Outcome.REFUSED),
+    (500, "", Outcome.FAILED),
+)
+
+
+def _message(status: int, body: Any, outcome: Outcome) -> str:
+    """Return the gateway's reason, or what kind of answer came instead of one."""
+    texts = [body.get(name) for name in ("error", "message")] if isinstance(body, dict) else []
+    reason = ": ".join(text for text in texts if isinstance(text, str) and text)
+    if outcome is Outcome.UNKNOWN:
+        reason = (
+            f"HTTP status {status}{f' ({reason})' if reason else ''}, not as the gateway words it"
         )
-        return Outcome.ACCEPTED if is_answer else Outcome.UNKNOWN
-    if not (isinstance(body, dict) and isinstance(body.get("error"), str)):
-        return Outcome.UNKNOWN
-    if status == 401:
-        return _outcome_401(message)
-    return {
-        400: Outcome.REFUSED,
-        403: Outcome.WRONG_TOKEN,
-        406: Outcome.REFUSED,
-        415: Outcome.REFUSED,
-        500: Outcome.FAILED,
-    }.get(status, Outcome.UNKNOWN)
-
-
-def _outcome_401(message: str) -> Outcome:
-    if message.startswith("Nonce already used"):
-        return Outcome.REPLAYED
-    if message.startswith("Request timestamp"):
-        return Outcome.SKEWED
-    return Outcome.WRONG_SECRET
-
-
-def _message_of(body: Any, status: int) -> str:
-    text = ""
-    if isinstance(body, dict):
-        text = next((body[k] for k in ("error", "message") if isinstance(body.get(k), str)), "")
-    return printable(text) if text else f"HTTP status {status}"
+    return printable(reason) if reason else f"HTTP status {status}"
 
 
 def _rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
@@ -442,8 +534,8 @@ def _seconds(value: str | None) -> float | None:
     return number if number is not None and 0 <= number < 1e9 else None
 
 
-def _clock_ahead(date: str | None) -> float | None:
+def _clock_ahead(date: str | None, now: float) -> float | None:
     try:
-        return time.time() - email.utils.parsedate_to_datetime(date).timestamp() if date else None
-    except (TypeError, ValueError, OverflowError):
+        return now - email.utils.parsedate_to_datetime(date).timestamp() if date else None
+    except Exception:  # noqa: BLE001 - email.utils raises half a dozen kinds for malformed dates
         return None

@@ -1,18 +1,23 @@
 """The sockets under a gateway client: bounded in time, abortable, and pinned where not verified.
 
-`requests` leaves three things open that this project needs. A reply must end by a deadline however
-slowly its bytes drip; another thread must be able to end an exchange; and a self-signed certificate
-is trusted on first use and from then on only if it is the same one.
+`requests` leaves three things open that this project needs. An exchange must end by a deadline
+however slowly its bytes drip; another thread must be able to end it in whatever call it blocks; and
+a self-signed certificate is trusted on first use and from then on only if it is the same one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import socket
 import ssl
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Final
@@ -23,12 +28,18 @@ import urllib3.connection
 import urllib3.connectionpool
 import urllib3.exceptions
 import urllib3.util.ssl_
-import urllib3.util.ssl_match_hostname
+from urllib3.util.ssl_match_hostname import CertificateError as _CertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+CONNECT_TIMEOUT_S: Final = 10.0
+# A peer that takes nothing for this long has answered already, or never will.
+STALL_TIMEOUT_S: Final = 15.0
+# Slower than any line that a run's output fits through; a body may take its size divided by this.
+SLOWEST_BYTES_PER_S: Final = 16_384
+_SEND_BYTES: Final = 65_536
 _MAX_MESSAGE_CHARS: Final = 300
 
 
@@ -36,11 +47,15 @@ class GatewayError(Exception):
     """The gateway cannot be used as configured; the message is a plain sentence for the user."""
 
 
+class BodyError(OSError):
+    """The body of a request cannot be read as it was announced; the message says why."""
+
+
 class PinStore:
     """Fingerprints of certificates that do not verify, trusted on first use.
 
     A small JSON file, `{"host:port": "sha256 hex"}`, shared by all runs. `announce` is told once of
-    each certificate that is pinned.
+    each certificate that is pinned. Thread: any. Raises GatewayError when the file is of no use.
     """
 
     def __init__(self, path: Path, announce: Callable[[str], None]) -> None:
@@ -49,22 +64,20 @@ class PinStore:
 
     def pinned(self, host: str) -> str | None:
         """Return the fingerprint that was pinned for `host:port`."""
-        try:
-            value = json.loads(self._path.read_text("utf-8")).get(host)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, AttributeError) as error:
-            raise GatewayError(
-                f"{self._path} cannot be read ({error}); it holds the certificates trusted so far: "
-                "mend it, or remove it to trust the gateway's certificate anew"
-            ) from error
-        return value if isinstance(value, str) else None
+        return self._read().get(host)
 
     def check(self, host: str, fingerprint: str) -> None:
         """Pin on first use. Raises GatewayError when another certificate was pinned."""
-        known = self.pinned(host)
+        with self._locked():
+            pins = self._read()
+            known = pins.get(host)
+            if known is None:
+                self._write({**pins, host: fingerprint})
         if known is None:
-            self._pin(host, fingerprint)
+            self._announce(
+                f"trusting the self-signed certificate of {host} from now on "
+                f"(SHA-256 {_short(fingerprint)})"
+            )
         elif not hmac.compare_digest(known, fingerprint):
             raise GatewayError(
                 f"the certificate of {host} is not the one that was trusted before "
@@ -72,89 +85,178 @@ class PinStore:
                 f"remove the line of {host} from {self._path}, otherwise somebody may be listening"
             )
 
-    def _pin(self, host: str, fingerprint: str) -> None:
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep two runs from losing each other's pin: a lost one would be trusted anew."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(
+                self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise GatewayError(
+                f"the gateway's certificate cannot be remembered in {self._path} "
+                f"({error.strerror}); make that folder writable, or set CLAUDE_RUNNER_DATA_DIR"
+            ) from error
+
+    def _read(self) -> dict[str, str]:
         try:
             pins = json.loads(self._path.read_text("utf-8"))
         except FileNotFoundError:
-            pins = {}
-        pins[host] = fingerprint
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self._path.with_suffix(f".{os.getpid()}.tmp")
+            return {}
+        except (OSError, ValueError, RecursionError):
+            pins = None
+        if not isinstance(pins, dict) or not all(isinstance(pin, str) for pin in pins.values()):
+            raise GatewayError(
+                f"{self._path} cannot be read; it holds the certificates trusted so far: "
+                "mend it, or remove it to trust the gateway's certificate anew"
+            )
+        return pins
+
+    def _write(self, pins: dict[str, str]) -> None:
+        draft = self._path.with_suffix(".tmp")
         draft.write_text(json.dumps(pins, indent=2) + "\n", "utf-8")
         draft.chmod(0o600)
         draft.replace(self._path)
-        self._announce(
-            f"trusting the self-signed certificate of {host} from now on "
-            f"(SHA-256 {_short(fingerprint)})"
-        )
 
 
 class ExchangeLimits:
-    """The deadline of the exchange under way, which every socket of one client obeys.
+    """The time limits of the exchange under way, which every socket of one client obeys.
 
     A socket's own time-out starts anew with every byte, so a gateway that drips would hold the
-    thread for ever.
+    thread for ever. An exchange has two deadlines: one for the request, which depends on its size,
+    and one for the reply, which begins when the request is out.
     """
 
     def __init__(self) -> None:
-        self.deadline = float("inf")
-        self._aborted = False
+        self._deadline = float("inf")
+        self._reply_timeout_s = 0.0
+        self._lock = threading.Lock()
+        self._is_aborted = False
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        # Whether the peer stopped taking the request, so that the connection is of no more use.
+        self.has_stalled = False
 
-    def remaining_s(self) -> float:
+    def begin(self, body_bytes: int, reply_timeout_s: float) -> None:
+        """Start the clock of a new exchange."""
+        request_s = 2 * CONNECT_TIMEOUT_S + STALL_TIMEOUT_S + body_bytes / SLOWEST_BYTES_PER_S
+        self._deadline = time.monotonic() + request_s
+        self._reply_timeout_s = reply_timeout_s
+        self.has_stalled = False
+
+    def begin_reply(self) -> None:
+        """Note that the request is out, or as much of it as the peer takes."""
+        self._deadline = time.monotonic() + self._reply_timeout_s
+
+    def remaining_s(self, at_most_s: float = float("inf")) -> float:
         """Return how long a socket may still block; raises when it may not."""
-        if self._aborted:
-            raise ConnectionAbortedError
-        remaining_s = self.deadline - time.monotonic()
+        if self._is_aborted:
+            raise _aborted()
+        remaining_s = self._deadline - time.monotonic()
         if remaining_s <= 0:
             raise socket.timeout  # what urllib3 expects; on Python 3.9 it is no TimeoutError
-        return remaining_s
+        return min(remaining_s, at_most_s)
 
     def watch(self, sock: socket.socket) -> None:
         """Let `abort` reach this socket too."""
-        self._sockets.add(sock)
-        if self._aborted:
-            self.abort()
+        with self._lock:
+            self._sockets.add(sock)
+            if self._is_aborted:
+                raise _aborted()
 
     def abort(self) -> None:
         """End the exchange under way, and refuse every later one. Thread: any."""
-        self._aborted = True
-        for sock in list(self._sockets):
+        with self._lock:
+            self._is_aborted = True
+            for sock in self._sockets:
+                try:
+                    # SSLSocket.shutdown would take the TLS state from under the owner's feet, who
+                    # may be inside a read; the plain one only ends the stream below it.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                except (OSError, ValueError):
+                    pass  # not connected any more, which is what was wanted
+
+    @contextlib.contextmanager
+    def waiting(self, sock: socket.socket, at_most_s: float = float("inf")) -> Iterator[None]:
+        """Let one call block on the socket, and name it when the call ends because of `abort`."""
+        sock.settimeout(self.remaining_s(at_most_s))
+        try:
+            yield
+        except OSError:
+            if self._is_aborted:
+                raise _aborted() from None
+            raise
+        if self._is_aborted:
+            raise _aborted()
+
+    def send_all(self, sock: socket.socket, data: Any) -> None:
+        """Send all of `data`, as long as the peer takes some of it from time to time."""
+        left = memoryview(data).cast("B")
+        while left:
             try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except (OSError, ValueError):
-                pass  # not connected any more, which is what was wanted
+                with self.waiting(sock, STALL_TIMEOUT_S):
+                    left = left[sock.send(left[:_SEND_BYTES]) :]
+            except socket.timeout:
+                # A server may refuse a large body by its head and read no further. urllib3 takes
+                # this error for that case, and reads the answer.
+                self.has_stalled = True
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
 
 
 class _BoundedSocket(socket.socket):
     limits: ExchangeLimits
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(self.limits.remaining_s())
-        return super().recv_into(*args, **kwargs)
+        with self.limits.waiting(self):
+            return super().recv_into(*args, **kwargs)
+
+    def sendall(self, data: Any, _flags: int = 0) -> None:
+        self.limits.send_all(self, data)
 
 
 class _BoundedTlsSocket(ssl.SSLSocket):
     limits: ExchangeLimits
 
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as inherited
+        self.limits.watch(self)
+        with self.limits.waiting(self, CONNECT_TIMEOUT_S):
+            super().do_handshake(block)
+
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(self.limits.remaining_s())
-        return super().recv_into(*args, **kwargs)
+        with self.limits.waiting(self):
+            return super().recv_into(*args, **kwargs)
+
+    def sendall(self, data: Any, _flags: int = 0) -> None:
+        self.limits.send_all(self, data)
 
 
 class _HttpConnection(urllib3.connection.HTTPConnection):
     limits: ExchangeLimits
 
     def _new_conn(self) -> socket.socket:
-        return _open_bounded(super()._new_conn(), self.limits)
+        return _connect(self, self.limits)
+
+    def getresponse(self) -> Any:
+        self.limits.begin_reply()
+        return super().getresponse()
 
 
 class _HttpsConnection(urllib3.connection.HTTPSConnection):
     limits: ExchangeLimits
     pins: PinStore | None
+    tls_socket: type[_BoundedTlsSocket]
 
     def _new_conn(self) -> socket.socket:
-        return _open_bounded(super()._new_conn(), self.limits)
+        return _connect(self, self.limits)
+
+    def getresponse(self) -> Any:
+        self.limits.begin_reply()
+        return super().getresponse()
 
     def connect(self) -> None:
         """Connect to a certificate that verifies, or to the one that is pinned for this host."""
@@ -162,15 +264,16 @@ class _HttpsConnection(urllib3.connection.HTTPSConnection):
             self._handshake(verify=True)
             return
         host = f"{self._tunnel_host or self.host}:{self._tunnel_port or self.port}"
-        if self.pins.pinned(host) is not None:
+        pinned = self.pins.pinned(host)
+        if pinned is not None:
             # The usual case with a self-signed gateway, so it comes first.
             self._handshake(verify=False)
-            if self._fingerprint() == self.pins.pinned(host):
+            if hmac.compare_digest(pinned, self._fingerprint()):
                 return
             self._drop()
         try:
             self._handshake(verify=True)
-        except (ssl.SSLCertVerificationError, urllib3.util.ssl_match_hostname.CertificateError):
+        except (ssl.SSLCertVerificationError, _CertificateError):
             self._drop()
             self._handshake(verify=False)
             self.pins.check(host, self._fingerprint())
@@ -180,7 +283,7 @@ class _HttpsConnection(urllib3.connection.HTTPSConnection):
         self.ssl_context = urllib3.util.ssl_.create_urllib3_context(
             cert_reqs=ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
         )
-        self.ssl_context.sslsocket_class = _BoundedTlsSocket
+        self.ssl_context.sslsocket_class = self.tls_socket
         if not verify:
             self.cert_reqs = "CERT_NONE"
             self.ssl_context.check_hostname = False
@@ -188,15 +291,15 @@ class _HttpsConnection(urllib3.connection.HTTPSConnection):
             super().connect()
         finally:
             self.cert_reqs = cert_reqs
-        if isinstance(self.sock, _BoundedTlsSocket):
-            self.sock.limits = self.limits
-            self.limits.watch(self.sock)
         # A pinned certificate is as good as a verified one; urllib3 would warn at each request.
         self.is_verified = True
 
     def _fingerprint(self) -> str:
         if not isinstance(self.sock, ssl.SSLSocket):
-            raise GatewayError("a TLS connection inside another one cannot be pinned")
+            raise GatewayError(
+                "a self-signed gateway cannot be reached through a proxy whose own address is "
+                "https; use an http proxy, or a certificate that verifies"
+            )
         certificate = self.sock.getpeercert(binary_form=True) or b""
         return hashlib.sha256(certificate).hexdigest()
 
@@ -211,7 +314,8 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
     """Puts this module's connections under requests, direct ones and those through a proxy."""
 
     def __init__(self, limits: ExchangeLimits, pins: PinStore | None) -> None:
-        members = {"limits": limits, "pins": pins}
+        tls_socket = type("TlsSocket", (_BoundedTlsSocket,), {"limits": limits})
+        members = {"limits": limits, "pins": pins, "tls_socket": tls_socket}
         http = type("HttpConnection", (_HttpConnection,), members)
         https = type("HttpsConnection", (_HttpsConnection,), members)
         self._pools = {
@@ -232,19 +336,56 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         manager.pool_classes_by_scheme = self._pools
         return manager
 
+    def close(self) -> None:
+        """Close the connection now; urllib3 leaves that to the garbage collector."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated itself
+                manager.pools[key].close()
+        super().close()
 
-def _open_bounded(plain: socket.socket, limits: ExchangeLimits) -> socket.socket:
-    timeout = plain.gettimeout()
-    bounded = _BoundedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
-    bounded.settimeout(timeout)
-    bounded.limits = limits
-    limits.watch(bounded)
-    return bounded
+
+def _aborted() -> ConnectionAbortedError:
+    # With a number: Python 3.9 looks for one in every error that passes its socket files.
+    return ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
+
+
+def _connect(connection: Any, limits: ExchangeLimits) -> socket.socket:
+    """Connect to the first address of a urllib3 connection's host that answers.
+
+    Not urllib3's own function: `abort` has to reach the socket while it connects. The look-up of
+    the name is the one step that nothing can bound.
+    """
+    host = connection._dns_host.strip("[]")
+    try:
+        addresses = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, f"{host} is no host name") from error
+    failure: OSError = socket.gaierror(socket.EAI_NONAME, f"{host} has no address")
+    for family, kind, protocol, _, address in addresses:
+        sock = _BoundedSocket(family, kind, protocol)
+        sock.limits = limits
+        try:
+            limits.watch(sock)
+            for option in connection.socket_options or ():
+                sock.setsockopt(*option)
+            with limits.waiting(sock, CONNECT_TIMEOUT_S):
+                sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
 
 
 def printable(text: str, max_chars: int = _MAX_MESSAGE_CHARS) -> str:
     """Return a foreign text with control characters shown instead of obeyed, and bounded."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: max_chars + 1]
+    )
     return shown if len(shown) <= max_chars else shown[: max_chars - 1] + "…"
 
 
@@ -260,13 +401,16 @@ def describe_error(error: BaseException) -> str:
 
 # The first kind that is found in the chain of causes names the error. None: its own words are good.
 _NETWORK_ERRORS: Final[tuple[tuple[type[BaseException], str | None], ...]] = (
+    (BodyError, None),
     (ssl.SSLCertVerificationError, "its certificate does not verify"),
-    (ssl.SSLError, "the TLS handshake failed (is it an http:// address?)"),
+    (_CertificateError, "its certificate does not verify"),
+    (ConnectionAbortedError, "the exchange was broken off"),
+    (ssl.SSLError, "the TLS connection failed (is it an http:// address?)"),
     (urllib3.exceptions.ProxyError, "the proxy does not let the request through"),
     (socket.gaierror, "its host name is not known"),
     (ConnectionRefusedError, "the connection was refused"),
+    (http.client.RemoteDisconnected, "the connection was closed without an answer"),
     (ConnectionResetError, "the connection was reset"),
-    (ConnectionAbortedError, "the exchange was broken off"),
     (TimeoutError, "it did not answer in time"),
     (socket.timeout, "it did not answer in time"),
     (urllib3.exceptions.TimeoutError, "it did not answer in time"),
