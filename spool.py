@@ -23,17 +23,19 @@ import json
 import os
 import sqlite3
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Callable, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from redact import RedactedText
 
 # One event's `data` may have 1,048,576 UTF-16 code units; staying below leaves the gateway room.
 MAX_EVENT_UNITS: Final = 1_000_000
+# No character has more than two units, so a text of this many characters fits into one event.
+_MAX_MESSAGE_CHARS: Final = MAX_EVENT_UNITS // 2
 # Small enough that a chunk which a gateway refuses by itself costs little, large enough for speed.
 MAX_CHUNK_CHARS: Final = 16_384
 # A power cut loses no more than this.
@@ -76,8 +78,9 @@ class SpoolError(Exception):
 class FrozenEvent:
     """One event as it is sent, byte for byte, until it is answered.
 
-    `body` is the request's JSON in UTF-8. `chunk_count` says whether it can be cut smaller.
-    `timestamp` is whole Unix seconds, `data_bytes` the size of the UTF-8 of `data`.
+    `body` is the request's JSON in UTF-8. `chunk_count` says whether it can be cut smaller,
+    `data_bytes` how large its chunks are in UTF-8; both also while a notice takes its place.
+    `timestamp` is whole Unix seconds.
     """
 
     sequence: int
@@ -86,8 +89,8 @@ class FrozenEvent:
     timestamp: int
     nonce: str
     chunk_count: int
-    last_id: int
     data_bytes: int
+    is_notice: bool
 
 
 @dataclass(frozen=True)
@@ -120,43 +123,58 @@ class Totals:
 
 
 class Spool:
-    """The journal of one run. Thread: any; each call holds the lock for one short transaction."""
+    """The journal of one run. Thread: any; each call holds the lock for one short transaction.
+
+    Raises SpoolError from every method; what is kept in memory then still equals the file.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._changed = threading.Condition()
+        self._syncing = threading.Lock()
         self._closed = False
+        self._woken = False
+        self._is_unsynced = False
         self._unsynced_chars = 0
         # Set when so much was written that `sync_to_disk` should not wait any longer.
         self.sync_due = threading.Event()
-        with _sqlite_errors(path):
-            self._db = sqlite3.connect(
-                os.fspath(path), isolation_level=None, check_same_thread=False
+        with contextlib.ExitStack() as undo:
+            with _plain_errors(path):
+                # SQLite gives its other files the permissions of this one.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._db = sqlite3.connect(
+                    os.fspath(path), isolation_level=None, check_same_thread=False
+                )
+                undo.callback(self._db.close)
+                self._prepare()
+                # A descriptor of the log alone: closing one of the database file would drop
+                # SQLite's locks.
+                self._wal_fd = os.open(f"{os.fspath(path)}-wal", os.O_RDWR | os.O_CLOEXEC)
+                undo.callback(os.close, self._wal_fd)
+                self._state = self._load_state()
+            undo.pop_all()
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA busy_timeout = 5000")
+        self._db.execute("PRAGMA secure_delete = ON")
+        mode = self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise SpoolError(
+                f"{self._path.parent} is on a file system that SQLite's write-ahead log cannot "
+                "use; set CLAUDE_RUNNER_DATA_DIR to a local folder"
             )
-            self._db.execute("PRAGMA busy_timeout = 5000")
-            self._db.execute("PRAGMA secure_delete = ON")
-            mode = self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            if mode != "wal":
-                raise SpoolError(
-                    f"{path.parent} is on a file system that SQLite's write-ahead log cannot use; "
-                    "set CLAUDE_RUNNER_DATA_DIR to a local folder"
-                )
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.executescript(
-                    f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT;"
-                )
-            elif version != _SCHEMA_VERSION:
-                raise SpoolError(f"{path} was written by another version of claude-runner")
-        self._path = path
-        # A descriptor of the log alone: closing one of the database file would drop SQLite's locks.
-        self._wal_fd = os.open(f"{os.fspath(path)}-wal", os.O_RDWR)
-        self._in_flight: FrozenEvent | None = None
-        self._load_state()
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.executescript(
+                f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT;"
+            )
+        elif version != _SCHEMA_VERSION:
+            raise SpoolError(f"{self._path} was written by another version of claude-runner")
 
     def close(self) -> None:
-        """Close the file; an append by another thread from now on raises SpoolError."""
-        with self._changed:
+        """Close the file; every other call from now on raises SpoolError."""
+        with self._syncing, self._changed:
             if not self._closed:
                 self._closed = True
                 self._db.close()
@@ -166,67 +184,75 @@ class Spool:
     # --- output ------------------------------------------------------------------------------
 
     def append(self, stream: str, text: RedactedText) -> None:
-        """Commit redacted text to the end of a stream. Raises SpoolError (disk full, closed)."""
+        """Commit redacted text to the end of a stream. Raises SpoolError (disk full, closed).
+
+        A long text becomes several chunks, but for a marker, which is JSON and stays whole.
+        """
         if not text:
             return
-        pieces = [text[at : at + MAX_CHUNK_CHARS] for at in range(0, len(text), MAX_CHUNK_CHARS)]
-        if stream not in OUTPUT_STREAMS:
-            pieces = [text]
-        with self._changed:
-            last_id = self._last_ids[stream]
-            with self._transaction():
-                for piece in pieces:
-                    row = self._db.execute(
-                        "INSERT INTO chunks (stream, text) VALUES (?, ?)", (stream, piece)
-                    )
-                    last_id = int(row.lastrowid or 0)
-            self._last_ids[stream] = last_id
+        with self._transaction() as state:
+            if state.is_ended:
+                raise SpoolError("the run has ended; nothing can follow its `finished` marker")
+            for piece in _split(_storable(text), stream):
+                state.last_ids[stream] = self._insert_chunk(stream, piece)
             self._unsynced_chars += len(text)
             if self._unsynced_chars >= SYNC_AFTER_CHARS:
                 self.sync_due.set()
             self._changed.notify_all()
 
-    def append_last(self, text: RedactedText) -> None:
-        """Commit the `finished` marker, once for the life of the journal."""
-        with self._changed:
-            with self._transaction():
-                row = self._db.execute(
-                    "INSERT INTO chunks (stream, text) VALUES ('marker', ?)", (text,)
-                )
-                self._db.execute("INSERT INTO facts VALUES ('finished', 'true')")
-            self._last_ids["marker"] = int(row.lastrowid or 0)
-            self._changed.notify_all()
+    def append_last(self, compose: Callable[[Totals], RedactedText]) -> bool:
+        """Commit the `finished` marker, once for the life of the journal and as its last event.
 
-    def wait_pending(self, timeout_s: float | None) -> bool:
-        """Block until something waits to be sent or a state changed (see `wake`)."""
-        with self._changed:
-            if self._closed:
-                return False
-            if not self._has_pending():
-                self._changed.wait(timeout_s)
-            return self._has_pending()
+        Returns False, and does nothing, while anything else waits: the totals would be wrong.
+        """
+        with self._transaction() as state:
+            if not state.is_ended:
+                if state.has_pending:
+                    return False
+                text = _storable(compose(state.totals.snapshot()))
+                state.last_ids["marker"] = self._insert_chunk("marker", text)
+                self._db.execute("INSERT INTO facts VALUES ('finished', 'true')")
+                state.is_ended = True
+                self._changed.notify_all()
+            return True
+
+    def wait_pending(self, timeout_s: float) -> bool:
+        """Block until something waits to be sent, or until `wake`, also one of before this call."""
+        with self._reading():
+            self._changed.wait_for(
+                lambda: self._woken or self._closed or self._state.has_pending, timeout_s
+            )
+            self._woken = False
+            return not self._closed and self._state.has_pending
 
     def wake(self) -> None:
         """Let `wait_pending` return now."""
         with self._changed:
+            self._woken = True
             self._changed.notify_all()
 
     @property
     def pending(self) -> bool:
         """Whether anything is in flight or waits to be cut."""
         with self._changed:
-            return self._has_pending()
+            return self._state.has_pending
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the `finished` marker is in the journal, sent or not."""
+        with self._changed:
+            return self._state.is_ended
 
     def pending_bytes(self) -> int:
         """Return how many bytes of text wait, what is in flight included."""
-        with self._transaction():
-            waiting = 0 if self._in_flight is None else self._in_flight.data_bytes
+        with self._reading() as state:
+            waiting = 0 if state.in_flight is None else state.in_flight.data_bytes
             for stream in STREAMS:
                 (size,) = self._db.execute(
                     # length() of a text would stop at a NUL, which terminals do print.
                     "SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM chunks "
                     "WHERE stream = ? AND id > ?",
-                    (stream, self._cursors[stream]),
+                    (stream, state.cursors[stream]),
                 ).fetchone()
                 waiting += size
             return int(waiting)
@@ -234,94 +260,82 @@ class Spool:
     # --- events ------------------------------------------------------------------------------
 
     def cut(
-        self, timestamp: int, nonce: str, max_units: int = MAX_EVENT_UNITS
+        self,
+        timestamp: int,
+        nonce: str,
+        *,
+        max_body_bytes: int | None = None,
+        max_chunks: int | None = None,
     ) -> FrozenEvent | None:
         """Return the event in flight, or freeze the next one; None when nothing waits.
 
-        Takes the stream of the oldest waiting chunk, and of that stream all that waits, up to
-        `max_units` UTF-16 code units and up to the next barrier, but always one chunk.
+        Takes the stream of the oldest waiting chunk, and of that stream all that waits, up to the
+        limits and up to the next barrier, but always one chunk.
         """
-        with self._event_transaction():
-            if self._in_flight is None:
-                stream = self._next_stream()
-                if stream is not None:
-                    self._freeze(stream, timestamp, nonce, max_units)
-            return self._in_flight
+        with self._transaction() as state:
+            stream = self._next_stream() if state.in_flight is None else None
+            if stream is not None:
+                self._freeze(stream, timestamp, nonce, max_body_bytes, max_chunks)
+            return state.in_flight
 
-    def cut_smaller(self, timestamp: int, nonce: str) -> FrozenEvent:
+    def cut_smaller(
+        self, timestamp: int, nonce: str, *, max_body_bytes: int | None = None
+    ) -> FrozenEvent:
         """Replace the refused event in flight by one with the first half of its chunks."""
-        with self._event_transaction():
-            event = self._require_in_flight()
-            stream, first_id = self._db.execute(
-                "SELECT stream, first_id FROM events WHERE sequence = ?", (event.sequence,)
-            ).fetchone()
-            self._db.execute("DELETE FROM events WHERE sequence = ?", (event.sequence,))
-            self._cursors[stream] = first_id - 1
-            return self._freeze(
-                stream, timestamp, nonce, MAX_EVENT_UNITS, max_chunks=max(1, event.chunk_count // 2)
-            )
+        with self._transaction() as state:
+            half = max(1, _in_flight(state).chunk_count // 2)
+            return self._freeze(self._thaw(), timestamp, nonce, max_body_bytes, half)
 
     def refreeze(self, timestamp: int, nonce: str) -> FrozenEvent:
         """Give the event in flight a fresh nonce: the old attempt can no longer be accepted."""
-        with self._event_transaction():
-            event = self._require_in_flight()
+        with self._transaction() as state:
+            event = _in_flight(state)
             self._db.execute(
                 "UPDATE events SET timestamp = ?, nonce = ? WHERE sequence = ?",
                 (timestamp, nonce, event.sequence),
             )
-            return self._load_in_flight(event.sequence)
+            state.in_flight = replace(event, timestamp=timestamp, nonce=nonce)
+            return state.in_flight
 
     def set_aside(self, notice: RedactedText, timestamp: int, nonce: str) -> FrozenEvent:
         """Let `notice` take the place of the event in flight, with its sequence number.
 
         It counts as refused only once the gateway has accepted the notice.
         """
-        with self._event_transaction():
-            event = self._require_in_flight()
+        with self._transaction() as state:
+            event = _in_flight(state)
+            notice_text = _storable(notice)
+            body = encode_event("error", notice_text, event.sequence)
             self._db.execute(
                 "UPDATE events SET notice = ?, body = ?, timestamp = ?, nonce = ? "
                 "WHERE sequence = ?",
-                (
-                    notice,
-                    encode_event("error", notice, event.sequence),
-                    timestamp,
-                    nonce,
-                    event.sequence,
-                ),
+                (notice_text, body, timestamp, nonce, event.sequence),
             )
-            return self._load_in_flight(event.sequence)
+            state.in_flight = self._load_event(event.sequence)
+            return state.in_flight
 
     def restore(self, timestamp: int, nonce: str) -> FrozenEvent:
         """Undo `set_aside`: the notice was refused too, so the gateway is ill, not the event."""
-        with self._event_transaction():
-            event = self._require_in_flight()
-            stream, first_id = self._db.execute(
-                "SELECT stream, first_id FROM events WHERE sequence = ?", (event.sequence,)
-            ).fetchone()
-            self._db.execute("DELETE FROM events WHERE sequence = ?", (event.sequence,))
-            self._cursors[stream] = first_id - 1
-            return self._freeze(stream, timestamp, nonce, MAX_EVENT_UNITS, max_chunks=1)
+        with self._transaction() as state:
+            chunk_count = _in_flight(state).chunk_count
+            return self._freeze(self._thaw(), timestamp, nonce, None, chunk_count)
 
     def accept(self) -> None:
         """Record that the gateway has the event in flight."""
-        with self._event_transaction():
-            event = self._require_in_flight()
+        with self._transaction() as state:
+            event = _in_flight(state)
             self._db.execute(
                 "UPDATE events SET state = 'accepted', body = NULL WHERE sequence = ?",
                 (event.sequence,),
             )
-            stream, first_id, last_id, notice = self._db.execute(
-                "SELECT stream, first_id, last_id, notice FROM events WHERE sequence = ?",
-                (event.sequence,),
-            ).fetchone()
-            self._totals.add(self._event_data(stream, first_id, last_id, notice), notice)
-            self._in_flight = None
+            self._count(state.totals, event.sequence)
+            state.in_flight = None
             self._changed.notify_all()
 
     def totals(self) -> Totals:
         """Return what the gateway has accepted until now."""
         with self._changed:
-            return self._totals.snapshot()
+            return self._state.totals.snapshot()
 
     # --- facts -------------------------------------------------------------------------------
 
@@ -336,7 +350,7 @@ class Spool:
 
     def fact(self, name: str) -> Any:
         """Return a recorded fact, or None."""
-        with self._transaction():
+        with self._reading():
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
             return None if row is None else json.loads(row[0])
 
@@ -351,7 +365,8 @@ class Spool:
             known = self._command(command_id)
             if known is None:
                 self._db.execute(
-                    "INSERT INTO commands (id, command) VALUES (?, ?)", (command_id, command)
+                    "INSERT INTO commands (id, command) VALUES (?, ?)",
+                    (command_id, _storable(command)),
                 )
             return known
 
@@ -366,7 +381,7 @@ class Spool:
         with self._transaction():
             self._db.execute(
                 "UPDATE commands SET result = ?, error = ? WHERE id = ?",
-                (result, error, command_id),
+                (result and _storable(result), error and _storable(error), command_id),
             )
             ended = self._command(command_id)
             if ended is None:
@@ -380,7 +395,7 @@ class Spool:
 
     def unacknowledged(self) -> list[Command]:
         """Return the commands that the gateway may still list."""
-        with self._transaction():
+        with self._reading():
             rows = self._db.execute(
                 "SELECT id, command, result, error, acknowledged FROM commands "
                 "WHERE NOT acknowledged"
@@ -390,122 +405,124 @@ class Spool:
     # --- durability --------------------------------------------------------------------------
 
     def sync_to_disk(self) -> None:
-        """Make what was committed survive a power cut. Blocks for the disk, holds no lock."""
-        with self._changed:
-            is_needed = self._unsynced_chars > 0 and not self._closed
-            self._unsynced_chars = 0
-            self.sync_due.clear()
-        if is_needed:
-            os.fsync(self._wal_fd)
+        """Make what was committed survive a power cut. Blocks for the disk, not for the journal.
+
+        Raises OSError; it is tried again the next time.
+        """
+        with self._syncing:
+            with self._changed:
+                is_needed = self._is_unsynced and not self._closed
+                self._is_unsynced = False
+                self._unsynced_chars = 0
+                self.sync_due.clear()
+            if not is_needed:
+                return
+            try:
+                os.fsync(self._wal_fd)
+            except OSError:
+                self._is_unsynced = True
+                raise
 
     # --- inside ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[_State]:
         with self._changed:
             if self._closed:
                 raise SpoolError("the journal is closed")
-            with _sqlite_errors(self._path):
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    # A full disk rolls back by itself, and then there is no transaction to end.
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
+            with _plain_errors(self._path):
+                yield self._state
 
     @contextlib.contextmanager
-    def _event_transaction(self) -> Iterator[None]:
-        """Run a transaction that also changes what is kept in memory; undo both if it fails."""
-        with self._changed:
+    def _transaction(self) -> Iterator[_State]:
+        """Change the file, and what is kept of it in memory: both or neither."""
+        with self._reading() as state:
+            before = state.copy()
             try:
-                with self._transaction():
-                    yield
+                self._db.execute("BEGIN IMMEDIATE")
+                yield state
+                self._db.execute("COMMIT")
             except BaseException:
-                if not self._closed:
-                    self._load_state()
+                self._state = before
+                # A full disk rolls back by itself, and then there is no transaction to end.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
+            self._is_unsynced = True
 
-    def _has_pending(self) -> bool:
-        return self._in_flight is not None or any(
-            self._last_ids[stream] > self._cursors[stream] for stream in STREAMS
-        )
+    def _insert_chunk(self, stream: str, text: str) -> int:
+        row = self._db.execute("INSERT INTO chunks (stream, text) VALUES (?, ?)", (stream, text))
+        return int(row.lastrowid or 0)
 
     def _next_stream(self) -> str | None:
         """Return the stream whose oldest waiting chunk is the oldest of all."""
-        oldest: tuple[int, str] | None = None
-        for stream in STREAMS:
-            if self._last_ids[stream] > self._cursors[stream]:
-                first = self._first_waiting(stream)
-                if oldest is None or first < oldest[0]:
-                    oldest = (first, stream)
-        return None if oldest is None else oldest[1]
+        waiting = [(self._first_waiting(stream), stream) for stream in self._state.waiting]
+        return min(waiting)[1] if waiting else None
 
     def _first_waiting(self, stream: str) -> int:
         row = self._db.execute(
             "SELECT min(id) FROM chunks WHERE stream = ? AND id > ?",
-            (stream, self._cursors[stream]),
+            (stream, self._state.cursors[stream]),
         ).fetchone()
         return int(row[0])
 
-    def _barrier(self, stream: str) -> int:
-        """Return the id that a cut of `stream` must not pass: the next waiting non-output chunk."""
+    def _barrier(self, stream: str) -> float:
+        """Return the id that a merge of `stream` must not pass: the next chunk of no output."""
         if stream not in OUTPUT_STREAMS:
-            return self._cursors[stream] + 1
-        waiting = [
-            self._first_waiting(other)
-            for other in STREAMS
-            if other not in OUTPUT_STREAMS and self._last_ids[other] > self._cursors[other]
-        ]
-        return min(waiting, default=self._last_ids[stream] + 1)
+            return 0  # what is no output is never merged
+        others = [each for each in self._state.waiting if each not in OUTPUT_STREAMS]
+        return min((self._first_waiting(other) for other in others), default=float("inf"))
 
     def _freeze(
         self,
         stream: str,
         timestamp: int,
         nonce: str,
-        max_units: int,
-        max_chunks: int | None = None,
+        max_body_bytes: int | None,
+        max_chunks: int | None,
     ) -> FrozenEvent:
-        rows = self._db.execute(
-            "SELECT id, text FROM chunks WHERE stream = ? AND id > ? ORDER BY id",
-            (stream, self._cursors[stream]),
-        )
         barrier = self._barrier(stream)
         ids: list[int] = []
         texts: list[str] = []
-        units = 0
-        for chunk_id, text in rows:
-            units += utf16_units(text)
-            if ids and (units > max_units or chunk_id >= barrier or len(ids) == max_chunks):
-                break
-            ids.append(chunk_id)
-            texts.append(text)
-        rows.close()
-        sequence = self._totals.next_sequence
+        units = body_bytes = 0
+        rows = self._db.execute(
+            "SELECT id, text FROM chunks WHERE stream = ? AND id > ? ORDER BY id",
+            (stream, self._state.cursors[stream]),
+        )
+        with contextlib.closing(rows):
+            for chunk_id, text in rows:
+                units += utf16_units(text)
+                is_full = units > MAX_EVENT_UNITS
+                if max_body_bytes is not None:
+                    body_bytes += len(encode_event(stream, text, 0))
+                    is_full = is_full or body_bytes > max_body_bytes
+                if ids and (is_full or chunk_id > barrier or len(ids) == max_chunks):
+                    break
+                ids.append(chunk_id)
+                texts.append(text)
+        sequence = self._state.totals.next_sequence
+        body = encode_event(stream, "".join(texts), sequence)
         self._db.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, 'frozen', NULL, ?, ?, ?)",
-            (
-                sequence,
-                stream,
-                ids[0],
-                ids[-1],
-                encode_event(stream, "".join(texts), sequence),
-                timestamp,
-                nonce,
-            ),
+            (sequence, stream, ids[0], ids[-1], body, timestamp, nonce),
         )
-        self._cursors[stream] = ids[-1]
-        return self._load_in_flight(sequence)
+        self._state.cursors[stream] = ids[-1]
+        event = self._load_event(sequence)
+        self._state.in_flight = event
+        return event
 
-    def _require_in_flight(self) -> FrozenEvent:
-        if self._in_flight is None:
-            raise SpoolError("no event is in flight")
-        return self._in_flight
+    def _thaw(self) -> str:
+        """Let the chunks of the event in flight wait again. Returns their stream."""
+        event = _in_flight(self._state)
+        stream, first_id = self._db.execute(
+            "SELECT stream, first_id FROM events WHERE sequence = ?", (event.sequence,)
+        ).fetchone()
+        self._db.execute("DELETE FROM events WHERE sequence = ?", (event.sequence,))
+        self._state.cursors[stream] = first_id - 1
+        self._state.in_flight = None
+        return str(stream)
 
-    def _load_in_flight(self, sequence: int) -> FrozenEvent:
+    def _load_event(self, sequence: int) -> FrozenEvent:
         stream, first_id, last_id, notice, body, timestamp, nonce = self._db.execute(
             "SELECT stream, first_id, last_id, notice, body, timestamp, nonce FROM events "
             "WHERE sequence = ?",
@@ -516,51 +533,49 @@ class Spool:
             "WHERE stream = ? AND id BETWEEN ? AND ?",
             (stream, first_id, last_id),
         ).fetchone()
-        self._in_flight = FrozenEvent(
+        return FrozenEvent(
             sequence=sequence,
             type=stream if notice is None else "error",
             body=bytes(body),
             timestamp=timestamp,
             nonce=nonce,
             chunk_count=chunk_count,
-            last_id=last_id,
             data_bytes=data_bytes,
+            is_notice=notice is not None,
         )
-        return self._in_flight
 
-    def _load_state(self) -> None:
+    def _load_state(self) -> _State:
         """Read from the file what is kept in memory for speed."""
-        self._cursors = dict.fromkeys(STREAMS, 0)
-        self._cursors.update(
-            self._db.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
-        )
-        self._last_ids = dict.fromkeys(STREAMS, 0)
-        self._last_ids.update(
+        state = _State()
+        state.last_ids.update(
             self._db.execute("SELECT stream, max(id) FROM chunks GROUP BY stream")
         )
-        self._totals = _RunningTotals()
-        self._in_flight = None
-        rows = self._db.execute(
-            "SELECT sequence, stream, first_id, last_id, state, notice FROM events "
-            "ORDER BY sequence"
-        ).fetchall()
-        for sequence, stream, first_id, last_id, state, notice in rows:
-            if state == "accepted":
-                self._totals.add(self._event_data(stream, first_id, last_id, notice), notice)
+        state.cursors.update(
+            self._db.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
+        )
+        row = self._db.execute("SELECT 1 FROM facts WHERE name = 'finished'").fetchone()
+        state.is_ended = row is not None
+        rows = self._db.execute("SELECT sequence, state FROM events ORDER BY sequence").fetchall()
+        for sequence, event_state in rows:
+            if event_state == "accepted":
+                self._count(state.totals, sequence)
             else:
-                self._load_in_flight(sequence)
+                state.in_flight = self._load_event(sequence)
+        return state
 
-    def _event_data(
-        self, stream: str, first_id: int, last_id: int, notice: str | None
-    ) -> Iterator[str]:
+    def _count(self, totals: _RunningTotals, sequence: int) -> None:
+        """Add what the gateway accepted under this sequence number."""
+        stream, first_id, last_id, notice = self._db.execute(
+            "SELECT stream, first_id, last_id, notice FROM events WHERE sequence = ?", (sequence,)
+        ).fetchone()
         if notice is not None:
-            yield notice
+            totals.add([(notice,)], is_notice=True)
             return
-        for (text,) in self._db.execute(
+        texts = self._db.execute(
             "SELECT text FROM chunks WHERE stream = ? AND id BETWEEN ? AND ? ORDER BY id",
             (stream, first_id, last_id),
-        ):
-            yield text
+        )
+        totals.add(texts, is_notice=False)
 
     def _command(self, command_id: str) -> Command | None:
         row = self._db.execute(
@@ -584,6 +599,37 @@ def utf16_units(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
 
 
+def _storable(text: str) -> str:
+    """Return `text` as UTF-8 can hold it: half a character becomes U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return str(text)
+
+
+def _split(text: str, stream: str) -> Iterator[str]:
+    """Yield the chunks of a text, whole lines if there are any."""
+    limit = MAX_CHUNK_CHARS if stream in OUTPUT_STREAMS else _MAX_MESSAGE_CHARS
+    if stream == "marker":
+        limit = len(text)
+    start = 0
+    while len(text) - start > limit:
+        end = _split_point(text, start, start + limit)
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _split_point(text: str, start: int, limit: int) -> int:
+    """Return where to end a chunk: not inside an escape sequence, which an event may end with."""
+    newline = text.rfind("\n", start, limit)
+    if newline >= 0:
+        return newline + 1
+    escape = text.rfind("\x1b", start + 1, limit)
+    return escape if escape >= 0 else limit
+
+
 class _RunningTotals:
     def __init__(self) -> None:
         self.next_sequence = 1
@@ -591,16 +637,55 @@ class _RunningTotals:
         self._refused = 0
         self._sha256 = hashlib.sha256()
 
-    def add(self, texts: Iterator[str], notice: str | None) -> None:
-        for text in texts:
+    def copy(self) -> _RunningTotals:
+        same = _RunningTotals()
+        same.__dict__.update(self.__dict__, _sha256=self._sha256.copy())
+        return same
+
+    def add(self, rows: Iterable[tuple[str]], *, is_notice: bool) -> None:
+        for (text,) in rows:
             encoded = text.encode("utf-8")
             self._sha256.update(encoded)
             self._bytes += len(encoded)
         self.next_sequence += 1
-        self._refused += notice is not None
+        self._refused += is_notice
 
     def snapshot(self) -> Totals:
         return Totals(self.next_sequence - 1, self._bytes, self._sha256.hexdigest(), self._refused)
+
+
+@dataclass
+class _State:
+    """What is known of the file without asking it: by stream, the last chunk and the last cut."""
+
+    last_ids: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+    cursors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+    in_flight: FrozenEvent | None = None
+    totals: _RunningTotals = field(default_factory=_RunningTotals)
+    is_ended: bool = False
+
+    def copy(self) -> _State:
+        return replace(
+            self,
+            last_ids=dict(self.last_ids),
+            cursors=dict(self.cursors),
+            totals=self.totals.copy(),
+        )
+
+    @property
+    def waiting(self) -> list[str]:
+        """The streams of which something is not cut yet."""
+        return [each for each in STREAMS if self.last_ids[each] > self.cursors[each]]
+
+    @property
+    def has_pending(self) -> bool:
+        return self.in_flight is not None or bool(self.waiting)
+
+
+def _in_flight(state: _State) -> FrozenEvent:
+    if state.in_flight is None:
+        raise SpoolError("no event is in flight")
+    return state.in_flight
 
 
 def _command_of(row: tuple[Any, ...]) -> Command:
@@ -609,8 +694,24 @@ def _command_of(row: tuple[Any, ...]) -> Command:
 
 
 @contextlib.contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
+def _plain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise SpoolError(f"the journal {path} cannot be used: {error}") from error
+        words = str(error)
+        reason = next((plain for part, plain in _SQLITE_ERRORS if part in words), words)
+        raise SpoolError(f"the journal {path} cannot be used: {reason}") from error
+    except OSError as error:
+        raise SpoolError(f"the journal {path} cannot be used: {error.strerror}") from error
+
+
+# What SQLite says, and what a person does about it.
+_SQLITE_ERRORS: Final = (
+    ("disk is full", "the disk is full"),
+    ("disk I/O error", "the disk does not take it; it may be full, or failing"),
+    ("readonly", "it is read-only"),
+    ("unable to open", "its folder is not there or cannot be written"),
+    ("locked", "another process is writing it"),
+    ("not a database", "it is damaged"),
+    ("malformed", "it is damaged"),
+)
