@@ -28,91 +28,122 @@ from gateway_client import (
     new_nonce,
 )
 from gateway_transport import GatewayError
-from spool import MAX_EVENT_UNITS, FrozenEvent, Spool
+from spool import FrozenEvent, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from redact import Rules
+    from redact import RedactedText, Rules
+    from spool import Totals
 
-# Backoff between copies of an attempt: 0.25 s doubled to 30 s, each times 0.5 to 1 at random.
-_BACKOFF_FIRST_S: Final = 0.25
-_BACKOFF_LAST_S: Final = 30.0
 # The gateway may ask for more patience than a run's operator has.
 _MAX_RETRY_AFTER_S: Final = 60.0
-# A wrong secret or token in mid-run is mended by a person, if at all.
-_REJECTED_PAUSE_S: Final = 30.0
+# A gateway that refuses by its rate limit without a word about when: 1 s, doubled up to this.
+_MAX_GUESSED_WAIT_S: Final = 30.0
 # One failure may be a hiccup; the same event failing this often is looked at more closely.
 _FAILURES_BEFORE_SPLIT: Final = 3
-_SMALLEST_SIZE_LIMIT: Final = 16_384
-# Output flows freely until this share of the rate limit is left, and is spread after that.
-_FREE_SHARE: Final = 0.5
+_SMALLEST_BODY_LIMIT: Final = 16_384
+# Output flows freely as long as what is left of the budget would allow an event this often until
+# the window ends. Longer, and a person who watches takes the silence for the end.
+_STEADY_INTERVAL_S: Final = 2.0
 # Requests kept back for acknowledgements and a stop, whatever else is going on.
 _RESERVED_REQUESTS: Final = 3
+# How soon a wait for the budget, or for an attempt to die, is thought over again.
+_RECONSIDER_S: Final = 1.0
+_IDLE_WAIT_S: Final = 30.0
 # Room for the frame of a multipart body inside the gateway's limit.
 _MULTIPART_BYTES: Final = 1_024
 
 
+@dataclass(frozen=True)
+class Pauses:
+    """How long delivery waits between attempts.
+
+    Copies of an attempt: `first_s`, doubled up to `last_s`, each times 0.5 to 1 at random.
+    `rejected_s`: a wrong secret or token in mid-run is mended by a person, if at all.
+    """
+
+    first_s: float = 0.25
+    last_s: float = 30.0
+    rejected_s: float = 30.0
+
+    def backoff_s(self, failures: int) -> float:
+        """Return how long to wait after so many failures in a row."""
+        longest_s = min(self.last_s, self.first_s * float(2 ** min(failures, 10)))
+        return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
 def backoff_s(failures: int) -> float:
-    """Return how long to wait after so many failures in a row."""
-    longest_s = min(_BACKOFF_LAST_S, _BACKOFF_FIRST_S * float(2 ** min(failures, 10)))
-    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+    """Return how long to wait after so many failures in a row, by the usual pauses."""
+    return Pauses().backoff_s(failures)
 
 
 class Pacer:
     """Spreads one run's requests over what the gateway's rate headers leave. Thread: any.
 
     Every reply is noted, whoever got it. Output asks how long to hold back; polls and
-    acknowledgements only wait while the gateway refuses everything.
+    acknowledgements only wait while the gateway refuses everything. Pure but for the clock.
     """
 
-    def __init__(self, poll_interval_s: float) -> None:
+    def __init__(self, poll_interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
+        self._clock = clock
         self._poll_interval_s = poll_interval_s
-        self._limit = 0
         self._remaining = 0.0
         self._reset_at = 0.0
         self._blocked_until = 0.0
         self._last_output_at = 0.0
+        self._refusals = 0
 
     def note(self, reply: Reply) -> None:
         """Learn from a reply."""
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             if reply.rate_limit is not None:
-                self._limit = reply.rate_limit.limit
                 self._remaining = reply.rate_limit.remaining
                 self._reset_at = now + reply.rate_limit.reset_s
             if reply.outcome is Outcome.LIMITED:
-                wait_s = reply.retry_after_s
-                if wait_s is None:
-                    wait_s = reply.rate_limit.reset_s if reply.rate_limit else 1.0
-                self._blocked_until = now + min(max(wait_s, 0.1), _MAX_RETRY_AFTER_S)
-                self._remaining = 0
+                self._refusals += 1
+                wait_s = min(max(self._asked_wait_s(reply), 0.1), _MAX_RETRY_AFTER_S)
+                self._blocked_until = max(self._blocked_until, now + wait_s)
+                # When it lets requests through again, a new window begins.
+                self._remaining, self._reset_at = 0, self._blocked_until
+            elif reply.status:
+                self._refusals = 0
+
+    def _asked_wait_s(self, reply: Reply) -> float:
+        if reply.retry_after_s is not None:
+            return reply.retry_after_s
+        if reply.rate_limit is not None:
+            return reply.rate_limit.reset_s
+        return min(float(2 ** min(self._refusals - 1, 10)), _MAX_GUESSED_WAIT_S)
 
     def note_output(self) -> None:
         """Note that an output event is being sent now."""
         with self._lock:
-            self._last_output_at = time.monotonic()
+            self._last_output_at = self._clock()
             self._remaining -= 1
 
     def blocked_s(self) -> float:
         """Return how long the gateway will refuse everything."""
         with self._lock:
-            return max(0.0, self._blocked_until - time.monotonic())
+            return max(0.0, self._blocked_until - self._clock())
 
     def output_delay_s(self) -> float:
         """Return how long the next output event should wait."""
-        now = time.monotonic()
         with self._lock:
+            now = self._clock()
             blocked_s = max(0.0, self._blocked_until - now)
             left_s = self._reset_at - now
-            if left_s <= 0 or self._remaining > self._limit * _FREE_SHARE:
+            if left_s <= 0:
                 return blocked_s
-            free = self._remaining - left_s / self._poll_interval_s - _RESERVED_REQUESTS
-            spread_s = left_s / free if free >= 1 else left_s
-            return max(blocked_s, self._last_output_at + spread_s - now)
+            polls = left_s / self._poll_interval_s
+            free = self._remaining - polls - _RESERVED_REQUESTS
+            if free * _STEADY_INTERVAL_S > left_s:
+                return blocked_s
+            interval_s = left_s / free if free >= 1 else left_s
+            return max(blocked_s, self._last_output_at + interval_s - now)
 
 
 @dataclass(frozen=True)
@@ -124,10 +155,11 @@ class Upload:
 
 
 class Delivery:
-    """The poster thread: owns its client and the delivery cursor. Lifecycle: start, close, join.
+    """The poster thread: owns its client and the delivery cursor. Lifecycle: start, finish, join.
 
-    `tell` gets plain sentences for the user, each at most once. `done` is called when all is
-    delivered, or when delivery has crashed.
+    `tell` gets plain sentences for the user, each at most once while its cause lasts. `done` is
+    called when all is delivered, or when delivery was stopped or has crashed. `progress_at` is the
+    monotonic time at which the gateway last took something.
     """
 
     def __init__(
@@ -139,6 +171,7 @@ class Delivery:
         *,
         tell: Callable[[str], None],
         done: Callable[[BaseException | None], None],
+        pauses: Pauses | None = None,
     ) -> None:
         self._client = client
         self._spool = spool
@@ -146,12 +179,16 @@ class Delivery:
         self._rules = rules
         self._tell = tell
         self._done = done
+        self._pauses = pauses or Pauses()
         self._told: set[str] = set()
+        # Attempts in a row that did not succeed, and those of them that the gateway failed on.
         self._failures = 0
-        self._max_units = MAX_EVENT_UNITS
-        self._size_limited = False
+        self._gateway_failures = 0
+        # After a refusal: among so many chunks is one that the gateway does not take.
+        self._suspects = 0
+        # After a 413: what is known to be too large for whatever stands before the gateway.
+        self._max_body_bytes: int | None = None
         self._attempt: Attempt | None = None
-        self._setting_aside = False
         self._stopping = threading.Event()
         self._end: dict[str, Any] | None = None
         self._uploads: Iterable[Upload] = ()
@@ -165,7 +202,7 @@ class Delivery:
 
     def finish(self, end: dict[str, Any], uploads: Iterable[Upload]) -> None:
         """Send the rest, then `finished` with these fields, then the files; then be done."""
-        self.progress_at = time.monotonic()
+        self._note_progress()
         self._uploads = uploads
         self._end = end
         self._spool.wake()
@@ -186,65 +223,83 @@ class Delivery:
     def _run(self) -> None:
         error: BaseException | None = None
         try:
-            while not self._stopping.is_set():
-                if self._spool.wait_pending(None if self._end is None else 0.0):
+            while not (self._stopping.is_set() or self.is_done):
+                end = self._end
+                if self._spool.wait_pending(_IDLE_WAIT_S if end is None else 0.0):
                     self._send_next()
-                elif self._end is not None and not self._spool.fact("finished"):
-                    self._spool.append_last(self._compose_finished(self._end))
-                elif self._end is not None:
+                elif end is not None and self._spool.is_ended:
+                    self._tell_refused()
                     self._upload_all()
                     self.is_done = not self._stopping.is_set()
-                    break
+                elif end is not None:
+                    self._append_finished(end)
         except BaseException as crash:  # noqa: BLE001 - told by its owner; the session goes on
             error = crash
         self._done(error)
 
-    def _compose_finished(self, end: dict[str, Any]) -> Any:
-        totals = self._spool.totals()
-        return self._rules.redact_json(
-            {
-                **end,
+    def _append_finished(self, end: dict[str, Any]) -> None:
+        def compose(totals: Totals) -> RedactedText:
+            counted = {
                 "events": totals.events,
                 "bytes": totals.bytes,
                 "sha256": totals.sha256,
                 "refused": totals.refused,
             }
-        )
+            return self._rules.redact_json({**end, **counted})
+
+        self._spool.append_last(compose)
 
     def _send_next(self) -> None:
         """Send one copy of the event in flight, or of the next one, and act on the answer."""
-        if self._wait(self._pacer.output_delay_s()):
+        if self._is_held_back():
             return
-        event = self._spool.cut(int(time.time()), new_nonce(), self._max_units)
+        event = self._spool.cut(
+            self._now(),
+            new_nonce(),
+            max_body_bytes=self._max_body_bytes,
+            max_chunks=self._suspects or None,
+        )
         if event is None:
             return
         attempt = self._attempt_for(event)
-        if attempt.age_s >= ATTEMPT_RESEND_LIMIT_S:
+        age_s = attempt.age_s(self._client.clock)
+        if age_s >= ATTEMPT_DEAD_S:
+            self._sign_afresh()
+        elif age_s >= ATTEMPT_RESEND_LIMIT_S:
             # A copy sent now might arrive too late, or beside one that is still on its way.
-            if attempt.age_s >= ATTEMPT_DEAD_S:
-                self._sign_afresh()
-            else:
-                self._wait(ATTEMPT_DEAD_S - attempt.age_s)
-            return
-        self._pacer.note_output()
-        try:
-            reply = self._client.send(attempt)
-        except GatewayError as error:  # nothing was sent: another certificate
-            self._tell_once("certificate", str(error))
-            self._wait(_REJECTED_PAUSE_S)
-            return
-        self._pacer.note(reply)
-        self._act_on(event, reply)
+            self._wait(min(ATTEMPT_DEAD_S - age_s, _RECONSIDER_S))
+        else:
+            self._send(event, attempt)
+
+    def _is_held_back(self) -> bool:
+        """Wait for the budget, so that what comes meanwhile is merged. Returns whether stopped."""
+        while True:
+            delay_s = self._pacer.output_delay_s()
+            if self._wait(min(delay_s, _RECONSIDER_S)):
+                return True
+            if delay_s <= 0:
+                return False
 
     def _attempt_for(self, event: FrozenEvent) -> Attempt:
         if self._attempt is None or self._attempt.nonce != event.nonce:
             self._attempt = self._client.event(event.body, event.timestamp, event.nonce)
         return self._attempt
 
+    def _send(self, event: FrozenEvent, attempt: Attempt) -> None:
+        self._pacer.note_output()
+        try:
+            reply = self._client.send(attempt)
+        except GatewayError as error:  # nothing was sent: another certificate
+            self._tell_once("certificate", str(error))
+            self._wait(self._pauses.rejected_s)
+            return
+        self._pacer.note(reply)
+        if not self._stopping.is_set() or reply.outcome is not Outcome.UNKNOWN:
+            self._act_on(event, reply)
+
     def _act_on(self, event: FrozenEvent, reply: Reply) -> None:
         outcome = reply.outcome
         if outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
-            self._spool.accept()
             self._accepted(event)
         elif outcome is Outcome.LIMITED:
             pass  # it was not looked at, so the frozen attempt is as good as before
@@ -262,32 +317,38 @@ class Delivery:
                 f"the gateway does not accept this run any more ({reply.message}); "
                 "output is kept, and tried again every half minute",
             )
-            self._wait(_REJECTED_PAUSE_S)
+            self._wait(self._pauses.rejected_s)
             self._sign_afresh()
-        elif outcome is Outcome.REFUSED or self._failures >= _FAILURES_BEFORE_SPLIT:
+        elif outcome is Outcome.REFUSED or self._is_failing_for_good(event):
             self._refused(event, reply)
         else:
+            self._gateway_failures += 1
             self._wait_backoff()
             self._sign_afresh()
 
+    def _is_failing_for_good(self, event: FrozenEvent) -> bool:
+        """Whether the gateway's failures look like the event's fault.
+
+        A part of one that did is cut on at once; but nothing is set aside after a single failure.
+        """
+        is_hunted = event.is_notice or (self._suspects > 0 and event.chunk_count > 1)
+        return is_hunted or self._gateway_failures >= _FAILURES_BEFORE_SPLIT
+
     def _accepted(self, event: FrozenEvent) -> None:
-        if "unreachable" in self._told or "rejected" in self._told:
-            self._told -= {"unreachable", "rejected"}
+        self._spool.accept()
+        self._suspects = 0 if event.is_notice else max(0, self._suspects - event.chunk_count)
+        self._failures = self._gateway_failures = 0
+        self._note_progress()
+        if self._told:
+            self._told.clear()
             self._tell("the gateway is back; sending what was kept")
-        if self._setting_aside:
-            self._setting_aside = False
-        elif not self._size_limited and event.chunk_count > 1:
-            # The event that was split has passed in part; what follows may be whole again.
-            self._max_units = MAX_EVENT_UNITS
-        self._failures = 0
-        self.progress_at = time.monotonic()
 
     def _refused(self, event: FrozenEvent, reply: Reply) -> None:
         """Cut the event smaller, else let a notice take its place, else call the gateway ill."""
-        now, nonce = int(time.time()), new_nonce()
-        if self._setting_aside:
-            self._setting_aside = False
+        now, nonce = self._now(), new_nonce()
+        if event.is_notice:
             self._spool.restore(now, nonce)
+            self._gateway_failures = 0
             self._tell_once(
                 "ill",
                 f"the gateway refuses everything ({reply.message}); "
@@ -296,19 +357,26 @@ class Delivery:
             self._wait_backoff()
         elif event.chunk_count > 1:
             if reply.status == 413:
-                self._size_limited = True
-                self._max_units = max(_SMALLEST_SIZE_LIMIT, len(event.body) // 2)
-            self._spool.cut_smaller(now, nonce)
+                self._max_body_bytes = max(_SMALLEST_BODY_LIMIT, len(event.body) // 2)
+            else:
+                self._suspects = event.chunk_count
+            self._gateway_failures = 0
+            self._spool.cut_smaller(now, nonce, max_body_bytes=self._max_body_bytes)
         else:
-            self._setting_aside = True
             notice = f"1 event of {event.data_bytes} bytes was refused by the gateway"
             self._spool.set_aside(self._rules.redact(notice), now, nonce)
 
     def _sign_afresh(self) -> None:
-        self._spool.refreeze(int(time.time()), new_nonce())
+        self._spool.refreeze(self._now(), new_nonce())
+
+    def _now(self) -> int:
+        return int(self._client.clock.wall())
+
+    def _note_progress(self) -> None:
+        self.progress_at = time.monotonic()
 
     def _wait_backoff(self) -> None:
-        self._wait(backoff_s(self._failures))
+        self._wait(self._pauses.backoff_s(self._failures))
         self._failures += 1
 
     def _wait(self, seconds: float) -> bool:
@@ -320,39 +388,80 @@ class Delivery:
             self._told.add(topic)
             self._tell(sentence)
 
+    def _tell_refused(self) -> None:
+        refused = self._spool.totals().refused
+        if refused:
+            events = "1 event" if refused == 1 else f"{refused} events"
+            self._tell(f"the gateway refused {events}; what was in them is in the log alone")
+
     def _upload_all(self) -> None:
         for upload in self._uploads:
-            problem = send_file(self._client, upload, self._pacer, self._stopping)
-            self.progress_at = time.monotonic()
+            problem = send_file(
+                self._client,
+                upload,
+                self._pacer,
+                self._stopping,
+                on_progress=self._note_progress,
+                pauses=self._pauses,
+            )
+            self._note_progress()
             if problem:
                 self._tell(problem)
 
 
 def send_file(
-    client: GatewayClient, upload: Upload, pacer: Pacer, stopping: threading.Event
+    client: GatewayClient,
+    upload: Upload,
+    pacer: Pacer,
+    stopping: threading.Event,
+    *,
+    on_progress: Callable[[], None] = lambda: None,
+    pauses: Pauses | None = None,
 ) -> str | None:
     """Upload one file, repeating the frozen attempt until it is answered or `stopping` is set.
 
-    Returns None, or a sentence that says what became of the file instead. Raises GatewayError.
+    Returns None, or a sentence that says what became of the file instead. Raises nothing.
     """
+    try:
+        problem = _send_file(client, upload, pacer, stopping, on_progress, pauses or Pauses())
+    except GatewayError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"{upload.path} cannot be read ({error.strerror})"
+    return None if problem is None else f"{upload.name} is not uploaded: {problem}"
+
+
+def _send_file(
+    client: GatewayClient,
+    upload: Upload,
+    pacer: Pacer,
+    stopping: threading.Event,
+    on_progress: Callable[[], None],
+    pauses: Pauses,
+) -> str | None:
+    def sign() -> Attempt:
+        return client.artifact(MultipartFile(upload.path, upload.name, on_progress=on_progress))
+
     size = upload.path.stat().st_size
     if size > MAX_ARTIFACT_BYTES - _MULTIPART_BYTES:
-        return f"{upload.name} is not uploaded: {size} bytes are over the gateway's limit of 50 MiB"
-    attempt = client.artifact(MultipartFile(upload.path, upload.name))
+        return f"{size} bytes are over the gateway's limit of 50 MiB"
+    attempt = sign()
     failures = 0
     while not stopping.wait(pacer.blocked_s()):
-        if attempt.age_s >= ATTEMPT_RESEND_LIMIT_S:
-            attempt = client.artifact(MultipartFile(upload.path, upload.name))
+        age_s = attempt.age_s(client.clock)
+        if age_s >= ATTEMPT_DEAD_S:
+            attempt = sign()
+        elif age_s >= ATTEMPT_RESEND_LIMIT_S:
+            stopping.wait(min(ATTEMPT_DEAD_S - age_s, _RECONSIDER_S))
+            continue
         reply = client.send(attempt)
         pacer.note(reply)
         if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
             return None
-        if reply.outcome in (Outcome.UNKNOWN, Outcome.LIMITED):
-            stopping.wait(backoff_s(failures))
-        elif reply.outcome is Outcome.FAILED and failures < _FAILURES_BEFORE_SPLIT:
-            stopping.wait(backoff_s(failures))
-            attempt = client.artifact(MultipartFile(upload.path, upload.name))
-        else:
-            return f"{upload.name} is not uploaded: the gateway refused it ({reply.message})"
+        if reply.outcome is Outcome.FAILED and failures < _FAILURES_BEFORE_SPLIT:
+            attempt = sign()
+        elif reply.outcome not in (Outcome.UNKNOWN, Outcome.LIMITED):
+            return f"the gateway refused it ({reply.message})"
+        stopping.wait(pauses.backoff_s(failures))
         failures += 1
-    return f"{upload.name} is not uploaded: it is kept at {upload.path}"
+    return f"it is kept at {upload.path}"

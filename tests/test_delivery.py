@@ -1,0 +1,682 @@
+"""The poster against a strict gateway that does everything wrong: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delivery import Delivery, Pacer, Pauses, Upload, backoff_s
+from gateway_client import Clock, Credentials, GatewayClient, Outcome, RateLimit, Reply
+from gateway_transport import PinStore
+from redact import Rules
+from spool import Spool
+from testing.certificates import self_signed
+from testing.faults import (
+    DropAfter,
+    DropBefore,
+    Fault,
+    HalfAnswer,
+    Hang,
+    Html,
+    JsonError,
+    RateLimited,
+    Request,
+    Status,
+)
+from testing.proxy import LoopbackProxy
+from testing.strict_gateway import Run, StrictGateway
+from testing.waiting import eventually
+
+WITHIN_S = 20.0
+# The same order of pauses as in life, in hundredths.
+SHORT = Pauses(first_s=0.002, last_s=0.02, rejected_s=0.02)
+RULES = Rules()
+END = {"event": "finished", "exitCode": 0, "reason": "exited"}
+
+
+@dataclass
+class _Time:
+    """A clock that a test can put forward."""
+
+    ahead_s: float = 0.0
+
+    def clock(self) -> Clock:
+        return Clock(lambda: time.time() + self.ahead_s, lambda: time.monotonic() + self.ahead_s)
+
+
+@dataclass
+class _Bench:
+    """A gateway, a journal and a poster between them."""
+
+    gateway: StrictGateway
+    run: Run
+    spool: Spool
+    delivery: Delivery
+    client: GatewayClient
+    told: list[str]
+    done: list[BaseException | None]
+    time: _Time
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def append(self, text: str, stream: str = "stdout") -> None:
+        self.spool.append(stream, RULES.redact(text))
+
+    def print_lines(self, count: int) -> str:
+        """Append so many numbered lines; return them."""
+        lines = [f"line {next(self.numbers)}\n" for _ in range(count)]
+        for line in lines:
+            self.append(line)
+        return "".join(lines)
+
+    def expect_text(self, text: str, within_s: float = WITHIN_S) -> None:
+        """Wait until the gateway has exactly this, and no notice of anything."""
+        self.gateway.wait_for(lambda: len(self.gateway.text(self.run.id)) >= len(text), within_s)
+        assert self.gateway.text(self.run.id) == text
+
+    def finish(self, *uploads: Upload) -> None:
+        """End the run, and judge what the gateway has by its own record."""
+        self.delivery.finish(END, uploads)
+        eventually(self.assert_done, WITHIN_S)
+        assert self.done == [None]
+        assert self.delivery.is_done
+        assert self.gateway.verify_finished(self.run.id) == []
+        assert len(self.gateway.markers(self.run.id, "finished")) == 1
+
+    def assert_done(self) -> None:
+        assert self.done
+
+    def expect_told(self, part: str) -> None:
+        """Wait until the user was told something."""
+
+        def is_told() -> None:
+            assert any(part in each for each in self.told), self.told
+
+        eventually(is_told, WITHIN_S)
+
+    def expect_told_times(self, count: int) -> None:
+        """Wait until the user was told so many things."""
+
+        def are_told() -> None:
+            assert len(self.told) == count, self.told
+
+        eventually(are_told, WITHIN_S)
+
+
+@contextmanager
+def bench(tmp_path: Path, pins: Path | None = None, **options: Any) -> Iterator[_Bench]:
+    """Start a poster for a run of a new gateway; it is stopped at the end of the block."""
+    options.setdefault("rate_limit", None)
+    with ExitStack() as stack:
+        gateway = stack.enter_context(StrictGateway(**options))
+        yield stack.enter_context(poster(tmp_path, gateway, gateway.create_run(), pins=pins))
+
+
+@contextmanager
+def poster(
+    tmp_path: Path, gateway: StrictGateway, run: Run, url: str = "", pins: Path | None = None
+) -> Iterator[_Bench]:
+    """Start a poster on the journal in the folder; it is stopped at the end of the block."""
+    times = _Time()
+    told: list[str] = []
+    done: list[BaseException | None] = []
+    client = GatewayClient(
+        url or gateway.url,
+        Credentials(gateway.secret, run.id, run.token),
+        pins=None if pins is None else PinStore(pins, told.append),
+        clock=times.clock(),
+    )
+    spool = Spool(tmp_path / "spool.db")
+    delivery = Delivery(
+        client, spool, Pacer(2.0), RULES, tell=told.append, done=done.append, pauses=SHORT
+    )
+    delivery.start()
+    try:
+        yield _Bench(gateway, run, spool, delivery, client, told, done, times)
+    finally:
+        delivery.stop()
+        delivery.join(WITHIN_S)
+        spool.close()
+
+
+# --- once, whatever is lost ------------------------------------------------------------------
+
+
+def test_a_quiet_run_is_delivered_in_order(tmp_path: Path) -> None:
+    """Markers, both streams and messages arrive, and `finished` after all of them."""
+    with bench(tmp_path) as b:
+        b.append('{"event":"started"}', "marker")
+        text = b.print_lines(3)
+        b.append("careful\n", "stderr")
+        b.append("Executing command: pwd", "info")
+        b.finish()
+
+        types = [each.type for each in b.gateway.events(b.run.id)]
+        assert types[0] == types[-1] == "marker"
+        assert b.gateway.text(b.run.id) == text
+        assert b.gateway.text(b.run.id, "stderr") == "careful\n"
+        assert b.gateway.status(b.run.id) == "done"
+        assert b.told == []
+
+
+def test_lost_requests_and_lost_answers_neither_lose_nor_double(tmp_path: Path) -> None:
+    """Every fourth answer and every seventh request is lost, and each line is there once."""
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault("event", DropBefore(), every=7))
+        b.gateway.faults.add(Fault("event", DropAfter(), every=4))
+        text = ""
+        for _ in range(25):
+            text += b.print_lines(4)
+            b.expect_text(text)
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+
+
+@pytest.mark.parametrize(
+    "make_action",
+    [
+        DropBefore,
+        lambda: DropBefore(reset=True),
+        DropAfter,
+        lambda: DropAfter(reset=True),
+        HalfAnswer,
+        lambda: Html(502),
+        lambda: Html(502, after="stored"),
+        lambda: Html(503),
+        lambda: Html(200, after="stored"),
+        lambda: Html(403),
+        lambda: Status(200, b"[]", "application/json"),
+        lambda: Status(200, b'{"status":"ok"}', "application/json"),
+        lambda: Status(401, b'{"error":"log in first"}', "application/json", after="stored"),
+        lambda: Hang(seconds=0.01, after="stored"),
+        lambda: RateLimited(retry_after_s=None, with_rate_headers=False),
+    ],
+    ids=[
+        "drop-before",
+        "reset-before",
+        "drop-after",
+        "reset-after",
+        "half-answer",
+        "502",
+        "502-stored",
+        "503",
+        "200-html-stored",
+        "403-html",
+        "200-list",
+        "200-load-balancer",
+        "401-of-a-login-page-stored",
+        "hang-stored",
+        "429-html",
+    ],
+)
+def test_an_outage_of_any_kind_is_survived(make_action: Any, tmp_path: Path) -> None:
+    """Whatever comes in the place of an answer, the event arrives once and nothing is set aside."""
+    with bench(tmp_path) as b:
+        times = 1 if isinstance(make_action(), RateLimited) else 3
+        b.gateway.faults.add(Fault("event", make_action(), times=times))
+
+        text = b.print_lines(2)
+        b.expect_text(text)
+        text += b.print_lines(2)
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+        assert b.gateway.events(b.run.id, "error") == []
+
+
+def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
+    """A gateway that goes away and comes back twice is told four times, in plain words."""
+    with bench(tmp_path) as b:
+        text = ""
+        for number in (1, 2):
+            b.gateway.pause()
+            text += b.print_lines(3)
+            b.expect_told_times(2 * number - 1)
+            b.gateway.resume()
+            b.expect_text(text)
+            b.expect_told_times(2 * number)
+        b.finish()
+
+        away = (
+            "the gateway cannot be reached (the connection was refused); output is kept, and sent "
+            "as soon as it is back"
+        )
+        back = "the gateway is back; sending what was kept"
+        assert b.told == [away, back] * 2
+
+
+def test_output_during_an_outage_is_merged(tmp_path: Path) -> None:
+    """What gathered while nothing could be sent goes out in few, large events."""
+    with bench(tmp_path) as b:
+        b.gateway.pause()
+        text = b.print_lines(500)
+        b.gateway.resume()
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+        assert len(b.gateway.events(b.run.id, "stdout")) <= 3
+
+
+def test_another_process_repeats_the_same_attempt(tmp_path: Path) -> None:
+    """An event whose answer was lost with the runner is not sent again under another nonce."""
+    with StrictGateway(rate_limit=None) as gw:
+        run = gw.create_run()
+        gw.faults.add(Fault("event", DropAfter(), every=1))
+        with poster(tmp_path, gw, run) as b:
+            text = b.print_lines(1)
+            gw.wait_for(lambda: len(gw.requests) >= 2)
+        gw.faults.clear()
+        with poster(tmp_path, gw, run) as b:
+            b.finish()
+
+        assert gw.text(run.id) == text
+        assert len({each.nonce for each in gw.requests}) == 2, "the event, and `finished`"
+
+
+def test_an_attempt_too_old_is_signed_afresh_and_not_before(tmp_path: Path) -> None:
+    """From 280 s nothing is sent, and from 310 s on the same text goes out under a new nonce."""
+    with bench(tmp_path) as b:
+        fault = b.gateway.faults.add(Fault("event", DropBefore(), every=1))
+        text = b.print_lines(1)
+        b.gateway.wait_for(lambda: len(b.gateway.requests) >= 2)
+        b.time.ahead_s = b.gateway.clock_offset_s = 285.0
+        # Let what is under way end; after that nothing comes.
+        b.expect_told("cannot be reached")
+        b.gateway.wait_for(lambda: fault.applied == len(b.gateway.requests))
+        quiet = b.spool.cut(0, "unused")
+        b.time.ahead_s = b.gateway.clock_offset_s = 315.0
+        b.gateway.faults.clear()
+        b.finish()
+
+        assert quiet is not None
+        assert b.gateway.text(b.run.id) == text
+        first, last = b.gateway.requests[0], b.gateway.requests[-1]
+        assert first.nonce == quiet.nonce
+        assert int(last.headers["x-timestamp"]) - int(first.headers["x-timestamp"]) >= 310
+
+
+def test_a_gateway_that_lost_its_nonces_doubles_nothing_that_was_answered(tmp_path: Path) -> None:
+    """A restart with an empty nonce store is harmless for events whose answer came."""
+    with bench(tmp_path) as b:
+        text = b.print_lines(2)
+        b.expect_text(text)
+        b.gateway.forget_nonces()
+        text += b.print_lines(2)
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+
+def test_a_poisoned_event_is_found_and_told(tmp_path: Path) -> None:
+    """Of many lines the one that the gateway refuses is replaced by a notice, and no other."""
+    with bench(tmp_path) as b:
+        b.gateway.pause()
+        before = b.print_lines(40)
+        b.append("poison\n")
+        after = b.print_lines(40)
+        b.gateway.faults.add(Fault(_holds(b"poison"), JsonError(400, "no thanks"), every=1))
+        b.gateway.resume()
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == before + after
+        (notice,) = b.gateway.events(b.run.id, "error")
+        assert notice.data == "1 event of 7 bytes was refused by the gateway"
+        assert b.gateway.markers(b.run.id, "finished")[0]["refused"] == 1
+        assert b.told[-1] == "the gateway refused 1 event; what was in them is in the log alone"
+        refusals = [each for each in b.gateway.requests if each.status == 400]
+        assert len(refusals) <= 8, "81 chunks are halved, not tried one by one"
+
+
+def test_an_event_that_the_gateway_fails_on_is_tried_again_first(tmp_path: Path) -> None:
+    """A few 500s are a hiccup: each attempt is signed afresh, and nothing is set aside."""
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault("event", JsonError(500, after="nonce"), times=3))
+        text = b.print_lines(1)
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+        assert b.gateway.events(b.run.id, "error") == []
+
+
+def test_a_500_after_an_outage_is_a_first_failure(tmp_path: Path) -> None:
+    """Attempts that nobody answered do not count against the event."""
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault("event", Html(502), times=6))
+        b.gateway.faults.add(Fault("event", JsonError(500), times=2))
+        text = b.print_lines(1)
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+        assert b.gateway.events(b.run.id, "error") == []
+
+
+def test_an_event_that_keeps_failing_with_500_is_set_aside(tmp_path: Path) -> None:
+    """One bad event does not block the rest for ever."""
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault(_holds(b"poison"), JsonError(500), every=1))
+        text = b.print_lines(2)
+        b.append("poison\n")
+        text += b.print_lines(2)
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+        assert [each.data for each in b.gateway.events(b.run.id, "error")] == [
+            "1 event of 7 bytes was refused by the gateway"
+        ]
+
+
+@pytest.mark.parametrize("code", [400, 500])
+def test_an_ill_gateway_sets_nothing_aside(code: int, tmp_path: Path) -> None:
+    """A gateway that refuses everything, the notice too, is waited for; then all of it arrives."""
+    with bench(tmp_path) as b:
+        # Ill until a notice was refused as well: an event and a notice by turns.
+        b.gateway.faults.add(Fault("event", JsonError(code), times=2 if code == 400 else 5))
+        text = b.print_lines(1)
+        b.expect_told("the gateway refuses everything (")
+        b.expect_told("the gateway is back")
+        text += b.print_lines(5)
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+        assert b.gateway.events(b.run.id, "error") == []
+        assert len(b.told) == 2
+
+
+def test_a_body_limit_is_found_and_remembered(tmp_path: Path) -> None:
+    """After a 413 the events are halved until they pass, and no later one is over the size."""
+    with ExitStack() as stack:
+        b = stack.enter_context(bench(tmp_path))
+        proxy = stack.enter_context(LoopbackProxy(b.gateway.url, body_limit_bytes=60_000))
+        (tmp_path / "through").mkdir()
+        run = b.gateway.create_run()
+        through = stack.enter_context(poster(tmp_path / "through", b.gateway, run, proxy.url))
+        b.gateway.pause()
+        lines = 40 * ("x" * 9_999 + "\n")
+        for start in range(0, len(lines), 10_000):
+            through.append(lines[start : start + 10_000])
+        b.gateway.resume()
+        through.expect_text(lines)
+        refused = [each for each in proxy.requests if each.status == 413]
+        for start in range(0, len(lines), 10_000):
+            through.append(lines[start : start + 10_000])
+        through.finish()
+
+        assert b.gateway.text(through.run.id) == lines * 2
+        assert len([each for each in proxy.requests if each.status == 413]) == len(refused)
+        assert 1 <= len(refused) <= 4
+
+
+def test_a_large_event_with_escapes_stays_within_the_limit_after_a_413(tmp_path: Path) -> None:
+    """The limit is one of bytes as they are sent, which are six for an escape character."""
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault("event", JsonError(413), times=1))
+        b.gateway.pause()
+        text = ("\x1b" * 999 + "\n") * 1_500
+        for start in range(0, len(text), 50_000):
+            b.append(text[start : start + 50_000])
+        b.gateway.resume()
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        (401, "Invalid signature"),
+        (401, "Request timestamp out of allowed range"),
+        (403, "Invalid capability token for run"),
+    ],
+)
+def test_a_rejection_in_mid_run_is_told_once_and_survived(
+    error: tuple[int, str], tmp_path: Path
+) -> None:
+    """Output is kept while the gateway does not accept the run, and sent when it does again."""
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault("event", JsonError(*error), times=4))
+        text = b.print_lines(3)
+        b.expect_text(text)
+        b.finish()
+
+        rejected = (
+            f"the gateway does not accept this run any more ({error[1]}); "
+            "output is kept, and tried again every half minute"
+        )
+        assert b.told == [rejected, "the gateway is back; sending what was kept"]
+
+
+def test_a_changed_certificate_is_told_and_gets_nothing(tmp_path: Path) -> None:
+    """Somebody who listens in the middle of a run gets no output; the right gateway does again."""
+    first = self_signed()
+    with bench(tmp_path, pins=tmp_path / "pins.json", tls=first) as b:
+        text = b.print_lines(1)
+        b.expect_text(text)
+        requests = len(b.gateway.requests)
+        b.gateway.use_certificate(self_signed())
+        text += b.print_lines(1)
+        b.expect_told("is not the one that was trusted before")
+        assert len(b.gateway.requests) == requests
+        b.gateway.use_certificate(first)
+        b.finish()
+
+        assert b.gateway.text(b.run.id) == text
+
+
+# --- the end ---------------------------------------------------------------------------------
+
+
+def test_stopping_leaves_the_rest_in_the_journal(tmp_path: Path) -> None:
+    """A stop in an outage ends the thread at once, and what was not sent is still there."""
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault("event", Hang(), every=1))
+        text = b.print_lines(3)
+        b.gateway.wait_for(lambda: b.gateway.requests and b.gateway.requests[-1].fault)
+
+        b.delivery.finish(END, [])
+        b.delivery.stop()
+        eventually(b.assert_done, WITHIN_S)
+
+        assert not b.delivery.is_done
+        assert b.spool.pending_bytes() == len(text)
+        assert not b.spool.is_ended
+
+
+def test_finish_is_heard_by_a_poster_that_is_just_going_to_wait(tmp_path: Path) -> None:
+    """The end is never slept through, whatever the poster is doing when it comes."""
+    for number in range(30):
+        (tmp_path / str(number)).mkdir()
+        with bench(tmp_path / str(number)) as b:
+            b.print_lines(1)
+            b.finish()
+
+
+def test_files_follow_and_are_repeated_until_they_are_there(tmp_path: Path) -> None:
+    """An upload whose answer is lost, limited or failed comes once; a refused one is told."""
+    for name in ("claude.log", "b.txt", "c.md"):
+        (tmp_path / name).write_text(f"the content of {name}")
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault("artifact", DropAfter()))
+        b.gateway.faults.add(Fault("artifact", DropBefore()))
+        b.gateway.faults.add(Fault("artifact", JsonError(500, after="nonce")))
+        b.gateway.faults.add(Fault(_holds(b"of c.md"), JsonError(400, "No file"), every=1))
+        names = ("claude.log", "b.txt", "c.md", "missing.log")
+        b.finish(*(Upload(tmp_path / name, name) for name in names))
+
+        assert [each.name for each in b.gateway.artifacts(b.run.id)] == ["claude.log", "b.txt"]
+        why = f"{tmp_path}/missing.log cannot be read (No such file or directory)"
+        assert b.told == [
+            "c.md is not uploaded: the gateway refused it (No file)",
+            f"missing.log is not uploaded: {why}",
+        ]
+
+
+def test_a_file_over_the_limit_is_told_and_not_sent(tmp_path: Path) -> None:
+    """The gateway would cut it off or hang; so its size is looked at first."""
+    with (tmp_path / "big.log").open("wb") as sparse:
+        sparse.truncate(52_428_800)
+    with bench(tmp_path) as b:
+        b.finish(Upload(tmp_path / "big.log", "big.log"))
+
+        assert b.told == [
+            "big.log is not uploaded: 52428800 bytes are over the gateway's limit of 50 MiB"
+        ]
+        assert not [each for each in b.gateway.requests if each.endpoint == "artifact"]
+
+
+def test_a_large_upload_is_progress_all_the_while(tmp_path: Path) -> None:
+    """A slow line that takes longer than the patience of the end is not given up on."""
+    with (tmp_path / "claude.log").open("wb") as sparse:
+        sparse.truncate(5 << 20)
+    with bench(tmp_path) as b:
+        hang = Fault("artifact", Hang(after="stored"))
+        b.gateway.faults.add(hang)
+        b.delivery.finish(END, [Upload(tmp_path / "claude.log", "claude.log")])
+        b.gateway.wait_for(lambda: b.gateway.status(b.run.id) == "done")
+        finished_at = b.gateway.events(b.run.id, "marker")[-1].received_at
+        b.gateway.wait_for(lambda: hang.applied)
+
+        assert b.delivery.progress_at > finished_at
+
+
+# --- the pace --------------------------------------------------------------------------------
+
+
+def test_a_429_is_waited_out_and_the_same_attempt_goes_again(tmp_path: Path) -> None:
+    """The nonce is not spent by a refusal that came before anybody looked."""
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault("event", RateLimited(0)))
+        text = b.print_lines(1)
+        b.expect_text(text)
+
+        assert [each.status for each in b.gateway.requests] == [429, 200]
+        assert len({each.nonce for each in b.gateway.requests}) == 1
+
+
+class _FakeClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _reply(limit: int, remaining: int, reset_s: float) -> Reply:
+    return Reply(Outcome.ACCEPTED, 200, rate_limit=RateLimit(limit, remaining, reset_s))
+
+
+def test_output_is_not_held_back_while_there_is_budget() -> None:
+    """Without headers, and with much left of the window, nothing waits."""
+    clock = _FakeClock()
+    pacer = Pacer(2.0, clock)
+    delays = [pacer.output_delay_s()]
+    for remaining in (100, 80):
+        pacer.note(_reply(100, remaining, 60.0))
+        pacer.note_output()
+        delays.append(pacer.output_delay_s())
+
+    assert delays == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "wait_s"),
+    [
+        (Reply(Outcome.LIMITED, 429, retry_after_s=7.0), 7.0),
+        (Reply(Outcome.LIMITED, 429, retry_after_s=0.0), 0.1),
+        (Reply(Outcome.LIMITED, 429, retry_after_s=86_400.0), 60.0),
+        (Reply(Outcome.LIMITED, 429, rate_limit=RateLimit(100, 0, 12.0)), 12.0),
+        (Reply(Outcome.LIMITED, 429), 1.0),
+    ],
+    ids=["retry-after", "at-once", "absurd", "window", "no-word"],
+)
+def test_a_refusal_by_the_rate_limit_blocks_everything(reply: Reply, wait_s: float) -> None:
+    """The gateway's own word is honoured and bounded; without one a second is tried."""
+    clock = _FakeClock()
+    pacer = Pacer(2.0, clock)
+    pacer.note(reply)
+
+    assert pacer.blocked_s() == pytest.approx(wait_s)
+    assert pacer.output_delay_s() >= pacer.blocked_s()
+    clock.now += wait_s + 0.001
+    assert pacer.blocked_s() == 0.0
+
+
+def test_refusals_without_a_word_are_asked_about_less_and_less() -> None:
+    """A gateway that says 429 and nothing else is not asked every second."""
+    clock = _FakeClock()
+    pacer = Pacer(2.0, clock)
+    waits = []
+    for _ in range(7):
+        pacer.note(Reply(Outcome.LIMITED, 429))
+        waits.append(pacer.blocked_s())
+        clock.now += waits[-1]
+    pacer.note(Reply(Outcome.ACCEPTED, 200))
+    pacer.note(Reply(Outcome.LIMITED, 429))
+
+    assert waits == pytest.approx([1, 2, 4, 8, 16, 30, 30])
+    assert pacer.blocked_s() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "window_s", "poll_s"), [(100, 60.0, 2.0), (25, 15.0, 2.0), (40, 60.0, 4.0)]
+)
+def test_the_budget_is_never_overdrawn_and_never_silent(
+    limit: int, window_s: float, poll_s: float
+) -> None:
+    """An endless stream of output keeps flowing, with polls, and meets no refusal."""
+    clock = _FakeClock()
+    pacer = Pacer(poll_s, clock)
+    used, window_ends, next_poll = 0, clock.now + window_s, clock.now
+    sent: list[float] = []
+    refusals = 0
+    end = clock.now + 300.0
+
+    def request() -> None:
+        nonlocal used, window_ends, refusals
+        if clock.now >= window_ends:
+            used, window_ends = 0, clock.now + window_s
+        used += 1
+        rate = RateLimit(limit, max(0, limit - used), max(1, window_ends - clock.now))
+        refusals += used > limit
+        outcome = Outcome.ACCEPTED if used <= limit else Outcome.LIMITED
+        pacer.note(Reply(outcome, 200 if used <= limit else 429, rate_limit=rate))
+
+    while clock.now < end:
+        if clock.now >= next_poll and pacer.blocked_s() == 0:
+            request()
+            next_poll = clock.now + poll_s
+        elif pacer.output_delay_s() <= 0:
+            pacer.note_output()
+            request()
+            sent.append(clock.now)
+            clock.now += 0.004
+        else:
+            clock.now += min(max(pacer.output_delay_s(), 0.001), max(next_poll - clock.now, 0.001))
+
+    assert refusals == 0
+    assert max(b - a for a, b in zip(sent, sent[1:])) < 5.0
+
+
+def test_backoff_grows_to_half_a_minute_and_is_jittered() -> None:
+    """Many runners that lost the same gateway do not come back in the same moment."""
+    waits = [backoff_s(failures) for failures in range(40)]
+
+    assert all(0.125 <= wait <= 30.0 for wait in waits)
+    assert all(15.0 <= wait <= 30.0 for wait in waits[8:])
+    assert len(set(waits)) == len(waits)
+
+
+def _holds(word: bytes) -> Any:
+    def is_in(request: Request) -> bool:
+        return word in request.body and request.endpoint in ("event", "artifact")
+
+    return is_in
