@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
@@ -50,7 +51,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Config:
-    """Every setting of the runner, parsed. Units: `_s` is seconds."""
+    """Every setting of the runner, parsed. Units: `_s` is seconds.
+
+    `sources` says by variable where each value came from, and under ".env" which file was looked
+    at; `placeholders` where an unset variable still has the example's placeholder.
+    """
 
     gateway_url: str
     hmac_secret: str = field(repr=False)
@@ -66,7 +71,7 @@ class Config:
     flavor: str
     sources: Mapping[str, str]
     dotenv: Mapping[str, str] = field(repr=False)
-    missing: tuple[str, ...] = ()
+    placeholders: Mapping[str, str]
 
     def require_secret(self) -> None:
         """Raise ConfigError unless there is what every request is signed with."""
@@ -75,10 +80,10 @@ class Config:
 
     def missing_sentence(self, variable: str, meaning: str) -> str:
         """Say that a variable is unset, and where it can be set."""
-        if variable in self.missing:
+        if variable in self.placeholders:
             return (
                 f"{variable} still has the example's placeholder; put {meaning} in its place "
-                f"({self.sources[variable]})"
+                f"({self.placeholders[variable]})"
             )
         return f"{variable} is not set; put {meaning} into {self.sources['.env']}"
 
@@ -90,7 +95,18 @@ class Config:
 # --- one value each -------------------------------------------------------------------------------
 
 
-def _text(value: str, _variable: str) -> str:
+def _parse_secret(value: str, variable: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"{variable} is not UTF-8; copy it anew") from None
+    return value
+
+
+def _parse_token(value: str, variable: str) -> str:
+    # It travels in a header, where anything else would be refused or change the request.
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise ConfigError(f"{variable} contains a character that no token has; copy it anew")
     return value
 
 
@@ -134,7 +150,7 @@ def _parse_gateway_url(value: str, variable: str) -> str:
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         parts, usable = urlsplit(""), ""
-    if not usable:
+    if not usable or not parts.netloc.isprintable() or " " in parts.netloc:
         raise ConfigError(
             f"{variable} is {value!r}; write an address such as https://localhost:3100"
         )
@@ -168,7 +184,7 @@ SETTINGS: Final = (
         "hmac_secret",
         "HMAC_SECRET",
         None,
-        _text,
+        _parse_secret,
         "the gateway's secret, which signs every request",
         secret=True,
     ),
@@ -197,7 +213,7 @@ SETTINGS: Final = (
         "token",
         "CLAUDE_RUNNER_TOKEN",
         None,
-        _text,
+        _parse_token,
         "the run's capability token, if not given with --token or --token-file",
         secret=True,
     ),
@@ -263,29 +279,32 @@ def load_config(
     layers = (("option", options or {}), ("environment", environ), (str(file), dotenv))
     values: dict[str, Any] = {}
     sources: dict[str, str] = {".env": str(file)}
-    missing: list[str] = []
+    placeholders: dict[str, str] = {}
     for setting in SETTINGS:
-        text, source = _find(setting.variable, layers, missing)
-        sources[setting.variable] = source
+        text, sources[setting.variable], placeholder_in = _find(setting.variable, layers)
+        if placeholder_in:
+            placeholders[setting.variable] = placeholder_in
         if text is None:
             text = setting.default
         if text is None and setting.name == "data_dir":
             text = str(_default_data_dir(root, environ))
         values[setting.name] = "" if text is None else setting.parse(text, setting.variable)
-    return Config(**values, sources=sources, dotenv=dotenv, missing=tuple(missing))
+    return Config(**values, sources=sources, dotenv=dotenv, placeholders=placeholders)
 
 
 def _find(
-    variable: str, layers: Iterable[tuple[str, Mapping[str, str]]], missing: list[str]
-) -> tuple[str | None, str]:
+    variable: str, layers: Iterable[tuple[str, Mapping[str, str]]]
+) -> tuple[str | None, str, str]:
+    """Return the text, where it is from, and where a placeholder stands instead of it."""
+    placeholder_in = ""
     for source, values in layers:
         text = values.get(variable, "").strip()
         if text.startswith("<") and text.endswith(">"):
-            missing.append(variable)
-            return None, source
-        if text:
-            return text, source
-    return None, "default"
+            placeholder_in = placeholder_in or source
+        elif text:
+            return text, source, ""
+    told = f"default; a placeholder in {placeholder_in}" if placeholder_in else "default"
+    return None, told, placeholder_in
 
 
 def is_in_project(root: Path) -> bool:
@@ -308,16 +327,18 @@ def _default_data_dir(root: Path, environ: Mapping[str, str]) -> Path:
 
 
 def _read_dotenv(file: Path, *, required: bool) -> dict[str, str]:
-    if not file.exists():
-        if required:
-            raise ConfigError(f"there is no file {file}; correct --env-file")
-        return {}
     try:
-        # A secret may contain "${"; nothing in it is meant to be replaced.
-        values = dotenv_values(file, interpolate=False, encoding="utf-8")
+        # Some editors put a byte order mark before the first name.
+        text = file.read_text("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        if required:
+            raise ConfigError(f"there is no file {file}; correct --env-file") from None
+        return {}
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{file} cannot be read: {reason}") from error
+    # A secret may contain "${"; nothing in it is meant to be replaced.
+    values = dotenv_values(stream=StringIO(text), interpolate=False)
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,0 +1,329 @@
+"""The configuration: where each value comes from, what is refused, and what no child sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner_config import SETTINGS, Config, ConfigError, load_config, prepare_data_dir
+
+SECRET = "s3" * 16
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project with the runner's files in it."""
+    (tmp_path / "project" / "wrapper").mkdir(parents=True)
+    return tmp_path / "project"
+
+
+def write_env(root: Path, *lines: str) -> Path:
+    """Write the project's `.env`."""
+    file = root / ".env"
+    file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    return file
+
+
+# --- precedence ------------------------------------------------------------------------------
+
+
+def test_option_goes_before_environment_before_file_before_default(root: Path) -> None:
+    """Each value is taken from the first place that has one, and the place is told."""
+    names = ("CLAUDE_RUNNER_POLL_INTERVAL", "CLAUDE_RUNNER_COMMAND_TIMEOUT", "CLAUDE_COMMAND")
+    file = write_env(root, *(f"{name}=30" for name in names))
+
+    config = load_config(
+        root,
+        {names[0]: "20", names[1]: "20"},
+        options={names[0]: "10"},
+    )
+
+    assert config.poll_interval_s == 10
+    assert config.command_timeout_s == 20
+    assert config.claude_command == ("30",)
+    assert config.flavor == "auto"
+    sources = [config.sources[name] for name in (*names, "CLAUDE_RUNNER_FLAVOR")]
+    assert sources == ["option", "environment", str(file), "default"]
+
+
+def test_an_empty_value_is_no_value(root: Path) -> None:
+    """A variable that is set to nothing leaves the decision to the next place."""
+    file = write_env(root, "GATEWAY_URL=https://example.test", "CLAUDE_COMMAND=")
+
+    config = load_config(root, {"GATEWAY_URL": "  "})
+
+    assert (config.gateway_url, config.sources["GATEWAY_URL"]) == (
+        "https://example.test",
+        str(file),
+    )
+    assert (config.claude_command, config.sources["CLAUDE_COMMAND"]) == (("claude",), "default")
+
+
+def test_the_documented_four_lines_work_once_the_secret_is_there(root: Path) -> None:
+    """The lines of the guide, copied as they stand, lack nothing but the secret, and say so."""
+    lines = [
+        "GATEWAY_URL=https://localhost:3100",
+        "HMAC_SECRET=<must match gateway>",
+        "ALLOW_SELF_SIGNED=true",
+        "CLAUDE_COMMAND=claude",
+    ]
+    file = write_env(root, *lines)
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(root, {}).require_secret()
+    write_env(root, lines[0], f"HMAC_SECRET={SECRET}", *lines[2:])
+    config = load_config(root, {})
+    config.require_secret()
+
+    assert str(caught.value) == (
+        "HMAC_SECRET still has the example's placeholder; put the gateway's own secret in its "
+        f"place ({file})"
+    )
+    assert config.gateway_url == "https://localhost:3100"
+    assert config.hmac_secret == SECRET
+    assert config.allow_self_signed is True
+    assert config.claude_command == ("claude",)
+
+
+def test_the_example_file_is_readable_and_every_line_has_its_default() -> None:
+    """What the example shows is what the runner takes, and it names every setting."""
+    example = Path(__file__).resolve().parent.parent / ".env.example"
+
+    config = load_config(Path("/nowhere"), {}, env_file=example)
+
+    assert list(config.placeholders) == ["HMAC_SECRET"]
+    content = example.read_text("utf-8")
+    assert [each.variable for each in SETTINGS if f"{each.variable}=" not in content] == []
+
+
+def test_a_placeholder_is_passed_over_and_told(root: Path) -> None:
+    """A value like <…> counts as unset: a real one further down is taken, else it is named."""
+    file = write_env(root, f"HMAC_SECRET={SECRET}", "GATEWAY_URL=<your gateway>")
+
+    config = load_config(root, {"HMAC_SECRET": "<must match gateway>"})
+
+    assert (config.hmac_secret, config.sources["HMAC_SECRET"]) == (SECRET, str(file))
+    assert config.gateway_url == "https://localhost:3100"
+    assert config.sources["GATEWAY_URL"] == f"default; a placeholder in {file}"
+    assert config.placeholders == {"GATEWAY_URL": str(file)}
+
+
+def test_a_missing_secret_is_told_with_the_place_for_it(root: Path) -> None:
+    """The sentence names the file that the runner reads."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(root, {}).require_secret()
+
+    assert str(caught.value) == (
+        f"HMAC_SECRET is not set; put the gateway's own secret into {root / '.env'}"
+    )
+
+
+# --- bad values ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("GATEWAY_URL", "localhost:3100", "write an address such as https://localhost:3100"),
+        ("GATEWAY_URL", "ftp://host", "write an address such as"),
+        ("GATEWAY_URL", "https://", "write an address such as"),
+        ("GATEWAY_URL", "https://host:99999", "write an address such as"),
+        ("GATEWAY_URL", "https://ho st", "write an address such as"),
+        ("GATEWAY_URL", "https://[::1", "write an address such as"),
+        ("GATEWAY_URL", "https://me:pw@host", "must not contain a user name or password"),
+        ("GATEWAY_URL", "https://host/api", "write it without a path"),
+        ("GATEWAY_URL", "https://host/?x=1", "write it without a path"),
+        ("HMAC_SECRET", "a\udcff", "HMAC_SECRET is not UTF-8; copy it anew"),
+        ("CLAUDE_RUNNER_TOKEN", "a b", "contains a character that no token has"),
+        ("CLAUDE_RUNNER_TOKEN", "a\nX-Evil: 1", "contains a character that no token has"),
+        ("CLAUDE_RUNNER_TOKEN", "töken", "contains a character that no token has"),
+        ("ALLOW_SELF_SIGNED", "maybe", "ALLOW_SELF_SIGNED is 'maybe'; write true or false"),
+        ("CLAUDE_RUNNER_ALLOW_HTTP", "2", "write true or false"),
+        ("CLAUDE_RUNNER_ALLOW_REMOTE_INPUT", "ja", "write true or false"),
+        ("CLAUDE_RUNNER_POLL_INTERVAL", "often", "write a number of seconds, such as 2"),
+        ("CLAUDE_RUNNER_POLL_INTERVAL", "0", "write a number of seconds"),
+        ("CLAUDE_RUNNER_POLL_INTERVAL", "-1", "write a number of seconds"),
+        ("CLAUDE_RUNNER_COMMAND_TIMEOUT", "nan", "write a number of seconds"),
+        ("CLAUDE_RUNNER_COMMAND_TIMEOUT", "1e9", "write a number of seconds"),
+        ("CLAUDE_COMMAND", "'claude", "write a program, such as claude"),
+        ("EXTRA_ALLOWED_COMMANDS", "make 'x", "the quotes of"),
+        ("EXTRA_ALLOWED_COMMANDS", "make && id", "needs a shell"),
+        ("CLAUDE_RUNNER_FLAVOR", "vanilla", "write auto, claude or plain"),
+    ],
+)
+def test_a_bad_value_is_one_sentence(variable: str, value: str, sentence: str, root: Path) -> None:
+    """The variable is named, and what to write instead; nothing is guessed."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(root, {variable: value})
+
+    assert str(caught.value).startswith(variable)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("TRUE", True), ("1", True), ("yes", True), ("off", False), ("No", False)],
+)
+def test_what_people_write_for_true_and_false(text: str, value: bool, root: Path) -> None:
+    """The usual words work in any case."""
+    assert load_config(root, {"ALLOW_SELF_SIGNED": text}).allow_self_signed is value
+
+
+def test_an_address_is_kept_without_its_trailing_slash(root: Path) -> None:
+    """The path of a request is signed, so there is one way to write the address."""
+    urls = ["https://h:1/", "HTTPS://h:1", "http://[::1]:3100"]
+
+    read = [load_config(root, {"GATEWAY_URL": url}).gateway_url for url in urls]
+
+    assert read == ["https://h:1", "https://h:1", "http://[::1]:3100"]
+
+
+# --- the file --------------------------------------------------------------------------------
+
+
+def test_a_file_in_the_current_folder_is_not_trusted(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository that was just cloned does not decide where output is sent."""
+    (tmp_path / "cloned").mkdir()
+    write_env(tmp_path / "cloned", "GATEWAY_URL=https://evil.example", "CLAUDE_COMMAND=evil")
+    monkeypatch.chdir(tmp_path / "cloned")
+
+    config = load_config(root, {})
+
+    assert config.gateway_url == "https://localhost:3100"
+    assert config.claude_command == ("claude",)
+
+
+def test_quotes_comments_dollars_and_a_byte_order_mark_are_read_right(root: Path) -> None:
+    """A secret is taken as written, and an editor's mark does not hide the first name."""
+    (root / ".env").write_bytes(
+        b"\xef\xbb\xbfHMAC_SECRET='a${HOME}#b' # comment\r\n"
+        b'export CLAUDE_COMMAND="my claude"\r\n\r\nNOT A LINE=\r\nEMPTY\r\n'
+    )
+
+    config = load_config(root, {"HOME": "/home/me"})
+
+    assert config.hmac_secret == "a${HOME}#b"
+    assert config.claude_command == ("my", "claude")
+
+
+def test_a_named_file_must_be_there_and_another_one_is_not_read(root: Path, tmp_path: Path) -> None:
+    """--env-file takes the place of the usual file."""
+    write_env(root, "GATEWAY_URL=https://usual.test")
+    other = tmp_path / "other.env"
+    other.write_text("CLAUDE_COMMAND=other\n")
+
+    config = load_config(root, {}, env_file=other)
+    with pytest.raises(ConfigError) as caught:
+        load_config(root, {}, env_file=tmp_path / "missing.env")
+
+    assert config.claude_command == ("other",)
+    assert config.gateway_url == "https://localhost:3100"
+    assert str(caught.value) == f"there is no file {tmp_path}/missing.env; correct --env-file"
+
+
+@pytest.mark.parametrize("content", [b"HMAC_SECRET=\xff\xfe\n", None], ids=["bytes", "folder"])
+def test_a_file_that_cannot_be_read_is_told(content: bytes | None, root: Path) -> None:
+    """It is not passed over: the user thinks that it counts."""
+    if content is None:
+        (root / ".env").mkdir()
+    else:
+        (root / ".env").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"\.env cannot be read: (it is not UTF-8|Is a dir)"):
+        load_config(root, {})
+
+
+def test_secrets_and_the_file_stay_out_of_the_childs_environment(root: Path) -> None:
+    """A child inherits what the user's shell gave, less the runner's own secrets."""
+    write_env(root, f"HMAC_SECRET={SECRET}", "DATABASE_PASSWORD=from-the-file")
+    environ = {"PATH": "/bin", "HMAC_SECRET": SECRET, "CLAUDE_RUNNER_TOKEN": "t" * 20}
+
+    config = load_config(root, environ)
+
+    assert config.child_environment(environ) == {"PATH": "/bin"}
+    assert config.dotenv["DATABASE_PASSWORD"] == "from-the-file"
+
+
+def test_a_configuration_shows_no_secret(root: Path) -> None:
+    """A traceback or a debug print of it is harmless."""
+    token = "tk" * 16
+    write_env(root, f"HMAC_SECRET={SECRET}", "OTHER_PASSWORD=hidden-too")
+
+    shown = repr(load_config(root, {"CLAUDE_RUNNER_TOKEN": token}))
+
+    assert SECRET not in shown
+    assert token not in shown
+    assert "hidden-too" not in shown
+
+
+# --- folders ---------------------------------------------------------------------------------
+
+
+def test_a_project_keeps_its_data_beside_the_wrapper(root: Path) -> None:
+    """Whatever the current folder is."""
+    config = load_config(root, {"HOME": "/home/me", "XDG_STATE_HOME": "/state"})
+
+    assert config.data_dir == root / ".data"
+    assert config.sources[".env"] == str(root / ".env")
+
+
+@pytest.mark.parametrize(
+    ("environ", "env_file", "data_dir"),
+    [
+        (
+            {"HOME": "/home/me"},
+            "/home/me/.config/claude-runner/.env",
+            "/home/me/.local/state/claude-runner",
+        ),
+        (
+            {"HOME": "/home/me", "XDG_CONFIG_HOME": "/conf", "XDG_STATE_HOME": "/state"},
+            "/conf/claude-runner/.env",
+            "/state/claude-runner",
+        ),
+    ],
+    ids=["home", "xdg"],
+)
+def test_without_a_wrapper_the_folders_are_the_users(
+    environ: dict[str, str], env_file: str, data_dir: str, tmp_path: Path
+) -> None:
+    """Installed as a package the runner does not write beside its code."""
+    config = load_config(tmp_path, environ)
+
+    assert config.sources[".env"] == env_file
+    assert str(config.data_dir) == data_dir
+
+
+def test_the_data_folder_is_private_and_ignored(tmp_path: Path) -> None:
+    """Nobody else reads it, and git does not offer it."""
+    folder = tmp_path / "a" / "data"
+
+    prepare_data_dir(folder)
+    prepare_data_dir(folder)
+
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / ".gitignore").read_text() == "*\n"
+
+
+def test_a_data_folder_of_no_use_is_told(tmp_path: Path) -> None:
+    """With the reason, and the variable that names another one."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ConfigError) as caught:
+        prepare_data_dir(tmp_path / "file" / "data")
+
+    assert str(caught.value) == (
+        f"the data folder {tmp_path}/file/data cannot be written (Not a directory); "
+        "set CLAUDE_RUNNER_DATA_DIR to another one"
+    )
+
+
+def test_a_configuration_cannot_be_changed(root: Path) -> None:
+    """What was checked at the door stays as it was checked."""
+    config: Config = load_config(root, {})
+
+    with pytest.raises(AttributeError):
+        config.gateway_url = "https://evil.example"  # type: ignore[misc]
