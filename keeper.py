@@ -10,7 +10,7 @@ descriptors passed beside them. The keeper has one thread, waits in `select`, an
 anything else.
 
     runner -> keeper   spawn, stop, halt, kill, resume, bye
-    keeper -> runner   spawned, failed, suspended, exited, swept
+    keeper -> runner   spawned, failed, suspended, exited, swept (the last one, and never earlier)
 
 How a run ends, whoever asks for it: SIGINT to the child's process group, a grace period, SIGKILL to
 every descendant until none is left. A closed socket without a goodbye counts as being asked.
@@ -34,10 +34,11 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,10 +56,11 @@ STOPPING_LINGER_S: Final = 2.5
 # A sweep is repeated until no descendant is left; what cannot be killed (another user's process
 # after a setuid exec) is reported after this long.
 SWEEP_LIMIT_S: Final = 5.0
+# A goodbye may find the keeper at the beginning of a sweep; one that takes longer hangs.
+GOODBYE_LIMIT_S: Final = 2 * SWEEP_LIMIT_S
 
 _IS_LINUX: Final = sys.platform.startswith("linux")
 _POLL_S: Final = 0.02
-_MAX_FRAME_BYTES: Final = 16 * 1_048_576
 _MAX_FDS: Final = 3
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _IGNORED: Final = (
@@ -89,7 +91,11 @@ class Report:
 
 
 class Keeper:
-    """The runner's end. Thread: any may send; `receive` belongs to the thread that owns the run."""
+    """The runner's end. Thread: any may send; `receive` belongs to the thread that owns the run.
+
+    Only `spawn` raises when the keeper is gone: all else that could be asked of it is then the
+    business of whoever `receive` tells.
+    """
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -120,6 +126,7 @@ class Keeper:
 
         `on_terminal`: descriptor 1 is a PTY's slave and becomes the controlling terminal, with the
         program in its foreground. Otherwise it gets a session of its own, without a terminal.
+        Raises OSError when the keeper is gone.
         """
         self._channel.send(
             {
@@ -135,19 +142,19 @@ class Keeper:
 
     def stop(self, grace_s: float) -> None:
         """End the run gracefully: SIGINT, `grace_s`, SIGKILL."""
-        self._channel.send({"op": "stop", "grace_s": grace_s})
+        self._ask({"op": "stop", "grace_s": grace_s})
 
     def halt(self) -> None:
         """Kill everything of the run now."""
-        self._channel.send({"op": "halt"})
+        self._ask({"op": "halt"})
 
     def kill(self, key: str) -> None:
         """Kill one command and its process group."""
-        self._channel.send({"op": "kill", "key": key})
+        self._ask({"op": "kill", "key": key})
 
     def resume(self) -> None:
         """Continue a suspended child in the foreground."""
-        self._channel.send({"op": "resume"})
+        self._ask({"op": "resume"})
 
     def receive(self) -> list[Report] | None:
         """Return what was reported; None when the keeper is gone. Blocks if nothing is there."""
@@ -156,13 +163,25 @@ class Keeper:
             return None
         return [Report(**frame) for frame, _ in frames]
 
-    def close(self) -> None:
+    def kill_itself(self) -> None:
+        """Kill the keeper, which hangs; what it watched over comes to this process (Linux)."""
+        _signal(self.pid, signal.SIGKILL)
+
+    def close(self, timeout_s: float = GOODBYE_LIMIT_S) -> None:
         """Say goodbye and reap the keeper; it has nothing left to do after `swept`."""
-        with contextlib.suppress(OSError):
-            self._channel.send({"op": "bye"})
+        deadline = time.monotonic() + timeout_s
+        self._ask({"op": "bye"})
+        while self._channel.receive_before(deadline) is not None:
+            pass  # nobody is interested any more
         self._channel.close()
-        with contextlib.suppress(ChildProcessError):
+        if time.monotonic() >= deadline:
+            self.kill_itself()
+        with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored nobody has to
             os.waitpid(self.pid, 0)
+
+    def _ask(self, frame: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.send(frame)
 
 
 def become_subreaper() -> None:
@@ -185,6 +204,24 @@ def living_descendants(root_pid: int) -> list[int]:
             if state not in "ZX":
                 found.append(pid)
     return found
+
+
+def kill_descendants(wait: Callable[[float], object]) -> list[int]:
+    """Kill every descendant of this process until two looks in a row find none.
+
+    `wait` waits for their deaths, this many seconds at most. Returns what would not die.
+    """
+    deadline = time.monotonic() + SWEEP_LIMIT_S
+    empty_looks = 0
+    survivors: list[int] = []
+    while empty_looks < 2 and time.monotonic() < deadline:
+        survivors = living_descendants(os.getpid())
+        for pid in survivors:
+            _signal(pid, signal.SIGKILL)
+        empty_looks = 0 if survivors else empty_looks + 1
+        if survivors:
+            wait(_POLL_S)
+    return survivors
 
 
 def _process_table() -> Iterator[tuple[int, int, str]]:
@@ -212,10 +249,14 @@ def _process_table() -> Iterator[tuple[int, int, str]]:
 
 
 class _Channel:
-    """Frames of JSON over a stream socket: four bytes of length, then the text."""
+    """Frames of JSON over a stream socket: four bytes of length, then the text.
+
+    Thread: any may send, a frame at a time; one receives.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._sending = threading.Lock()
         self._received = bytearray()
         self._fds: list[int] = []
 
@@ -228,10 +269,16 @@ class _Channel:
     def send(self, frame: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         text = json.dumps({**frame, **({"fds": len(fds)} if fds else {})}).encode("utf-8")
         head = struct.pack("!I", len(text))
-        if fds:
-            socket.send_fds(self._sock, [head], list(fds))
-            head = b""
-        self._sock.sendall(head + text)
+        with self._sending:
+            if fds:
+                socket.send_fds(self._sock, [head], list(fds))
+                head = b""
+            self._sock.sendall(head + text)
+
+    def receive_before(self, deadline: float) -> list[Any] | None:
+        """Receive, or return None at the monotonic `deadline`."""
+        timeout_s = max(0.0, deadline - time.monotonic())
+        return self.receive() if select.select([self._sock], [], [], timeout_s)[0] else None
 
     def receive(self) -> list[tuple[dict[str, Any], tuple[int, ...]]] | None:
         """Read once; return the frames that are complete now. None: the other end is gone."""
@@ -486,26 +533,21 @@ class _KeeperLoop:
             return
         if time.monotonic() < self._kill_at and (self._keys or living_descendants(os.getpid())):
             return
-        survivors = self._sweep()
+        survivors = kill_descendants(self._wait_for_deaths)
+        # `exited` comes before `swept`; and a dead process is not to be reaped as long as one of
+        # its threads has yet to go.
+        deadline = time.monotonic() + SWEEP_LIMIT_S
+        while self._keys and not survivors and time.monotonic() < deadline:
+            self._wait_for_deaths(_POLL_S)
+        self._reap()
         self._swept = True
         self._tell("swept", "", len(survivors))
 
-    def _sweep(self) -> list[int]:
-        """Kill every descendant until two looks in a row find none; return what would not die."""
-        deadline = time.monotonic() + SWEEP_LIMIT_S
-        empty_looks = 0
-        survivors: list[int] = []
-        while empty_looks < 2 and time.monotonic() < deadline:
-            survivors = living_descendants(os.getpid())
-            for pid in survivors:
-                _signal(pid, signal.SIGKILL)
-            self._reap()
-            empty_looks = 0 if survivors else empty_looks + 1
-            if survivors:
-                select.select([self._wake_r], [], [], _POLL_S)
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_r, 4096)
-        return survivors
+    def _wait_for_deaths(self, timeout_s: float) -> None:
+        select.select([self._wake_r], [], [], timeout_s)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_r, 4096)
+        self._reap()
 
 
 def _dead_child() -> int | None:
