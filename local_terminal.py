@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_IS_LINUX: Final = sys.platform.startswith("linux")
 # More than a screen can lag behind; a reader that has stopped for good costs no more than this.
 MAX_PENDING_BYTES: Final = 4 * 1_048_576
 # POSIX: a pipe that select() calls writable takes this much without blocking.
@@ -63,23 +64,15 @@ class LocalOutput:
         self._pending = bytearray()
         self._dropped_bytes = 0
         self._gone = False
-        self._own_fd: int | None = None
-        self._socket: socket.socket | None = None
         mode = os.fstat(fd).st_mode
         self.is_terminal = os.isatty(fd)
-        if self.is_terminal:
-            # An open file of our own, whose O_NONBLOCK the user's shell does not share. Where the
-            # terminal has no name, short writes are the best that can be done.
-            with contextlib.suppress(OSError):
-                self._own_fd = os.open(
-                    os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-                )
-        elif stat.S_ISSOCK(mode):
-            self._socket = socket.socket(fileno=os.dup(fd))
+        self._own_fd = _reopen(fd) if self.is_terminal or stat.S_ISFIFO(mode) else None
+        self._socket = socket.socket(fileno=os.dup(fd)) if stat.S_ISSOCK(mode) else None
         self._never_blocks = stat.S_ISREG(mode)
 
     def close(self) -> None:
         """Close what this class has opened; the user's descriptor stays."""
+        self._gone = True
         if self._own_fd is not None:
             os.close(self._own_fd)
             self._own_fd = None
@@ -94,13 +87,19 @@ class LocalOutput:
     @property
     def is_waiting(self) -> bool:
         """Whether something is still to be written."""
-        return bool(self._pending or self._dropped_bytes) and not self._gone
+        return bool(self._pending) and not self._gone
+
+    @property
+    def unshown_bytes(self) -> int:
+        """How much a reader that has stopped, and is not gone, has not taken."""
+        return len(self._pending) + self._dropped_bytes
 
     def write(self, data: bytes) -> None:
         """Write what the reader takes now, and keep the rest for `write_pending`."""
         if self._gone or not data:
             return
-        if len(self._pending) + len(data) > MAX_PENDING_BYTES:
+        if self._dropped_bytes or len(self._pending) + len(data) > MAX_PENDING_BYTES:
+            # Nothing more until the notice: a gap must be where the notice says that it is.
             self._dropped_bytes += len(data)
         else:
             self._pending += data
@@ -118,6 +117,7 @@ class LocalOutput:
             except OSError:
                 self._gone = True
                 self._pending.clear()
+                self._dropped_bytes = 0
                 return
             del self._pending[:written]
             if not self._pending and self._dropped_bytes:
@@ -133,6 +133,12 @@ class LocalOutput:
         while self.is_waiting and self._is_writable(deadline - time.monotonic()):
             self.write_pending()
 
+    def wait_read(self, patience_s: float) -> None:
+        """Wait for a slow reader, as long as it goes on reading."""
+        self.write_pending()
+        while self.is_waiting and self._is_writable(patience_s):
+            self.write_pending()
+
     def _is_writable(self, timeout_s: float) -> bool:
         return bool(select.select([], [self.fileno()], [], max(0.0, timeout_s))[1])
 
@@ -144,8 +150,25 @@ class LocalOutput:
         return os.write(self._fd, memoryview(self._pending)[:_PIPE_WRITE_BYTES].tobytes())
 
 
+def _reopen(fd: int) -> int | None:
+    """Open a terminal or pipe once more, with an O_NONBLOCK that the user's shell does not share.
+
+    None where that cannot be: a pipe on macOS, or one of another user. Then short writes, each
+    after a look whether there is room, are the best that can be done.
+    """
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        # On Linux not by its name, which a terminal that was handed into a container lacks.
+        return os.open(f"/proc/self/fd/{fd}" if _IS_LINUX else os.ttyname(fd), flags)
+    return None
+
+
 class RawTerminal:
-    """The user's terminal while a session has it: raw, and restored whatever happens."""
+    """The user's terminal while a session has it: raw, and restored whatever happens.
+
+    Attributes change at once: waiting for what is still to be shown (TCSADRAIN) could take for ever
+    where nobody looks.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -158,12 +181,12 @@ class RawTerminal:
 
     def enter(self) -> None:
         """Pass every key on, and print bytes as they are."""
-        tty.setraw(self.fd, termios.TCSADRAIN)
+        tty.setraw(self.fd, termios.TCSANOW)
 
     def restore(self) -> None:
         """Put the attributes back. A terminal that is gone is no error."""
         with contextlib.suppress(termios.error, OSError):
-            termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)
+            termios.tcsetattr(self.fd, termios.TCSANOW, self._saved)
 
 
 class ModeTracker:
@@ -177,15 +200,23 @@ class ModeTracker:
     _OFF: Final = frozenset({1, 9, 47, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 1047, 1049,
                              2004, 2026, 2031})  # fmt: skip
     _ON: Final = frozenset({7, 25})
-    _SEQUENCE: Final = re.compile(rb"\x1b(?:\[(?:\?([\d;]+)([hl])|([<>=])([\d;]*)([um]))|([=>]))")
+    # Left last, so that nothing of the other screen shows on the normal one.
+    _SCREENS: Final = frozenset({47, 1047, 1049})
+    # A number has an end here: output is not to be trusted, and int() refuses one of 5,000 digits.
+    _SEQUENCE: Final = re.compile(
+        rb"\x1b(?:\[(?:\?([\d;]{1,60})([hl])|([<>])([\d;]{0,60})([um]))|([=>c]))"
+    )
     _LONGEST: Final = 64
 
     def __init__(self) -> None:
+        self._tail = b""
+        self._reset()
+
+    def _reset(self) -> None:
         self._changed: set[int] = set()
         self._kitty_depth = 0
         self._other_keys = False
         self._keypad = False
-        self._tail = b""
 
     def feed(self, raw: bytes) -> None:
         """Look at a piece of the program's output."""
@@ -195,7 +226,7 @@ class ModeTracker:
         for match in self._SEQUENCE.finditer(seen):
             self._note(match)
         at = seen.rfind(b"\x1b")
-        # A complete sequence seen again changes nothing but the depth, so it must not be kept.
+        # A complete sequence seen again would change the depth again, so it must not be kept.
         complete = self._SEQUENCE.match(seen, at)
         self._tail = b"" if complete or len(seen) - at > self._LONGEST else seen[at:]
 
@@ -203,8 +234,7 @@ class ModeTracker:
         """Return what puts the terminal back."""
         parts = [
             f"\x1b[?{mode}{'h' if mode in self._ON else 'l'}".encode()
-            # The alternate screen goes last, so that nothing of it shows on the normal one.
-            for mode in sorted(self._changed)
+            for mode in sorted(self._changed, key=lambda mode: (mode in self._SCREENS, mode))
         ]
         if self._kitty_depth > 0:
             parts.insert(0, b"\x1b[<%du" % self._kitty_depth)
@@ -215,15 +245,20 @@ class ModeTracker:
         return b"".join(parts) + (b"\x1b[0m" if parts else b"")
 
     def _note(self, match: re.Match[bytes]) -> None:
-        modes, switch, kind, _, final, keypad = match.groups()
+        modes, switch, kind, numbers, final, other = match.groups()
         if modes is not None:
             self._note_modes(modes.split(b";"), switched_on=switch == b"h")
-        elif keypad is not None:
-            self._keypad = keypad == b"="
+        elif other == b"c":
+            self._reset()
+        elif other is not None:
+            self._keypad = other == b"="
+        elif final == b"u" and kind == b">":
+            self._kitty_depth += 1
         elif final == b"u":
-            self._kitty_depth = max(0, self._kitty_depth + {b">": 1, b"<": -1}.get(kind, 0))
+            popped = int(numbers.split(b";")[0] or b"1")
+            self._kitty_depth = max(0, self._kitty_depth - popped)
         elif kind == b">":
-            self._other_keys = match[4].startswith(b"4;")
+            self._other_keys = numbers.startswith(b"4;")
 
     def _note_modes(self, modes: Sequence[bytes], *, switched_on: bool) -> None:
         for text in modes:
@@ -290,6 +325,8 @@ class Console:
                 self._print(line + "\n")
 
     def _print(self, text: str) -> None:
+        if not text:
+            return  # and no reason to wait once more for a reader that has stopped
         encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
         self._output.write(text.encode(encoding or "utf-8", "replace"))
         self._output.wait_written(time.monotonic() + self._PATIENCE_S)

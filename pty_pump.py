@@ -7,7 +7,8 @@ and not kept. Neither the local reader nor the network can block it.
 Theory of operation. One `select` over the masters, the keyboard, the local outputs that lag behind
 and a wake pipe. A master that answers EIO has no slave open any more: all of its output has been
 read (the keeper holds a slave until the child is gone, so this cannot happen early). A descendant
-of the child may hold a slave for ever, so `finish` brings a deadline.
+of the child may hold a slave for ever, so `finish` brings a deadline. After the end was told the
+thread lives on for a local reader that lags behind, as long as that one reads.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ IDLE_S: Final = 0.05
 _BURST_BYTES: Final = 65_536
 # A pasted megabyte waits here while the child does not read; the keyboard waits after that.
 _MAX_TYPED_BYTES: Final = 65_536
+# At the end, a local reader that has taken nothing for this long has stopped.
+_READER_PATIENCE_S: Final = 1.0
 
 
 @dataclass
@@ -70,6 +73,7 @@ class PtyPump:
         ended: Callable[[BaseException | None], None],
     ) -> None:
         self._channels = channels
+        self._outputs = [c.local for c in channels if c.local is not None]
         self._log = log
         self._modes = modes
         self._keyboard_fd = keyboard_fd
@@ -94,15 +98,21 @@ class PtyPump:
         self._finish_at = time.monotonic() + within_s
         self._wake()
 
-    def join(self, timeout_s: float) -> bool:
-        """Wait for the end; close what the pump owns. Returns whether it has ended."""
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end and for slow local readers; close what the pump owns. Idempotent."""
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            return False
+        if self._thread.is_alive() or self._log.closed:
+            return
         for fd in (self._wake_r, self._wake_w, *(c.master_fd for c in self._channels)):
             os.close(fd)
         self._log.close()
-        return True
+        for output in self._outputs:
+            output.close()
+
+    @property
+    def unshown_bytes(self) -> int:
+        """How much of the output was not shown locally, because nobody read it."""
+        return sum(output.unshown_bytes for output in self._outputs)
 
     def type(self, text: bytes) -> None:
         """Type into the child's terminal, as if at the keyboard. Thread: any."""
@@ -137,6 +147,8 @@ class PtyPump:
         except BaseException as crash:  # noqa: BLE001 - its owner decides, and ends the run
             error = crash
         self._ended(error)
+        for output in self._outputs:
+            output.wait_read(_READER_PATIENCE_S)
 
     def _is_done(self) -> bool:
         if self._finish_at is None:
@@ -147,9 +159,7 @@ class PtyPump:
         """Wait for something to do, and do all of it."""
         open_channels = [c for c in self._channels if c.is_open]
         masters = {c.master_fd: c for c in open_channels}
-        lagging = {
-            c.local.fileno(): c.local for c in self._channels if c.local and c.local.is_waiting
-        }
+        lagging = {output.fileno(): output for output in self._outputs if output.is_waiting}
         with self._lock:
             self._typed += b"".join(self._injected)
             self._injected.clear()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
-from keeper import CHILD, EVERY_PROGRAM, Keeper, Report, living_descendants
+from keeper import CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
 from local_terminal import (
     LocalOutput,
     ModeTracker,
@@ -52,7 +52,9 @@ DRAIN_TERMINAL_S: Final = 2.0
 # Delivery after the child's end goes on as long as there is progress.
 DRAIN_TIMEOUT_S: Final = 60.0
 JOIN_TIMEOUT_S: Final = 5.0
-# The keeper's grace period, its sweep and some room: it is waited for no longer than this.
+# A local reader that still reads gets this long for what it has not read yet.
+LOCAL_TIMEOUT_S: Final = 10.0
+# The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 KEEPER_TIMEOUT_S: Final = 10.0
 SYNC_INTERVAL_S: Final = 0.25
 
@@ -119,6 +121,8 @@ class Mailbox:
     def __enter__(self) -> Mailbox:
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         for number in self.HANDLED:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup
             self._handlers[number] = signal.signal(number, _let_wakeup_fd_tell)
         return self
 
@@ -211,22 +215,32 @@ class Syncer:
 
 
 class Outcome(NamedTuple):
-    """How the child ended. `code` and `signal` exclude each other; both None: it never ran."""
+    """How the child ended: by itself, by a signal, or (both None) it never ran."""
 
     code: int | None
-    signal_name: str | None
+    signal_number: int | None
     error: str | None = None
 
     @classmethod
     def of_status(cls, status: int) -> Outcome:
         """Read a wait status."""
         code = os.waitstatus_to_exitcode(status)
-        return cls(code, None) if code >= 0 else cls(None, signal.Signals(-code).name)
+        return cls(code, None) if code >= 0 else cls(None, -code)
+
+    @property
+    def signal_name(self) -> str | None:
+        """The name of the signal that killed it, if one did; real-time signals have none."""
+        if self.signal_number is None:
+            return None
+        try:
+            return signal.Signals(self.signal_number).name
+        except ValueError:
+            return f"SIG{self.signal_number}"
 
     def exit_code(self, ending: str | None) -> int:
         """Return the runner's own exit code. `ending` is the reason if the runner ended it."""
-        if self.signal_name is not None:
-            return 128 + signal.Signals[self.signal_name]
+        if self.signal_number is not None:
+            return 128 + self.signal_number
         if self.code is None:
             return 1
         return self.code or _EXIT_CODES_OF_ENDINGS.get(ending or "", 0)
@@ -235,7 +249,7 @@ class Outcome(NamedTuple):
         """Return the `reason` of the `finished` marker."""
         if self.error is not None:
             return "error"
-        return ending or ("killed" if self.signal_name else "exited")
+        return ending or ("exited" if self.signal_number is None else "killed")
 
 
 class Run:
@@ -258,7 +272,10 @@ class Run:
         self._open_client = open_client
         self._started_at = time.monotonic()
         self._ending: str | None = None
+        self._failure: str | None = None
         self._outcome: Outcome | None = None
+        self._deadline: float | None = None
+        self._is_delivering = False
         self._swept = False
         self._pump_ended = False
         self._delivery_ended = False
@@ -292,6 +309,8 @@ class Run:
                 raise RunnerError("a thread was started before the keeper was forked")
             self._keeper = Keeper()
             stack.callback(self._keeper.close)
+            # After the fork: it is not for us to hide what the child and commands write.
+            stack.callback(os.umask, os.umask(0o077))
             self._spool = Spool(self._folder.spool_path)
             stack.callback(self._spool.close)
             self._mailbox = stack.enter_context(Mailbox())
@@ -317,16 +336,17 @@ class Run:
         self._raw.enter()
 
     def _give_terminal_back(self) -> None:
-        if self._raw is None:
-            return
-        raw, self._raw = self._raw, None
+        """Undo what the child did to the terminal and did not undo, and what this run did."""
         undo = self._modes.undo()
-        if undo:
+        self._modes = ModeTracker()
+        if undo and os.isatty(1):
             output = LocalOutput(1)
             output.write(undo)
             output.wait_written(time.monotonic() + 1.0)
             output.close()
-        raw.restore()
+        if self._raw is not None:
+            self._raw.restore()
+            self._raw = None
 
     def _started_fields(self) -> dict[str, Any]:
         return {
@@ -439,15 +459,21 @@ class Run:
 
     def _watch(self) -> None:
         """Obey signals, the operator and the keeper until nothing of the child is left."""
-        deadline: float | None = None
         while not (self._outcome is not None and self._swept and self._pump_ended):
-            if self._ending is not None and deadline is None:
-                deadline = time.monotonic() + STOP_GRACE_S + KEEPER_TIMEOUT_S
-            if deadline is not None and time.monotonic() > deadline:
-                self._console.error("the run does not end; some of its processes may be left")
-                self._outcome = self._outcome or Outcome(None, None, "the run did not end")
+            if self._deadline is None or time.monotonic() < self._deadline:
+                self._wait(self._deadline)
+            elif not self._swept:
+                self._console.error("the process that watches over the run hangs, and is killed")
+                self._keeper.kill_itself()
+                self._deadline = None  # its end is reported at once
+            else:
+                self._console.error("the child's terminal could not be read to its end")
                 return
-            self._wait(deadline)
+
+    def _expect_end(self, within_s: float) -> None:
+        """Note that the run should be over by then."""
+        deadline = time.monotonic() + within_s + KEEPER_TIMEOUT_S
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
     def _wait(self, deadline: float | None) -> None:
         """Wait once for the keeper, a signal or a message, and act on it."""
@@ -468,9 +494,9 @@ class Run:
 
     def _on_report(self, report: Report) -> None:
         if report.event == "swept":
-            self._swept = True
             if report.number:
                 self._console.warn(f"{report.number} processes of the run could not be killed")
+            self._is_swept()
         elif report.key != CHILD:
             self._executor.report(report)
         elif report.event == "exited":
@@ -478,8 +504,10 @@ class Run:
         elif report.event == "failed":
             self._child_ended(Outcome(None, None, f"it could not be started: {report.text}"))
             self._keeper.halt()
-        elif report.event == "suspended":
-            self._suspend()
+        elif report.event == "suspended" and self._raw is not None:
+            self._suspend(self._raw)
+        elif report.event == "suspended" and self._job.is_interactive:
+            self._keeper.resume()  # by the operator; there is no shell that could continue it
 
     def _on_message(self, message: object) -> None:
         if isinstance(message, _EndRequest):
@@ -492,30 +520,35 @@ class Run:
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGWINCH:
             self._resize()
-        elif self._outcome is not None:
+        elif self._is_delivering:
             self._delivery.stop()  # what is left is kept
-        elif number == signal.SIGINT and self._ending is not None:
+        elif number == signal.SIGINT and (self._ending or self._outcome):
             self._end("halted")
         else:
             self._end("hangup" if number == signal.SIGHUP else "stopped")
 
     def _end(self, reason: str) -> None:
-        """Let the keeper end the run. The first reason is the one that is reported."""
-        if self._outcome is not None:
-            return
-        if reason == "halted":
+        """Let the keeper end the run. The first reason is the one that is reported, or a halt.
+
+        Once the child has ended only its descendants are left to be killed, which is no reason.
+        """
+        is_halt = reason == "halted"
+        if self._outcome is None and (is_halt or self._ending is None):
             self._ending = reason
+            if not is_halt:
+                self._keeper.stop(STOP_GRACE_S)
+                self._expect_end(STOP_GRACE_S)
+        if is_halt:
             self._keeper.halt()
-        elif self._ending is None:
-            self._ending = reason
-            self._keeper.stop(STOP_GRACE_S)
+            self._expect_end(0)
 
     def _on_worker_ended(self, ended: _WorkerEnded) -> None:
         if ended.worker == "pty-pump":
             self._pump_ended = True
             if ended.error is not None:
-                self._console.error(f"reading the terminal failed: {_shown(ended.error)}")
+                self._failure = f"its output could not be taken: {_shown(ended.error)}"
                 self._keeper.halt()
+                self._expect_end(0)
         elif ended.worker == "poster":
             self._delivery_ended = True
             if ended.error is not None:
@@ -526,6 +559,8 @@ class Run:
             self._console.warn(f"remote control failed: {_shown(ended.error)}")
 
     def _child_ended(self, outcome: Outcome) -> None:
+        if self._failure is not None:
+            outcome = Outcome(None, None, self._failure)
         self._outcome = outcome
         if outcome.error is not None:
             sentence = f"{self._job.argv[0]}: {outcome.error}"
@@ -533,29 +568,31 @@ class Run:
             self._spool.append("error", self._rules.redact(sentence))
         self._poller.stop()
         self._executor.stop()
+        self._expect_end(0)
+
+    def _is_swept(self) -> None:
+        """Everything that could still print is gone, so the end of the output is near."""
+        self._swept = True
+        if self._outcome is None:
+            self._child_ended(Outcome(None, None, "it could not be killed"))
         self._pump.finish(DRAIN_TERMINAL_S)
+        self._deadline = time.monotonic() + DRAIN_TERMINAL_S + JOIN_TIMEOUT_S
 
     def _keeper_died(self) -> None:
         """Do its work as well as can be: what it left behind has come to this process."""
-        self._swept = True
-        deadline = time.monotonic() + JOIN_TIMEOUT_S
-        while living_descendants(os.getpid()) and time.monotonic() < deadline:
-            for pid in living_descendants(os.getpid()):
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+        kill_descendants(time.sleep)
         self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
         if self._outcome is None:
             self._child_ended(Outcome(None, None, "the process that watched over it was killed"))
+        self._is_swept()
 
-    def _suspend(self) -> None:
+    def _suspend(self, terminal: RawTerminal) -> None:
         """Stop the whole job, as Ctrl-Z does without the runner, until it is continued."""
-        if self._raw is None:
-            return
         self._pump.pause_keyboard(paused=True)
-        self._raw.restore()
+        terminal.restore()
         os.kill(0, signal.SIGTSTP)
         # Continued. In the background this stops again, until the job is in the foreground.
-        self._raw.enter()
+        terminal.enter()
         self._resize()
         self._pump.pause_keyboard(paused=False)
         self._keeper.resume()
@@ -574,12 +611,19 @@ class Run:
         outcome = self._outcome or Outcome(None, None, "it never ran")
         self._executor.join(JOIN_TIMEOUT_S)
         self._poller.join(JOIN_TIMEOUT_S)
-        self._pump.join(JOIN_TIMEOUT_S)
         end = self._end_fields(outcome)
         self._spool.put_fact("end", end)
+        if os.isatty(1):
+            self._pump.join(LOCAL_TIMEOUT_S)  # all is shown before the terminal's modes change
         self._give_terminal_back()
         self._console.release()
         self._deliver(end)
+        self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
+        self._pump.join(LOCAL_TIMEOUT_S)
+        if self._pump.unshown_bytes:
+            self._console.warn(
+                f"{self._pump.unshown_bytes} bytes of output were not shown: nobody read them"
+            )
         self._syncer.stop()
         self._syncer.join(JOIN_TIMEOUT_S)
         if self._poller.dropped_count:
@@ -599,6 +643,7 @@ class Run:
         }
 
     def _deliver(self, end: dict[str, Any]) -> None:
+        self._is_delivering = True
         self._delivery.finish(end, self._files_to_upload())
         while not self._delivery_ended:
             # Being asked to wait by the gateway is no lack of progress.

@@ -1,0 +1,286 @@
+"""A session at the keyboard: it looks and feels as if the runner were not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testing import processes
+from testing.runner import Launch, RunnerProcess, child, plan, program
+from testing.strict_gateway import StrictGateway
+from testing.terminal import Terminal
+
+# What it switches on: alternate screen, mouse, no cursor, kitty's keyboard, bracketed paste.
+MODES = "\x1b[?1049h\x1b[?1000;1006h\x1b[?25l\x1b[>1u\x1b[?2004h"
+UNDO = b"\x1b[<1u\x1b[?25h\x1b[?1000l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[0m"
+
+# A full-screen program: raw keys, modes switched on and never off. A key `x` is a crash.
+SCREEN = program(f"""
+import os, sys, termios, tty
+tty.setraw(0)
+os.write(1, {MODES!r}.encode() + b"READY %d\\r\\n" % os.getpid())
+while True:
+    keys = os.read(0, 1000)
+    if keys == b"x":
+        os.abort()
+    os.write(1, b"KEYS " + keys.hex().encode() + b"\\r\\n")
+""")
+
+
+@pytest.fixture
+def gw() -> Iterator[StrictGateway]:
+    """A gateway with long polls and no rate limit; what it objects to fails the test."""
+    with StrictGateway(rate_limit=None, long_poll=True) as gateway:
+        yield gateway
+
+
+def session(gw: StrictGateway, command: list[str], folder: Path, **more: Any) -> Launch:
+    """Prepare a run without a prompt."""
+    return plan(gw, command, folder, prompt=None, **more)
+
+
+def finished(launch: Launch) -> dict[str, Any]:
+    """Return the `finished` marker, after the gateway's own check of it."""
+    assert launch.gateway.verify_finished(launch.run.id) == []
+    (marker,) = launch.gateway.markers(launch.run.id, "finished")
+    return marker
+
+
+def test_the_child_sees_the_users_terminal(gw: StrictGateway, tmp_path: Path) -> None:
+    """The child has one terminal of the user's size on 0, 1 and 2, follows it, and is announced."""
+    launch = session(gw, child("tty_report.py"), tmp_path, env={"TERM": "xterm-test"})
+
+    with Terminal(launch.argv, env=launch.env, columns=97, lines=31) as terminal:
+        start = terminal.expect(b"READY").decode()
+        terminal.resize(61, 17)
+        terminal.expect(b"SIZE 61 17")
+        gw.wait_for(lambda: gw.markers(launch.run.id, "resized"))
+        terminal.send(b"\x04")
+        terminal.expect(b"EOF")
+        assert terminal.wait() == 0
+
+    announcement, *report = start.split("\r\n")
+    assert announcement.startswith("claude-runner: this session ends when you leave Claude; ")
+    assert "--cmd" in announcement
+    assert report[:4] == ["TTY 1 1 1", "SIZE 97 31", "FOREGROUND yes", "TERM xterm-test"]
+    (started,) = gw.markers(launch.run.id, "started")
+    assert (started["mode"], started["columns"], started["lines"]) == ("interactive", 97, 31)
+    assert gw.markers(launch.run.id, "resized") == [
+        {"event": "resized", "columns": 61, "lines": 17}
+    ]
+    assert finished(launch)["reason"] == "exited"
+    assert gw.text(launch.run.id, "stderr") == ""
+
+
+def test_keys_arrive_byte_for_byte(gw: StrictGateway, tmp_path: Path) -> None:
+    """Every byte that the keyboard can send reaches a child in raw mode as it is, and only that."""
+    launch = session(gw, SCREEN, tmp_path)
+    keys = bytes(range(256)).replace(b"x", b"")
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        terminal.expect(b"READY")
+        for key in (keys[:128], keys[128:]):
+            terminal.send(key)
+            typed = b""
+            while len(typed) < len(key):
+                found = re.search(rb"KEYS (\w+)", terminal.expect(b"\r\n"))
+                typed += bytes.fromhex(found.group(1).decode()) if found else b""
+            assert typed == key
+        terminal.send(b"x")
+        assert terminal.wait() == 128 + signal.SIGABRT
+
+
+def test_ctrl_c_is_the_childs(gw: StrictGateway, tmp_path: Path) -> None:
+    """Ctrl-C interrupts the child and not the runner, which tells how the child ended."""
+    launch = session(gw, child("tty_report.py"), tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        terminal.expect(b"READY")
+        terminal.send(b"\x03")
+        assert terminal.wait() == 130
+
+    end = finished(launch)
+    assert (end["reason"], end["signal"]) == ("killed", "SIGINT")
+
+
+def test_ctrl_z_suspends_the_whole_job(gw: StrictGateway, tmp_path: Path) -> None:
+    """Ctrl-Z gives the shell its terminal back; `fg` continues child and runner as they were."""
+    launch = session(gw, child("tty_report.py"), tmp_path)
+    shell = ["bash", "--norc", "--noprofile", "-i"]
+    env = {**launch.env, "PS1": "SHELL> ", "HISTFILE": "", "INPUTRC": os.devnull}
+
+    with Terminal(shell, env=env) as terminal:
+        terminal.expect(b"SHELL> ")
+        terminal.send(shlex.join(launch.argv).encode() + b"\n")
+        terminal.expect(b"READY ")
+        for columns in (70, 90):
+            terminal.send(b"\x1a")
+            terminal.expect(b"Stopped")
+            terminal.expect(b"SHELL> ")
+            terminal.send(b"echo i-am-$((1+1))-shell\n")
+            terminal.expect(b"i-am-2-shell")
+            terminal.expect(b"SHELL> ")
+            terminal.resize(columns, 20)
+            terminal.send(b"fg\n")
+            terminal.expect(b"SIZE %d 20" % columns)  # so it is running again
+            _expect_raw(terminal)
+        terminal.send(b"\x04")
+        terminal.expect(b"SHELL> ")
+        terminal.send(b"echo code=$?; exit\n")
+        terminal.expect(b"code=0")
+        terminal.wait()
+
+    assert "i-am" not in gw.text(launch.run.id)
+    assert finished(launch)["reason"] == "exited"
+
+
+def _expect_raw(terminal: Terminal) -> None:
+    assert not terminal.attributes()[3] & termios.ICANON
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [pytest.param("x", 128 + signal.SIGABRT, id="crash"), pytest.param("", 137, id="SIGKILL")],
+)
+def test_the_terminal_is_given_back(gw: StrictGateway, tmp_path: Path, end: str, code: int) -> None:
+    """After a child that died with the screen in its hands, attributes and modes are undone."""
+    launch = session(gw, SCREEN, tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        before = terminal.attributes()
+        pid = int(re.findall(rb"\d+", terminal.expect(b"READY ") + terminal.expect(b"\r\n"))[-1])
+        _expect_raw(terminal)
+        if end:
+            terminal.send(end.encode())
+        else:
+            os.kill(pid, signal.SIGKILL)
+        assert terminal.wait() == code
+        assert terminal.attributes() == before
+        assert terminal.output.endswith(UNDO)
+
+    assert "1049l" not in gw.text(launch.run.id)  # what the runner wrote is not the child's
+
+
+def test_modes_are_undone_in_print_mode_too(gw: StrictGateway, tmp_path: Path) -> None:
+    """A job that hides the cursor of the user's terminal and is killed leaves it visible."""
+    hides = program(r"import os; os.write(1, b'\x1b[?25lbye'); os.kill(os.getpid(), 9)")
+    launch = plan(gw, hides, tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        assert terminal.wait() == 137
+        assert terminal.output.endswith(b"\x1b[?25lbye\x1b[?25h\x1b[0m")
+
+
+def test_a_screen_that_stands_still(gw: StrictGateway, tmp_path: Path) -> None:
+    """Ctrl-S on the terminal of a job stops what is shown, not the run; Ctrl-Q need not come."""
+    os.mkfifo(tmp_path / "go")
+    source = "print('READY', flush=True); open('go').read(); print('.' * 200_000)"
+    launch = plan(gw, program(source), tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        terminal.expect(b"READY")
+        terminal.send(b"\x13")
+        (tmp_path / "go").write_text("go")
+        assert terminal.wait(20) == 0
+        assert terminal.output.count(b".") < 200_000
+
+    assert gw.text(launch.run.id).count(".") == 200_000
+    assert finished(launch)["reason"] == "exited"
+
+
+def test_a_closed_window_ends_the_session(gw: StrictGateway, tmp_path: Path) -> None:
+    """When the terminal hangs up, the child is ended, and the end is still delivered."""
+    launch = session(gw, SCREEN, tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        terminal.expect(b"READY")
+        pid = launch.expect_pid()
+        terminal.hang_up()
+        gw.wait_for(lambda: gw.artifacts(launch.run.id))
+        processes.assert_gone([pid, terminal.pid])
+
+    assert finished(launch)["reason"] == "hangup"
+
+
+def test_a_stopped_session_gives_the_terminal_back(gw: StrictGateway, tmp_path: Path) -> None:
+    """The operator's stop ends a session too; messages come when the terminal is normal again."""
+    launch = session(gw, SCREEN, tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        before = terminal.attributes()
+        terminal.expect(b"READY")
+        gw.stop(launch.run.id)
+        assert terminal.wait() == 130
+        assert terminal.attributes() == before
+
+    assert finished(launch)["reason"] == "stopped"
+
+
+# --- the operator at the keyboard ------------------------------------------------------------
+
+
+def ack_of(gw: StrictGateway, launch: Launch, text: str) -> tuple[str | None, str | None]:
+    """Queue a command, and return result and error of its acknowledgement."""
+    command_id = gw.queue_command(launch.run.id, text)
+    gw.wait_for(lambda: command_id in gw.acks(launch.run.id))
+    ack = gw.acks(launch.run.id)[command_id][0]
+    return ack.result, ack.error
+
+
+def test_the_operator_types_only_where_allowed(gw: StrictGateway, tmp_path: Path) -> None:
+    """`__ESCAPE__` types Ctrl-C; `__INPUT__` types nothing unless it is allowed, and is refused."""
+    launch = session(gw, SCREEN, tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        terminal.expect(b"READY")
+        result, error = ack_of(gw, launch, "__INPUT__:rm -rf\r")
+        assert result is None
+        assert "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT" in str(error)
+        assert ack_of(gw, launch, "__ESCAPE__") == ("Escape sent", None)
+        terminal.expect(b"KEYS 03\r\n")
+        assert b"KEYS" not in terminal.output.split(b"KEYS 03")[0]
+        terminal.send(b"x")
+        terminal.wait()
+
+    assert gw.markers(launch.run.id, "started")[0]["remoteInput"] is False
+
+
+def test_the_operator_alone_at_the_keyboard(gw: StrictGateway, tmp_path: Path) -> None:
+    """Without a terminal the operator can type into the session, Ctrl-Z cannot freeze it."""
+    source = """
+import os, signal
+print("READY", os.getpid(), flush=True)
+while True:
+    try:
+        print("LINE", ascii(input()), flush=True)
+    except EOFError:
+        break
+"""
+    launch = session(
+        gw,
+        program(source),
+        tmp_path,
+        options=["--mode", "interactive"],
+        env={"CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true"},
+    )
+
+    with RunnerProcess(launch) as runner:
+        launch.expect_pid()
+        assert ack_of(gw, launch, "__INPUT__:grüße\r") == ("Input sent", None)
+        launch.expect(r"LINE 'gr\\xfc\\xdfe'")
+        ack_of(gw, launch, "__INPUT__:\x1a")
+        ack_of(gw, launch, "__INPUT__:again\r")
+        launch.expect("LINE 'again'")
+        gw.queue_command(launch.run.id, "__INPUT__:\x04")
+        assert runner.wait() == 0
+
+    assert gw.markers(launch.run.id, "started")[0]["remoteInput"] is True
+    assert finished(launch)["reason"] == "exited"
