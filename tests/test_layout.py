@@ -1,0 +1,82 @@
+"""The modules' imports go one way, and nothing of the runner needs anything but its own files."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from testing.runner_files import ROOT, RUNNER_FILES
+
+MODULES = tuple(name[:-3] for name in RUNNER_FILES if name.endswith(".py"))
+
+# Which of the runner's modules each one may import; what is not named here imports none.
+MAY_IMPORT = {
+    "redact": {"redact_shapes"},
+    "gateway_client": {"gateway_transport", "redact"},
+    "spool": {"redact"},
+    "runner_config": {"allowlist"},
+    "pty_pump": {"local_terminal", "redact"},
+    "delivery": {"gateway_client", "gateway_transport", "redact", "spool"},
+    "remote_control": {
+        "allowlist",
+        "delivery",
+        "gateway_client",
+        "gateway_transport",
+        "keeper",
+        "redact",
+        "spool",
+    },
+    "runner_session": set(MODULES) - {"claude_runner", "runner_session"},
+    "claude_runner": set(MODULES) - {"claude_runner"},
+}
+# The packages that a module may use besides the standard library.
+MAY_USE = {
+    "gateway_client": {"certifi", "requests", "urllib3"},
+    "gateway_transport": {"requests", "urllib3"},
+    "runner_config": {"dotenv"},
+}
+
+
+def imported_names(module: str) -> set[str]:
+    """Return the top-level names that a module imports anywhere in it."""
+    tree = ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module: str) -> None:
+    """A module imports what the table allows, and nothing from tests or the gateway."""
+    ours = imported_names(module) & {path.stem for path in ROOT.glob("*.py")}
+
+    assert ours <= MAY_IMPORT.get(module, set())
+
+
+def is_installed_package(name: str) -> bool:
+    """Whether a name is neither ours nor the standard library's."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and "site-packages" in (spec.origin or "")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_two_packages_are_needed(module: str) -> None:
+    """The runner uses requests (with what it brings) and python-dotenv, each in one place."""
+    foreign = {name for name in imported_names(module) if is_installed_package(name)}
+
+    assert foreign <= MAY_USE.get(module, set())
+
+
+def test_every_module_has_a_docstring_that_says_what_it_is_for() -> None:
+    """A reader finds the room for every line by the modules' first sentences."""
+    for module in MODULES:
+        docstring = ast.get_docstring(ast.parse(Path(ROOT, f"{module}.py").read_text("utf-8")))
+        assert docstring is not None
+        assert len(docstring.splitlines()[0]) < 100
