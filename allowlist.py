@@ -7,12 +7,14 @@ argv equals that of an entry, whole and exact; there is no prefix, no pattern an
 
 from __future__ import annotations
 
+import os
+import posixpath
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 DOCUMENTED_COMMANDS: Final = (
     "npm test",
@@ -34,18 +36,44 @@ DOCUMENTED_COMMANDS: Final = (
 # The gateway's own limit for a command is 1,000 characters; what is longer is no button of ours.
 MAX_COMMAND_CHARS: Final = 1_000
 
-# A repository's own configuration can name programs that git would start. These switch off the
-# places that the commands above can reach: the file system monitor, hooks (`git status` may write
-# the index, which runs one), a signature checker, and the fetch of objects that are missing from a
-# partial clone. Sources: git-config(1), githooks(5).
-_GIT_CONFIG: Final = (
-    "core.fsmonitor=false",
+# A repository's own configuration can name programs that git would start. A git command that only
+# shows something must not become one of them, so what such a command can reach is switched off: the
+# file system monitor; hooks (`git diff` may write the index, which runs one); a signature checker;
+# everything inside submodules, whose own configuration git would obey in a git of its own; and the
+# fetch of objects that a partial clone lacks, which may start ssh, a credential helper or any
+# `remote.*.uploadpack`. Sources: git-config(1), githooks(5), gitattributes(5), git(1).
+_ALWAYS_OFF: Final = ("core.fsmonitor=false",)
+_OFF_WHILE_SHOWING: Final = (
     "core.hooksPath=/dev/null",
     "log.showSignature=false",
     "protocol.allow=never",
+    "status.submoduleSummary=false",
 )
-_GIT_DIFF_FLAGS: Final = ("--no-ext-diff", "--no-textconv")
-_GIT_SHOWS_DIFFS: Final = frozenset({"diff", "log", "show"})
+_DIFF_FLAGS: Final = (
+    "--no-ext-diff",
+    "--no-textconv",
+    "--ignore-submodules=dirty",
+    "--submodule=short",
+)
+_SHOWING: Final = {
+    "diff": _DIFF_FLAGS,
+    "log": _DIFF_FLAGS,
+    "show": _DIFF_FLAGS,
+    "status": ("--ignore-submodules=dirty",),
+}
+_GIT_OPTIONS_WITH_VALUE: Final = frozenset(
+    {"-C", "-c", "--git-dir", "--work-tree", "--namespace", "--config-env"}
+)
+# Unlike `protocol.allow`, the variable also overrides a repository's `protocol.<name>.allow`.
+SHOWING_ENVIRONMENT: Final = {
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+# A filter can have any name, so it is switched off only when the repository names it; so can the
+# hooks that git 2.54 and newer read from the configuration (`hook.<name>.enabled`).
+_FILTER_OFF: Final = {b"clean": "", b"smudge": "", b"process": "", b"required": "false"}
+_USER_SCOPES: Final = frozenset({b"system", b"global", b"command"})
 
 
 class AllowlistError(ValueError):
@@ -56,11 +84,14 @@ class AllowlistError(ValueError):
 class Allowed:
     """A command that may run.
 
-    `name` is the entry as the user or the documentation wrote it, `argv` what is executed.
+    `name` is the entry as the user or the documentation wrote it, `argv` what is executed. If there
+    is a `git_query`, that program is executed first, and `argv` becomes what `override_git_config`
+    makes of its output; both get `SHOWING_ENVIRONMENT` besides.
     """
 
     name: str
     argv: tuple[str, ...]
+    git_query: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +112,7 @@ class Allowlist:
         for command in DOCUMENTED_COMMANDS:
             self._entries[tuple(shlex.split(command))] = command
         for command in extra_commands:
-            self._entries[_parse_entry(command)] = command
+            self._entries.setdefault(_parse_entry(command), command)
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -104,7 +135,7 @@ class Allowlist:
         name = self._entries.get(argv)
         if name is None:
             return Refused("it is not in the allowlist of this run")
-        return Allowed(name, harden_git(argv))
+        return Allowed(name, harden_git(argv), git_query(argv))
 
 
 def parse_extra_commands(value: str) -> tuple[str, ...]:
@@ -119,12 +150,92 @@ def parse_extra_commands(value: str) -> tuple[str, ...]:
 
 
 def harden_git(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `argv` so that a repository's configuration cannot make git start another program."""
-    if argv[0] != "git" or len(argv) == 1:
+    """Return `argv` so that a repository's configuration cannot make git start another program.
+
+    What a repository can do under names of its own choice is left to `override_git_config`. A git
+    command that does more than show (`git pull`, `git commit`: entries of the user's own) keeps its
+    hooks, filters and network.
+    """
+    at = _subcommand_at(argv)
+    if at is None:
         return argv
-    settings = [item for setting in _GIT_CONFIG for item in ("-c", setting)]
-    flags = _GIT_DIFF_FLAGS if argv[1] in _GIT_SHOWS_DIFFS else ()
-    return ("git", "--no-pager", "--no-optional-locks", *settings, argv[1], *flags, *argv[2:])
+    flags = _SHOWING.get(argv[at])
+    settings = _ALWAYS_OFF if flags is None else (*_ALWAYS_OFF, *_OFF_WHILE_SHOWING)
+    return (
+        argv[0],
+        *(item for setting in settings for item in ("-c", setting)),
+        *argv[1:at],
+        "--no-pager",
+        "--no-optional-locks",
+        argv[at],
+        *(flags or ()),
+        *argv[at + 1 :],
+    )
+
+
+def git_query(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command that lists the configuration that `argv` will meet; () if none is needed.
+
+    It needs git 2.26 and fails with an older one, so that nothing is executed then.
+    """
+    at = _subcommand_at(argv)
+    if at is None or argv[at] not in _SHOWING:
+        return ()
+    return (*argv[:at], "config", "-z", "--show-scope", "--list")
+
+
+def override_git_config(argv: tuple[str, ...], listing: bytes) -> tuple[str, ...]:
+    """Return `argv` with every program switched off that the repository names in `listing`.
+
+    Shape: `listing` is the whole output of `git_query`. Where the user's own configuration names a
+    program under the same name (git-lfs), that one is put back in its place.
+    Raises AllowlistError when a name cannot be overridden, or the listing makes no sense.
+    """
+    fields = listing.split(b"\0")
+    if fields.pop() or len(fields) % 2:
+        raise AllowlistError("git's list of the configuration is incomplete")
+    of_user: dict[bytes, str] = {}
+    of_repository: dict[bytes, None] = {}  # a set that keeps its order
+    for scope, setting in zip(fields[::2], fields[1::2]):
+        key, equals, value = setting.partition(b"\n")
+        if scope in _USER_SCOPES:
+            of_user[key] = os.fsdecode(value) if equals else "true"
+        else:
+            of_repository[key] = None
+    overrides: dict[bytes, str] = {}
+    for key in sorted(of_repository, key=lambda key: key.endswith(b".process")):
+        overrides.update(_override(key, of_user))
+    settings = (f"{os.fsdecode(key)}={value}" for key, value in overrides.items())
+    return (argv[0], *(item for setting in settings for item in ("-c", setting)), *argv[1:])
+
+
+def _override(key: bytes, of_user: Mapping[bytes, str]) -> dict[bytes, str]:
+    """Return the settings that switch off what the repository sets with `key`."""
+    section, _, rest = key.partition(b".")
+    name, has_name, variable = rest.rpartition(b".")
+    if section not in (b"filter", b"hook") or not has_name:
+        return {}
+    if b"=" in name:
+        # git takes what comes before the first "=" of the option for the key.
+        raise AllowlistError("its configuration names a program that cannot be switched off")
+    if section == b"hook":
+        return {b"hook.%s.enabled" % name: "false"}
+    if variable == b"process" and key not in of_user:
+        # Even an empty process keeps git from using the user's `clean`, so all of it is off.
+        return {b"filter.%s.%s" % (name, each): off for each, off in _FILTER_OFF.items()}
+    if variable not in _FILTER_OFF:
+        return {}
+    return {key: of_user.get(key, _FILTER_OFF[variable])}
+
+
+def _subcommand_at(argv: tuple[str, ...]) -> int | None:
+    """Return where the git command in `argv` has its subcommand; None if it is no git command."""
+    if posixpath.basename(argv[0]) != "git":
+        return None
+    at = 1
+    while at < len(argv) and argv[at].startswith("-"):
+        at += 2 if argv[at] in _GIT_OPTIONS_WITH_VALUE else 1
+    return at if at < len(argv) else None
 
 
 def _parse_entry(command: str) -> tuple[str, ...]:
@@ -140,7 +251,7 @@ def _parse_entry(command: str) -> tuple[str, ...]:
             f"{command!r} uses {operators[0]!r}, which needs a shell, and commands run without "
             "one; put it into a script and allow the script"
         )
-    if not argv or argv[0].startswith("__"):
+    if not argv or not argv[0] or argv[0].startswith("__"):
         raise AllowlistError(f"{command!r} is no command")
     if "=" in argv[0]:
         raise AllowlistError(
