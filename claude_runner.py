@@ -48,9 +48,18 @@ from gateway_client import (
 from gateway_transport import GatewayError, PinStore
 from local_terminal import Console
 from redact import Rules, collect_known_values
-from runner_config import SETTINGS, Config, RunnerError, load_config, prepare_data_dir
-from runner_session import Job, Run, RunFolder
+from run_folder import RunFolder, find_undelivered, prune_delivered
+from runner_config import (
+    SETTINGS,
+    Config,
+    RunnerError,
+    load_config,
+    prepare_data_dir,
+    write_private,
+)
+from runner_session import Job, Run
 from spool import SpoolError, encode_event
+from sync_runs import SyncRun, count_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -171,7 +180,7 @@ def plan_job(
     run_id = require_run(options.run_id, config)
     cwd = _existing_folder(options.cwd)
     prompt = _read_prompt(options.cmd)
-    mode = _choose_mode(options.mode, prompt, config)
+    mode = _choose_mode(options.mode or "auto", prompt, config)
     invocation = profile.invocation(config, prompt, mode, options.arguments)
     for item in invocation.argv:
         if len(os.fsencode(item)) > MAX_ARGUMENT_BYTES:
@@ -196,8 +205,11 @@ def plan_job(
         env=env,
         log_name=profile.log_name,
         artifacts=_check_artifacts(options.artifact, console),
+        gateway_url=config.gateway_url,
+        token=config.token,
         poll_interval_s=config.poll_interval_s,
         command_timeout_s=config.command_timeout_s,
+        drain_timeout_s=config.drain_timeout_s,
         allow_remote_input=config.allow_remote_input and is_confidential(config.gateway_url),
     )
 
@@ -210,6 +222,8 @@ def require_run(run_id: str | None, config: Config) -> str:
             if run_id
             else "--run-id is missing; create a run in the gateway's page and copy its id"
         )
+    if not config.token and "CLAUDE_RUNNER_TOKEN" in config.placeholders:
+        raise RunnerError(config.missing_sentence("CLAUDE_RUNNER_TOKEN", "the run's token"))
     if not config.token:
         raise RunnerError(
             "the run's token is missing; give it with --token, --token-file or CLAUDE_RUNNER_TOKEN"
@@ -280,7 +294,7 @@ def _check_artifacts(paths: Sequence[str], console: Console) -> tuple[Path, ...]
         elif not path.is_file():
             raise RunnerError(f"--artifact {text} is not a file")
         elif path.stat().st_size > MAX_ARTIFACT_BYTES:
-            console.warn(f"--artifact {text} is larger than 50 MiB and will not be uploaded")
+            console.note(f"--artifact {text} is larger than 50 MiB and will be uploaded in parts")
         checked.append(path)
     return tuple(checked)
 
@@ -288,12 +302,14 @@ def _check_artifacts(paths: Sequence[str], console: Console) -> tuple[Path, ...]
 # === The gateway, before anything is started ======================================================
 
 
-def open_client(config: Config, console: Console, run_id: str = "") -> GatewayClient:
-    """Return a client for the configured gateway. One for each thread."""
+def open_client(
+    config: Config, console: Console, run_id: str = "", token: str = "", gateway_url: str = ""
+) -> GatewayClient:
+    """Return a client for the configured gateway, or another one. One for each thread."""
     pins = PinStore(config.data_dir / "pins.json", console.warn)
     return GatewayClient(
-        config.gateway_url,
-        Credentials(config.hmac_secret, run_id, config.token if run_id else ""),
+        gateway_url or config.gateway_url,
+        Credentials(config.hmac_secret, run_id, token),
         pins=pins if config.allow_self_signed else None,
         allow_http=config.allow_http,
     )
@@ -356,24 +372,93 @@ def command_start(
     job = plan_job(options, config, profile, console)
     allowlist = Allowlist(profile.extra_allowed_commands(config))
     prepare_data_dir(config.data_dir)
-    client = open_client(config, console, job.run_id)
+    prune_delivered(config.data_dir, config.retention_days)
+    leftovers = count_leftovers(config.data_dir)
+    if leftovers:
+        console.note(
+            f"{leftovers} earlier {'run is' if leftovers == 1 else 'runs are'} not delivered "
+            f"whole; `{profile.program} sync` sends what is left"
+        )
+
+    def client() -> GatewayClient:
+        return open_client(config, console, job.run_id, config.token)
+
+    checking_client = client()
     try:
-        check_run(client, job.run_id, config, console)
+        check_run(checking_client, job.run_id, config, console)
     finally:
-        client.close()
+        checking_client.close()
     folder = RunFolder(config.data_dir, job.run_id)
     folder.create()
+    run = Run(job, folder, build_rules(config), allowlist, console, client)
     try:
-        return Run(
-            job,
-            folder,
-            build_rules(config),
-            allowlist,
-            console,
-            lambda: open_client(config, console, job.run_id),
-        ).execute()
+        return run.execute()
+    except BaseException:
+        if not run.was_started:
+            folder.remove()  # nothing ran and nothing was sent: the run may be tried again
+        raise
     finally:
         folder.close()
+
+
+def command_sync(
+    options: argparse.Namespace, config: Config, profile: Profile, console: Console
+) -> int:
+    """Deliver what earlier runs could not. Returns 1 if something is still left."""
+    if options.discard is not None:
+        return _discard(options.discard, config)
+    config.require_secret()
+    folders = list(find_undelivered(config.data_dir))
+    if options.run_id is not None:
+        folders = [folder for folder in folders if folder.run_id == options.run_id]
+    elif options.token is not None or options.token_file is not None:
+        raise RunnerError("a token is one run's; give --run-id with it")
+    if not folders:
+        print("nothing is left to deliver")  # noqa: T201 - what was asked for
+    left = sum(not _sync_one(folder, options, config, console) for folder in folders)
+    if left:
+        console.note(f"`{profile.program} sync --discard ID` gives up on a run and deletes it")
+    return 1 if left else 0
+
+
+def _sync_one(
+    folder: RunFolder, options: argparse.Namespace, config: Config, console: Console
+) -> bool:
+    """Deliver one run's leftovers; False when they are still there."""
+    if not folder.lock():
+        print(f"{folder.run_id}: it is still running")  # noqa: T201
+        return True
+    try:
+        done = SyncRun(
+            folder,
+            config.token if options.run_id is not None else "",
+            build_rules(config),
+            console,
+            open_client=lambda url, run_id, token: open_client(config, console, run_id, token, url),
+            check=lambda client, run_id: check_run(client, run_id, config, console),
+            drain_timeout_s=config.drain_timeout_s,
+        ).deliver()
+    except (RunnerError, GatewayError, SpoolError) as error:
+        console.error(f"{folder.run_id}: not delivered: {error}")
+        return False
+    finally:
+        folder.close()
+    print(f"{folder.run_id}: {done}")  # noqa: T201
+    return True
+
+
+def _discard(run_id: str, config: Config) -> int:
+    if not RUN_ID.fullmatch(run_id):
+        raise RunnerError("--discard takes the id of a run")
+    folder = RunFolder(config.data_dir, run_id)
+    if not folder.spool_path.exists():
+        raise RunnerError(f"there is no run {run_id} in {config.data_dir}")
+    if not folder.lock():
+        raise RunnerError(f"run {run_id} is still running; stop it first")
+    folder.remove()
+    folder.close()
+    print(f"{run_id}: deleted, with everything that was not delivered")  # noqa: T201
+    return 0
 
 
 def build_rules(config: Config) -> Rules:
@@ -402,7 +487,7 @@ def command_test_connection(
     client.close()
     print("ok: HMAC_SECRET is the gateway's")  # noqa: T201
     if run_id:
-        run_client = open_client(config, console, run_id)
+        run_client = open_client(config, console, run_id, config.token)
         check_run(run_client, run_id, config, console)
         run_client.close()
         print(f"ok: run {run_id} is there, and the token is right")  # noqa: T201
@@ -477,6 +562,7 @@ _EXAMPLES: Final = """examples:
   ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd - < prompt.txt
   ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd "..." -- --model opus
   ./wrapper/claude-runner test-connection
+  ./wrapper/claude-runner sync                                       # after an outage or a crash
   ./wrapper/claude-runner info
 """
 
@@ -535,6 +621,7 @@ def build_parser(program: str) -> tuple[argparse.ArgumentParser, frozenset[str]]
         def add_option(*names: str, **kwargs: Any) -> None:
             if "metavar" in kwargs:
                 with_value.update(names)
+                kwargs["type"] = _unmarked
             sub.add_argument(*names, **kwargs)
 
         add_option("--env-file", metavar="FILE", help="read this file instead of .env")
@@ -549,7 +636,6 @@ def build_parser(program: str) -> tuple[argparse.ArgumentParser, frozenset[str]]
         "--mode",
         metavar="MODE",
         choices=("auto", "interactive", "print"),
-        default="auto",
         help="auto (default), interactive or print: with a prompt, auto means print",
     )
     add_option(
@@ -563,6 +649,11 @@ def build_parser(program: str) -> tuple[argparse.ArgumentParser, frozenset[str]]
         "test-connection", command_test_connection, "try the gateway, the secret, and a run"
     )
     _add_run_options(add_option)
+    add_option = add_command("sync", command_sync, "deliver what earlier runs could not")
+    _add_run_options(add_option)
+    add_option(
+        "--discard", metavar="ID", help="give up on this run: delete it, undelivered output too"
+    )
     add_option = add_command("info", command_info, "show the configuration, without secrets")
     add_option("--json", action="store_true", help="as JSON")
     return parser, frozenset(with_value)
@@ -572,6 +663,14 @@ def _add_run_options(add_option: Callable[..., None]) -> None:
     add_option("--run-id", metavar="ID", help="the run's id, from the gateway's page")
     add_option("--token", metavar="TOKEN", help="the run's capability token")
     add_option("--token-file", metavar="FILE", help="a file that holds the token")
+
+
+# Before every value, so that argparse takes none for an option, nor drops one that is "--".
+_VALUE_MARK: Final = "="
+
+
+def _unmarked(value: str) -> str:
+    return value[len(_VALUE_MARK) :]
 
 
 def parse_arguments(program: str, argv: Sequence[str]) -> argparse.Namespace:
@@ -586,11 +685,12 @@ def parse_arguments(program: str, argv: Sequence[str]) -> argparse.Namespace:
     for item in items:
         if item == "--":
             break
-        if item in with_value:
-            value = next(items, None)
-            if value is None:
-                raise RunnerError(f"{item} needs a value; see {program} --help")
-            item = f"{item}={value}"  # as one item, argparse takes any value
+        name, has_value, value = item.partition("=")
+        if name in with_value:
+            given = value if has_value else next(items, None)
+            if given is None:
+                raise RunnerError(f"{name} needs a value; see {program} --help")
+            item = f"{name}={_VALUE_MARK}{given}"
         ours.append(item)
     options = parser.parse_args(ours)
     options.arguments = list(items)
@@ -618,6 +718,7 @@ def _given_settings(options: argparse.Namespace) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> int:
     """Run the command line. Returns the exit code; every error of the runner is 1."""
     profile = profile or ClaudeProfile()
+    _open_missing_descriptors()
     console = Console()
     config: Config | None = None
     try:
@@ -643,6 +744,15 @@ def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> i
     return 1
 
 
+def _open_missing_descriptors() -> None:
+    """Give 0, 1 and 2 to nothing where the caller closed them, before a file gets their number."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
 def _report_crash(error: Exception, config: Config | None) -> str:
     """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
     rules = build_rules(config) if config is not None else Rules()
@@ -652,9 +762,9 @@ def _report_crash(error: Exception, config: Config | None) -> str:
         return summary
     path = config.data_dir / "crash.txt"
     try:
-        path.write_text(f"claude-runner {VERSION}, Python {sys.version}\n{report}", "utf-8")
+        write_private(path, f"claude-runner {VERSION}, Python {sys.version}\n{report}")
     except OSError:
-        return f"{summary}\n{report}"
+        return summary
     return f"{summary}; please report it, with {path}"
 
 

@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import TYPE_CHECKING, Callable, Final
 
 from gateway_client import (
     ATTEMPT_DEAD_S,
@@ -28,10 +28,10 @@ from gateway_client import (
     new_nonce,
 )
 from gateway_transport import GatewayError
-from spool import FrozenEvent, Spool
+from spool import FilePart, FrozenEvent, Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
     from pathlib import Path
 
     from redact import RedactedText, Rules
@@ -44,16 +44,22 @@ _MAX_GUESSED_WAIT_S: Final = 30.0
 # One failure may be a hiccup; the same event failing this often is looked at more closely.
 _FAILURES_BEFORE_SPLIT: Final = 3
 _SMALLEST_BODY_LIMIT: Final = 16_384
-# Output flows freely as long as what is left of the budget would allow an event this often until
-# the window ends. Longer, and a person who watches takes the silence for the end.
-_STEADY_INTERVAL_S: Final = 2.0
+# How far the budget may fall behind its window before output is held back at all.
+_BURST_SHARE: Final = 0.3
+# From here on what is left is spread evenly: any faster now, and it would be used up later.
+_STEADY_INTERVAL_S: Final = 2.5
+# Slower than this, a person who watches takes the run for dead.
+_LONGEST_SILENCE_S: Final = 4.0
+_REJECTIONS: Final = (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED)
 # Requests kept back for acknowledgements and a stop, whatever else is going on.
 _RESERVED_REQUESTS: Final = 3
 # How soon a wait for the budget, or for an attempt to die, is thought over again.
 _RECONSIDER_S: Final = 1.0
 _IDLE_WAIT_S: Final = 30.0
-# Room for the frame of a multipart body inside the gateway's limit.
-_MULTIPART_BYTES: Final = 1_024
+# One uploaded file: the gateway's limit, with room for the frame of a multipart body.
+MAX_PART_BYTES: Final = MAX_ARTIFACT_BYTES - 4_096
+# How far back from there a part may end, to end with a line.
+_LINE_SEARCH_BYTES: Final = 1_048_576
 
 
 @dataclass(frozen=True)
@@ -83,14 +89,22 @@ class Pacer:
     """Spreads one run's requests over what the gateway's rate headers leave. Thread: any.
 
     Every reply is noted, whoever got it. Output asks how long to hold back; polls and
-    acknowledgements only wait while the gateway refuses everything. Pure but for the clock.
+    acknowledgements only wait while the gateway refuses everything.
+
+    As long as the budget lasts about as long as its window, output flows at once. The further it
+    falls behind, the longer the interval between two events grows, up to an even spread of what is
+    left. Several runners behind one address see the same headers, so each gives way to the others.
     """
 
-    def __init__(self, poll_interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, poll_interval_s: float | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._lock = threading.Lock()
         self._clock = clock
         self._poll_interval_s = poll_interval_s
-        self._remaining = 0.0
+        self._limit = 0
+        self._remaining = 0
+        self._window_s = 0.0
         self._reset_at = 0.0
         self._blocked_until = 0.0
         self._last_output_at = 0.0
@@ -101,14 +115,14 @@ class Pacer:
         now = self._clock()
         with self._lock:
             if reply.rate_limit is not None:
+                self._limit = reply.rate_limit.limit
                 self._remaining = reply.rate_limit.remaining
                 self._reset_at = now + reply.rate_limit.reset_s
+                self._window_s = max(self._window_s, reply.rate_limit.reset_s)
             if reply.outcome is Outcome.LIMITED:
                 self._refusals += 1
                 wait_s = min(max(self._asked_wait_s(reply), 0.1), _MAX_RETRY_AFTER_S)
                 self._blocked_until = max(self._blocked_until, now + wait_s)
-                # When it lets requests through again, a new window begins.
-                self._remaining, self._reset_at = 0, self._blocked_until
             elif reply.status:
                 self._refusals = 0
 
@@ -123,7 +137,11 @@ class Pacer:
         """Note that an output event is being sent now."""
         with self._lock:
             self._last_output_at = self._clock()
-            self._remaining -= 1
+
+    def stop_polling(self) -> None:
+        """Note that nobody asks for commands any more: output may have the polls' share."""
+        with self._lock:
+            self._poll_interval_s = None
 
     def blocked_s(self) -> float:
         """Return how long the gateway will refuse everything."""
@@ -132,26 +150,33 @@ class Pacer:
 
     def output_delay_s(self) -> float:
         """Return how long the next output event should wait."""
+        now = self._clock()
         with self._lock:
-            now = self._clock()
             blocked_s = max(0.0, self._blocked_until - now)
             left_s = self._reset_at - now
             if left_s <= 0:
                 return blocked_s
-            polls = left_s / self._poll_interval_s
-            free = self._remaining - polls - _RESERVED_REQUESTS
-            if free * _STEADY_INTERVAL_S > left_s:
-                return blocked_s
-            interval_s = left_s / free if free >= 1 else left_s
-            return max(blocked_s, self._last_output_at + interval_s - now)
+            if self._remaining <= _RESERVED_REQUESTS:
+                return max(blocked_s, left_s)
+            return max(blocked_s, self._last_output_at + self._interval_s(left_s) - now)
 
+    def _interval_s(self, left_s: float) -> float:
+        """Return the interval between two events that the budget allows."""
+        free = self._remaining - self._reserved(left_s)
+        if free < 1:
+            return _LONGEST_SILENCE_S
+        sustainable = max(1.0, self._limit - self._reserved(self._window_s)) / self._window_s
+        spread_s = left_s / free
+        if spread_s >= _STEADY_INTERVAL_S:
+            return spread_s
+        behind = 1.0 - free / left_s / sustainable
+        pressure = max(0.0, behind - _BURST_SHARE) / (1.0 - _BURST_SHARE)
+        return spread_s * pressure**2
 
-@dataclass(frozen=True)
-class Upload:
-    """A file that holds redacted text alone, and the name that it gets at the gateway."""
-
-    path: Path
-    name: str
+    def _reserved(self, for_s: float) -> float:
+        """Return how many requests the other threads will need in that time."""
+        polls = for_s / self._poll_interval_s if self._poll_interval_s else 0.0
+        return _RESERVED_REQUESTS + polls
 
 
 class Delivery:
@@ -166,6 +191,7 @@ class Delivery:
         self,
         client: GatewayClient,
         spool: Spool,
+        folder: Path,
         pacer: Pacer,
         rules: Rules,
         *,
@@ -175,6 +201,7 @@ class Delivery:
     ) -> None:
         self._client = client
         self._spool = spool
+        self._folder = folder
         self._pacer = pacer
         self._rules = rules
         self._tell = tell
@@ -184,14 +211,15 @@ class Delivery:
         # Attempts in a row that did not succeed, and those of them that the gateway failed on.
         self._failures = 0
         self._gateway_failures = 0
+        # The gateway did something else for this run since the event began to fail.
+        self._is_gateway_well = False
         # After a refusal: among so many chunks is one that the gateway does not take.
         self._suspects = 0
         # After a 413: what is known to be too large for whatever stands before the gateway.
         self._max_body_bytes: int | None = None
         self._attempt: Attempt | None = None
         self._stopping = threading.Event()
-        self._end: dict[str, Any] | None = None
-        self._uploads: Iterable[Upload] = ()
+        self._finishing = False
         self.progress_at = time.monotonic()
         self.is_done = False
         self._thread = threading.Thread(target=self._run, name="runner-poster", daemon=True)
@@ -200,11 +228,10 @@ class Delivery:
         """Begin to deliver."""
         self._thread.start()
 
-    def finish(self, end: dict[str, Any], uploads: Iterable[Upload]) -> None:
-        """Send the rest, then `finished` with these fields, then the files; then be done."""
+    def finish(self) -> None:
+        """Send the rest, then `finished` with the recorded end, then the files; then be done."""
         self._note_progress()
-        self._uploads = uploads
-        self._end = end
+        self._finishing = True
         self._spool.wake()
 
     def stop(self) -> None:
@@ -224,20 +251,21 @@ class Delivery:
         error: BaseException | None = None
         try:
             while not (self._stopping.is_set() or self.is_done):
-                end = self._end
-                if self._spool.wait_pending(_IDLE_WAIT_S if end is None else 0.0):
+                is_finishing = self._finishing
+                if self._spool.wait_pending(0.0 if is_finishing else _IDLE_WAIT_S):
                     self._send_next()
-                elif end is not None and self._spool.is_ended:
+                elif is_finishing and not self._spool.is_ended:
+                    self._append_finished()
+                elif is_finishing and not self._upload_next():
                     self._tell_refused()
-                    self._upload_all()
-                    self.is_done = not self._stopping.is_set()
-                elif end is not None:
-                    self._append_finished(end)
+                    self.is_done = True
         except BaseException as crash:  # noqa: BLE001 - told by its owner; the session goes on
             error = crash
         self._done(error)
 
-    def _append_finished(self, end: dict[str, Any]) -> None:
+    def _append_finished(self) -> None:
+        end = self._spool.fact("end")
+
         def compose(totals: Totals) -> RedactedText:
             counted = {
                 "events": totals.events,
@@ -311,33 +339,49 @@ class Delivery:
                     "output is kept, and sent as soon as it is back",
                 )
             self._wait_backoff()
-        elif outcome in (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED):
+        elif outcome in _REJECTIONS:
             self._tell_once(
                 "rejected",
                 f"the gateway does not accept this run any more ({reply.message}); "
                 "output is kept, and tried again every half minute",
             )
+            # A nonce is looked at before secret and token: it is not spent, and the attempt as good
+            # as before.
+            if outcome is Outcome.SKEWED:
+                self._sign_afresh()
             self._wait(self._pauses.rejected_s)
-            self._sign_afresh()
         elif outcome is Outcome.REFUSED or self._is_failing_for_good(event):
             self._refused(event, reply)
         else:
+            # Before the wait: after a crash in it, a copy with the spent nonce would be taken for
+            # one that was accepted.
+            self._sign_afresh()
             self._gateway_failures += 1
             self._wait_backoff()
-            self._sign_afresh()
 
     def _is_failing_for_good(self, event: FrozenEvent) -> bool:
         """Whether the gateway's failures look like the event's fault.
 
-        A part of one that did is cut on at once; but nothing is set aside after a single failure.
+        A part of one that did is cut on at once. But before a single chunk is set aside, the
+        gateway must have been well and failed on it again: one that is ill may recover just when
+        the notice is sent.
         """
-        is_hunted = event.is_notice or (self._suspects > 0 and event.chunk_count > 1)
-        return is_hunted or self._gateway_failures >= _FAILURES_BEFORE_SPLIT
+        if event.is_notice or (self._suspects > 0 and event.chunk_count > 1):
+            return True
+        if self._gateway_failures < _FAILURES_BEFORE_SPLIT:
+            return False
+        if event.chunk_count > 1 or self._is_gateway_well:
+            return True
+        reply = self._client.send(self._client.commands())
+        self._pacer.note(reply)
+        self._is_gateway_well = reply.outcome is Outcome.ACCEPTED
+        return False
 
     def _accepted(self, event: FrozenEvent) -> None:
         self._spool.accept()
         self._suspects = 0 if event.is_notice else max(0, self._suspects - event.chunk_count)
         self._failures = self._gateway_failures = 0
+        self._is_gateway_well = False
         self._note_progress()
         if self._told:
             self._told.clear()
@@ -349,6 +393,7 @@ class Delivery:
         if event.is_notice:
             self._spool.restore(now, nonce)
             self._gateway_failures = 0
+            self._is_gateway_well = False
             self._tell_once(
                 "ill",
                 f"the gateway refuses everything ({reply.message}); "
@@ -391,77 +436,160 @@ class Delivery:
     def _tell_refused(self) -> None:
         refused = self._spool.totals().refused
         if refused:
-            events = "1 event" if refused == 1 else f"{refused} events"
-            self._tell(f"the gateway refused {events}; what was in them is in the log alone")
+            events = "1 event was" if refused == 1 else f"{refused} events were"
+            self._tell(f"{events} refused by the gateway and left out; the log has what it was")
 
-    def _upload_all(self) -> None:
-        for upload in self._uploads:
-            problem = send_file(
-                self._client,
-                upload,
-                self._pacer,
-                self._stopping,
-                on_progress=self._note_progress,
-                pauses=self._pauses,
-            )
+    def _upload_next(self) -> bool:
+        """Send the next file or part. False when there is none."""
+        upload = self._spool.next_upload()
+        if upload is None:
+            return False
+        file = open_part(self._folder, upload.part, self._note_progress)
+        attempt = None
+        if upload.nonce is not None and upload.timestamp is not None:
+            attempt = self._client.artifact(file, upload.timestamp, upload.nonce)
+        problem = send_file(
+            self._client,
+            file,
+            self._pacer,
+            self._stopping,
+            attempt=attempt,
+            freeze=lambda a: self._spool.freeze_upload(upload.id, a.timestamp, a.nonce),
+            pauses=self._pauses,
+        )
+        if not self._stopping.is_set():
+            self._spool.end_upload(upload.id)
             self._note_progress()
             if problem:
-                self._tell(problem)
+                self._tell(f"{upload.part.name} is not uploaded: {problem}")
+        return True
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def file_parts(folder: Path, path: str, name: str) -> Iterator[FilePart]:
+    """Yield the parts in which a file of the run's folder goes to the gateway.
+
+    One part if it fits; else `name.log`, `name.2.log` and so on, cut at line ends where there are
+    any. Raises OSError.
+    """
+    size = (folder / path).stat().st_size
+    stem, dot, suffix = name.rpartition(".")
+    start, number = 0, 1
+    while start < size or number == 1:
+        end = _part_end(folder / path, start, size)
+        part_name = name if number == 1 else f"{stem}.{number}{dot}{suffix}"
+        yield FilePart(path, part_name, start, end - start)
+        start, number = end, number + 1
+
+
+def _part_end(path: Path, start: int, size: int) -> int:
+    if size - start <= MAX_PART_BYTES:
+        return size
+    end = start + MAX_PART_BYTES
+    search_from = max(start, end - _LINE_SEARCH_BYTES)
+    with path.open("rb") as file:
+        file.seek(search_from)
+        newline = file.read(end - search_from).rfind(b"\n")
+    return search_from + newline + 1 if newline >= 0 else end
+
+
+def open_part(
+    folder: Path, part: FilePart, on_progress: Callable[[], None] = lambda: None
+) -> MultipartFile:
+    """Return the body of a part's upload."""
+    return MultipartFile(folder / part.path, part.name, part.start, part.size, on_progress)
 
 
 def send_file(
     client: GatewayClient,
-    upload: Upload,
+    file: MultipartFile,
     pacer: Pacer,
     stopping: threading.Event,
     *,
-    on_progress: Callable[[], None] = lambda: None,
+    attempt: Attempt | None = None,
+    freeze: Callable[[Attempt], None] | None = None,
     pauses: Pauses | None = None,
 ) -> str | None:
-    """Upload one file, repeating the frozen attempt until it is answered or `stopping` is set.
+    """Upload one part, repeating the frozen attempt until it is answered or `stopping` is set.
 
-    Returns None, or a sentence that says what became of the file instead. Raises nothing.
+    `attempt` is one that was frozen before; `freeze` records a new one before it is made, and lets
+    a gateway that fails or rejects the run be tried again and again. Returns None, or why the file
+    was not taken. Raises nothing.
     """
+    sending = _FileSending(client, file, pacer, stopping, freeze, pauses or Pauses())
     try:
-        problem = _send_file(client, upload, pacer, stopping, on_progress, pauses or Pauses())
+        return sending.send(attempt)
     except GatewayError as error:
-        problem = str(error)
+        return str(error)
     except OSError as error:
-        problem = f"{upload.path} cannot be read ({error.strerror})"
-    return None if problem is None else f"{upload.name} is not uploaded: {problem}"
+        return f"it cannot be read ({error.strerror})"
 
 
-def _send_file(
-    client: GatewayClient,
-    upload: Upload,
-    pacer: Pacer,
-    stopping: threading.Event,
-    on_progress: Callable[[], None],
-    pauses: Pauses,
-) -> str | None:
-    def sign() -> Attempt:
-        return client.artifact(MultipartFile(upload.path, upload.name, on_progress=on_progress))
+class _FileSending:
+    """One upload and its repetitions."""
 
-    size = upload.path.stat().st_size
-    if size > MAX_ARTIFACT_BYTES - _MULTIPART_BYTES:
-        return f"{size} bytes are over the gateway's limit of 50 MiB"
-    attempt = sign()
-    failures = 0
-    while not stopping.wait(pacer.blocked_s()):
-        age_s = attempt.age_s(client.clock)
-        if age_s >= ATTEMPT_DEAD_S:
-            attempt = sign()
-        elif age_s >= ATTEMPT_RESEND_LIMIT_S:
-            stopping.wait(min(ATTEMPT_DEAD_S - age_s, _RECONSIDER_S))
-            continue
-        reply = client.send(attempt)
-        pacer.note(reply)
-        if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
-            return None
-        if reply.outcome is Outcome.FAILED and failures < _FAILURES_BEFORE_SPLIT:
-            attempt = sign()
-        elif reply.outcome not in (Outcome.UNKNOWN, Outcome.LIMITED):
-            return f"the gateway refused it ({reply.message})"
-        stopping.wait(pauses.backoff_s(failures))
-        failures += 1
-    return f"it is kept at {upload.path}"
+    def __init__(
+        self,
+        client: GatewayClient,
+        file: MultipartFile,
+        pacer: Pacer,
+        stopping: threading.Event,
+        freeze: Callable[[Attempt], None] | None,
+        pauses: Pauses,
+    ) -> None:
+        self._client = client
+        self._file = file
+        self._pacer = pacer
+        self._stopping = stopping
+        self._freeze = freeze
+        self._pauses = pauses
+        self._failures = 0
+
+    def send(self, attempt: Attempt | None) -> str | None:
+        """Return None, or why the file was not taken."""
+        while not self._stopping.wait(self._pacer.blocked_s()):
+            if not self._file.is_there:
+                return "it is not there any more"
+            attempt = attempt or self._sign()
+            age_s = attempt.age_s(self._client.clock)
+            if age_s >= ATTEMPT_DEAD_S:
+                attempt = self._sign()
+            elif age_s >= ATTEMPT_RESEND_LIMIT_S:
+                self._stopping.wait(min(ATTEMPT_DEAD_S - age_s, _RECONSIDER_S))
+                continue
+            reply = self._client.send(attempt)
+            self._pacer.note(reply)
+            if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
+                return None
+            if self._is_over(reply.outcome):
+                return f"the gateway refused it ({reply.message})"
+            # The nonce is spent, or may be, and the file is not there: a gateway looks at the nonce
+            # before it has read the file to its end. Before the wait, for a crash may come in it.
+            is_cut_off = reply.outcome is Outcome.UNKNOWN and not self._file.was_read_whole
+            if is_cut_off or reply.outcome in (Outcome.FAILED, Outcome.SKEWED):
+                attempt = self._sign()
+            self._pause(reply.outcome)
+        return "it was broken off"
+
+    def _sign(self) -> Attempt:
+        attempt = self._client.artifact(self._file)
+        if self._freeze is not None:
+            self._freeze(attempt)
+        return attempt
+
+    def _is_over(self, outcome: Outcome) -> bool:
+        """Whether this gateway will never take it, or nobody would wait for it any longer."""
+        if outcome is Outcome.REFUSED:
+            return True
+        if self._freeze is not None:
+            return False
+        is_failing = outcome is Outcome.FAILED and self._failures >= _FAILURES_BEFORE_SPLIT
+        return is_failing or outcome in _REJECTIONS
+
+    def _pause(self, outcome: Outcome) -> None:
+        is_rejected = outcome in _REJECTIONS
+        pause_s = self._pauses.rejected_s if is_rejected else self._pauses.backoff_s(self._failures)
+        self._stopping.wait(pause_s)
+        self._failures += 1

@@ -183,11 +183,19 @@ class MultipartFile:
         ).encode("ascii")
         self._tail = f"\r\n--{boundary}--\r\n".encode("ascii")
         self.content_type = f"multipart/form-data; boundary={boundary}"
+        # Whether the network took all of it the last time; else no gateway can have stored it.
+        self.was_read_whole = False
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file still has the bytes that it had when its upload was planned."""
+        return self._path.is_file() and self._path.stat().st_size >= self._start + self._size
 
     def __len__(self) -> int:
         return len(self._head) + self._size + len(self._tail)
 
     def __iter__(self) -> Iterator[bytes]:
+        self.was_read_whole = False
         yield self._head
         left = self._size
         with self._path.open("rb") as source:
@@ -200,6 +208,7 @@ class MultipartFile:
                 yield block
                 self._on_progress()
         yield self._tail
+        self.was_read_whole = True
 
 
 def _safe_name(name: str) -> str:
@@ -320,9 +329,18 @@ class GatewayClient:
         body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
         return self._build("POST", f"{self._run_path}/commands/{command_id}/ack", body)
 
-    def artifact(self, file: MultipartFile) -> Attempt:
+    def artifact(
+        self, file: MultipartFile, timestamp: int | None = None, nonce: str = ""
+    ) -> Attempt:
         """Build the attempt that uploads one file, which holds redacted text alone."""
-        return self._build("POST", "/api/ingest/artifact", file, content_type=file.content_type)
+        return self._build(
+            "POST",
+            "/api/ingest/artifact",
+            file,
+            content_type=file.content_type,
+            timestamp=timestamp,
+            nonce=nonce,
+        )
 
     @property
     def _run_path(self) -> str:

@@ -283,6 +283,7 @@ class Console:
         self._lock = threading.Lock()
         self._output = LocalOutput(2)
         self._held: list[str] | None = None
+        self._progress = ""
         self._colored = self._output.is_terminal and not os.environ.get("NO_COLOR")
 
     def note(self, sentence: str) -> None:
@@ -303,6 +304,14 @@ class Console:
         """Tell why the command fails."""
         self._write(sentence, "31")
 
+    def progress(self, state: str) -> None:
+        """Show, on a terminal alone, what is going on; empty text takes it away again."""
+        with self._lock:
+            is_shown = self._output.is_terminal and self._held is None and self.verbosity >= 0
+            if is_shown and state != self._progress:
+                self._print(f"\r\x1b[K{state}")
+                self._progress = state
+
     def hold(self) -> None:
         """Keep messages until `release`."""
         with self._lock:
@@ -322,7 +331,8 @@ class Console:
             if self._held is not None:
                 self._held.append(line + "\n")
             else:
-                self._print(line + "\n")
+                # Over the line that shows progress, and that below it again.
+                self._print(f"\r\x1b[K{line}\n{self._progress}" if self._progress else line + "\n")
 
     def _print(self, text: str) -> None:
         if not text:
@@ -330,3 +340,10 @@ class Console:
         encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
         self._output.write(text.encode(encoding or "utf-8", "replace"))
         self._output.wait_written(time.monotonic() + self._PATIENCE_S)
+
+
+def shown_size(size_bytes: int) -> str:
+    """Return a size as a person says it."""
+    if size_bytes < 1_000:
+        return f"{size_bytes} bytes"
+    return f"{size_bytes / 1e3:.0f} KB" if size_bytes < 1_000_000 else f"{size_bytes / 1e6:.1f} MB"

@@ -84,6 +84,8 @@ class PtyPump:
         self._lock = threading.Lock()
         self._finish_at: float | None = None
         self._keyboard_paused = False
+        # What the log lacks at its end, because the disk did not take it.
+        self.unlogged_bytes = 0
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
@@ -230,13 +232,24 @@ class PtyPump:
     def _hand_on(self, channel: Channel, redacted: Redacted, *, last: bool = False) -> None:
         if channel.local is not None and not channel.local.is_terminal:
             channel.local.write(redacted)
-        self._log.write(redacted)
+        self._keep(redacted)
         text = channel.decoder.feed(redacted)
         if text:
             self._publish(channel.stream, text)
         rest = channel.decoder.flush() if last else None
         if rest:
             self._publish(channel.stream, rest)
+
+    def _keep(self, redacted: Redacted) -> None:
+        """Write to the log. A disk that takes nothing more does not end the session."""
+        rest = memoryview(redacted)
+        try:
+            while rest and not self.unlogged_bytes:
+                rest = rest[self._log.write(rest) :]
+        except OSError:
+            pass
+        # From the first gap on nothing is written: a log with holes would read as if it had none.
+        self.unlogged_bytes += len(rest)
 
     def _read_keyboard(self, fd: int) -> None:
         try:

@@ -35,7 +35,7 @@ from allowlist import (
     Refused,
     override_git_config,
 )
-from delivery import Upload, backoff_s, send_file
+from delivery import backoff_s, file_parts, open_part, send_file
 from gateway_client import Outcome
 from gateway_transport import GatewayError, printable
 from keeper import EVERY_PROGRAM, Report
@@ -372,7 +372,7 @@ class Executor:
 
     def _sign(self, command: Command, client: GatewayClient) -> Attempt:
         result, error = command.result, command.error
-        return client.acknowledge(command.id, result, error)  # type: ignore[arg-type] # redacted before it was recorded
+        return client.acknowledge(command.id, result, error)
 
     def _try_to_acknowledge(
         self, command: Command, attempt: Attempt, client: GatewayClient
@@ -469,11 +469,16 @@ class Executor:
 
     def _upload(self, path: Path) -> None:
         try:
-            problem = send_file(self._client, Upload(path, path.name), self._pacer, self._stopping)
+            self._send_parts(path)
         except (GatewayError, OSError) as error:
-            problem = f"{path.name} is not uploaded: {error}"
-        if problem:
-            self._tell(problem)
+            self._tell(f"{path.name} is not uploaded: {error}")
+
+    def _send_parts(self, path: Path) -> None:
+        for part in file_parts(self._folder, path.name, path.name):
+            file = open_part(self._folder, part)
+            problem = send_file(self._client, file, self._pacer, self._stopping)
+            if problem:
+                self._tell(f"{part.name} is not uploaded: {problem}")
 
     @property
     def _diff_path(self) -> Path:

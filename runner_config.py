@@ -7,6 +7,7 @@ enter the process's environment, so that no child inherits them.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class Config:
     data_dir: Path
     poll_interval_s: float
     command_timeout_s: float
+    drain_timeout_s: float
+    retention_days: float
     allow_remote_input: bool
     allow_http: bool
     flavor: str
@@ -125,6 +128,16 @@ def _parse_seconds(value: str, variable: str) -> float:
     if not 0.05 <= seconds <= 86_400:
         raise ConfigError(f"{variable} is {value!r}; write a number of seconds, such as 2")
     return seconds
+
+
+def _parse_days(value: str, variable: str) -> float:
+    try:
+        days = float(value)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= 36_500:
+        raise ConfigError(f"{variable} is {value!r}; write a number of days, such as 30")
+    return days
 
 
 def _parse_command(value: str, variable: str) -> tuple[str, ...]:
@@ -239,6 +252,20 @@ SETTINGS: Final = (
         "seconds after which an operator's command is killed",
     ),
     Setting(
+        "drain_timeout_s",
+        "CLAUDE_RUNNER_DRAIN_TIMEOUT",
+        "60",
+        _parse_seconds,
+        "seconds without progress after which delivery at the end of a run is left to sync",
+    ),
+    Setting(
+        "retention_days",
+        "CLAUDE_RUNNER_RETENTION_DAYS",
+        "30",
+        _parse_days,
+        "days after which the folder of a delivered run is removed",
+    ),
+    Setting(
         "allow_remote_input",
         "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT",
         "false",
@@ -345,10 +372,12 @@ def _read_dotenv(file: Path, *, required: bool) -> dict[str, str]:
 def prepare_data_dir(folder: Path) -> None:
     """Make the data folder, private and ignored by git. Raises ConfigError when it cannot."""
     try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         ignore = folder / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", "utf-8")
+        if not ignore.exists() or ignore.stat().st_size == 0:  # the disk was full the last time
+            write_private(ignore, "*\n")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
@@ -356,3 +385,10 @@ def prepare_data_dir(folder: Path) -> None:
             f"the data folder {folder} cannot be written ({error.strerror}); "
             "set CLAUDE_RUNNER_DATA_DIR to another one"
         ) from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may read. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(text)

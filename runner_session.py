@@ -8,7 +8,7 @@ stops or joins a worker. The order of the shutdown is that of `Run.wind_up`, top
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import os
 import queue
 import select
@@ -16,7 +16,7 @@ import signal
 import termios
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
@@ -27,36 +27,40 @@ from local_terminal import (
     RawTerminal,
     Size,
     set_window_size,
+    shown_size,
     window_size,
 )
 from pty_pump import Channel, PtyPump
 from redact import Redactor
 from runner_config import RunnerError
-from spool import Spool
+from spool import Spool, SpoolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from allowlist import Allowlist
-    from delivery import Delivery, Pacer, Upload
+    from delivery import Delivery, Pacer
     from gateway_client import GatewayClient
     from local_terminal import Console
-    from redact import Rules
+    from redact import RedactedText, Rules
     from remote_control import Executor, Poller
+    from run_folder import RunFolder
+    from spool import FilePart
 
 STOP_GRACE_S: Final = 10.0
 # A size for recordings that nobody has a terminal for.
 UNATTENDED_SIZE: Final = Size(120, 40)
 # A descendant of the child that holds its terminal does not keep the run from ending.
 DRAIN_TERMINAL_S: Final = 2.0
-# Delivery after the child's end goes on as long as there is progress.
-DRAIN_TIMEOUT_S: Final = 60.0
+# How often a person at a terminal sees how much is still to be delivered.
+PROGRESS_INTERVAL_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 5.0
 # A local reader that still reads gets this long for what it has not read yet.
 LOCAL_TIMEOUT_S: Final = 10.0
 # The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 KEEPER_TIMEOUT_S: Final = 10.0
 SYNC_INTERVAL_S: Final = 0.25
+MAX_SHOWN_COMMAND_CHARS: Final = 4_000
 
 # What the child's exit code 0 becomes when the runner asked for the end: it is no success.
 _EXIT_CODES_OF_ENDINGS: Final = {"stopped": 130, "hangup": 130, "halted": 137, "time limit": 124}
@@ -78,8 +82,11 @@ class Job:
     env: Mapping[str, str]
     log_name: str
     artifacts: tuple[Path, ...]
+    gateway_url: str
+    token: str = field(repr=False)
     poll_interval_s: float
     command_timeout_s: float
+    drain_timeout_s: float
     allow_remote_input: bool
 
     @property
@@ -158,32 +165,6 @@ class Mailbox:
 
 def _let_wakeup_fd_tell(_number: int, _frame: object) -> None:
     """Do nothing: the byte in the wake-up descriptor is what the main thread reads."""
-
-
-class RunFolder:
-    """The folder of one run, `.data/runs/<run-id>`, locked while the run is alive."""
-
-    def __init__(self, data_dir: Path, run_id: str) -> None:
-        self.path = data_dir / "runs" / run_id
-        self.spool_path = self.path / "spool.db"
-        self._lock_fd = -1
-
-    def create(self) -> None:
-        """Make the folder. Raises RunnerError when the run id was used here before."""
-        self.path.parent.mkdir(mode=0o700, exist_ok=True)
-        try:
-            self.path.mkdir(mode=0o700)
-        except FileExistsError:
-            raise RunnerError(
-                f"run {self.path.name} was started here before, and a run is started only once; "
-                "create a new run"
-            ) from None
-        self._lock_fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def close(self) -> None:
-        """Let go of the lock."""
-        os.close(self._lock_fd)
 
 
 class Syncer:
@@ -271,11 +252,14 @@ class Run:
         self._console = console
         self._open_client = open_client
         self._started_at = time.monotonic()
+        # Whether the child may have run; it never runs twice for one run.
+        self.was_started = False
         self._ending: str | None = None
         self._failure: str | None = None
         self._outcome: Outcome | None = None
         self._deadline: float | None = None
         self._is_delivering = False
+        self._gave_up = False
         self._swept = False
         self._pump_ended = False
         self._delivery_ended = False
@@ -311,7 +295,7 @@ class Run:
             stack.callback(self._keeper.close)
             # After the fork: it is not for us to hide what the child and commands write.
             stack.callback(os.umask, os.umask(0o077))
-            self._spool = Spool(self._folder.spool_path)
+            self._spool = self._open_spool()
             stack.callback(self._spool.close)
             self._mailbox = stack.enter_context(Mailbox())
             stack.callback(self._console.release)
@@ -322,6 +306,28 @@ class Run:
             self._start_workers()
             self._watch()
             return self._wind_up()
+
+    def _open_spool(self) -> Spool:
+        """Open the journal, with what another process needs to deliver it."""
+        spool = Spool(self._folder.spool_path)
+        spool.put_fact("gateway_url", self._job.gateway_url)
+        spool.put_fact("token", self._job.token)
+        spool.put_fact("log_name", self._job.log_name)
+        if spool.disk_failure is not None:
+            spool.close()
+            raise RunnerError(f"{spool.disk_failure}; make room, or set CLAUDE_RUNNER_DATA_DIR")
+        return spool
+
+    def _publish(self, stream: str, text: RedactedText) -> None:
+        """Put output into the journal, and a notice where some of it is missing. Thread: pump."""
+        self._publish_gap(len(text))
+        self._spool.append(stream, text)
+
+    def _publish_gap(self, room_for: int) -> None:
+        gap_bytes = self._spool.take_gap(room_for)
+        if gap_bytes:
+            notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
+            self._spool.append("error", self._rules.redact(notice))
 
     def _take_terminal(self) -> None:
         if not (self._job.is_interactive and os.isatty(0) and os.isatty(1)):
@@ -351,7 +357,8 @@ class Run:
     def _started_fields(self) -> dict[str, Any]:
         return {
             "event": "started",
-            "command": self._job.shown_command,
+            # A marker cannot be cut, and a prompt may have any length.
+            "command": self._rules.redact(self._job.shown_command)[:MAX_SHOWN_COMMAND_CHARS],
             "workingDir": self._job.cwd,
             "runner": self._job.runner,
             "mode": self._job.mode,
@@ -385,10 +392,11 @@ class Run:
             open(self._folder.path / self._job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
             modes=self._modes,
             keyboard_fd=0 if self._raw is not None else None,
-            publish=self._spool.append,
+            publish=self._publish,
             ended=lambda error: self._mailbox.post(_WorkerEnded("pty-pump", error)),
         )
         stdin_fd = slaves[0] if self._job.is_interactive else self._open_stdin()
+        self.was_started = True
         self._keeper.spawn(
             CHILD,
             self._job.argv,
@@ -422,6 +430,7 @@ class Run:
         self._delivery: Delivery = Delivery(
             self._open_client(),
             self._spool,
+            self._folder.path,
             self._pacer,
             self._rules,
             tell=self._console.warn,
@@ -521,6 +530,7 @@ class Run:
         if number == signal.SIGWINCH:
             self._resize()
         elif self._is_delivering:
+            self._gave_up = True
             self._delivery.stop()  # what is left is kept
         elif number == signal.SIGINT and (self._ending or self._outcome):
             self._end("halted")
@@ -611,13 +621,15 @@ class Run:
         outcome = self._outcome or Outcome(None, None, "it never ran")
         self._executor.join(JOIN_TIMEOUT_S)
         self._poller.join(JOIN_TIMEOUT_S)
-        end = self._end_fields(outcome)
-        self._spool.put_fact("end", end)
+        self._is_delivering = True
+        self._publish_gap(0)
+        self._spool.record_end(self._end_fields(outcome), self._files_to_upload())
         if os.isatty(1):
             self._pump.join(LOCAL_TIMEOUT_S)  # all is shown before the terminal's modes change
         self._give_terminal_back()
         self._console.release()
-        self._deliver(end)
+        self._tell_of_the_disk()
+        self._deliver()
         self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
         self._pump.join(LOCAL_TIMEOUT_S)
         if self._pump.unshown_bytes:
@@ -642,45 +654,86 @@ class Run:
             "durationMs": round((time.monotonic() - self._started_at) * 1_000),
         }
 
-    def _deliver(self, end: dict[str, Any]) -> None:
-        self._is_delivering = True
-        self._delivery.finish(end, self._files_to_upload())
+    def _deliver(self) -> None:
+        self._pacer.stop_polling()
+        self._delivery.finish()
         while not self._delivery_ended:
             # Being asked to wait by the gateway is no lack of progress.
-            patience_s = DRAIN_TIMEOUT_S + self._pacer.blocked_s()
-            deadline = self._delivery.progress_at + patience_s
-            if time.monotonic() > deadline:
+            patience_s = self._job.drain_timeout_s + self._pacer.output_delay_s()
+            if time.monotonic() > self._delivery.progress_at + patience_s:
                 self._delivery.stop()
-            self._wait(max(deadline, time.monotonic() + 1.0))
+            self._wait(time.monotonic() + PROGRESS_INTERVAL_S)
+            if not self._delivery_ended:
+                left = shown_size(self._spool.pending_bytes())
+                self._console.progress(f"delivering: {left} left")
+        self._console.progress("")
         self._delivery.join(JOIN_TIMEOUT_S)
-        if not self._delivery.is_done:
+        if self._delivery.is_done:
+            self._close_journal()
+        else:
+            self._tell_what_is_left()
+
+    def _close_journal(self) -> None:
+        try:
+            self._spool.wipe("token")
+            self._folder.mark_delivered()
+        except (SpoolError, OSError) as error:
             self._console.warn(
-                f"{self._spool.pending_bytes()} bytes of output were not delivered; "
-                f"everything is kept in {self._folder.path}"
+                f"everything is delivered, but {self._folder.path} still holds the run's token, "
+                f"because the disk cannot be written ({error}); delete that folder"
             )
 
-    def _files_to_upload(self) -> list[Upload]:
-        from delivery import Upload
+    def _tell_what_is_left(self) -> None:
+        upload = self._spool.next_upload()
+        waiting_bytes = self._spool.pending_bytes()
+        left = f"{shown_size(waiting_bytes)} of output are"
+        if not waiting_bytes and upload is not None:
+            left = f"{upload.part.name} is"
+        if self._spool.return_to_disk():
+            self._console.warn(
+                f"{left} not delivered, but kept in {self._folder.path}; `claude-runner sync` "
+                "sends what is left"
+            )
+        else:
+            self._console.error(f"{left} lost: neither the gateway nor the disk took it")
 
-        uploads = [Upload(self._folder.path / self._job.log_name, self._job.log_name)]
-        for source in self._job.artifacts:
+    def _tell_of_the_disk(self) -> None:
+        if self._spool.disk_failure is not None:
+            self._console.warn(
+                f"{self._spool.disk_failure}; the rest of the run went on in memory, and "
+                f"{shown_size(self._spool.lost_bytes)} of output were lost"
+            )
+        if self._pump.unlogged_bytes:
+            self._console.warn(
+                f"{self._job.log_name} lacks the last {shown_size(self._pump.unlogged_bytes)}: "
+                "the disk takes nothing more"
+            )
+
+    def _files_to_upload(self) -> list[FilePart]:
+        from delivery import file_parts
+
+        parts = list(file_parts(self._folder.path, self._job.log_name, self._job.log_name))
+        for number, source in enumerate(self._job.artifacts, start=1):
             try:
-                uploads.append(Upload(self._redacted_copy(source), source.name))
+                copy = self._redacted_copy(source, f"artifacts/{number}-{source.name}")
+                parts += file_parts(self._folder.path, copy, source.name)
             except OSError as error:
                 self._console.warn(f"{source} is not uploaded: {error.strerror}")
-        return uploads
+        return parts
 
-    def _redacted_copy(self, source: Path) -> Path:
-        """Copy a file of the user's into the run's folder, redacted as a stream."""
-        folder = self._folder.path / "artifacts"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        copy = folder / source.name
+    def _redacted_copy(self, source: Path, name: str) -> str:
+        """Copy a file of the user's into the run's folder under `name`, redacted."""
+        copy = self._folder.path / name
+        copy.parent.mkdir(mode=0o700, exist_ok=True)
         redactor = Redactor(rules=self._rules)
         with source.open("rb") as raw, copy.open("wb") as redacted:
-            while block := raw.read(65_536):
+            while block := raw.read(1_048_576):
                 redacted.write(redactor.feed(block))
+                self._wait(time.monotonic())  # a large file must not keep a signal waiting
+                if self._gave_up:
+                    raise OSError(errno.ECANCELED, "it was broken off")
             redacted.write(redactor.flush())
-        return copy
+        return name
 
 
 def _make_transparent(slave_fd: int) -> None:

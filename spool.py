@@ -13,21 +13,26 @@ stream, and a marker or message is a barrier that no later output passes.
 What survives. Every call that returns has committed to the write-ahead log: a kill of the process
 loses nothing of it. A power cut may lose what `sync_to_disk` had not yet seen.
 Source: https://www.sqlite.org/wal.html, "synchronous".
+
+When the disk takes nothing any more (it is full, or went read-only), the journal goes on in memory:
+a second database there takes all that is written from then on, and what is on the disk is still
+read. Memory is bounded; output that does not fit is counted, and `take_gap` says how much.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import sqlite3
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from redact import RedactedText
@@ -38,6 +43,8 @@ MAX_EVENT_UNITS: Final = 1_000_000
 _MAX_MESSAGE_CHARS: Final = MAX_EVENT_UNITS // 2
 # Small enough that a chunk which a gateway refuses by itself costs little, large enough for speed.
 MAX_CHUNK_CHARS: Final = 16_384
+# Undelivered output that is kept without a disk.
+MAX_MEMORY_CHARS: Final = 16 * 1_048_576
 # A power cut loses no more than this.
 SYNC_AFTER_CHARS: Final = 1_048_576
 # Output may be merged and may pass the other output stream; everything else is a barrier.
@@ -67,11 +74,28 @@ CREATE TABLE commands (
     error TEXT,
     acknowledged INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE uploads (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL,
+    name TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    timestamp INTEGER,
+    nonce TEXT,
+    is_done INTEGER NOT NULL DEFAULT 0
+);
 """
 
 
 class SpoolError(Exception):
-    """The journal cannot be written or read; the message is a plain sentence for the user."""
+    """The journal cannot be written or read; the message is a plain sentence for the user.
+
+    `is_disk_failure`: the disk is full, read-only or failing.
+    """
+
+    def __init__(self, message: str, *, is_disk_failure: bool = False) -> None:
+        super().__init__(message)
+        self.is_disk_failure = is_disk_failure
 
 
 @dataclass(frozen=True)
@@ -102,14 +126,37 @@ class Command:
 
     id: str
     command: str
-    result: str | None
-    error: str | None
+    result: RedactedText | None
+    error: RedactedText | None
     acknowledged: bool
 
     @property
     def has_ended(self) -> bool:
         """Whether there is something to acknowledge."""
         return self.result is not None or self.error is not None
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A file, or a part of one, that the gateway is to get under `name`.
+
+    `path` is inside the run's folder; `start` and `size` are bytes.
+    """
+
+    path: str
+    name: str
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A recorded part. `timestamp` and `nonce` are None until its first attempt is frozen."""
+
+    id: int
+    part: FilePart
+    timestamp: int | None
+    nonce: str | None
 
 
 @dataclass(frozen=True)
@@ -122,10 +169,30 @@ class Totals:
     refused: int
 
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _survives_the_disk(method: _Method) -> _Method:
+    """Let a method be tried again in memory when the disk takes nothing any more."""
+
+    @functools.wraps(method)
+    def tried(self: Spool, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except SpoolError as error:
+            if not (error.is_disk_failure and self.go_on_in_memory(str(error))):
+                raise
+            return method(self, *args, **kwargs)
+
+    return tried  # type: ignore[return-value]
+
+
 class Spool:
     """The journal of one run. Thread: any; each call holds the lock for one short transaction.
 
     Raises SpoolError from every method; what is kept in memory then still equals the file.
+    `disk_failure` says, if it is set, why the journal has left the disk; `lost_bytes` is the output
+    that fitted neither there nor into memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -138,13 +205,17 @@ class Spool:
         self._unsynced_chars = 0
         # Set when so much was written that `sync_to_disk` should not wait any longer.
         self.sync_due = threading.Event()
+        self.disk_failure: str | None = None
+        self.lost_bytes = 0
+        self._gap_bytes = 0
+        self._memory_chars = 0
+        self._disk_db: sqlite3.Connection | None = None
+        self._chunk_tables = ["main.chunks"]
         with contextlib.ExitStack() as undo:
             with _plain_errors(path):
                 # SQLite gives its other files the permissions of this one.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-                self._db = sqlite3.connect(
-                    os.fspath(path), isolation_level=None, check_same_thread=False
-                )
+                self._db = _connect(os.fspath(path))
                 undo.callback(self._db.close)
                 self._prepare()
                 # A descriptor of the log alone: closing one of the database file would drop
@@ -155,7 +226,6 @@ class Spool:
             undo.pop_all()
 
     def _prepare(self) -> None:
-        self._db.execute("PRAGMA busy_timeout = 5000")
         self._db.execute("PRAGMA secure_delete = ON")
         mode = self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
@@ -178,11 +248,14 @@ class Spool:
             if not self._closed:
                 self._closed = True
                 self._db.close()
+                if self._disk_db is not None:
+                    self._disk_db.close()
                 os.close(self._wal_fd)
                 self._changed.notify_all()
 
     # --- output ------------------------------------------------------------------------------
 
+    @_survives_the_disk
     def append(self, stream: str, text: RedactedText) -> None:
         """Commit redacted text to the end of a stream. Raises SpoolError (disk full, closed).
 
@@ -193,13 +266,17 @@ class Spool:
         with self._transaction() as state:
             if state.is_ended:
                 raise SpoolError("the run has ended; nothing can follow its `finished` marker")
+            if self._disk_db is not None and not self._take_room(stream, len(text)):
+                self._gap_bytes += len(_storable(text).encode("utf-8"))
+                return
             for piece in _split(_storable(text), stream):
-                state.last_ids[stream] = self._insert_chunk(stream, piece)
+                self._insert_chunk(stream, piece)
             self._unsynced_chars += len(text)
             if self._unsynced_chars >= SYNC_AFTER_CHARS:
                 self.sync_due.set()
             self._changed.notify_all()
 
+    @_survives_the_disk
     def append_last(self, compose: Callable[[Totals], RedactedText]) -> bool:
         """Commit the `finished` marker, once for the life of the journal and as its last event.
 
@@ -209,12 +286,23 @@ class Spool:
             if not state.is_ended:
                 if state.has_pending:
                     return False
-                text = _storable(compose(state.totals.snapshot()))
-                state.last_ids["marker"] = self._insert_chunk("marker", text)
+                self._insert_chunk("marker", _storable(compose(state.totals.snapshot())))
                 self._db.execute("INSERT INTO facts VALUES ('finished', 'true')")
                 state.is_ended = True
                 self._changed.notify_all()
             return True
+
+    def take_gap(self, room_chars: int = 0) -> int:
+        """Return how many bytes were lost since the last call: their place is here.
+
+        0 while so many characters do not fit either, so that one notice tells of one gap.
+        """
+        with self._changed:
+            if self._memory_chars + room_chars > MAX_MEMORY_CHARS:
+                return 0
+            gap_bytes, self._gap_bytes = self._gap_bytes, 0
+            self.lost_bytes += gap_bytes
+            return gap_bytes
 
     def wait_pending(self, timeout_s: float) -> bool:
         """Block until something waits to be sent, or until `wake`, also one of before this call."""
@@ -247,18 +335,14 @@ class Spool:
         """Return how many bytes of text wait, what is in flight included."""
         with self._reading() as state:
             waiting = 0 if state.in_flight is None else state.in_flight.data_bytes
-            for stream in STREAMS:
-                (size,) = self._db.execute(
-                    # length() of a text would stop at a NUL, which terminals do print.
-                    "SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM chunks "
-                    "WHERE stream = ? AND id > ?",
-                    (stream, state.cursors[stream]),
-                ).fetchone()
-                waiting += size
-            return int(waiting)
+            for stream in state.waiting:
+                _, size_bytes = self._measure(stream, state.cursors[stream] + 1, state.newest_id)
+                waiting += size_bytes
+            return waiting
 
     # --- events ------------------------------------------------------------------------------
 
+    @_survives_the_disk
     def cut(
         self,
         timestamp: int,
@@ -278,6 +362,7 @@ class Spool:
                 self._freeze(stream, timestamp, nonce, max_body_bytes, max_chunks)
             return state.in_flight
 
+    @_survives_the_disk
     def cut_smaller(
         self, timestamp: int, nonce: str, *, max_body_bytes: int | None = None
     ) -> FrozenEvent:
@@ -286,6 +371,7 @@ class Spool:
             half = max(1, _in_flight(state).chunk_count // 2)
             return self._freeze(self._thaw(), timestamp, nonce, max_body_bytes, half)
 
+    @_survives_the_disk
     def refreeze(self, timestamp: int, nonce: str) -> FrozenEvent:
         """Give the event in flight a fresh nonce: the old attempt can no longer be accepted."""
         with self._transaction() as state:
@@ -297,6 +383,7 @@ class Spool:
             state.in_flight = replace(event, timestamp=timestamp, nonce=nonce)
             return state.in_flight
 
+    @_survives_the_disk
     def set_aside(self, notice: RedactedText, timestamp: int, nonce: str) -> FrozenEvent:
         """Let `notice` take the place of the event in flight, with its sequence number.
 
@@ -314,12 +401,14 @@ class Spool:
             state.in_flight = self._load_event(event.sequence)
             return state.in_flight
 
+    @_survives_the_disk
     def restore(self, timestamp: int, nonce: str) -> FrozenEvent:
         """Undo `set_aside`: the notice was refused too, so the gateway is ill, not the event."""
         with self._transaction() as state:
             chunk_count = _in_flight(state).chunk_count
             return self._freeze(self._thaw(), timestamp, nonce, None, chunk_count)
 
+    @_survives_the_disk
     def accept(self) -> None:
         """Record that the gateway has the event in flight."""
         with self._transaction() as state:
@@ -329,6 +418,8 @@ class Spool:
                 (event.sequence,),
             )
             self._count(state.totals, event.sequence)
+            if self._disk_db is not None:
+                self._forget_accepted(event.sequence)
             state.in_flight = None
             self._changed.notify_all()
 
@@ -339,6 +430,7 @@ class Spool:
 
     # --- facts -------------------------------------------------------------------------------
 
+    @_survives_the_disk
     def put_fact(self, name: str, value: Any) -> None:
         """Record one fact of the run (its gateway, its token, its end) as JSON."""
         with self._transaction():
@@ -354,8 +446,61 @@ class Spool:
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
             return None if row is None else json.loads(row[0])
 
+    def wipe(self, name: str) -> None:
+        """Remove a fact so that no byte of it stays in the folder."""
+        if self._disk_db is None:
+            with self._transaction():
+                self._db.execute("DELETE FROM facts WHERE name = ?", (name,))
+            with self._reading():
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return
+        # What is on the disk cannot be changed, but it can go.
+        with _plain_errors(self._path):
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{os.fspath(self._path)}{suffix}")
+
+    # --- the end and its files ---------------------------------------------------------------
+
+    @_survives_the_disk
+    def record_end(self, end: Mapping[str, Any], parts: Iterable[FilePart]) -> None:
+        """Record how the run ended and what is to be uploaded, both or neither."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES ('end', ?)", (json.dumps(end),)
+            )
+            self._db.executemany(
+                "INSERT INTO uploads (path, name, start, size) VALUES (?, ?, ?, ?)",
+                [(part.path, part.name, part.start, part.size) for part in parts],
+            )
+
+    def next_upload(self) -> Upload | None:
+        """Return the first file that the gateway does not have."""
+        with self._reading():
+            row = self._db.execute(
+                "SELECT id, path, name, start, size, timestamp, nonce FROM uploads "
+                "WHERE NOT is_done ORDER BY id LIMIT 1"
+            ).fetchone()
+            return None if row is None else Upload(row[0], FilePart(*row[1:5]), *row[5:])
+
+    @_survives_the_disk
+    def freeze_upload(self, upload_id: int, timestamp: int, nonce: str) -> None:
+        """Record the attempt before it is made."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE uploads SET timestamp = ?, nonce = ? WHERE id = ?",
+                (timestamp, nonce, upload_id),
+            )
+
+    @_survives_the_disk
+    def end_upload(self, upload_id: int) -> None:
+        """Record that the gateway has the file, or will never take it."""
+        with self._transaction():
+            self._db.execute("UPDATE uploads SET is_done = 1 WHERE id = ?", (upload_id,))
+
     # --- commands ----------------------------------------------------------------------------
 
+    @_survives_the_disk
     def record_command(self, command_id: str, command: RedactedText) -> Command | None:
         """Record a command before it runs.
 
@@ -370,6 +515,7 @@ class Spool:
                 )
             return known
 
+    @_survives_the_disk
     def end_command(
         self,
         command_id: str,
@@ -388,6 +534,7 @@ class Spool:
                 raise SpoolError(f"command {command_id} was never recorded")
             return ended
 
+    @_survives_the_disk
     def acknowledge(self, command_id: str) -> None:
         """Record that the gateway has the command's end."""
         with self._transaction():
@@ -423,6 +570,47 @@ class Spool:
                 self._is_unsynced = True
                 raise
 
+    def go_on_in_memory(self, reason: str) -> bool:
+        """Leave the disk, which takes nothing any more. False when that was done before."""
+        with self._changed:
+            if self._closed or self._disk_db is not None:
+                return False
+            memory = _connect(":memory:")
+            memory.executescript(_SCHEMA)
+            # The journal so far stays where it is, and is read through a connection of its own:
+            # the old one may be in any state.
+            memory.execute("ATTACH ? AS disk", (f"{self._path.absolute().as_uri()}?mode=ro",))
+            for table in _KEPT_TABLES:
+                memory.execute(f"INSERT INTO main.{table} SELECT * FROM disk.{table}")  # noqa: S608
+            self._disk_db, self._db = self._db, memory
+            self._chunk_tables = ["disk.chunks", "main.chunks"]
+            self.disk_failure = reason
+            self._changed.notify_all()
+            return True
+
+    def return_to_disk(self) -> bool:
+        """Bring what is kept in memory onto the disk, for another process. False if it is full."""
+        with self._changed:
+            disk = self._disk_db
+            if disk is None:
+                return True
+            try:
+                if disk.in_transaction:
+                    disk.execute("ROLLBACK")
+                disk.execute("BEGIN IMMEDIATE")
+                for table in _KEPT_TABLES:
+                    disk.execute(f"DELETE FROM {table}")  # noqa: S608 - one of four names
+                for table in (*_KEPT_TABLES, "chunks"):
+                    rows = self._db.execute(f"SELECT * FROM main.{table}")  # noqa: S608
+                    places = ", ".join("?" * len(rows.description))
+                    disk.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608
+                disk.execute("COMMIT")
+            except (sqlite3.Error, OSError):
+                with contextlib.suppress(sqlite3.Error):
+                    disk.execute("ROLLBACK")
+                return False
+            return True
+
     # --- inside ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -450,9 +638,58 @@ class Spool:
                 raise
             self._is_unsynced = True
 
-    def _insert_chunk(self, stream: str, text: str) -> int:
-        row = self._db.execute("INSERT INTO chunks (stream, text) VALUES (?, ?)", (stream, text))
-        return int(row.lastrowid or 0)
+    def _insert_chunk(self, stream: str, text: str) -> None:
+        # Numbered here, because a journal that left the disk goes on in another table.
+        self._state.newest_id += 1
+        self._state.last_ids[stream] = self._state.newest_id
+        self._db.execute(
+            "INSERT INTO main.chunks (id, stream, text) VALUES (?, ?, ?)",
+            (self._state.newest_id, stream, text),
+        )
+
+    def _take_room(self, stream: str, chars: int) -> bool:
+        """Whether memory has room for a text; for a message there always is."""
+        if stream in OUTPUT_STREAMS and self._memory_chars + chars > MAX_MEMORY_CHARS:
+            return False
+        self._memory_chars += chars
+        return True
+
+    def _forget_accepted(self, sequence: int) -> None:
+        """Make room: what the gateway has need not be kept in memory."""
+        stream, last_id = self._db.execute(
+            "SELECT stream, last_id FROM events WHERE sequence = ?", (sequence,)
+        ).fetchone()
+        accepted = (stream, last_id)
+        (chars,) = self._db.execute(
+            "SELECT coalesce(sum(length(text)), 0) FROM main.chunks WHERE stream = ? AND id <= ?",
+            accepted,
+        ).fetchone()
+        self._db.execute("DELETE FROM main.chunks WHERE stream = ? AND id <= ?", accepted)
+        self._memory_chars = max(0, self._memory_chars - chars)
+
+    def _chunks(self, stream: str, first_id: int, last_id: int) -> Iterator[tuple[int, str]]:
+        """Yield the id and the text of a stream's chunks, oldest first, each read when needed."""
+        for table in self._chunk_tables:
+            rows = self._db.execute(
+                f"SELECT id, text FROM {table} "  # noqa: S608 - one of two names
+                "WHERE stream = ? AND id BETWEEN ? AND ? ORDER BY id",
+                (stream, first_id, last_id),
+            )
+            with contextlib.closing(rows):
+                yield from rows
+
+    def _measure(self, stream: str, first_id: int, last_id: int) -> tuple[int, int]:
+        """Return the number of a stream's chunks and the size of their UTF-8."""
+        count = size_bytes = 0
+        # length() of a text would stop at a NUL, which terminals do print.
+        columns = "count(*), coalesce(sum(length(CAST(text AS BLOB))), 0)"
+        for table in self._chunk_tables:
+            row = self._db.execute(
+                f"SELECT {columns} FROM {table} WHERE stream = ? AND id BETWEEN ? AND ?",  # noqa: S608
+                (stream, first_id, last_id),
+            ).fetchone()
+            count, size_bytes = count + row[0], size_bytes + row[1]
+        return count, size_bytes
 
     def _next_stream(self) -> str | None:
         """Return the stream whose oldest waiting chunk is the oldest of all."""
@@ -460,11 +697,9 @@ class Spool:
         return min(waiting)[1] if waiting else None
 
     def _first_waiting(self, stream: str) -> int:
-        row = self._db.execute(
-            "SELECT min(id) FROM chunks WHERE stream = ? AND id > ?",
-            (stream, self._state.cursors[stream]),
-        ).fetchone()
-        return int(row[0])
+        waiting = self._chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
+        with contextlib.closing(waiting):  # type: ignore[type-var]
+            return next(waiting)[0]
 
     def _barrier(self, stream: str) -> float:
         """Return the id that a merge of `stream` must not pass: the next chunk of no output."""
@@ -485,12 +720,9 @@ class Spool:
         ids: list[int] = []
         texts: list[str] = []
         units = body_bytes = 0
-        rows = self._db.execute(
-            "SELECT id, text FROM chunks WHERE stream = ? AND id > ? ORDER BY id",
-            (stream, self._state.cursors[stream]),
-        )
-        with contextlib.closing(rows):
-            for chunk_id, text in rows:
+        waiting = self._chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
+        with contextlib.closing(waiting):  # type: ignore[type-var]
+            for chunk_id, text in waiting:
                 units += utf16_units(text)
                 is_full = units > MAX_EVENT_UNITS
                 if max_body_bytes is not None:
@@ -528,11 +760,7 @@ class Spool:
             "WHERE sequence = ?",
             (sequence,),
         ).fetchone()
-        chunk_count, data_bytes = self._db.execute(
-            "SELECT count(*), sum(length(CAST(text AS BLOB))) FROM chunks "
-            "WHERE stream = ? AND id BETWEEN ? AND ?",
-            (stream, first_id, last_id),
-        ).fetchone()
+        chunk_count, data_bytes = self._measure(stream, first_id, last_id)
         return FrozenEvent(
             sequence=sequence,
             type=stream if notice is None else "error",
@@ -550,6 +778,7 @@ class Spool:
         state.last_ids.update(
             self._db.execute("SELECT stream, max(id) FROM chunks GROUP BY stream")
         )
+        state.newest_id = max(state.last_ids.values())
         state.cursors.update(
             self._db.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
         )
@@ -569,13 +798,10 @@ class Spool:
             "SELECT stream, first_id, last_id, notice FROM events WHERE sequence = ?", (sequence,)
         ).fetchone()
         if notice is not None:
-            totals.add([(notice,)], is_notice=True)
-            return
-        texts = self._db.execute(
-            "SELECT text FROM chunks WHERE stream = ? AND id BETWEEN ? AND ? ORDER BY id",
-            (stream, first_id, last_id),
-        )
-        totals.add(texts, is_notice=False)
+            totals.add([notice], is_notice=True)
+        else:
+            texts = (text for _, text in self._chunks(stream, first_id, last_id))
+            totals.add(texts, is_notice=False)
 
     def _command(self, command_id: str) -> Command | None:
         row = self._db.execute(
@@ -642,8 +868,8 @@ class _RunningTotals:
         same.__dict__.update(self.__dict__, _sha256=self._sha256.copy())
         return same
 
-    def add(self, rows: Iterable[tuple[str]], *, is_notice: bool) -> None:
-        for (text,) in rows:
+    def add(self, texts: Iterable[str], *, is_notice: bool) -> None:
+        for text in texts:
             encoded = text.encode("utf-8")
             self._sha256.update(encoded)
             self._bytes += len(encoded)
@@ -662,6 +888,7 @@ class _State:
     cursors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
     in_flight: FrozenEvent | None = None
     totals: _RunningTotals = field(default_factory=_RunningTotals)
+    newest_id: int = 0
     is_ended: bool = False
 
     def copy(self) -> _State:
@@ -693,6 +920,16 @@ def _command_of(row: tuple[Any, ...]) -> Command:
     return Command(command_id, command, result, error, bool(acknowledged))
 
 
+def _connect(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, uri=True)
+    database.execute("PRAGMA busy_timeout = 5000")
+    return database
+
+
+# Everything but the output, which is too large to be copied and stays readable where it is.
+_KEPT_TABLES: Final = ("facts", "events", "commands", "uploads")
+
+
 @contextlib.contextmanager
 def _plain_errors(path: Path) -> Iterator[None]:
     try:
@@ -700,9 +937,14 @@ def _plain_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         words = str(error)
         reason = next((plain for part, plain in _SQLITE_ERRORS if part in words), words)
-        raise SpoolError(f"the journal {path} cannot be used: {reason}") from error
+        raise SpoolError(
+            f"the journal {path} cannot be used: {reason}",
+            is_disk_failure=isinstance(error, sqlite3.OperationalError),
+        ) from error
     except OSError as error:
-        raise SpoolError(f"the journal {path} cannot be used: {error.strerror}") from error
+        raise SpoolError(
+            f"the journal {path} cannot be used: {error.strerror}", is_disk_failure=True
+        ) from error
 
 
 # What SQLite says, and what a person does about it.

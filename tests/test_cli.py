@@ -487,7 +487,7 @@ def test_artifacts_are_uploaded_and_what_cannot_be_is_told(line: _Line) -> None:
 
 
 def test_an_artifact_over_the_limit_is_told_before_the_child_starts(line: _Line) -> None:
-    """The user learns at the beginning of a long run that the file will not go."""
+    """The user learns at the beginning of a long run that the file goes in pieces."""
     with (line.folder / "big.txt").open("wb") as sparse:
         sparse.truncate(52_428_801)
     with StrictGateway() as gw:
@@ -497,7 +497,7 @@ def test_an_artifact_over_the_limit_is_told_before_the_child_starts(line: _Line)
         done = line.use("start", *options, "--cmd", "x", "--artifact", "big.txt")
 
     assert done.returncode == 1
-    assert "--artifact big.txt is larger than 50 MiB and will not be uploaded" in done.stderr
+    assert "--artifact big.txt is larger than 50 MiB and will be uploaded in parts" in done.stderr
 
 
 # --- how much is told ------------------------------------------------------------------------

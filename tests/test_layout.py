@@ -20,6 +20,16 @@ MAY_IMPORT = {
     "runner_config": {"allowlist"},
     "pty_pump": {"local_terminal", "redact"},
     "delivery": {"gateway_client", "gateway_transport", "redact", "spool"},
+    "run_folder": {"runner_config"},
+    "sync_runs": {
+        "delivery",
+        "gateway_client",
+        "local_terminal",
+        "redact",
+        "run_folder",
+        "runner_config",
+        "spool",
+    },
     "remote_control": {
         "allowlist",
         "delivery",
@@ -29,7 +39,7 @@ MAY_IMPORT = {
         "redact",
         "spool",
     },
-    "runner_session": set(MODULES) - {"claude_runner", "runner_session"},
+    "runner_session": set(MODULES) - {"claude_runner", "runner_session", "sync_runs"},
     "claude_runner": set(MODULES) - {"claude_runner"},
 }
 # The packages that a module may use besides the standard library.

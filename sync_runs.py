@@ -1,0 +1,180 @@
+"""Deliver what earlier runs could not: the journals that a crash or an outage left behind.
+
+Each goes to the gateway that it names and to no other, with the token that it holds. A run whose
+runner died gets the end that nobody recorded. Commands that were being executed then are reported
+as interrupted; they are not executed again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Callable, Final
+
+from delivery import Delivery, Pacer, backoff_s, file_parts
+from gateway_client import Outcome
+from local_terminal import shown_size
+from run_folder import find_undelivered
+from runner_config import RunnerError
+from spool import Spool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway_client import GatewayClient
+    from local_terminal import Console
+    from redact import Rules
+    from run_folder import RunFolder
+
+    OpenClient = Callable[[str, str, str], GatewayClient]  # gateway's address, run id, token
+
+# What became of a run whose runner died and could not say it.
+RUNNER_DIED: Final = {
+    "event": "finished",
+    "exitCode": 137,
+    "signal": None,
+    "reason": "runner died",
+    "childExitCode": None,
+    "durationMs": None,
+}
+_PROGRESS_INTERVAL_S: Final = 1.0
+_JOIN_TIMEOUT_S: Final = 5.0
+_ACK_TRIES: Final = 6
+
+
+def count_leftovers(data_dir: Path) -> int:
+    """Return how many runs, none of them alive, are not delivered whole."""
+    count = 0
+    for folder in find_undelivered(data_dir):
+        if folder.lock():
+            count += 1
+            folder.close()
+    return count
+
+
+def has_not_begun(spool: Spool) -> bool:
+    """Whether the runner died before the `started` marker, and so before the child was started."""
+    return spool.totals().events == 0 and not spool.pending
+
+
+def is_complete(spool: Spool) -> bool:
+    """Whether the gateway has everything: the runner died when only the stamp was missing."""
+    return bool(spool.fact("finished")) and not spool.pending and spool.next_upload() is None
+
+
+class SyncRun:
+    """The delivery of one run's leftovers. Thread: main; delivery itself has the poster's."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        token: str,
+        rules: Rules,
+        console: Console,
+        *,
+        open_client: OpenClient,
+        check: Callable[[GatewayClient, str], None],
+        drain_timeout_s: float,
+    ) -> None:
+        self._folder = folder
+        self._given_token = token
+        self._rules = rules
+        self._console = console
+        self._open_client = open_client
+        self._check = check
+        self._drain_timeout_s = drain_timeout_s
+
+    def deliver(self) -> str:
+        """Send everything, and return what was done. Raises RunnerError when it cannot."""
+        spool = Spool(self._folder.spool_path)
+        try:
+            if has_not_begun(spool):
+                self._folder.remove()
+                return "it had not begun when the runner died; it may be started"
+            if is_complete(spool):
+                self._close(spool)
+                return "everything had been delivered"
+            gateway_url = spool.fact("gateway_url")
+            token = self._given_token or spool.fact("token")
+            if not gateway_url or not token:
+                raise RunnerError("its journal names no gateway or no token; give --token")
+            client = self._open_client(gateway_url, self._folder.run_id, token)
+            self._check(client, self._folder.run_id)
+            before = spool.totals()
+            self._complete(spool)
+            self._acknowledge_all(spool, client)
+            self._drain(spool, client)
+            self._close(spool)
+            after = spool.totals()
+            return (
+                f"delivered {after.events - before.events} events "
+                f"({shown_size(after.bytes - before.bytes)}) to {gateway_url}"
+            )
+        finally:
+            spool.close()
+
+    def _close(self, spool: Spool) -> None:
+        spool.wipe("token")
+        self._folder.mark_delivered()
+
+    def _complete(self, spool: Spool) -> None:
+        """Record the end that a runner that died could not record."""
+        for command in spool.unacknowledged():
+            if not command.has_ended:
+                reason = "interrupted: the runner died; it may have run in part"
+                if not spool.fact("finished"):
+                    sentence = f"Command failed: {command.command}: {reason}"
+                    spool.append("error", self._rules.redact(sentence))
+                spool.end_command(command.id, error=self._rules.redact(reason))
+        if spool.fact("end") is None:
+            log_name = spool.fact("log_name") or "claude.log"
+            has_log = (self._folder.path / log_name).exists()
+            parts = file_parts(self._folder.path, log_name, log_name) if has_log else ()
+            spool.record_end(RUNNER_DIED, parts)
+
+    def _acknowledge_all(self, spool: Spool, client: GatewayClient) -> None:
+        for command in spool.unacknowledged():
+            attempt = client.acknowledge(command.id, command.result, command.error)
+            for failures in range(_ACK_TRIES):
+                if client.send(attempt).outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
+                    spool.acknowledge(command.id)
+                    break
+                time.sleep(backoff_s(failures))
+            else:
+                self._console.warn(f"{self._folder.run_id}: a command could not be acknowledged")
+
+    def _drain(self, spool: Spool, client: GatewayClient) -> None:
+        ended = threading.Event()
+        problems: list[str] = []
+        errors: list[BaseException] = []
+
+        def done(error: BaseException | None) -> None:
+            errors.extend([error] if error else [])
+            ended.set()
+
+        pacer = Pacer(None)
+        delivery = Delivery(
+            client, spool, self._folder.path, pacer, self._rules, tell=problems.append, done=done
+        )
+        delivery.start()
+        delivery.finish()
+        try:
+            while not ended.wait(_PROGRESS_INTERVAL_S):
+                left = shown_size(spool.pending_bytes())
+                self._console.progress(f"{self._folder.run_id}: {left} left")
+                patience_s = self._drain_timeout_s + pacer.output_delay_s()
+                if time.monotonic() > delivery.progress_at + patience_s:
+                    break
+        finally:
+            self._console.progress("")
+            delivery.stop()
+            delivery.join(_JOIN_TIMEOUT_S)
+        for problem in problems:
+            self._console.warn(f"{self._folder.run_id}: {problem}")
+        if not delivery.is_done:
+            reason = str(errors[0]) if errors else "the gateway does not take the rest"
+            upload = spool.next_upload()
+            left = f"{shown_size(spool.pending_bytes())} of output are left"
+            if upload is not None and not spool.pending:
+                left = f"{upload.part.name} is left"
+            raise RunnerError(f"{reason}; {left}")

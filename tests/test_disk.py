@@ -1,0 +1,332 @@
+"""A disk that is full, read-only or not there: before the start, and in mid-run."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from testing.children.floods import line
+from testing.runner import Launch, RunnerProcess, child, plan, program
+from testing.strict_gateway import StrictGateway
+from testing.verdict import committed, files_with, judge, sync
+from testing.waiting import eventually
+
+MIB = 1_048_576
+# Creates the file that argv names first, so that a test sees whether it ran.
+TELLS = """
+import pathlib, sys
+pathlib.Path(sys.argv[1]).touch()
+print("1 1.000000", flush=True)
+"""
+# Prints 100 lines, waits for the file that argv names, and prints 100 more.
+WAITS = """
+import os, sys, time
+for number in range(1, 201):
+    print(f"{number} {time.monotonic():.6f}", "." * 200, flush=True)
+    while number == 100 and not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)
+print("LAST", flush=True)
+"""
+
+
+@pytest.fixture
+def gateway() -> Iterator[StrictGateway]:
+    """A gateway without a rate limit."""
+    with StrictGateway(rate_limit=None) as gw:
+        yield gw
+
+
+class Disk:
+    """A small file system of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._filler = folder / "filler"
+
+    def fill(self) -> None:
+        """Leave not one byte free."""
+        with self._filler.open("ab", buffering=0) as file:
+            for size in (65_536, 1):
+                try:
+                    while file.write(b"x" * size) == size:
+                        pass
+                except OSError:
+                    pass  # full
+
+    def make_room(self) -> None:
+        """Free what `fill` took."""
+        self._filler.unlink()
+
+    def remount(self, how: str) -> None:
+        """Make it `ro` or `rw`."""
+        subprocess.run(["mount", "-o", f"remount,{how}", str(self.folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A disk of 2 MiB; skips where nobody may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    argv = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(argv, check=False, capture_output=True).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting a tmpfs is not permitted")
+    yield Disk(folder)
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def plan_on(disk: Disk, launch: Launch) -> Launch:
+    """Return the same run with its data folder on that disk."""
+    data_dir = disk.folder / "data"
+    argv = [str(data_dir) if item == str(launch.data_dir) else item for item in launch.argv]
+    return replace(launch, argv=argv, data_dir=data_dir)
+
+
+def plan_telling(gateway: StrictGateway, folder: Path) -> tuple[Launch, Path]:
+    """Plan a run whose child makes a file; return that file too."""
+    ran = folder / "ran"
+    return plan(gateway, program(TELLS), folder, prompt=str(ran)), ran
+
+
+def assert_refuses_to_start(launch: Launch, ran: Path, pattern: str) -> None:
+    """`start` fails with one clear sentence, starts no child and tells the gateway nothing."""
+    with RunnerProcess(launch) as runner:
+        assert runner.wait() == 1
+
+        assert re.search(pattern, runner.stderr), runner.stderr
+        assert len(runner.stderr.splitlines()) == 1, runner.stderr
+    assert not ran.exists()
+    assert launch.gateway.events(launch.run.id) == []
+
+
+def assert_runs(launch: Launch, ran: Path) -> None:
+    """The same run id can be used now."""
+    with RunnerProcess(launch) as runner:
+        assert runner.wait() == 0
+    assert ran.exists()
+    assert judge(launch.gateway, launch.run.id, last=1).problems == []
+
+
+# --- before the start -----------------------------------------------------------------------------
+
+
+def test_full_disk_before_the_first_start(
+    gateway: StrictGateway, tmp_path: Path, disk: Disk
+) -> None:
+    """On a disk that was always full there is a clear error, and later a run."""
+    launch, ran = plan_telling(gateway, tmp_path)
+    launch = plan_on(disk, launch)
+    disk.fill()
+
+    assert_refuses_to_start(launch, ran, "No space left on device.*CLAUDE_RUNNER_DATA_DIR")
+
+    disk.make_room()
+    assert_runs(launch, ran)
+    assert (launch.data_dir / ".gitignore").read_text() == "*\n"
+
+
+def test_full_disk_before_a_later_start(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """A disk that is full by now starts no child, and leaves no folder that spends the run id."""
+    launch, ran = plan_telling(gateway, tmp_path)
+    launch = plan_on(disk, launch)
+    launch.data_dir.mkdir()
+    (launch.data_dir / ".gitignore").write_text("*\n")
+    disk.fill()
+
+    assert_refuses_to_start(launch, ran, "full|No space left")
+    assert not launch.run_dir.exists()
+
+    disk.make_room()
+    assert_runs(launch, ran)
+
+
+def test_read_only_disk(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """On a read-only disk there is a clear error; with a writable one the run id is good."""
+    launch, ran = plan_telling(gateway, tmp_path)
+    launch = plan_on(disk, launch)
+    disk.remount("ro")
+
+    assert_refuses_to_start(launch, ran, "Read-only file system.*CLAUDE_RUNNER_DATA_DIR")
+
+    disk.remount("rw")
+    assert_runs(launch, ran)
+
+
+def test_data_dir_is_a_file(gateway: StrictGateway, tmp_path: Path) -> None:
+    """A file in the place of the data folder is named in the error."""
+    launch, ran = plan_telling(gateway, tmp_path)
+    launch.data_dir.write_text("a file")
+
+    assert_refuses_to_start(launch, ran, f"{launch.data_dir} cannot be written.*CLAUDE_RUNNER_DATA")
+
+    launch.data_dir.unlink()
+    assert_runs(launch, ran)
+
+
+def test_runs_is_a_file(gateway: StrictGateway, tmp_path: Path) -> None:
+    """A file in the place of the folder of all runs is a clear error too."""
+    launch, ran = plan_telling(gateway, tmp_path)
+    launch.data_dir.mkdir()
+    (launch.data_dir / "runs").write_text("a file")
+
+    assert_refuses_to_start(launch, ran, "cannot be made.*CLAUDE_RUNNER_DATA_DIR")
+
+    (launch.data_dir / "runs").unlink()
+    assert_runs(launch, ran)
+
+
+def test_no_file_may_grow(gateway: StrictGateway, tmp_path: Path) -> None:
+    """A limit on the size of files is refused at the start like a full disk."""
+    launch, ran = plan_telling(gateway, tmp_path)
+
+    assert_refuses_to_start(limited(launch, 16_384), ran, "journal|cannot be")
+    assert not launch.run_dir.exists()
+
+    assert_runs(launch, ran)
+
+
+# --- in mid-run -----------------------------------------------------------------------------------
+
+
+def limited(launch: Launch, size_bytes: int) -> Launch:
+    """Let the runner write no file beyond that size."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    source = (
+        "import os, resource, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size_bytes}, {hard}))\n"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    return replace(launch, argv=[sys.executable, "-c", source, *launch.argv])
+
+
+def expected(megabytes: int) -> str:
+    """Return what `floods.py` prints."""
+    return b"".join(line(number) for number in range(megabytes * 10_000)).decode()
+
+
+def assert_told(runner: RunnerProcess) -> None:
+    """The user learns at the end that the disk failed."""
+    assert "went on in memory" in runner.stderr, runner.stderr
+    assert "claude.log lacks the last" in runner.stderr, runner.stderr
+
+
+def test_disk_gets_full(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """When the disk gets full the session goes on to its end, and every byte is delivered."""
+    launch = plan_on(disk, plan(gateway, child("floods.py", "6"), tmp_path))
+    with RunnerProcess(launch) as runner:
+        assert runner.wait(60) == 0
+
+        assert_told(runner)
+    assert gateway.text(launch.run.id) == expected(6)
+    assert gateway.verify_finished(launch.run.id) == []
+    assert gateway.status(launch.run.id) == "done"
+    log = gateway.artifacts(launch.run.id)[0].data
+    assert expected(6).encode().startswith(log)
+    assert files_with(launch.data_dir, launch.run.token) == []
+    assert sync(launch).stdout == "nothing is left to deliver\n"
+
+
+def test_file_may_not_grow_any_more(gateway: StrictGateway, tmp_path: Path) -> None:
+    """A limit on the size of files in mid-run is survived like a full disk."""
+    launch = plan(gateway, child("floods.py", "6"), tmp_path)
+    with RunnerProcess(limited(launch, 2 * MIB)) as runner:
+        assert runner.wait(60) == 0
+
+        assert_told(runner)
+    assert gateway.text(launch.run.id) == expected(6)
+    assert gateway.verify_finished(launch.run.id) == []
+    assert files_with(launch.data_dir, launch.run.token) == []
+
+
+def test_gap(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """What fits neither on the disk nor in memory is told in its place and at the end, by size."""
+    launch = plan_on(disk, plan(gateway, child("floods.py", "24"), tmp_path))
+    with RunnerProcess(launch) as runner:
+        gateway.wait_for(lambda: gateway.status(launch.run.id) == "running")
+        gateway.pause()
+
+        def has_ended() -> None:
+            assert "went on in memory" in runner.stderr
+
+        eventually(has_ended, 40)
+        gateway.resume()
+        assert runner.wait(60) == 0
+
+        told_at_the_end = re.search(r"and (\S+ \S+) of output were lost", runner.stderr)
+        assert told_at_the_end is not None
+        assert not told_at_the_end.group(1).startswith("0 ")
+    run_id = launch.run.id
+    notices = [each.data for each in gateway.events(run_id, "error")]
+    missing = sum(int(re.findall("^([0-9]+) bytes of output are missing", n)[0]) for n in notices)
+    assert 1 <= len(notices) <= 5
+    assert missing > 0
+    assert len(gateway.text(run_id)) + missing == 24 * 1_000_000
+    whole = expected(24)
+    position = 0
+    for each in gateway.events(run_id, "stdout"):
+        position = whole.find(each.data, position)
+        assert position >= 0, "out of order, or doubled"
+        position += len(each.data)
+    assert gateway.verify_finished(run_id) == []
+
+
+def test_disk_recovers(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """What was kept in memory goes back to a disk that has room again, and sync delivers it."""
+    launch = plan(
+        gateway,
+        program(WAITS),
+        tmp_path,
+        prompt=str(tmp_path / "go"),
+        env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": "3"},
+    )
+    launch = plan_on(disk, launch)
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n")
+        gateway.pause()
+        disk.fill()
+        (tmp_path / "go").touch()
+
+        def has_ended() -> None:
+            assert "went on in memory" in runner.stderr
+
+        eventually(has_ended)
+        disk.make_room()
+        assert runner.wait(30) == 0
+
+        assert "claude-runner sync" in runner.stderr
+    gateway.resume()
+
+    assert sync(launch).code == 0
+    assert judge(gateway, launch.run.id, last=200).problems == []
+
+
+def test_neither_disk_nor_gateway(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """When neither takes the rest, the user is told that it is lost, and how much."""
+    launch = plan(
+        gateway,
+        program(WAITS),
+        tmp_path,
+        prompt=str(tmp_path / "go"),
+        env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": "1"},
+    )
+    launch = plan_on(disk, launch)
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n")
+        gateway.pause()
+        disk.fill()
+        (tmp_path / "go").touch()
+        assert runner.wait(30) == 0
+
+        assert re.search(r"\d+ KB of output are lost: neither", runner.stderr), runner.stderr
+    assert "100 " in committed(launch)
+    gateway.resume()
