@@ -61,6 +61,12 @@ bench: $(STAMP)
 	$(ENV)/bin/python benchmarks/redact.py $(ARGS)
 endif
 
+ifneq ($(wildcard benchmarks/soak.py),)
+.PHONY: soak
+soak: $(STAMP)
+	$(ENV)/bin/python benchmarks/soak.py $(ARGS)
+endif
+
 # pip speaks only if it fails.
 $(STAMP):
 	@test -n "$(INTERPRETER)"

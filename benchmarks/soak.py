@@ -1,0 +1,292 @@
+"""Random faults over many runs, each judged from the gateway's record alone.
+
+Usage: soak.py [--minutes N] [--seed N] [--workers N]
+
+Each run has a seed of its own, from which all that happens to it follows: the faults, pauses of the
+gateway, a stop, kills of the runner and of `sync`; how the processes are scheduled does not follow.
+In the end there is one `sync` that nobody disturbs, and then the gateway must have
+every line once and in order, one `finished`, and no process of the run may be left. The outcome is
+written into docs/reliability.md, between its two marker comments. Exit 1 if anything was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from testing import processes  # noqa: E402 - it is beside this folder
+from testing.faults import (  # noqa: E402
+    Action,
+    DropAfter,
+    DropBefore,
+    Fault,
+    HalfAnswer,
+    Hang,
+    Html,
+    JsonError,
+    RateLimited,
+)
+from testing.runner import Launch, RunnerProcess, child, plan  # noqa: E402
+from testing.strict_gateway import StrictGateway  # noqa: E402
+from testing.verdict import ASKED_TWICE, committed, files_with, judge, sync  # noqa: E402
+from testing.waiting import eventually  # noqa: E402
+
+REPORT = ROOT / "docs" / "reliability.md"
+BEGIN = "<!-- soak: written by benchmarks/soak.py, do not edit -->"
+END = "<!-- soak: end -->"
+
+MARKER = "SOAK_MARKER"
+RATE_PER_S = 400
+_GONE_WITHIN_S = 10.0
+_FAULTS: tuple[Action, ...] = (
+    DropBefore(),
+    DropBefore(reset=True),
+    DropAfter(),
+    DropAfter(reset=True),
+    HalfAnswer(),
+    Html(502),
+    Html(503, after="stored"),
+    JsonError(500, after="nonce"),
+    RateLimited(1),
+    RateLimited(None, with_rate_headers=False),
+    Hang(seconds=0.5),
+    Hang(seconds=0.5, after="stored"),
+)
+
+
+@dataclass
+class Totals:
+    """What all runs together came to. Thread: any, behind `lock`."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    seeds: list[int] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, seed: int, counts: Counter[str], problems: list[str]) -> None:
+        """Add one run."""
+        with self.lock:
+            self.counts.update(counts)
+            self.seeds.append(seed)
+            self.failures += [f"seed {seed}: {problem}" for problem in problems]
+
+
+class Ordeal:
+    """One run and what happens to it, by its seed."""
+
+    def __init__(self, seed: int, folder: Path, gateway: StrictGateway) -> None:
+        self._dice = random.Random(seed)
+        self._gateway = gateway
+        self._marker = uuid.uuid4().hex
+        self.counts: Counter[str] = Counter(runs=1)
+        self.problems: list[str] = []
+        self._files: list[str] = []
+        self._lines = self._dice.choice((50, 300, 1_000, 2_000))
+        self._alternate = self._dice.random() < 0.5
+        arguments = [str(self._lines), str(RATE_PER_S), "--pad", str(self._dice.choice((0, 200)))]
+        arguments += ["--alternate"] if self._alternate else []
+        self._launch: Launch = plan(
+            gateway,
+            child("lines.py", *arguments),
+            folder,
+            env={MARKER: self._marker, "CLAUDE_RUNNER_DRAIN_TIMEOUT": "20"},
+        )
+
+    def undergo(self) -> None:
+        """Let everything happen to it, and judge."""
+        for action in self._dice.sample(_FAULTS, self._dice.randint(0, 4)):
+            every = self._dice.randint(3, 15)
+            where = self._dice.choice(("event", "event", "*"))
+            self._gateway.faults.add(Fault(where, action, every=every))
+        is_whole = self._run()
+        if not committed(self._launch, "marker"):
+            self.counts["not begun"] += 1
+            return  # killed before the child was started: there is nothing that could be lost
+        # Between the first marker and the child's start there is no log yet.
+        self._files = ["claude.log"] if (self._launch.run_dir / "claude.log").exists() else []
+        kept = {stream: committed(self._launch, stream) for stream in ("stdout", "stderr")}
+        while self._dice.random() < 0.4:
+            self.counts["kills"] += 1
+            sync(self._launch, kill_after_s=self._dice.uniform(0.15, 1.0))
+        self._gateway.faults.clear()
+        self.counts["syncs"] += 1
+        done = sync(self._launch, within_s=120)
+        if done.code != 0:
+            self.problems.append(f"sync ended with {done.code}: {done.stderr.splitlines()[:1]}")
+        self._judge(kept, is_whole=is_whole)
+
+    def _run(self) -> bool:
+        """Start it and disturb it; return whether the child came to its own end."""
+        is_killed = self._dice.random() < 0.6
+        is_stopped = not is_killed and self._dice.random() < 0.3
+        within_s = self._lines / RATE_PER_S + 0.5
+        with RunnerProcess(self._launch) as runner:
+            if self._dice.random() < 0.3:
+                self._disturb(runner, within_s * self._dice.random())
+                self._gateway.pause()
+                self._disturb(runner, self._dice.uniform(0.1, 2.0))
+                self._gateway.resume()
+            if is_stopped:
+                self._disturb(runner, within_s * self._dice.random())
+                self._gateway.stop(self._launch.run.id)
+                self.counts["stops"] += 1
+            if is_killed:
+                self._disturb(runner, self._dice.uniform(0.05, within_s))
+                self.counts["kills"] += 1
+                try:
+                    runner.signal(signal.SIGKILL)
+                except ProcessLookupError:
+                    pass  # it had ended by itself
+            code = runner.wait(120)
+        return code == 0
+
+    def _disturb(self, runner: RunnerProcess, seconds: float) -> None:
+        """Let it run for a while, unless it ends."""
+        try:
+            runner.wait(seconds)
+        except AssertionError:
+            pass  # it is still running, as it should
+
+    def _judge(self, kept: dict[str, str], *, is_whole: bool) -> None:
+        gateway, run = self._gateway, self._launch.run
+        if any("answered 500" in each for each in gateway.violations):
+            # It died when a failure had been answered and not yet noted: nobody can tell these two
+            # apart from an answer that was lost.
+            self.counts["exceptions"] += 1
+            return
+        self.counts["faults"] += sum(each.fault is not None for each in gateway.requests)
+        violations = [each for each in gateway.violations if ASKED_TWICE not in each]
+        self.problems += violations
+        gateway.clear_violations()
+        last = self._lines if is_whole else None
+        verdict = judge(gateway, run.id, last=last, alternate=self._alternate, files=self._files)
+        for name in ("lines", "lost", "doubled", "reordered"):
+            self.counts[name] += getattr(verdict, name)
+        self.problems += verdict.problems
+        if {stream: gateway.text(run.id, stream) for stream in kept} != kept:
+            self.problems.append("the gateway does not have what was committed")
+        if files_with(self._launch.data_dir, run.token):
+            self.problems.append("the token is still in a file")
+        survivors = self._survivors()
+        self.counts["survivors"] += len(survivors)
+        self.problems += [f"process {processes.describe(each)} is left" for each in survivors]
+
+    def _survivors(self) -> list[int]:
+        def nobody() -> None:
+            assert not processes.find_by_marker(self._marker)
+
+        try:
+            eventually(nobody, _GONE_WITHIN_S)
+        except AssertionError:
+            pass  # counted below
+        return processes.find_by_marker(self._marker)
+
+
+def work(dice: random.Random, deadline: float, totals: Totals) -> None:
+    """Let one run after the other undergo its ordeal."""
+    while time.monotonic() < deadline:
+        seed = dice.randrange(1 << 32)
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+            problems: list[str] = []
+            counts: Counter[str] = Counter()
+            try:
+                with StrictGateway(rate_limit=None) as gateway:
+                    ordeal = Ordeal(seed, Path(folder), gateway)
+                    counts, problems = ordeal.counts, ordeal.problems
+                    ordeal.undergo()
+                    gateway.clear_violations()
+            except (AssertionError, OSError, subprocess.SubprocessError) as error:
+                problems.append(f"{type(error).__name__}: {error}"[:400])
+        totals.add(seed, counts, problems)
+        with totals.lock:
+            print(f"{len(totals.seeds)} runs, {len(totals.failures)} problems", end="\r")
+            for problem in problems:
+                print(f"seed {seed}: {problem}")
+
+
+def describe_commit() -> str:
+    """Return the commit that was tested, and whether there were changes on top of it."""
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True
+    ).stdout.strip()
+    ours = [*git, "status", "--porcelain", "--untracked-files=no", "--", "*.py", ":!redact*.py"]
+    changed = subprocess.run(ours, check=False, capture_output=True, text=True).stdout.strip()
+    return f"{commit or 'unknown'}{' and changes' if changed else ''}"
+
+
+def render(totals: Totals, seed: int, duration_s: float) -> str:
+    """Return the table."""
+    counts = totals.counts
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    rows = [
+        ("commit", describe_commit()),
+        ("date", time.strftime("%Y-%m-%d", time.gmtime())),
+        ("machine", f"{machine}, Python {platform.python_version()}"),
+        ("duration", f"{duration_s / 60:.1f} minutes"),
+        ("seed of all seeds", str(seed)),
+        *((name, f"{counts[name]:,}") for name in ("runs", "kills", "stops", "syncs", "faults")),
+        *((name, f"{counts[name]:,}") for name in ("lines", "lost", "doubled", "reordered")),
+        ("runs that were killed before they began", str(counts["not begun"])),
+        ("runs that met a stated exception, not judged", str(counts["exceptions"])),
+        ("surviving processes", str(counts["survivors"])),
+        ("problems", str(len(totals.failures))),
+    ]
+    lines = ["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    lines += ["", *(f"- {each}" for each in totals.failures[:20])] if totals.failures else []
+    return "\n".join(lines)
+
+
+def write_report(table: str) -> None:
+    """Put the table between the markers."""
+    text = REPORT.read_text("utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    REPORT.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", "utf-8")
+
+
+def main() -> int:
+    """Run for the given time, write the table, and return 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
+    options = parser.parse_args()
+    for name in [name for name in os.environ if name.startswith(("CLAUDE", "GATEWAY", "HMAC"))]:
+        del os.environ[name]
+    print(f"seed {options.seed}, {options.minutes:g} minutes, {options.workers} workers")
+    dice = random.Random(options.seed)
+    totals = Totals()
+    begin = time.monotonic()
+    deadline = begin + options.minutes * 60
+    workers = [
+        threading.Thread(target=work, args=(random.Random(dice.random()), deadline, totals))
+        for _ in range(options.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    table = render(totals, options.seed, time.monotonic() - begin)
+    print(table)
+    write_report(table)
+    return 1 if totals.failures or not totals.seeds else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
