@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Most tests wait for processes and the network more than they compute. JOBS= runs one after another.
+JOBS ?= 4
 
 MAKEFLAGS += --no-print-directory
 INTERPRETER := $(shell sh .ci/pythons "$(PYTHON)")
@@ -23,7 +25,7 @@ BASH_SCRIPTS := .ci/run
 # The releases of the tools that are pinned do not run on 3.9.
 on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs on the newest)",$(RUN) $(1))
 
-.PHONY: check format-check lint types shell test fix
+.PHONY: check format-check lint types shell test fix fuzz bench soak
 
 check: format-check lint types shell test
 
@@ -43,29 +45,20 @@ shell:
 	@for script in $(BASH_SCRIPTS); do bash -n "$$script" || exit 1; done
 
 test: $(STAMP)
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest $(if $(JOBS),-n $(JOBS) --dist worksteal) $(ARGS)
 
 fix: $(STAMP)
 	$(RUN) ruff check --fix --quiet .
 	$(RUN) ruff format --quiet .
 
-ifneq ($(wildcard benchmarks/fuzz_redact.py),)
-.PHONY: fuzz
 fuzz: $(STAMP)
 	$(ENV)/bin/python benchmarks/fuzz_redact.py $(ARGS)
-endif
 
-ifneq ($(wildcard benchmarks/redact.py),)
-.PHONY: bench
 bench: $(STAMP)
-	$(ENV)/bin/python benchmarks/redact.py $(ARGS)
-endif
+	$(ENV)/bin/python benchmarks/bench_redact.py $(ARGS)
 
-ifneq ($(wildcard benchmarks/soak.py),)
-.PHONY: soak
 soak: $(STAMP)
 	$(ENV)/bin/python benchmarks/soak.py $(ARGS)
-endif
 
 # pip speaks only if it fails.
 $(STAMP):

@@ -14,7 +14,10 @@ MODULES = tuple(name[:-3] for name in RUNNER_FILES if name.endswith(".py"))
 
 # Which of the runner's modules each one may import; what is not named here imports none.
 MAY_IMPORT = {
-    "redact": {"redact_shapes"},
+    "redact": {"redact_judges", "redact_known", "redact_shapes", "redact_tokens", "redact_view"},
+    "redact_judges": {"redact_shapes"},
+    "redact_known": {"redact_judges", "redact_shapes"},
+    "redact_tokens": {"redact_judges", "redact_shapes"},
     "gateway_client": {"gateway_transport", "redact"},
     "spool": {"redact"},
     "runner_config": {"allowlist"},

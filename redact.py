@@ -1,0 +1,490 @@
+"""Streaming secret redaction: bytes of a live terminal in, the same bytes without secrets out.
+
+Pure: no I/O, no threads, no clock. One `Rules` is compiled for a run and shared; each stream has a
+`Redactor` of its own.
+
+Theory of operation
+-------------------
+Two views. A terminal shows `ghp_AbCd<ESC>[31mEfGh` as one word, so secrets are looked for in the
+*visible* text: the stream without escape sequences, with typed-over characters gone (`View`). What
+is cut is the raw bytes: escapes inside a removed span stay.
+
+Judges. A place that may begin a secret (the word `token`, `://`, the prefix of a token, `BEGIN`) is
+found by searching for literals, which is all that Python does fast. A *judge* then reads the text
+around the place and returns a verdict: `Span`, remove this; `Endless`, remove from here to a stop
+character, however far; `KeyBegins`, a private key; `Wait`, the text in hand ends too early to tell;
+None, harmless. A judge reads at most LOOK_BACK bytes before the place and LOOK_AHEAD after it, and
+never knows where a read ended. That is why any split of the input gives the same output: every
+verdict is a function of the text alone, and overlapping spans merge.
+
+Holding back. Text is published as soon as no judge waits for it. A judge that waits names the first
+byte that must stay: of `password=hun` that is the `h`. `idle()` publishes what is held only because
+it *could* become a prefix (`s` of `sk-`), never the body of a secret.
+
+State between reads: the raw bytes held; the end of the visible text already published, which judges
+look back into; the `Endless` spans still open; the private key being swallowed.
+
+Where things are
+----------------
+Imports go one way, from top to bottom: `redact.py`, this file, the rules put together and the
+stream; `redact_known.py`, the values known to be secret; `redact_tokens.py`, what is recognised by
+its shape; `redact_judges.py`, names, headers, addresses and private keys; `redact_view.py`, what is
+visible; `redact_shapes.py`, data.
+
+References: the rules of gitleaks, trufflehog, noseyparker, kingfisher and detect-secrets for what
+secrets look like; Buildkite's and GitLab's log maskers for streaming; ECMA-48 and XTerm's "Control
+Sequences" for escapes; RFC 7468 and RFC 1421 for PEM.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NewType
+
+from redact_judges import (
+    KEY_HEADER_BEGINS,
+    LOOK_BACK,
+    Endless,
+    Judge,
+    KeyBegins,
+    PrivateKey,
+    Span,
+    Verdict,
+    Wait,
+    is_secret,
+    judge_address,
+    judge_cookie,
+    judge_key_header,
+    judge_name,
+    judge_scheme,
+)
+from redact_known import KnownValues, Needles, collect_known_values
+from redact_shapes import TokenShape
+from redact_tokens import PatternError, Tokens, parse_token_shapes
+from redact_view import CLIPBOARD, OSC, STRING_BEGINS, View
+
+__all__ = [
+    "MARK",
+    "KnownValues",
+    "PatternError",
+    "Redacted",
+    "RedactedDecoder",
+    "RedactedText",
+    "Redactor",
+    "Rules",
+    "TokenShape",
+    "collect_known_values",
+    "parse_token_shapes",
+]
+
+Redacted = NewType("Redacted", bytes)
+RedactedText = NewType("RedactedText", str)
+
+MARK = b"[REDACTED]"
+
+# A place may wait this far back in what is already published: a name and what follows it up to its
+# value. More would cost time at every read.
+MAX_UNJUDGED_BYTES = 512
+# A long read is worked off in slices: after each private key the rest of a slice is judged anew, so
+# that many keys in a whole file would cost the square of its size.
+SLICE_BYTES = 16384
+
+
+# --- the rules ------------------------------------------------------------------------------------
+
+
+# Which literals in the lowered text call for which judge, and how far before what is found they
+# begin. Literals that share a byte are one search: each pattern begins with one byte, from which to
+# the next `re` goes by memchr, and that is twice as fast as to find the literals one by one.
+_LITERALS: tuple[tuple[re.Pattern[bytes], dict[bytes, tuple[int, Judge]]], ...] = (
+    (
+        re.compile(rb"k(?:ey|en(?<=token)|ie(?<=cookie))"),
+        {b"key": (0, judge_name), b"ken": (2, judge_name), b"kie": (3, judge_cookie)},
+    ),
+    (re.compile(rb"p(?:ass|wd)"), {b"pass": (0, judge_name), b"pwd": (0, judge_name)}),
+    (
+        re.compile(rb"b(?:earer|asic|egin (?<=-----begin ))"),
+        {
+            b"bearer": (0, judge_scheme),
+            b"basic": (0, judge_scheme),
+            b"begin ": (5, judge_key_header),
+        },
+    ),
+    (re.compile(rb"cre"), {b"cre": (0, judge_name)}),  # in `secret` and in `credential`
+    (re.compile(rb"sig"), {b"sig": (0, judge_name)}),
+    (re.compile(rb"auth"), {b"auth": (0, judge_name)}),
+    (re.compile(rb"://"), {b"://": (0, judge_address)}),
+)
+
+
+class Rules:
+    """What is secret: the built-in knowledge, the values known to be secret and the user's token
+    shapes.
+
+    Thread: any; immutable once made. Making one takes milliseconds; share it between the redactors
+    of a run.
+    """
+
+    def __init__(
+        self, known_values: Iterable[bytes] = (), patterns: Iterable[TokenShape] = ()
+    ) -> None:
+        self._known = Needles(known_values)
+        self._tokens = Tokens(patterns)
+
+    def redact(self, text: str) -> RedactedText:
+        """Return a whole text without its secrets."""
+        raw = text.encode("utf-8", "surrogatepass")
+        return RedactedText(self.redact_bytes(raw).decode("utf-8", "surrogatepass"))
+
+    def redact_bytes(self, raw: bytes) -> Redacted:
+        """Return whole bytes without their secrets."""
+        redactor = Redactor(rules=self)
+        return Redacted(redactor.feed(raw) + redactor.flush())
+
+    def redact_json(self, value: Any) -> RedactedText:
+        """Return a JSON value as compact JSON without its secrets.
+
+        Shape: every string is redacted by itself, and a string whose key says that it is secret is
+        removed whole, so the result is always valid JSON with the structure of the value. Raises
+        what `json.dumps` raises for a value that is not JSON.
+        """
+        return RedactedText(json.dumps(self._clean(value), separators=(",", ":")))
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, Mapping):
+            return {
+                self._clean_key(key): self._clean_member(key, item) for key, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self._clean(item) for item in value]
+        return value
+
+    def _clean_key(self, key: Any) -> Any:
+        return self.redact(key) if isinstance(key, str) else key
+
+    def _clean_member(self, key: Any, value: Any) -> Any:
+        if isinstance(key, str) and isinstance(value, str):
+            name, raw = (text.encode("utf-8", "surrogatepass") for text in (key, value))
+            if is_secret(name, raw, quoted=True, loose=False):
+                return MARK.decode()
+        return self._clean(value)
+
+    def judge_all(self, text: bytes, start: int, *, final: bool) -> Iterator[tuple[int, Verdict]]:
+        """Return, in order, every place from `start` on that is not harmless, and the verdict."""
+        places: list[tuple[int, int, Judge]] = []
+        lower = text.lower()
+        for pattern, literals in _LITERALS:
+            for found in pattern.finditer(lower, start):
+                back, judge = literals[found[0]]
+                if found.start() - back >= start:
+                    places.append((found.start() - back, 0, judge))
+        places.extend((at, 1, self._tokens.judge) for at in self._tokens.places(text, start))
+        places.extend((at, 2, self._known.judge) for at in self._known.places(text, start))
+        if not final:
+            places.extend(self._tail_places(text, start))
+        places.sort(key=_by_place)
+        for at, _, judge in places:
+            verdict = judge(text, at, final)
+            if verdict is not None:
+                yield at, verdict
+
+    def _tail_places(self, text: bytes, start: int) -> Iterator[tuple[int, int, Judge]]:
+        """Return the places at the end of the text where a literal may be beginning."""
+        yield from ((at, 3, self._known.judge) for at in self._known.tail_places(text))
+        yield from ((at, 4, self._tokens.judge) for at in self._tokens.tail_places(text, start))
+        header = KEY_HEADER_BEGINS.search(text, max(start, len(text) - 12))
+        if header:
+            yield header.start(), 5, judge_key_header
+
+
+def _by_place(place: tuple[int, int, Judge]) -> tuple[int, int]:
+    return place[:2]
+
+
+# --- the redactor ---------------------------------------------------------------------------------
+
+
+class Redactor:
+    """One stream without its secrets.
+
+    Shape: any split of the same input gives the same concatenated output. Thread: one caller at a
+    time; give each stream its own. Raises nothing: what goes wrong inside is counted in `failures`,
+    and the rest of the line (of the private key) is dropped.
+    """
+
+    def __init__(self, known_values: Iterable[bytes] = (), *, rules: Rules | None = None) -> None:
+        self._rules = Rules(known_values) if rules is None else rules
+        self._raw = b""
+        self._context = b""
+        # Where in the context the last removed span ends; -1 for nowhere in sight.
+        self._redacted_to = -1
+        # How many bytes at the end of the context belong to a place that was not decided.
+        self._unjudged = 0
+        self._after_space = False  # the last raw byte published is a space
+        self._stops: set[re.Pattern[bytes]] = set()  # of the endless spans that are open
+        self._key: PrivateKey | None = None
+        self.failures = 0
+
+    @property
+    def held(self) -> int:
+        """How many bytes are held back now."""
+        return len(self._raw)
+
+    def feed(self, chunk: bytes) -> Redacted:
+        """Return what is now safe to publish; may be empty. Holds back at most 4 KB."""
+        if len(chunk) > SLICE_BYTES:
+            starts = range(0, len(chunk), SLICE_BYTES)
+            return Redacted(b"".join(self.feed(chunk[at : at + SLICE_BYTES]) for at in starts))
+        if b"\b" not in chunk:
+            return self._guard(chunk)
+        # Typing over changes what was read before, so what was read before is judged first.
+        parts = re.findall(rb"\x08|[^\x08]+", chunk)
+        return Redacted(b"".join(map(self._guard, parts)))
+
+    def idle(self) -> Redacted:
+        """Return what may be shown although more may follow: the source has been silent for a
+        moment.
+        """
+        return self._guard(b"", silent=True)
+
+    def flush(self) -> Redacted:
+        """Return the rest: the stream has ended. The redactor is then as new but for `failures`."""
+        last = self._guard(b"", final=True)
+        self._raw, self._context, self._redacted_to, self._unjudged = b"", b"", -1, 0
+        self._stops.clear()
+        self._key, self._after_space = None, False
+        return last
+
+    def _guard(self, chunk: bytes, *, final: bool = False, silent: bool = False) -> Redacted:
+        try:
+            return Redacted(self._advance(chunk, final=final, silent=silent))
+        except Exception:  # noqa: BLE001 - whatever it was, the raw bytes must not get out
+            self.failures += 1
+            self._raw, self._context, self._redacted_to, self._unjudged = b"", b"", 0, 0
+            self._stops = set() if self._key else {_END_OF_LINE}
+            return Redacted(MARK)
+
+    def _advance(self, chunk: bytes, *, final: bool, silent: bool) -> bytes:
+        before = len(self._raw)
+        self._raw = self._raw + chunk if before else chunk
+        if STRING_BEGINS.search(self._raw):
+            self._redact_strings(before)
+        out: list[bytes] = []
+        while True:
+            view = View(self._raw, after_space=self._after_space, final=final, silent=silent)
+            if view.erased:
+                self._erase(view.erased)
+            going_on = (
+                self._swallow_key(view, out, final=final)
+                if self._key
+                else self._publish(view, out, final=final, silent=silent)
+            )
+            if not going_on:
+                return b"".join(out)
+
+    def _redact_strings(self, before: int) -> None:
+        """Redact what titles, links and the clipboard carry, where they end after `before`."""
+        self._raw = OSC.sub(
+            lambda match: match[0] if match.end() <= before else self._redact_osc(match), self._raw
+        )
+
+    def _redact_osc(self, match: re.Match[bytes]) -> bytes:
+        """Redact the payload of one sequence: a text of its own."""
+        kind, payload, end = match.groups()
+        if kind == b"52;":
+            target = CLIPBOARD.match(payload)
+            kind += target[0] if target else b""
+            try:
+                copied = base64.b64decode(payload[len(kind) - 3 :], validate=True)
+            except (binascii.Error, ValueError):
+                copied = b""
+            cleaned = self._rules.redact_bytes(copied)
+            return (
+                match[0] if cleaned == copied else b"\x1b]" + kind + base64.b64encode(cleaned) + end
+            )
+        return b"\x1b]" + kind + self._rules.redact_bytes(payload) + end
+
+    def _erase(self, count: int) -> None:
+        self._context = self._context[:-count]
+        self._redacted_to = min(self._redacted_to, len(self._context))
+        self._unjudged = max(0, self._unjudged - count)
+
+    def _swallow_key(self, view: View, out: list[bytes], *, final: bool) -> bool:
+        """Drop what belongs to the private key; return whether there is more to do after it."""
+        assert self._key is not None  # noqa: S101 - the caller has looked
+        size, goes_on = self._key.swallow(view.text, final)
+        out.append(view.keep_escapes(0, view.find_raw_after(size)))
+        self._raw = self._raw[view.find_raw_after(size) :]
+        if goes_on:
+            return False
+        self._key, self._after_space = None, False
+        self._context, self._redacted_to, self._unjudged = b"", -1, 0
+        return bool(self._raw)
+
+    def _publish(self, view: View, out: list[bytes], *, final: bool, silent: bool) -> bool:
+        """Publish what is decided; return True if a private key begins there."""
+        base = len(self._context)
+        text = self._context + view.text
+        spans = _Spans(base, len(text), silent=silent)
+        spans.continue_open(text, base, self._stops)
+        start = max(0, min(base, base - self._unjudged) - LOOK_BACK)
+        for place, verdict in self._rules.judge_all(text, start, final=final):
+            if spans.take(text, place, verdict):
+                break
+        ready = spans.ready
+        self._write(view, out, spans.merge(base, ready), base, ready)
+        self._stops = spans.open_stops(ready)
+        self._remember(text, ready, spans)
+        if spans.key is None or ready != spans.key.start:
+            return False
+        return self._begin_key(view, out, spans.key, base)
+
+    def _write(
+        self, view: View, out: list[bytes], merged: list[Span], base: int, ready: int
+    ) -> None:
+        at = 0
+        raw = self._raw
+        for span in merged:
+            end = min(span.end, ready)
+            # Where a span goes on beyond these bytes, what is typed over at its edge belongs to it.
+            goes_on = self._redacted_to >= max(0, span.start)
+            first = 0 if goes_on and span.start < base else view.find_raw(max(0, span.start - base))
+            last = (
+                view.find_raw(ready - base) if span.end > ready else view.find_raw_after(end - base)
+            )
+            out.append(raw[at:first])
+            if not goes_on:
+                out.append(MARK)
+            self._redacted_to = max(self._redacted_to, end)
+            out.append(view.keep_escapes(first, last))
+            at = last
+        rest = max(at, view.find_raw(ready - base))
+        out.append(raw[at:rest])
+        self._raw = raw[rest:]
+        if rest:
+            self._after_space = raw[rest - 1] == 0x20
+
+    def _remember(self, text: bytes, ready: int, spans: _Spans) -> None:
+        self._unjudged = min(ready - spans.find_undecided(ready), MAX_UNJUDGED_BYTES)
+        keep = max(0, ready - self._unjudged - 2 * LOOK_BACK)
+        self._context = text[keep:ready]
+        self._redacted_to = self._redacted_to - keep if self._redacted_to >= keep else -1
+
+    def _begin_key(self, view: View, out: list[bytes], key: KeyBegins, base: int) -> bool:
+        """Replace the header of a private key and swallow what follows."""
+        first, last = view.find_raw(key.start - base), view.find_raw_after(key.end - base)
+        out.append(MARK + view.keep_escapes(first, last))
+        self._raw = self._raw[last - first :] if key.end > key.start else self._raw
+        self._key = PrivateKey()
+        return True
+
+
+_END_OF_LINE = re.compile(rb"[\r\n]")
+
+
+class _Spans:
+    """The verdicts on one text, put together: what to remove, and up to where the text may be
+    published.
+    """
+
+    def __init__(self, base: int, size: int, *, silent: bool) -> None:
+        self._base = base
+        self._found: list[Span] = []
+        self._reach: list[tuple[int, int]] = []  # a place, and up to where its verdict goes
+        self._endless: list[tuple[int, int, re.Pattern[bytes]]] = []
+        self._stops: dict[re.Pattern[bytes], tuple[int, int]] = {}  # searched from, found at
+        self._silent = silent
+        self.ready = size
+        self.key: KeyBegins | None = None
+        self._size = size
+
+    def continue_open(self, text: bytes, base: int, stops: set[re.Pattern[bytes]]) -> None:
+        for stop in stops:
+            self._take_endless(text, Endless(base - 1, base, stop))
+
+    def take(self, text: bytes, place: int, verdict: Verdict) -> bool:
+        """Note a verdict; return True if those that follow do not matter."""
+        if isinstance(verdict, KeyBegins):
+            if self._base < verdict.end and verdict.start <= self.ready:
+                self.key = KeyBegins(max(self._base, verdict.start), verdict.end)
+                self.ready = self.key.start
+            return True
+        if isinstance(verdict, Wait):
+            if verdict.firm or not self._silent:
+                self.ready = max(self._base, min(self.ready, verdict.hold))
+            self._reach.append((place, self._size + 1))
+        elif isinstance(verdict, Span):
+            self._found.append(verdict)
+            self._reach.append((place, verdict.end))
+        elif isinstance(verdict, Endless):
+            self._take_endless(text, verdict)
+            self._reach.append((place, self._found[-1].end))
+        return False
+
+    def find_undecided(self, ready: int) -> int:
+        """Return the first place whose verdict goes on after `ready`, where judging resumes."""
+        return min((place for place, end in self._reach if end > ready), default=ready)
+
+    def _take_endless(self, text: bytes, verdict: Endless) -> None:
+        end = self._find_stop(text, verdict)
+        self._found.append(Span(verdict.start, end))
+        self._endless.append((verdict.start, end, verdict.stop))
+
+    def _find_stop(self, text: bytes, verdict: Endless) -> int:
+        """Return where the span ends, one beyond the text if it goes on.
+
+        The last answer for a stop serves every place before it, or a line that is one long value
+        would be read to its end from each of its places.
+        """
+        begin, end = self._stops.get(verdict.stop, (0, -1))
+        if not begin <= verdict.seen <= end:
+            found = verdict.stop.search(text, verdict.seen)
+            end = found.start() if found else self._size + 1
+            self._stops[verdict.stop] = (verdict.seen, end)
+        return end
+
+    def merge(self, base: int, ready: int) -> list[Span]:
+        """Return the spans in order, without overlaps, that have something to remove between `base`
+        and `ready`.
+        """
+        merged: list[Span] = []
+        for span in sorted(self._found):
+            start, end = span
+            if end <= base or start >= ready or start >= end:
+                continue
+            if merged and start < merged[-1].end:
+                merged[-1] = Span(merged[-1].start, max(end, merged[-1].end))
+            else:
+                merged.append(Span(start, end))
+        return merged
+
+    def open_stops(self, ready: int) -> set[re.Pattern[bytes]]:
+        """Return the stops of the endless spans that go on after `ready`."""
+        return {stop for start, end, stop in self._endless if start < ready < end}
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+class RedactedDecoder:
+    """Redacted bytes to redacted text, in pieces: a character that was split is held, an invalid
+    byte becomes U+FFFD.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, redacted: Redacted) -> RedactedText:
+        """Return the characters that are complete."""
+        return RedactedText(self._decoder.decode(redacted))
+
+    def flush(self) -> RedactedText:
+        """Return what is left: U+FFFD for a character that never became complete."""
+        return RedactedText(self._decoder.decode(b"", final=True))

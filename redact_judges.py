@@ -1,0 +1,727 @@
+"""Judges: what stands around a place in the text, and so whether a secret begins there.
+
+A judge is given the visible text, a place in it and whether the stream ends there, and returns a
+verdict. It reads at most LOOK_BACK bytes before the place and LOOK_AHEAD after it, keeps nothing,
+and never knows where a read ended. The judges of tokens and of known values are in modules of their
+own, because they have tables; `redact.py` tells how it all works together.
+"""
+
+# ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import re
+import string
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Union
+
+from redact_shapes import (
+    KEY_ORDINARY_WORDS,
+    KEY_SECRET_WORDS,
+    NEUTRAL_ENDINGS,
+    ORDINARY_VALUES,
+    SECRET_ENDINGS,
+    SUSPECT_ENDINGS,
+    TOKEN_ORDINARY_WORDS,
+    WEBHOOKS,
+)
+
+# A judge decides within this many bytes. Smaller would cut real values in two; larger would hold
+# more back.
+LOOK_AHEAD = 240
+# A judge looks back no further than this: enough for a long variable name and what stands before
+# it.
+LOOK_BACK = 96
+
+
+class Span(NamedTuple):
+    """Verdict: the visible bytes from `start` to `end` are secret."""
+
+    start: int
+    end: int
+
+
+class Endless(NamedTuple):
+    """Verdict: secret from `start` to the first match of `stop` at or after `seen`, which may be
+    far away.
+    """
+
+    start: int
+    seen: int
+    stop: re.Pattern[bytes]
+
+
+class Wait(NamedTuple):
+    """Verdict: the text ends too early to tell. What follows `hold` must stay; `firm` says that
+    even silence must not release it.
+    """
+
+    hold: int
+    firm: bool
+
+
+class KeyBegins(NamedTuple):
+    """Verdict: a private key's header from `start` to `end`; its body follows."""
+
+    start: int
+    end: int
+
+
+Verdict = Union[Span, Endless, Wait, KeyBegins, None]
+# (visible text, place, is this the end of the stream) -> verdict
+Judge = Callable[[bytes, int, bool], Verdict]
+
+
+def find_all(text: bytes, needle: bytes, start: int) -> Iterator[int]:
+    """Return every place of a literal from `start` on, overlapping ones too."""
+    at = text.find(needle, start)
+    while at >= 0:
+        yield at
+        at = text.find(needle, at + 1)
+
+
+# --- names and values -----------------------------------------------------------------------------
+
+_NAME_BYTES = (string.ascii_letters + string.digits + "_.-$").encode()
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+HARMLESS, SUSPECT, SECRET, HEADER, PUTTY = range(5)
+
+
+@functools.lru_cache(maxsize=4096)
+def weigh_name(name: bytes) -> int:
+    """Say what a name promises about its value.
+
+    HARMLESS; SUSPECT, only a random looking value is secret; SECRET; or that it is no name but the
+    beginning of a HEADER with credentials, or of a key in PUTTY's format.
+    """
+    if name.lower().endswith(b"authorization"):
+        return HEADER
+    if name.startswith(b"PuTTY-User-Key-File"):
+        return PUTTY
+    words = [word.lower() for word in _WORDS.findall(name.decode("latin-1"))]
+    while len(words) > 1 and (words[-1].isdigit() or words[-1] in NEUTRAL_ENDINGS):
+        words.pop()
+    if not words:
+        return HARMLESS
+    last, before = words[-1], words[-2] if len(words) > 1 else ""
+    if last in ("key", "keys"):
+        return _weigh_key(before)
+    if last.endswith(SECRET_ENDINGS):
+        return HARMLESS if before in TOKEN_ORDINARY_WORDS and last == "token" else SECRET
+    if (
+        last == "pass"
+        and before
+        and before not in ("by", "com", "first", "second", "multi", "single")
+    ):
+        return SECRET
+    if last.endswith(SUSPECT_ENDINGS) and before not in TOKEN_ORDINARY_WORDS:
+        return SUSPECT
+    return (
+        SUSPECT if last.endswith("key") and len(last) > 5 and last not in _KEY_WORDS else HARMLESS
+    )
+
+
+_KEY_WORDS = frozenset(
+    ["monkey", "turkey", "donkey", "hockey", "jockey", "whiskey", "hotkey", "pubkey"]
+)
+
+
+def _weigh_key(before: str) -> int:
+    """Weigh `<before> key`: an API key is a secret, a primary key is not, and nobody knows what a
+    `key` alone is.
+    """
+    if before in KEY_SECRET_WORDS:
+        return SECRET
+    return HARMLESS if not before or before in KEY_ORDINARY_WORDS else SUSPECT
+
+
+_RANDOM_ALPHABET = re.compile(rb"[A-Za-z0-9+/=_.~%:!@#^*-]{10,}")
+_RANDOM_PART = re.compile(rb"[A-Za-z0-9]{10,}")
+_LONG_PART = re.compile(rb"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}")
+_UUID = re.compile(rb"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_CHANGES = re.compile(rb"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
+
+
+def looks_random(value: bytes) -> bool:
+    """Tell a generated value from a word, a path or a version: a long part of letters and digits,
+    or both cases and digits.
+    """
+    if not _RANDOM_ALPHABET.fullmatch(value) or b"/" in value[:1]:
+        return False
+    if (
+        _UUID.fullmatch(value)
+        or _LONG_PART.search(value)
+        or (len(value) >= 20 and _mixes_case(value))
+    ):
+        return True
+    return any(len(_CHANGES.findall(part)) >= 2 for part in _RANDOM_PART.findall(value))
+
+
+def _mixes_case(value: bytes) -> bool:
+    digits = sum(value.count(digit) for digit in b"0123456789")
+    return digits >= 2 and not value.islower() and not value.isupper()
+
+
+_HARMLESS_VALUE = re.compile(
+    rb"""
+    # ***, ..., ----, bullets
+      [*\xe2\x80\xa2.\-_?\#]+
+    # <your key>, [REDACTED], {{ value }}, (hidden)
+    | <.*>? | \[.* | \{.* | \(.*
+    # $VAR, ${VAR}, $(pass), %VAR%, %(token)s, #{x}
+    | \$[A-Za-z_{(\[@*\#0-9].*? | %[A-Za-z_(][A-Za-z_()]*%?s? | @?\w*\#?\{.*
+    # a call, an index: getpass(), os.environ["X"]
+    | [&*!:@]*[A-Za-z_][\w:.\->?!]*[(\[{].*
+    # an attribute of something that holds settings, or any other in letters alone
+    | [&*!@:]{0,2}(?:self|this|cls|os|env|process|config|cfg|settings|options|opts|args|req|request
+        |res|response|ctx|data|params|props|state|event|user|secrets|vars|var|inputs|github|steps
+        |values?|credentials?|local|module|each)(?:->|::|\??\.)[\w.?\->:]+
+    | [&*!@:]{0,2}[A-Za-z_]+(?:(?:->|::|\??\.)[A-Za-z_]+)+
+    # a stand-in for a value
+    | (?:your|my|the|some|example|sample|dummy|fake|insert|replace|enter|add|put|change)
+        [-_.\ ][\w\-.\ ]*
+    # numbers, amounts, versions
+    | [0-9]{1,3} | 0x[0-9a-f]{1,8} | [0-9.]{1,12} | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
+    # a path; an address, in which its own judge looks for a password
+    | (?:~|\.{1,2})?(?:/[\w.@+-]*[a-z._-][\w.@+-]*)+/? | [A-Za-z]:\\.*
+    | [a-z][a-z0-9+.-]{1,20}://.*
+    """,
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+_PLAIN_WORD = re.compile(rb"[A-Za-z_]+[.!?:]?")
+_LABEL = re.compile(
+    rb"(?i)[\w' ]*\b(?:enter|your|please|required|invalid|must|forgot|reset|confirm|wrong"
+    rb"|incorrect|missing|expired|provide|is|not|the|a|an|for|of|to)\b.*"
+)
+# After the end of a text such as "Token: ", which looks like an operator and an opening quote.
+_CODE_AFTER_TEXT = re.compile(rb"\s*[+%]\s|[,)]\s*[\w)\"']")
+_PLACEHOLDER = re.compile(rb"[A-Z]{2,}(?:[_-][A-Z]+)*|[x]{4,}-.*|.{0,3}\xe2\x80\xa6")
+
+
+def _is_ordinary(value: bytes, *, quoted: bool, loose: bool) -> bool:
+    """Say whether a value after a secret name is harmless after all: code, a placeholder, a word
+    about the secret.
+
+    `loose` says that a single word would be no surprise here: `auth = username`, `token: expired`.
+    """
+    bare = value.rstrip(b",;)")
+    if (
+        not bare
+        or bare.lower().decode("latin-1") in ORDINARY_VALUES
+        or _is_path_or_code(bare, quoted=quoted)
+    ):
+        return True
+    if quoted:
+        if _CODE_AFTER_TEXT.match(bare):
+            return True
+        return b" " in bare and _LABEL.fullmatch(bare) is not None and not _CHANGES.search(bare)
+    if _PLACEHOLDER.fullmatch(bare) and loose:
+        return True
+    return loose and _PLAIN_WORD.fullmatch(bare) is not None and not _is_shouted_mix(bare)
+
+
+def _is_shouted_mix(word: bytes) -> bool:
+    """Say whether letters alone look generated: long, and not in the case of a word or an
+    identifier.
+    """
+    return len(word) >= 24 and (
+        word.isupper() or len(re.findall(rb"[a-z][A-Z]", word)) > len(word) // 5
+    )
+
+
+def _is_path_or_code(value: bytes, *, quoted: bool) -> bool:
+    match = _HARMLESS_VALUE.fullmatch(value)
+    if match is None:
+        return False
+    if (
+        quoted
+        and re.match(rb"[&*!:@]*[A-Za-z_][\w:.\->?!]*[(\[{.]", value)
+        and not value.startswith(b"$")
+    ):
+        return b"://" in value or b"{" in value or value[:5].lower() in (b"your.", b"your_")
+    return not (
+        value[:1] in b"/~." and looks_random(value.replace(b"/", b"")) and b"." not in value
+    )
+
+
+def is_secret(name: bytes, value: bytes, *, quoted: bool, loose: bool) -> bool:
+    """Judge a finished pair."""
+    weight = weigh_name(name)
+    if weight == HARMLESS or _is_ordinary(value, quoted=quoted, loose=loose):
+        return False
+    return weight == SECRET or looks_random(value.rstrip(b",;)"))
+
+
+# --- the judge of names ---------------------------------------------------------------------------
+
+# What may stand right after a name that has a value.
+_FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,") | {b""}
+_REST_OF_NAME = re.compile(rb"[A-Za-z0-9_.-]{0,64}")
+# What may stand between a name and its value. `=` and `:` in every language's spelling, with the
+# end of a quoted name before it.
+_OPERATOR = re.compile(
+    rb"""
+    \\?["'`]?[\])]{0,2} [ \t]{0,20}
+    (?:
+        :[ ]?[A-Za-z&\[\]<>.|?]{1,20}[ ]=         # token: str =
+      | [ ][A-Za-z.\[\]*]{1,16}[ ]:?=             # var token string =
+      | [:+?.|&%^]{0,3}={1,3}>? | :{1,2} | ->     # = := ::= ?= .= == => : ->
+    ) [ \t]{0,20}
+    """,
+    re.VERBOSE,
+)
+_NEAR_SIGN = re.compile(rb"[:=]|->")
+_ARGUMENT = re.compile(rb"""\\?["'`][ ]?,[ ]{0,4}(?=\\?["'`])""")  # setProperty("TOKEN", "value")
+_PAIR = re.compile(
+    rb"""\\?["']?[ \t]*,?\s{1,24}(?:-[ ])?\\?["']?value\\?["']?[ ]?:[ \t]{0,4}""", re.IGNORECASE
+)  # name: TOKEN, value: …
+_ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
+_ELEMENT = re.compile(rb">\s{0,40}")  # <token>value
+_SPACE = re.compile(rb"[ \t]{1,8}(?=[^\s=:])")  # --token value
+_MAY_BE_OPERATOR = re.compile(
+    rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
+)
+_OPEN_QUOTE = re.compile(rb"""(?:[rbfuL@$]{1,2}(?=["']))?(\\?["'`])(?:\1{2})?""")
+
+# Stops of a value. On a line of its own (`DB_PASSWORD=…`) only white space ends a value: passwords
+# hold any character.
+_LINE_STOP = re.compile(rb"[\s\"'`]|\\[nrt\"']")
+_WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
+_ELEMENT_STOP = re.compile(rb"[\s<]")
+_QUOTE_STOPS = {
+    b'"': re.compile(rb'(?<!\\)"|[\r\n]'),
+    b"'": re.compile(rb"(?<!\\)'|[\r\n]"),
+    b"`": re.compile(rb"[`\r\n]"),
+    b'\\"': re.compile(rb'\\?"|[\r\n]'),
+    b"\\'": re.compile(rb"\\?'|[\r\n]"),
+}
+_LINE_START = re.compile(
+    rb"(?:^|[\r\n])(?:[\s+>#$*|-]|export |set |SET |ENV |env |declare -x |\x1b)*$"
+)
+_FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
+_LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+[ \t]+$")
+
+
+def judge_name(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge a name and its value, in every spelling: `API_KEY=…`, `"apiKey": "…"`, `--token …`,
+    `<password>…`.
+    """
+    rest = _REST_OF_NAME.match(text, at)
+    name_end = rest.end() if rest else at
+    if name_end >= len(text) - 1 and not final:
+        return Wait(len(text), False)
+    if text[name_end - 1 : name_end] in (b".", b"-"):
+        name_end -= 1
+    name_start = _find_name_start(text, at)
+    name = text[name_start:name_end]
+    weight = weigh_name(name)
+    in_query = False
+    if weight != SECRET:
+        in_query = text[name_start - 1 : name_start] in (b"?", b"&")
+        if weight == HARMLESS and not (in_query and name.lower() == b"key"):
+            return None
+        if weight == HEADER:
+            return judge_header(text, name_end - len(b"authorization"), final)
+        if weight == PUTTY:
+            return KeyBegins(name_start, name_start)
+        weight = SUSPECT
+    return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
+
+
+class _Pair(NamedTuple):
+    """A name that promises a secret, where it stands."""
+
+    text: bytes
+    name_start: int
+    name_end: int
+    weight: int
+    in_query: bool
+
+    def begins_line(self) -> bool:
+        """Say whether nothing but decoration stands before the name on its line."""
+        return (
+            _LINE_START.search(self.text, max(0, self.name_start - 24), self.name_start) is not None
+        )
+
+
+def _find_name_start(text: bytes, at: int) -> int:
+    """Return where the name around `at` begins; `API key` is one name."""
+    before = text[max(0, at - 48) : at]
+    begin = at - len(before) + len(before.rstrip(_NAME_BYTES))
+    if begin == at and before[-1:] == b" " and text[at : at + 3].lower() == b"key":
+        word = before[:-1].rpartition(b" ")[2]
+        return at - 1 - len(word) if word.isalpha() else begin
+    return begin
+
+
+def _judge_operator(pair: _Pair, final: bool) -> Verdict:
+    """Find the operator after the name, then judge the value."""
+    text, end = pair.text, pair.name_end
+    if text[end : end + 1] not in _FOLLOWING:
+        return None
+    if not final and len(text) - end < LOOK_BACK:
+        possible = _MAY_BE_OPERATOR.match(text, end)
+        if possible and possible.end() == len(text):
+            surely = _OPERATOR.match(text, end)
+            value_begun = surely is not None and surely.end() < len(text)
+            return Wait(min(len(text), _first_sign(text, end)), value_begun)
+    operator = _OPERATOR.match(text, end) if _NEAR_SIGN.search(text, end, end + 48) else None
+    if operator:
+        spaced = text[operator.end() - 1 : operator.end()] in (b" ", b"\t")
+        return _judge_value(pair, operator.end(), final, loose=spaced, stop=None)
+    if _ELEMENT_BEGINS.match(text, max(0, pair.name_start - 2), pair.name_start):
+        element = _ELEMENT.match(text, end)
+        return (
+            _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
+            if element
+            else None
+        )
+    for spelling in (_ARGUMENT, _PAIR):
+        other = spelling.match(text, end)
+        if other:
+            verdict = _judge_value(pair, other.end(), final, loose=False, stop=None)
+            words = isinstance(verdict, Span) and _PLAIN_WORD.fullmatch(text, *verdict)
+            return None if words and spelling is _ARGUMENT else verdict  # a list of names
+    return _judge_spaced(pair, final)
+
+
+def _first_sign(text: bytes, start: int) -> int:
+    """Return the place after the first byte that is surely part of an operator."""
+    found = re.compile(rb"[=:>]|[ \t]").search(text, start)
+    return found.end() if found else len(text)
+
+
+def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
+    """Judge a value after nothing but a space: a command line flag, netrc, or prose with a random
+    looking word.
+    """
+    space = _SPACE.match(pair.text, pair.name_end)
+    named = pair.weight == SECRET or pair.text[pair.name_end - 3 : pair.name_end].lower() == b"key"
+    if space is None or not named:
+        return None
+    before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
+    flag = _FLAG_BEFORE.search(before + pair.text[pair.name_start : pair.name_end])
+    surely = bool(flag) or _LOGIN_BEFORE.search(before) is not None
+    verdict = _judge_value(pair, space.end(), final, loose=True, stop=None)
+    if surely or not isinstance(verdict, Span):
+        return verdict if surely or isinstance(verdict, Wait) else None
+    value = pair.text[verdict.start : verdict.end]
+    return verdict if len(value) >= 14 and b"/" not in value and looks_random(value) else None
+
+
+def _judge_value(
+    pair: _Pair, at: int, final: bool, *, loose: bool, stop: re.Pattern[bytes] | None
+) -> Verdict:
+    """Judge the value that begins at `at`."""
+    text = pair.text
+    quote = _OPEN_QUOTE.match(text, at)
+    if quote:
+        at, stop = quote.end(), _QUOTE_STOPS[quote[1]]
+    elif stop is None:
+        stop = _LINE_STOP if pair.begins_line() and not pair.in_query else _WIDE_STOP
+    ending = stop.search(text, at, at + LOOK_AHEAD)
+    if ending is None and len(text) < at + LOOK_AHEAD and not final:
+        return Wait(at, True)
+    value = text[at : ending.start() if ending else at + LOOK_AHEAD]
+    if ending is None and len(value) == LOOK_AHEAD:
+        return Endless(at, at + LOOK_AHEAD, stop)
+    if _is_ordinary(value, quoted=quote is not None, loose=loose):
+        return None
+    if pair.weight == SUSPECT and not looks_random(value.rstrip(b",;)")):
+        return None
+    return Span(at, at + len(value))
+
+
+# --- the judges of headers ------------------------------------------------------------------------
+
+_HEADER = re.compile(
+    rb"""(?i)(?:proxy-)?authorization\\?["']?\]?[ ]?"""
+    rb"""(?:[:=]|,(?=[ ]?\\?["']))[ ]{0,4}(?:[fbr]?\\?["'`])?"""
+    rb"""(?:(?:bearer|basic|token|apikey|api-key|key|digest|negotiate|ntlm|hawk|sharedkey|sharedkeylite|bot|jwt|oauth|splunk"""
+    rb"""|genie?key|ssws|discogs|mac|signature|pat|aws4-hmac-sha256|goog4-rsa-sha256)[ ]+)?"""
+)
+_HEADER_STOP = re.compile(rb"[\"'`\r\n<>\\]")
+_CREDENTIAL_STOP = re.compile(rb"[\s\"'`,;<>)\]}\\]")
+_SCHEME = re.compile(rb"(?i)(?:bearer|basic)(?:%20|\+|[ ]+)")
+_SCHEME_PART = re.compile(rb"(?i)b(?:e(?:a(?:r(?:er?)?)?)?)?(?:%2?0?)?$|b(?:a(?:s(?:ic?)?)?)?$")
+_BEARER_WORDS = frozenset(
+    """
+    token tokens auth authentication authorization scheme format realm header headers is of and or
+    error in to with for access api credentials
+    """.split()  # noqa: SIM905 - words read better than a list of quoted ones
+)
+_COOKIE = re.compile(
+    rb"(?i)(?P<set>set-)?cookie\\?[\"']?[ ]?:[ ]{0,4}(?:\\?[\"'`])?[^=\s;\"']{1,64}="
+)
+_COOKIE_STOP = re.compile(rb"[\"'`\r\n\\]")
+_SET_COOKIE_STOP = re.compile(rb"[;\"'`\s\\]")
+
+
+def judge_header(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `Authorization: <scheme> <credentials>`: all that follows the scheme is secret."""
+    header = _HEADER.match(text, at)
+    if header is None:
+        short = len(text) - at < 40 and b"\n" not in text[at:] and not final
+        return Wait(min(len(text), _first_sign(text, at)), False) if short else None
+    value = header.end()
+    ending = _HEADER_STOP.search(text, value, value + LOOK_AHEAD)
+    if ending is None and not final and len(text) < value + LOOK_AHEAD:
+        return Wait(
+            min(value, _first_sign(text, at)) if len(text) < value + 24 else value,
+            value < len(text),
+        )
+    if ending is None and len(text) >= value + LOOK_AHEAD:
+        return Endless(value, value + LOOK_AHEAD, _HEADER_STOP)
+    body = text[value : ending.start() if ending else len(text)].rstrip()
+    plain = body.isalpha() and not _is_shouted_mix(body)
+    return (
+        None
+        if plain or not body or _is_path_or_code(body, quoted=False)
+        else Span(value, value + len(body))
+    )
+
+
+def judge_scheme(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `Bearer <token>` and `Basic <base64>` wherever they stand."""
+    if text[at - 1 : at].isalnum():
+        return None
+    scheme = _SCHEME.match(text, at)
+    if scheme is None:
+        return None
+    value = scheme.end()
+    if value >= len(text):
+        return None if final else Wait(len(text), False)
+    ending = _CREDENTIAL_STOP.search(text, value, value + LOOK_AHEAD)
+    if ending is None and not final and len(text) < value + LOOK_AHEAD:
+        return Wait(value, True)
+    if ending is None and len(text) >= value + LOOK_AHEAD:
+        return Endless(value, value + LOOK_AHEAD, _CREDENTIAL_STOP)
+    body = text[value : ending.start() if ending else len(text)]
+    basic = text[at : at + 2].lower() == b"ba"
+    secret = (
+        _is_basic_credential(body)
+        if basic
+        else _is_bearer_credential(body, text[at : at + 1].isupper())
+    )
+    return Span(value, value + len(body)) if secret else None
+
+
+def _is_bearer_credential(body: bytes, capital: bool) -> bool:
+    word = body.rstrip(b".:,")
+    if (
+        not word
+        or word.lower().decode("latin-1") in _BEARER_WORDS
+        or word.lower().startswith(b"realm=")
+    ):
+        return False
+    if _is_path_or_code(word, quoted=False) and not looks_random(word):
+        return False
+    if not capital:
+        return looks_random(word)
+    return not word.isalpha() or len(word) < 5 or _is_shouted_mix(word)
+
+
+def _is_basic_credential(body: bytes) -> bool:
+    """Say whether this is base64 of `user:password`."""
+    try:
+        return len(body) >= 8 and b":" in base64.b64decode(
+            body + b"=" * (-len(body) % 4), validate=True
+        )
+    except (binascii.Error, ValueError):
+        return False
+
+
+def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge a cookie header: `Cookie` from its first value on, `Set-Cookie` the value but not its
+    attributes.
+    """
+    if text[max(0, at - 4) : at].lower() == b"set-":
+        at -= 4
+    header = _COOKIE.match(text, at)
+    if header is None:
+        short = len(text) - at < 90 and not re.search(rb"[\r\n=;]", text[at:]) and not final
+        return Wait(len(text), False) if short else None
+    value = header.end()
+    stop = _SET_COOKIE_STOP if header["set"] else _COOKIE_STOP
+    ending = stop.search(text, value, value + LOOK_AHEAD)
+    if ending is None and not final and len(text) < value + LOOK_AHEAD:
+        return Wait(value, True)
+    if ending is None and len(text) >= value + LOOK_AHEAD:
+        return Endless(value, value + LOOK_AHEAD, stop)
+    body = text[value : ending.start() if ending else len(text)]
+    return (
+        None
+        if len(body) < 8 or _is_path_or_code(body, quoted=False)
+        else Span(value, value + len(body))
+    )
+
+
+# --- the judge of addresses -----------------------------------------------------------------------
+
+_AUTHORITY_STOP = re.compile(rb"[\s/\"'<>`\\]")
+_PASSWORD_STOP = re.compile(rb"[\s@\"'<>`\\]")
+_PATH_STOP = re.compile(rb"[\s\"'<>`\\)|]")
+_PORT = re.compile(rb"[0-9]{0,5}[\])},.;]*")
+_WEBHOOK_REACH = 48
+
+
+def judge_address(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `://` and what follows: a password before `@`, or a path that is the credential."""
+    start = at + 3
+    ending = _AUTHORITY_STOP.search(text, start, start + LOOK_AHEAD)
+    whole = len(text) >= start + LOOK_AHEAD or final
+    if ending is None and not whole:
+        colon = text.find(b":", start)
+        return Wait(start, colon >= 0 and not _PORT.fullmatch(text, colon + 1))
+    end = ending.start() if ending else min(len(text), start + LOOK_AHEAD)
+    userinfo, sign, _ = text[start:end].rpartition(b"@")
+    if sign:
+        return _judge_userinfo(userinfo, start)
+    colon = text.find(b":", start, end)
+    cut_short = ending is None
+    if cut_short and colon >= 0 and not _PORT.fullmatch(text, colon + 1, end):
+        return Endless(colon + 1, end, _PASSWORD_STOP)
+    return _judge_webhook(text, start, final)
+
+
+def _judge_userinfo(userinfo: bytes, start: int) -> Verdict:
+    user, colon, password = userinfo.partition(b":")
+    if colon:
+        ordinary = not password or (
+            _HARMLESS_VALUE.fullmatch(password) and not password[:1].isalnum()
+        )
+        both = user and not ordinary and _is_hex_word(user) and _is_hex_word(password)
+        return (
+            None
+            if ordinary
+            else Span(start if both else start + len(user) + 1, start + len(userinfo))
+        )
+    return Span(start, start + len(user)) if len(user) >= 16 and looks_random(user) else None
+
+
+def _is_hex_word(word: bytes) -> bool:
+    """Say whether a user name is part of the credential, as package servers hand them out."""
+    return len(word) >= 8 and not word.strip(b"0123456789abcdef")
+
+
+def _judge_webhook(text: bytes, start: int, final: bool) -> Verdict:
+    for literal in WEBHOOKS:
+        found = text.find(literal, start, start + _WEBHOOK_REACH + len(literal))
+        if found == start or (found > start and literal[:1] == b"."):
+            body = found + len(literal)
+            ending = _PATH_STOP.search(text, body, body + LOOK_AHEAD)
+            if ending is None and not final and len(text) < body + LOOK_AHEAD:
+                return Wait(start, True)
+            if ending is None:
+                return Endless(start, min(len(text), body + LOOK_AHEAD), _PATH_STOP)
+            return Span(start, ending.start()) if ending.start() - body >= 16 else None
+    reach = text[start : start + _WEBHOOK_REACH * 2]
+    if (
+        not final
+        and len(reach) < _WEBHOOK_REACH
+        and not re.search(rb"\s", reach)
+        and _may_be_webhook(reach)
+    ):
+        return Wait(start, False)
+    return None
+
+
+def _may_be_webhook(reach: bytes) -> bool:
+    return any(literal.startswith(reach) or literal[:1] == b"." for literal in WEBHOOKS)
+
+
+# --- the judge of private keys --------------------------------------------------------------------
+
+# No private key has more lines. After so many, a line shorter than any but the last of a key ends
+# it, so that a list of words does not vanish behind a key without an end.
+KEY_LINES = 2000
+KEY_WIDTH = 40
+_KEY_HEADER = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+_KEY_HEADER_PART = re.compile(rb"-{1,5}(?:B(?:E(?:G(?:I(?:N(?: [A-Z0-9 ]{0,48}-{0,5})?)?)?)?)?)?")
+KEY_HEADER_BEGINS = re.compile(rb"-{1,5}(?:B|BE|BEG|BEGI|BEGIN)?\Z")
+_KEY_FOOTER = re.compile(rb"-{4,5} ?END [A-Z0-9 ]{0,48}-{4,5}")
+_NEWLINE = re.compile(rb"\r?\n|\r")
+_KEY_LEAD = rb"(?:[\s>|+#*\"'`.,-]|\xe2\x94\x82|[0-9]{1,5}[\s:|)])*"
+_KEY_TRAIL = rb"(?:[\s\"'`,;+)}\]|]|\xe2\x94\x82)*"
+_KEY_LINE = re.compile(
+    _KEY_LEAD
+    + rb"(?:[A-Za-z0-9+/\\=]*(?: +[A-Za-z0-9+/\\=]{16,})*|-{0,5}(?: ?E(?:N(?:D.{0,60})?)?)?)"
+    + _KEY_TRAIL
+    + rb"|"
+    + _KEY_LEAD
+    + rb"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Subject|Encryption"
+    rb"|PuTTY-User-Key-File-[0-9]|Public-Lines|Private-Lines|Private-MAC|Key-Derivation|Argon2-[A-Za-z]+"
+    rb"|X-[\w-]+):.*"
+)
+_KEY_LINE_AFTER_HEADER = re.compile(
+    _KEY_TRAIL + rb"(?:\\.*|[ ]*[A-Za-z0-9+/=]{16,}.*|PuTTY-User-.*)?" + _KEY_TRAIL
+)
+# A line of a key is judged by so many bytes. A footer that begins among them is waited for.
+_KEY_LINE_BYTES = 256
+_KEY_FOOTER_BYTES = 96
+_KEY_REACH = _KEY_LINE_BYTES + _KEY_FOOTER_BYTES
+
+
+def judge_key_header(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `BEGIN`, or dashes at the end: the header of a private key, of anything else, or just
+    dashes.
+
+    Certificates and public keys pass.
+    """
+    header = _KEY_HEADER.match(text, at)
+    if header:
+        return KeyBegins(at, header.end())
+    part = _KEY_HEADER_PART.match(text, at)
+    if part and part.end() == len(text) and not final and len(text) - at < 100:
+        return Wait(at, len(text) - at > 10)
+    return None
+
+
+class PrivateKey:
+    """A private key being swallowed line by line, never kept.
+
+    What ends it is its footer, or the first line that cannot belong to it. A line is judged by its
+    first bytes; one that belongs to the key is dropped as it comes.
+    """
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._inside_line = False  # the line that is coming was judged and belongs to the key
+
+    def swallow(self, text: bytes, final: bool) -> tuple[int, bool]:
+        """Return how much of the visible text belongs to the key, and whether the key goes on."""
+        at = 0
+        while True:
+            newline = _NEWLINE.search(text, at)
+            end = newline.start() if newline else len(text)
+            footer = self._find_footer(text, at, end)
+            if footer and (footer.end() < len(text) or final or footer[0].endswith(b"-----")):
+                return footer.end(), False
+            if not self._inside_line:
+                if newline is None and not final and end - at < _KEY_REACH:
+                    return at, True
+                if not self._fits(text, at, min(end, at + _KEY_LINE_BYTES)):
+                    return at, False
+                self._inside_line = True
+                continue
+            if newline is None:
+                return (end, False) if final else (max(at, end - _KEY_FOOTER_BYTES), True)
+            at, self._inside_line = newline.end(), False
+            self._lines += 1
+
+    def _find_footer(self, text: bytes, at: int, end: int) -> re.Match[bytes] | None:
+        """Find the footer on a line; on one that is not judged yet only where it can be judged."""
+        if not self._inside_line:
+            end = min(end, at + _KEY_REACH)
+        footer = _KEY_FOOTER.search(text, at, end)
+        if footer and not self._inside_line and footer.start() > at + _KEY_LINE_BYTES:
+            return None
+        return footer
+
+    def _fits(self, text: bytes, at: int, end: int) -> bool:
+        if self._lines > KEY_LINES and end - at < KEY_WIDTH:
+            return False
+        pattern = _KEY_LINE if self._lines else _KEY_LINE_AFTER_HEADER
+        return pattern.fullmatch(text, at, end) is not None

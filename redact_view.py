@@ -1,0 +1,199 @@
+"""The view: what of a terminal's bytes is visible, and where in the bytes it stands.
+
+Secrets are looked for in what a person would read, and cut out of what the terminal was sent. No
+screen is modelled: a sequence that moves the cursor just separates words.
+
+References: ECMA-48 and XTerm's "Control Sequences".
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+
+# An unfinished escape sequence is held up to here. XTerm itself allows longer ones; nothing but
+# pictures is. Together with what a judge waits for it stays below the 4 KB that may be held.
+ESCAPE_BYTES = 3840
+
+# CSI; OSC; DCS, SOS, PM, APC; character sets; the two-byte sequences in use; and a lone ESC, which
+# shows nothing either.
+_CONTROLS = (
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[PX^_][^\x1b\r\n]*\x1b\\"
+    rb"|[ -/]+[0-~]|[78=>cDEHMNOZ\\]|)"
+)
+_ESCAPE = re.compile(_CONTROLS)
+_INVISIBLE = re.compile(_CONTROLS + rb"|[\x00\x07\x08]| \r(?![\r\n])")
+_UNFINISHED = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b\r\n]*\x1b?|[PX^_][^\x1b\r\n]*\x1b?|[ -/]*)?\Z"
+)
+_WRAP = re.compile(rb"\r(?<= \r)(?![\r\n])")
+STRING_BEGINS = re.compile(rb"\x1b\]")
+OSC = re.compile(rb"\x1b\]([0-9]{0,4};?)([^\x07\x1b\r\n]*)(\x07|\x1b\\)")
+CLIPBOARD = re.compile(rb"[a-z0-9]*;")
+# A sequence that moves the cursor separates words as it does on the screen: forwards like a space,
+# anywhere else like a new line.
+_SEPARATORS = {**dict.fromkeys(b"ABDEFGHdf`", b"\n"), **dict.fromkeys(b"Ca", b" ")}
+# The same for most sequences in real output, in C. Styles come last: taking one out could join what
+# stands around it to a sequence.
+_COMMON = (
+    (re.compile(rb"\x1b\[[0-9;?]*[ABDEFGHdf`]"), b"\n"),
+    (re.compile(rb"\x1b\[[0-9;?]*[mKJhl]"), b""),
+)
+
+
+def _show(escape: re.Match[bytes]) -> bytes:
+    """Return what an escape sequence leaves in the visible text."""
+    sequence = escape[0]
+    return _SEPARATORS.get(sequence[-1], b"") if sequence[1:2] == b"[" else b""
+
+
+def _show_all(raw: bytes) -> bytes:
+    """Return the visible text of bytes without other controls, in C where sequences are common."""
+    text, count = raw, 0
+    for common, separator in _COMMON:
+        text, found = common.subn(separator, text)
+        count += found
+    return text if count == raw.count(b"\x1b") else _ESCAPE.sub(_show, raw)
+
+
+class View:
+    """The visible text of some raw bytes, and the way back from a place in it to the raw bytes.
+
+    `erased` counts visible characters *before* these bytes that they typed over. `size` is how many
+    raw bytes the view covers: the rest is an escape sequence, or a space that may prove to be one
+    half of a line wrap, that has not arrived completely.
+    """
+
+    def __init__(self, raw: bytes, *, after_space: bool, final: bool, silent: bool) -> None:
+        self._raw = raw
+        self._after_space = after_space
+        self.size = (
+            len(raw) if final else _measure_whole(raw, after_space=after_space, silent=silent)
+        )
+        self.erased = 0
+        self._starts: list[int] | None = None  # where each piece begins in the visible text
+        self._raws: list[int] = []  # and in the raw bytes
+        self._escapes: list[tuple[int, int]] = []
+        if (
+            b"\b" in raw
+            or b"\0" in raw
+            or b"\a" in raw
+            or _WRAP.search(raw)
+            or (after_space and raw[:1] == b"\r")
+        ):
+            self.text = self._index(_INVISIBLE)
+        elif b"\x1b" in raw:
+            self.text = _show_all(raw[: self.size])
+        else:
+            self.text = raw[: self.size]
+            self._starts = []
+
+    def _index(self, invisible: re.Pattern[bytes]) -> bytes:
+        """Build the visible text in pieces, and with it the way back."""
+        raw, pieces = self._raw, _Pieces()
+        at = 0
+        if self._after_space and raw[:1] == b"\r" and self.size > 1 and raw[1:2] not in b"\r\n":
+            self.erased, at = 1, 1
+        for match in invisible.finditer(raw, at, self.size):
+            begin, end = match.span()
+            if begin > at:
+                pieces.add(raw[at:begin], at)
+            at = end
+            if raw[begin] == 0x08:
+                self.erased += not pieces.erase()
+                continue
+            self._escapes.append((begin, end))
+            separator = _show(match)
+            if separator:
+                pieces.add(separator, begin)
+        if at < self.size:
+            pieces.add(raw[at : self.size], at)
+        self._raws = pieces.raws
+        text, self._starts = pieces.join()
+        return text
+
+    def find_raw(self, place: int) -> int:
+        """Return where the visible byte at `place` stands in the raw bytes; the end of the text is
+        the end of the view.
+        """
+        if place >= len(self.text):
+            return self.size
+        if self._starts is None:
+            after = (
+                self._raw.rfind(b"\x1b", 0, self.size) + 48
+            )  # past the last escape, but for strings
+            if after < self.size - (len(self.text) - place) and not STRING_BEGINS.search(self._raw):
+                return self.size - (len(self.text) - place)
+            self._index(_ESCAPE)
+        if not self._starts:
+            return place
+        index = bisect.bisect_right(self._starts, place) - 1
+        return self._raws[index] + place - self._starts[index]
+
+    def find_raw_after(self, place: int) -> int:
+        """Return where the raw bytes go on after the visible byte before `place`."""
+        if place == 0:
+            return 0
+        at = self.find_raw(place - 1)
+        return at if self._raw[at] == 0x1B else at + 1
+
+    def keep_escapes(self, begin: int, end: int) -> bytes:
+        """Return the escape sequences that begin within these raw bytes."""
+        if self._starts is None:
+            self._index(_ESCAPE)
+        index = bisect.bisect_left(self._escapes, (begin, 0))
+        kept = []
+        while index < len(self._escapes) and self._escapes[index][0] < end:
+            kept.append(self._raw[slice(*self._escapes[index])])
+            index += 1
+        return b"".join(kept)
+
+
+class _Pieces:
+    """Pieces of visible text while a view is built; erasing takes the last byte away."""
+
+    def __init__(self) -> None:
+        self.raws: list[int] = []
+        self._texts: list[bytes] = []
+
+    def add(self, text: bytes, raw: int) -> None:
+        self._texts.append(text)
+        self.raws.append(raw)
+
+    def erase(self) -> bool:
+        while self._texts:
+            if len(self._texts[-1]) > 1:
+                self._texts[-1] = self._texts[-1][:-1]
+                return True
+            self.raws.pop()
+            if self._texts.pop():
+                return True
+        return False
+
+    def join(self) -> tuple[bytes, list[int]]:
+        starts, total = [], 0
+        for text in self._texts:
+            starts.append(total)
+            total += len(text)
+        return b"".join(self._texts), starts
+
+
+def _measure_whole(raw: bytes, *, after_space: bool, silent: bool) -> int:
+    """Return how many bytes are complete: not an unfinished escape sequence, not half of a line
+    wrap.
+    """
+    size = len(raw)
+    escape = raw.rfind(b"\x1b", max(0, size - ESCAPE_BYTES))
+    if escape > 0 and raw[escape:] == b"\x1b":  # it may end a string that began earlier
+        earlier = raw.rfind(b"\x1b", max(0, size - ESCAPE_BYTES), escape)
+        if earlier >= 0 and _UNFINISHED.match(raw, earlier):
+            escape = earlier
+    if escape >= 0 and _UNFINISHED.match(raw, escape):
+        size = escape
+    if silent:
+        return size
+    if raw.endswith(b" ", 0, size):
+        return size - 1
+    if raw.endswith(b" \r", 0, size):
+        return size - 2
+    return size - 1 if after_space and raw[:size] == b"\r" else size

@@ -1,0 +1,547 @@
+"""What the redactor removes, what it leaves alone, and what it does when something goes wrong.
+
+Secrets are put together at run time: no line of this file has the shape of a live token. `|` in a
+stream marks where one read ends and the next begins.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from collections.abc import Iterable
+
+import pytest
+
+from redact import (
+    KnownValues,
+    PatternError,
+    Redacted,
+    RedactedDecoder,
+    Redactor,
+    Rules,
+    TokenShape,
+    collect_known_values,
+    parse_token_shapes,
+)
+from redact_shapes import built_in_shapes
+
+MARK = b"[REDACTED]"
+RULES = Rules()
+# Looks generated: both cases and digits, no words.
+FILLER = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ2cF4hJ6kM8nP0rS"
+HEX = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
+GITHUB = "gh" + "p_" + FILLER[:36]
+OPENAI = "sk" + "-" + FILLER
+JWT = ".".join(
+    base64.urlsafe_b64encode(part).decode().rstrip("=")
+    for part in (b'{"alg":"HS256"}', b'{"sub":"1234567890"}', b"0123456789abcdef0123")
+)
+BODY = "\r\n".join((FILLER + FILLER)[at : at + 64] for at in (0, 3, 7)) + "\r\nQUJD="
+HEADER = "-----BEGIN RSA PRIV" + "ATE KEY-----"
+FOOTER = "-----END RSA PRIV" + "ATE KEY-----"
+KEY = f"{HEADER}\r\n{BODY}\r\n{FOOTER}"
+
+
+def run(chunks: Iterable[bytes], rules: Rules = RULES) -> bytes:
+    """Return what these reads are published as."""
+    redactor = Redactor(rules=rules)
+    out = b"".join([*map(redactor.feed, chunks), redactor.flush()])
+    assert redactor.failures == 0
+    return out
+
+
+def split_bytes(raw: bytes) -> list[bytes]:
+    """Return reads of one byte each."""
+    return [raw[at : at + 1] for at in range(len(raw))]
+
+
+def redact_both_ways(raw: bytes, rules: Rules = RULES) -> bytes:
+    """Return the output for one whole read, having checked that single bytes give the same."""
+    whole = run([raw], rules)
+    assert run(split_bytes(raw), rules) == whole
+    return whole
+
+
+SECRETS = [
+    # (text with {} in the place of the secret, secret)
+    pytest.param("api_key={}", "abc123xyz", id="documented-api-key"),
+    pytest.param("apiKey: {}", "abc123xyz", id="documented-camel-case"),
+    pytest.param('api_key = "{}"', "abc 123", id="quoted-with-space"),
+    pytest.param("token={}\r\n", "abc123xyz", id="documented-token"),
+    pytest.param("Bearer {}", "abc123xyz", id="documented-bearer"),
+    pytest.param("password={}", "hunter2", id="documented-password"),
+    pytest.param("DB_PASSWORD={}", "a,b;c&d)e", id="line-holds-any-character"),
+    pytest.param("export MY_SERVICE_TOKEN={}", FILLER[:20], id="export"),
+    pytest.param('{{"accessToken": "{}", "n": 1}}', FILLER[:20], id="json"),
+    pytest.param('{{\\"client_secret\\": \\"{}\\"}}', FILLER[:20], id="escaped-json"),
+    pytest.param("'password' => '{}',", "s3cr3t!", id="php"),
+    pytest.param(":api_key => '{}'", FILLER[:20], id="ruby"),
+    pytest.param('config["secret_key"] = "{}"', FILLER[:20], id="index"),
+    pytest.param('var botToken string = "{}"', FILLER[:20], id="go"),
+    pytest.param('token: str = "{}"', FILLER[:20], id="annotated"),
+    pytest.param('setProperty("DB_PASSWORD", "{}")', "s3cr3t!", id="argument"),
+    pytest.param("<password>{}</password>", "s3cr3t!", id="xml"),
+    pytest.param("<apiToken>\n    {}\n</apiToken>", FILLER[:20], id="xml-on-its-own-line"),
+    pytest.param("deploy --token {} now", FILLER[:20], id="flag"),
+    pytest.param("deploy --api-key={} now", FILLER[:20], id="flag-with-sign"),
+    pytest.param("- name: DB_PASSWORD\n  value: {}", "s3cr3t!", id="name-and-value"),
+    pytest.param("machine h login me password {}", FILLER[:12], id="netrc"),
+    pytest.param("Client Secret: {}", FILLER[:20], id="spaced-name"),
+    pytest.param("GET /v1?x=1&access_token={}&page=2", FILLER[:20], id="query"),
+    pytest.param("> Authorization: Bearer {}", FILLER, id="bearer-header"),
+    pytest.param("curl -H 'Authorization: token {}' x", HEX[:40], id="token-header"),
+    pytest.param("X-Api-Key: {}", FILLER[:20], id="api-key-header"),
+    pytest.param(
+        "Basic {}", base64.b64encode(b"user:s3cr3t-password").decode(), id="basic-credentials"
+    ),
+    pytest.param("Cookie: sessionid={}\r\nHost: x", HEX[:32], id="cookie"),
+    pytest.param("Set-Cookie: sid={}; Path=/", HEX[:32], id="set-cookie"),
+    pytest.param("postgres://user:{}@db:5432/app", "p%40ss-w0rd!", id="url-password"),
+    pytest.param("redis://:{}@cache:6379/0", "p4ssw0rd", id="url-password-alone"),
+    pytest.param("https://{}@git.example/x.git", FILLER[:36], id="url-token"),
+    pytest.param("postgres://user:{}", "p4ssw0rd", id="url-cut-off"),
+    pytest.param("https://{}", "hooks.slack.com/serv" + "ices/T0/B0/" + FILLER, id="webhook"),
+    pytest.param("{}", GITHUB, id="github"),
+    pytest.param("/tmp/{}.txt", OPENAI, id="token-in-path"),
+    pytest.param("x\\n{}\\ny", GITHUB, id="token-after-escaped-newline"),
+    pytest.param("url=%3D{}", GITHUB, id="token-after-percent"),
+    pytest.param("key {} used", HEX[:32] + "-us" + "12", id="mailchimp"),
+    pytest.param("id A" + "{}", "KIA" + "ABCDEFGHIJKLMNO2", id="aws-key-id"),
+    pytest.param("see {}", JWT, id="json-web-token"),
+]
+
+
+@pytest.mark.parametrize(("text", "secret"), SECRETS)
+def test_removes_the_secret_and_nothing_before_it(text: str, secret: str) -> None:
+    """A secret is replaced by the mark, in whole reads and byte by byte."""
+    before, _, after = text.format("\0").partition("\0")
+
+    out = redact_both_ways(text.format(secret).encode()).decode()
+
+    assert secret not in out
+    assert "[REDACTED]" in out
+    assert out.startswith(before.rstrip("A"))
+    assert after[-6:] in out
+
+
+HARMLESS = [
+    "password:",
+    "Password: ",
+    "password=",
+    "password=***",
+    "api_key=<your-api-key>",
+    "token=None",
+    "token = null,",
+    "password = os.environ['DB_PASSWORD']",
+    "password = getpass.getpass('Password: ')",
+    "token: str",
+    "def login(user: str, password: str) -> None:",
+    "auth = username",
+    "secret: secretOrPrivateKey",
+    "permissions: id-token: write",
+    "API_TOKEN=$TOKEN make",
+    "API_TOKEN=${{ secrets.API_TOKEN }}",
+    "Authorization: Bearer $TOKEN",
+    "Authorization: Bearer <token>",
+    "a Bearer token is required",
+    "Basic usage of the command",
+    "max_tokens=4096 prompt_tokens: 812",
+    '"nextPageToken": "CAUQAA"',
+    "tokenizer=fast token_type=bearer token_count=12",
+    "public_key=abc primary_key=id sort_key=created_at",
+    "keyboard=us monkey=1 author=jane passed=12",
+    "pwd=/home/jane/src",
+    "--password-stdin --token TOKEN",
+    "aws_secret_access_key is not set",
+    "https://localhost:8080/x?page=2 redis://redis:6379/0",
+    "ssh://git@host/x.git mailto:a@b.c",
+    "postgres://<user>:<password>@host/db",
+    "sha256:" + HEX,
+    "a88279e9-29a1-ac59-d2ec-88adc52d6476",
+    '"integrity": "sha512-' + FILLER + FILLER + '=="',
+    "npm_lifecycle_event=test npm_config_registry",
+    '<div class="sk-circle-fade-dot sk-center">',
+    "disk-usage-by-directory-and-file-type.txt",
+    "-----BEGIN CERTIFICATE-----\n" + FILLER + "\n-----END CERTIFICATE-----",
+    "-----BEGIN PUBLIC KEY-----\n" + FILLER + "\n-----END PUBLIC KEY-----",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + FILLER[:30] + " jane",
+    "test_login_with_password_and_token_refresh PASSED",
+    "----------------- markdown -----------------",
+    "50% \r60% \r100%\r\n",
+    "\x1b[38;5;12mblue\x1b[0m \x1b]8;;https://a.b/c\x1b\\link\x1b]8;;\x1b\\ \x1b[2K\x1b[?25l\x1b(B",
+    "h\u00e9llo w\u00f6rld \u65e5\u672c\u8a9e",
+    "\ufeffx\0y\x07z",
+]
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_leaves_harmless_text_alone(text: str) -> None:
+    """Text that only looks like a secret comes out as it went in."""
+    raw = text.encode()
+
+    assert redact_both_ways(raw) == raw
+
+
+def keep_alphabet(text: str, alphabet: bytes) -> bytes:
+    """Return the characters of `text` that the alphabet has."""
+    return bytes(byte for byte in text.encode() if byte in alphabet)
+
+
+@pytest.mark.parametrize("shape", built_in_shapes(), ids=lambda shape: shape.prefix.decode())
+def test_every_built_in_shape_is_found(shape: TokenShape) -> None:
+    """Each prefix in the table, followed by a generated body, is removed wherever it stands."""
+    body = keep_alphabet(FILLER * 20, shape.alphabet)
+    if len(body) < shape.shortest or not re.search(rb"[0-9]", body):
+        body = keep_alphabet((HEX.upper() + HEX) * 16, shape.alphabet)
+    token = shape.prefix + body[: shape.longest or shape.shortest + 4]
+
+    out = redact_both_ways(b"see " + token + b" here")
+
+    assert body[: shape.shortest] not in out
+    assert out.startswith(b"see ")
+    assert out.endswith(b" here")
+
+
+def test_no_built_in_shape_is_shorter_than_what_is_looked_at() -> None:
+    """A token that is shorter than the shortest run that is looked at would never be found."""
+    assert min(len(shape.prefix) + shape.shortest for shape in built_in_shapes()) >= 20
+
+
+STREAMS = [
+    # (reads separated by `|`, expected output); {t} is a token, {a}{b} its halves
+    pytest.param("x {a}|{b} y", "x [REDACTED] y", id="cut-in-two"),
+    pytest.param("x g|h|p|_{f} y", "x [REDACTED] y", id="cut-in-the-prefix"),
+    pytest.param("pass|word|=|hun|ter2\n", "password=[REDACTED]\n", id="cut-in-name-and-value"),
+    pytest.param("{a}\x1b[31m{b} y", "[REDACTED]\x1b[31m y", id="colour-inside"),
+    pytest.param("{a}\x1b[3|1m{b} y", "[REDACTED]\x1b[31m y", id="cut-in-colour-inside"),
+    pytest.param("{a}\x1b]133;C\x07{b} y", "[REDACTED]\x1b]133;C\x07 y", id="osc-inside"),
+    pytest.param("{a} \r{b} y", "[REDACTED] \r y", id="wrapped-by-readline"),
+    pytest.param("{a} |\r{b} y", "[REDACTED] \r y", id="cut-in-the-wrap"),
+    pytest.param("{a}Q\b \b{b} y", "[REDACTED] y", id="typed-over"),
+    pytest.param("{a}ZZ\b\x1b[K\b\x1b[K{b} y", "[REDACTED]\x1b[K\x1b[K y", id="typed-over-twice"),
+    pytest.param("{t}\r{t}\x1b[K\r\n", "[REDACTED]\r[REDACTED]\x1b[K\r\n", id="drawn-again"),
+    pytest.param("\x1b]0;{t}\x07$ ", "\x1b]0;[REDACTED]\x07$ ", id="window-title"),
+    pytest.param("\x1b]8;;a://u:{f}@h/\x1b\\x", "\x1b]8;;a://u:[REDACTED]@h/\x1b\\x", id="link"),
+    pytest.param("{t}\x1b[2;1Hnext", "[REDACTED]\x1b[2;1Hnext", id="cursor-move-ends-it"),
+    pytest.param("\xff{t}\xfe", "\xff[REDACTED]\xfe", id="not-utf-8"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stream", "expected"), STREAMS)
+def test_stream(stream: str, expected: str) -> None:
+    """Reads, escapes and typing do not hide a secret, and the escapes inside it survive."""
+    text = stream.format(t=GITHUB, a=GITHUB[:20], b=GITHUB[20:], f=GITHUB[4:])
+    chunks = [part.encode("latin-1") for part in text.split("|")]
+
+    assert run(chunks) == expected.encode("latin-1")
+    assert run(split_bytes(b"".join(chunks))) == expected.encode("latin-1")
+
+
+def test_clipboard_is_redacted() -> None:
+    """What a program copies to the clipboard is decoded, redacted and encoded again."""
+    copied = base64.b64encode(b"key " + GITHUB.encode())
+
+    out = run([b"\x1b]52;c;" + copied + b"\x07"])
+
+    assert base64.b64decode(out[7:-1]) == b"key " + MARK
+
+
+KEYS = [
+    pytest.param(KEY, MARK.decode(), id="plain"),
+    pytest.param(KEY.replace("\r\n", "\n    "), MARK.decode(), id="indented"),
+    pytest.param("\n".join("+" + line for line in KEY.splitlines()), "+[REDACTED]", id="diff"),
+    pytest.param(
+        "\n".join(f"  {n}\t{line}" for n, line in enumerate(KEY.splitlines())),
+        "  0\t[REDACTED]",
+        id="numbered",
+    ),
+    pytest.param(json.dumps({"k": KEY}), '{"k": "[REDACTED]"}', id="json"),
+    pytest.param(
+        KEY.replace(BODY, f"Proc-Type: 4,ENCRYPTED\r\n\r\n{BODY}"), MARK.decode(), id="encrypted"
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), KEYS)
+def test_private_key_becomes_one_mark(text: str, expected: str) -> None:
+    """A private key is replaced by one mark however it is laid out; the text around it stays."""
+    out = redact_both_ways(f"$ cat id\r\n{text}\r\n$ ls\r\n".encode())
+
+    assert out == f"$ cat id\r\n{expected}\r\n$ ls\r\n".encode()
+
+
+def test_unterminated_private_key_ends_at_the_first_line_that_is_no_part_of_it() -> None:
+    """Ordinary output after half a key shows again."""
+    out = redact_both_ways(f"{HEADER}\r\n{BODY}\r\n$ ls -l\r\n".encode())
+
+    assert out == MARK + b"$ ls -l\r\n"
+
+
+def test_unterminated_private_key_is_not_kept() -> None:
+    """However long a key goes on, next to nothing of it is held."""
+    redactor = Redactor(rules=RULES)
+    redactor.feed(f"{HEADER}\r\n".encode())
+
+    for _ in range(500):
+        assert redactor.feed(f"{FILLER}{FILLER}\r\n".encode()) == b""
+        assert redactor.held <= 512
+
+
+def test_silence_shows_a_prompt_and_never_a_body() -> None:
+    """A moment of silence publishes what could only become a prefix, and nothing of a secret."""
+    redactor = Redactor(rules=RULES)
+
+    assert redactor.feed(b"Password: ") + redactor.idle() == b"Password: "
+    assert redactor.feed(b"hun") + redactor.idle() == b""
+    assert redactor.feed(b"ter2") + redactor.idle() == b""
+    assert redactor.feed(b"\r\n") == MARK + b"\r\n"
+
+
+def test_a_token_typed_slowly_is_removed() -> None:
+    """Silence after each key does not let a token out."""
+    redactor = Redactor(rules=RULES)
+    out = b""
+
+    for byte in split_bytes(b"$ echo " + GITHUB.encode() + b"\r\n"):
+        out += redactor.feed(byte) + redactor.idle()
+
+    assert GITHUB[6:18].encode() not in out
+    assert out.endswith(MARK + b"\r\n")
+
+
+def test_silence_keeps_an_unfinished_escape_sequence() -> None:
+    """Half an escape sequence is of no use to a terminal."""
+    redactor = Redactor(rules=RULES)
+
+    assert redactor.feed(b"x\x1b[3") + redactor.idle() == b"x"
+    assert redactor.feed(b"1my\n") == b"\x1b[31my\n"
+
+
+@pytest.mark.parametrize(
+    "start", [b"token=", b"\x1b]0;", b"\x1bP", HEADER.encode() + b"\n", b"a://b:"]
+)
+def test_never_holds_more_than_4_kilobytes(start: bytes) -> None:
+    """What never ends is not held for ever."""
+    redactor = Redactor(rules=RULES)
+
+    redactor.feed(start)
+    for _ in range(100):
+        redactor.feed(b"x1Y" * 333)
+        assert redactor.held <= 4096
+
+
+EXPENSIVE = (
+    *("-----BEGIN\n", "token=", "password: ", "://a:", "Bearer ", "eyJ.", "a", "-", "a1", "x=1&"),
+    *("gh" + "p_", "\x1b[", "\x1b]0;", "key key ", "MNO.", "cookie: a=", '"secret":"', HEADER),
+)
+
+
+@pytest.mark.parametrize("piece", EXPENSIVE)
+def test_work_is_linear(piece: str) -> None:
+    """Four times the text takes nowhere near sixteen times the work, for text made to be dear."""
+
+    def measure(count: int) -> float:
+        text, best = piece.encode() * count, float("inf")
+        for _ in range(3):
+            start = time.process_time()
+            run([text])
+            best = min(best, time.process_time() - start)
+        return best
+
+    count = 6_000 // len(piece)
+    assert measure(4 * count) < 9 * measure(count) + 0.01
+
+
+KNOWN = "c0rr3ct-h0rse/b@ttery+st&ple"
+ENCODED = [
+    pytest.param(KNOWN, id="plain"),
+    pytest.param(base64.b64encode(KNOWN.encode()).decode(), id="base64"),
+    pytest.param(base64.b64encode(b"u:" + KNOWN.encode()).decode(), id="base64-second-offset"),
+    pytest.param(base64.b64encode(b"u" + KNOWN.encode() + b"!").decode(), id="base64-first-offset"),
+    pytest.param(base64.urlsafe_b64encode(KNOWN.encode()).decode(), id="base64url"),
+    pytest.param(KNOWN.encode().hex(), id="hex"),
+    pytest.param(KNOWN.encode().hex().upper(), id="upper-case-hex"),
+    pytest.param("c0rr3ct-h0rse%2Fb%40ttery%2Bst%26ple", id="url-encoded"),
+    pytest.param("c0rr3ct-h0rse%2fb%40ttery%2bst%26ple", id="url-encoded-lower-case"),
+    pytest.param(KNOWN.replace("&", "&amp;"), id="html"),
+]
+
+
+@pytest.mark.parametrize("form", ENCODED)
+def test_known_value_is_removed_in_every_encoding(form: str) -> None:
+    """A known value does not come out in another spelling."""
+    out = redact_both_ways(f"see <{form}> end".encode(), Rules([KNOWN.encode()])).decode()
+
+    assert form[4:-4] not in out
+    assert out.startswith("see <")
+    assert out.endswith("> end")
+
+
+def test_known_value_with_line_breaks_is_found_across_any_white_space() -> None:
+    """A terminal turns a line break into two characters, `set -x` into a space."""
+    rules = Rules([b"first part\nab\nlast part"])
+
+    for blank in (b"\n", b"\r\n", b" ", b"\r\n   "):
+        text = b"x " + blank.join([b"first part", b"ab", b"last part"]) + b" y"
+        assert redact_both_ways(text, rules) == b"x [REDACTED] y"
+
+
+def test_known_value_that_overlaps_itself_is_found() -> None:
+    """A failed match may hold the beginning of the one that succeeds."""
+    rules = Rules([b"tok-tok-x9abc"])
+
+    assert run([b"tok-tok-", b"tok-x9abc\n"], rules) == b"tok-[REDACTED]\n"
+    assert run([b"tok-tok-tok-x9abc\n"], rules) == b"tok-[REDACTED]\n"
+
+
+def test_overlapping_and_adjacent_secrets_become_one_mark() -> None:
+    """Two known values side by side, or one inside the other, leave one mark."""
+    rules = Rules([b"abcdefgh", b"efghijkl", b"mnopqrst"])
+
+    assert redact_both_ways(b"-abcdefghijklmnopqrst-", rules) == b"-[REDACTED]-"
+
+
+def test_a_failure_inside_drops_the_rest_of_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception publishes a mark instead of the text, is counted, and ends with the line."""
+    redactor = Redactor(rules=Rules())
+    redactor.feed(b"before\n")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(redactor._rules, "judge_all", None)
+        assert redactor.feed(b"raw text") == MARK
+    assert redactor.feed(b" still the line\nnext\n") == b"\nnext\n"
+    assert redactor.failures == 1
+
+
+def test_a_failure_inside_a_private_key_stays_inside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an exception within a private key the key is still swallowed to its end."""
+    redactor = Redactor(rules=Rules())
+    redactor.feed(f"{HEADER}\n{FILLER}".encode())
+
+    with monkeypatch.context() as broken:
+        broken.setattr("redact_judges.PrivateKey.swallow", None)
+        assert redactor.feed(b"more") == MARK
+    out = redactor.feed(f"{FILLER}\n{FILLER}{FILLER}\n{FOOTER}\nafter\n".encode())
+    assert out.find(FILLER[:12].encode()) < 0
+    assert out.endswith(b"after\n")
+    assert redactor.failures == 1
+
+
+def test_flush_makes_the_redactor_as_new() -> None:
+    """Nothing of one stream reaches into the next."""
+    redactor = Redactor(rules=RULES)
+
+    assert redactor.feed(b"password=") + redactor.flush() == b"password="
+    assert redactor.feed(b"hunter2\n") == b"hunter2\n"
+    assert redactor.held == 0
+
+
+def test_json_stays_json() -> None:
+    """Strings are redacted one by one, by their own look or by their key."""
+    value = {
+        "password": "hunter2",
+        "n": [1, None, f"x {GITHUB}"],
+        'q"': {"text": 'say "token=ab1"'},
+    }
+
+    cleaned = json.loads(RULES.redact_json(value))
+
+    assert cleaned == {
+        "password": "[REDACTED]",
+        "n": [1, None, "x [REDACTED]"],
+        'q"': {"text": 'say "token=[REDACTED]"'},
+    }
+    assert " " not in RULES.redact_json({"a": [1, 2], "b": "c"})
+
+
+def test_text_with_lone_surrogates_is_redacted() -> None:
+    """A string that no encoding can carry does not stop the redactor."""
+    assert RULES.redact("\ud800 token=abc1") == "\ud800 token=[REDACTED]"
+
+
+def test_decoder_holds_a_split_character_and_replaces_an_invalid_one() -> None:
+    """Text comes out whole characters at a time."""
+    decoder = RedactedDecoder()
+
+    assert decoder.feed(Redacted(b"h\xc3")) == "h"
+    assert decoder.feed(Redacted(b"\xa9\xff.")) == "\u00e9\ufffd."
+    assert decoder.feed(Redacted(b"\xe2\x82")) == ""
+    assert decoder.flush() == "\ufffd"
+
+
+def test_known_values_are_collected_from_secret_names() -> None:
+    """Names decide, easy values are left out, and what is too short is told by name."""
+    known = collect_known_values(
+        {
+            "HMAC_SECRET": "0123-abcd-4567",
+            "API_TOKENS": "list-0f-t0kens",
+            "DATABASE_DSN": "postgres://u:db-p4ssw0rd@h/x",
+            "GCP_CREDENTIALS": json.dumps({"id": "ab", "k": {"v": ["json-l3af-value"]}}),
+            "STORAGE_CONNECTION_STRING": "Name=x;AccountKey=acc0unt-key-value",
+            "SHORT_PASSWORD": "abc12",
+            "SSH_KEY": "/home/jane/.ssh/id_rsa",
+            "USE_TOKEN": "true",
+            "MAX_KEYS": "123456789",
+            "EMPTY_SECRET": "",
+            "EDITOR": "not-a-secret-1",
+        }
+    )
+
+    assert b"0123-abcd-4567" in known.values
+    assert b"list-0f-t0kens" in known.values
+    assert b"db-p4ssw0rd" in known.values
+    assert b"json-l3af-value" in known.values
+    assert b"acc0unt-key-value" in known.values
+    assert known.too_short == ("SHORT_PASSWORD",)
+    assert not any(value.count(b"jane") for value in known.values)
+    assert b"not-a-secret-1" not in known.values
+    assert isinstance(known, KnownValues)
+
+
+def test_own_shapes_are_removed() -> None:
+    """A shape from the user's file is treated like one from the table, words included."""
+    shapes = parse_token_shapes("# ours\n\nacme_[a-z]{6,10}\nZX-[0-9]{4}\n")
+
+    out = redact_both_ways(b"a acme_abcdefg b ZX-1234 c acme_abc d", Rules(patterns=shapes))
+
+    assert out == b"a [REDACTED] b [REDACTED] c acme_abc d"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("(a+)+$", "ab[0-9]{4}", "acme_[0-9]", "acme_[0-9]{4,}", "acme_[0-9]+", "[0-9]{4}"),
+        *(
+            "acme_[z-a]{4}",
+            "acme_[0-9]{9,4}",
+            "acme_[0-9]{0}",
+            "acme_.{4}",
+            "\u00e4\u00f6_[0-9]{4}",
+        ),
+    ],
+)
+def test_a_pattern_that_is_no_shape_is_refused_with_its_line(line: str) -> None:
+    """What could run away, or cannot be matched, is an error that names the line."""
+    with pytest.raises(PatternError) as caught:
+        parse_token_shapes(f"acme_[0-9]{{4}}\n{line}\n")
+
+    assert caught.value.line_number == 2
+    assert caught.value.message
+
+
+LIMITS = [
+    pytest.param(GITHUB[:20] + "\r\n" + GITHUB[20:], GITHUB[:20], id="hard-wrapped-by-a-program"),
+    pytest.param(GITHUB[:8] + "\x1b[5;9H" + GITHUB[8:16], GITHUB[8:16], id="drawn-by-cursor-moves"),
+    pytest.param(f"see {FILLER}", FILLER, id="bare-random-text"),
+    pytest.param("the password is hunter2", "hunter2", id="told-in-prose"),
+    pytest.param(GITHUB[::-1], GITHUB[::-1], id="encoded-in-a-way-of-its-own"),
+]
+
+
+@pytest.mark.xfail(strict=True, reason="a stated limit, see docs/redaction.md")
+@pytest.mark.parametrize(("text", "secret"), LIMITS)
+def test_stated_limit(text: str, secret: str) -> None:
+    """What docs/redaction.md says cannot be removed is indeed not removed."""
+    assert secret not in RULES.redact(text)
