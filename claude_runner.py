@@ -23,11 +23,14 @@ What cannot be delivered stays in the journal, and the user is told.
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import os
 import re
 import shlex
 import shutil
+import stat
 import sys
 import time
 import traceback
@@ -47,12 +50,13 @@ from gateway_client import (
 )
 from gateway_transport import GatewayError, PinStore
 from local_terminal import Console
-from redact import Rules, collect_known_values
+from redact import PatternError, Rules, TokenShape, collect_known_values, parse_token_shapes
 from run_folder import RunFolder, find_undelivered, prune_delivered
 from runner_config import (
     SETTINGS,
     Config,
     RunnerError,
+    absolute_path,
     load_config,
     prepare_data_dir,
     write_private,
@@ -232,19 +236,39 @@ def require_run(run_id: str | None, config: Config) -> str:
 
 
 def _existing_folder(text: str | None) -> str:
-    folder = Path(text or ".").expanduser()
-    if not folder.is_dir():
-        raise RunnerError(f"there is no folder {folder}; correct --cwd")
-    return str(folder.resolve())
+    path = absolute_path(text or ".", "--cwd")
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(path, os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError:
+        raise RunnerError(f"there is no folder {path}; correct --cwd") from None
+    except OSError as error:
+        raise RunnerError(
+            f"{path} cannot be the working directory ({error.strerror}); correct --cwd"
+        ) from error
+    return str(path.resolve())
 
 
 def _read_prompt(text: str | None) -> str | None:
-    prompt = os.fsdecode(sys.stdin.buffer.read()) if text == "-" else text
+    prompt = _read_stdin() if text == "-" else text
     if prompt is not None and not prompt.strip():
         raise RunnerError("the prompt is empty; write it after --cmd, or leave --cmd out")
     if prompt is not None and "\0" in prompt:
         raise RunnerError("the prompt contains a NUL character, which no argument can")
     return prompt
+
+
+def _read_stdin() -> str:
+    try:
+        # Not sys.stdin, which is None where the caller has closed it.
+        with open(0, "rb", closefd=False) as stdin:
+            return os.fsdecode(stdin.read())
+    except OSError as error:
+        raise RunnerError(
+            f"the prompt cannot be read from stdin ({error.strerror}); write it after --cmd"
+        ) from error
 
 
 def _choose_mode(asked: str, prompt: str | None, config: Config) -> str:
@@ -270,7 +294,7 @@ def _choose_mode(asked: str, prompt: str | None, config: Config) -> str:
 def _require_program(program: str, cwd: str, env: Mapping[str, str], config: Config) -> None:
     if "/" in program:
         path = Path(cwd, program)
-        if not path.is_file():
+        if not os.path.isfile(path):  # False where it may not be looked for, unlike Path's
             raise RunnerError(f"there is no program {path}; correct CLAUDE_COMMAND")
         if not os.access(path, os.X_OK):
             raise RunnerError(f"{path} is not executable; chmod +x it, or correct CLAUDE_COMMAND")
@@ -284,19 +308,30 @@ def _require_program(program: str, cwd: str, env: Mapping[str, str], config: Con
 def _check_artifacts(paths: Sequence[str], console: Console) -> tuple[Path, ...]:
     checked = []
     for text in paths:
-        path = Path(text).expanduser().absolute()
+        path = absolute_path(text, "--artifact")
         if path.suffix.lower() not in ARTIFACT_TYPES:
             raise RunnerError(
                 f"--artifact {text} cannot be uploaded; the types are {', '.join(ARTIFACT_TYPES)}"
             )
-        if not path.exists():
-            console.note(f"--artifact {text} is not there yet; it is looked for again at the end")
-        elif not path.is_file():
-            raise RunnerError(f"--artifact {text} is not a file")
-        elif path.stat().st_size > MAX_ARTIFACT_BYTES:
-            console.note(f"--artifact {text} is larger than 50 MiB and will be uploaded in parts")
+        _check_artifact(text, path, console)
         checked.append(path)
     return tuple(checked)
+
+
+def _check_artifact(text: str, path: Path, console: Console) -> None:
+    try:
+        status = path.stat()
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError:
+        console.note(f"--artifact {text} is not there yet; it is looked for again at the end")
+        return
+    except OSError as error:
+        raise RunnerError(f"--artifact {text} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise RunnerError(f"--artifact {text} is not a file")
+    if status.st_size > MAX_ARTIFACT_BYTES:
+        console.note(f"--artifact {text} is larger than 50 MiB and will be uploaded in parts")
 
 
 # === The gateway, before anything is started ======================================================
@@ -371,6 +406,10 @@ def command_start(
     config.require_secret()
     job = plan_job(options, config, profile, console)
     allowlist = Allowlist(profile.extra_allowed_commands(config))
+    rules = build_rules(config)
+    too_short = collect_known_values(os.environ, config.dotenv).too_short
+    if too_short:
+        console.detail(f"too short to be known as secrets: {', '.join(too_short)}")
     prepare_data_dir(config.data_dir)
     prune_delivered(config.data_dir, config.retention_days)
     leftovers = count_leftovers(config.data_dir)
@@ -390,7 +429,7 @@ def command_start(
         checking_client.close()
     folder = RunFolder(config.data_dir, job.run_id)
     folder.create()
-    run = Run(job, folder, build_rules(config), allowlist, console, client)
+    run = Run(job, folder, rules, allowlist, console, client)
     try:
         return run.execute()
     except BaseException:
@@ -414,7 +453,7 @@ def command_sync(
     elif options.token is not None or options.token_file is not None:
         raise RunnerError("a token is one run's; give --run-id with it")
     if not folders:
-        print("nothing is left to deliver")  # noqa: T201 - what was asked for
+        _print("nothing is left to deliver")
     left = sum(not _sync_one(folder, options, config, console) for folder in folders)
     if left:
         console.note(f"`{profile.program} sync --discard ID` gives up on a run and deletes it")
@@ -425,10 +464,10 @@ def _sync_one(
     folder: RunFolder, options: argparse.Namespace, config: Config, console: Console
 ) -> bool:
     """Deliver one run's leftovers; False when they are still there."""
-    if not folder.lock():
-        print(f"{folder.run_id}: it is still running")  # noqa: T201
-        return True
     try:
+        if not folder.lock():
+            _print(f"{folder.run_id}: it is still running")
+            return True
         done = SyncRun(
             folder,
             config.token if options.run_id is not None else "",
@@ -443,7 +482,7 @@ def _sync_one(
         return False
     finally:
         folder.close()
-    print(f"{folder.run_id}: {done}")  # noqa: T201
+    _print(f"{folder.run_id}: {done}")
     return True
 
 
@@ -451,13 +490,15 @@ def _discard(run_id: str, config: Config) -> int:
     if not RUN_ID.fullmatch(run_id):
         raise RunnerError("--discard takes the id of a run")
     folder = RunFolder(config.data_dir, run_id)
-    if not folder.spool_path.exists():
+    if not folder.path.is_dir():
         raise RunnerError(f"there is no run {run_id} in {config.data_dir}")
     if not folder.lock():
         raise RunnerError(f"run {run_id} is still running; stop it first")
     folder.remove()
     folder.close()
-    print(f"{run_id}: deleted, with everything that was not delivered")  # noqa: T201
+    if folder.path.exists():
+        raise RunnerError(f"{folder.path} cannot be deleted whole; delete it by hand")
+    _print(f"{run_id}: deleted, with everything that was not delivered")
     return 0
 
 
@@ -465,7 +506,19 @@ def build_rules(config: Config) -> Rules:
     """Return what is secret here: shapes, and the values that this machine knows as secrets."""
     known = collect_known_values(os.environ, config.dotenv)
     own = [value.encode("utf-8") for value in (config.hmac_secret, config.token) if value]
-    return Rules([*known.values, *own])
+    return Rules([*known.values, *own], _read_token_shapes(config.redact_patterns))
+
+
+def _read_token_shapes(path: Path | None) -> tuple[TokenShape, ...]:
+    if path is None:
+        return ()
+    try:
+        return parse_token_shapes(path.read_text("utf-8"))
+    except PatternError as error:
+        raise RunnerError(f"{path}, line {error.line_number}: {error.message}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise RunnerError(f"{path} cannot be read: {reason}") from error
 
 
 def command_test_connection(
@@ -479,18 +532,18 @@ def command_test_connection(
     reply = client.is_healthy()
     if reply.outcome is not Outcome.ACCEPTED:
         raise RunnerError(explain(reply, config))
-    print(f"ok: {config.gateway_url} answers")  # noqa: T201 - what was asked for
+    _print(f"ok: {config.gateway_url} answers")
     # A signed event without a run is refused for the missing run only if the signature is right.
     reply = client.send(client.event(encode_event("info", "", 0)))
     if not (reply.outcome is Outcome.REFUSED and reply.status == 400):
         raise RunnerError(explain(reply, config))
     client.close()
-    print("ok: HMAC_SECRET is the gateway's")  # noqa: T201
+    _print("ok: HMAC_SECRET is the gateway's")
     if run_id:
         run_client = open_client(config, console, run_id, config.token)
         check_run(run_client, run_id, config, console)
         run_client.close()
-        print(f"ok: run {run_id} is there, and the token is right")  # noqa: T201
+        _print(f"ok: run {run_id} is there, and the token is right")
     return 0
 
 
@@ -519,7 +572,7 @@ def command_info(
         "allowedCommands": list(allowed),
     }
     if options.json:
-        print(json.dumps({**facts, "settings": rows}, indent=2))  # noqa: T201
+        _print(json.dumps({**facts, "settings": rows}, indent=2))
         return 0
     lines = [f"claude-runner {VERSION}, Python {facts['python']}, files in {ROOT}", ""]
     lines += [
@@ -530,7 +583,7 @@ def command_info(
     if known.too_short:
         lines.append(f"too short to protect: {', '.join(known.too_short)}")
     lines += ["", "the operator may run:", *(f"  {name}" for name in allowed)]
-    print("\n".join(lines))  # noqa: T201
+    _print("\n".join(lines))
     return 0
 
 
@@ -541,14 +594,28 @@ def _label(variable: str) -> str:
     return " ".join([spoken[0][0].upper() + spoken[0][1:], *spoken[1:]])
 
 
+def _print(text: str) -> None:
+    """Print what was asked for, at once. Raises BrokenPipeError and RunnerError."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except OSError as error:
+        # Or Python would try once more when it exits, and complain in words of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise RunnerError(f"stdout cannot be written: {error.strerror}") from error
+
+
 _ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP"})
 
 
 def _shown_value(value: Any, *, secret: bool) -> str:
     if secret:
         return "(set)" if value else "(not set)"
+    if value in ((), None):
+        return "(none)"
     if isinstance(value, tuple):
-        return shlex.join(value) if value else "(none)"
+        return shlex.join(value)
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -572,6 +639,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise RunnerError(f"{message}; see {self.prog} --help")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        del file  # help and version go to stdout, and errors do not come here
+        _print(message.rstrip("\n"))
 
 
 Command = Callable[[argparse.Namespace, Config, Profile, Console], int]
@@ -692,7 +763,11 @@ def parse_arguments(program: str, argv: Sequence[str]) -> argparse.Namespace:
                 raise RunnerError(f"{name} needs a value; see {program} --help")
             item = f"{name}={_VALUE_MARK}{given}"
         ours.append(item)
-    options = parser.parse_args(ours)
+    options, unknown = parser.parse_known_args(ours)
+    if unknown:
+        # Without its value, which may be a token that the command does not take.
+        name = unknown[0].partition("=")[0]
+        raise RunnerError(f"unrecognized argument: {name}; see {program} {options.command} --help")
     options.arguments = list(items)
     if options.arguments and options.command != "start":
         raise RunnerError(f"nothing may follow -- with {options.command}")
@@ -719,8 +794,11 @@ def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> i
     """Run the command line. Returns the exit code; every error of the runner is 1."""
     profile = profile or ClaudeProfile()
     _open_missing_descriptors()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a setting may hold any bytes
     console = Console()
     config: Config | None = None
+    code = 1
     try:
         options = parse_arguments(profile.program, sys.argv[1:] if argv is None else argv)
         console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
@@ -728,20 +806,21 @@ def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> i
             ROOT,
             os.environ,
             options=_given_settings(options),
-            env_file=Path(options.env_file).absolute() if options.env_file else None,
+            env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
         )
-        return int(options.run(options, config, profile, console))
+        code = int(options.run(options, config, profile, console))
+    except SystemExit:  # --help or --version
+        code = 0
     except (RunnerError, GatewayError, SpoolError) as error:
         console.error(str(error))
     except KeyboardInterrupt:
         console.error("interrupted")
-        return 130
+        code = 130
     except BrokenPipeError:
-        # The reader of `info | head` is gone; Python must not complain at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        pass  # the reader of `info | head` is gone
     except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
         console.error(f"an error in claude-runner itself: {_report_crash(error, config)}")
-    return 1
+    return code
 
 
 def _open_missing_descriptors() -> None:
@@ -763,7 +842,7 @@ def _report_crash(error: Exception, config: Config | None) -> str:
     path = config.data_dir / "crash.txt"
     try:
         write_private(path, f"claude-runner {VERSION}, Python {sys.version}\n{report}")
-    except OSError:
+    except (OSError, ValueError):
         return summary
     return f"{summary}; please report it, with {path}"
 

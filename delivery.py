@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from gateway_client import RateLimit
     from redact import RedactedText, Rules
     from spool import Totals
 
@@ -51,6 +52,15 @@ _STEADY_INTERVAL_S: Final = 2.5
 # Slower than this, a person who watches takes the run for dead.
 _LONGEST_SILENCE_S: Final = 4.0
 _REJECTIONS: Final = (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED)
+# How fast what others took is forgotten: some ten requests of this run later.
+_SHARE_MEMORY: Final = 0.9
+# Below 1 the runs that have less come nearer to those that have more; at 1 they would stay apart,
+# and the further below, the sooner all of them together use up the budget.
+_SHARE_EXPONENT: Final = 1.0
+# No more than half of a run's share is for questions, and yet one within this time.
+_SLOWEST_POLL_S: Final = 30.0
+# Replies of the same window may differ by a second of rounding.
+_WINDOW_SLACK_S: Final = 1.5
 # Requests kept back for acknowledgements and a stop, whatever else is going on.
 _RESERVED_REQUESTS: Final = 3
 # How soon a wait for the budget, or for an attempt to die, is thought over again.
@@ -93,7 +103,8 @@ class Pacer:
 
     As long as the budget lasts about as long as its window, output flows at once. The further it
     falls behind, the longer the interval between two events grows, up to an even spread of what is
-    left. Several runners behind one address see the same headers, so each gives way to the others.
+    left. Several runners behind one address see the same headers: what goes beyond a run's own
+    requests is taken by others, and so each learns its share, of output and of questions.
     """
 
     def __init__(
@@ -109,12 +120,16 @@ class Pacer:
         self._blocked_until = 0.0
         self._last_output_at = 0.0
         self._refusals = 0
+        # Requests of late, of this run and of everybody.
+        self._own = 1.0
+        self._all = 1.0
 
     def note(self, reply: Reply) -> None:
         """Learn from a reply."""
         now = self._clock()
         with self._lock:
             if reply.rate_limit is not None:
+                self._learn_share(reply.rate_limit, now)
                 self._limit = reply.rate_limit.limit
                 self._remaining = reply.rate_limit.remaining
                 self._reset_at = now + reply.rate_limit.reset_s
@@ -125,6 +140,30 @@ class Pacer:
                 self._blocked_until = max(self._blocked_until, now + wait_s)
             elif reply.status:
                 self._refusals = 0
+
+    def _learn_share(self, told: RateLimit, now: float) -> None:
+        """Count who took what since the last reply of the same window."""
+        is_same_window = now + told.reset_s < self._reset_at + _WINDOW_SLACK_S
+        if self._limit and is_same_window and told.remaining > 0:
+            self._own = self._own * _SHARE_MEMORY + 1.0
+            self._all = self._all * _SHARE_MEMORY + self._remaining - told.remaining
+            self._all = max(self._all, self._own)
+
+    @property
+    def _share(self) -> float:
+        """The part of what is left that is this run's."""
+        return float((self._own / self._all) ** _SHARE_EXPONENT)
+
+    def poll_pause_s(self, interval_s: float) -> float:
+        """Return how long to wait between two questions, `interval_s` if nobody else is there."""
+        with self._lock:
+            return self._poll_pause_s(interval_s)
+
+    def _poll_pause_s(self, interval_s: float) -> float:
+        if not self._limit:
+            return interval_s
+        fair_s = 2.0 * self._window_s / (self._limit * self._share)
+        return max(interval_s, min(fair_s, _SLOWEST_POLL_S)) if self._share < 1.0 else interval_s
 
     def _asked_wait_s(self, reply: Reply) -> float:
         if reply.retry_after_s is not None:
@@ -162,20 +201,23 @@ class Pacer:
 
     def _interval_s(self, left_s: float) -> float:
         """Return the interval between two events that the budget allows."""
-        free = self._remaining - self._reserved(left_s)
+        share = self._share
+        free = self._remaining * share - self._reserved(left_s)
         if free < 1:
             return _LONGEST_SILENCE_S
-        sustainable = max(1.0, self._limit - self._reserved(self._window_s)) / self._window_s
+        granted = max(1.0, self._limit * share - self._reserved(self._window_s))
+        sustainable = granted / self._window_s
         spread_s = left_s / free
         if spread_s >= _STEADY_INTERVAL_S:
-            return spread_s
+            return min(spread_s, _LONGEST_SILENCE_S)
         behind = 1.0 - free / left_s / sustainable
         pressure = max(0.0, behind - _BURST_SHARE) / (1.0 - _BURST_SHARE)
         return spread_s * pressure**2
 
     def _reserved(self, for_s: float) -> float:
         """Return how many requests the other threads will need in that time."""
-        polls = for_s / self._poll_interval_s if self._poll_interval_s else 0.0
+        interval_s = self._poll_interval_s
+        polls = for_s / self._poll_pause_s(interval_s) if interval_s else 0.0
         return _RESERVED_REQUESTS + polls
 
 
@@ -456,8 +498,10 @@ class Delivery:
             attempt=attempt,
             freeze=lambda a: self._spool.freeze_upload(upload.id, a.timestamp, a.nonce),
             pauses=self._pauses,
+            waits=lambda reason: self._tell_once("upload", f"{upload.part.name} waits: {reason}"),
         )
-        if not self._stopping.is_set():
+        # What the gateway has is noted even when the run was told to stop meanwhile.
+        if problem is None or not self._stopping.is_set():
             self._spool.end_upload(upload.id)
             self._note_progress()
             if problem:
@@ -511,14 +555,15 @@ def send_file(
     attempt: Attempt | None = None,
     freeze: Callable[[Attempt], None] | None = None,
     pauses: Pauses | None = None,
+    waits: Callable[[str], None] = lambda _: None,
 ) -> str | None:
     """Upload one part, repeating the frozen attempt until it is answered or `stopping` is set.
 
     `attempt` is one that was frozen before; `freeze` records a new one before it is made, and lets
-    a gateway that fails or rejects the run be tried again and again. Returns None, or why the file
-    was not taken. Raises nothing.
+    a gateway that fails, rejects the run or shows another certificate be tried again and again;
+    `waits` is told why. Returns None, or why the file was not taken. Raises nothing.
     """
-    sending = _FileSending(client, file, pacer, stopping, freeze, pauses or Pauses())
+    sending = _FileSending(client, file, pacer, stopping, freeze, pauses or Pauses(), waits)
     try:
         return sending.send(attempt)
     except GatewayError as error:
@@ -538,9 +583,11 @@ class _FileSending:
         stopping: threading.Event,
         freeze: Callable[[Attempt], None] | None,
         pauses: Pauses,
+        waits: Callable[[str], None],
     ) -> None:
         self._client = client
         self._file = file
+        self._waits = waits
         self._pacer = pacer
         self._stopping = stopping
         self._freeze = freeze
@@ -559,7 +606,7 @@ class _FileSending:
             elif age_s >= ATTEMPT_RESEND_LIMIT_S:
                 self._stopping.wait(min(ATTEMPT_DEAD_S - age_s, _RECONSIDER_S))
                 continue
-            reply = self._client.send(attempt)
+            reply = self._send(attempt)
             self._pacer.note(reply)
             if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
                 return None
@@ -572,6 +619,18 @@ class _FileSending:
                 attempt = self._sign()
             self._pause(reply.outcome)
         return "it was broken off"
+
+    def _send(self, attempt: Attempt) -> Reply:
+        try:
+            reply = self._client.send(attempt)
+        except GatewayError as error:  # nothing was sent: another certificate
+            if self._freeze is None:
+                raise
+            self._waits(str(error))
+            return Reply(Outcome.UNKNOWN, message=str(error))
+        if reply.outcome in _REJECTIONS:
+            self._waits(f"the gateway does not accept this run any more ({reply.message})")
+        return reply
 
     def _sign(self) -> Attempt:
         attempt = self._client.artifact(self._file)

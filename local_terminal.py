@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _IS_LINUX: Final = sys.platform.startswith("linux")
 # More than a screen can lag behind; a reader that has stopped for good costs no more than this.
 MAX_PENDING_BYTES: Final = 4 * 1_048_576
+# A message names paths, and a path may hold anything.
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 # POSIX: a pipe that select() calls writable takes this much without blocking.
 _PIPE_WRITE_BYTES: Final = select.PIPE_BUF
 
@@ -324,7 +326,7 @@ class Console:
             self._print("".join(held))
 
     def _write(self, sentence: str, color: str) -> None:
-        line = f"claude-runner: {sentence}"
+        line = f"claude-runner: {sentence.translate(_CONTROLS)}"
         if self._colored and color:
             line = f"\x1b[{color}m{line}\x1b[0m"
         with self._lock:

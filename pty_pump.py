@@ -116,6 +116,11 @@ class PtyPump:
         """How much of the output was not shown locally, because nobody read it."""
         return sum(output.unshown_bytes for output in self._outputs)
 
+    @property
+    def redaction_failures(self) -> int:
+        """How often a redactor failed, and removed what it could not judge."""
+        return sum(channel.redactor.failures for channel in self._channels)
+
     def type(self, text: bytes) -> None:
         """Type into the child's terminal, as if at the keyboard. Thread: any."""
         with self._lock:

@@ -183,7 +183,9 @@ class Poller:
             # An early empty answer means that this gateway has no long poll, and a command that is
             # still being executed stays listed: both times an immediate question would be a flood.
             waited_s = time.monotonic() - asked_at
-            return 0.0 if waited_s >= LONG_POLL_S * 0.9 else self._poll_interval_s
+            if waited_s >= LONG_POLL_S * 0.9:
+                return 0.0
+            return self._pacer.poll_pause_s(self._poll_interval_s)
         return self._pause_after(reply)
 
     def _pause_after(self, reply: Reply) -> float:
@@ -251,7 +253,7 @@ class Poller:
         if text in _URGENT:
             what = "Stop" if text == "__STOP__" else "Halt"
             self._spool.append("info", self._rules.redact(f"{what} requested by the operator"))
-            self._answer(command_id, result=f"{what} initiated")
+            self._answer(command_id, f"{what} initiated")
         elif text == "__ESCAPE__":
             self._type(command_id, b"\x03", "Escape sent")
         elif text.startswith(_INPUT):
@@ -271,24 +273,18 @@ class Poller:
             problem = "remote input is not allowed (CLAUDE_RUNNER_ALLOW_REMOTE_INPUT)"
         problem = problem or self._session.type(keys)
         if problem is None:
-            self._answer(command_id, result=done)
+            self._answer(command_id, done)
         else:
             self._refuse(command_id, done.split()[0].lower(), problem)
 
     def _refuse(self, command_id: str, text: str, reason: str) -> None:
         shown = printable(text, _MAX_SHOWN_CHARS)
-        self._spool.append("error", self._rules.redact(f"Refused command: {shown}: {reason}"))
-        self._answer(command_id, error=f"refused: {reason}")
+        notice = self._rules.redact(f"Refused command: {shown}: {reason}")
+        error = self._rules.redact(f"refused: {reason}")
+        self._acknowledge(self._spool.end_command(command_id, error=error, notice=notice))
 
-    def _answer(
-        self, command_id: str, *, result: str | None = None, error: str | None = None
-    ) -> None:
-        ended = self._spool.end_command(
-            command_id,
-            result=None if result is None else self._rules.redact(result),
-            error=None if error is None else self._rules.redact(error),
-        )
-        self._acknowledge(ended)
+    def _answer(self, command_id: str, result: str) -> None:
+        self._acknowledge(self._spool.end_command(command_id, result=self._rules.redact(result)))
 
 
 class Executor:
@@ -463,9 +459,9 @@ class Executor:
 
     def _fail(self, command_id: str, command: Allowed, problem: str, output: str = "") -> Command:
         sentence = f"Command failed: {command.name}: {problem}"
-        self._spool.append("error", self._rules.redact(sentence))
         error = self._rules.redact(f"{problem}\n{output}" if output else problem)
-        return self._spool.end_command(command_id, error=error)
+        notice = self._rules.redact(sentence)
+        return self._spool.end_command(command_id, error=error, notice=notice)
 
     def _upload(self, path: Path) -> None:
         try:

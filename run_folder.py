@@ -32,7 +32,10 @@ class RunFolder:
         self._lock_fd = -1
 
     def create(self) -> None:
-        """Make and lock the folder. Raises RunnerError when the run id was used here before."""
+        """Make and lock the folder. Raises RunnerError when the run id was used here before.
+
+        An empty folder is that of a runner that died before it had a journal, and is taken over.
+        """
         try:
             self._make()
         except FileExistsError:
@@ -49,15 +52,36 @@ class RunFolder:
     def _make(self) -> None:
         if not self.path.parent.exists():
             self.path.parent.mkdir(mode=0o700, parents=True)
-        self.path.mkdir(mode=0o700)
         try:
-            self.lock()
+            self.path.mkdir(mode=0o700)
+        except FileExistsError:
+            if not self._is_empty():
+                raise
+        try:
+            is_ours = self._lock()
         except OSError:
             self.remove()
             raise
+        if not (is_ours and self._is_empty()):  # two runners may have come to this point
+            self.close()
+            raise FileExistsError
+
+    def _is_empty(self) -> bool:
+        return self.path.is_dir() and set(os.listdir(self.path)) <= {"lock"}
 
     def lock(self) -> bool:
-        """Claim the folder for this process; False when its run is alive."""
+        """Claim the folder for this process; False when its run is alive, or it is gone.
+
+        Raises RunnerError when the folder cannot be used.
+        """
+        try:
+            return self._lock()
+        except FileNotFoundError:
+            return False  # another process cleared it away
+        except OSError as error:
+            raise RunnerError(f"{self.path} cannot be used ({error.strerror})") from error
+
+    def _lock(self) -> bool:
         fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,6 +90,16 @@ class RunFolder:
             return False
         self._lock_fd = fd
         return True
+
+    @property
+    def is_accessible(self) -> bool:
+        """Whether it is this user's; a run that was started as root, say, is not."""
+        return os.access(self.path, os.R_OK | os.W_OK | os.X_OK)
+
+    @property
+    def has_log(self) -> bool:
+        """Whether the child was started, whatever the journal says."""
+        return any(self.path.glob("*.log"))
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -96,15 +130,22 @@ class RunFolder:
 
 
 def find_undelivered(data_dir: Path) -> Iterator[RunFolder]:
-    """Yield the folders of runs that the gateway does not have whole, live ones included."""
+    """Yield the folders of runs that the gateway does not have whole, live ones included.
+
+    Of one that is not accessible nobody can tell, so it is among them.
+    """
     for folder in _all_folders(data_dir):
-        if not folder.is_delivered and folder.spool_path.exists():
+        if not folder.is_accessible or not folder.is_delivered and folder.spool_path.exists():
             yield folder
 
 
 def prune_delivered(data_dir: Path, retention_days: float) -> int:
     """Remove the folders of runs that were delivered longer ago than that; return how many."""
-    old = [f for f in _all_folders(data_dir) if f.delivered_days_ago > retention_days]
+    old = [
+        folder
+        for folder in _all_folders(data_dir)
+        if folder.is_accessible and folder.delivered_days_ago > retention_days
+    ]
     for folder in old:
         folder.remove()
     return len(old)
@@ -113,5 +154,5 @@ def prune_delivered(data_dir: Path, retention_days: float) -> int:
 def _all_folders(data_dir: Path) -> Iterator[RunFolder]:
     runs = data_dir / "runs"
     for path in sorted(runs.iterdir()) if runs.is_dir() else ():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             yield RunFolder(data_dir, path.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 from dataclasses import dataclass, field
 from io import StringIO
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from allowlist import AllowlistError, parse_extra_commands
 
@@ -69,6 +70,7 @@ class Config:
     command_timeout_s: float
     drain_timeout_s: float
     retention_days: float
+    redact_patterns: Path | None
     allow_remote_input: bool
     allow_http: bool
     flavor: str
@@ -175,8 +177,17 @@ def _parse_gateway_url(value: str, variable: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _parse_folder(value: str, _variable: str) -> Path:
-    return Path(value).expanduser().absolute()
+def _parse_patterns_file(value: str, variable: str) -> Path | None:
+    if not value:
+        return None
+    path = absolute_path(value, variable)
+    if not os.path.isfile(path):
+        raise ConfigError(f"{variable} names {path}, which is not there; correct it, or unset it")
+    return path
+
+
+def _parse_folder(value: str, variable: str) -> Path:
+    return absolute_path(value, variable)
 
 
 def _parse_flavor(value: str, variable: str) -> str:
@@ -266,6 +277,13 @@ SETTINGS: Final = (
         "days after which the folder of a delivered run is removed",
     ),
     Setting(
+        "redact_patterns",
+        "CLAUDE_RUNNER_REDACT_PATTERNS",
+        "",
+        _parse_patterns_file,
+        "a file of your own token shapes to redact, one a line: acme_[A-Za-z0-9]{20,64}",
+    ),
+    Setting(
         "allow_remote_input",
         "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT",
         "false",
@@ -286,6 +304,12 @@ SETTINGS: Final = (
         _parse_flavor,
         "whether CLAUDE_COMMAND is Claude Code: auto (by its name), claude, or plain",
     ),
+)
+
+
+# A line that cannot be read is somebody else's, unless it was meant to set one of these.
+_NAMES_SETTING: Final = re.compile(
+    rf"\s*(?:export\s+)?(?:{'|'.join(setting.variable for setting in SETTINGS)})\b"
 )
 
 
@@ -316,7 +340,8 @@ def load_config(
         if text is None and setting.name == "data_dir":
             text = str(_default_data_dir(root, environ))
         values[setting.name] = "" if text is None else setting.parse(text, setting.variable)
-    return Config(**values, sources=sources, dotenv=dotenv, placeholders=placeholders)
+    known = {name: value for name, value in dotenv.items() if not _is_placeholder(value)}
+    return Config(**values, sources=sources, dotenv=known, placeholders=placeholders)
 
 
 def _find(
@@ -326,12 +351,34 @@ def _find(
     placeholder_in = ""
     for source, values in layers:
         text = values.get(variable, "").strip()
-        if text.startswith("<") and text.endswith(">"):
+        if _is_placeholder(text):
             placeholder_in = placeholder_in or source
         elif text:
             return text, source, ""
     told = f"default; a placeholder in {placeholder_in}" if placeholder_in else "default"
     return None, told, placeholder_in
+
+
+def _is_placeholder(text: str) -> bool:
+    return text.startswith("<") and text.endswith(">")
+
+
+def absolute_path(text: str, what: str) -> Path:
+    """Return the path that a user means, links not resolved. Raises ConfigError.
+
+    `what` is the option or variable that it was given with.
+    """
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:  # there is no such user, or this one has no home
+        raise ConfigError(
+            f"{what} is {text!r}, a home folder that nobody knows; write the path without the ~"
+        ) from None
+    except OSError as error:  # a relative path, and the folder that it starts from is gone
+        raise ConfigError(
+            f"{what} is {text!r}, but the current folder cannot be used ({error.strerror}); "
+            "change to another one"
+        ) from error
 
 
 def is_in_project(root: Path) -> bool:
@@ -342,15 +389,18 @@ def is_in_project(root: Path) -> bool:
 def _default_env_file(root: Path, environ: Mapping[str, str]) -> Path:
     if is_in_project(root):
         return root / ".env"
-    base = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".config"
-    return Path(base, "claude-runner", ".env")
+    return _user_folder(environ, "XDG_CONFIG_HOME", ".config") / ".env"
 
 
 def _default_data_dir(root: Path, environ: Mapping[str, str]) -> Path:
     if is_in_project(root):
         return root / ".data"
-    home = Path(environ.get("HOME", "~")).expanduser()
-    return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state", "claude-runner")
+    return _user_folder(environ, "XDG_STATE_HOME", ".local/state")
+
+
+def _user_folder(environ: Mapping[str, str], variable: str, otherwise: str) -> Path:
+    base = environ.get(variable) or absolute_path(environ.get("HOME", "~"), "HOME") / otherwise
+    return Path(base, "claude-runner")
 
 
 def _read_dotenv(file: Path, *, required: bool) -> dict[str, str]:
@@ -364,9 +414,19 @@ def _read_dotenv(file: Path, *, required: bool) -> dict[str, str]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{file} cannot be read: {reason}") from error
-    # A secret may contain "${"; nothing in it is meant to be replaced.
-    values = dotenv_values(stream=StringIO(text), interpolate=False)
-    return {name: value for name, value in values.items() if value is not None}
+    if "\0" in text:
+        raise ConfigError(f"{file} contains a NUL character, which no setting can; remove it")
+    values: dict[str, str] = {}
+    # The parser alone: a secret may contain "${", and nothing in it is meant to be replaced.
+    for line in parse_stream(StringIO(text)):
+        if line.error and _NAMES_SETTING.match(line.original.string):
+            raise ConfigError(
+                f"line {line.original.line} of {file} cannot be read; write NAME=value, and close "
+                "what a quote opens"
+            )
+        if line.key is not None and line.value is not None:
+            values[line.key] = line.value
+    return values
 
 
 def prepare_data_dir(folder: Path) -> None:

@@ -54,6 +54,9 @@ UNATTENDED_SIZE: Final = Size(120, 40)
 DRAIN_TERMINAL_S: Final = 2.0
 # How often a person at a terminal sees how much is still to be delivered.
 PROGRESS_INTERVAL_S: Final = 1.0
+# A window's edge that is dragged changes the size at every step. Each marker is a request of its
+# own that no output can be merged across, and the gateway takes 100 requests a minute.
+RESIZED_INTERVAL_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 5.0
 # A local reader that still reads gets this long for what it has not read yet.
 LOCAL_TIMEOUT_S: Final = 10.0
@@ -265,6 +268,9 @@ class Run:
         self._delivery_ended = False
         self._raw: RawTerminal | None = None
         self._size = UNATTENDED_SIZE
+        self._size_told_at = 0.0
+        # When the gateway is to be told of the size; None when it knows.
+        self._size_due: float | None = None
         self._modes = ModeTracker()
 
     # --- the operator's hands; any thread ------------------------------------------------------
@@ -489,7 +495,8 @@ class Run:
         watched: list[Any] = [self._mailbox]
         if not self._swept:
             watched.append(self._keeper)
-        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        dues = [due for due in (deadline, self._size_due) if due is not None]
+        timeout_s = max(0.0, min(dues) - time.monotonic()) if dues else None
         readable, _, _ = select.select(watched, [], [], timeout_s)
         if self._keeper in readable:
             reports = self._keeper.receive()
@@ -500,6 +507,8 @@ class Run:
         if self._mailbox in readable:
             for message in self._mailbox.receive():
                 self._on_message(message)
+        if self._size_due is not None and time.monotonic() >= self._size_due:
+            self._tell_size()
 
     def _on_report(self, report: Report) -> None:
         if report.event == "swept":
@@ -511,7 +520,7 @@ class Run:
         elif report.event == "exited":
             self._child_ended(Outcome.of_status(report.number))
         elif report.event == "failed":
-            self._child_ended(Outcome(None, None, f"it could not be started: {report.text}"))
+            self._child_ended(Outcome(None, None, _why_not_started(report)))
             self._keeper.halt()
         elif report.event == "suspended" and self._raw is not None:
             self._suspend(self._raw)
@@ -612,7 +621,12 @@ class Run:
         if size is not None and size != self._size:
             self._size = size
             self._pump.resize(size)
-            self._append_marker({"event": "resized", "columns": size.columns, "lines": size.lines})
+            self._size_due = self._size_told_at + RESIZED_INTERVAL_S
+
+    def _tell_size(self) -> None:
+        size, self._size_due = self._size, None
+        self._size_told_at = time.monotonic()
+        self._append_marker({"event": "resized", "columns": size.columns, "lines": size.lines})
 
     # --- its end ---------------------------------------------------------------------------------
 
@@ -623,6 +637,8 @@ class Run:
         self._poller.join(JOIN_TIMEOUT_S)
         self._is_delivering = True
         self._publish_gap(0)
+        if self._size_due is not None:
+            self._tell_size()
         self._spool.record_end(self._end_fields(outcome), self._files_to_upload())
         if os.isatty(1):
             self._pump.join(LOCAL_TIMEOUT_S)  # all is shown before the terminal's modes change
@@ -632,6 +648,11 @@ class Run:
         self._deliver()
         self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
         self._pump.join(LOCAL_TIMEOUT_S)
+        if self._pump.redaction_failures:
+            self._console.warn(
+                f"redaction failed {self._pump.redaction_failures} times; what it could not judge "
+                "was removed up to the end of the line; please report it"
+            )
         if self._pump.unshown_bytes:
             self._console.warn(
                 f"{self._pump.unshown_bytes} bytes of output were not shown: nobody read them"
@@ -742,6 +763,21 @@ def _make_transparent(slave_fd: int) -> None:
     attributes[1] &= ~termios.OPOST
     attributes[3] &= ~termios.ECHO
     termios.tcsetattr(slave_fd, termios.TCSANOW, attributes)
+
+
+def _why_not_started(report: Report) -> str:
+    reason = _START_ERRORS.get(report.number) or (
+        os.strerror(report.number) if report.number else report.text
+    )
+    return f"it could not be started: {reason}"
+
+
+_START_ERRORS: Final = {
+    # The file itself was there a moment ago.
+    errno.ENOENT: "the interpreter that its first line names is not there; correct that line",
+    errno.ENOEXEC: "it is no program for this machine; a script begins with a line like #!/bin/sh",
+    errno.E2BIG: "its arguments and the environment are too large; shorten the prompt",
+}
 
 
 def _shown(error: BaseException) -> str:

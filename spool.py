@@ -266,15 +266,7 @@ class Spool:
         with self._transaction() as state:
             if state.is_ended:
                 raise SpoolError("the run has ended; nothing can follow its `finished` marker")
-            if self._disk_db is not None and not self._take_room(stream, len(text)):
-                self._gap_bytes += len(_storable(text).encode("utf-8"))
-                return
-            for piece in _split(_storable(text), stream):
-                self._insert_chunk(stream, piece)
-            self._unsynced_chars += len(text)
-            if self._unsynced_chars >= SYNC_AFTER_CHARS:
-                self.sync_due.set()
-            self._changed.notify_all()
+            self._insert_text(stream, text)
 
     @_survives_the_disk
     def append_last(self, compose: Callable[[Totals], RedactedText]) -> bool:
@@ -522,9 +514,15 @@ class Spool:
         *,
         result: RedactedText | None = None,
         error: RedactedText | None = None,
+        notice: RedactedText | None = None,
     ) -> Command:
-        """Record how a command ended; what is returned is to be acknowledged."""
-        with self._transaction():
+        """Record how a command ended; what is returned is to be acknowledged.
+
+        `notice` goes to the stream of errors with it, both or neither, unless the run has ended.
+        """
+        with self._transaction() as state:
+            if notice and not state.is_ended:
+                self._insert_text("error", notice)
             self._db.execute(
                 "UPDATE commands SET result = ?, error = ? WHERE id = ?",
                 (result and _storable(result), error and _storable(error), command_id),
@@ -637,6 +635,17 @@ class Spool:
                     self._db.execute("ROLLBACK")
                 raise
             self._is_unsynced = True
+
+    def _insert_text(self, stream: str, text: RedactedText) -> None:
+        if self._disk_db is not None and not self._take_room(stream, len(text)):
+            self._gap_bytes += len(_storable(text).encode("utf-8"))
+            return
+        for piece in _split(_storable(text), stream):
+            self._insert_chunk(stream, piece)
+        self._unsynced_chars += len(text)
+        if self._unsynced_chars >= SYNC_AFTER_CHARS:
+            self.sync_due.set()
+        self._changed.notify_all()
 
     def _insert_chunk(self, stream: str, text: str) -> None:
         # Numbered here, because a journal that left the disk goes on in another table.

@@ -46,7 +46,7 @@ def count_leftovers(data_dir: Path) -> int:
     """Return how many runs, none of them alive, are not delivered whole."""
     count = 0
     for folder in find_undelivered(data_dir):
-        if folder.lock():
+        if folder.is_accessible and folder.lock():
             count += 1
             folder.close()
     return count
@@ -59,7 +59,8 @@ def has_not_begun(spool: Spool) -> bool:
 
 def is_complete(spool: Spool) -> bool:
     """Whether the gateway has everything: the runner died when only the stamp was missing."""
-    return bool(spool.fact("finished")) and not spool.pending and spool.next_upload() is None
+    is_delivered = spool.fact("finished") and not spool.pending and spool.next_upload() is None
+    return bool(is_delivered) and not (spool.unacknowledged() and spool.fact("token"))
 
 
 class SyncRun:
@@ -89,6 +90,11 @@ class SyncRun:
         spool = Spool(self._folder.spool_path)
         try:
             if has_not_begun(spool):
+                if self._folder.has_log:
+                    raise RunnerError(
+                        "its journal is empty, as after a power cut; what is left of its output "
+                        f"is in {self._folder.path}"
+                    )
                 self._folder.remove()
                 return "it had not begun when the runner died; it may be started"
             if is_complete(spool):
@@ -115,17 +121,25 @@ class SyncRun:
 
     def _close(self, spool: Spool) -> None:
         spool.wipe("token")
-        self._folder.mark_delivered()
+        try:
+            self._folder.mark_delivered()
+        except OSError as error:
+            raise RunnerError(
+                f"everything is delivered, but {self._folder.path} cannot be written "
+                f"({error.strerror})"
+            ) from error
 
     def _complete(self, spool: Spool) -> None:
         """Record the end that a runner that died could not record."""
         for command in spool.unacknowledged():
             if not command.has_ended:
                 reason = "interrupted: the runner died; it may have run in part"
-                if not spool.fact("finished"):
-                    sentence = f"Command failed: {command.command}: {reason}"
-                    spool.append("error", self._rules.redact(sentence))
-                spool.end_command(command.id, error=self._rules.redact(reason))
+                sentence = f"Command failed: {command.command}: {reason}"
+                spool.end_command(
+                    command.id,
+                    error=self._rules.redact(reason),
+                    notice=self._rules.redact(sentence),
+                )
         if spool.fact("end") is None:
             log_name = spool.fact("log_name") or "claude.log"
             has_log = (self._folder.path / log_name).exists()
@@ -133,13 +147,19 @@ class SyncRun:
             spool.record_end(RUNNER_DIED, parts)
 
     def _acknowledge_all(self, spool: Spool, client: GatewayClient) -> None:
+        pacer = Pacer(None)
         for command in spool.unacknowledged():
             attempt = client.acknowledge(command.id, command.result, command.error)
             for failures in range(_ACK_TRIES):
-                if client.send(attempt).outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
+                reply = client.send(attempt)
+                if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
                     spool.acknowledge(command.id)
                     break
-                time.sleep(backoff_s(failures))
+                pacer.note(reply)
+                time.sleep(max(backoff_s(failures), pacer.blocked_s()))
+                if reply.outcome not in (Outcome.UNKNOWN, Outcome.LIMITED):
+                    # The nonce may be spent, and then a copy would pass for one that was accepted.
+                    attempt = client.acknowledge(command.id, command.result, command.error)
             else:
                 self._console.warn(f"{self._folder.run_id}: a command could not be acknowledged")
 

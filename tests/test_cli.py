@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -19,6 +20,7 @@ from testing.strict_gateway import Run, StrictGateway
 ROOT = Path(__file__).resolve().parent.parent
 CHILDREN = ROOT / "testing" / "children"
 WITHIN_S = 60.0
+_RUNNER = (sys.executable, str(ROOT / "claude_runner.py"))
 
 
 @dataclass
@@ -41,7 +43,7 @@ class _Line:
     def use(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         """Run `claude_runner.py` to its end."""
         done = subprocess.run(
-            [sys.executable, str(ROOT / "claude_runner.py"), *arguments],
+            [*_RUNNER, *arguments],
             env={**os.environ, **self.env},
             cwd=self.folder,
             input=stdin,
@@ -50,6 +52,21 @@ class _Line:
         )
         out, err = done.stdout.decode(), done.stderr.decode()
         assert "Traceback" not in err
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def use_shell(
+        self, redirection: str, *arguments: str, stdout: IO[bytes] | int = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `claude_runner.py` to its end, its descriptors redirected by a shell."""
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {redirection}', "sh", *_RUNNER, *arguments],
+            env={**os.environ, **self.env},
+            cwd=self.folder,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=WITHIN_S,
+        )
+        out, err = (done.stdout or b"").decode(), done.stderr.decode()
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
     def fail(self, *arguments: str) -> str:
@@ -118,12 +135,12 @@ def test_version(line: _Line) -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["begin"], "invalid choice: 'begin'"),
-        (["start", "--nonsense"], "unrecognized arguments: --nonsense"),
-        (["start", "word"], "unrecognized arguments: word"),
+        (["start", "--nonsense"], "unrecognized argument: --nonsense"),
+        (["start", "word"], "unrecognized argument: word"),
         (["start", "--run-id"], "--run-id needs a value"),
-        (["start", "--run", "x"], "unrecognized arguments: --run x"),
-        (["info", "--js"], "unrecognized arguments: --js"),
-        (["--verb", "info"], "unrecognized arguments: --verb"),
+        (["start", "--run", "x"], "unrecognized argument: --run;"),
+        (["info", "--js"], "unrecognized argument: --js"),
+        (["--verb", "info"], "unrecognized argument: --verb"),
         (["start", "--mode", "quick"], "invalid choice: 'quick'"),
         (["info", "--", "x"], "nothing may follow -- with info"),
         (["start", "--token", "a", "--token-file", "b"], "not with both"),
@@ -159,6 +176,14 @@ def test_a_value_is_what_follows_whatever_it_begins_with(
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["argv"] == [written[-1] if prompt is None else prompt]
+
+
+def test_a_value_that_is_not_asked_for_is_not_repeated(line: _Line) -> None:
+    """It may be a token, and what is told may go to a file."""
+    sentence = line.fail("info", "--token", "let-nobody-see-me")
+
+    assert "unrecognized argument: --token; see claude-runner info --help" in sentence
+    assert "let-nobody" not in sentence
 
 
 def test_a_run_id_may_begin_with_a_dash(line: _Line) -> None:
@@ -381,6 +406,13 @@ BEFORE = {
     "artifact-type": ({}, ["--artifact", "x.exe"], "the types are .log, .txt, .json"),
     "artifact-folder": ({}, ["--artifact", "d.log"], "--artifact d.log is not a file"),
     "bad-extra": ({"EXTRA_ALLOWED_COMMANDS": "a | b"}, [], "needs a shell"),
+    "cwd-of-nobody": ({}, ["--cwd", "~no-such-user/x"], "a home folder that nobody knows"),
+    "cwd-too-long": ({}, ["--cwd", "x" * 300], "(File name too long); correct --cwd"),
+    "cwd-file": ({}, ["--cwd", "env"], "(Not a directory); correct --cwd"),
+    "artifact-of-nobody": ({}, ["--artifact", "~no-such-user/x.md"], "--artifact is '~no-such"),
+    "artifact-too-long": ({}, ["--artifact", "x" * 300 + ".md"], "cannot be read: File name too"),
+    "data-of-nobody": ({"CLAUDE_RUNNER_DATA_DIR": "~no-such-user"}, ["--data-dir", ""], "DATA_DIR"),
+    "controls": ({}, ["--cwd", "/no\nwhere\x1b[31m"], "no folder /no\\x0awhere\\x1b[31m; correct"),
     "unwritable": ({}, ["--data-dir", "/dev/null/x"], "cannot be written (Not a directory)"),
 }
 
@@ -400,6 +432,93 @@ def test_a_mistake_is_told_before_anything_is_started(name: str, line: _Line) ->
         assert gw.requests == []
     assert line.runs == []
     assert not (line.folder / "child-ran").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter and read everything")
+def test_what_the_user_may_not_use_is_told(line: _Line) -> None:
+    """A folder, a program or a file behind closed doors is one sentence before anything starts."""
+    closed = line.folder / "closed"
+    (closed / "in").mkdir(parents=True)
+    closed.chmod(0)
+    with StrictGateway() as gw:
+        _, options = with_gateway(line, gw)
+        start = ["start", *options, "--cmd", "x"]
+
+        assert "Permission denied); correct --cwd" in line.fail(*start, "--cwd", "closed")
+        assert "Permission denied); correct --cwd" in line.fail(*start, "--cwd", "closed/in")
+        assert "cannot be read: Permission" in line.fail(*start, "--artifact", "closed/a.md")
+        line.env["CLAUDE_COMMAND"] = "closed/program"
+        assert "there is no program" in line.fail(*start)
+    closed.chmod(0o700)
+    assert line.runs == []
+
+
+def test_a_current_folder_that_is_gone_is_told(line: _Line) -> None:
+    """A project that was checked out anew under somebody's feet is no error of the runner's."""
+    gone = line.folder / "gone"
+    gone.mkdir()
+    with StrictGateway() as gw:
+        _, options = with_gateway(line, gw)
+        command = [*_RUNNER, "start", *options, "--cmd", "x"]
+        done = subprocess.run(
+            ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *command],
+            cwd=gone,
+            env={**os.environ, **line.env},
+            capture_output=True,
+            text=True,
+            timeout=WITHIN_S,
+        )
+
+    assert done.returncode == 1
+    assert "the current folder cannot be used (No such file or directory)" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "words"),
+    [
+        pytest.param("<&-", "the prompt is empty", id="closed"),
+        pytest.param("0>out", "the prompt cannot be read from stdin", id="write-only"),
+    ],
+)
+def test_a_stdin_without_a_prompt_is_told(redirection: str, words: str, line: _Line) -> None:
+    """`--cmd -` asks for a stdin that can be read."""
+    with StrictGateway() as gw:
+        _, options = with_gateway(line, gw)
+
+        done = line.use_shell(redirection, "start", *options, "--cmd", "-")
+
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["info", "--help", "--version"])
+def test_a_reader_that_is_gone_is_no_mess(command: str, line: _Line) -> None:
+    """Python does not complain at exit of a pipe that nobody reads any more."""
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    with open(write_fd, "wb") as stdout:
+        done = line.use_shell("", command, stdout=stdout)
+
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_under_stdout_is_told(line: _Line) -> None:
+    """What was asked for and could not be printed is a failure, in one line."""
+    done = line.use_shell(">/dev/full", "info")
+
+    assert done.returncode == 1
+    assert done.stderr == "claude-runner: stdout cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_info_prints_whatever_a_setting_holds(encoding: str, line: _Line) -> None:
+    """A value that the terminal's encoding lacks, or that is no text at all, is shown escaped."""
+    line.env |= {"PYTHONIOENCODING": encoding, "CLAUDE_COMMAND": os.fsdecode(b"/caf\xff\xc3\xa9")}
+
+    assert "Claude command: '/caf\\udcff" in line.use("info").stdout
 
 
 def test_without_prompt_and_terminal_there_is_nothing_to_start(line: _Line) -> None:
@@ -538,6 +657,52 @@ def test_colour_is_for_terminals_and_can_be_refused(no_color: str, line: _Line) 
         os.close(writer)
 
     assert done.returncode == 1
-    assert b"unrecognized arguments: --nonsense" in on_terminal
+    assert b"unrecognized argument: --nonsense" in on_terminal
     assert (b"\x1b[" in on_terminal) is (no_color == "")
     assert "\x1b" not in line.fail("start", "--nonsense")
+
+
+# --- the user's own secrets ------------------------------------------------------------------
+
+
+def test_a_shape_that_could_run_away_is_refused_with_its_line(line: _Line) -> None:
+    """A free regular expression is told before anything is asked of the gateway."""
+    (line.folder / "shapes").write_text("# ours\nacme_[A-Za-z0-9]{20,64}\n(a+)+b\n")
+    line.env["CLAUDE_RUNNER_REDACT_PATTERNS"] = str(line.folder / "shapes")
+    with StrictGateway() as gw:
+        _, options = with_gateway(line, gw)
+        told = line.fail("start", *options, "--cmd", "x")
+
+        assert f"{line.folder / 'shapes'}, line 3: expected a literal prefix" in told
+        assert gw.requests == []
+    assert line.runs == []
+
+
+def test_the_users_own_shapes_are_redacted(line: _Line) -> None:
+    """What the file names is removed from everything that leaves, the prompt included."""
+    secret = "acme_" + "Q7" * 12
+    (line.folder / "shapes").write_text("acme_[A-Za-z0-9]{20,64}\n")
+    line.env["CLAUDE_RUNNER_REDACT_PATTERNS"] = str(line.folder / "shapes")
+    with StrictGateway() as gw:
+        run, options = with_gateway(line, gw)
+        line.env["CLAUDE_COMMAND"] = "echo"
+        done = line.use("start", *options, "--cmd", f"use {secret} here")
+
+        assert done.returncode == 0
+        assert done.stdout == "use [REDACTED] here\n"
+        sent = "".join(each.data for each in gw.events(run.id))
+        logged = b"".join(each.data for each in gw.artifacts(run.id)).decode()
+    assert secret not in sent + logged
+    assert "use [REDACTED] here" in sent
+    assert "use [REDACTED] here" in logged
+
+
+def test_values_too_short_to_protect_are_named(line: _Line) -> None:
+    """`info` says how many values are known, and which names have one that is too short."""
+    line.env |= {"FIRST_TOKEN": "x7" * 8, "SECOND_TOKEN": "x7q9"}
+
+    shown = line.use("info", *_own(line)).stdout
+
+    assert "known secret values: 1 " in shown
+    assert "too short to protect: SECOND_TOKEN" in shown
+    assert "x7q9" not in shown

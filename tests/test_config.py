@@ -109,6 +109,13 @@ def test_a_placeholder_is_passed_over_and_told(root: Path) -> None:
     assert config.placeholders == {"GATEWAY_URL": str(file)}
 
 
+def test_a_placeholder_is_no_secret_to_redact(root: Path) -> None:
+    """It is in the documentation, which Claude Code may well print."""
+    write_env(root, "HMAC_SECRET=<must match gateway>")
+
+    assert load_config(root, {}).dotenv == {}
+
+
 def test_a_missing_secret_is_told_with_the_place_for_it(root: Path) -> None:
     """The sentence names the file that the runner reads."""
     with pytest.raises(ConfigError) as caught:
@@ -223,6 +230,36 @@ def test_a_named_file_must_be_there_and_another_one_is_not_read(root: Path, tmp_
     assert config.claude_command == ("other",)
     assert config.gateway_url == "https://localhost:3100"
     assert str(caught.value) == f"there is no file {tmp_path}/missing.env; correct --env-file"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['GATEWAY_URL="https://half.test\n', "export HMAC_SECRET='half\n", "CLAUDE_COMMAND claude\n"],
+)
+def test_a_setting_that_cannot_be_read_is_told(text: str, root: Path) -> None:
+    """A default must not take its place; the run would go to another gateway."""
+    write_env(root, "A=b", text)
+
+    with pytest.raises(ConfigError, match=r"line 2 of .*\.env cannot be read; write NAME=value"):
+        load_config(root, {})
+
+
+def test_lines_of_somebody_else_are_passed_over(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The project's own file may hold what only its own tools understand."""
+    write_env(root, "source other.env", "CLAUDE_COMMAND=mine", "MULTI='a", "b'", 'X="open')
+
+    assert load_config(root, {}).claude_command == ("mine",)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_nul_character_is_told(root: Path) -> None:
+    """Neither a path nor a process's arguments can hold one."""
+    write_env(root, "CLAUDE_RUNNER_DATA_DIR=/tmp/a\0b")
+
+    with pytest.raises(ConfigError, match="contains a NUL character"):
+        load_config(root, {})
 
 
 @pytest.mark.parametrize("content", [b"HMAC_SECRET=\xff\xfe\n", None], ids=["bytes", "folder"])

@@ -19,8 +19,10 @@ from redact import Rules
 from spool import FilePart, Spool
 from testing.certificates import self_signed
 from testing.faults import (
+    Action,
     DropAfter,
     DropBefore,
+    Exchange,
     Fault,
     HalfAnswer,
     Hang,
@@ -523,6 +525,34 @@ def test_files_follow_and_are_repeated_until_they_are_there(tmp_path: Path) -> N
             "c.md is not uploaded: the gateway refused it (No file)",
             "missing.log is not uploaded: it is not there any more",
         ]
+
+
+class _ChangeCertificate(Action):
+    """The gateway comes back with another certificate."""
+
+    def __init__(self, gateway: StrictGateway) -> None:
+        self._gateway = gateway
+
+    def apply(self, exchange: Exchange) -> None:
+        """Play the fault."""
+        self._gateway.use_certificate(self_signed())
+        exchange.close()
+
+
+def test_a_file_waits_for_the_certificate_that_was_trusted(tmp_path: Path) -> None:
+    """A changed certificate costs no upload: it is told, and the file comes with the right one."""
+    (tmp_path / "claude.log").write_text("the log")
+    first = self_signed()
+    with bench(tmp_path, pins=tmp_path / "pins.json", tls=first) as b:
+        b.expect_text(b.print_lines(1))
+        b.gateway.faults.add(Fault("artifact", _ChangeCertificate(b.gateway)))
+        b.spool.record_end(END, file_parts(tmp_path, "claude.log", "claude.log"))
+        b.delivery.finish()
+        b.expect_told("claude.log waits: the certificate of 127.0.0.1")
+        b.gateway.use_certificate(first)
+        eventually(b.assert_done, WITHIN_S)
+
+        assert [each.data for each in b.gateway.artifacts(b.run.id)] == [b"the log"]
 
 
 def test_a_large_upload_is_progress_all_the_while(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,45 @@ def test_the_child_sees_the_users_terminal(gw: StrictGateway, tmp_path: Path) ->
     ]
     assert finished(launch)["reason"] == "exited"
     assert gw.text(launch.run.id, "stderr") == ""
+
+
+def test_a_dragged_window_does_not_flood_the_gateway(gw: StrictGateway, tmp_path: Path) -> None:
+    """The child sees every size at once; the gateway is told about once a second, and the last."""
+    launch = session(gw, child("tty_report.py"), tmp_path)
+
+    with Terminal(launch.argv, env=launch.env, columns=97, lines=31) as terminal:
+        terminal.expect(b"READY")
+        begun_at = time.monotonic()
+        for columns in range(60, 90):
+            terminal.resize(columns, 20)
+            terminal.expect(b"SIZE %d 20" % columns)
+        passed_s = time.monotonic() - begun_at
+        gw.wait_for(lambda: _told_columns(launch)[-1:] == [89])
+        terminal.send(b"\x04")
+        assert terminal.wait() == 0
+
+    assert len(_told_columns(launch)) <= passed_s + 2
+    assert finished(launch)["reason"] == "exited"
+
+
+def test_the_last_size_is_told_before_the_end(gw: StrictGateway, tmp_path: Path) -> None:
+    """A session that ends right after its window has changed has told the size it ended with."""
+    launch = session(gw, child("tty_report.py"), tmp_path)
+
+    with Terminal(launch.argv, env=launch.env, columns=97, lines=31) as terminal:
+        terminal.expect(b"READY")
+        for columns in (61, 62):
+            terminal.resize(columns, 17)
+            terminal.expect(b"SIZE %d 17" % columns)
+        terminal.send(b"\x04")
+        assert terminal.wait() == 0
+
+    assert _told_columns(launch)[-1] == 62
+    assert finished(launch)["reason"] == "exited"
+
+
+def _told_columns(launch: Launch) -> list[int]:
+    return [each["columns"] for each in launch.gateway.markers(launch.run.id, "resized")]
 
 
 def test_keys_arrive_byte_for_byte(gw: StrictGateway, tmp_path: Path) -> None:

@@ -133,6 +133,31 @@ def test_a_child_that_cannot_be_started(gw: StrictGateway, tmp_path: Path) -> No
     assert gw.verify_finished(launch.run.id) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(
+            "#!/no/such/interpreter\n", "the interpreter that its first", id="interpreter"
+        ),
+        pytest.param("echo hello\n", "a script begins with a line like #!/bin/sh", id="no-program"),
+    ],
+)
+def test_why_a_script_does_not_start_is_told_in_words(
+    gw: StrictGateway, tmp_path: Path, text: str, words: str
+) -> None:
+    """An errno says nothing to the person who has to mend the script."""
+    script = tmp_path / "script"
+    script.write_text(text)
+    script.chmod(0o755)
+    launch = plan(gw, [str(script)], tmp_path)
+
+    assert run_to_end(launch) == 1
+
+    told = gw.text(launch.run.id, "error")
+    assert words in told
+    assert "Errno" not in told
+
+
 def test_a_run_is_started_only_once(gw: StrictGateway, tmp_path: Path) -> None:
     """A run id that was used here before is refused, with exit code 1 and no second child."""
     mark = tmp_path / "mark"

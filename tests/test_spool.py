@@ -681,6 +681,17 @@ def test_a_command_is_recorded_once(tmp_path: Path) -> None:
             spool.end_command("c2", result=text("x"))
 
 
+def test_an_end_and_its_notice_are_one(tmp_path: Path) -> None:
+    """What the stream says of a command's end is in the journal if and only if the end is."""
+    with opened(tmp_path / "spool.db") as spool:
+        with pytest.raises(SpoolError, match="never recorded"):
+            spool.end_command("c1", error=text("no"), notice=text("Command failed"))
+        assert not spool.pending
+        spool.record_command("c1", text("pwd"))
+        spool.end_command("c1", error=text("no"), notice=text("Command failed"))
+        assert spool.pending_bytes() == len("Command failed")
+
+
 # --- a disk that does not take it ------------------------------------------------------------
 
 _FILL = """

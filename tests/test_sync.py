@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from testing import processes
-from testing.faults import Fault, Html
+from testing.faults import Fault, Hang, Html, JsonError
 from testing.gateway_records import Run
-from testing.runner import Launch, RunnerProcess, child, plan
+from testing.runner import ROOT, Launch, RunnerProcess, child, plan
 from testing.strict_gateway import StrictGateway
-from testing.verdict import ASKED_TWICE, files_with, judge, sync
+from testing.verdict import ASKED_TWICE, files_with, judge, start_sync, sync
 
 DAY_S = 86_400
 
@@ -241,6 +245,189 @@ def test_acknowledgement_through_faults(gateway: StrictGateway, tmp_path: Path) 
     assert sync(launch).code == 0
 
     assert list(gateway.acks(launch.run.id)) == [command_id]
+
+
+def test_acknowledgement_that_failed_is_signed_afresh(
+    gateway: StrictGateway, tmp_path: Path
+) -> None:
+    """After a 500 the nonce is spent: a copy would be answered as one that was accepted."""
+    launch = plan(gateway, child("lines.py", "4000", "400"), tmp_path)
+    fault = gateway.faults.add(Fault("ack", Html(502), every=1))
+    with RunnerProcess(launch) as runner:
+        command_id = gateway.queue_command(launch.run.id, "never allowed")
+        gateway.wait_for(lambda: fault.applied)
+        pids = processes.descendants(runner.pid)
+        runner.signal(signal.SIGKILL)
+        runner.wait()
+        processes.assert_gone(pids)
+    gateway.faults.clear()
+    gateway.faults.add(Fault("ack", JsonError(500, after="nonce")))
+
+    assert sync(launch).code == 0
+
+    assert list(gateway.acks(launch.run.id)) == [command_id]
+
+
+# --- what is found there --------------------------------------------------------------------------
+
+
+def test_a_runner_that_died_without_a_journal(gateway: StrictGateway, tmp_path: Path) -> None:
+    """The folder of a runner that died before it had a journal does not use up the run id."""
+    launch = plan(gateway, child("lines.py", "3", "0"), tmp_path)
+    launch.run_dir.mkdir(parents=True)
+    (launch.run_dir / "lock").touch()
+
+    assert sync(launch).stdout == "nothing is left to deliver\n"
+    with RunnerProcess(launch) as runner:
+        assert runner.wait() == 0
+
+    assert judge(gateway, launch.run.id, last=3).problems == []
+
+
+def test_an_empty_journal_is_no_reason_to_delete_a_log(
+    gateway: StrictGateway, tmp_path: Path
+) -> None:
+    """A journal that a power cut has emptied is told, and what is left of the run stays."""
+    launch = leave_behind(gateway, tmp_path)
+    for path in launch.run_dir.glob("spool.db*"):
+        path.unlink()
+    (launch.run_dir / "spool.db").touch()
+    log = launch.log
+
+    done = sync(launch)
+
+    assert done.code == 1
+    assert "its journal is empty" in done.stderr
+    assert str(launch.run_dir) in done.stderr
+    assert launch.log == log
+    assert sync(launch, "--discard", launch.run.id).code == 0
+    assert not launch.run_dir.exists()
+
+
+def test_foreign_things_among_the_runs(gateway: StrictGateway, tmp_path: Path) -> None:
+    """Files, links and folders that are no run's are left alone, by start and by sync."""
+    launch = leave_behind(gateway, tmp_path)
+    runs = launch.data_dir / "runs"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "spool.db").touch()
+    (elsewhere / "delivered").touch()
+    age(elsewhere, 400)
+    (runs / "notes.txt").write_text("mine")
+    (runs / "a_folder").mkdir()
+    (runs / "a_link").symlink_to(elsewhere)
+    (runs / "a_loop").symlink_to(runs / "a_loop")
+
+    deliver(gateway, tmp_path)
+    done = sync(launch)
+
+    assert (done.code, done.stdout.count("\n")) == (0, 1)
+    names = {"notes.txt", "a_folder", "a_link", "a_loop"}
+    assert names <= {path.name for path in runs.iterdir()}
+    assert {path.name for path in elsewhere.iterdir()} == {"spool.db", "delivered"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_a_folder_of_another_user(gateway: StrictGateway) -> None:
+    """A run that was once started as root keeps nobody from starting others; sync names it."""
+    # Not below tmp_path, whose parents only their owner may enter.
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base)
+        folder.chmod(0o755)
+        theirs = leave_behind(gateway, folder)
+        ours = as_nobody(plan(gateway, ["/bin/echo", "1", "1.000000"], folder))
+        for path in (ours.data_dir, ours.data_dir / "runs"):
+            os.chown(path, 65_534, 65_534)
+        with RunnerProcess(ours) as runner:
+            assert runner.wait() == 0
+            assert "earlier" not in runner.stderr
+        options = ["--env-file", str(folder / "settings.env"), "--data-dir", str(ours.data_dir)]
+        with RunnerProcess(replace(ours, argv=[*ours.argv[:4], "sync", *options])) as syncing:
+            assert syncing.wait() == 1
+            assert f"{theirs.run_dir} cannot be used" in syncing.stderr
+
+        assert gateway.status(ours.run.id) == "done"
+        assert sync(theirs).code == 0
+        assert judge(gateway, theirs.run.id).problems == []
+
+
+def as_nobody(launch: Launch) -> Launch:
+    """Let the runner give up its rights when it has loaded its files, which may be root's."""
+    source = (
+        "import os, sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "import claude_runner, delivery, remote_control, encodings.idna, encodings.utf_8_sig\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "sys.exit(claude_runner.main())\n"
+    )
+    return replace(launch, argv=[launch.argv[0], "-c", source, str(ROOT), *launch.argv[2:]])
+
+
+def test_two_syncs_at_once(gateway: StrictGateway, tmp_path: Path) -> None:
+    """Two at once deliver each run once: the one that comes second leaves it to the first."""
+    launch = leave_behind(gateway, tmp_path)
+    hang = gateway.faults.add(Fault("event", Hang(after="stored")))
+    with start_sync(launch) as first:
+        gateway.wait_for(lambda: hang.applied)
+        second = sync(launch)
+        gateway.faults.clear()
+        first.communicate(timeout=30)
+
+    assert first.returncode == 0
+    assert (second.code, second.stdout) == (0, f"{launch.run.id}: it is still running\n")
+    assert judge(gateway, launch.run.id).problems == []
+
+
+def test_a_journal_of_another_release(gateway: StrictGateway, tmp_path: Path) -> None:
+    """A journal that this release does not understand is named and not touched."""
+    launch = leave_behind(gateway, tmp_path)
+    with closing(sqlite3.connect(launch.run_dir / "spool.db")) as database:
+        database.execute("PRAGMA user_version = 2")
+    requests = len(gateway.requests)
+
+    done = sync(launch)
+
+    assert done.code == 1
+    assert "another version of claude-runner" in done.stderr
+    assert len(gateway.requests) == requests
+    with closing(sqlite3.connect(launch.run_dir / "spool.db")) as database:
+        database.execute("PRAGMA user_version = 1")
+    assert sync(launch).code == 0
+    assert judge(gateway, launch.run.id).problems == []
+
+
+@pytest.mark.parametrize("keep", [0.5, 100 / 4096], ids=["half a file", "a hundred bytes"])
+def test_a_damaged_journal(gateway: StrictGateway, tmp_path: Path, keep: float) -> None:
+    """A journal that is not whole is told by sync, delays no other run, and can be discarded."""
+    damaged = leave_behind(gateway, tmp_path)
+    whole = leave_behind(gateway, tmp_path)
+    with closing(sqlite3.connect(damaged.run_dir / "spool.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = (damaged.run_dir / "spool.db").stat().st_size
+    os.truncate(damaged.run_dir / "spool.db", int(size * keep if keep == 0.5 else 100))
+    log = damaged.log
+
+    done = sync(whole)
+
+    assert done.code == 1
+    assert re.search(rf"{damaged.run.id}: not delivered: the journal .* is damaged", done.stderr)
+    assert damaged.log == log
+    assert judge(gateway, whole.run.id).problems == []
+    assert sync(damaged, "--discard", damaged.run.id).code == 0
+
+
+def test_an_address_that_is_refused_now(gateway: StrictGateway, tmp_path: Path) -> None:
+    """A far http address in a journal gets nothing without the consent that it once had."""
+    launch = leave_behind(gateway, tmp_path)
+    with closing(sqlite3.connect(launch.run_dir / "spool.db")) as database:
+        database.execute(
+            "UPDATE facts SET value = '\"http://gateway.example\"' WHERE name = 'gateway_url'"
+        )
+        database.commit()
+
+    done = sync(launch)
+
+    assert done.code == 1
+    assert "http://gateway.example is not encrypted" in done.stderr
 
 
 # --- start, and old runs --------------------------------------------------------------------------
