@@ -272,6 +272,7 @@ _OPERATOR = re.compile(
     """,
     re.VERBOSE,
 )
+_SIGN = re.compile(rb"[=:> \t]")
 _NEAR_SIGN = re.compile(rb"[:=]|->")
 _ARGUMENT = re.compile(rb"""\\?["'`][ ]?,[ ]{0,4}(?=\\?["'`])""")  # setProperty("TOKEN", "value")
 _PAIR = re.compile(
@@ -348,9 +349,9 @@ class _Pair(NamedTuple):
 
 def _find_name_start(text: bytes, at: int) -> int:
     """Return where the name around `at` begins; `API key` is one name."""
-    before = text[max(0, at - 48) : at]
+    before = text[at - 48 : at] if at > 48 else text[:at]
     begin = at - len(before) + len(before.rstrip(_NAME_BYTES))
-    if begin == at and before[-1:] == b" " and text[at : at + 3].lower() == b"key":
+    if begin == at and text[at : at + 3].lower() == b"key" and before[-1:] == b" ":
         word = before[:-1].rpartition(b" ")[2]
         return at - 1 - len(word) if word.isalpha() else begin
     return begin
@@ -389,7 +390,7 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
 
 def _first_sign(text: bytes, start: int) -> int:
     """Return the place after the first byte that is surely part of an operator."""
-    found = re.compile(rb"[=:>]|[ \t]").search(text, start)
+    found = _SIGN.search(text, start)
     return found.end() if found else len(text)
 
 

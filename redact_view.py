@@ -119,11 +119,12 @@ class View:
         if place >= len(self.text):
             return self.size
         if self._starts is None:
-            after = (
-                self._raw.rfind(b"\x1b", 0, self.size) + 48
-            )  # past the last escape, but for strings
-            if after < self.size - (len(self.text) - place) and not STRING_BEGINS.search(self._raw):
-                return self.size - (len(self.text) - place)
+            # What follows the last escape sequence is all visible, so it can be counted from the
+            # end. Any length of a sequence taken for granted here is exceeded by some program.
+            last = _ESCAPE.match(self._raw, self._raw.rfind(b"\x1b", 0, self.size), self.size)
+            from_end = self.size - (len(self.text) - place)
+            if last and last.end() <= from_end:
+                return from_end
             self._index(_ESCAPE)
         if not self._starts:
             return place

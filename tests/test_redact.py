@@ -429,6 +429,16 @@ def test_a_failure_inside_a_private_key_stays_inside_it(monkeypatch: pytest.Monk
     assert redactor.failures == 1
 
 
+@pytest.mark.parametrize("escape", ["\x1b[" + "38;2;10;20;30;" * 9 + "1m", "\x1b" + "+" * 90 + "t"])
+def test_a_long_escape_sequence_after_a_secret_is_kept_once(escape: str) -> None:
+    """Wherever a read ends, a sequence of any length behind a removed span comes out as it was."""
+    stream = f"token=abc1 {GITHUB}{escape}".encode()
+    expected = b"token=[REDACTED] [REDACTED]" + escape.encode()
+
+    for at in range(len(stream)):
+        assert run([stream[:at], stream[at:]]) == expected
+
+
 def test_flush_makes_the_redactor_as_new() -> None:
     """Nothing of one stream reaches into the next."""
     redactor = Redactor(rules=RULES)
