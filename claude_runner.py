@@ -347,6 +347,7 @@ def open_client(
         Credentials(config.hmac_secret, run_id, token),
         pins=pins if config.allow_self_signed else None,
         allow_http=config.allow_http,
+        watch=console.trace if console.verbosity >= 2 else None,
     )
 
 
@@ -387,6 +388,11 @@ def explain(reply: Reply, config: Config, run_id: str = "") -> str:
         ahead_s = reply.clock_ahead_s or 0.0
         size = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the gateway's"
         return f"this machine's clock is {size}, and 300 s are accepted; set the clock"
+    if reply.outcome is Outcome.UNKNOWN and reply.status:
+        return (
+            f"what answers at {config.gateway_url} is not the gateway, or is ill: {reply.message}; "
+            f"check GATEWAY_URL ({config.sources['GATEWAY_URL']}), and what stands in between"
+        )
     if reply.outcome is Outcome.UNKNOWN:
         return (
             f"the gateway at {config.gateway_url} cannot be reached: {reply.message}; check "
@@ -429,6 +435,7 @@ def command_start(
         checking_client.close()
     folder = RunFolder(config.data_dir, job.run_id)
     folder.create()
+    console.detail(f"{config.gateway_url} knows the run; its log is kept in {folder.path}")
     run = Run(job, folder, rules, allowlist, console, client)
     try:
         return run.execute()

@@ -298,6 +298,11 @@ class Console:
         if self.verbosity >= 1:
             self._write(sentence, "2")
 
+    def trace(self, sentence: str) -> None:
+        """Tell something that -vv asks for."""
+        if self.verbosity >= 2:
+            self._write(sentence, "2")
+
     def warn(self, sentence: str) -> None:
         """Tell something that the user should know."""
         self._write(sentence, "33")

@@ -221,6 +221,11 @@ class Outcome(NamedTuple):
         except ValueError:
             return f"SIG{self.signal_number}"
 
+    @property
+    def description(self) -> str:
+        """How it ended, in words."""
+        return self.error or self.signal_name or f"exit code {self.code}"
+
     def exit_code(self, ending: str | None) -> int:
         """Return the runner's own exit code. `ending` is the reason if the runner ended it."""
         if self.signal_number is not None:
@@ -427,7 +432,7 @@ class Run:
         return fd
 
     def _start_workers(self) -> None:
-        # Imported here because the child, which is running by now, does not have to wait for them.
+        # Imported here because the child, which is running by now, does not have to wait for it.
         from delivery import Delivery, Pacer
         from remote_control import Executor, Poller
 
@@ -585,6 +590,7 @@ class Run:
             sentence = f"{self._job.argv[0]}: {outcome.error}"
             self._console.error(sentence)
             self._spool.append("error", self._rules.redact(sentence))
+        self._console.detail(f"the child has ended: {outcome.description}")
         self._poller.stop()
         self._executor.stop()
         self._expect_end(0)
@@ -592,6 +598,8 @@ class Run:
     def _is_swept(self) -> None:
         """Everything that could still print is gone, so the end of the output is near."""
         self._swept = True
+        # A command that was handed over a moment too late; nobody listens to the keeper any more.
+        self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
         if self._outcome is None:
             self._child_ended(Outcome(None, None, "it could not be killed"))
         self._pump.finish(DRAIN_TERMINAL_S)
@@ -600,7 +608,6 @@ class Run:
     def _keeper_died(self) -> None:
         """Do its work as well as can be: what it left behind has come to this process."""
         kill_descendants(time.sleep)
-        self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
         if self._outcome is None:
             self._child_ended(Outcome(None, None, "the process that watched over it was killed"))
         self._is_swept()

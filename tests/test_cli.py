@@ -350,7 +350,7 @@ def test_a_refused_connection_is_told(line: _Line) -> None:
     ("fault", "words"),
     [
         (Html(200), "HTTP status 200, not as the gateway words it"),
-        (Html(502), "HTTP status 502, not as the gateway words it"),
+        (Html(502), "is not the gateway, or is ill: HTTP status 502"),
         (RateLimited(7), "Rate limit exceeded"),
         (JsonError(500), "Internal Server Error"),
     ],
@@ -636,6 +636,24 @@ def test_quiet_leaves_out_notes_and_keeps_warnings(line: _Line) -> None:
     assert "--artifact n.log is not there yet" in usual.stderr
     assert "is not there yet" not in quiet.stderr
     assert "n.log is not uploaded" in quiet.stderr
+
+
+def test_verbose_tells_more(line: _Line) -> None:
+    """-v tells of the run's steps, -vv of every request, and neither of a secret."""
+    with StrictGateway() as gw:
+        told = []
+        for more in ([], ["-v"], ["-vv"]):
+            run, options = with_gateway(line, gw, "true")
+            done = line.use("start", *options, "--cmd", "x", *more)
+            assert run.token not in done.stderr
+            assert gw.secret not in done.stderr
+            told.append(done.stderr)
+
+    assert told[0] == ""
+    assert "knows the run; its log is kept in" in told[1]
+    assert "the child has ended: exit code 0" in told[1]
+    assert "POST /api/ingest/event" not in told[1]
+    assert "POST /api/ingest/event" in told[2]
 
 
 @pytest.mark.parametrize("no_color", ["", "1"], ids=["colour", "no-colour"])
