@@ -446,7 +446,6 @@ _HEADER = re.compile(
 _HEADER_STOP = re.compile(rb"[\"'`\r\n<>\\]")
 _CREDENTIAL_STOP = re.compile(rb"[\s\"'`,;<>)\]}\\]")
 _SCHEME = re.compile(rb"(?i)(?:bearer|basic)(?:%20|\+|[ ]+)")
-_SCHEME_PART = re.compile(rb"(?i)b(?:e(?:a(?:r(?:er?)?)?)?)?(?:%2?0?)?$|b(?:a(?:s(?:ic?)?)?)?$")
 _BEARER_WORDS = frozenset(
     """
     token tokens auth authentication authorization scheme format realm header headers is of and or

@@ -69,8 +69,14 @@ def judge(
     return verdict
 
 
+_INTERRUPTED_START = re.compile(
+    r"\ATraceback \(most recent call last\):\n(?:  .*\n)*KeyboardInterrupt\n"
+)
+
+
 def _judge_stream(verdict: Verdict, text: str, expected: range, last: int | None) -> None:
-    lines = text.splitlines(keepends=True)
+    # A stop may hit the child while its Python is still starting.
+    lines = _INTERRUPTED_START.sub("", text).splitlines(keepends=True)
     if last is None and lines and not lines[-1].endswith("\n"):
         lines.pop()
     numbers = []
