@@ -52,13 +52,11 @@ _STEADY_INTERVAL_S: Final = 2.5
 # Slower than this, a person who watches takes the run for dead.
 _LONGEST_SILENCE_S: Final = 4.0
 _REJECTIONS: Final = (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED)
-# How fast what others took is forgotten: some ten requests of this run later.
-_SHARE_MEMORY: Final = 0.9
-# Below 1 the runs that have less come nearer to those that have more; at 1 they would stay apart,
-# and the further below, the sooner all of them together use up the budget.
-_SHARE_EXPONENT: Final = 1.0
-# No more than half of a run's share is for questions, and yet one within this time.
-_SLOWEST_POLL_S: Final = 30.0
+# How fast what others took is forgotten: some hundred requests of this run later. Any faster, and
+# one burst of this run passes for everybody's silence.
+_SHARE_MEMORY: Final = 0.99
+# However many runs there are, each asks, and sends what it has, within this time.
+_SLOWEST_PACE_S: Final = 30.0
 # Replies of the same window may differ by a second of rounding.
 _WINDOW_SLACK_S: Final = 1.5
 # Requests kept back for acknowledgements and a stop, whatever else is going on.
@@ -66,6 +64,8 @@ _RESERVED_REQUESTS: Final = 3
 # How soon a wait for the budget, or for an attempt to die, is thought over again.
 _RECONSIDER_S: Final = 1.0
 _IDLE_WAIT_S: Final = 30.0
+# How long a run that gives up waits for the answer to what it has sent.
+_LAST_ANSWER_S: Final = 0.5
 # One uploaded file: the gateway's limit, with room for the frame of a multipart body.
 MAX_PART_BYTES: Final = MAX_ARTIFACT_BYTES - 4_096
 # How far back from there a part may end, to end with a line.
@@ -152,7 +152,7 @@ class Pacer:
     @property
     def _share(self) -> float:
         """The part of what is left that is this run's."""
-        return float((self._own / self._all) ** _SHARE_EXPONENT)
+        return self._own / self._all
 
     def poll_pause_s(self, interval_s: float) -> float:
         """Return how long to wait between two questions, `interval_s` if nobody else is there."""
@@ -160,10 +160,14 @@ class Pacer:
             return self._poll_pause_s(interval_s)
 
     def _poll_pause_s(self, interval_s: float) -> float:
+        return max(interval_s, self._half_share_s)
+
+    @property
+    def _half_share_s(self) -> float:
+        """The interval at which half of this run's share of a whole window is used."""
         if not self._limit:
-            return interval_s
-        fair_s = 2.0 * self._window_s / (self._limit * self._share)
-        return max(interval_s, min(fair_s, _SLOWEST_POLL_S)) if self._share < 1.0 else interval_s
+            return 0.0
+        return min(2.0 * self._window_s / (self._limit * self._share), _SLOWEST_PACE_S)
 
     def _asked_wait_s(self, reply: Reply) -> float:
         if reply.retry_after_s is not None:
@@ -203,13 +207,14 @@ class Pacer:
         """Return the interval between two events that the budget allows."""
         share = self._share
         free = self._remaining * share - self._reserved(left_s)
+        longest_s = max(_LONGEST_SILENCE_S, self._half_share_s)
         if free < 1:
-            return _LONGEST_SILENCE_S
+            return longest_s
         granted = max(1.0, self._limit * share - self._reserved(self._window_s))
         sustainable = granted / self._window_s
         spread_s = left_s / free
         if spread_s >= _STEADY_INTERVAL_S:
-            return min(spread_s, _LONGEST_SILENCE_S)
+            return min(spread_s, longest_s)
         behind = 1.0 - free / left_s / sustainable
         pressure = max(0.0, behind - _BURST_SHARE) / (1.0 - _BURST_SHARE)
         return spread_s * pressure**2
@@ -277,10 +282,16 @@ class Delivery:
         self._spool.wake()
 
     def stop(self) -> None:
-        """Give up at once; what is left stays in the journal. Thread: any."""
+        """Give up; what is left stays in the journal. Thread: any but its own; blocks a moment.
+
+        An answer that is just coming is still noted: that a 500 spent the nonce of an attempt
+        cannot be found out later.
+        """
         self._stopping.set()
-        self._client.abort()
         self._spool.wake()
+        if self._thread.is_alive():
+            self._thread.join(_LAST_ANSWER_S)
+        self._client.abort()
 
     def join(self, timeout_s: float) -> None:
         """Wait for the thread, and close its connection."""

@@ -160,7 +160,8 @@ class MultipartFile:
     """A `multipart/form-data` body with one part named `file`, read from disk as it is sent.
 
     Its length is fixed at construction: the gateway cuts off silently what has none. `on_progress`
-    is called for each block that the network has taken. Raises OSError for a file of no use.
+    is called for each block that the network has taken, but not when it takes it once more. Raises
+    OSError for a file of no use.
     """
 
     def __init__(
@@ -185,6 +186,8 @@ class MultipartFile:
         self.content_type = f"multipart/form-data; boundary={boundary}"
         # Whether the network took all of it the last time; else no gateway can have stored it.
         self.was_read_whole = False
+        # A gateway that fails on each copy at its end would pass for one that makes progress.
+        self._least_left = self._size
 
     @property
     def is_there(self) -> bool:
@@ -206,7 +209,9 @@ class MultipartFile:
                     raise BodyError(f"{self._path} became shorter while it was uploaded")
                 left -= len(block)
                 yield block
-                self._on_progress()
+                if left < self._least_left:
+                    self._least_left = left
+                    self._on_progress()
         yield self._tail
         self.was_read_whole = True
 
@@ -266,7 +271,8 @@ class GatewayClient:
     """Sends attempts to one gateway, one at a time. Thread: its own; `abort` from any.
 
     `pins` accepts certificates that do not verify; without it they are refused. Raises
-    GatewayError for an address that must not be used. Every attempt is dated by `clock`.
+    GatewayError for an address that must not be used. Every attempt is dated by `clock`, and
+    `watch` gets a line about every exchange.
     """
 
     def __init__(
@@ -277,6 +283,7 @@ class GatewayClient:
         pins: PinStore | None = None,
         allow_http: bool = False,
         clock: Clock | None = None,
+        watch: Callable[[str], None] | None = None,
     ) -> None:
         if not (allow_http or is_confidential(base_url)):
             raise GatewayError(
@@ -285,6 +292,7 @@ class GatewayClient:
             )
         self.base_url = base_url.rstrip("/")
         self.clock = clock or Clock()
+        self._watch = watch
         self._credentials = credentials
         self._limits = ExchangeLimits()
         self._session = requests.Session()
@@ -407,6 +415,23 @@ class GatewayClient:
         )
 
     def _exchange(
+        self,
+        method: str,
+        target: str,
+        body: bytes | MultipartFile,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        is_answer: Callable[[Any], bool],
+    ) -> Reply:
+        begun_at = self.clock.monotonic()
+        reply = self._try_exchange(method, target, body, headers, timeout_s, is_answer)
+        if self._watch is not None:
+            took_ms = (self.clock.monotonic() - begun_at) * 1_000
+            said = reply.message or reply.outcome.name.lower()
+            self._watch(f"{method} {target} ({len(body)} bytes): {said}, after {took_ms:.0f} ms")
+        return reply
+
+    def _try_exchange(
         self,
         method: str,
         target: str,

@@ -135,7 +135,7 @@ def find_undelivered(data_dir: Path) -> Iterator[RunFolder]:
     Of one that is not accessible nobody can tell, so it is among them.
     """
     for folder in _all_folders(data_dir):
-        if not folder.is_accessible or not folder.is_delivered and folder.spool_path.exists():
+        if not folder.is_accessible or (not folder.is_delivered and folder.spool_path.exists()):
             yield folder
 
 

@@ -7,6 +7,9 @@ with the clock that the gateway's record uses.
 from __future__ import annotations
 
 import contextlib
+import heapq
+import math
+import random
 from pathlib import Path
 
 import pytest
@@ -64,21 +67,23 @@ def test_stop_on_a_tight_budget(tmp_path: Path) -> None:
 
 def test_runners_share_a_budget(tmp_path: Path) -> None:
     """Three runners behind one address come through on one budget, and none of them starves."""
-    with StrictGateway(rate_limit=(60, 10.0)) as gateway:
+    with StrictGateway(rate_limit=(100, 60.0)) as gateway:
         launches = []
         for number in range(3):
             folder = tmp_path / str(number)
             folder.mkdir()
-            command = child("lines.py", "1000", "100")
+            command = child("lines.py", "2000", "100")
             launches.append(plan(gateway, command, folder, env=POLL_INTERVAL))
         with contextlib.ExitStack() as stack:
             runners = [stack.enter_context(RunnerProcess(launch)) for launch in launches]
             assert [runner.wait(80) for runner in runners] == [0, 0, 0]
 
         refused = sum(each.status == 429 for each in gateway.requests)
-        assert refused <= 15
+        assert refused <= 6
         for launch in launches:
-            assert judge(gateway, launch.run.id, last=1000).problems == []
+            assert judge(gateway, launch.run.id, last=2000).problems == []
+            arrivals = [each.received_at for each in gateway.events(launch.run.id)]
+            assert max(b - a for a, b in zip(arrivals, arrivals[1:])) <= 10
 
 
 # --- the pacer alone ------------------------------------------------------------------------------
@@ -129,11 +134,12 @@ def test_a_full_budget_flows(pacer: Pacer) -> None:
     assert pacer.output_delay_s() < 0.01
 
 
-def test_a_low_budget_is_spread(pacer: Pacer, clock: Clock) -> None:
+def test_a_low_budget_is_spread(clock: Clock) -> None:
     """The further the budget falls behind, the longer the interval, but nobody waits for ever."""
     delays = []
-    pacer.note(accepted(100, 99, 60))
+    pacer = Pacer(2.0, clock)
     for remaining in (90, 60, 45, 36, 34):
+        pacer = Pacer(2.0, clock)  # a new one: to one that is at work, a fall tells of others
         pacer.note(accepted(100, remaining, 60))
         pacer.note_output()
         delays.append(pacer.output_delay_s())
@@ -142,6 +148,20 @@ def test_a_low_budget_is_spread(pacer: Pacer, clock: Clock) -> None:
     assert 0 < delays[-1] <= 5
     clock.now += delays[-1]
     assert pacer.output_delay_s() == 0
+
+
+def test_what_others_take_slows_down(clock: Clock) -> None:
+    """A run that sees the budget fall faster than by its own requests asks and sends less often."""
+    alone, shared = Pacer(2.0, clock), Pacer(2.0, clock)
+    for number in range(1, 21):
+        alone.note(accepted(100, 60 - number, 40))
+        shared.note(accepted(100, 80 - 2 * number, 40))
+    for each in (alone, shared):
+        each.note_output()
+
+    assert alone.poll_pause_s(1.0) == 1.0
+    assert 1.0 < shared.poll_pause_s(1.0) < 2.0
+    assert shared.output_delay_s() > alone.output_delay_s()
 
 
 def test_the_last_requests_are_not_for_output(pacer: Pacer, clock: Clock) -> None:
@@ -194,3 +214,70 @@ def test_a_foreign_refusal_leaves_the_budget(pacer: Pacer, clock: Clock) -> None
     clock.now += 1
 
     assert pacer.output_delay_s() < 0.1
+
+
+# --- several pacers, one budget -------------------------------------------------------------------
+
+
+class Bucket:
+    """A gateway's fixed window, by a clock that a test sets."""
+
+    def __init__(self, clock: Clock, limit: int, window_s: float) -> None:
+        self._clock = clock
+        self._limit, self._window_s = limit, window_s
+        self._ends_at = 0.0
+        self._used = 0
+        self.refused = 0
+
+    def take(self) -> Reply:
+        """Answer one request."""
+        if self._clock.now >= self._ends_at:
+            self._ends_at = self._clock.now + self._window_s
+            self._used = 0
+        self._used += 1
+        left_s = max(1, math.ceil(self._ends_at - self._clock.now))
+        told = RateLimit(self._limit, max(0, self._limit - self._used), left_s)
+        if self._used <= self._limit:
+            return Reply(Outcome.ACCEPTED, 200, rate_limit=told)
+        self.refused += 1
+        return Reply(Outcome.LIMITED, 429, retry_after_s=left_s, rate_limit=told)
+
+
+@pytest.mark.parametrize(
+    ("runs", "limit", "window_s", "silence_s"),
+    [
+        (1, 100, 60.0, 5),
+        (2, 100, 60.0, 16),
+        (3, 100, 60.0, 22),
+        (5, 100, 60.0, 30),
+        (2, 25, 15.0, 6),
+    ],
+)
+def test_pacers_share_a_budget(
+    clock: Clock, runs: int, limit: int, window_s: float, silence_s: float
+) -> None:
+    """Runs that always have output and ask every 2 s spread one budget among them, all the time."""
+    dice = random.Random(1)
+    bucket = Bucket(clock, limit, window_s)
+    pacers = [Pacer(2.0, clock) for _ in range(runs)]
+    arrivals: list[list[float]] = [[clock.now] for _ in pacers]
+    begin = clock.now
+    steps = [(begin + dice.random(), run, what) for run in range(runs) for what in ("send", "poll")]
+    heapq.heapify(steps)
+    while clock.now < begin + 600:
+        clock.now, run, what = heapq.heappop(steps)
+        pacer = pacers[run]
+        delay_s = pacer.blocked_s() if what == "poll" else min(1.0, pacer.output_delay_s())
+        if delay_s <= 0:
+            if what == "send":
+                pacer.note_output()
+            reply = bucket.take()
+            pacer.note(reply)
+            if what == "send" and reply.outcome is Outcome.ACCEPTED:
+                arrivals[run].append(clock.now)
+            delay_s = dice.uniform(0.02, 0.08) if what == "send" else pacer.poll_pause_s(2.0)
+        heapq.heappush(steps, (clock.now + delay_s, run, what))
+
+    silences_s = [max(b - a for a, b in zip(each, each[1:])) for each in arrivals]
+    assert max(silences_s) <= silence_s
+    assert bucket.refused <= runs * 600 / window_s

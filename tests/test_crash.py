@@ -32,7 +32,7 @@ from testing.faults import (
     RateLimited,
     Request,
 )
-from testing.runner import Launch, RunnerProcess, child, plan, program
+from testing.runner import ROOT, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.verdict import (
     ASKED_TWICE,
@@ -257,6 +257,60 @@ def test_sync_is_killed_too(
     assert process.returncode == -signal.SIGKILL
 
     assert_synced(launch)
+
+
+# `sync`, killed right after the first statement that its journal commits, or before the second one.
+KILLED_AT_A_COMMIT = """
+import os, sqlite3, sys
+sys.path.insert(0, sys.argv.pop(1))
+moment = sys.argv.pop(1)
+commits = 0
+
+class Connection(sqlite3.Connection):
+    def execute(self, sql, *values):
+        global commits
+        commits += sql == "COMMIT"
+        if commits == 2:
+            os.kill(os.getpid(), 9)
+        result = super().execute(sql, *values)
+        if commits == 1 and moment == "after the first":
+            os.kill(os.getpid(), 9)
+        return result
+
+connect = sqlite3.connect
+sqlite3.connect = lambda *paths, **options: connect(*paths, factory=Connection, **options)
+import claude_runner
+sys.exit(claude_runner.main())
+"""
+
+
+@pytest.mark.parametrize("moment", ["after the first", "before the second"])
+def test_sync_is_killed_between_any_two_commits(
+    gateway: StrictGateway, tmp_path: Path, moment: str
+) -> None:
+    """However often sync dies, each time one commit further, nothing is lost or doubled by it."""
+    env = {"EXTRA_ALLOWED_COMMANDS": "sleep 77"}
+    launch = plan(gateway, child("lines.py", "4000", "400"), tmp_path, env=env)
+    with RunnerProcess(launch) as runner:
+        command_id = gateway.queue_command(launch.run.id, "sleep 77")
+        launch.expect("Executing command: sleep 77", "info")
+        gateway.pause()
+        processes.assert_gone(kill(runner))
+    gateway.resume()
+    options = ["--env-file", str(tmp_path / "settings.env"), "--data-dir", str(launch.data_dir)]
+    argv = [launch.argv[0], "-c", KILLED_AT_A_COMMIT, str(ROOT), moment, "sync", *options]
+    # Enough to come to the end; there the token's removal is a commit that each repeats.
+    codes = [subprocess.run(argv, check=False, env=launch.env).returncode for _ in range(16)]
+
+    assert codes[:5] == [-signal.SIGKILL] * 5
+    assert sync(launch).code == 0
+    assert judge(gateway, launch.run.id).problems == []
+    assert gateway.text(launch.run.id, "error").count("sleep 77: interrupted") == 1
+    acks = gateway.acks(launch.run.id)[command_id]
+    assert {(each.result is None, "interrupted" in str(each.error)) for each in acks} == {
+        (True, True)
+    }
+    assert files_with(launch.data_dir, launch.run.token) == []
 
 
 def test_killed_before_the_stamp(gateway: StrictGateway, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from spool import FilePart, Spool
 from testing.certificates import self_signed
 from testing.faults import (
     Action,
+    Delay,
     DropAfter,
     DropBefore,
     Exchange,
@@ -496,6 +497,18 @@ def test_stopping_leaves_the_rest_in_the_journal(tmp_path: Path) -> None:
         assert not b.delivery.is_done
         assert b.spool.pending_bytes() == len(text)
         assert not b.spool.is_ended
+
+
+def test_stopping_notes_an_answer_that_is_coming(tmp_path: Path) -> None:
+    """A stop does not throw away what the gateway is just about to say."""
+    with bench(tmp_path) as b:
+        b.gateway.faults.add(Fault("event", Delay(0.2, after="stored")))
+        text = b.print_lines(1)
+        b.gateway.wait_for(lambda: b.gateway.text(b.run.id) == text)
+
+        b.delivery.stop()
+
+        assert not b.spool.pending
 
 
 def test_finish_is_heard_by_a_poster_that_is_just_going_to_wait(tmp_path: Path) -> None:

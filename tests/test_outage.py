@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Callable
@@ -26,7 +27,7 @@ from testing.faults import (
     Status,
 )
 from testing.proxy import LoopbackProxy
-from testing.runner import Launch, RunnerProcess, child, plan, program
+from testing.runner import ROOT, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.verdict import committed, judge, sync
 from testing.waiting import eventually
@@ -40,6 +41,17 @@ for number in range(1, 201):
     while number == 100 and not os.path.exists(sys.argv[1]):
         time.sleep(0.01)
 print("LAST", flush=True)
+"""
+
+# The runner with all its pauses shorter in the same proportion, and not otherwise: half a minute
+# after a rejection is 2 s here. That the real ones are what they are is for test_delivery.py.
+HURRIED = """
+import functools, sys
+sys.path.insert(0, sys.argv.pop(1))
+import delivery
+delivery.Pauses = functools.partial(delivery.Pauses, first_s=0.02, last_s=2.0, rejected_s=2.0)
+import claude_runner
+sys.exit(claude_runner.main())
 """
 
 
@@ -59,6 +71,11 @@ def go(tmp_path: Path) -> Path:
 def plan_waiting(gateway: StrictGateway, folder: Path, env: dict[str, str] | None = None) -> Launch:
     """Plan a run whose child prints 100 lines, waits for the file `go`, and prints 100 more."""
     return plan(gateway, program(WAITS), folder, prompt=str(folder / "go"), env=env)
+
+
+def hurried(launch: Launch) -> Launch:
+    """Let the runner pause less between two attempts."""
+    return replace(launch, argv=[launch.argv[0], "-c", HURRIED, str(ROOT), *launch.argv[2:]])
 
 
 def has_line(launch: Launch, number: int) -> Callable[[], None]:
@@ -228,7 +245,7 @@ def test_limited_by_somebody_else(gateway: StrictGateway, tmp_path: Path) -> Non
 def test_clock_jump(tmp_path: Path) -> None:
     """When the gateway's clock jumps out of range and back, output waits, and comes."""
     with StrictGateway(rate_limit=None) as gateway:
-        launch = plan_waiting(gateway, tmp_path)
+        launch = hurried(plan_waiting(gateway, tmp_path))
         with RunnerProcess(launch) as runner:
             launch.expect(r"(?m)^100 .*\n")
             gateway.clock_offset_s = 400.0
@@ -281,6 +298,7 @@ def test_new_nonce_store_and_a_lost_answer(tmp_path: Path, idempotent: bool) -> 
 def test_ill_gateway(gateway: StrictGateway, tmp_path: Path, count: int) -> None:
     """A gateway that fails on everything, and recovers at any moment, has nothing set aside."""
     launch = plan(gateway, child("lines.py", "5", "0"), tmp_path)
+    launch = launch if count == 4 else hurried(launch)
     with RunnerProcess(launch) as runner:
         gateway.wait_for(lambda: gateway.requests)
         ill = Fault("event", JsonError(500, after="nonce"), every=1)
@@ -297,7 +315,7 @@ def test_ill_gateway(gateway: StrictGateway, tmp_path: Path, count: int) -> None
 
 def test_one_failure_after_an_outage(gateway: StrictGateway, tmp_path: Path) -> None:
     """One 500 after a long outage is no reason to set an event aside."""
-    launch = plan(gateway, child("lines.py", "1", "0"), tmp_path)
+    launch = hurried(plan(gateway, child("lines.py", "1", "0"), tmp_path))
     gateway.faults.add(Fault(carries(b"LAST"), Html(502), times=4))
     gateway.faults.add(Fault(carries(b"LAST"), JsonError(500, after="nonce")))
     with RunnerProcess(launch) as runner:
@@ -310,7 +328,7 @@ def test_one_failure_after_an_outage(gateway: StrictGateway, tmp_path: Path) -> 
 @pytest.mark.parametrize("status", [400, 413, 500])
 def test_poisoned_event(gateway: StrictGateway, tmp_path: Path, status: int) -> None:
     """What the gateway never takes is cut out, told in its place, counted and told at the end."""
-    launch = plan(gateway, child("lines.py", "3", "0"), tmp_path)
+    launch = hurried(plan(gateway, child("lines.py", "3", "0"), tmp_path))
     gateway.faults.add(
         Fault(lambda r: carries(b"LAST")(r), JsonError(status, "no", after="nonce"), every=1)
     )
@@ -389,6 +407,7 @@ def test_rejected_files_are_kept(gateway: StrictGateway, tmp_path: Path) -> None
     launch = plan(
         gateway, child("lines.py", "3", "0"), tmp_path, env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": "2"}
     )
+    launch = hurried(launch)
     gateway.faults.add(Fault("artifact", JsonError(500, after="nonce"), every=1))
     with RunnerProcess(launch) as runner:
         assert runner.wait(30) == 0
