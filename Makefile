@@ -1,6 +1,7 @@
 # make check          everything CI asks for (PYTHON=python3.9 for another Python)
 # make fix            the only target that edits files: format, and what the linter can repair
 # make test ARGS=...  the tests, with arguments for pytest: make test ARGS='-k shim -x'
+# make check-claude   the checks with the real Claude Code, which npm installs into .data/
 # Each part runs alone: format-check lint types shell test. Works with GNU make 3.81 and newer.
 
 PYTHON ?= python3
@@ -25,7 +26,7 @@ BASH_SCRIPTS := .ci/run
 # The releases of the tools that are pinned do not run on 3.9.
 on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs on the newest)",$(RUN) $(1))
 
-.PHONY: check format-check lint types shell test fix fuzz bench soak
+.PHONY: check format-check lint types shell test check-claude fix fuzz bench soak
 
 check: format-check lint types shell test
 
@@ -46,6 +47,9 @@ shell:
 
 test: $(STAMP)
 	$(RUN) pytest $(if $(JOBS),-n $(JOBS) --dist worksteal) $(ARGS)
+
+check-claude: $(STAMP)
+	$(RUN) pytest tests_claude $(ARGS)
 
 fix: $(STAMP)
 	$(RUN) ruff check --fix --quiet .

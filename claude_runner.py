@@ -89,6 +89,8 @@ class Invocation:
     argv: tuple[str, ...]
     stdin_text: bytes | None = None
     session_id: str | None = None
+    # Whether it prints Claude Code's JSON stream, which is shown as text.
+    is_stream: bool = False
 
 
 class Profile(Protocol):
@@ -105,7 +107,12 @@ class Profile(Protocol):
         """Return what the operator may run besides the documented commands."""
 
     def invocation(
-        self, config: Config, prompt: str | None, mode: str, arguments: Sequence[str]
+        self,
+        config: Config,
+        prompt: str | None,
+        mode: str,
+        arguments: Sequence[str],
+        output: str = "auto",
     ) -> Invocation:
         """Return how to start it with this prompt."""
 
@@ -126,7 +133,12 @@ class ClaudeProfile:
         return config.extra_allowed_commands
 
     def invocation(
-        self, config: Config, prompt: str | None, mode: str, arguments: Sequence[str]
+        self,
+        config: Config,
+        prompt: str | None,
+        mode: str,
+        arguments: Sequence[str],
+        output: str = "auto",
     ) -> Invocation:
         """Return how to start it with this prompt.
 
@@ -146,17 +158,26 @@ class ClaudeProfile:
         if mode == "print" and not _names_any(arguments, _SESSION_ARGUMENTS):
             session_id = str(uuid.uuid4())
             added += ["--session-id", session_id]
+        is_stream = (
+            mode == "print" and output == "auto" and not _names_any(arguments, _FORMAT_ARGUMENTS)
+        )
+        if is_stream:
+            added += ["--output-format", "stream-json"]
+            added += [] if _names_any(arguments, ("--verbose",)) else ["--verbose"]
+        argv = (*command, *added, *arguments)
         if prompt is None:
-            return Invocation((*command, *added, *arguments), session_id=session_id)
+            return Invocation(argv, None, session_id, is_stream)
         if mode == "print" and len(os.fsencode(prompt)) > MAX_ARGUMENT_BYTES:
-            return Invocation((*command, *added, *arguments), os.fsencode(prompt), session_id)
+            return Invocation(argv, os.fsencode(prompt), session_id, is_stream)
         if mode == "interactive" and len(prompt.split()) == 1 and not prompt.endswith(" "):
             prompt += " "
-        return Invocation((*command, *added, *arguments, "--", prompt), session_id=session_id)
+        return Invocation((*argv, "--", prompt), None, session_id, is_stream)
 
 
 # Arguments of Claude Code that choose the session themselves.
 _SESSION_ARGUMENTS: Final = ("--session-id", "--resume", "-r", "--continue", "-c", "--from-pr")
+# Arguments that choose what it prints, or that go with one format only.
+_FORMAT_ARGUMENTS: Final = ("--output-format", "--input-format", "--json-schema")
 _CLAUDE_NAMES: Final = frozenset({"claude", "claude-code"})
 _CLAUDE_PACKAGE: Final = "@anthropic-ai/claude-code"
 _LAUNCHERS: Final = frozenset({"npx", "node", "bunx", "env"})
@@ -184,8 +205,10 @@ def plan_job(
     run_id = require_run(options.run_id, config)
     cwd = _existing_folder(options.cwd)
     prompt = _read_prompt(options.cmd)
-    mode = _choose_mode(options.mode or "auto", prompt, config)
-    invocation = profile.invocation(config, prompt, mode, options.arguments)
+    is_limited = options.max_time is not None
+    mode = _choose_mode(options.mode or "auto", prompt, config, is_limited=is_limited)
+    output = options.output or "auto"
+    invocation = profile.invocation(config, prompt, mode, options.arguments, output)
     for item in invocation.argv:
         if len(os.fsencode(item)) > MAX_ARGUMENT_BYTES:
             raise RunnerError(
@@ -204,9 +227,16 @@ def plan_job(
         argv=invocation.argv,
         stdin_text=invocation.stdin_text,
         session_id=invocation.session_id,
+        is_stream=invocation.is_stream,
+        resume_command=(
+            shlex.join([*profile.command(config), "--resume", invocation.session_id])
+            if invocation.session_id
+            else None
+        ),
         shown_command=shlex.join(shown),
         cwd=cwd,
         env=env,
+        max_time_s=parse_duration(options.max_time),
         log_name=profile.log_name,
         artifacts=_check_artifacts(options.artifact, console),
         gateway_url=config.gateway_url,
@@ -271,7 +301,21 @@ def _read_stdin() -> str:
         ) from error
 
 
-def _choose_mode(asked: str, prompt: str | None, config: Config) -> str:
+def parse_duration(text: str | None) -> float | None:
+    """Read a time such as 90s, 45m, 2h or 1h30m. Raises RunnerError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", text.strip())
+    seconds = 0
+    if match is not None:
+        hours, minutes, rest = (int(number or 0) for number in match.groups())
+        seconds = hours * 3_600 + minutes * 60 + rest
+    if seconds <= 0:
+        raise RunnerError(f"--max-time is {text!r}; write a time such as 90s, 45m, 2h or 1h30m")
+    return float(seconds)
+
+
+def _choose_mode(asked: str, prompt: str | None, config: Config, *, is_limited: bool) -> str:
     """With a prompt a run is a job that ends by itself; without one it is a session."""
     at_terminal = os.isatty(0) and os.isatty(1)
     if asked == "auto":
@@ -283,10 +327,12 @@ def _choose_mode(asked: str, prompt: str | None, config: Config) -> str:
         return "interactive" if prompt is None else "print"
     if asked == "print" and prompt is None:
         raise RunnerError("--mode print needs a prompt; give it with --cmd")
-    if asked == "interactive" and not at_terminal and not config.allow_remote_input:
+    may_end = at_terminal or is_limited or config.allow_remote_input
+    if asked == "interactive" and not may_end:
         raise RunnerError(
-            "--mode interactive without a terminal would wait for ever; start it in a terminal, or "
-            "set CLAUDE_RUNNER_ALLOW_REMOTE_INPUT=true so that the operator can type"
+            "--mode interactive without a terminal would wait for ever; start it in a terminal, "
+            "limit it with --max-time, or let the operator type with "
+            "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT=true"
         )
     return asked
 
@@ -301,8 +347,27 @@ def _require_program(program: str, cwd: str, env: Mapping[str, str], config: Con
     elif shutil.which(program, path=env.get("PATH")) is None:
         raise RunnerError(
             f"{program!r} (CLAUDE_COMMAND, {config.sources['CLAUDE_COMMAND']}) was not found in "
-            "PATH; install it, or set CLAUDE_COMMAND to its path (shell aliases do not count)"
+            f"PATH{_found_elsewhere(program, env)}; install it, or set CLAUDE_COMMAND to its path "
+            "(shell aliases do not count)"
         )
+
+
+def _found_elsewhere(program: str, env: Mapping[str, str]) -> str:
+    """Return where else a program was looked for, and whether it is there."""
+    home = Path(env.get("HOME") or "~").expanduser()
+    npm = [Path(folder, program) for folder in _npm_folders(home, env)]
+    places = [home / ".claude" / "local" / program, home / ".local" / "bin" / program, *npm]
+    found = next((place for place in places if os.access(place, os.X_OK)), None)
+    if found is not None:
+        return f", but it is there as {found}"
+    return ", ~/.claude/local, ~/.local/bin and npm's global folders"
+
+
+def _npm_folders(home: Path, env: Mapping[str, str]) -> list[Path]:
+    """Return where npm puts global programs, by its usual settings; npm itself is not asked."""
+    prefixes = [env.get("npm_config_prefix"), env.get("NPM_CONFIG_PREFIX")]
+    folders = [Path(prefix, "bin") for prefix in prefixes if prefix]
+    return [*folders, home / ".npm-global" / "bin", Path("/usr/local/bin"), Path("/usr/bin")]
 
 
 def _check_artifacts(paths: Sequence[str], console: Console) -> tuple[Path, ...]:
@@ -715,6 +780,18 @@ def build_parser(program: str) -> tuple[argparse.ArgumentParser, frozenset[str]]
         metavar="MODE",
         choices=("auto", "interactive", "print"),
         help="auto (default), interactive or print: with a prompt, auto means print",
+    )
+    add_option(
+        "--max-time",
+        metavar="TIME",
+        help="stop the run after this time, such as 90s, 45m, 2h or 1h30m",
+    )
+    add_option(
+        "--output",
+        metavar="FORM",
+        choices=("auto", "text"),
+        help="auto (default): print mode shows what Claude Code does while it does it; "
+        "text: Claude Code's own output, at its end",
     )
     add_option(
         "--artifact",

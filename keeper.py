@@ -9,11 +9,12 @@ The runner forks it while it has one thread and talks to it over a socket: frame
 descriptors passed beside them. The keeper has one thread, waits in `select`, and never blocks on
 anything else.
 
-    runner -> keeper   spawn, stop, halt, kill, resume, bye
+    runner -> keeper   spawn, stop, halt, kill, resume, guard, release, bye
     keeper -> runner   spawned, failed, suspended, exited, swept (the last one, and never earlier)
 
 How a run ends, whoever asks for it: SIGINT to the child's process group, a grace period, SIGKILL to
-every descendant until none is left. A closed socket without a goodbye counts as being asked.
+every descendant until none is left. A closed socket without a goodbye counts as being asked; the
+user's terminal, if it was given to the keeper to guard, is then put back at once.
 
 Sources: setsid(2), tcsetpgrp(3), prctl(2) PR_SET_CHILD_SUBREAPER, proc_pid_stat(5), POSIX.1-2017
 11.1.4 (an orphaned process group cannot be stopped from the terminal).
@@ -26,6 +27,7 @@ import ctypes
 import errno
 import fcntl
 import json
+import mmap
 import os
 import select
 import signal
@@ -59,9 +61,17 @@ SWEEP_LIMIT_S: Final = 5.0
 # A goodbye may find the keeper at the beginning of a sweep; one that takes longer hangs.
 GOODBYE_LIMIT_S: Final = 2 * SWEEP_LIMIT_S
 
+# Where there is no /proc.
+PS: Final = ("/bin/ps", "-A", "-o", "pid=,ppid=,stat=")
+
 _IS_LINUX: Final = sys.platform.startswith("linux")
 _POLL_S: Final = 0.02
 _MAX_FDS: Final = 3
+# What puts a terminal's modes back is at most some 20 short sequences.
+_UNDO_BYTES: Final = 510
+# Ends whatever the killed runner had written half, and is nothing to a terminal that waits for
+# the next character.
+_STRING_TERMINATOR: Final = b"\x1b\\"
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _IGNORED: Final = (
     signal.SIGINT,
@@ -99,10 +109,11 @@ class Keeper:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
+        self._undo = _SharedNote()
         pid = os.fork()
         if pid == 0:
             ours.close()
-            _run_keeper(theirs)
+            _run_keeper(theirs, self._undo)
         theirs.close()
         become_subreaper()  # what a killed keeper leaves behind then comes to the runner
         self.pid = pid
@@ -155,6 +166,26 @@ class Keeper:
     def resume(self) -> None:
         """Continue a suspended child in the foreground."""
         self._ask({"op": "resume"})
+
+    def guard_terminal(
+        self, fd: int, attributes: Sequence[Any] | None, raw: Sequence[Any] | None
+    ) -> None:
+        """Let the keeper put the user's terminal back if the runner is killed.
+
+        `fd` is a descriptor of the terminal that never blocks. `attributes` are what the terminal
+        gets back, if it still has `raw` then: a shell that is quicker has set its own.
+        """
+        frame = {"op": "guard", "attributes": _plain(attributes), "raw": _plain(raw)}
+        with contextlib.suppress(OSError):
+            self._channel.send(frame, [fd])
+
+    def note_undo(self, undo: bytes) -> None:
+        """Note what would undo the terminal's modes now. Never waits; one thread at a time."""
+        self._undo.write(undo)
+
+    def release_terminal(self) -> None:
+        """The terminal is as it was, or somebody else's."""
+        self._ask({"op": "release"})
 
     def receive(self) -> list[Report] | None:
         """Return what was reported; None when the keeper is gone. Blocks if nothing is there."""
@@ -237,12 +268,46 @@ def _process_table() -> Iterator[tuple[int, int, str]]:
                 state, parent = stat[stat.rindex(b")") + 2 :].split(None, 2)[:2]
                 yield int(entry), int(parent), state.decode()
         return
-    listing = subprocess.run(
-        ["/bin/ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=False
-    ).stdout
+    listing = subprocess.run(PS, capture_output=True, text=True, check=False).stdout
+    yield from _read_ps(listing)
+
+
+def _read_ps(listing: str) -> Iterator[tuple[int, int, str]]:
+    """Read what `ps` prints on macOS: three columns, and a state of one letter and some signs."""
     for line in listing.splitlines():
-        listed_pid, listed_parent, listed_state = line.split(None, 2)
-        yield int(listed_pid), int(listed_parent), listed_state[0]
+        pid, parent, state = line.split(None, 2)
+        yield int(pid), int(parent), state[0]
+
+
+def _plain(attributes: Sequence[Any] | None) -> list[Any] | None:
+    """Return a terminal's attributes in a form that JSON can hold and `tcsetattr` takes."""
+    if attributes is None:
+        return None
+    characters = [each if isinstance(each, int) else each[0] for each in attributes[6]]
+    return [*attributes[:6], characters]
+
+
+class _SharedNote:
+    """A short text in memory that the keeper shares, so that it outlives a killed runner.
+
+    Not sent over the socket: it changes with the output, and the thread that reads the output must
+    wait for nobody. Two places, of which one holds, so that no half of a text is ever read.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1 + 2 * (2 + _UNDO_BYTES))
+
+    def write(self, text: bytes) -> None:
+        if len(text) <= _UNDO_BYTES:
+            place = 1 - self._memory[0]
+            begin = 1 + place * (2 + _UNDO_BYTES)
+            self._memory[begin : begin + 2 + len(text)] = struct.pack("!H", len(text)) + text
+            self._memory[0] = place
+
+    def read(self) -> bytes:
+        begin = 1 + self._memory[0] * (2 + _UNDO_BYTES)
+        (size,) = struct.unpack_from("!H", self._memory, begin)
+        return self._memory[begin + 2 : begin + 2 + size]
 
 
 # --- the channel ----------------------------------------------------------------------------------
@@ -306,7 +371,7 @@ class _Channel:
 # --- the keeper's own process ---------------------------------------------------------------------
 
 
-def _run_keeper(sock: socket.socket) -> NoReturn:
+def _run_keeper(sock: socket.socket, undo: _SharedNote) -> NoReturn:
     """Be the keeper until the run is over; never returns."""
     code = 1
     try:
@@ -315,7 +380,7 @@ def _run_keeper(sock: socket.socket) -> NoReturn:
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
         _close_all_but(sock.fileno())
-        _KeeperLoop(_Channel(sock)).run()
+        _KeeperLoop(_Channel(sock), undo).run()
         code = 0
     finally:
         # Not sys.exit: the runner's own clean-up handlers are in this copy of it as well.
@@ -338,9 +403,13 @@ def _close_all_but(kept_fd: int) -> None:
 
 
 class _KeeperLoop:
-    def __init__(self, channel: _Channel) -> None:
+    def __init__(self, channel: _Channel, undo: _SharedNote) -> None:
         self._channel = channel
+        self._undo = undo
         self._connected = True
+        self._users_fd = -1  # the user's terminal, while it is to be guarded
+        self._users_attributes: list[Any] | None = None
+        self._raw_attributes: list[Any] | None = None
         self._keys: dict[int, str] = {}  # pid -> key, of the processes started here and not reaped
         self._child_pid = 0
         self._terminal_fd = -1  # a slave of the child's terminal, kept open until the child is gone
@@ -375,6 +444,14 @@ class _KeeperLoop:
         if frames is None:
             self._orphaned()
             return
+        orders: dict[str, Callable[..., None]] = {
+            "stop": self._stop,
+            "halt": self._halt,
+            "kill": self._kill_command,
+            "resume": self._resume,
+            "release": self._release,
+            "bye": self._take_leave,
+        }
         for frame, fds in frames:
             op = frame.pop("op")
             if op == "spawn" and not self._ending:
@@ -382,22 +459,55 @@ class _KeeperLoop:
             elif op == "spawn":
                 self._tell("failed", frame["key"], errno.ECANCELED, "the run is ending")
                 _close_all(fds)
-            elif op == "stop":
-                self._stop(frame["grace_s"])
-            elif op == "halt":
-                self._end_by(0)
-            elif op == "kill":
-                self._kill_command(frame["key"])
-            elif op == "resume":
-                self._resume()
-            elif op == "bye":
-                self._end_by(0)
-                self._connected = False
+            elif op == "guard":
+                self._guard(fds[0], **frame)
+            else:
+                orders[op](**frame)
+
+    def _halt(self) -> None:
+        self._end_by(0)
+
+    def _take_leave(self) -> None:
+        self._release()
+        self._end_by(0)
+        self._connected = False
 
     def _orphaned(self) -> None:
         """The runner is gone without a goodbye."""
         self._connected = False
+        self._give_terminal_back()
         self._stop(ORPHANED_GRACE_S)
+
+    def _guard(self, fd: int, attributes: list[Any] | None, raw: list[Any] | None) -> None:
+        self._release()
+        self._users_fd = fd
+        self._users_attributes, self._raw_attributes = attributes, raw
+
+    def _release(self) -> None:
+        if self._users_fd >= 0:
+            os.close(self._users_fd)
+            self._users_fd = -1
+
+    def _give_terminal_back(self) -> None:
+        """Do for the user's terminal what the runner cannot do any more.
+
+        At once and not after the sweep: nothing of the run but the runner could write there, and
+        the user's shell is about to. What is undone is what was switched on, no more: leaving an
+        alternate screen that was never entered would move the cursor to where some other program
+        has saved it. Neither call can stop this process: the terminal is not that of its session.
+        """
+        if self._users_fd < 0:
+            return
+        with contextlib.suppress(termios.error, OSError):  # the window may be closed
+            if self._users_attributes is not None and (
+                _plain(termios.tcgetattr(self._users_fd)) == self._raw_attributes
+            ):
+                termios.tcsetattr(self._users_fd, termios.TCSANOW, self._users_attributes)
+        undo = self._undo.read()
+        with contextlib.suppress(OSError):
+            if undo:
+                os.write(self._users_fd, _STRING_TERMINATOR + undo)
+        self._release()
 
     def _tell(self, event: str, key: str, number: int, text: str = "") -> None:
         if self._connected:

@@ -68,7 +68,7 @@ class LocalOutput:
         self._gone = False
         mode = os.fstat(fd).st_mode
         self.is_terminal = os.isatty(fd)
-        self._own_fd = _reopen(fd) if self.is_terminal or stat.S_ISFIFO(mode) else None
+        self._own_fd = reopen(fd) if self.is_terminal or stat.S_ISFIFO(mode) else None
         self._socket = socket.socket(fileno=os.dup(fd)) if stat.S_ISSOCK(mode) else None
         self._never_blocks = stat.S_ISREG(mode)
 
@@ -152,7 +152,7 @@ class LocalOutput:
         return os.write(self._fd, memoryview(self._pending)[:_PIPE_WRITE_BYTES].tobytes())
 
 
-def _reopen(fd: int) -> int | None:
+def reopen(fd: int) -> int | None:
     """Open a terminal or pipe once more, with an O_NONBLOCK that the user's shell does not share.
 
     None where that cannot be: a pipe on macOS, or one of another user. Then short writes, each
@@ -181,9 +181,10 @@ class RawTerminal:
         """The terminal's attributes as the user had them, for the child's terminal."""
         return self._saved
 
-    def enter(self) -> None:
-        """Pass every key on, and print bytes as they are."""
+    def enter(self) -> list[Any]:
+        """Pass every key on, and print bytes as they are. Returns the attributes that do so."""
         tty.setraw(self.fd, termios.TCSANOW)
+        return termios.tcgetattr(self.fd)
 
     def restore(self) -> None:
         """Put the attributes back. A terminal that is gone is no error."""
@@ -220,17 +221,20 @@ class ModeTracker:
         self._other_keys = False
         self._keypad = False
 
-    def feed(self, raw: bytes) -> None:
-        """Look at a piece of the program's output."""
+    def feed(self, raw: bytes) -> bool:
+        """Look at a piece of the program's output. Returns whether a mode was named in it."""
         seen = self._tail + raw
         if b"\x1b" not in seen:
-            return
+            return False
+        has_any = False
         for match in self._SEQUENCE.finditer(seen):
+            has_any = True
             self._note(match)
         at = seen.rfind(b"\x1b")
         # A complete sequence seen again would change the depth again, so it must not be kept.
         complete = self._SEQUENCE.match(seen, at)
         self._tail = b"" if complete or len(seen) - at > self._LONGEST else seen[at:]
+        return has_any
 
     def undo(self) -> bytes:
         """Return what puts the terminal back."""

@@ -21,10 +21,15 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Callable, Final
 
+from claude_state import StateWatcher
+from claude_stream import Passed
 from local_terminal import set_window_size
 from redact import Redacted, RedactedDecoder, Redactor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from claude_stream import ClaudeStream, Item, Message
     from local_terminal import LocalOutput, ModeTracker, Size
     from redact import RedactedText, Rules
 
@@ -34,8 +39,29 @@ IDLE_S: Final = 0.05
 _BURST_BYTES: Final = 65_536
 # A pasted megabyte waits here while the child does not read; the keyboard waits after that.
 _MAX_TYPED_BYTES: Final = 65_536
+# Nothing for this long means that all has come that was printed.
+_QUIET_S: Final = 0.02
+# A state is told no more often than this, however fast it changes.
+STATE_INTERVAL_S: Final = 1.0
 # At the end, a local reader that has taken nothing for this long has stopped.
 _READER_PATIENCE_S: Final = 1.0
+
+
+@dataclass
+class Transcript:
+    """What reads Claude Code's messages out of a channel, and the file that keeps them."""
+
+    stream: ClaudeStream
+    lines: BinaryIO
+    is_full: bool = False
+
+    def keep(self, line: RedactedText) -> None:
+        """Write one line; from the first on that the disk does not take, none."""
+        encoded = line.encode("utf-8") + b"\n"
+        try:
+            self.is_full = self.is_full or self.lines.write(encoded) != len(encoded)
+        except OSError:
+            self.is_full = True
 
 
 @dataclass
@@ -49,6 +75,7 @@ class Channel:
     master_fd: int
     rules: Rules
     local: LocalOutput | None
+    transcript: Transcript | None = None
     redactor: Redactor = field(init=False)
     decoder: RedactedDecoder = field(default_factory=RedactedDecoder)
     last_read_at: float = 0.0
@@ -70,6 +97,8 @@ class PtyPump:
         modes: ModeTracker,
         keyboard_fd: int | None,
         publish: Callable[[str, RedactedText], None],
+        publish_state: Callable[[str], None] | None,
+        note_undo: Callable[[bytes], None],
         ended: Callable[[BaseException | None], None],
     ) -> None:
         self._channels = channels
@@ -78,12 +107,18 @@ class PtyPump:
         self._modes = modes
         self._keyboard_fd = keyboard_fd
         self._publish = publish
+        self._publish_state = publish_state
+        self._note_undo = note_undo
+        self._states = StateWatcher()
+        self._state_told: str | None = None
+        self._state_told_at = float("-inf")
         self._ended = ended
         self._typed = bytearray()
         self._injected: list[bytes] = []
         self._lock = threading.Lock()
         self._finish_at: float | None = None
         self._keyboard_paused = False
+        self._caught_up: threading.Event | None = None
         # What the log lacks at its end, because the disk did not take it.
         self.unlogged_bytes = 0
         self._wake_r, self._wake_w = os.pipe()
@@ -110,6 +145,9 @@ class PtyPump:
         self._log.close()
         for output in self._outputs:
             output.close()
+        for channel in self._channels:
+            if channel.transcript is not None:
+                channel.transcript.lines.close()
 
     @property
     def unshown_bytes(self) -> int:
@@ -138,6 +176,14 @@ class PtyPump:
         self._keyboard_paused = paused
         self._wake()
 
+    def catch_up(self, within_s: float) -> None:
+        """Wait until what was printed so far is shown. Thread: any but the pump's."""
+        caught_up = threading.Event()
+        self._caught_up = caught_up
+        self._wake()
+        caught_up.wait(within_s)
+        self._caught_up = None
+
     # --- the thread --------------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -150,6 +196,8 @@ class PtyPump:
             while not self._is_done():
                 self._turn()
             for channel in self._channels:
+                if channel.transcript is not None:
+                    self._show_items(channel, channel.transcript.stream.flush())
                 self._hand_on(channel, channel.redactor.flush(), last=True)
         except BaseException as crash:  # noqa: BLE001 - its owner decides, and ends the run
             error = crash
@@ -175,7 +223,10 @@ class PtyPump:
             *lagging,
             *([open_channels[0].master_fd] if self._typed and open_channels else []),
         ]
+        caught_up = self._caught_up
         readable, writable, _ = select.select(reading, writing, [], self._timeout_s(open_channels))
+        if caught_up is not None and not readable and not lagging:
+            caught_up.set()
         for fd in readable:
             if fd in masters:
                 self._read(masters[fd])
@@ -199,8 +250,12 @@ class PtyPump:
 
     def _timeout_s(self, channels: list[Channel]) -> float | None:
         dues = [c.last_read_at + IDLE_S for c in channels if c.redactor.held and c.last_read_at]
+        if self._caught_up is not None:
+            dues.append(time.monotonic() + _QUIET_S)
         if self._finish_at is not None:
             dues.append(self._finish_at)
+        if self._states.state != self._state_told:
+            dues.append(self._state_told_at + STATE_INTERVAL_S)
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     def _tick(self, channels: list[Channel]) -> None:
@@ -209,6 +264,15 @@ class PtyPump:
             if channel.last_read_at and now >= channel.last_read_at + IDLE_S:
                 channel.last_read_at = 0.0
                 self._hand_on(channel, channel.redactor.idle())
+        if now >= self._state_told_at + STATE_INTERVAL_S:
+            self._tell_state(now)
+
+    def _tell_state(self, now: float) -> None:
+        """Tell what the child is doing if that has changed; what flickers is told as it ends."""
+        state = self._states.state
+        if self._publish_state is not None and state is not None and state != self._state_told:
+            self._state_told, self._state_told_at = state, now
+            self._publish_state(state)
 
     def _read(self, channel: Channel) -> None:
         raw = bytearray()
@@ -227,7 +291,40 @@ class PtyPump:
             self._show(channel, bytes(raw))
 
     def _show(self, channel: Channel, raw: bytes) -> None:
-        self._modes.feed(raw)
+        if self._modes.feed(raw):
+            self._note_undo(self._modes.undo())  # before it is shown, and has to be undone
+        if self._publish_state is not None:
+            self._states.feed(raw)
+        if channel.transcript is None:
+            self._show_raw(channel, raw)
+        else:
+            self._show_items(channel, channel.transcript.stream.feed(raw))
+
+    def _show_items(self, channel: Channel, items: Iterable[Item]) -> None:
+        for item in items:
+            if isinstance(item, Passed):
+                self._show_raw(channel, item.raw)
+            else:
+                self._show_message(channel, item)
+
+    def _show_message(self, channel: Channel, message: Message) -> None:
+        """Show a message of Claude Code's. Rendered whole, then redacted, then shortened."""
+        # What is held back came before it, and a new redactor begins behind it.
+        self._hand_on(channel, channel.redactor.flush(), last=True)
+        channel.last_read_at = 0.0
+        for piece in message.pieces:
+            text = piece.finish(channel.rules.redact(piece.text))
+            redacted = text.encode("utf-8")
+            if channel.local is not None:
+                is_raw = channel.local.is_terminal
+                channel.local.write(piece.finish(piece.text).encode() if is_raw else redacted)
+            self._log.write(redacted)
+            self._publish(channel.stream, text)
+        # The long redaction of what nobody is waiting for comes last.
+        if channel.transcript is not None:
+            channel.transcript.keep(channel.rules.redact_json(message.value))
+
+    def _show_raw(self, channel: Channel, raw: bytes) -> None:
         if channel.local is not None and channel.local.is_terminal:
             channel.local.write(raw)
         redacted = channel.redactor.feed(raw)

@@ -20,17 +20,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
+from claude_stream import ClaudeStream
 from keeper import CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
 from local_terminal import (
     LocalOutput,
     ModeTracker,
     RawTerminal,
     Size,
+    reopen,
     set_window_size,
     shown_size,
     window_size,
 )
-from pty_pump import Channel, PtyPump
+from pty_pump import Channel, PtyPump, Transcript
 from redact import Redactor
 from runner_config import RunnerError
 from spool import Spool, SpoolError
@@ -47,11 +49,15 @@ if TYPE_CHECKING:
     from run_folder import RunFolder
     from spool import FilePart
 
+# Claude Code's own messages, one a line, redacted.
+MESSAGES_NAME: Final = "claude.jsonl"
 STOP_GRACE_S: Final = 10.0
 # A size for recordings that nobody has a terminal for.
 UNATTENDED_SIZE: Final = Size(120, 40)
 # A descendant of the child that holds its terminal does not keep the run from ending.
 DRAIN_TERMINAL_S: Final = 2.0
+# A screen that takes nothing (Ctrl-S) keeps nobody from suspending the session.
+SUSPEND_TIMEOUT_S: Final = 1.0
 # How often a person at a terminal sees how much is still to be delivered.
 PROGRESS_INTERVAL_S: Final = 1.0
 # A window's edge that is dragged changes the size at every step. Each marker is a request of its
@@ -80,6 +86,9 @@ class Job:
     argv: tuple[str, ...]
     stdin_text: bytes | None
     session_id: str | None
+    is_stream: bool
+    max_time_s: float | None
+    resume_command: str | None
     shown_command: str
     cwd: str
     env: Mapping[str, str]
@@ -277,6 +286,8 @@ class Run:
         # When the gateway is to be told of the size; None when it knows.
         self._size_due: float | None = None
         self._modes = ModeTracker()
+        self._limit_at = None if job.max_time_s is None else self._started_at + job.max_time_s
+        self._claude = ClaudeStream() if job.is_stream else None
 
     # --- the operator's hands; any thread ------------------------------------------------------
 
@@ -334,6 +345,10 @@ class Run:
         self._publish_gap(len(text))
         self._spool.append(stream, text)
 
+    def _publish_state(self, state: str) -> None:
+        """Tell whether the child works or waits for somebody. Thread: pump."""
+        self._append_marker({"event": "state", "state": state})
+
     def _publish_gap(self, room_for: int) -> None:
         gap_bytes = self._spool.take_gap(room_for)
         if gap_bytes:
@@ -342,6 +357,7 @@ class Run:
 
     def _take_terminal(self) -> None:
         if not (self._job.is_interactive and os.isatty(0) and os.isatty(1)):
+            self._guard_terminal(None, None)
             return
         self._console.note(
             "this session ends when you leave Claude; for a run that ends by itself, give a "
@@ -350,7 +366,17 @@ class Run:
         self._console.hold()
         self._raw = RawTerminal(0)
         self._size = window_size(0) or UNATTENDED_SIZE
-        self._raw.enter()
+        self._enter_raw(self._raw)
+
+    def _enter_raw(self, terminal: RawTerminal) -> None:
+        self._guard_terminal(terminal.attributes, terminal.enter())
+
+    def _guard_terminal(self, attributes: list[Any] | None, raw: list[Any] | None) -> None:
+        """Leave the terminal to the keeper in case that this process is killed."""
+        own_fd = reopen(1) if os.isatty(1) else None
+        if own_fd is not None:
+            self._keeper.guard_terminal(own_fd, attributes, raw)
+            os.close(own_fd)
 
     def _give_terminal_back(self) -> None:
         """Undo what the child did to the terminal and did not undo, and what this run did."""
@@ -364,6 +390,7 @@ class Run:
         if self._raw is not None:
             self._raw.restore()
             self._raw = None
+        self._keeper.release_terminal()
 
     def _started_fields(self) -> dict[str, Any]:
         return {
@@ -397,6 +424,9 @@ class Run:
             elif not self._job.is_interactive:
                 _make_transparent(slave_fd)
             channels.append(Channel(stream, master_fd, self._rules, LocalOutput(number)))
+            if stream == "stdout" and self._claude is not None:
+                lines = open(self._folder.path / MESSAGES_NAME, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
+                channels[0].transcript = Transcript(self._claude, lines)
             slaves.append(slave_fd)
         pump = PtyPump(
             channels,
@@ -404,6 +434,8 @@ class Run:
             modes=self._modes,
             keyboard_fd=0 if self._raw is not None else None,
             publish=self._publish,
+            publish_state=self._publish_state if self._job.is_interactive else None,
+            note_undo=self._keeper.note_undo,
             ended=lambda error: self._mailbox.post(_WorkerEnded("pty-pump", error)),
         )
         stdin_fd = slaves[0] if self._job.is_interactive else self._open_stdin()
@@ -481,7 +513,8 @@ class Run:
         """Obey signals, the operator and the keeper until nothing of the child is left."""
         while not (self._outcome is not None and self._swept and self._pump_ended):
             if self._deadline is None or time.monotonic() < self._deadline:
-                self._wait(self._deadline)
+                self._wait(self._deadline if self._deadline is not None else self._limit_at)
+                self._obey_time_limit()
             elif not self._swept:
                 self._console.error("the process that watches over the run hangs, and is killed")
                 self._keeper.kill_itself()
@@ -489,6 +522,13 @@ class Run:
             else:
                 self._console.error("the child's terminal could not be read to its end")
                 return
+
+    def _obey_time_limit(self) -> None:
+        if self._limit_at is not None and time.monotonic() >= self._limit_at:
+            self._limit_at = None
+            if self._ending is None and self._outcome is None:
+                self._console.note("the time limit is reached; the run is stopped")
+                self._end("time limit")
 
     def _expect_end(self, within_s: float) -> None:
         """Note that the run should be over by then."""
@@ -615,10 +655,13 @@ class Run:
     def _suspend(self, terminal: RawTerminal) -> None:
         """Stop the whole job, as Ctrl-Z does without the runner, until it is continued."""
         self._pump.pause_keyboard(paused=True)
+        # An editor has left its screen just before; the shell's prompt must come behind that.
+        self._pump.catch_up(SUSPEND_TIMEOUT_S)
+        self._keeper.release_terminal()  # from here on it is the shell's
         terminal.restore()
         os.kill(0, signal.SIGTSTP)
         # Continued. In the background this stops again, until the job is in the foreground.
-        terminal.enter()
+        self._enter_raw(terminal)
         self._resize()
         self._pump.pause_keyboard(paused=False)
         self._keeper.resume()
@@ -651,6 +694,8 @@ class Run:
             self._pump.join(LOCAL_TIMEOUT_S)  # all is shown before the terminal's modes change
         self._give_terminal_back()
         self._console.release()
+        if self._job.resume_command is not None:
+            self._console.note(f"to go on with this session: {self._job.resume_command}")
         self._tell_of_the_disk()
         self._deliver()
         self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
@@ -680,7 +725,13 @@ class Run:
             "reason": outcome.reason(self._ending),
             "childExitCode": outcome.code,
             "durationMs": round((time.monotonic() - self._started_at) * 1_000),
+            **self._result_fields(),
         }
+
+    def _result_fields(self) -> dict[str, Any]:
+        """Return what Claude Code's own result said, if there was one. The pump has ended."""
+        summary = self._claude.summary if self._claude is not None else None
+        return {} if summary is None else {"result": summary.marker_fields()}
 
     def _deliver(self) -> None:
         self._pacer.stop_polling()
@@ -741,6 +792,8 @@ class Run:
         from delivery import file_parts
 
         parts = list(file_parts(self._folder.path, self._job.log_name, self._job.log_name))
+        if self._claude is not None:
+            parts += file_parts(self._folder.path, MESSAGES_NAME, MESSAGES_NAME)
         for number, source in enumerate(self._job.artifacts, start=1):
             try:
                 copy = self._redacted_copy(source, f"artifacts/{number}-{source.name}")

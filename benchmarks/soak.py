@@ -1,12 +1,16 @@
 """Random faults over many runs, each judged from the gateway's record alone.
 
-Usage: soak.py [--minutes N] [--seed N] [--workers N]
+Usage: soak.py [--minutes N] [--seed N] [--workers N] [--stops N]
 
 Each run has a seed of its own, from which all that happens to it follows: the faults, pauses of the
 gateway, a stop, kills of the runner and of `sync`; how the processes are scheduled does not follow.
 In the end there is one `sync` that nobody disturbs, and then the gateway must have
 every line once and in order, one `finished`, and no process of the run may be left. The outcome is
 written into docs/reliability.md, between its two marker comments. Exit 1 if anything was wrong.
+
+Before that come `--stops` stops in a row, by the operator, of children with grandchildren that have
+left their session and are deaf to signals. `--minutes 0` leaves it at these, and at the docs as
+they are.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +46,7 @@ from testing.faults import (  # noqa: E402
     JsonError,
     RateLimited,
 )
-from testing.runner import Launch, RunnerProcess, child, plan  # noqa: E402
+from testing.runner import Launch, RunnerProcess, child, plan, program  # noqa: E402
 from testing.strict_gateway import StrictGateway  # noqa: E402
 from testing.verdict import ASKED_TWICE, committed, files_with, judge, sync  # noqa: E402
 from testing.waiting import eventually  # noqa: E402
@@ -219,6 +224,61 @@ def work(dice: random.Random, deadline: float, totals: Totals) -> None:
                 print(f"seed {seed}: {problem}")
 
 
+# A child that is interrupted with success, and leaves behind what a tool of Claude Code's may be: a
+# process in a session of its own that is deaf to signals and holds the terminal, and its child.
+DEAF_FAMILY = program("""
+import os, signal, sys
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    os.fork()
+    os.write(writer, b".")
+    while True:
+        signal.pause()
+told = b""
+while len(told) < 2:
+    told += os.read(reader, 2)
+signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+print("READY", os.getpid(), flush=True)
+while True:
+    signal.pause()
+""")
+
+
+def stop_once(gateway: StrictGateway) -> list[str]:
+    """Start a run and stop it; return what was wrong."""
+    marker = uuid.uuid4().hex
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        launch = plan(gateway, DEAF_FAMILY, Path(folder), env={MARKER: marker})
+        with RunnerProcess(launch) as runner:
+            launch.expect_pid()
+            gateway.stop(launch.run.id)
+            code = runner.wait()
+            # As soon as the runner has ended, and before this test kills anything.
+            left = processes.find_by_marker(marker)
+        (end,) = gateway.markers(launch.run.id, "finished")
+    problems = [f"{processes.describe(each)} is left after a stop" for each in left]
+    if (code, end["reason"], end["childExitCode"]) != (130, "stopped", 0):
+        problems.append(f"a stop ended with {code}, {end}")
+    return problems
+
+
+def stop_often(count: int, workers: int) -> list[str]:
+    """Start and stop this many runs, `workers` of them at a time; return what was wrong."""
+    problems: list[str] = []
+    with (
+        StrictGateway(rate_limit=None, long_poll=True) as gateway,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        for number, found in enumerate(pool.map(stop_once, [gateway] * count), start=1):
+            problems += found
+            print(f"{number} stops, {len(problems)} problems", end="\r")
+    print(f"{count} stops in a row, {len(problems)} problems")
+    return problems
+
+
 def describe_commit() -> str:
     """Return the commit that was tested, and whether there were changes on top of it."""
     git = ["git", "-C", str(ROOT)]
@@ -266,9 +326,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--stops", type=int, default=200)
     options = parser.parse_args()
     for name in [name for name in os.environ if name.startswith(("CLAUDE", "GATEWAY", "HMAC"))]:
         del os.environ[name]
+    problems = stop_often(options.stops, options.workers)
+    if problems or not options.minutes:
+        print("\n".join(problems))
+        return 1 if problems else 0
     print(f"seed {options.seed}, {options.minutes:g} minutes, {options.workers} workers")
     dice = random.Random(options.seed)
     totals = Totals()

@@ -18,6 +18,7 @@ from testing import processes
 from testing.runner import Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.terminal import Terminal
+from testing.waiting import eventually
 
 # What it switches on: alternate screen, mouse, no cursor, kitty's keyboard, bracketed paste.
 MODES = "\x1b[?1049h\x1b[?1000;1006h\x1b[?25l\x1b[>1u\x1b[?2004h"
@@ -33,6 +34,14 @@ while True:
     if keys == b"x":
         os.abort()
     os.write(1, b"KEYS " + keys.hex().encode() + b"\\r\\n")
+""")
+
+# Switches a mode on, and suspends itself as an editor does at Ctrl-Z.
+SUSPENDS = program(f"""
+import os, signal
+os.write(1, {MODES!r}.encode() + b"READY %d\\r\\n" % os.getpid())
+os.kill(os.getpid(), signal.SIGTSTP)
+signal.pause()
 """)
 
 
@@ -207,6 +216,86 @@ def test_the_terminal_is_given_back(gw: StrictGateway, tmp_path: Path, end: str,
         assert terminal.output.endswith(UNDO)
 
     assert "1049l" not in gw.text(launch.run.id)  # what the runner wrote is not the child's
+
+
+def kill_runner(shell_pid: int) -> None:
+    """Kill the runner, the one child of this shell, as the kernel does when memory is short."""
+    (runner,) = processes.children(shell_pid)
+    os.kill(runner.pid, signal.SIGKILL)
+
+
+def test_a_killed_runner_gives_the_terminal_back(gw: StrictGateway, tmp_path: Path) -> None:
+    """After `kill -9` of the runner the keeper restores attributes and undoes the modes."""
+    launch = session(gw, SCREEN, tmp_path)
+    script = f"{shlex.join(launch.argv)}; echo code=$?; read -r line; echo [$line]"
+
+    with Terminal(["sh", "-c", script], env=launch.env) as terminal:
+        before = terminal.attributes()
+        pid = int(re.findall(rb"\d+", terminal.expect(b"READY ") + terminal.expect(b"\r\n"))[-1])
+        _expect_raw(terminal)
+        kill_runner(terminal.pid)
+
+        eventually(lambda: _expect_in(b"\x1b\\" + UNDO, terminal))
+        eventually(lambda: _expect_same(before, terminal))
+        terminal.expect(b"code=137")
+        terminal.send(b"typed\n")
+        terminal.expect(b"[typed]")
+        assert terminal.output.count(b"1049l") == 1
+        processes.assert_gone([pid])
+
+
+def test_a_killed_runner_leaves_the_shells_own_settings(gw: StrictGateway, tmp_path: Path) -> None:
+    """A shell that edits its line again keeps its attributes; nothing is undone that was not on."""
+    launch = session(gw, child("tty_report.py"), tmp_path)
+    shell = ["bash", "--norc", "--noprofile", "-i"]
+    env = {**launch.env, "PS1": "SHELL> ", "HISTFILE": "", "INPUTRC": os.devnull}
+
+    with Terminal(shell, env=env) as terminal:
+        terminal.expect(b"SHELL> ")
+        own = terminal.attributes()
+        terminal.send(shlex.join(launch.argv).encode() + b"\n")
+        terminal.expect(b"READY ")
+        keeper = processes.descendants(terminal.pid)
+        kill_runner(terminal.pid)
+        terminal.expect(b"SHELL> ")
+        processes.assert_gone(keeper)
+
+        assert terminal.attributes() == own
+        assert b"1049" not in terminal.output
+        terminal.send(b"exit\n")
+        terminal.wait()
+
+
+def test_a_runner_killed_while_suspended(gw: StrictGateway, tmp_path: Path) -> None:
+    """A suspended session has no say about the terminal, which is the shell's."""
+    launch = session(gw, SUSPENDS, tmp_path)
+    shell = ["bash", "--norc", "--noprofile", "-i"]
+    env = {**launch.env, "PS1": "SHELL> ", "HISTFILE": "", "INPUTRC": os.devnull}
+
+    with Terminal(shell, env=env) as terminal:
+        terminal.expect(b"SHELL> ")
+        own = terminal.attributes()
+        terminal.send(shlex.join(launch.argv).encode() + b"\n")
+        terminal.expect(b"READY ")
+        terminal.expect(b"Stopped")
+        terminal.expect(b"SHELL> ")
+        keeper = processes.descendants(terminal.pid)
+        kill_runner(terminal.pid)
+        processes.assert_gone(keeper)
+
+        assert terminal.attributes() == own
+        assert b"\x1b[?2004l\x1b[?1049l" not in terminal.output
+        terminal.send(b"exit\n")
+        terminal.send(b"exit\n")
+        terminal.wait()
+
+
+def _expect_in(wanted: bytes, terminal: Terminal) -> None:
+    assert wanted in terminal.output
+
+
+def _expect_same(attributes: list[Any], terminal: Terminal) -> None:
+    assert terminal.attributes() == attributes
 
 
 def test_modes_are_undone_in_print_mode_too(gw: StrictGateway, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from keeper import CHILD, Keeper, Report, living_descendants
+from keeper import CHILD, PS, Keeper, Report, _read_ps, living_descendants
 from testing import processes
 from testing.runner import child, program
 from testing.waiting import eventually
@@ -313,6 +314,26 @@ def test_asking_a_dead_keeper_is_no_error(run: Run) -> None:
     assert run.keeper.receive() is None
     with pytest.raises(OSError, match="pipe"):
         run.start(WAITS, "late")
+
+
+def test_the_listing_of_ps_is_read() -> None:
+    """Where there is no /proc, pid, parent and state come from `ps` as macOS prints it."""
+    listing = "    1     0 Ss  \n  501     1 S+\n99998   501 Z\n12345 12344 R<s+\n"
+
+    assert list(_read_ps(listing)) == [
+        (1, 0, "S"),
+        (501, 1, "S"),
+        (99998, 501, "Z"),
+        (12345, 12344, "R"),
+    ]
+
+
+@pytest.mark.skipif(not os.access("/bin/ps", os.X_OK), reason="there is no /bin/ps here")
+def test_the_options_of_ps_are_those_of_posix() -> None:
+    """The command line that macOS gets is understood, and lists this process."""
+    listing = subprocess.run(PS, capture_output=True, text=True, check=True).stdout
+
+    assert (os.getpid(), os.getppid()) in {entry[:2] for entry in _read_ps(listing)}
 
 
 def test_living_descendants_leaves_zombies_out(run: Run) -> None:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "gateway_client": {"gateway_transport", "redact"},
     "spool": {"redact"},
     "runner_config": {"allowlist"},
-    "pty_pump": {"local_terminal", "redact"},
+    "pty_pump": {"claude_state", "claude_stream", "local_terminal", "redact"},
     "delivery": {"gateway_client", "gateway_transport", "redact", "spool"},
     "run_folder": {"runner_config"},
     "sync_runs": {

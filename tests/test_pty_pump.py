@@ -62,6 +62,8 @@ class Desk:
             (self._folder / "log").open("ab", buffering=0),
             modes=modes or ModeTracker(),
             keyboard_fd=keyboard,
+            publish_state=None,
+            note_undo=lambda _undo: None,
             publish=publish or (lambda stream, text: self.published.append((stream, text))),
             ended=self.ended.append,
         )

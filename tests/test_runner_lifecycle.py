@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from testing import processes
 from testing.children.floods import line as flood_line
 from testing.children.not_utf8 import OUTPUT as NOT_UTF8
 from testing.faults import Delay, Fault
 from testing.runner import Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
+from testing.waiting import eventually
 
 # Lives until it is told to end.
 WAITS = program("import os, signal; print('READY', os.getpid(), flush=True); signal.pause()")
@@ -415,6 +417,58 @@ def test_a_local_reader_that_has_gone(gw: StrictGateway, tmp_path: Path) -> None
 
     assert gw.text(launch.run.id).endswith("LAST\n")
     assert gw.verify_finished(launch.run.id) == []
+
+
+@pytest.mark.parametrize("stream", ["stdout", "all"])
+def test_a_child_that_closes_its_output(gw: StrictGateway, tmp_path: Path, stream: str) -> None:
+    """The end of the output is not the end of the run; that is the child's, with its code."""
+    numbers = "1" if stream == "stdout" else "0, 1, 2"
+    source = (
+        f"import os, pathlib; print('before', flush=True); [os.close(n) for n in ({numbers},)]\n"
+        "while not os.path.exists('go'): pathlib.Path('closed').touch()\n"
+        "os._exit(4)"
+    )
+    launch = plan(gw, program(source), tmp_path)
+
+    with RunnerProcess(launch) as runner:
+        launch.expect("before")
+        eventually(lambda: _expect_file(tmp_path / "closed"))
+        assert gw.markers(launch.run.id, "finished") == []
+        (tmp_path / "go").touch()
+        assert runner.wait() == 4
+
+    assert gw.verify_finished(launch.run.id) == []
+
+
+def _expect_file(path: Path) -> None:
+    assert path.exists()
+
+
+def test_a_program_that_makes_itself_a_daemon(gw: StrictGateway, tmp_path: Path) -> None:
+    """What it leaves behind belongs to the run and is gone within 2 s of the program's own end."""
+    source = """
+import os, signal, time
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.write(writer, b"%d" % os.getpid())
+    while True:
+        signal.pause()
+pid = int(os.read(reader, 20))
+print("READY", pid, time.monotonic(), flush=True)
+"""
+    launch = plan(gw, program(source), tmp_path)
+
+    with RunnerProcess(launch) as runner:
+        found = launch.expect(r"READY (\d+) ([\d.]+)\n")
+        assert runner.wait() == 0
+        (end,) = [each for each in gw.events(launch.run.id) if '"finished"' in each.data]
+
+    processes.assert_gone([int(found.group(1))])
+    assert end.received_at - float(found.group(2)) < 2.0
 
 
 def test_a_local_reader_that_has_stopped(gw: StrictGateway, tmp_path: Path) -> None:
