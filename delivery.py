@@ -47,6 +47,8 @@ _FAILURES_BEFORE_SPLIT: Final = 3
 _SMALLEST_BODY_LIMIT: Final = 16_384
 # How far the budget may fall behind its window before output is held back at all.
 _BURST_SHARE: Final = 0.3
+# With so much of a window left, nobody has to be spared yet.
+_FRESH_SHARE: Final = 0.8
 # From here on what is left is spread evenly: any faster now, and it would be used up later.
 _STEADY_INTERVAL_S: Final = 2.5
 # Slower than this, a person who watches takes the run for dead.
@@ -205,6 +207,8 @@ class Pacer:
 
     def _interval_s(self, left_s: float) -> float:
         """Return the interval between two events that the budget allows."""
+        if self._remaining >= self._limit * _FRESH_SHARE:
+            return 0.0  # the window has hardly begun, whoever takes how much of it
         share = self._share
         free = self._remaining * share - self._reserved(left_s)
         longest_s = max(_LONGEST_SILENCE_S, self._half_share_s)
