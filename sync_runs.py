@@ -112,10 +112,9 @@ class SyncRun:
             self._drain(spool, client)
             self._close(spool)
             after = spool.totals()
-            return (
-                f"delivered {after.events - before.events} events "
-                f"({shown_size(after.bytes - before.bytes)}) to {gateway_url}"
-            )
+            count = after.events - before.events
+            size = shown_size(after.bytes - before.bytes)
+            return f"delivered {count} event{'s' * (count != 1)} ({size}) to {gateway_url}"
         finally:
             spool.close()
 
