@@ -12,12 +12,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
-from keeper import EVERY_PROGRAM, Report
-from runner_session import Outcome, Run
 from testing import processes
 from testing.faults import Delay, Fault
 from testing.runner import Launch, RunnerProcess, child, plan, program
@@ -441,18 +438,3 @@ def test_nobody_types_in_print_mode(gw: StrictGateway, tmp_path: Path) -> None:
 
     for command_id in ids:
         assert acks[command_id][0].error == "refused: nobody reads the terminal in print mode"
-
-
-def test_a_command_handed_over_after_the_sweep_is_not_waited_for() -> None:
-    """Nobody reads the keeper's answers by then: the executor is told that nothing runs any more.
-
-    The moment between the end of the child and the sweep is too short to be met from outside.
-    """
-    nothing: Any = None
-    run: Any = Run(nothing, nothing, nothing, nothing, nothing, nothing)
-    run._outcome, run._executor, run._pump = Outcome(0, None), Mock(), Mock()
-
-    run._on_report(Report("swept", "", 0))
-
-    ((told,), _) = run._executor.report.call_args
-    assert (told.event, told.key) == ("failed", EVERY_PROGRAM)
