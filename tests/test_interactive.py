@@ -45,6 +45,46 @@ signal.pause()
 """)
 
 
+# Asks the terminal what it is and where its cursor is. At each `.` it tells what came before it.
+ASKS = program("""
+import os, signal, tty
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+tty.setraw(0)
+os.write(1, b"\\x1b[c\\x1b[6nASKED\\r\\n")
+got = b""
+while True:
+    got += os.read(0, 1000)
+    while b"." in got:
+        came, _, got = got.partition(b".")
+        os.write(1, b"CAME <" + came.hex().encode() + b">\\r\\n")
+""")
+QUERIES = b"\x1b[c\x1b[6nASKED\r\n"
+
+# Runs a command, and looks all the time whether a descriptor of its own has got O_NONBLOCK: a flag
+# of the open terminal, which both share. Each look is a byte in the file `looks`.
+WATCHES = program("""
+import os, subprocess, sys
+seen = set()
+process = subprocess.Popen(sys.argv[1:])
+with open("looks", "ab", buffering=0) as looks:
+    while True:
+        is_over = process.poll() is not None
+        seen.update(number for number in (0, 1, 2) if not os.get_blocking(number))
+        looks.write(b".")
+        if is_over:
+            break
+        try:
+            process.wait(0.005)
+        except subprocess.TimeoutExpired:
+            pass
+print("CODE", process.returncode, "NONBLOCKING", sorted(seen), flush=True)
+""")
+
+# The promise, and what a loaded machine may add to it: both processes, journal and gateway.
+GONE_WITHIN_S = 2.0
+LOADED_S = 3.0
+
+
 @pytest.fixture
 def gw() -> Iterator[StrictGateway]:
     """A gateway with long polls and no rate limit; what it objects to fails the test."""
@@ -160,6 +200,36 @@ def test_ctrl_c_is_the_childs(gw: StrictGateway, tmp_path: Path) -> None:
     assert (end["reason"], end["signal"]) == ("killed", "SIGINT")
 
 
+def test_ctrl_backslash_is_the_childs(gw: StrictGateway, tmp_path: Path) -> None:
+    """Ctrl-\\ is SIGQUIT for the child alone: the runner goes on as long as the child does."""
+    launch = session(gw, child("reports_signals.py"), tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        terminal.expect(b"READY")
+        for _ in range(2):
+            terminal.send(b"\x1c")
+            terminal.expect(b"SIGNAL SIGQUIT")
+        terminal.send(b"\x04")
+        terminal.expect(b"EOF")
+        assert terminal.wait() == 0
+        assert terminal.output.count(b"SIGNAL") == 2
+
+    assert finished(launch)["reason"] == "exited"
+
+
+def test_a_child_that_dies_of_ctrl_backslash(gw: StrictGateway, tmp_path: Path) -> None:
+    """Whom SIGQUIT kills is told as killed by it, with the shell's code for that."""
+    launch = session(gw, child("tty_report.py"), tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        terminal.expect(b"READY")
+        terminal.send(b"\x1c")
+        assert terminal.wait() == 131
+
+    end = finished(launch)
+    assert (end["reason"], end["signal"]) == ("killed", "SIGQUIT")
+
+
 def test_ctrl_z_suspends_the_whole_job(gw: StrictGateway, tmp_path: Path) -> None:
     """Ctrl-Z gives the shell its terminal back; `fg` continues child and runner as they were."""
     launch = session(gw, child("tty_report.py"), tmp_path)
@@ -193,6 +263,107 @@ def test_ctrl_z_suspends_the_whole_job(gw: StrictGateway, tmp_path: Path) -> Non
 
 def _expect_raw(terminal: Terminal) -> None:
     assert not terminal.attributes()[3] & termios.ICANON
+
+
+# What a terminal says to the two queries, a VT220 with its cursor in line 5.
+ANSWER = b"\x1b[?62;22c\x1b[5;7R"
+
+
+@pytest.mark.parametrize("answer", [ANSWER, b""], ids=["answered", "not answered"])
+def test_a_query_has_one_responder(gw: StrictGateway, tmp_path: Path, answer: bytes) -> None:
+    """The user's terminal is asked, and what it answers, and nothing else, reaches the child."""
+    launch = session(gw, ASKS, tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        assert terminal.expect(b"ASKED\r\n").endswith(QUERIES)
+        terminal.send(answer + b".")
+        terminal.expect(b"CAME <" + answer.hex().encode() + b">\r\n")
+        for _ in range(3):  # nor does another answer come later
+            terminal.send(b".")
+            terminal.expect(b"CAME <>\r\n")
+        assert terminal.output.count(b"\x1b[6n") == 1
+        gw.stop(launch.run.id)
+        assert terminal.wait() == 130
+
+    assert finished(launch)["reason"] == "stopped"
+
+
+def test_a_query_without_a_terminal_is_not_answered(gw: StrictGateway, tmp_path: Path) -> None:
+    """Where nobody sits the runner does not play the terminal: its child reads nothing at all."""
+    source = """
+import os, select, signal, sys, tty
+signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+tty.setraw(0)
+os.write(1, b"\\x1b[c\\x1b[6nASKED\\r\\n")
+select.select([0], [], [])
+os.write(1, b"SOMETHING CAME\\r\\n")
+"""
+    options = ["--mode", "interactive", "--max-time", "2s"]
+    launch = session(gw, program(source), tmp_path, options=options)
+
+    with RunnerProcess(launch) as runner:
+        assert runner.wait() == 124
+
+    assert gw.text(launch.run.id) == QUERIES.decode()
+    assert finished(launch)["reason"] == "time limit"
+
+
+def test_the_terminal_stays_a_blocking_one(gw: StrictGateway, tmp_path: Path) -> None:
+    """Neither during a session nor after it do the user's descriptors have O_NONBLOCK."""
+    source = "print('.' * 200_000 + 'READY', flush=True); print('LINE', len(input()), flush=True)"
+    launch = session(gw, program(source), tmp_path)
+    looks = tmp_path / "looks"
+
+    with Terminal([*WATCHES, *launch.argv], env=launch.env, cwd=tmp_path) as terminal:
+        terminal.expect(b"READY")
+        size = looks.stat().st_size
+        eventually(lambda: _expect_larger(looks, size + 1))  # so one began after READY
+        terminal.send(b"typed\r")
+        terminal.expect(b"LINE 5")
+        terminal.expect(b"CODE 0 NONBLOCKING []\r\n", 20.0)
+        assert terminal.wait() == 0
+
+    assert finished(launch)["reason"] == "exited"
+
+
+def _expect_larger(path: Path, size: int) -> None:
+    assert path.stat().st_size > size
+
+
+LEAVES = f"import os, subprocess; subprocess.run({child('leaves_grandchild.py')!r}, check=True)"
+CLOSES_OUTPUT = "import os; print('GRANDCHILD 0', flush=True); os.close(1)"
+CLOSES_ALL = "import os; print('GRANDCHILD 0', flush=True); os.closerange(0, 3)"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(LEAVES, id="a grandchild holds the terminal"),
+        pytest.param(CLOSES_OUTPUT, id="it closes its stdout"),
+        pytest.param(CLOSES_ALL, id="it closes everything"),
+    ],
+)
+def test_a_session_ends_soon_after_its_child(
+    gw: StrictGateway, tmp_path: Path, source: str
+) -> None:
+    """2 s after the child's exit the end is told, complete; a loaded machine is given 3 s more."""
+    source += "\nimport pathlib, time; pathlib.Path('ended').write_text(repr(time.monotonic()))"
+    launch = session(gw, program(source + "\nos._exit(4)"), tmp_path)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        assert terminal.wait(20.0) == 4
+        shown = terminal.output.decode()
+
+    end = finished(launch)
+    (event,) = [each for each in gw.events(launch.run.id) if '"finished"' in each.data]
+    passed_s = event.received_at - float((tmp_path / "ended").read_text())
+    assert 0 <= passed_s < GONE_WITHIN_S + LOADED_S
+    assert (end["reason"], end["childExitCode"]) == ("exited", 4)
+    found = re.search(r"GRANDCHILD (\d+)\r\n", shown)
+    assert found is not None
+    assert found.group() in gw.text(launch.run.id)
+    if found.group(1) != "0":
+        processes.assert_gone([int(found.group(1))])
 
 
 @pytest.mark.parametrize(

@@ -171,3 +171,36 @@ def test_a_shell_launcher_in_a_session_is_stopped(scene: Scene) -> None:
     with scene.terminal(launch) as terminal:
         terminal.expect(PROMPT_SIGN.encode(), 20.0)
         scene.stop_and_check(launch, terminal.pid, terminal.wait)
+
+
+def test_the_bypass_dialog_is_stopped(scene: Scene) -> None:
+    """The warning before a session without permissions: it is gone, and nothing was accepted."""
+    launch = scene.plan(
+        "model: run touch made",
+        "--dangerously-skip-permissions",
+        options=["--mode", "interactive"],
+        env={"IS_SANDBOX": "1"},  # without it Claude Code refuses root
+    )
+
+    with scene.terminal(launch) as terminal:
+        before = terminal.attributes()
+        terminal.expect(b"Bypass", 20.0)
+        terminal.expect(b"exit", 20.0)
+        scene.stop_and_check(launch, terminal.pid, terminal.wait)
+
+        assert terminal.attributes() == before
+    assert scene.api.prompts == []
+    assert not (scene.home.work / "made").exists()
+
+
+@pytest.mark.parametrize("status", [500, 529])
+def test_a_session_that_waits_to_retry_is_stopped(scene: Scene, status: int) -> None:
+    """Between two attempts at an API that is broken or overloaded, it is gone like the others."""
+    launch = scene.plan(f"model: fail {status}", *MANUAL, options=["--mode", "interactive"])
+
+    with scene.terminal(launch) as terminal:
+        before = terminal.attributes()
+        terminal.expect(b"attempt", 20.0)  # how it counts them while it waits
+        scene.stop_and_check(launch, terminal.pid, terminal.wait)
+
+        assert terminal.attributes() == before
