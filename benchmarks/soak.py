@@ -101,6 +101,7 @@ class Ordeal:
         self.counts: Counter[str] = Counter(runs=1)
         self.problems: list[str] = []
         self._files: list[str] = []
+        self._told = ""
         self._lines = self._dice.choice((50, 300, 1_000, 2_000))
         self._alternate = self._dice.random() < 0.5
         arguments = [str(self._lines), str(RATE_PER_S), "--pad", str(self._dice.choice((0, 200)))]
@@ -120,8 +121,12 @@ class Ordeal:
             self._gateway.faults.add(Fault(where, action, every=every))
         is_whole = self._run()
         if not committed(self._launch, "marker"):
+            # Killed before the child was started, or refused by a gateway that was made ill: there
+            # is nothing that could be lost. A runner that fails by itself is another matter.
             self.counts["not begun"] += 1
-            return  # killed before the child was started: there is nothing that could be lost
+            if "claude-runner itself" in self._told or "Traceback" in self._told:
+                self.problems.append(f"it failed before it began: {self._told[-200:]!r}")
+            return
         # Between the first marker and the child's start there is no log yet.
         self._files = ["claude.log"] if (self._launch.run_dir / "claude.log").exists() else []
         kept = {stream: committed(self._launch, stream) for stream in ("stdout", "stderr")}
@@ -158,6 +163,7 @@ class Ordeal:
                 except ProcessLookupError:
                     pass  # it had ended by itself
             code = runner.wait(120)
+            self._told = runner.stderr
         return code == 0
 
     def _disturb(self, runner: RunnerProcess, seconds: float) -> None:
