@@ -35,7 +35,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Final, TypeVar, Union, cast
 
@@ -811,15 +811,3 @@ def _end_line(summary: ResultSummary, running_tasks: int) -> str:
     if running_tasks:
         parts.append(f"{_count(running_tasks, 'background task')} still running")
     return ", ".join(parts)
-
-
-def render_all(chunks: Iterable[bytes]) -> str:
-    """Return what a whole recording looks like, unredacted. For trying things out."""
-    stream = ClaudeStream()
-    shown: list[str] = []
-    for item in [*(item for chunk in chunks for item in stream.feed(chunk)), *stream.flush()]:
-        if isinstance(item, Passed):
-            shown.append(item.raw.decode("utf-8", "replace"))
-        else:
-            shown += [piece.finish(piece.text) for piece in item.pieces]
-    return "".join(shown)

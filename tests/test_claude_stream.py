@@ -19,9 +19,21 @@ from claude_stream import (
     Item,
     Message,
     Passed,
-    render_all,
     shorten,
 )
+
+
+def render_all(chunks: Iterable[bytes]) -> str:
+    """Return what a whole recording looks like, unredacted."""
+    stream = ClaudeStream()
+    shown: list[str] = []
+    for item in [*(item for chunk in chunks for item in stream.feed(chunk)), *stream.flush()]:
+        if isinstance(item, Passed):
+            shown.append(item.raw.decode("utf-8", "replace"))
+        else:
+            shown += [piece.finish(piece.text) for piece in item.pieces]
+    return "".join(shown)
+
 
 # --- what the tests say messages with ---------------------------------------------------------
 
