@@ -20,9 +20,14 @@ from urllib.parse import urlsplit
 from dotenv.parser import parse_stream
 
 from allowlist import AllowlistError, parse_extra_commands
+from redact import PatternError, Rules, collect_known_values, parse_token_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from redact import TokenShape
+
+VERSION: Final = "0.1.0"
 
 # Never handed to a child or to a command, and known to the redactor.
 SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN")
@@ -427,6 +432,28 @@ def _read_dotenv(file: Path, *, required: bool) -> dict[str, str]:
         if line.key is not None and line.value is not None:
             values[line.key] = line.value
     return values
+
+
+def build_rules(config: Config, environ: Mapping[str, str]) -> Rules:
+    """Return what is secret here: shapes, and the values that this machine knows as secrets.
+
+    Raises RunnerError when the user's file of token shapes cannot be read.
+    """
+    known = collect_known_values(environ, config.dotenv)
+    own = [value.encode("utf-8") for value in (config.hmac_secret, config.token) if value]
+    return Rules([*known.values, *own], _read_token_shapes(config.redact_patterns))
+
+
+def _read_token_shapes(path: Path | None) -> tuple[TokenShape, ...]:
+    if path is None:
+        return ()
+    try:
+        return parse_token_shapes(path.read_text("utf-8"))
+    except PatternError as error:
+        raise RunnerError(f"{path}, line {error.line_number}: {error.message}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise RunnerError(f"{path} cannot be read: {reason}") from error
 
 
 def prepare_data_dir(folder: Path) -> None:

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from claude_runner import build_parser
+from claude_profile import ClaudeProfile
+from claude_runner import build_command_line
 from runner_config import SETTINGS
 from testing.runner_files import ROOT, RUNNER_FILES
 
@@ -25,12 +26,11 @@ def test_each_setting_is_documented(setting: object) -> None:
 
 def test_each_option_is_documented_and_has_help() -> None:
     """Each option of each command is in the README, and `--help` says what it is for."""
-    parser, _ = build_parser("claude-runner")
-    text = parser.format_help()
-    actions = [action for action in parser._actions if action.choices]
-    for command, sub in dict(actions[0].choices or {}).items():
+    parsers = build_command_line(ClaudeProfile()).parsers
+    text = parsers[""].format_help()
+    for command, parser in parsers.items():
         assert command in text
-        for action in sub._actions:
+        for action in (action for action in parser._actions if action.option_strings):
             assert action.help
             assert any(option in README for option in action.option_strings)
 
