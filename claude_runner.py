@@ -36,6 +36,7 @@ from claude_profile import ClaudeProfile
 from command_line import CommandLine, print_out
 from gateway_check import check_run, explain, open_client
 from gateway_client import Outcome
+from gateway_launch import become_gateway
 from gateway_transport import GatewayError
 from local_terminal import Console
 from redact import Rules, collect_known_values
@@ -238,6 +239,37 @@ def command_info(
     return 0
 
 
+def command_gateway(
+    options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
+) -> int:
+    """Become the embedded gateway."""
+    become_gateway(ROOT, "gateway", _handed_on(options, config, _GATEWAY_OPTIONS))
+
+
+def command_demo(
+    options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
+) -> int:
+    """Become the demo, which starts a gateway and a runner."""
+    arguments = ["--cwd", os.getcwd(), *_handed_on(options, config, _DEMO_OPTIONS)]
+    become_gateway(ROOT, "gateway.demo", arguments)
+
+
+_GATEWAY_OPTIONS: Final = ("host", "port", "public-url", "http", "no-open", "ready-file")
+_DEMO_OPTIONS: Final = ("cmd", "no-open")
+
+
+def _handed_on(options: argparse.Namespace, config: Config, names: Sequence[str]) -> list[str]:
+    """Return options as another program takes them, with the files that are used here."""
+    handed = ["--data-dir", str(config.data_dir), "--env-file", config.sources[".env"]]
+    for name in names:
+        value = getattr(options, name.replace("-", "_"))
+        if value is True:
+            handed.append(f"--{name}")
+        elif value not in (None, False):
+            handed.append(f"--{name}={value}")
+    return handed
+
+
 def _label(variable: str) -> str:
     """Return a variable's name as a person writes it: `HMAC_SECRET` is the `HMAC secret`."""
     words = variable.replace("CLAUDE_RUNNER_", "").split("_")
@@ -270,6 +302,8 @@ _EXAMPLES: Final = """examples:
   ./wrapper/claude-runner test-connection
   ./wrapper/claude-runner sync                                       # after an outage or a crash
   ./wrapper/claude-runner info
+  ./wrapper/claude-runner demo                                       # the whole loop, right here
+  ./wrapper/claude-runner gateway                                    # a gateway of your own
 """
 
 
@@ -304,7 +338,31 @@ def build_command_line(profile: Profile) -> CommandLine:
     )
     add_option = add_command("info", command_info, "show the configuration, without secrets")
     add_option("--json", action="store_true", help="as JSON")
+    add_option = add_command(
+        "gateway", command_gateway, "start a gateway of your own, with its page"
+    )
+    _add_gateway_options(add_option)
+    add_option = add_command(
+        "demo", command_demo, "show the whole loop on this machine: a gateway, a run, its page"
+    )
+    add_option(
+        "--cmd",
+        metavar="PROMPT",
+        help="run CLAUDE_COMMAND with this prompt, not the bundled session",
+    )
+    add_option("--no-open", action="store_true", help="open no browser")
     return line
+
+
+def _add_gateway_options(add_option: Callable[..., None]) -> None:
+    add_option("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
+    add_option("--port", metavar="PORT", help="the port (default: 3100; 0 is any free one)")
+    add_option(
+        "--public-url", metavar="URL", help="the address that others use, if something is in front"
+    )
+    add_option("--http", action="store_true", help="no TLS: for this machine, or behind a proxy")
+    add_option("--no-open", action="store_true", help="open no browser")
+    add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
 
 
 def _add_run_options(add_option: Callable[..., None]) -> None:

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "spool": {"redact"},
     "runner_config": {"allowlist", "redact"},
     "command_line": {"runner_config"},
+    "gateway_launch": {"runner_config"},
     "gateway_check": {"gateway_client", "gateway_transport", "local_terminal", "runner_config"},
     "run_plan": {"gateway_client", "local_terminal", "runner_config", "runner_session"},
     "claude_profile": {"run_plan", "runner_config"},
