@@ -152,11 +152,11 @@ class Keeper:
             fds,
         )
 
-    def stop(self, grace_s: float) -> None:
+    def stop_run(self, grace_s: float) -> None:
         """End the run gracefully: SIGINT, `grace_s`, SIGKILL."""
         self._ask({"op": "stop", "grace_s": grace_s})
 
-    def halt(self) -> None:
+    def halt_run(self) -> None:
         """Kill everything of the run now."""
         self._ask({"op": "halt"})
 
@@ -467,8 +467,8 @@ class _KeeperLoop:
             self._orphaned()
             return
         orders: dict[str, Callable[..., None]] = {
-            "stop": self._stop,
-            "halt": self._halt,
+            "stop": self._stop_run,
+            "halt": self._halt_run,
             "kill": self._kill_command,
             "resume": self._resume,
             "release": self._release,
@@ -486,7 +486,7 @@ class _KeeperLoop:
             else:
                 orders[op](**frame)
 
-    def _halt(self) -> None:
+    def _halt_run(self) -> None:
         self._end_by(0)
 
     def _take_leave(self) -> None:
@@ -498,7 +498,7 @@ class _KeeperLoop:
         """The runner is gone without a goodbye."""
         self._connected = False
         self._give_terminal_back()
-        self._stop(ORPHANED_GRACE_S)
+        self._stop_run(ORPHANED_GRACE_S)
 
     def _guard(self, fd: int, attributes: list[Any] | None, raw: list[Any] | None) -> None:
         self._release()
@@ -622,7 +622,7 @@ class _KeeperLoop:
 
     # --- stopping ----------------------------------------------------------------------------
 
-    def _stop(self, grace_s: float) -> None:
+    def _stop_run(self, grace_s: float) -> None:
         self._end_by(grace_s)
         self._noted += living_descendants(os.getpid())
         groups = set()

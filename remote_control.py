@@ -86,10 +86,10 @@ _DIFF_COMMANDS: Final = frozenset({"git diff", "git diff --cached"})
 class Session(Protocol):
     """What a command may do to the running session. Every method returns at once. Thread: any."""
 
-    def stop(self) -> None:
+    def stop_run(self) -> None:
         """End it gracefully."""
 
-    def halt(self) -> None:
+    def halt_run(self) -> None:
         """Kill it."""
 
     def type(self, text: bytes) -> str | None:
@@ -206,9 +206,9 @@ class Poller:
         commands = [command for item in items for command in self._parse(item)]
         for _, text in commands:
             if text == "__STOP__":
-                self._session.stop()  # before anything that could fail or wait
+                self._session.stop_run()  # before anything that could fail or wait
             elif text == "__HALT__":
-                self._session.halt()
+                self._session.halt_run()
         commands.sort(key=lambda command: command[1] not in _URGENT)
         self._can_acknowledge = True
         for command_id, text in commands[:_MAX_COMMANDS_A_POLL]:

@@ -148,7 +148,7 @@ def test_a_stop_that_is_obeyed(run: Run) -> None:
     run.start(child("ready.py", "0"))
     run.expect_output("READY")
 
-    run.keeper.stop(grace_s=3600)
+    run.keeper.stop_run(grace_s=3600)
 
     assert run.status() == -signal.SIGINT
     run.expect("swept", "")
@@ -159,7 +159,7 @@ def test_a_stop_that_is_not_obeyed(run: Run) -> None:
     run.start(child("ignores_int.py"))
     run.expect_output("READY")
 
-    run.keeper.stop(grace_s=0.2)
+    run.keeper.stop_run(grace_s=0.2)
 
     run.expect_output("IGNORED SIGINT")
     assert run.status() == -signal.SIGKILL
@@ -188,7 +188,7 @@ os.waitpid(pid, 0)
     run.start(program(job))
     run.expect_output("READY")
 
-    run.keeper.stop(grace_s=3600)
+    run.keeper.stop_run(grace_s=3600)
 
     run.expect_output("JOB ENDS")
     assert run.status() == 0
@@ -217,7 +217,7 @@ def test_a_suspended_child_can_be_stopped(run: Run) -> None:
     os.kill(pid, signal.SIGSTOP)
     run.expect("suspended")
 
-    run.keeper.stop(grace_s=3600)
+    run.keeper.stop_run(grace_s=3600)
 
     assert run.status() == -signal.SIGINT
 
@@ -269,11 +269,11 @@ def test_nothing_is_started_any_more_once_a_run_ends(run: Run) -> None:
     run.start(child("ignores_int.py"))
     run.expect_output("READY")
 
-    run.keeper.stop(grace_s=3600)
+    run.keeper.stop_run(grace_s=3600)
     run.start(WAITS, "late")
 
     assert run.expect("failed", "late").text == "the run is ending"
-    run.keeper.halt()
+    run.keeper.halt_run()
     assert run.status() == -signal.SIGKILL
 
 
@@ -307,8 +307,8 @@ def test_asking_a_dead_keeper_is_no_error(run: Run) -> None:
     os.kill(run.keeper.pid, signal.SIGKILL)
     processes.assert_gone([run.keeper.pid])
 
-    run.keeper.stop(1.0)
-    run.keeper.halt()
+    run.keeper.stop_run(1.0)
+    run.keeper.halt_run()
     run.keeper.kill("command")
     run.keeper.resume()
 
@@ -389,7 +389,7 @@ def test_what_a_stop_orphans_is_swept_without_a_subreaper(
         with socket.socket(fileno=os.dup(run.keeper.fileno())) as connection:
             connection.shutdown(socket.SHUT_RDWR)
     else:
-        run.keeper.stop(grace_s=3600)
+        run.keeper.stop_run(grace_s=3600)
         assert run.status() == -signal.SIGINT
         assert run.expect("swept", "").number == 0
 
