@@ -80,6 +80,7 @@ _AFTER_EXIT_S: Final = 1.0
 _LAST_POLL_S: Final = 2.0
 # git's list of its configuration. More than this is no configuration, and nothing is executed.
 _MAX_LISTING_BYTES: Final = 4 * 1_048_576
+_RUN_HAS_ENDED: Final = "the run has ended"
 _DIFF_COMMANDS: Final = frozenset({"git diff", "git diff --cached"})
 
 
@@ -264,7 +265,7 @@ class Poller:
                 self._refuse(command_id, text, decision.reason)
             elif not self._executor.submit(command_id, decision):
                 has_ended = self._stopping.is_set()
-                reason = "the run has ended" if has_ended else "too many commands are waiting"
+                reason = _RUN_HAS_ENDED if has_ended else "too many commands are waiting"
                 self._refuse(command_id, text, reason)
 
     def _type(self, command_id: str, keys: bytes, done: str) -> None:
@@ -395,7 +396,7 @@ class Executor:
         self._has_last.wait(_LAST_POLL_S)
         with contextlib.suppress(SpoolError):
             for item in self._take_queued():
-                self._fail(*item, "the run has ended")
+                self._fail(*item, _RUN_HAS_ENDED)
             for command in self._spool.unacknowledged():
                 if command.has_ended:
                     self._acknowledge_patiently(command)
@@ -413,7 +414,7 @@ class Executor:
         """Execute one command and tell how it ended; its failure is not the next one's."""
         try:
             if self._stopping.is_set():
-                self._fail(command_id, command, "the run has ended")
+                self._fail(command_id, command, _RUN_HAS_ENDED)
                 return
             ended = self._execute(command_id, command)
             if not self._stopping.is_set():
@@ -453,8 +454,8 @@ class Executor:
             problem = f"{type(error).__name__}: {error}"
         if not problem:
             return self._spool.end_command(command_id, result=excerpt.text(self._rules))
-        if self._stopping.is_set():
-            problem = f"the run has ended ({problem})"
+        if self._stopping.is_set() and problem != _RUN_HAS_ENDED:
+            problem = f"{_RUN_HAS_ENDED} ({problem})"
         return self._fail(command_id, command, problem, excerpt.text(self._rules))
 
     def _fail(self, command_id: str, command: Allowed, problem: str, output: str = "") -> Command:
@@ -570,7 +571,7 @@ class Executor:
 
     def _why_not_started(self, program: str, report: Report) -> str:
         if report.number in (0, errno.ECANCELED):
-            return report.text  # the run has ended, or its keeper has
+            return _RUN_HAS_ENDED  # or its keeper has
         if not os.path.isdir(self._cwd):
             return f"the run's folder {self._cwd} is gone"
         if report.number != errno.ENOENT:
