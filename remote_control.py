@@ -35,7 +35,7 @@ from allowlist import (
     Refused,
     override_git_config,
 )
-from delivery import backoff_s, file_parts, open_part, send_file
+from delivery import backoff_s, file_parts, open_part, send_file, size_after
 from gateway_client import Outcome
 from gateway_transport import GatewayError, printable
 from keeper import EVERY_PROGRAM, Report
@@ -471,11 +471,20 @@ class Executor:
             self._tell(f"{path.name} is not uploaded: {error}")
 
     def _send_parts(self, path: Path) -> None:
-        for part in file_parts(self._folder, path.name, path.name):
+        parts = list(file_parts(self._folder, path.name, path.name))
+        number = 1
+        while parts:
+            part = parts.pop(0)
             file = open_part(self._folder, part)
             problem = send_file(self._client, file, self._pacer, self._stopping)
-            if problem:
-                self._tell(f"{part.name} is not uploaded: {problem}")
+            smaller_bytes = size_after(problem, part)
+            if smaller_bytes is not None:
+                rest = {"start": part.start, "number": number, "max_bytes": smaller_bytes}
+                parts = list(file_parts(self._folder, path.name, path.name, **rest))
+                continue
+            number += 1
+            if problem is not None:
+                self._tell(f"{part.name} is not uploaded: {problem.reason}")
 
     @property
     def _diff_path(self) -> Path:
