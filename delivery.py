@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Final
+from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
 from gateway_client import (
     ATTEMPT_DEAD_S,
@@ -44,6 +44,7 @@ _MAX_RETRY_AFTER_S: Final = 60.0
 _MAX_GUESSED_WAIT_S: Final = 30.0
 # One failure may be a hiccup; the same event failing this often is looked at more closely.
 _FAILURES_BEFORE_SPLIT: Final = 3
+# What is refused as too large is cut down to this size, of an event's body or of a file's part.
 _SMALLEST_BODY_LIMIT: Final = 16_384
 # How far the budget may fall behind its window before output is held back at all.
 _BURST_SHARE: Final = 0.3
@@ -268,6 +269,7 @@ class Delivery:
         self._suspects = 0
         # After a 413: what is known to be too large for whatever stands before the gateway.
         self._max_body_bytes: int | None = None
+        self._max_part_bytes = MAX_PART_BYTES
         self._attempt: Attempt | None = None
         self._stopping = threading.Event()
         self._finishing = False
@@ -501,6 +503,9 @@ class Delivery:
         upload = self._spool.next_upload()
         if upload is None:
             return False
+        if upload.part.size > self._max_part_bytes:
+            self._cut_file_smaller(upload.part)
+            return True
         file = open_part(self._folder, upload.part, self._note_progress)
         attempt = None
         if upload.nonce is not None and upload.timestamp is not None:
@@ -515,38 +520,64 @@ class Delivery:
             pauses=self._pauses,
             waits=lambda reason: self._tell_once("upload", f"{upload.part.name} waits: {reason}"),
         )
+        smaller_bytes = size_after(problem, upload.part)
+        if smaller_bytes is not None:
+            self._max_part_bytes = smaller_bytes
+            return True
         # What the gateway has is noted even when the run was told to stop meanwhile.
         if problem is None or not self._stopping.is_set():
             self._spool.end_upload(upload.id)
             self._note_progress()
-            if problem:
-                self._tell(f"{upload.part.name} is not uploaded: {problem}")
+            if problem is not None:
+                self._tell(f"{upload.part.name} is not uploaded: {problem.reason}")
         return True
+
+    def _cut_file_smaller(self, part: FilePart) -> None:
+        """Cut anew what the gateway does not have of a part's file."""
+        done = self._spool.done_parts(part.path)
+        parts = file_parts(
+            self._folder,
+            part.path,
+            done[0].name if done else part.name,
+            start=part.start,
+            number=len(done) + 1,
+            max_bytes=self._max_part_bytes,
+        )
+        self._spool.recut_uploads(part.path, parts)
+        self._note_progress()
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
-def file_parts(folder: Path, path: str, name: str) -> Iterator[FilePart]:
+def file_parts(
+    folder: Path,
+    path: str,
+    name: str,
+    *,
+    start: int = 0,
+    number: int = 1,
+    max_bytes: int | None = None,
+) -> Iterator[FilePart]:
     """Yield the parts in which a file of the run's folder goes to the gateway.
 
     One part if it fits; else `name.log`, `name.2.log` and so on, cut at line ends where there are
-    any. Raises OSError.
+    any. `start` and `number` are where to go on with a file of which parts were sent. Raises
+    OSError.
     """
     size = (folder / path).stat().st_size
     stem, dot, suffix = name.rpartition(".")
-    start, number = 0, 1
     while start < size or number == 1:
-        end = _part_end(folder / path, start, size)
+        end = _part_end(folder / path, start, size, max_bytes or MAX_PART_BYTES)
         part_name = name if number == 1 else f"{stem}.{number}{dot}{suffix}"
         yield FilePart(path, part_name, start, end - start)
         start, number = end, number + 1
 
 
-def _part_end(path: Path, start: int, size: int) -> int:
-    if size - start <= MAX_PART_BYTES:
+def _part_end(path: Path, start: int, size: int, max_bytes: int) -> int:
+    if size - start <= max_bytes:
         return size
-    end = start + MAX_PART_BYTES
+    end = start + max_bytes
     search_from = max(start, end - _LINE_SEARCH_BYTES)
     with path.open("rb") as file:
         file.seek(search_from)
@@ -561,6 +592,20 @@ def open_part(
     return MultipartFile(folder / part.path, part.name, part.start, part.size, on_progress)
 
 
+class NotTaken(NamedTuple):
+    """Why a file is not at the gateway. `is_too_large`: smaller parts of it may be taken."""
+
+    reason: str
+    is_too_large: bool = False
+
+
+def size_after(problem: NotTaken | None, part: FilePart) -> int | None:
+    """Return how large the parts of its file may be from now on, if that would help."""
+    if problem is None or not problem.is_too_large or part.size <= _SMALLEST_BODY_LIMIT:
+        return None
+    return max(_SMALLEST_BODY_LIMIT, part.size // 2)
+
+
 def send_file(
     client: GatewayClient,
     file: MultipartFile,
@@ -571,7 +616,7 @@ def send_file(
     freeze: Callable[[Attempt], None] | None = None,
     pauses: Pauses | None = None,
     waits: Callable[[str], None] = lambda _: None,
-) -> str | None:
+) -> NotTaken | None:
     """Upload one part, repeating the frozen attempt until it is answered or `stopping` is set.
 
     `attempt` is one that was frozen before; `freeze` records a new one before it is made, and lets
@@ -582,9 +627,9 @@ def send_file(
     try:
         return sending.send(attempt)
     except GatewayError as error:
-        return str(error)
+        return NotTaken(str(error))
     except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+        return NotTaken(f"it cannot be read ({error.strerror})")
 
 
 class _FileSending:
@@ -609,11 +654,11 @@ class _FileSending:
         self._pauses = pauses
         self._failures = 0
 
-    def send(self, attempt: Attempt | None) -> str | None:
+    def send(self, attempt: Attempt | None) -> NotTaken | None:
         """Return None, or why the file was not taken."""
         while not self._stopping.wait(self._pacer.blocked_s()):
             if not self._file.is_there:
-                return "it is not there any more"
+                return NotTaken("it is not there any more")
             attempt = attempt or self._sign()
             age_s = attempt.age_s(self._client.clock)
             if age_s >= ATTEMPT_DEAD_S:
@@ -626,14 +671,15 @@ class _FileSending:
             if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
                 return None
             if self._is_over(reply.outcome):
-                return f"the gateway refused it ({reply.message})"
+                reason = f"the gateway refused it ({reply.message})"
+                return NotTaken(reason, is_too_large=reply.status == 413)
             # The nonce is spent, or may be, and the file is not there: a gateway looks at the nonce
             # before it has read the file to its end. Before the wait, for a crash may come in it.
             is_cut_off = reply.outcome is Outcome.UNKNOWN and not self._file.was_read_whole
             if is_cut_off or reply.outcome in (Outcome.FAILED, Outcome.SKEWED):
                 attempt = self._sign()
             self._pause(reply.outcome)
-        return "it was broken off"
+        return NotTaken("it was broken off")
 
     def _send(self, attempt: Attempt) -> Reply:
         try:

@@ -52,8 +52,6 @@ ATTEMPT_DEAD_S: Final = 310.0
 MAX_REPLY_BYTES: Final = 1_048_576
 REPLY_TIMEOUT_S: Final = 30.0
 MAX_ARTIFACT_BYTES: Final = 52_428_800
-# The gateway's limits of an acknowledgement, in UTF-16 code units.
-MAX_ACK_ERROR_UNITS: Final = 100_000
 
 _FILE_NAME_CHARS: Final = frozenset(string.ascii_letters + string.digits + "._-")
 

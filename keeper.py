@@ -12,9 +12,10 @@ anything else.
     runner -> keeper   spawn, stop, halt, kill, resume, guard, release, bye
     keeper -> runner   spawned, failed, suspended, exited, swept (the last one, and never earlier)
 
-How a run ends, whoever asks for it: SIGINT to the child's process group, a grace period, SIGKILL to
-every descendant until none is left. A closed socket without a goodbye counts as being asked; the
-user's terminal, if it was given to the keeper to guard, is then put back at once.
+How a run ends, whoever asks for it: all descendants are noted, SIGINT to the child's process group,
+a grace period, SIGKILL to every descendant, and to what was noted, until none is left. A closed
+socket without a goodbye counts as being asked; the user's terminal, if it was given to the keeper
+to guard, is then put back at once.
 
 Sources: setsid(2), tcsetpgrp(3), prctl(2) PR_SET_CHILD_SUBREAPER, proc_pid_stat(5), POSIX.1-2017
 11.1.4 (an orphaned process group cannot be stopped from the terminal).
@@ -40,10 +41,10 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 CHILD: Final = "child"
 # The key of a report that is about whatever is being executed: the keeper itself is gone.
@@ -62,7 +63,7 @@ SWEEP_LIMIT_S: Final = 5.0
 GOODBYE_LIMIT_S: Final = 2 * SWEEP_LIMIT_S
 
 # Where there is no /proc.
-PS: Final = ("/bin/ps", "-A", "-o", "pid=,ppid=,stat=")
+PS: Final = ("/bin/ps", "-A", "-o", "pid=,ppid=,stat=,lstart=")
 
 _IS_LINUX: Final = sys.platform.startswith("linux")
 _POLL_S: Final = 0.02
@@ -151,11 +152,11 @@ class Keeper:
             fds,
         )
 
-    def stop(self, grace_s: float) -> None:
+    def stop_run(self, grace_s: float) -> None:
         """End the run gracefully: SIGINT, `grace_s`, SIGKILL."""
         self._ask({"op": "stop", "grace_s": grace_s})
 
-    def halt(self) -> None:
+    def halt_run(self) -> None:
         """Kill everything of the run now."""
         self._ask({"op": "halt"})
 
@@ -222,41 +223,59 @@ def become_subreaper() -> None:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def living_descendants(root_pid: int) -> list[int]:
-    """Return the pids below `root_pid` that are not zombies, parents before their children."""
-    children: dict[int, list[tuple[int, str]]] = {}
-    for pid, parent, state in _process_table():
-        children.setdefault(parent, []).append((pid, state))
-    found: list[int] = []
-    queue = [root_pid]
+class Process(NamedTuple):
+    """One line of the process table. `started` tells it from a later one with the same pid."""
+
+    pid: int
+    parent: int
+    state: str
+    started: str
+
+
+def living_descendants(root_pid: int, noted: Collection[Process] = ()) -> list[Process]:
+    """Return what is below `root_pid` and no zombie, parents before their children.
+
+    So is what was `noted` earlier and has lost its parent meanwhile, and what is below that.
+    """
+    marks = {(each.pid, each.started) for each in noted}
+    children: dict[int, list[Process]] = {}
+    queue: list[Process] = []
+    for process in _process_table():
+        children.setdefault(process.parent, []).append(process)
+        if (process.pid, process.started) in marks:
+            queue.append(process)
+    queue += children.get(root_pid, [])
+    found: dict[int, Process] = {}
     while queue:
-        for pid, state in children.get(queue.pop(), ()):
-            queue.append(pid)
-            if state not in "ZX":
-                found.append(pid)
-    return found
+        process = queue.pop()
+        if process.pid not in found:
+            found[process.pid] = process
+            queue += children.get(process.pid, [])
+    return [process for process in found.values() if process.state not in "ZX"]
 
 
-def kill_descendants(wait: Callable[[float], object]) -> list[int]:
-    """Kill every descendant of this process until two looks in a row find none.
+def kill_descendants(
+    wait: Callable[[float], object], noted: Collection[Process] = ()
+) -> list[Process]:
+    """Kill every descendant of this process, and what was noted, until two looks find none.
 
     `wait` waits for their deaths, this many seconds at most. Returns what would not die.
     """
     deadline = time.monotonic() + SWEEP_LIMIT_S
     empty_looks = 0
-    survivors: list[int] = []
+    survivors: list[Process] = []
     while empty_looks < 2 and time.monotonic() < deadline:
-        survivors = living_descendants(os.getpid())
-        for pid in survivors:
-            _signal(pid, signal.SIGKILL)
+        survivors = living_descendants(os.getpid(), noted)
+        for process in survivors:
+            _signal(process.pid, signal.SIGKILL)
         empty_looks = 0 if survivors else empty_looks + 1
         if survivors:
             wait(_POLL_S)
     return survivors
 
 
-def _process_table() -> Iterator[tuple[int, int, str]]:
-    """Yield pid, parent pid and state letter of every process."""
+def _process_table() -> Iterator[Process]:
+    """Yield every process."""
     if _IS_LINUX:
         for entry in os.listdir("/proc"):
             if entry.isdigit():
@@ -265,18 +284,18 @@ def _process_table() -> Iterator[tuple[int, int, str]]:
                 except OSError:
                     continue  # it ended meanwhile
                 # The name in parentheses may hold blanks and parentheses itself.
-                state, parent = stat[stat.rindex(b")") + 2 :].split(None, 2)[:2]
-                yield int(entry), int(parent), state.decode()
+                fields = stat[stat.rindex(b")") + 2 :].decode().split()
+                yield Process(int(entry), int(fields[1]), fields[0], fields[19])
         return
     listing = subprocess.run(PS, capture_output=True, text=True, check=False).stdout
     yield from _read_ps(listing)
 
 
-def _read_ps(listing: str) -> Iterator[tuple[int, int, str]]:
-    """Read what `ps` prints on macOS: three columns, and a state of one letter and some signs."""
+def _read_ps(listing: str) -> Iterator[Process]:
+    """Read what `ps` prints on macOS; a state is one letter and some signs, a start a date."""
     for line in listing.splitlines():
-        pid, parent, state = line.split(None, 2)
-        yield int(pid), int(parent), state[0]
+        pid, parent, state, started = line.split(None, 3)
+        yield Process(int(pid), int(parent), state[0], started.strip())
 
 
 def _plain(attributes: Sequence[Any] | None) -> list[Any] | None:
@@ -415,6 +434,9 @@ class _KeeperLoop:
         self._terminal_fd = -1  # a slave of the child's terminal, kept open until the child is gone
         self._kill_at: float | None = None
         self._swept = False
+        # What was there when the run was asked to end: where there is no sub-reaper, a process
+        # whose parent obeys is nobody's descendant any more.
+        self._noted: list[Process] = []
         self._wake_r, wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
         os.set_blocking(wake_w, False)
@@ -445,8 +467,8 @@ class _KeeperLoop:
             self._orphaned()
             return
         orders: dict[str, Callable[..., None]] = {
-            "stop": self._stop,
-            "halt": self._halt,
+            "stop": self._stop_run,
+            "halt": self._halt_run,
             "kill": self._kill_command,
             "resume": self._resume,
             "release": self._release,
@@ -464,7 +486,7 @@ class _KeeperLoop:
             else:
                 orders[op](**frame)
 
-    def _halt(self) -> None:
+    def _halt_run(self) -> None:
         self._end_by(0)
 
     def _take_leave(self) -> None:
@@ -476,7 +498,7 @@ class _KeeperLoop:
         """The runner is gone without a goodbye."""
         self._connected = False
         self._give_terminal_back()
-        self._stop(ORPHANED_GRACE_S)
+        self._stop_run(ORPHANED_GRACE_S)
 
     def _guard(self, fd: int, attributes: list[Any] | None, raw: list[Any] | None) -> None:
         self._release()
@@ -600,8 +622,9 @@ class _KeeperLoop:
 
     # --- stopping ----------------------------------------------------------------------------
 
-    def _stop(self, grace_s: float) -> None:
+    def _stop_run(self, grace_s: float) -> None:
         self._end_by(grace_s)
+        self._noted += living_descendants(os.getpid())
         groups = set()
         for pid in self._keys:
             with contextlib.suppress(OSError):
@@ -626,8 +649,9 @@ class _KeeperLoop:
     def _kill_command(self, key: str) -> None:
         for pid, known in self._keys.items():
             if known == key:
-                for below in (pid, *living_descendants(pid)):
-                    _signal(below, signal.SIGKILL)
+                below = [process.pid for process in living_descendants(pid)]
+                for each in (pid, *below):
+                    _signal(each, signal.SIGKILL)
                 _signal_group(pid, signal.SIGKILL)
 
     def _resume(self) -> None:
@@ -641,9 +665,11 @@ class _KeeperLoop:
         """Sweep once the grace period is over, or as soon as nothing is left to wait for."""
         if self._kill_at is None or self._swept:
             return
-        if time.monotonic() < self._kill_at and (self._keys or living_descendants(os.getpid())):
+        if time.monotonic() < self._kill_at and (
+            self._keys or living_descendants(os.getpid(), self._noted)
+        ):
             return
-        survivors = kill_descendants(self._wait_for_deaths)
+        survivors = kill_descendants(self._wait_for_deaths, self._noted)
         # `exited` comes before `swept`; and a dead process is not to be reaped as long as one of
         # its threads has yet to go.
         deadline = time.monotonic() + SWEEP_LIMIT_S

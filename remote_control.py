@@ -35,7 +35,7 @@ from allowlist import (
     Refused,
     override_git_config,
 )
-from delivery import backoff_s, file_parts, open_part, send_file
+from delivery import backoff_s, file_parts, open_part, send_file, size_after
 from gateway_client import Outcome
 from gateway_transport import GatewayError, printable
 from keeper import EVERY_PROGRAM, Report
@@ -80,16 +80,17 @@ _AFTER_EXIT_S: Final = 1.0
 _LAST_POLL_S: Final = 2.0
 # git's list of its configuration. More than this is no configuration, and nothing is executed.
 _MAX_LISTING_BYTES: Final = 4 * 1_048_576
+_RUN_HAS_ENDED: Final = "the run has ended"
 _DIFF_COMMANDS: Final = frozenset({"git diff", "git diff --cached"})
 
 
 class Session(Protocol):
     """What a command may do to the running session. Every method returns at once. Thread: any."""
 
-    def stop(self) -> None:
+    def stop_run(self) -> None:
         """End it gracefully."""
 
-    def halt(self) -> None:
+    def halt_run(self) -> None:
         """Kill it."""
 
     def type(self, text: bytes) -> str | None:
@@ -206,9 +207,9 @@ class Poller:
         commands = [command for item in items for command in self._parse(item)]
         for _, text in commands:
             if text == "__STOP__":
-                self._session.stop()  # before anything that could fail or wait
+                self._session.stop_run()  # before anything that could fail or wait
             elif text == "__HALT__":
-                self._session.halt()
+                self._session.halt_run()
         commands.sort(key=lambda command: command[1] not in _URGENT)
         self._can_acknowledge = True
         for command_id, text in commands[:_MAX_COMMANDS_A_POLL]:
@@ -264,7 +265,7 @@ class Poller:
                 self._refuse(command_id, text, decision.reason)
             elif not self._executor.submit(command_id, decision):
                 has_ended = self._stopping.is_set()
-                reason = "the run has ended" if has_ended else "too many commands are waiting"
+                reason = _RUN_HAS_ENDED if has_ended else "too many commands are waiting"
                 self._refuse(command_id, text, reason)
 
     def _type(self, command_id: str, keys: bytes, done: str) -> None:
@@ -395,7 +396,7 @@ class Executor:
         self._has_last.wait(_LAST_POLL_S)
         with contextlib.suppress(SpoolError):
             for item in self._take_queued():
-                self._fail(*item, "the run has ended")
+                self._fail(*item, _RUN_HAS_ENDED)
             for command in self._spool.unacknowledged():
                 if command.has_ended:
                     self._acknowledge_patiently(command)
@@ -413,7 +414,7 @@ class Executor:
         """Execute one command and tell how it ended; its failure is not the next one's."""
         try:
             if self._stopping.is_set():
-                self._fail(command_id, command, "the run has ended")
+                self._fail(command_id, command, _RUN_HAS_ENDED)
                 return
             ended = self._execute(command_id, command)
             if not self._stopping.is_set():
@@ -453,8 +454,8 @@ class Executor:
             problem = f"{type(error).__name__}: {error}"
         if not problem:
             return self._spool.end_command(command_id, result=excerpt.text(self._rules))
-        if self._stopping.is_set():
-            problem = f"the run has ended ({problem})"
+        if self._stopping.is_set() and problem != _RUN_HAS_ENDED:
+            problem = f"{_RUN_HAS_ENDED} ({problem})"
         return self._fail(command_id, command, problem, excerpt.text(self._rules))
 
     def _fail(self, command_id: str, command: Allowed, problem: str, output: str = "") -> Command:
@@ -470,11 +471,20 @@ class Executor:
             self._tell(f"{path.name} is not uploaded: {error}")
 
     def _send_parts(self, path: Path) -> None:
-        for part in file_parts(self._folder, path.name, path.name):
+        parts = list(file_parts(self._folder, path.name, path.name))
+        number = 1
+        while parts:
+            part = parts.pop(0)
             file = open_part(self._folder, part)
             problem = send_file(self._client, file, self._pacer, self._stopping)
-            if problem:
-                self._tell(f"{part.name} is not uploaded: {problem}")
+            smaller_bytes = size_after(problem, part)
+            if smaller_bytes is not None:
+                rest = {"start": part.start, "number": number, "max_bytes": smaller_bytes}
+                parts = list(file_parts(self._folder, path.name, path.name, **rest))
+                continue
+            number += 1
+            if problem is not None:
+                self._tell(f"{part.name} is not uploaded: {problem.reason}")
 
     @property
     def _diff_path(self) -> Path:
@@ -570,7 +580,7 @@ class Executor:
 
     def _why_not_started(self, program: str, report: Report) -> str:
         if report.number in (0, errno.ECANCELED):
-            return report.text  # the run has ended, or its keeper has
+            return _RUN_HAS_ENDED  # or its keeper has
         if not os.path.isdir(self._cwd):
             return f"the run's folder {self._cwd} is gone"
         if report.number != errno.ENOENT:

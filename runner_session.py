@@ -207,7 +207,7 @@ class Syncer:
                 self._spool.sync_to_disk()
 
 
-class Outcome(NamedTuple):
+class ChildEnd(NamedTuple):
     """How the child ended: by itself, by a signal, or (both None) it never ran."""
 
     code: int | None
@@ -215,7 +215,7 @@ class Outcome(NamedTuple):
     error: str | None = None
 
     @classmethod
-    def of_status(cls, status: int) -> Outcome:
+    def of_status(cls, status: int) -> ChildEnd:
         """Read a wait status."""
         code = os.waitstatus_to_exitcode(status)
         return cls(code, None) if code >= 0 else cls(None, -code)
@@ -273,7 +273,7 @@ class Run:
         self.was_started = False
         self._ending: str | None = None
         self._failure: str | None = None
-        self._outcome: Outcome | None = None
+        self._child_end: ChildEnd | None = None
         self._deadline: float | None = None
         self._is_delivering = False
         self._gave_up = False
@@ -291,11 +291,11 @@ class Run:
 
     # --- the operator's hands; any thread ------------------------------------------------------
 
-    def stop(self) -> None:
+    def stop_run(self) -> None:
         """End it gracefully. Thread: any."""
         self._mailbox.post(_EndRequest("stopped"))
 
-    def halt(self) -> None:
+    def halt_run(self) -> None:
         """Kill it. Thread: any."""
         self._mailbox.post(_EndRequest("halted"))
 
@@ -511,7 +511,7 @@ class Run:
 
     def _watch(self) -> None:
         """Obey signals, the operator and the keeper until nothing of the child is left."""
-        while not (self._outcome is not None and self._swept and self._pump_ended):
+        while not (self._child_end is not None and self._swept and self._pump_ended):
             if self._deadline is None or time.monotonic() < self._deadline:
                 self._wait(self._deadline if self._deadline is not None else self._limit_at)
                 self._obey_time_limit()
@@ -526,7 +526,7 @@ class Run:
     def _obey_time_limit(self) -> None:
         if self._limit_at is not None and time.monotonic() >= self._limit_at:
             self._limit_at = None
-            if self._ending is None and self._outcome is None:
+            if self._ending is None and self._child_end is None:
                 self._console.note("the time limit is reached; the run is stopped")
                 self._end("time limit")
 
@@ -563,10 +563,10 @@ class Run:
         elif report.key != CHILD:
             self._executor.report(report)
         elif report.event == "exited":
-            self._child_ended(Outcome.of_status(report.number))
+            self._child_ended(ChildEnd.of_status(report.number))
         elif report.event == "failed":
-            self._child_ended(Outcome(None, None, _why_not_started(report)))
-            self._keeper.halt()
+            self._child_ended(ChildEnd(None, None, _why_not_started(report)))
+            self._keeper.halt_run()
         elif report.event == "suspended" and self._raw is not None:
             self._suspend(self._raw)
         elif report.event == "suspended" and self._job.is_interactive:
@@ -586,7 +586,7 @@ class Run:
         elif self._is_delivering:
             self._gave_up = True
             self._delivery.stop()  # what is left is kept
-        elif number == signal.SIGINT and (self._ending or self._outcome):
+        elif number == signal.SIGINT and (self._ending or self._child_end):
             self._end("halted")
         else:
             self._end("hangup" if number == signal.SIGHUP else "stopped")
@@ -597,13 +597,13 @@ class Run:
         Once the child has ended only its descendants are left to be killed, which is no reason.
         """
         is_halt = reason == "halted"
-        if self._outcome is None and (is_halt or self._ending is None):
+        if self._child_end is None and (is_halt or self._ending is None):
             self._ending = reason
             if not is_halt:
-                self._keeper.stop(STOP_GRACE_S)
+                self._keeper.stop_run(STOP_GRACE_S)
                 self._expect_end(STOP_GRACE_S)
         if is_halt:
-            self._keeper.halt()
+            self._keeper.halt_run()
             self._expect_end(0)
 
     def _on_worker_ended(self, ended: _WorkerEnded) -> None:
@@ -611,7 +611,7 @@ class Run:
             self._pump_ended = True
             if ended.error is not None:
                 self._failure = f"its output could not be taken: {_shown(ended.error)}"
-                self._keeper.halt()
+                self._keeper.halt_run()
                 self._expect_end(0)
         elif ended.worker == "poster":
             self._delivery_ended = True
@@ -622,15 +622,15 @@ class Run:
         elif ended.error is not None:
             self._console.warn(f"remote control failed: {_shown(ended.error)}")
 
-    def _child_ended(self, outcome: Outcome) -> None:
+    def _child_ended(self, end: ChildEnd) -> None:
         if self._failure is not None:
-            outcome = Outcome(None, None, self._failure)
-        self._outcome = outcome
-        if outcome.error is not None:
-            sentence = f"{self._job.argv[0]}: {outcome.error}"
+            end = ChildEnd(None, None, self._failure)
+        self._child_end = end
+        if end.error is not None:
+            sentence = f"{self._job.argv[0]}: {end.error}"
             self._console.error(sentence)
             self._spool.append("error", self._rules.redact(sentence))
-        self._console.detail(f"the child has ended: {outcome.description}")
+        self._console.detail(f"the child has ended: {end.description}")
         self._poller.stop()
         self._executor.stop()
         self._expect_end(0)
@@ -640,16 +640,16 @@ class Run:
         self._swept = True
         # A command that was handed over a moment too late; nobody listens to the keeper any more.
         self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
-        if self._outcome is None:
-            self._child_ended(Outcome(None, None, "it could not be killed"))
+        if self._child_end is None:
+            self._child_ended(ChildEnd(None, None, "it could not be killed"))
         self._pump.finish(DRAIN_TERMINAL_S)
         self._deadline = time.monotonic() + DRAIN_TERMINAL_S + JOIN_TIMEOUT_S
 
     def _keeper_died(self) -> None:
         """Do its work as well as can be: what it left behind has come to this process."""
         kill_descendants(time.sleep)
-        if self._outcome is None:
-            self._child_ended(Outcome(None, None, "the process that watched over it was killed"))
+        if self._child_end is None:
+            self._child_ended(ChildEnd(None, None, "the process that watched over it was killed"))
         self._is_swept()
 
     def _suspend(self, terminal: RawTerminal) -> None:
@@ -682,14 +682,14 @@ class Run:
 
     def _wind_up(self) -> int:
         """Deliver what there is, producers before consumers. Returns the exit code."""
-        outcome = self._outcome or Outcome(None, None, "it never ran")
+        end = self._child_end or ChildEnd(None, None, "it never ran")
         self._executor.join(JOIN_TIMEOUT_S)
         self._poller.join(JOIN_TIMEOUT_S)
         self._is_delivering = True
         self._publish_gap(0)
         if self._size_due is not None:
             self._tell_size()
-        self._spool.record_end(self._end_fields(outcome), self._files_to_upload())
+        self._spool.record_end(self._end_fields(end), self._files_to_upload())
         if os.isatty(1):
             self._pump.join(LOCAL_TIMEOUT_S)  # all is shown before the terminal's modes change
         self._give_terminal_back()
@@ -715,15 +715,15 @@ class Run:
             self._console.warn(
                 f"{self._poller.dropped_count} commands of the gateway were malformed and ignored"
             )
-        return outcome.exit_code(self._ending)
+        return end.exit_code(self._ending)
 
-    def _end_fields(self, outcome: Outcome) -> dict[str, Any]:
+    def _end_fields(self, end: ChildEnd) -> dict[str, Any]:
         return {
             "event": "finished",
-            "exitCode": outcome.exit_code(self._ending),
-            "signal": outcome.signal_name,
-            "reason": outcome.reason(self._ending),
-            "childExitCode": outcome.code,
+            "exitCode": end.exit_code(self._ending),
+            "signal": end.signal_name,
+            "reason": end.reason(self._ending),
+            "childExitCode": end.code,
             "durationMs": round((time.monotonic() - self._started_at) * 1_000),
             **self._result_fields(),
         }

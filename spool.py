@@ -461,10 +461,13 @@ class Spool:
             self._db.execute(
                 "INSERT OR REPLACE INTO facts (name, value) VALUES ('end', ?)", (json.dumps(end),)
             )
-            self._db.executemany(
-                "INSERT INTO uploads (path, name, start, size) VALUES (?, ?, ?, ?)",
-                [(part.path, part.name, part.start, part.size) for part in parts],
-            )
+            self._insert_uploads(parts)
+
+    def _insert_uploads(self, parts: Iterable[FilePart]) -> None:
+        self._db.executemany(
+            "INSERT INTO uploads (path, name, start, size) VALUES (?, ?, ?, ?)",
+            [(part.path, part.name, part.start, part.size) for part in parts],
+        )
 
     def next_upload(self) -> Upload | None:
         """Return the first file that the gateway does not have."""
@@ -474,6 +477,23 @@ class Spool:
                 "WHERE NOT is_done ORDER BY id LIMIT 1"
             ).fetchone()
             return None if row is None else Upload(row[0], FilePart(*row[1:5]), *row[5:])
+
+    def done_parts(self, path: str) -> list[FilePart]:
+        """Return the parts of a file that the gateway has, or will never take, in their order."""
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT path, name, start, size FROM uploads WHERE path = ? AND is_done "
+                "ORDER BY id",
+                (path,),
+            ).fetchall()
+            return [FilePart(*row) for row in rows]
+
+    @_survives_the_disk
+    def recut_uploads(self, path: str, parts: Iterable[FilePart]) -> None:
+        """Let these parts take the place of all that is not done yet of a file."""
+        with self._transaction():
+            self._db.execute("DELETE FROM uploads WHERE path = ? AND NOT is_done", (path,))
+            self._insert_uploads(parts)
 
     @_survives_the_disk
     def freeze_upload(self, upload_id: int, timestamp: int, nonce: str) -> None:

@@ -1,6 +1,6 @@
 """Random faults over many runs, each judged from the gateway's record alone.
 
-Usage: soak.py [--minutes N] [--seed N] [--workers N] [--stops N]
+Usage: soak.py [--minutes N] [--seed N] [--workers N] [--stops N] [--claude-stops N]
 
 Each run has a seed of its own, from which all that happens to it follows: the faults, pauses of the
 gateway, a stop, kills of the runner and of `sync`; how the processes are scheduled does not follow.
@@ -8,9 +8,11 @@ In the end there is one `sync` that nobody disturbs, and then the gateway must h
 every line once and in order, one `finished`, and no process of the run may be left. The outcome is
 written into docs/reliability.md, between its two marker comments. Exit 1 if anything was wrong.
 
-Before that come `--stops` stops in a row, by the operator, of children with grandchildren that have
-left their session and are deaf to signals. `--minutes 0` leaves it at these, and at the docs as
-they are.
+Before that come `--claude-stops` ends of the real Claude Code in a row, in one state after the
+other, some by the operator and some by a kill of the runner: nothing may be left 3 s later. A
+machine on which Claude Code cannot be installed fails. And `--stops` stops, by the operator, of
+children with grandchildren that have left their session and are deaf to signals. `--minutes 0`
+leaves it at these, and at the docs as they are.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +37,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from testing import processes  # noqa: E402 - it is beside this folder
+from testing import claude_code, processes  # noqa: E402 - it is beside this folder
 from testing.faults import (  # noqa: E402
     Action,
     DropAfter,
@@ -46,10 +49,13 @@ from testing.faults import (  # noqa: E402
     JsonError,
     RateLimited,
 )
+from testing.model_api import ModelApi  # noqa: E402
 from testing.runner import Launch, RunnerProcess, child, plan, program  # noqa: E402
 from testing.strict_gateway import StrictGateway  # noqa: E402
 from testing.verdict import ASKED_TWICE, committed, files_with, judge, sync  # noqa: E402
 from testing.waiting import eventually  # noqa: E402
+from tests_claude.scene import GONE_WITHIN_S, Scene  # noqa: E402
+from tests_claude.states import PRINT, SESSIONS, kill_runner, stop  # noqa: E402
 
 REPORT = ROOT / "docs" / "reliability.md"
 BEGIN = "<!-- soak: written by benchmarks/soak.py, do not edit -->"
@@ -280,9 +286,77 @@ def stop_often(count: int, workers: int) -> list[str]:
     ):
         for number, found in enumerate(pool.map(stop_once, [gateway] * count), start=1):
             problems += found
-            print(f"{number} stops, {len(problems)} problems", end="\r")
-    print(f"{count} stops in a row, {len(problems)} problems")
+            print(f"{number} stops of stand-ins, {len(problems)} problems", end="\r")
+    print()
     return problems
+
+
+# --- the real Claude Code -------------------------------------------------------------------------
+
+STATES = (*PRINT, *SESSIONS)
+# Every so many ends are a kill of the runner. It shares no factor with the number of states, so
+# that each state meets both.
+KILL_EVERY = 5
+# How long it stays in its state, at random: a start-up has many moments.
+_LONGEST_PAUSE_S = 1.0
+
+
+@dataclass
+class ClaudeStops:
+    """What the stops of the real Claude Code came to."""
+
+    version: str = ""
+    count: int = 0
+    kills: int = 0
+    slowest_s: float = 0.0
+    slowest: str = ""
+    problems: list[str] = field(default_factory=list)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the lines of the table."""
+        yield f"ends of Claude Code {self.version} in a row", f"{self.count:,}"
+        yield "of these by `kill -9` of the runner", f"{self.kills:,}"
+        yield "states that it was in", str(min(len(STATES), self.count))
+        yield "longest time until nothing was left", f"{self.slowest_s:.2f} s ({self.slowest})"
+
+
+def end_claude_once(program: Path, number: int, pause_s: float) -> tuple[str, float, str]:
+    """End one run of it; return how it was ended, the seconds until it was gone, what was wrong."""
+    state = STATES[number % len(STATES)]
+    is_killed = number % KILL_EVERY == KILL_EVERY - 1
+    what = f"{state}, {'runner killed' if is_killed else 'stopped'}"
+    took_s, problem = 0.0, ""
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        try:
+            with ModelApi() as api, StrictGateway(rate_limit=None, long_poll=True) as gateway:
+                scene = Scene(program, api, gateway, Path(folder))
+                took_s = (kill_runner if is_killed else stop)(scene, state, pause_s)
+                if took_s > GONE_WITHIN_S:
+                    problem = f"{what}: gone only after {took_s:.2f} s"
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            problem = f"{what}, {pause_s:.2f} s later: {type(error).__name__}: {error}"[:400]
+    return what, took_s, problem
+
+
+def end_claude_often(count: int, workers: int, dice: random.Random) -> ClaudeStops:
+    """End it so many times, `workers` at a time. Raises: InstallError."""
+    program = claude_code.install()
+    stops = ClaudeStops(claude_code.version(program))
+    pauses = [dice.uniform(0.0, _LONGEST_PAUSE_S) for _ in range(count)]
+    with ThreadPoolExecutor(workers) as pool:
+        ends = pool.map(end_claude_once, [program] * count, range(count), pauses)
+        for what, took_s, problem in ends:
+            stops.count += 1
+            stops.kills += "killed" in what
+            if took_s > stops.slowest_s:
+                stops.slowest_s, stops.slowest = took_s, what
+            stops.problems += [problem] if problem else []
+            print(f"{stops.count} ends of Claude Code, {len(stops.problems)} problems", end="\r")
+    print()
+    return stops
+
+
+# --- the report -----------------------------------------------------------------------------------
 
 
 def describe_commit() -> str:
@@ -296,26 +370,45 @@ def describe_commit() -> str:
     return f"{commit or 'unknown'}{' and changes' if changed else ''}"
 
 
-def render(totals: Totals, seed: int, duration_s: float) -> str:
-    """Return the table."""
-    counts = totals.counts
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
-    rows = [
-        ("commit", describe_commit()),
-        ("date", time.strftime("%Y-%m-%d", time.gmtime())),
-        ("machine", f"{machine}, Python {platform.python_version()}"),
-        ("duration", f"{duration_s / 60:.1f} minutes"),
-        ("seed of all seeds", str(seed)),
-        *((name, f"{counts[name]:,}") for name in ("runs", "kills", "stops", "syncs", "faults")),
-        *((name, f"{counts[name]:,}") for name in ("lines", "lost", "doubled", "reordered")),
-        ("runs that were killed before they began", str(counts["not begun"])),
-        ("runs that met a stated exception, not judged", str(counts["exceptions"])),
-        ("surviving processes", str(counts["survivors"])),
-        ("problems", str(len(totals.failures))),
-    ]
-    lines = ["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-    lines += ["", *(f"- {each}" for each in totals.failures[:20])] if totals.failures else []
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Findings:
+    """All that a soak found."""
+
+    seed: int
+    duration_s: float
+    claude: ClaudeStops
+    stand_ins: int
+    totals: Totals
+
+    @property
+    def failures(self) -> list[str]:
+        """What was wrong, in a sentence each."""
+        return self.claude.problems + self.totals.failures
+
+    def render(self) -> str:
+        """Return the table."""
+        counts = self.totals.counts
+        machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+        rows = [
+            ("commit", describe_commit()),
+            ("date", time.strftime("%Y-%m-%d", time.gmtime())),
+            ("machine", f"{machine}, Python {platform.python_version()}"),
+            *self.claude.rows(),
+            ("stops of stand-ins with deaf descendants in a row", f"{self.stand_ins:,}"),
+            ("duration of what follows", f"{self.duration_s / 60:.1f} minutes"),
+            ("seed of all seeds", str(self.seed)),
+            *((name, f"{counts[name]:,}") for name in ("runs", "kills", "stops", "syncs")),
+            *((name, f"{counts[name]:,}") for name in ("faults", "lines", "lost", "doubled")),
+            ("reordered", f"{counts['reordered']:,}"),
+            ("runs that were killed before they began", str(counts["not begun"])),
+            ("runs that met a stated exception, not judged", str(counts["exceptions"])),
+            ("surviving processes", str(counts["survivors"])),
+            ("problems, the ends above included", str(len(self.failures))),
+        ]
+        lines = ["| what | value |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in rows]
+        lines += ["", *(f"- {each}" for each in self.failures[:20])] if self.failures else []
+        return "\n".join(lines)
 
 
 def write_report(table: str) -> None:
@@ -326,6 +419,21 @@ def write_report(table: str) -> None:
     REPORT.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", "utf-8")
 
 
+def undergo_for(minutes: float, workers: int, dice: random.Random, totals: Totals) -> float:
+    """Let runs undergo their ordeals for so long; return the seconds that it took."""
+    begun_at = time.monotonic()
+    deadline = begun_at + minutes * 60
+    threads = [
+        threading.Thread(target=work, args=(random.Random(dice.random()), deadline, totals))
+        for _ in range(workers)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.monotonic() - begun_at
+
+
 def main() -> int:
     """Run for the given time, write the table, and return 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -333,30 +441,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--stops", type=int, default=200)
+    parser.add_argument("--claude-stops", type=int, default=200)
     options = parser.parse_args()
     for name in [name for name in os.environ if name.startswith(("CLAUDE", "GATEWAY", "HMAC"))]:
         del os.environ[name]
-    problems = stop_often(options.stops, options.workers)
-    if problems or not options.minutes:
-        print("\n".join(problems))
-        return 1 if problems else 0
     print(f"seed {options.seed}, {options.minutes:g} minutes, {options.workers} workers")
     dice = random.Random(options.seed)
+    try:
+        claude = end_claude_often(options.claude_stops, options.workers, dice)
+    except claude_code.InstallError as error:
+        print(f"no soak without the real Claude Code: {error}")
+        return 1
     totals = Totals()
-    begin = time.monotonic()
-    deadline = begin + options.minutes * 60
-    workers = [
-        threading.Thread(target=work, args=(random.Random(dice.random()), deadline, totals))
-        for _ in range(options.workers)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    table = render(totals, options.seed, time.monotonic() - begin)
-    print(table)
-    write_report(table)
-    return 1 if totals.failures or not totals.seeds else 0
+    totals.failures += stop_often(options.stops, options.workers)
+    duration_s = undergo_for(options.minutes, options.workers, dice, totals)
+    findings = Findings(options.seed, duration_s, claude, options.stops, totals)
+    print(findings.render())
+    if options.minutes:
+        write_report(findings.render())
+    has_begun = bool(totals.seeds) or not options.minutes
+    return 0 if has_begun and not findings.failures else 1
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ def install(folder: Path = _FOLDER) -> Path:
     return program
 
 
+def version(program: Path) -> str:
+    """Return the program's version."""
+    return _version(program).split(" ")[0].strip()
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:

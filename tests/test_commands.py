@@ -486,6 +486,30 @@ def test_a_diff_is_uploaded_whole_and_redacted(gw: StrictGateway, tmp_path: Path
     assert "staged [REDACTED]" in staged.result
 
 
+def test_a_diff_over_the_limit_of_a_proxy_goes_in_parts(gw: StrictGateway, tmp_path: Path) -> None:
+    """After a 413 a diff is cut smaller at line ends, and its parts make the whole."""
+    runner = Runner(gw, tmp_path)
+    make_repository(runner.cwd)
+    (runner.cwd / "file.txt").write_text("".join(f"line {n} of many\n" for n in range(10_000)))
+    gw.faults.add(
+        Fault(lambda r: r.endpoint == "artifact" and len(r.body) > 60_000, Status(413), every=1)
+    )
+    expected = git(runner.cwd, "diff").encode()
+
+    def is_whole() -> None:
+        assert b"".join(each.data for each in gw.artifacts(runner.run.id)) == expected
+
+    with runner:
+        runner.execute("git diff")
+        eventually(is_whole)
+        uploads = gw.artifacts(runner.run.id)
+
+    names = [f"latest.{number}.diff" for number in range(2, len(uploads) + 1)]
+    assert [each.name for each in uploads] == ["latest.diff", *names]
+    assert len(uploads) > 2
+    assert all(each.data.endswith(b"\n") for each in uploads)
+
+
 def test_a_diff_that_cannot_be_uploaded_is_still_shown(gw: StrictGateway, tmp_path: Path) -> None:
     """A refused upload is told to the user, and takes nothing from the result."""
     runner = Runner(gw, tmp_path)

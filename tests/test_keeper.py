@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
+import keeper
 from keeper import CHILD, PS, Keeper, Report, _read_ps, living_descendants
 from testing import processes
 from testing.runner import child, program
@@ -147,7 +148,7 @@ def test_a_stop_that_is_obeyed(run: Run) -> None:
     run.start(child("ready.py", "0"))
     run.expect_output("READY")
 
-    run.keeper.stop(grace_s=3600)
+    run.keeper.stop_run(grace_s=3600)
 
     assert run.status() == -signal.SIGINT
     run.expect("swept", "")
@@ -158,7 +159,7 @@ def test_a_stop_that_is_not_obeyed(run: Run) -> None:
     run.start(child("ignores_int.py"))
     run.expect_output("READY")
 
-    run.keeper.stop(grace_s=0.2)
+    run.keeper.stop_run(grace_s=0.2)
 
     run.expect_output("IGNORED SIGINT")
     assert run.status() == -signal.SIGKILL
@@ -187,7 +188,7 @@ os.waitpid(pid, 0)
     run.start(program(job))
     run.expect_output("READY")
 
-    run.keeper.stop(grace_s=3600)
+    run.keeper.stop_run(grace_s=3600)
 
     run.expect_output("JOB ENDS")
     assert run.status() == 0
@@ -216,7 +217,7 @@ def test_a_suspended_child_can_be_stopped(run: Run) -> None:
     os.kill(pid, signal.SIGSTOP)
     run.expect("suspended")
 
-    run.keeper.stop(grace_s=3600)
+    run.keeper.stop_run(grace_s=3600)
 
     assert run.status() == -signal.SIGINT
 
@@ -268,11 +269,11 @@ def test_nothing_is_started_any_more_once_a_run_ends(run: Run) -> None:
     run.start(child("ignores_int.py"))
     run.expect_output("READY")
 
-    run.keeper.stop(grace_s=3600)
+    run.keeper.stop_run(grace_s=3600)
     run.start(WAITS, "late")
 
     assert run.expect("failed", "late").text == "the run is ending"
-    run.keeper.halt()
+    run.keeper.halt_run()
     assert run.status() == -signal.SIGKILL
 
 
@@ -306,8 +307,8 @@ def test_asking_a_dead_keeper_is_no_error(run: Run) -> None:
     os.kill(run.keeper.pid, signal.SIGKILL)
     processes.assert_gone([run.keeper.pid])
 
-    run.keeper.stop(1.0)
-    run.keeper.halt()
+    run.keeper.stop_run(1.0)
+    run.keeper.halt_run()
     run.keeper.kill("command")
     run.keeper.resume()
 
@@ -318,13 +319,17 @@ def test_asking_a_dead_keeper_is_no_error(run: Run) -> None:
 
 def test_the_listing_of_ps_is_read() -> None:
     """Where there is no /proc, pid, parent and state come from `ps` as macOS prints it."""
-    listing = "    1     0 Ss  \n  501     1 S+\n99998   501 Z\n12345 12344 R<s+\n"
+    date = "Wed Nov 25 14:24:0"
+    listing = (
+        f"    1     0 Ss   {date}0 2026    \n  501     1 S+   {date}1 2026\n"
+        f"99998   501 Z    {date}2 2026\n12345 12344 R<s+ {date}3 2026\n"
+    )
 
     assert list(_read_ps(listing)) == [
-        (1, 0, "S"),
-        (501, 1, "S"),
-        (99998, 501, "Z"),
-        (12345, 12344, "R"),
+        (1, 0, "S", f"{date}0 2026"),
+        (501, 1, "S", f"{date}1 2026"),
+        (99998, 501, "Z", f"{date}2 2026"),
+        (12345, 12344, "R", f"{date}3 2026"),
     ]
 
 
@@ -358,4 +363,45 @@ signal.pause()
         assert len(living_descendants(run.keeper.pid)) == 3
 
     eventually(three_are_found)
-    assert zombie not in living_descendants(run.keeper.pid)
+    assert zombie not in [each.pid for each in living_descendants(run.keeper.pid)]
+
+
+@pytest.fixture
+def run_without_subreaper(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A keeper to which no orphan comes, as on macOS."""
+    monkeypatch.setattr(keeper, "become_subreaper", lambda: None)
+    run = Run()
+    yield run
+    run.close()
+
+
+@pytest.mark.parametrize("is_orphaned", [False, True], ids=["stop", "runner killed"])
+def test_what_a_stop_orphans_is_swept_without_a_subreaper(
+    run_without_subreaper: Run, is_orphaned: bool
+) -> None:
+    """What is deaf to signals does not escape by losing its parent to the stop itself."""
+    run = run_without_subreaper
+    run.start(child("leaves_grandchild.py", "--stay", "--close"))
+    grandchild = int(run.expect_output(r"GRANDCHILD (\d+)").group(1))
+    run.expect_output(r"GRANDCHILD (?s:.*)READY")
+
+    if is_orphaned:
+        with socket.socket(fileno=os.dup(run.keeper.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+    else:
+        run.keeper.stop_run(grace_s=3600)
+        assert run.status() == -signal.SIGINT
+        assert run.expect("swept", "").number == 0
+
+    processes.assert_gone([grandchild])
+
+
+def test_a_pid_that_was_used_again_is_spared(run: Run) -> None:
+    """What was noted is known by its start as well as by its pid."""
+    run.start(WAITS)
+    run.expect_output("READY")
+    (process,) = living_descendants(run.keeper.pid)
+    an_earlier_one = process._replace(started="0")
+
+    assert living_descendants(0x7FFFFFFF, [process]) == [process]
+    assert living_descendants(0x7FFFFFFF, [an_earlier_one]) == []

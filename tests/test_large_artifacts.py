@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,11 +25,14 @@ from testing.faults import (
     Html,
     JsonError,
     RateLimited,
+    Request,
+    Status,
 )
 from testing.http_server import Connection, LoopbackServer, Reply
+from testing.proxy import LoopbackProxy
 from testing.runner import ROOT, Launch, RunnerProcess, child, plan
 from testing.strict_gateway import StrictGateway
-from testing.verdict import sync
+from testing.verdict import ASKED_TWICE, Kill, sync
 from testing.wire import MAX_ARTIFACT_BYTES
 
 MEGABYTES = 55
@@ -114,6 +118,69 @@ def test_the_middle_part_is_left_to_sync(gateway: StrictGateway, tmp_path: Path)
     parts = gateway.artifacts(launch.run.id)
     assert len({each.name for each in parts}) == len(parts) >= 4
     assert b"".join(each.data for each in parts) == launch.log
+
+
+PROXY_LIMIT_BYTES = 1 << 20
+
+
+def test_a_proxy_that_takes_less(tmp_path: Path, gateway: StrictGateway) -> None:
+    """After a 413 a file is cut smaller until its parts pass, and the size is remembered."""
+    with LoopbackProxy(gateway.url, body_limit_bytes=PROXY_LIMIT_BYTES) as proxy:
+        launch = plan(gateway, child("floods.py", "5"), tmp_path, env={"GATEWAY_URL": proxy.url})
+        with RunnerProcess(launch) as runner:
+            assert runner.wait(60) == 0
+
+            assert "not uploaded" not in runner.stderr
+        refused = [r for r in proxy.requests if r.status == 413 and "artifact" in r.target]
+
+    parts = gateway.artifacts(launch.run.id)
+    names = ["claude.log", *(f"claude.{number}.log" for number in range(2, len(parts) + 1))]
+    assert [each.name for each in parts] == names
+    assert all(each.data.endswith(b"\n") for each in parts)
+    assert b"".join(each.data for each in parts) == launch.log
+    assert launch.log == b"".join(line(number) for number in range(50_000))
+    assert 1 <= len(refused) <= 3
+    assert gateway.verify_finished(launch.run.id) == []
+
+
+def test_smaller_parts_survive_a_kill(gateway: StrictGateway, tmp_path: Path) -> None:
+    """What was cut smaller and has arrived is not sent again by sync, and the rest follows it."""
+    gateway.allow(ASKED_TWICE)
+    launch = plan(gateway, child("lines.py", "2000", "0", "--pad", "30"), tmp_path)
+    gateway.faults.add(Fault(lambda r: is_upload(r) and len(r.body) > 30_000, Status(413), every=1))
+    killed = Kill("answered")
+    gateway.faults.add(Fault(lambda r: is_upload(r) and b"claude.3.log" in r.body, killed))
+    with RunnerProcess(launch) as runner:
+        killed.pid = runner.pid
+        assert runner.wait(40) == -signal.SIGKILL
+
+    done = sync(launch)
+
+    assert (done.code, done.stderr) == (0, "")
+    parts = gateway.artifacts(launch.run.id)
+    names = ["claude.log", *(f"claude.{number}.log" for number in range(2, len(parts) + 1))]
+    assert [each.name for each in parts] == names
+    assert len(parts) > 4
+    assert b"".join(each.data for each in parts) == launch.log
+    assert gateway.verify_finished(launch.run.id) == []
+
+
+def test_what_no_size_helps_is_told(gateway: StrictGateway, tmp_path: Path) -> None:
+    """A gateway that takes no file at all is asked a few times, and the user is told of each."""
+    launch = plan(gateway, child("lines.py", "2000", "0"), tmp_path)
+    gateway.faults.add(Fault("artifact", Status(413), every=1))
+    with RunnerProcess(launch) as runner:
+        assert runner.wait(40) == 0
+
+        assert "claude.log is not uploaded: the gateway refused it" in runner.stderr
+    assert gateway.artifacts(launch.run.id) == []
+    smallest = [r.body_bytes for r in gateway.requests if r.endpoint == "artifact"][-1]
+    assert smallest <= 16_384 + 1_024
+
+
+def is_upload(request: Request) -> bool:
+    """Whether this is an artifact."""
+    return request.endpoint == "artifact"
 
 
 def with_small_parts(launch: Launch) -> Launch:

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
 from testing import processes
 from testing.claude_code import EVERYTHING, ClaudeHome, make_home
 from testing.gateway_records import Run
 from testing.model_api import ModelApi
-from testing.runner import ROOT, Launch, RunnerProcess, plan
+from testing.runner import Launch, RunnerProcess, plan
 from testing.strict_gateway import StrictGateway
 from testing.terminal import Terminal
 from testing.waiting import eventually
 
-# From the stop's arrival at the gateway until no process of the run is left.
+# From the stop's arrival at the gateway, or the runner's death, until no process is left.
 GONE_WITHIN_S: Final = 3.0
-# After `kill -9` nobody is there who asks: the keeper sees it, stops gracefully and sweeps.
-ORPHANS_GONE_WITHIN_S: Final = 6.0
 STOPPED: Final = 130
-
-
-def _mentions(name: str, text: str) -> bool:
-    return text in (ROOT / name).read_text("utf-8")
-
-
-# What the runner does not do yet is not checked; as soon as its source mentions it, it has to hold.
-needs_stream = pytest.mark.xfail(
-    not _mentions("claude_runner.py", "stream-json"),
-    reason="the runner does not ask for the JSON stream yet",
-    run=False,
-)
-needs_state = pytest.mark.xfail(
-    not _mentions("runner_session.py", '"event": "state"'),
-    reason="the runner does not send state markers yet",
-    run=False,
-)
 
 
 def wait_for_file(name: str) -> str:
@@ -142,19 +122,25 @@ class Scene:
 
     # --- stopping ---
 
-    def stop_and_check(self, launch: Launch, runner_pid: int, wait: Callable[[], int]) -> None:
-        """Stop the run as the operator does; see that all is gone in time, and told as it was."""
+    def stop_and_check(self, launch: Launch, runner_pid: int, wait: Callable[[], int]) -> float:
+        """Stop the run as the operator does; see that all is gone in time, and told as it was.
+
+        Returns the seconds until all was gone.
+        """
         pids = self.claude_pids(runner_pid)
         assert pids, "nothing ran that could be stopped"
 
+        begun_at = time.monotonic()
         self.gateway.stop(launch.run.id)
         processes.assert_gone(pids, GONE_WITHIN_S)
+        took_s = time.monotonic() - begun_at
         code = wait()
 
         marker = self.finished(launch.run)
         assert (marker["reason"], code, marker["exitCode"]) == ("stopped", STOPPED, STOPPED)
         assert self.gateway.verify_finished(launch.run.id) == []
         self.assert_nothing_left()
+        return took_s
 
     def assert_nothing_left(self) -> None:
         """See that no process is left that was given this home; the keeper is the last to go."""

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from testing.runner import RunnerProcess
-from tests_claude.scene import Scene, needs_stream
+from tests_claude.scene import Scene
 
 
 def test_an_answer_arrives(scene: Scene) -> None:
@@ -132,7 +132,6 @@ def test_the_users_own_format_is_left_alone(scene: Scene) -> None:
     assert '"result":"Answer: hello"' in text
 
 
-@needs_stream
 def test_the_end_says_how_to_resume(scene: Scene) -> None:
     """The session id is printed at the end, in the command that goes on with it."""
     launch = scene.plan("hello")

@@ -9,7 +9,7 @@ import pytest
 from testing.screen import Screen
 from testing.terminal import Terminal
 from testing.waiting import eventually
-from tests_claude.scene import Scene, needs_state
+from tests_claude.scene import Scene
 
 MANUAL = ("--permission-mode", "manual")
 
@@ -88,7 +88,6 @@ def test_its_screen_is_the_same(scene: Scene) -> None:
     assert pictures[0] == pictures[1]
 
 
-@needs_state
 def test_the_viewer_knows_who_is_waiting(scene: Scene) -> None:
     """Markers tell when it works and when it waits for the person."""
     launch = scene.plan(None, *MANUAL)

@@ -7,9 +7,7 @@ import re
 import secrets
 
 from testing.runner import Launch, RunnerProcess
-from tests_claude.scene import Scene, needs_stream, wait_for_file
-
-pytestmark = needs_stream
+from tests_claude.scene import Scene, wait_for_file
 
 
 def jsonl(scene: Scene, launch: Launch) -> bytes:
