@@ -49,6 +49,9 @@ from typing import Any, NewType
 from redact_judges import (
     KEY_HEADER_BEGINS,
     LOOK_BACK,
+    MAY_HAVE_SPACED_VALUE,
+    MAY_HAVE_VALUE,
+    NO_ORDINARY_TOKEN,
     Endless,
     Judge,
     KeyBegins,
@@ -101,24 +104,35 @@ SLICE_BYTES = 16384
 # Which literals in the lowered text call for which judge, and how far before what is found they
 # begin. Literals that share a byte are one search: each pattern begins with one byte, from which to
 # the next `re` goes by memchr, and that is twice as fast as to find the literals one by one.
-_LITERALS: tuple[tuple[re.Pattern[bytes], dict[bytes, tuple[int, Judge]]], ...] = (
-    (
-        re.compile(rb"k(?:ey|en(?<=token)|ie(?<=cookie))"),
-        {b"key": (0, judge_name), b"ken": (2, judge_name), b"kie": (3, judge_cookie)},
-    ),
-    (re.compile(rb"p(?:ass|wd)"), {b"pass": (0, judge_name), b"pwd": (0, judge_name)}),
-    (
-        re.compile(rb"b(?:earer|asic|egin (?<=-----begin ))"),
-        {
-            b"bearer": (0, judge_scheme),
-            b"basic": (0, judge_scheme),
-            b"begin ": (5, judge_key_header),
-        },
-    ),
-    (re.compile(rb"cre"), {b"cre": (0, judge_name)}),  # in `secret` and in `credential`
-    (re.compile(rb"sig"), {b"sig": (0, judge_name)}),
-    (re.compile(rb"auth"), {b"auth": (0, judge_name)}),
-    (re.compile(rb"://"), {b"://": (0, judge_address)}),
+_LITERALS: tuple[tuple[re.Pattern[bytes], dict[bytes, tuple[int, Judge]]], ...] = tuple(
+    (re.compile(pattern, re.VERBOSE), literals)
+    for pattern, literals in (
+        (
+            rb"k(?:(?:ey|en(?<=token)"
+            + NO_ORDINARY_TOKEN
+            + rb")"
+            + MAY_HAVE_SPACED_VALUE
+            + rb"|ie(?<=cookie))",
+            {b"key": (0, judge_name), b"ken": (2, judge_name), b"kie": (3, judge_cookie)},
+        ),
+        (
+            rb"p(?:ass|wd)" + MAY_HAVE_SPACED_VALUE,
+            {b"pass": (0, judge_name), b"pwd": (0, judge_name)},
+        ),
+        (
+            rb"b(?:earer|asic|egin[ ](?<=-----begin[ ]))",
+            {
+                b"bearer": (0, judge_scheme),
+                b"basic": (0, judge_scheme),
+                b"begin ": (5, judge_key_header),
+            },
+        ),
+        # In `secret` and in `credential`.
+        (rb"cre" + MAY_HAVE_SPACED_VALUE, {b"cre": (0, judge_name)}),
+        (rb"sig" + MAY_HAVE_VALUE, {b"sig": (0, judge_name)}),
+        (rb"auth" + MAY_HAVE_VALUE, {b"auth": (0, judge_name)}),
+        (rb"://", {b"://": (0, judge_address)}),
+    )
 )
 
 
