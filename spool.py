@@ -192,11 +192,13 @@ class Spool:
 
     Raises SpoolError from every method; what is kept in memory then still equals the file.
     `disk_failure` says, if it is set, why the journal has left the disk; `lost_bytes` is the output
-    that fitted neither there nor into memory.
+    that fitted neither there nor into memory. With `stays_on_disk` it never leaves: whoever has no
+    new output to save loses nothing by an error, and sends nothing that it cannot note.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, stays_on_disk: bool = False) -> None:
         self._path = path
+        self._stays_on_disk = stays_on_disk
         self._changed = threading.Condition()
         self._syncing = threading.Lock()
         self._closed = False
@@ -589,9 +591,9 @@ class Spool:
                 raise
 
     def go_on_in_memory(self, reason: str) -> bool:
-        """Leave the disk, which takes nothing any more. False when that was done before."""
+        """Leave the disk, which takes nothing any more. False if it may not, or did before."""
         with self._changed:
-            if self._closed or self._disk_db is not None:
+            if self._closed or self._stays_on_disk or self._disk_db is not None:
                 return False
             memory = _connect(":memory:")
             memory.executescript(_SCHEMA)
