@@ -117,8 +117,9 @@ class RunFolder:
         return self._stamp.exists()
 
     def mark_delivered(self) -> None:
-        """Note that the gateway has everything."""
-        self._stamp.touch(mode=0o600)
+        """Note that the gateway has everything, unless somebody has deleted the folder."""
+        if self.path.exists():
+            self._stamp.touch(mode=0o600)
 
     @property
     def delivered_days_ago(self) -> float:

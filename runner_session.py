@@ -698,7 +698,6 @@ class Run:
             self._console.note(f"to go on with this session: {self._job.resume_command}")
         self._tell_of_the_disk()
         self._deliver()
-        self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
         self._pump.join(LOCAL_TIMEOUT_S)
         if self._pump.redaction_failures:
             self._console.warn(
@@ -747,10 +746,16 @@ class Run:
                 self._console.progress(f"delivering: {left} left")
         self._console.progress("")
         self._delivery.join(JOIN_TIMEOUT_S)
-        if self._delivery.is_done:
-            self._close_journal()
-        else:
+        self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
+        if not self._delivery.is_done:
             self._tell_what_is_left()
+        elif self._spool.unacknowledged():
+            self._console.warn(
+                "the gateway did not take the end of every command; `claude-runner sync` tries it "
+                "once more"
+            )
+        else:
+            self._close_journal()
 
     def _close_journal(self) -> None:
         try:
@@ -768,7 +773,7 @@ class Run:
         left = f"{shown_size(waiting_bytes)} of output are"
         if not waiting_bytes and upload is not None:
             left = f"{upload.part.name} is"
-        if self._spool.return_to_disk():
+        if self._folder.spool_path.exists() and self._spool.return_to_disk():
             self._console.warn(
                 f"{left} not delivered, but kept in {self._folder.path}; `claude-runner sync` "
                 "sends what is left"
@@ -791,9 +796,12 @@ class Run:
     def _files_to_upload(self) -> list[FilePart]:
         from delivery import file_parts
 
-        parts = list(file_parts(self._folder.path, self._job.log_name, self._job.log_name))
-        if self._claude is not None:
-            parts += file_parts(self._folder.path, MESSAGES_NAME, MESSAGES_NAME)
+        parts: list[FilePart] = []
+        for name in (self._job.log_name, *([] if self._claude is None else [MESSAGES_NAME])):
+            try:
+                parts += file_parts(self._folder.path, name, name)
+            except OSError as error:  # somebody has deleted the run's folder
+                self._console.warn(f"{name} is not uploaded: {error.strerror}")
         for number, source in enumerate(self._job.artifacts, start=1):
             try:
                 copy = self._redacted_copy(source, f"artifacts/{number}-{source.name}")

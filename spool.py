@@ -1,7 +1,7 @@
 """The durable journal of one run: output, events, executed commands and the recorded end.
 
-A passive store in one SQLite file. It does no networking and owns no thread; whoever calls it is
-serialised by one lock around one connection.
+Passive: it does no networking and owns no thread; whoever calls it is serialised by one lock. Its
+tables, on the disk or in memory, are `spool_store`'s business.
 
 Theory of operation. Output arrives as *chunks*: redacted text of one stream, never changed. An
 *event* is a cut: a run of chunks of one stream, merged, given the next sequence number and frozen,
@@ -14,9 +14,8 @@ What survives. Every call that returns has committed to the write-ahead log: a k
 loses nothing of it. A power cut may lose what `sync_to_disk` had not yet seen.
 Source: https://www.sqlite.org/wal.html, "synchronous".
 
-When the disk takes nothing any more (it is full, or went read-only), the journal goes on in memory:
-a second database there takes all that is written from then on, and what is on the disk is still
-read. Memory is bounded; output that does not fit is counted, and `take_gap` says how much.
+When the disk takes nothing any more, the journal goes on in memory, which is bounded: output that
+does not fit is counted, and `take_gap` says how much.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
-import sqlite3
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar
+
+from spool_store import SpoolError as SpoolError  # whoever calls a journal catches it from here
+from spool_store import Store, plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -43,59 +43,11 @@ MAX_EVENT_UNITS: Final = 1_000_000
 _MAX_MESSAGE_CHARS: Final = MAX_EVENT_UNITS // 2
 # Small enough that a chunk which a gateway refuses by itself costs little, large enough for speed.
 MAX_CHUNK_CHARS: Final = 16_384
-# Undelivered output that is kept without a disk.
-MAX_MEMORY_CHARS: Final = 16 * 1_048_576
 # A power cut loses no more than this.
 SYNC_AFTER_CHARS: Final = 1_048_576
 # Output may be merged and may pass the other output stream; everything else is a barrier.
 OUTPUT_STREAMS: Final = ("stdout", "stderr")
 STREAMS: Final = (*OUTPUT_STREAMS, "marker", "info", "error")
-
-_SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE chunks (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, text TEXT NOT NULL);
-CREATE INDEX chunks_by_stream ON chunks (stream, id);
-CREATE TABLE events (
-    sequence INTEGER PRIMARY KEY,
-    stream TEXT NOT NULL,
-    first_id INTEGER NOT NULL,
-    last_id INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('frozen', 'accepted')),
-    notice TEXT,
-    body BLOB,
-    timestamp INTEGER NOT NULL,
-    nonce TEXT NOT NULL
-);
-CREATE TABLE commands (
-    id TEXT PRIMARY KEY,
-    command TEXT NOT NULL,
-    result TEXT,
-    error TEXT,
-    acknowledged INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE TABLE uploads (
-    id INTEGER PRIMARY KEY,
-    path TEXT NOT NULL,
-    name TEXT NOT NULL,
-    start INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    timestamp INTEGER,
-    nonce TEXT,
-    is_done INTEGER NOT NULL DEFAULT 0
-);
-"""
-
-
-class SpoolError(Exception):
-    """The journal cannot be written or read; the message is a plain sentence for the user.
-
-    `is_disk_failure`: the disk is full, read-only or failing.
-    """
-
-    def __init__(self, message: str, *, is_disk_failure: bool = False) -> None:
-        super().__init__(message)
-        self.is_disk_failure = is_disk_failure
 
 
 @dataclass(frozen=True)
@@ -192,10 +144,11 @@ class Spool:
 
     Raises SpoolError from every method; what is kept in memory then still equals the file.
     `disk_failure` says, if it is set, why the journal has left the disk; `lost_bytes` is the output
-    that fitted neither there nor into memory.
+    that fitted neither there nor into memory. With `stays_on_disk` it never leaves: whoever has no
+    new output to save loses nothing by an error, and sends nothing that it cannot note.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, stays_on_disk: bool = False) -> None:
         self._path = path
         self._changed = threading.Condition()
         self._syncing = threading.Lock()
@@ -205,52 +158,27 @@ class Spool:
         self._unsynced_chars = 0
         # Set when so much was written that `sync_to_disk` should not wait any longer.
         self.sync_due = threading.Event()
-        self.disk_failure: str | None = None
         self.lost_bytes = 0
         self._gap_bytes = 0
-        self._memory_chars = 0
-        self._disk_db: sqlite3.Connection | None = None
-        self._chunk_tables = ["main.chunks"]
-        with contextlib.ExitStack() as undo:
-            with _plain_errors(path):
-                # SQLite gives its other files the permissions of this one.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-                self._db = _connect(os.fspath(path))
-                undo.callback(self._db.close)
-                self._prepare()
-                # A descriptor of the log alone: closing one of the database file would drop
-                # SQLite's locks.
-                self._wal_fd = os.open(f"{os.fspath(path)}-wal", os.O_RDWR | os.O_CLOEXEC)
-                undo.callback(os.close, self._wal_fd)
+        self._store = Store(path, stays_on_disk=stays_on_disk)
+        try:
+            with plain_errors(path):
                 self._state = self._load_state()
-            undo.pop_all()
+        except BaseException:
+            self._store.close()
+            raise
 
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA secure_delete = ON")
-        mode = self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise SpoolError(
-                f"{self._path.parent} is on a file system that SQLite's write-ahead log cannot "
-                "use; set CLAUDE_RUNNER_DATA_DIR to a local folder"
-            )
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(
-                f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT;"
-            )
-        elif version != _SCHEMA_VERSION:
-            raise SpoolError(f"{self._path} was written by another version of claude-runner")
+    @property
+    def disk_failure(self) -> str | None:
+        """Why the journal has left the disk, if it has."""
+        return self._store.failure
 
     def close(self) -> None:
         """Close the file; every other call from now on raises SpoolError."""
         with self._syncing, self._changed:
             if not self._closed:
                 self._closed = True
-                self._db.close()
-                if self._disk_db is not None:
-                    self._disk_db.close()
-                os.close(self._wal_fd)
+                self._store.close()
                 self._changed.notify_all()
 
     # --- output ------------------------------------------------------------------------------
@@ -279,7 +207,7 @@ class Spool:
                 if state.has_pending:
                     return False
                 self._insert_chunk("marker", _storable(compose(state.totals.snapshot())))
-                self._db.execute("INSERT INTO facts VALUES ('finished', 'true')")
+                self._store.execute("INSERT INTO facts VALUES ('finished', 'true')")
                 state.is_ended = True
                 self._changed.notify_all()
             return True
@@ -290,7 +218,7 @@ class Spool:
         0 while so many characters do not fit either, so that one notice tells of one gap.
         """
         with self._changed:
-            if self._memory_chars + room_chars > MAX_MEMORY_CHARS:
+            if not self._store.has_room(room_chars):
                 return 0
             gap_bytes, self._gap_bytes = self._gap_bytes, 0
             self.lost_bytes += gap_bytes
@@ -328,7 +256,8 @@ class Spool:
         with self._reading() as state:
             waiting = 0 if state.in_flight is None else state.in_flight.data_bytes
             for stream in state.waiting:
-                _, size_bytes = self._measure(stream, state.cursors[stream] + 1, state.newest_id)
+                first_id = state.cursors[stream] + 1
+                _, size_bytes = self._store.measure(stream, first_id, state.newest_id)
                 waiting += size_bytes
             return waiting
 
@@ -368,7 +297,7 @@ class Spool:
         """Give the event in flight a fresh nonce: the old attempt can no longer be accepted."""
         with self._transaction() as state:
             event = _in_flight(state)
-            self._db.execute(
+            self._store.execute(
                 "UPDATE events SET timestamp = ?, nonce = ? WHERE sequence = ?",
                 (timestamp, nonce, event.sequence),
             )
@@ -385,7 +314,7 @@ class Spool:
             event = _in_flight(state)
             notice_text = _storable(notice)
             body = encode_event("error", notice_text, event.sequence)
-            self._db.execute(
+            self._store.execute(
                 "UPDATE events SET notice = ?, body = ?, timestamp = ?, nonce = ? "
                 "WHERE sequence = ?",
                 (notice_text, body, timestamp, nonce, event.sequence),
@@ -405,12 +334,12 @@ class Spool:
         """Record that the gateway has the event in flight."""
         with self._transaction() as state:
             event = _in_flight(state)
-            self._db.execute(
+            self._store.execute(
                 "UPDATE events SET state = 'accepted', body = NULL WHERE sequence = ?",
                 (event.sequence,),
             )
             self._count(state.totals, event.sequence)
-            if self._disk_db is not None:
+            if self._store.is_in_memory:
                 self._forget_accepted(event.sequence)
             state.in_flight = None
             self._changed.notify_all()
@@ -426,7 +355,7 @@ class Spool:
     def put_fact(self, name: str, value: Any) -> None:
         """Record one fact of the run (its gateway, its token, its end) as JSON."""
         with self._transaction():
-            self._db.execute(
+            self._store.execute(
                 "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)",
                 (name, json.dumps(value)),
             )
@@ -435,22 +364,13 @@ class Spool:
     def fact(self, name: str) -> Any:
         """Return a recorded fact, or None."""
         with self._reading():
-            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+            row = self._store.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
             return None if row is None else json.loads(row[0])
 
     def wipe(self, name: str) -> None:
         """Remove a fact so that no byte of it stays in the folder."""
-        if self._disk_db is None:
-            with self._transaction():
-                self._db.execute("DELETE FROM facts WHERE name = ?", (name,))
-            with self._reading():
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            return
-        # What is on the disk cannot be changed, but it can go.
-        with _plain_errors(self._path):
-            for suffix in ("", "-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{os.fspath(self._path)}{suffix}")
+        with self._reading():
+            self._store.wipe_fact(name)
 
     # --- the end and its files ---------------------------------------------------------------
 
@@ -458,13 +378,13 @@ class Spool:
     def record_end(self, end: Mapping[str, Any], parts: Iterable[FilePart]) -> None:
         """Record how the run ended and what is to be uploaded, both or neither."""
         with self._transaction():
-            self._db.execute(
+            self._store.execute(
                 "INSERT OR REPLACE INTO facts (name, value) VALUES ('end', ?)", (json.dumps(end),)
             )
             self._insert_uploads(parts)
 
     def _insert_uploads(self, parts: Iterable[FilePart]) -> None:
-        self._db.executemany(
+        self._store.executemany(
             "INSERT INTO uploads (path, name, start, size) VALUES (?, ?, ?, ?)",
             [(part.path, part.name, part.start, part.size) for part in parts],
         )
@@ -472,7 +392,7 @@ class Spool:
     def next_upload(self) -> Upload | None:
         """Return the first file that the gateway does not have."""
         with self._reading():
-            row = self._db.execute(
+            row = self._store.execute(
                 "SELECT id, path, name, start, size, timestamp, nonce FROM uploads "
                 "WHERE NOT is_done ORDER BY id LIMIT 1"
             ).fetchone()
@@ -481,7 +401,7 @@ class Spool:
     def done_parts(self, path: str) -> list[FilePart]:
         """Return the parts of a file that the gateway has, or will never take, in their order."""
         with self._reading():
-            rows = self._db.execute(
+            rows = self._store.execute(
                 "SELECT path, name, start, size FROM uploads WHERE path = ? AND is_done "
                 "ORDER BY id",
                 (path,),
@@ -492,14 +412,14 @@ class Spool:
     def recut_uploads(self, path: str, parts: Iterable[FilePart]) -> None:
         """Let these parts take the place of all that is not done yet of a file."""
         with self._transaction():
-            self._db.execute("DELETE FROM uploads WHERE path = ? AND NOT is_done", (path,))
+            self._store.execute("DELETE FROM uploads WHERE path = ? AND NOT is_done", (path,))
             self._insert_uploads(parts)
 
     @_survives_the_disk
     def freeze_upload(self, upload_id: int, timestamp: int, nonce: str) -> None:
         """Record the attempt before it is made."""
         with self._transaction():
-            self._db.execute(
+            self._store.execute(
                 "UPDATE uploads SET timestamp = ?, nonce = ? WHERE id = ?",
                 (timestamp, nonce, upload_id),
             )
@@ -508,7 +428,7 @@ class Spool:
     def end_upload(self, upload_id: int) -> None:
         """Record that the gateway has the file, or will never take it."""
         with self._transaction():
-            self._db.execute("UPDATE uploads SET is_done = 1 WHERE id = ?", (upload_id,))
+            self._store.execute("UPDATE uploads SET is_done = 1 WHERE id = ?", (upload_id,))
 
     # --- commands ----------------------------------------------------------------------------
 
@@ -521,7 +441,7 @@ class Spool:
         with self._transaction():
             known = self._command(command_id)
             if known is None:
-                self._db.execute(
+                self._store.execute(
                     "INSERT INTO commands (id, command) VALUES (?, ?)",
                     (command_id, _storable(command)),
                 )
@@ -543,7 +463,7 @@ class Spool:
         with self._transaction() as state:
             if notice and not state.is_ended:
                 self._insert_text("error", notice)
-            self._db.execute(
+            self._store.execute(
                 "UPDATE commands SET result = ?, error = ? WHERE id = ?",
                 (result and _storable(result), error and _storable(error), command_id),
             )
@@ -556,12 +476,12 @@ class Spool:
     def acknowledge(self, command_id: str) -> None:
         """Record that the gateway has the command's end."""
         with self._transaction():
-            self._db.execute("UPDATE commands SET acknowledged = 1 WHERE id = ?", (command_id,))
+            self._store.execute("UPDATE commands SET acknowledged = 1 WHERE id = ?", (command_id,))
 
     def unacknowledged(self) -> list[Command]:
         """Return the commands that the gateway may still list."""
         with self._reading():
-            rows = self._db.execute(
+            rows = self._store.execute(
                 "SELECT id, command, result, error, acknowledged FROM commands "
                 "WHERE NOT acknowledged"
             ).fetchall()
@@ -583,51 +503,23 @@ class Spool:
             if not is_needed:
                 return
             try:
-                os.fsync(self._wal_fd)
+                self._store.sync_to_disk()
             except OSError:
                 self._is_unsynced = True
                 raise
 
     def go_on_in_memory(self, reason: str) -> bool:
-        """Leave the disk, which takes nothing any more. False when that was done before."""
+        """Leave the disk, which takes nothing any more. False if it may not, or did before."""
         with self._changed:
-            if self._closed or self._disk_db is not None:
+            if self._closed or not self._store.leave_disk(reason):
                 return False
-            memory = _connect(":memory:")
-            memory.executescript(_SCHEMA)
-            # The journal so far stays where it is, and is read through a connection of its own:
-            # the old one may be in any state.
-            memory.execute("ATTACH ? AS disk", (f"{self._path.absolute().as_uri()}?mode=ro",))
-            for table in _KEPT_TABLES:
-                memory.execute(f"INSERT INTO main.{table} SELECT * FROM disk.{table}")  # noqa: S608
-            self._disk_db, self._db = self._db, memory
-            self._chunk_tables = ["disk.chunks", "main.chunks"]
-            self.disk_failure = reason
             self._changed.notify_all()
             return True
 
     def return_to_disk(self) -> bool:
         """Bring what is kept in memory onto the disk, for another process. False if it is full."""
         with self._changed:
-            disk = self._disk_db
-            if disk is None:
-                return True
-            try:
-                if disk.in_transaction:
-                    disk.execute("ROLLBACK")
-                disk.execute("BEGIN IMMEDIATE")
-                for table in _KEPT_TABLES:
-                    disk.execute(f"DELETE FROM {table}")  # noqa: S608 - one of four names
-                for table in (*_KEPT_TABLES, "chunks"):
-                    rows = self._db.execute(f"SELECT * FROM main.{table}")  # noqa: S608
-                    places = ", ".join("?" * len(rows.description))
-                    disk.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608
-                disk.execute("COMMIT")
-            except (sqlite3.Error, OSError):
-                with contextlib.suppress(sqlite3.Error):
-                    disk.execute("ROLLBACK")
-                return False
-            return True
+            return self._store.return_to_disk()
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -636,7 +528,7 @@ class Spool:
         with self._changed:
             if self._closed:
                 raise SpoolError("the journal is closed")
-            with _plain_errors(self._path):
+            with plain_errors(self._path):
                 yield self._state
 
     @contextlib.contextmanager
@@ -645,19 +537,15 @@ class Spool:
         with self._reading() as state:
             before = state.copy()
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield state
-                self._db.execute("COMMIT")
+                with self._store.transaction():
+                    yield state
             except BaseException:
                 self._state = before
-                # A full disk rolls back by itself, and then there is no transaction to end.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
                 raise
             self._is_unsynced = True
 
     def _insert_text(self, stream: str, text: RedactedText) -> None:
-        if self._disk_db is not None and not self._take_room(stream, len(text)):
+        if self._store.is_in_memory and not self._take_room(stream, len(text)):
             self._gap_bytes += len(_storable(text).encode("utf-8"))
             return
         for piece in _split(_storable(text), stream):
@@ -668,57 +556,23 @@ class Spool:
         self._changed.notify_all()
 
     def _insert_chunk(self, stream: str, text: str) -> None:
-        # Numbered here, because a journal that left the disk goes on in another table.
         self._state.newest_id += 1
         self._state.last_ids[stream] = self._state.newest_id
-        self._db.execute(
-            "INSERT INTO main.chunks (id, stream, text) VALUES (?, ?, ?)",
-            (self._state.newest_id, stream, text),
-        )
+        self._store.insert_chunk(self._state.newest_id, stream, text)
 
     def _take_room(self, stream: str, chars: int) -> bool:
         """Whether memory has room for a text; for a message there always is."""
-        if stream in OUTPUT_STREAMS and self._memory_chars + chars > MAX_MEMORY_CHARS:
+        if stream in OUTPUT_STREAMS and not self._store.has_room(chars):
             return False
-        self._memory_chars += chars
+        self._store.take_room(chars)
         return True
 
     def _forget_accepted(self, sequence: int) -> None:
         """Make room: what the gateway has need not be kept in memory."""
-        stream, last_id = self._db.execute(
+        stream, last_id = self._store.execute(
             "SELECT stream, last_id FROM events WHERE sequence = ?", (sequence,)
         ).fetchone()
-        accepted = (stream, last_id)
-        (chars,) = self._db.execute(
-            "SELECT coalesce(sum(length(text)), 0) FROM main.chunks WHERE stream = ? AND id <= ?",
-            accepted,
-        ).fetchone()
-        self._db.execute("DELETE FROM main.chunks WHERE stream = ? AND id <= ?", accepted)
-        self._memory_chars = max(0, self._memory_chars - chars)
-
-    def _chunks(self, stream: str, first_id: int, last_id: int) -> Iterator[tuple[int, str]]:
-        """Yield the id and the text of a stream's chunks, oldest first, each read when needed."""
-        for table in self._chunk_tables:
-            rows = self._db.execute(
-                f"SELECT id, text FROM {table} "  # noqa: S608 - one of two names
-                "WHERE stream = ? AND id BETWEEN ? AND ? ORDER BY id",
-                (stream, first_id, last_id),
-            )
-            with contextlib.closing(rows):
-                yield from rows
-
-    def _measure(self, stream: str, first_id: int, last_id: int) -> tuple[int, int]:
-        """Return the number of a stream's chunks and the size of their UTF-8."""
-        count = size_bytes = 0
-        # length() of a text would stop at a NUL, which terminals do print.
-        columns = "count(*), coalesce(sum(length(CAST(text AS BLOB))), 0)"
-        for table in self._chunk_tables:
-            row = self._db.execute(
-                f"SELECT {columns} FROM {table} WHERE stream = ? AND id BETWEEN ? AND ?",  # noqa: S608
-                (stream, first_id, last_id),
-            ).fetchone()
-            count, size_bytes = count + row[0], size_bytes + row[1]
-        return count, size_bytes
+        self._store.forget(stream, last_id)
 
     def _next_stream(self) -> str | None:
         """Return the stream whose oldest waiting chunk is the oldest of all."""
@@ -726,7 +580,7 @@ class Spool:
         return min(waiting)[1] if waiting else None
 
     def _first_waiting(self, stream: str) -> int:
-        waiting = self._chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
+        waiting = self._store.chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
         with contextlib.closing(waiting):  # type: ignore[type-var]
             return next(waiting)[0]
 
@@ -749,7 +603,7 @@ class Spool:
         ids: list[int] = []
         texts: list[str] = []
         units = body_bytes = 0
-        waiting = self._chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
+        waiting = self._store.chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
         with contextlib.closing(waiting):  # type: ignore[type-var]
             for chunk_id, text in waiting:
                 units += utf16_units(text)
@@ -763,7 +617,7 @@ class Spool:
                 texts.append(text)
         sequence = self._state.totals.next_sequence
         body = encode_event(stream, "".join(texts), sequence)
-        self._db.execute(
+        self._store.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, 'frozen', NULL, ?, ?, ?)",
             (sequence, stream, ids[0], ids[-1], body, timestamp, nonce),
         )
@@ -775,21 +629,21 @@ class Spool:
     def _thaw(self) -> str:
         """Let the chunks of the event in flight wait again. Returns their stream."""
         event = _in_flight(self._state)
-        stream, first_id = self._db.execute(
+        stream, first_id = self._store.execute(
             "SELECT stream, first_id FROM events WHERE sequence = ?", (event.sequence,)
         ).fetchone()
-        self._db.execute("DELETE FROM events WHERE sequence = ?", (event.sequence,))
+        self._store.execute("DELETE FROM events WHERE sequence = ?", (event.sequence,))
         self._state.cursors[stream] = first_id - 1
         self._state.in_flight = None
         return str(stream)
 
     def _load_event(self, sequence: int) -> FrozenEvent:
-        stream, first_id, last_id, notice, body, timestamp, nonce = self._db.execute(
+        stream, first_id, last_id, notice, body, timestamp, nonce = self._store.execute(
             "SELECT stream, first_id, last_id, notice, body, timestamp, nonce FROM events "
             "WHERE sequence = ?",
             (sequence,),
         ).fetchone()
-        chunk_count, data_bytes = self._measure(stream, first_id, last_id)
+        chunk_count, data_bytes = self._store.measure(stream, first_id, last_id)
         return FrozenEvent(
             sequence=sequence,
             type=stream if notice is None else "error",
@@ -805,16 +659,16 @@ class Spool:
         """Read from the file what is kept in memory for speed."""
         state = _State()
         state.last_ids.update(
-            self._db.execute("SELECT stream, max(id) FROM chunks GROUP BY stream")
+            self._store.execute("SELECT stream, max(id) FROM chunks GROUP BY stream")
         )
         state.newest_id = max(state.last_ids.values())
         state.cursors.update(
-            self._db.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
+            self._store.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
         )
-        row = self._db.execute("SELECT 1 FROM facts WHERE name = 'finished'").fetchone()
+        row = self._store.execute("SELECT 1 FROM facts WHERE name = 'finished'").fetchone()
         state.is_ended = row is not None
-        rows = self._db.execute("SELECT sequence, state FROM events ORDER BY sequence").fetchall()
-        for sequence, event_state in rows:
+        rows = self._store.execute("SELECT sequence, state FROM events ORDER BY sequence")
+        for sequence, event_state in rows.fetchall():
             if event_state == "accepted":
                 self._count(state.totals, sequence)
             else:
@@ -823,17 +677,17 @@ class Spool:
 
     def _count(self, totals: _RunningTotals, sequence: int) -> None:
         """Add what the gateway accepted under this sequence number."""
-        stream, first_id, last_id, notice = self._db.execute(
+        stream, first_id, last_id, notice = self._store.execute(
             "SELECT stream, first_id, last_id, notice FROM events WHERE sequence = ?", (sequence,)
         ).fetchone()
         if notice is not None:
             totals.add([notice], is_notice=True)
         else:
-            texts = (text for _, text in self._chunks(stream, first_id, last_id))
+            texts = (text for _, text in self._store.chunks(stream, first_id, last_id))
             totals.add(texts, is_notice=False)
 
     def _command(self, command_id: str) -> Command | None:
-        row = self._db.execute(
+        row = self._store.execute(
             "SELECT id, command, result, error, acknowledged FROM commands WHERE id = ?",
             (command_id,),
         ).fetchone()
@@ -947,42 +801,3 @@ def _in_flight(state: _State) -> FrozenEvent:
 def _command_of(row: tuple[Any, ...]) -> Command:
     command_id, command, result, error, acknowledged = row
     return Command(command_id, command, result, error, bool(acknowledged))
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, uri=True)
-    database.execute("PRAGMA busy_timeout = 5000")
-    return database
-
-
-# Everything but the output, which is too large to be copied and stays readable where it is.
-_KEPT_TABLES: Final = ("facts", "events", "commands", "uploads")
-
-
-@contextlib.contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        words = str(error)
-        reason = next((plain for part, plain in _SQLITE_ERRORS if part in words), words)
-        raise SpoolError(
-            f"the journal {path} cannot be used: {reason}",
-            is_disk_failure=isinstance(error, sqlite3.OperationalError),
-        ) from error
-    except OSError as error:
-        raise SpoolError(
-            f"the journal {path} cannot be used: {error.strerror}", is_disk_failure=True
-        ) from error
-
-
-# What SQLite says, and what a person does about it.
-_SQLITE_ERRORS: Final = (
-    ("disk is full", "the disk is full"),
-    ("disk I/O error", "the disk does not take it; it may be full, or failing"),
-    ("readonly", "it is read-only"),
-    ("unable to open", "its folder is not there or cannot be written"),
-    ("locked", "another process is writing it"),
-    ("not a database", "it is damaged"),
-    ("malformed", "it is damaged"),
-)

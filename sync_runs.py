@@ -87,7 +87,7 @@ class SyncRun:
 
     def deliver(self) -> str:
         """Send everything, and return what was done. Raises RunnerError when it cannot."""
-        spool = Spool(self._folder.spool_path)
+        spool = Spool(self._folder.spool_path, stays_on_disk=True)
         try:
             if has_not_begun(spool):
                 if self._folder.has_log:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from testing import processes
 from testing.children.floods import line
+from testing.faults import Fault, Hang
 from testing.runner import Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
-from testing.verdict import committed, files_with, judge, sync
+from testing.verdict import ASKED_TWICE, committed, files_with, judge, start_sync, sync
 from testing.waiting import eventually
 
 MIB = 1_048_576
@@ -329,4 +333,103 @@ def test_neither_disk_nor_gateway(gateway: StrictGateway, tmp_path: Path, disk: 
 
         assert re.search(r"\d+ KB of output are lost: neither", runner.stderr), runner.stderr
     assert "100 " in committed(launch)
+    gateway.resume()
+
+
+# --- in `sync` ------------------------------------------------------------------------------------
+
+
+def leave_behind_on(disk: Disk, gateway: StrictGateway, folder: Path) -> Launch:
+    """Let a runner be killed in mid-run, with output that the gateway does not have."""
+    launch = plan(gateway, program(WAITS), folder, prompt=str(folder / "go"))
+    launch = plan_on(disk, launch)
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n")
+        gateway.pause()
+        (folder / "go").touch()
+        eventually(lambda: _assert_committed(launch, "200 "))
+        pids = processes.descendants(runner.pid)
+        runner.signal(signal.SIGKILL)
+        runner.wait()
+        processes.assert_gone(pids)
+    gateway.resume()
+    return launch
+
+
+def _assert_committed(launch: Launch, text: str) -> None:
+    assert text in committed(launch)
+
+
+def test_full_disk_before_a_sync(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """A sync on a full disk sends nothing twice: it says why, and the next one does the rest."""
+    launch = leave_behind_on(disk, gateway, tmp_path)
+    gateway.allow(ASKED_TWICE)
+    disk.fill()
+
+    done = sync(launch)
+
+    assert done.code == 1, done
+    assert "the disk is full" in done.stderr or "No space left" in done.stderr
+    disk.make_room()
+    assert sync(launch).code == 0
+    assert judge(gateway, launch.run.id).problems == []
+    assert files_with(launch.data_dir, launch.run.token) == []
+
+
+def test_disk_gets_full_in_a_sync(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """What was sent and could not be noted is repeated with its own nonce, and so stored once."""
+    launch = leave_behind_on(disk, gateway, tmp_path)
+    gateway.allow(ASKED_TWICE)
+    hang = gateway.faults.add(Fault("event", Hang(after="stored")))
+
+    with start_sync(launch) as syncing:
+        gateway.wait_for(lambda: hang.applied)
+        disk.fill()
+        gateway.faults.clear()
+        _, told = syncing.communicate(timeout=30)
+
+    assert syncing.returncode == 1, told
+    assert "the disk is full" in told
+    disk.make_room()
+    assert sync(launch).code == 0
+    assert judge(gateway, launch.run.id).problems == []
+    assert files_with(launch.data_dir, launch.run.token) == []
+
+
+# --- the folder is deleted ------------------------------------------------------------------------
+
+
+def test_the_folder_is_deleted_in_mid_run(gateway: StrictGateway, tmp_path: Path) -> None:
+    """The session goes on to its own end, the gateway gets all of it, and the user is told."""
+    launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"))
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n")
+        shutil.rmtree(launch.run_dir)
+        (tmp_path / "go").touch()
+        assert runner.wait(30) == 0
+
+        assert "Traceback" not in runner.stderr
+        assert "claude.log is not uploaded: No such file" in runner.stderr, runner.stderr
+        assert runner.stderr.count("\n") == 1, runner.stderr
+    run_id = launch.run.id
+    assert gateway.text(run_id).count("\n") == 201
+    assert gateway.verify_finished(run_id) == []
+    assert gateway.status(run_id) == "done"
+    assert sync(launch).stdout == "nothing is left to deliver\n"
+
+
+def test_the_folder_is_deleted_and_the_gateway_is_away(
+    gateway: StrictGateway, tmp_path: Path
+) -> None:
+    """Nobody is told that what is lost was kept."""
+    env = {"CLAUDE_RUNNER_DRAIN_TIMEOUT": "1"}
+    launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"), env=env)
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n")
+        gateway.pause()
+        shutil.rmtree(launch.run_dir)
+        (tmp_path / "go").touch()
+        assert runner.wait(30) == 0
+
+        assert re.search(r"\d+ KB of output are lost: neither", runner.stderr), runner.stderr
     gateway.resume()

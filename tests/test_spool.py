@@ -697,7 +697,8 @@ def test_an_end_and_its_notice_are_one(tmp_path: Path) -> None:
 _FILL = """
 import json, os, resource, signal, sys
 from pathlib import Path
-from spool import MAX_MEMORY_CHARS, Spool
+from spool import Spool
+from spool_store import MAX_MEMORY_CHARS
 
 folder, how = Path(sys.argv[1]), sys.argv[2]
 ballast = folder / "ballast"

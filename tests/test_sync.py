@@ -18,7 +18,7 @@ import pytest
 from testing import processes
 from testing.faults import Fault, Hang, Html, JsonError
 from testing.gateway_records import Run
-from testing.runner import ROOT, Launch, RunnerProcess, child, plan
+from testing.runner import ROOT, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.verdict import ASKED_TWICE, files_with, judge, start_sync, sync
 
@@ -266,6 +266,59 @@ def test_acknowledgement_that_failed_is_signed_afresh(
     assert sync(launch).code == 0
 
     assert list(gateway.acks(launch.run.id)) == [command_id]
+
+
+# Goes on when the file that argv names is there.
+WAITS = """
+import os, sys, time
+print("1 1.000000", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+"""
+
+
+def test_a_late_acknowledgement(gateway: StrictGateway, tmp_path: Path) -> None:
+    """One that is answered when all else was delivered is still noted, and leaves nothing over."""
+    launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"))
+    with RunnerProcess(launch) as runner:
+        launch.expect("1 1.0")
+        hang = gateway.faults.add(Fault("ack", Hang()))
+        command_id = gateway.queue_command(launch.run.id, "pwd")
+        gateway.wait_for(lambda: hang.applied)
+        (tmp_path / "go").touch()
+        gateway.wait_for(lambda: gateway.artifacts(launch.run.id))
+        gateway.faults.clear()
+        assert runner.wait() == 0
+
+        assert runner.stderr == ""
+    assert list(gateway.acks(launch.run.id)) == [command_id]
+    assert files_with(launch.data_dir, launch.run.token) == []
+    assert sync(launch).stdout == "nothing is left to deliver\n"
+
+
+def test_an_acknowledgement_that_is_left(gateway: StrictGateway, tmp_path: Path) -> None:
+    """A delivered run keeps its token as long as the gateway waits for the end of a command."""
+    launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"))
+    with RunnerProcess(launch) as runner:
+        launch.expect("1 1.0")
+        fault = gateway.faults.add(Fault("ack", Html(502), every=1))
+        command_id = gateway.queue_command(launch.run.id, "pwd")
+        gateway.wait_for(lambda: fault.applied)
+        (tmp_path / "go").touch()
+        assert runner.wait() == 0
+
+        assert "the gateway did not take the end of every command" in runner.stderr
+    assert judge(gateway, launch.run.id, last=1).problems == []
+    gateway.faults.clear()
+
+    done = sync(launch)
+
+    assert (done.code, done.stderr) == (0, "")
+    assert list(gateway.acks(launch.run.id)) == [command_id]
+    assert gateway.acks(launch.run.id)[command_id][0].error is None
+    assert len(gateway.markers(launch.run.id, "finished")) == 1
+    assert files_with(launch.data_dir, launch.run.token) == []
+    assert sync(launch).stdout == "nothing is left to deliver\n"
 
 
 # --- what is found there --------------------------------------------------------------------------

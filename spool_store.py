@@ -1,0 +1,293 @@
+"""The database below the journal: one SQLite file, or memory when the disk takes nothing any more.
+
+It knows tables and bytes, and nothing of what an event or a command is: that is `spool`'s business,
+as is the lock. Not thread-safe.
+
+On the disk: write-ahead log, `synchronous=NORMAL`, so that what is committed survives the process,
+and what `sync_to_disk` has seen a power cut. In memory: when the disk is full, or went read-only, a
+second database takes all that is written from then on, beside the journal so far, which is read
+where it lies. Output in memory has a bound; what does not fit is for the caller to count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+# Undelivered output that is kept without a disk.
+MAX_MEMORY_CHARS: Final = 16 * 1_048_576
+
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE chunks (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, text TEXT NOT NULL);
+CREATE INDEX chunks_by_stream ON chunks (stream, id);
+CREATE TABLE events (
+    sequence INTEGER PRIMARY KEY,
+    stream TEXT NOT NULL,
+    first_id INTEGER NOT NULL,
+    last_id INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('frozen', 'accepted')),
+    notice TEXT,
+    body BLOB,
+    timestamp INTEGER NOT NULL,
+    nonce TEXT NOT NULL
+);
+CREATE TABLE commands (
+    id TEXT PRIMARY KEY,
+    command TEXT NOT NULL,
+    result TEXT,
+    error TEXT,
+    acknowledged INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE uploads (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL,
+    name TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    timestamp INTEGER,
+    nonce TEXT,
+    is_done INTEGER NOT NULL DEFAULT 0
+);
+"""
+
+
+# Everything but the output, which is too large to be copied and stays readable where it is.
+_KEPT_TABLES: Final = ("facts", "events", "commands", "uploads")
+
+
+class SpoolError(Exception):
+    """The journal cannot be written or read; the message is a plain sentence for the user.
+
+    `is_disk_failure`: the disk is full, read-only or failing.
+    """
+
+    def __init__(self, message: str, *, is_disk_failure: bool = False) -> None:
+        super().__init__(message)
+        self.is_disk_failure = is_disk_failure
+
+
+class Store:
+    """The tables of one journal. Raises SpoolError from the constructor, else what SQLite raises.
+
+    `failure` says, if it is set, why the disk was left; with `stays_on_disk` it never is.
+    """
+
+    def __init__(self, path: Path, *, stays_on_disk: bool) -> None:
+        self._path = path
+        self._stays_on_disk = stays_on_disk
+        self.failure: str | None = None
+        self._memory_chars = 0
+        self._disk_db: sqlite3.Connection | None = None
+        self._chunk_tables = ["main.chunks"]
+        with contextlib.ExitStack() as undo:
+            with plain_errors(path):
+                # SQLite gives its other files the permissions of this one.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._db = _connect(os.fspath(path))
+                undo.callback(self._db.close)
+                self._prepare()
+                # A descriptor of the log alone: closing one of the database file would drop
+                # SQLite's locks.
+                self._wal_fd = os.open(f"{os.fspath(path)}-wal", os.O_RDWR | os.O_CLOEXEC)
+            undo.pop_all()
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA secure_delete = ON")
+        mode = self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise SpoolError(
+                f"{self._path.parent} is on a file system that SQLite's write-ahead log cannot "
+                "use; set CLAUDE_RUNNER_DATA_DIR to a local folder"
+            )
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.executescript(
+                f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT;"
+            )
+        elif version != _SCHEMA_VERSION:
+            raise SpoolError(f"{self._path} was written by another version of claude-runner")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+        if self._disk_db is not None:
+            self._disk_db.close()
+        os.close(self._wal_fd)
+
+    def execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
+        """Execute one statement where the journal is now."""
+        return self._db.execute(sql, tuple(values))
+
+    def executemany(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Execute one statement for each row."""
+        self._db.executemany(sql, rows)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit all of a block or nothing of it."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            # A full disk rolls back by itself, and then there is no transaction to end.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def sync_to_disk(self) -> None:
+        """Make what was committed survive a power cut. Thread: any, also beside another call."""
+        os.fsync(self._wal_fd)
+
+    def wipe_fact(self, name: str) -> None:
+        """Remove a fact so that no byte of it stays in the folder."""
+        if self._disk_db is None:
+            with self.transaction():
+                self._db.execute("DELETE FROM facts WHERE name = ?", (name,))
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return
+        # What is on the disk cannot be changed, but it can go.
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{os.fspath(self._path)}{suffix}")
+
+    # --- output ------------------------------------------------------------------------------
+
+    def insert_chunk(self, chunk_id: int, stream: str, text: str) -> None:
+        """Add a piece of a stream. Its number is the caller's: a second table would begin anew."""
+        self._db.execute(
+            "INSERT INTO main.chunks (id, stream, text) VALUES (?, ?, ?)", (chunk_id, stream, text)
+        )
+
+    def chunks(self, stream: str, first_id: int, last_id: int) -> Iterator[tuple[int, str]]:
+        """Yield the id and the text of a stream's chunks, oldest first, each read when needed."""
+        for table in self._chunk_tables:
+            rows = self._db.execute(
+                f"SELECT id, text FROM {table} "  # noqa: S608 - one of two names
+                "WHERE stream = ? AND id BETWEEN ? AND ? ORDER BY id",
+                (stream, first_id, last_id),
+            )
+            with contextlib.closing(rows):
+                yield from rows
+
+    def measure(self, stream: str, first_id: int, last_id: int) -> tuple[int, int]:
+        """Return the number of a stream's chunks and the size of their UTF-8."""
+        count = size_bytes = 0
+        # length() of a text would stop at a NUL, which terminals do print.
+        columns = "count(*), coalesce(sum(length(CAST(text AS BLOB))), 0)"
+        for table in self._chunk_tables:
+            row = self._db.execute(
+                f"SELECT {columns} FROM {table} WHERE stream = ? AND id BETWEEN ? AND ?",  # noqa: S608
+                (stream, first_id, last_id),
+            ).fetchone()
+            count, size_bytes = count + row[0], size_bytes + row[1]
+        return count, size_bytes
+
+    # --- without a disk ----------------------------------------------------------------------
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the disk was left."""
+        return self._disk_db is not None
+
+    def leave_disk(self, reason: str) -> bool:
+        """Go on in memory. False if it may not, or did before. Raises: SpoolError."""
+        if self._stays_on_disk or self._disk_db is not None:
+            return False
+        with plain_errors(self._path):
+            memory = _connect(":memory:")
+            memory.executescript(_SCHEMA)
+            # The journal so far stays where it is, and is read through a connection of its own:
+            # the old one may be in any state.
+            memory.execute("ATTACH ? AS disk", (f"{self._path.absolute().as_uri()}?mode=ro",))
+            for table in _KEPT_TABLES:
+                memory.execute(f"INSERT INTO main.{table} SELECT * FROM disk.{table}")  # noqa: S608
+        self._disk_db, self._db = self._db, memory
+        self._chunk_tables = ["disk.chunks", "main.chunks"]
+        self.failure = reason
+        return True
+
+    def return_to_disk(self) -> bool:
+        """Bring what is kept in memory onto the disk, for another process. False if it is full."""
+        disk = self._disk_db
+        if disk is None:
+            return True
+        try:
+            if disk.in_transaction:
+                disk.execute("ROLLBACK")
+            disk.execute("BEGIN IMMEDIATE")
+            for table in _KEPT_TABLES:
+                disk.execute(f"DELETE FROM {table}")  # noqa: S608 - one of four names
+            for table in (*_KEPT_TABLES, "chunks"):
+                rows = self._db.execute(f"SELECT * FROM main.{table}")  # noqa: S608
+                places = ", ".join("?" * len(rows.description))
+                disk.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608
+            disk.execute("COMMIT")
+        except (sqlite3.Error, OSError):
+            with contextlib.suppress(sqlite3.Error):
+                disk.execute("ROLLBACK")
+            return False
+        return True
+
+    def has_room(self, chars: int) -> bool:
+        """Whether memory would hold so many characters more."""
+        return self._memory_chars + chars <= MAX_MEMORY_CHARS
+
+    def take_room(self, chars: int) -> None:
+        """Count characters that are kept in memory."""
+        self._memory_chars += chars
+
+    def forget(self, stream: str, last_id: int) -> None:
+        """Make room: up to here a stream need not be kept in memory."""
+        until = (stream, last_id)
+        (chars,) = self._db.execute(
+            "SELECT coalesce(sum(length(text)), 0) FROM main.chunks WHERE stream = ? AND id <= ?",
+            until,
+        ).fetchone()
+        self._db.execute("DELETE FROM main.chunks WHERE stream = ? AND id <= ?", until)
+        self._memory_chars = max(0, self._memory_chars - chars)
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, uri=True)
+    database.execute("PRAGMA busy_timeout = 5000")
+    return database
+
+
+@contextlib.contextmanager
+def plain_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the system raise into SpoolError, in words for the user."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        words = str(error)
+        reason = next((plain for part, plain in _SQLITE_ERRORS if part in words), words)
+        raise SpoolError(
+            f"the journal {path} cannot be used: {reason}",
+            is_disk_failure=isinstance(error, sqlite3.OperationalError),
+        ) from error
+    except OSError as error:
+        raise SpoolError(
+            f"the journal {path} cannot be used: {error.strerror}", is_disk_failure=True
+        ) from error
+
+
+# What SQLite says, and what a person does about it.
+_SQLITE_ERRORS: Final = (
+    ("disk is full", "the disk is full"),
+    ("disk I/O error", "the disk does not take it; it may be full, or failing"),
+    ("readonly", "it is read-only"),
+    ("unable to open", "its folder is not there or cannot be written"),
+    ("locked", "another process is writing it"),
+    ("not a database", "it is damaged"),
+    ("malformed", "it is damaged"),
+)
