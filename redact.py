@@ -49,6 +49,9 @@ from typing import Any, NewType
 from redact_judges import (
     KEY_HEADER_BEGINS,
     LOOK_BACK,
+    MAY_HAVE_SPACED_VALUE,
+    MAY_HAVE_VALUE,
+    NO_ORDINARY_TOKEN,
     Endless,
     Judge,
     KeyBegins,
@@ -98,27 +101,41 @@ SLICE_BYTES = 16384
 # --- the rules ------------------------------------------------------------------------------------
 
 
+def _search(
+    pattern: bytes, literals: dict[bytes, tuple[int, Judge]]
+) -> tuple[re.Pattern[bytes], dict[bytes, tuple[int, Judge]]]:
+    return re.compile(pattern, re.VERBOSE), literals
+
+
 # Which literals in the lowered text call for which judge, and how far before what is found they
 # begin. Literals that share a byte are one search: each pattern begins with one byte, from which to
 # the next `re` goes by memchr, and that is twice as fast as to find the literals one by one.
-_LITERALS: tuple[tuple[re.Pattern[bytes], dict[bytes, tuple[int, Judge]]], ...] = (
-    (
-        re.compile(rb"k(?:ey|en(?<=token)|ie(?<=cookie))"),
+_LITERALS = (
+    _search(
+        rb"k(?:(?:ey|en(?<=token)"
+        + NO_ORDINARY_TOKEN
+        + rb")"
+        + MAY_HAVE_SPACED_VALUE
+        + rb"|ie(?<=cookie))",
         {b"key": (0, judge_name), b"ken": (2, judge_name), b"kie": (3, judge_cookie)},
     ),
-    (re.compile(rb"p(?:ass|wd)"), {b"pass": (0, judge_name), b"pwd": (0, judge_name)}),
-    (
-        re.compile(rb"b(?:earer|asic|egin (?<=-----begin ))"),
+    _search(
+        rb"p(?:ass|wd)" + MAY_HAVE_SPACED_VALUE,
+        {b"pass": (0, judge_name), b"pwd": (0, judge_name)},
+    ),
+    _search(
+        rb"b(?:earer|asic|egin[ ](?<=-----begin[ ]))",
         {
             b"bearer": (0, judge_scheme),
             b"basic": (0, judge_scheme),
             b"begin ": (5, judge_key_header),
         },
     ),
-    (re.compile(rb"cre"), {b"cre": (0, judge_name)}),  # in `secret` and in `credential`
-    (re.compile(rb"sig"), {b"sig": (0, judge_name)}),
-    (re.compile(rb"auth"), {b"auth": (0, judge_name)}),
-    (re.compile(rb"://"), {b"://": (0, judge_address)}),
+    # In `secret` and in `credential`.
+    _search(rb"cre" + MAY_HAVE_SPACED_VALUE, {b"cre": (0, judge_name)}),
+    _search(rb"sig" + MAY_HAVE_VALUE, {b"sig": (0, judge_name)}),
+    _search(rb"auth" + MAY_HAVE_VALUE, {b"auth": (0, judge_name)}),
+    _search(rb"://", {b"://": (0, judge_address)}),
 )
 
 

@@ -284,6 +284,37 @@ _SPACE = re.compile(rb"[ \t]{1,8}(?=[^\s=:])")  # --token value
 _MAY_BE_OPERATOR = re.compile(
     rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
 )
+# What must follow the beginning of a name, in lowered text, for `judge_name` to have anything to
+# say: most words that begin like the name of a secret are told from one here, in C. The end of the
+# text may become anything.
+_MAY_HAVE_VALUE = rb"""
+    (?=[a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
+        \\?["'`]?[\])]{0,2}[ \t]{0,20}(?:[:=+?.|&%^>-]|,[ ]{0,4}\\?["'`])
+      | [ ][a-z.\[\]*]{1,16}[ ]:?=
+      | \\?["']?[ \t]*,?\s{1,24}(?:-[ ])?\\?["']?value
+      | [\s\S]?\Z
+      | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
+"""
+MAY_HAVE_VALUE = _MAY_HAVE_VALUE + rb"))"
+# A name that is a secret's may also have nothing but a space before its value; `tokens` is none.
+MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)[ \t]{1,8}[^\s=:]))"
+
+
+def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
+    """Return a pattern that fails where one of the words and the ending have just been read.
+
+    What is looked back for must have one length, so there is one group for each.
+    """
+    groups: dict[int, list[str]] = {}
+    for word in sorted(words):
+        groups.setdefault(len(word), []).append(word)
+    return "".join(
+        f"(?<![^a-z](?:{'|'.join(group)})[_-]{ending})" for _, group in sorted(groups.items())
+    ).encode()
+
+
+# `max_tokens`, which what a language model prints about itself is full of.
+NO_ORDINARY_TOKEN = _exclude_ordinary(TOKEN_ORDINARY_WORDS, "token")
 _OPEN_QUOTE = re.compile(rb"""(?:[rbfuL@$]{1,2}(?=["']))?(\\?["'`])(?:\1{2})?""")
 
 # Stops of a value. On a line of its own (`DB_PASSWORD=…`) only white space ends a value: passwords

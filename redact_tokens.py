@@ -106,10 +106,9 @@ class Tokens:
     def places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where a token may begin, at or after `start`, not in order."""
         is_plain = _PLAIN_RUN.fullmatch
-        for run in _RUN.finditer(text.translate(_RUN_TABLE), start):
-            at, end = run.span()
-            if not is_plain(text, at, end):
-                yield from self._places_in_run(text, at, end)
+        spans = [run.span() for run in _RUN.finditer(text.translate(_RUN_TABLE), start)]
+        for at, end in [span for span in spans if not is_plain(text, *span)]:
+            yield from self._places_in_run(text, at, end)
         for literal in self._own:
             yield from find_all(text, literal, start)
 

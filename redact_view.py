@@ -49,11 +49,10 @@ def _show(escape: re.Match[bytes]) -> bytes:
 
 def _show_all(raw: bytes) -> bytes:
     """Return the visible text of bytes without other controls, in C where sequences are common."""
-    text, count = raw, 0
+    text = raw
     for common, separator in _COMMON:
-        text, found = common.subn(separator, text)
-        count += found
-    return text if count == raw.count(b"\x1b") else _ESCAPE.sub(_show, raw)
+        text = common.sub(separator, text)
+    return _ESCAPE.sub(_show, raw) if b"\x1b" in text else text
 
 
 class View:
