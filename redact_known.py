@@ -18,6 +18,7 @@ from typing import Any
 from redact_judges import (
     HARMLESS,
     LOOK_AHEAD,
+    SECRET,
     Span,
     Verdict,
     Wait,
@@ -25,6 +26,7 @@ from redact_judges import (
     looks_random,
     weigh_name,
 )
+from redact_shapes import NEUTRAL_ENDINGS
 
 # The shortest value that is looked for wherever it stands. GitLab says 8, Buildkite 6; shorter ones
 # hit ordinary words.
@@ -37,11 +39,15 @@ PIECE_BYTES = 1024
 # --- known values from the environment ------------------------------------------------------------
 
 _SECRET_VARIABLE = re.compile(
-    r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PWD|PASS|PASSPHRASE|CREDENTIAL"
+    r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PWD|PW|PASS|PASSPHRASE|CREDENTIAL"
     r"|CONNECTION_STRING|DSN|AUTH|APIKEY)S?$"
     r"|PASSWORD$",
     re.IGNORECASE,
 )
+# `API_KEY_1`, `GITHUB_TOKEN2`, `DB_PASSWORD_PROD`.
+_NEUTRAL_ENDING = re.compile(rf"(?:_?[0-9]+|_(?:{'|'.join(NEUTRAL_ENDINGS)}))$", re.IGNORECASE)
+# Where a shell is and was. A path may have any character, so not every one is known for a path.
+_DIRECTORIES = ("PWD", "OLDPWD")
 _EASY_VALUE = re.compile(r"[A-Za-z]{1,15}|[0-9.,:\s+-]*|(?:[~.]{0,2}|[A-Za-z]:)?[/\\][\w./\\@+ -]*")
 
 
@@ -63,7 +69,7 @@ def collect_known_values(*environments: Mapping[str, str]) -> KnownValues:
     values: dict[bytes, None] = {}
     too_short: dict[str, None] = {}
     for name, value in (item for environment in environments for item in environment.items()):
-        if not _SECRET_VARIABLE.search(name) or not value.strip() or _is_easy(value.strip()):
+        if not _is_secret_name(name) or not value.strip() or _is_easy(value.strip()):
             continue
         if len(value.strip().encode("utf-8", "surrogateescape")) < KNOWN_BYTES:
             too_short[name] = None
@@ -73,6 +79,19 @@ def collect_known_values(*environments: Mapping[str, str]) -> KnownValues:
             if len(raw) >= KNOWN_BYTES and not _is_easy(part):
                 values[raw] = None
     return KnownValues(tuple(values), tuple(sorted(too_short)))
+
+
+def _is_secret_name(name: str) -> bool:
+    if name in _DIRECTORIES:
+        return False
+    if weigh_name(name.encode("utf-8", "surrogateescape")) == SECRET:
+        return True
+    while not _SECRET_VARIABLE.search(name):
+        shorter = _NEUTRAL_ENDING.sub("", name)
+        if shorter == name:
+            return False
+        name = shorter
+    return True
 
 
 def _is_easy(value: str) -> bool:

@@ -507,6 +507,7 @@ SECRET_ENDINGS = (
     "clientsecret",
     "userpass",
     "dbpass",
+    "psk",
 )
 
 # A name that ends in one of these may hold a secret: its value has to look random.
@@ -574,7 +575,7 @@ TOKEN_ORDINARY_WORDS = _list_words(
 NEUTRAL_ENDINGS = _list_words(
     """
     value string val b64 base64 hex raw plain plaintext prod production dev staging live old new
-    current previous main backup
+    current previous main backup base data
     """
 )
 

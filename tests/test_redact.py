@@ -510,6 +510,34 @@ def test_known_values_are_collected_from_secret_names() -> None:
     assert isinstance(known, KnownValues)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("API_KEY_1", "GITHUB_TOKEN2", "DB_PASSWORD_PROD", "db_passwords_2", "SECRET_KEY_BASE"),
+        *("ADMIN_PASS", "BASIC_AUTH", "DB_PW", "appSecret", "githubToken", "NPM_AUTHTOKEN"),
+        *("TOKEN", "GPG_PASSPHRASE", "AWS_CREDENTIALS", "REDIS_DSN", "SQL_CONNECTION_STRINGS"),
+    ],
+)
+def test_a_variable_with_such_a_name_holds_a_known_value(name: str) -> None:
+    """Also with a number, an environment or in camel case."""
+    assert collect_known_values({name: "v4lue-of-it"}).values == (b"v4lue-of-it",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PWD", "OLDPWD", "KEYBOARD_1", "AUTHOR", "COMPASS", "TOKENIZER", "SSH_AUTH_SOCK"),
+        *("GIT_AUTHOR_NAME", "BYPASS", "TOKENS_PER_RUN2", "XAUTHORITY", "SSH_KEY_NAME", "MONKEY2"),
+    ],
+)
+def test_a_variable_with_another_name_holds_none(name: str) -> None:
+    """Its value may stand anywhere in harmless output."""
+    known = collect_known_values({name: "v4lue-of-it", f"{name}_X": "abc"})
+
+    assert known.values == ()
+    assert known.too_short == ()
+
+
 def test_own_shapes_are_removed() -> None:
     """A shape from the user's file is treated like one from the table, words included."""
     shapes = parse_token_shapes("# ours\n\nacme_[a-z]{6,10}\nZX-[0-9]{4}\n")
