@@ -1,7 +1,7 @@
 """The shim wrapper/claude-runner: it finds or builds a Python, and the program notices nothing.
 
 The program that it starts is a probe here, which tells what reached it. Packages come from two
-wheels made on the spot, so that pip really installs by the real requirements.txt, without network.
+wheels made on the spot, so that pip really installs by the real list, without network.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wheel for each line of requirements.txt."""
+    """A folder with a wheel for each line of wrapper/requirements.txt."""
     folder = tmp_path_factory.mktemp("wheels")
     for name, version, module in (
         ("requests", "2.99", "requests"),
@@ -200,7 +200,7 @@ def offline(wheels: Path, tmp_path: Path) -> dict[str, str]:
 def project(tmp_path: Path, tools: Path) -> Project:
     """The shim in a project whose name wants to be misread."""
     root = tmp_path / "my 'own' *project"
-    copy_runner(root, ("wrapper/claude-runner", "requirements.txt"))
+    copy_runner(root, ("wrapper/claude-runner", "wrapper/requirements.txt"))
     (root / "claude_runner.py").write_text(PROBE)
     return Project(root, tools)
 
@@ -584,7 +584,7 @@ def test_an_environment_that_no_longer_fits_is_not_used(
     before = project.data / "venv" / "env.before"
     before.parent.mkdir(parents=True)
     shutil.copytree(ready.parent, before, symlinks=True)
-    requirements = project.root / "requirements.txt"
+    requirements = project.root / "wrapper" / "requirements.txt"
     with requirements.open("rb") as file:
         sums = subprocess.run(["cksum"], stdin=file, capture_output=True, check=True).stdout.strip()
     stamp = f"{sums.decode()} {sys.implementation.cache_tag}\n"
