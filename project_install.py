@@ -15,12 +15,13 @@ import getpass
 import hashlib
 import os
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from command_line import print_out
-from runner_config import SETTINGS, VERSION, RunnerError, load_config
+from runner_config import SETTINGS, VERSION, RunnerError, is_in_project, load_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -219,14 +220,8 @@ def uninstall(target: Target) -> Report:
 
 def _read_source(source: Path) -> dict[str, _NewFile]:
     try:
-        names = (source / LIST_NAME).read_text("utf-8").split()
-        return {
-            name: _NewFile(
-                (source / name).read_bytes(),
-                0o755 if os.access(source / name, os.X_OK) else 0o644,
-            )
-            for name in names
-        }
+        names = _find(source, LIST_NAME).read_text("utf-8").split()
+        return {name: _read_file(name, _find(source, name)) for name in names}
     except FileNotFoundError as error:
         raise RunnerError(
             f"{error.filename} is not there, so this copy cannot be copied on; use a clone of the "
@@ -234,6 +229,19 @@ def _read_source(source: Path) -> dict[str, _NewFile]:
         ) from error
     except OSError as error:
         raise RunnerError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _find(source: Path, name: str) -> Path:
+    """Return where a file of this copy is; a package installer puts some into a folder of ours."""
+    path = source / name
+    shared = Path(sys.prefix, "share", "claude-runner", name)
+    return shared if not is_in_project(source) and shared.exists() else path
+
+
+def _read_file(name: str, path: Path) -> _NewFile:
+    # A package installer keeps no modes, and programs are in one folder only.
+    is_program = name.startswith("wrapper/") and path.name.endswith("-runner")
+    return _NewFile(path.read_bytes(), 0o755 if is_program else 0o644)
 
 
 def _write_all(

@@ -26,14 +26,14 @@ PROMPT = b"ready> "  # in the line that sets it, it stands in two pieces
 SHELL_STARTS = {
     "bash": (
         ["bash", "--norc", "--noprofile", "-i"],
-        'set -u; bind "set enable-bracketed-paste off"; bind "set show-all-if-ambiguous on"; '
-        "bind \"set completion-query-items 0\"; PS1='rea''dy> '; . ./completion\n",
+        ('set -u; bind "set enable-bracketed-paste off"; bind "set show-all-if-ambiguous on"; '
+        "bind \"set completion-query-items 0\"; PS1='rea''dy> '; . ./completion\n"),
     ),
     "zsh": (
         ["zsh", "-f", "-i"],
-        "setopt no_unset; unsetopt auto_menu list_ambiguous prompt_sp; "
+        ("setopt no_unset; unsetopt auto_menu list_ambiguous prompt_sp; "
         "unset zle_bracketed_paste; "
-        "autoload -U compinit; compinit -D; PS1='rea''dy> '; . ./completion\n",
+        "autoload -U compinit; compinit -D; PS1='rea''dy> '; . ./completion\n"),
     ),
 }
 
