@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import setup  # type: ignore[import-untyped] # it brings no types
 
 NAMES = (Path(__file__).resolve().parent / "wrapper" / "FILES").read_text("utf-8").split()
 

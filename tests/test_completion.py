@@ -26,14 +26,18 @@ PROMPT = b"ready> "  # in the line that sets it, it stands in two pieces
 SHELL_STARTS = {
     "bash": (
         ["bash", "--norc", "--noprofile", "-i"],
-        ('set -u; bind "set enable-bracketed-paste off"; bind "set show-all-if-ambiguous on"; '
-        "bind \"set completion-query-items 0\"; PS1='rea''dy> '; . ./completion\n"),
+        (
+            'set -u; bind "set enable-bracketed-paste off"; bind "set show-all-if-ambiguous on"; '
+            "bind \"set completion-query-items 0\"; PS1='rea''dy> '; . ./completion\n"
+        ),
     ),
     "zsh": (
         ["zsh", "-f", "-i"],
-        ("setopt no_unset; unsetopt auto_menu list_ambiguous prompt_sp; "
-        "unset zle_bracketed_paste; "
-        "autoload -U compinit; compinit -D; PS1='rea''dy> '; . ./completion\n"),
+        (
+            "setopt no_unset; unsetopt auto_menu list_ambiguous prompt_sp; "
+            "unset zle_bracketed_paste; "
+            "autoload -U compinit; compinit -D; PS1='rea''dy> '; . ./completion\n"
+        ),
     ),
 }
 
@@ -139,8 +143,8 @@ def test_every_option_of_every_command_is_in_the_script(shell: str) -> None:
 def test_a_help_text_may_hold_anything(shell: str, tmp_path: Path) -> None:
     """Quotes, brackets, colons and dollars of a help text are text in the script too."""
     line = build_command_line(ClaudeProfile())
-    add_option = line.add_command("odd", lambda: 0, "it's [odd]: $HOME `id` \\ \"x\" $(id)")
-    help = "isn't [it]: $HOME `touch here` \\ \"x\" $(touch here)"
+    add_option = line.add_command("odd", lambda: 0, 'it\'s [odd]: $HOME `id` \\ "x" $(id)')
+    help = 'isn\'t [it]: $HOME `touch here` \\ "x" $(touch here)'
     add_option("--odd", metavar="FILE", help=help)
     (tmp_path / "completion").write_text(SHELLS[shell](line))
     start = {

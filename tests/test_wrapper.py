@@ -25,6 +25,7 @@ from typing import Any, Union
 import pytest
 
 from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
+from testing.terminal import Terminal
 
 SHELLS = [
     pytest.param(
@@ -692,6 +693,26 @@ def test_interrupted_while_building(
     assert out == b""
     assert project.environments() == []
     assert not (project.data / "venv" / "lock").exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_person_sees_that_it_goes_on(
+    shell: Sequence[str], project: Project, bare: Path, offline: dict[str, str]
+) -> None:
+    """At a terminal the seconds are counted, in one line that goes when it is over."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        env = {**offline, "PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/simple"}
+        del env["PIP_NO_INDEX"], env["PIP_FIND_LINKS"]
+        argv = [shutil.which(shell[0]) or shell[0], *shell[1:], str(project.shim)]
+        with Terminal(argv, env=project.environ(bare, **env), columns=200) as terminal:
+            terminal.expect(b"(this happens once)\r\n")
+            terminal.expect(b"\rclaude-runner: installing, 1 s ")
+            terminal.expect(b"\rclaude-runner: installing, 2 s ")
+            terminal.send(b"\x03")
+            terminal.expect(b"\r\x1b[K")
+            assert terminal.wait() in (130, -signal.SIGINT)
 
 
 def dead_process() -> str:
