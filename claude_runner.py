@@ -22,6 +22,7 @@ What cannot be delivered stays in the journal, and the user is told.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -34,11 +35,18 @@ from typing import TYPE_CHECKING, Any, Final
 from allowlist import Allowlist
 from claude_profile import ClaudeProfile
 from command_line import CommandLine, print_out
-from gateway_check import check_run, explain, open_client
-from gateway_client import Outcome
+from gateway_check import check_health, check_run, check_secret, open_client
 from gateway_launch import become_gateway
 from gateway_transport import GatewayError
 from local_terminal import Console
+from project_install import (
+    Target,
+    configure,
+    install,
+    tell_installed,
+    tell_uninstalled,
+    uninstall,
+)
 from redact import Rules, collect_known_values
 from run_folder import RunFolder, find_undelivered, prune_delivered
 from run_plan import ARTIFACT_TYPES, RUN_ID, plan_job, require_run
@@ -51,10 +59,13 @@ from runner_config import (
     build_rules,
     load_config,
     prepare_data_dir,
+    typed_name,
     write_private,
 )
+from runner_doctor import Doctor
 from runner_session import Run
-from spool import SpoolError, encode_event
+from shell_completion import SHELLS
+from spool import SpoolError
 from sync_runs import SyncRun, count_leftovers
 
 if TYPE_CHECKING:
@@ -74,7 +85,7 @@ def command_start(
 ) -> int:
     """Run the child, connected to the gateway. Returns its exit code."""
     config.require_secret()
-    job = plan_job(options, config, profile, console)
+    job = plan_job(options, config, profile, typed_name(ROOT, profile.program), console)
     allowlist = Allowlist(profile.extra_allowed_commands(config))
     rules = build_rules(config, os.environ)
     too_short = collect_known_values(os.environ, config.dotenv).too_short
@@ -86,7 +97,7 @@ def command_start(
     if leftovers:
         console.note(
             f"{leftovers} earlier {'run is' if leftovers == 1 else 'runs are'} not delivered "
-            f"whole; `{profile.program} sync` sends what is left"
+            f"whole; `{typed_name(ROOT, profile.program)} sync` sends what is left"
         )
 
     def client() -> GatewayClient:
@@ -127,7 +138,8 @@ def command_sync(
         print_out("nothing is left to deliver")
     left = sum(not _sync_one(folder, options, config, console) for folder in folders)
     if left:
-        console.note(f"`{profile.program} sync --discard ID` gives up on a run and deletes it")
+        program = typed_name(ROOT, profile.program)
+        console.note(f"`{program} sync --discard ID` gives up on a run and deletes it")
     return 1 if left else 0
 
 
@@ -181,14 +193,9 @@ def command_test_connection(
     prepare_data_dir(config.data_dir)
     run_id = require_run(options.run_id, config) if options.run_id or options.token else ""
     client = open_client(config, console)
-    reply = client.is_healthy()
-    if reply.outcome is not Outcome.ACCEPTED:
-        raise RunnerError(explain(reply, config))
+    check_health(client, config)
     print_out(f"ok: {config.gateway_url} answers")
-    # A signed event without a run is refused for the missing run only if the signature is right.
-    reply = client.send(client.event(encode_event("info", "", 0)))
-    if not (reply.outcome is Outcome.REFUSED and reply.status == 400):
-        raise RunnerError(explain(reply, config))
+    check_secret(client, config)
     client.close()
     print_out("ok: HMAC_SECRET is the gateway's")
     if run_id:
@@ -292,18 +299,63 @@ def _shown_value(value: Any, *, secret: bool) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def command_doctor(
+    options: argparse.Namespace, _config: None, profile: Profile, console: Console
+) -> int:
+    """Look over all that a run needs. Returns 1 if something must be mended."""
+    doctor = Doctor(profile, console, lambda: _load_config(options))
+    findings = []
+    for finding in doctor.look(options.run_id):
+        findings.append(finding)
+        if not options.json:
+            status = {"ok": "ok  ", "note": "note", "mend": "MEND"}[finding.status]
+            print_out(f"{status}  {finding.check}: {finding.text}")
+    must_mend = sum(finding.status == "mend" for finding in findings)
+    if options.json:
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        answer = {"ok": must_mend == 0, "version": VERSION, "findings": rows}
+        print_out(json.dumps(answer, indent=2))
+    elif must_mend:
+        console.error(f"{must_mend} of {len(findings)} must be mended")
+    return 1 if must_mend else 0
+
+
+def command_install(
+    options: argparse.Namespace, _config: None, profile: Profile, console: Console
+) -> int:
+    """Copy the runner into another project, or take it out of one."""
+    if options.upgrade and options.uninstall:
+        raise RunnerError("give --upgrade or --uninstall, not both")
+    target = Target(absolute_path(options.folder, "DIR"))
+    if options.uninstall:
+        tell_uninstalled(uninstall(target), target)
+        return 0
+    tell_installed(install(ROOT, target, upgrade=options.upgrade), target)
+    configure(ROOT, target, console)
+    print_out(f"next: cd {shlex.quote(str(target.path))} && ./wrapper/{profile.program} doctor")
+    return 0
+
+
+def command_completion(
+    options: argparse.Namespace, _config: None, profile: Profile, _console: Console
+) -> int:
+    """Print what makes a shell complete this command line."""
+    print_out(SHELLS[options.shell](build_command_line(profile)).rstrip("\n"))
+    return 0
+
+
 # === The command line =============================================================================
 
 _EXAMPLES: Final = """examples:
-  ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd "fix the failing test"
-  ./wrapper/claude-runner start --run-id ID --token TOKEN            # a session at the keyboard
-  ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd - < prompt.txt
-  ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd "..." -- --model opus
-  ./wrapper/claude-runner test-connection
-  ./wrapper/claude-runner sync                                       # after an outage or a crash
-  ./wrapper/claude-runner info
-  ./wrapper/claude-runner demo                                       # the whole loop, right here
-  ./wrapper/claude-runner gateway                                    # a gateway of your own
+  {program} start --run-id ID --token TOKEN --cmd "fix the failing test"
+  {program} start --run-id ID --token TOKEN            # a session at the keyboard
+  {program} start --run-id ID --token TOKEN --cmd - < prompt.txt
+  {program} start --run-id ID --token TOKEN --cmd "..." -- --model opus
+  {program} doctor                                     # is everything as it should be?
+  {program} sync                                       # after an outage or a crash
+  {program} info
+  {program} demo                                       # the whole loop, right here
+  {program} gateway                                    # a gateway of your own
 """
 
 
@@ -313,7 +365,7 @@ def build_command_line(profile: Profile) -> CommandLine:
         profile.program,
         VERSION,
         "Run Claude Code on this machine, connected to a gateway.",
-        _EXAMPLES,
+        _EXAMPLES.format(program=typed_name(ROOT, profile.program)),
     )
 
     def add_command(
@@ -351,6 +403,11 @@ def build_command_line(profile: Profile) -> CommandLine:
         help="run CLAUDE_COMMAND with this prompt, not the bundled session",
     )
     add_option("--no-open", action="store_true", help="open no browser")
+    add_option = add_command("doctor", command_doctor, "look over all that a run needs")
+    _add_run_options(add_option)
+    add_option("--json", action="store_true", help="as JSON")
+    line.needs_no_settings("doctor")
+    _add_commands_of_files(line)
     return line
 
 
@@ -363,6 +420,20 @@ def _add_gateway_options(add_option: Callable[..., None]) -> None:
     add_option("--http", action="store_true", help="no TLS: for this machine, or behind a proxy")
     add_option("--no-open", action="store_true", help="open no browser")
     add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
+
+
+def _add_commands_of_files(line: CommandLine) -> None:
+    add_option = line.add_command(
+        "install", command_install, "copy the runner into another project"
+    )
+    add_option("folder", metavar="DIR", help="the project's folder")
+    add_option("--upgrade", action="store_true", help="replace an older version")
+    add_option("--uninstall", action="store_true", help="remove what was installed there")
+    add_option = line.add_command(
+        "completion", command_completion, "print what makes a shell complete this command line"
+    )
+    add_option("shell", choices=sorted(SHELLS), help="the shell")
+    line.needs_no_settings("install", "completion")
 
 
 def _add_run_options(add_option: Callable[..., None]) -> None:
@@ -417,6 +488,15 @@ def _given_settings(options: argparse.Namespace) -> dict[str, str]:
     return {variable: value for variable, value in given.items() if value is not None}
 
 
+def _load_config(options: argparse.Namespace) -> Config:
+    return load_config(
+        ROOT,
+        os.environ,
+        options=_given_settings(options),
+        env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
+    )
+
+
 def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> int:
     """Run the command line. Returns the exit code; every error of the runner is 1."""
     profile = profile or ClaudeProfile()
@@ -429,12 +509,7 @@ def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> i
     try:
         options = build_command_line(profile).parse(sys.argv[1:] if argv is None else argv)
         console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
-        config = load_config(
-            ROOT,
-            os.environ,
-            options=_given_settings(options),
-            env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
-        )
+        config = _load_config(options) if options.needs_settings else None
         code = int(options.run(options, config, profile, console))
     except SystemExit:  # --help or --version
         code = 0

@@ -50,6 +50,7 @@ class CommandLine:
         self._examples = examples
         self._with_value: set[str] = set()
         self._handing_on: set[str] = set()
+        self._without_settings: set[str] = set()
         self._common = _Parser(add_help=False)
         _add_verbosity(self._common)
         self._parser = _Parser(
@@ -73,7 +74,7 @@ class CommandLine:
     def add_command(
         self, name: str, run: Callable[..., int], summary: str, *, hands_on: bool = False
     ) -> Callable[..., None]:
-        """Add a command; returns what adds an option to it, as `add_argument` does.
+        """Add a command; returns what adds an option or an operand to it, as `add_argument` does.
 
         An option takes a value if it has a `metavar`. `run` is found in what `parse` returns.
         """
@@ -91,12 +92,16 @@ class CommandLine:
             self._handing_on.add(name)
 
         def add_option(*names: str, **kwargs: Any) -> None:
-            if "metavar" in kwargs:
+            if "metavar" in kwargs and names[0].startswith("-"):
                 self._with_value.update(names)
                 kwargs["type"] = _unmarked
             parser.add_argument(*names, **kwargs)
 
         return add_option
+
+    def needs_no_settings(self, *names: str) -> None:
+        """Let commands work where the settings are wrong; `parse` says so as `needs_settings`."""
+        self._without_settings.update(names)
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse a command line. Raises RunnerError, and SystemExit after --help and --version."""
@@ -120,6 +125,7 @@ class CommandLine:
                 f"unrecognized argument: {name}; see {self.program} {options.command} --help"
             )
         options.arguments = list(items)
+        options.needs_settings = options.command not in self._without_settings
         if options.arguments and options.command not in self._handing_on:
             raise RunnerError(f"nothing may follow -- with {options.command}")
         return options

@@ -5,12 +5,14 @@ Asked before anything is started, so that a mistake costs nothing.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
 from gateway_client import Credentials, GatewayClient, Outcome
 from gateway_transport import PinStore
 from runner_config import RunnerError
+from spool import encode_event
 
 if TYPE_CHECKING:
     from gateway_client import Reply
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 # How long to try a gateway that does not answer before the child is started.
 CHECK_PATIENCE_S: Final = 10.0
+RETRY_INTERVAL_S: Final = 0.5
 
 
 def open_client(
@@ -35,25 +38,55 @@ def open_client(
     )
 
 
+def check_health(client: GatewayClient, config: Config) -> Reply:
+    """Ask the gateway, unsigned, whether it is there. Raises RunnerError with what to do."""
+    reply = client.is_healthy()
+    if reply.outcome is not Outcome.ACCEPTED:
+        raise RunnerError(explain(reply, config))
+    return reply
+
+
+def check_secret(client: GatewayClient, config: Config) -> None:
+    """Ask the gateway, without a run, whether it accepts our signature. Raises RunnerError."""
+    # A signed event without a run is refused for the missing run only if the signature is right.
+    reply = client.send(client.event(encode_event("info", "", 0)))
+    if not (reply.outcome is Outcome.REFUSED and reply.status == 400):
+        raise RunnerError(explain(reply, config))
+
+
 def check_run(client: GatewayClient, run_id: str, config: Config, console: Console) -> None:
     """Ask the gateway whether it knows the run. Raises RunnerError with what to do.
 
     A rate limit is waited out; a gateway that does not answer is tried for `CHECK_PATIENCE_S`.
     """
     deadline = time.monotonic() + CHECK_PATIENCE_S
-    while True:
-        reply = client.send(client.commands())
-        if reply.outcome is Outcome.ACCEPTED and isinstance(reply.body, list):
-            return
-        if reply.outcome is Outcome.LIMITED:
-            wait_s = min(max(reply.retry_after_s or 1.0, 1.0), 60.0)
-            console.note(f"the gateway asks for {wait_s:.0f} s of patience (too many requests)")
-            time.sleep(wait_s)
-        elif reply.outcome in (Outcome.UNKNOWN, Outcome.FAILED) and time.monotonic() < deadline:
-            console.detail(f"the gateway does not answer yet: {reply.message}")
-            time.sleep(0.5)
-        else:
-            raise RunnerError(explain(reply, config, run_id))
+    try:
+        while True:
+            console.progress(f"asking {client.base_url} for the run …")
+            reply = client.send(client.commands())
+            if reply.outcome is Outcome.ACCEPTED and isinstance(reply.body, list):
+                return
+            if reply.outcome is Outcome.LIMITED:
+                wait_s = min(max(reply.retry_after_s or 1.0, 1.0), 60.0)
+                console.note(f"the gateway asks for {wait_s:.0f} s of patience (too many requests)")
+                _wait(wait_s, "waiting for the gateway", console)
+            elif reply.outcome in (Outcome.UNKNOWN, Outcome.FAILED) and time.monotonic() < deadline:
+                console.detail(f"the gateway does not answer yet: {reply.message}")
+                _wait(RETRY_INTERVAL_S, "the gateway does not answer yet", console)
+            else:
+                raise RunnerError(explain(reply, config, run_id))
+    finally:
+        console.progress("")
+
+
+def _wait(seconds: float, why: str, console: Console) -> None:
+    """Sleep, and count down where somebody looks."""
+    deadline = time.monotonic() + seconds
+    left_s = seconds
+    while left_s > 0:
+        console.progress(f"{why} ({math.ceil(left_s)} s)")
+        time.sleep(min(left_s, 1.0))
+        left_s = deadline - time.monotonic()
 
 
 def explain(reply: Reply, config: Config, run_id: str = "") -> str:

@@ -69,9 +69,12 @@ class Profile(Protocol):
 
 
 def plan_job(
-    options: argparse.Namespace, config: Config, profile: Profile, console: Console
+    options: argparse.Namespace, config: Config, profile: Profile, program: str, console: Console
 ) -> Job:
-    """Check what the user asked for. Raises RunnerError or ConfigError, each with a way out."""
+    """Check what the user asked for. Raises RunnerError or ConfigError, each with a way out.
+
+    `program` is what the user types to start this runner.
+    """
     run_id = require_run(options.run_id, config)
     cwd = _existing_folder(options.cwd)
     prompt = _read_prompt(options.cmd)
@@ -87,10 +90,11 @@ def plan_job(
             )
     env = config.child_environment(os.environ)
     env.setdefault("TERM", "xterm-256color")
-    _require_program(invocation.argv[0], cwd, env, config)
+    require_program(invocation.argv[0], cwd, env, config)
     shown = [*profile.command(config), *options.arguments, *([] if prompt is None else [prompt])]
     return Job(
         run_id=run_id,
+        program=program,
         runner=profile.name,
         version=VERSION,
         mode=mode,
@@ -207,7 +211,8 @@ def _choose_mode(asked: str, prompt: str | None, config: Config, *, is_limited: 
     return asked
 
 
-def _require_program(program: str, cwd: str, env: Mapping[str, str], config: Config) -> None:
+def require_program(program: str, cwd: str, env: Mapping[str, str], config: Config) -> None:
+    """Raise RunnerError, with what to do, unless `program` can be started in `cwd`."""
     if "/" in program:
         path = Path(cwd, program)
         if not os.path.isfile(path):  # False where it may not be looked for, unlike Path's

@@ -387,8 +387,16 @@ def absolute_path(text: str, what: str) -> Path:
 
 
 def is_in_project(root: Path) -> bool:
-    """Whether the runner's files lie in a project, beside their `wrapper/`."""
-    return (root / "wrapper").is_dir()
+    """Whether the runner's files lie in a project, beside their `wrapper/`.
+
+    Elsewhere, as among a Python's packages, a folder of that name may be anybody's.
+    """
+    return (root / "wrapper" / "claude-runner").is_file()
+
+
+def typed_name(root: Path, program: str) -> str:
+    """Return what a user types to start `program`, which is its name in every message."""
+    return f"./wrapper/{program}" if is_in_project(root) else program
 
 
 def _default_env_file(root: Path, environ: Mapping[str, str]) -> Path:

@@ -29,6 +29,7 @@ from local_terminal import (
     Size,
     reopen,
     set_window_size,
+    shown_rest,
     shown_size,
     window_size,
 )
@@ -80,6 +81,8 @@ class Job:
     """One run, checked: everything that is needed to start the child. Units: `_s` is seconds."""
 
     run_id: str
+    # What the user types to start this runner, for messages.
+    program: str
     runner: str
     version: str
     mode: str
@@ -742,8 +745,10 @@ class Run:
                 self._delivery.stop()
             self._wait(time.monotonic() + PROGRESS_INTERVAL_S)
             if not self._delivery_ended:
-                left = shown_size(self._spool.pending_bytes())
-                self._console.progress(f"delivering: {left} left")
+                upload = self._spool.next_upload()
+                name = None if upload is None else upload.part.name
+                rest = shown_rest(self._spool.pending_bytes(), name)
+                self._console.progress(f"delivering {rest} …")
         self._console.progress("")
         self._delivery.join(JOIN_TIMEOUT_S)
         self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
@@ -775,8 +780,8 @@ class Run:
             left = f"{upload.part.name} is"
         if self._folder.spool_path.exists() and self._spool.return_to_disk():
             self._console.warn(
-                f"{left} not delivered, but kept in {self._folder.path}; `claude-runner sync` "
-                "sends what is left"
+                f"{left} not delivered, but kept in {self._folder.path}; "
+                f"`{self._job.program} sync` sends what is left"
             )
         else:
             self._console.error(f"{left} lost: neither the gateway nor the disk took it")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Final
 
 from delivery import Delivery, Pacer, backoff_s, file_parts
 from gateway_client import Outcome
-from local_terminal import shown_size
+from local_terminal import shown_rest, shown_size
 from run_folder import find_undelivered
 from runner_config import RunnerError
 from spool import Spool
@@ -179,8 +179,10 @@ class SyncRun:
         delivery.finish()
         try:
             while not ended.wait(_PROGRESS_INTERVAL_S):
-                left = shown_size(spool.pending_bytes())
-                self._console.progress(f"{self._folder.run_id}: {left} left")
+                upload = spool.next_upload()
+                name = None if upload is None else upload.part.name
+                rest = shown_rest(spool.pending_bytes(), name)
+                self._console.progress(f"{self._folder.run_id}: delivering {rest} …")
                 patience_s = self._drain_timeout_s + pacer.output_delay_s()
                 if time.monotonic() > delivery.progress_at + patience_s:
                     break

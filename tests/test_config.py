@@ -15,6 +15,7 @@ SECRET = "s3" * 16
 def root(tmp_path: Path) -> Path:
     """A project with the runner's files in it."""
     (tmp_path / "project" / "wrapper").mkdir(parents=True)
+    (tmp_path / "project" / "wrapper" / "claude-runner").touch()
     return tmp_path / "project"
 
 
@@ -327,7 +328,9 @@ def test_a_project_keeps_its_data_beside_the_wrapper(root: Path) -> None:
 def test_without_a_wrapper_the_folders_are_the_users(
     environ: dict[str, str], env_file: str, data_dir: str, tmp_path: Path
 ) -> None:
-    """Installed as a package the runner does not write beside its code."""
+    """Installed as a package the runner does not write beside its code, whoever lies there."""
+    (tmp_path / "wrapper").mkdir()
+
     config = load_config(tmp_path, environ)
 
     assert config.sources[".env"] == env_file

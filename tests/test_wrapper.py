@@ -1,7 +1,7 @@
 """The shim wrapper/claude-runner: it finds or builds a Python, and the program notices nothing.
 
 The program that it starts is a probe here, which tells what reached it. Packages come from two
-wheels made on the spot, so that pip really installs by the real requirements.txt, without network.
+wheels made on the spot, so that pip really installs by the real list, without network.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, Union
 import pytest
 
 from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
+from testing.terminal import Terminal
 
 SHELLS = [
     pytest.param(
@@ -165,7 +166,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wheel for each line of requirements.txt."""
+    """A folder with a wheel for each line of wrapper/requirements.txt."""
     folder = tmp_path_factory.mktemp("wheels")
     for name, version, module in (
         ("requests", "2.99", "requests"),
@@ -200,7 +201,7 @@ def offline(wheels: Path, tmp_path: Path) -> dict[str, str]:
 def project(tmp_path: Path, tools: Path) -> Project:
     """The shim in a project whose name wants to be misread."""
     root = tmp_path / "my 'own' *project"
-    copy_runner(root, ("wrapper/claude-runner", "requirements.txt"))
+    copy_runner(root, ("wrapper/claude-runner", "wrapper/requirements.txt"))
     (root / "claude_runner.py").write_text(PROBE)
     return Project(root, tools)
 
@@ -584,7 +585,7 @@ def test_an_environment_that_no_longer_fits_is_not_used(
     before = project.data / "venv" / "env.before"
     before.parent.mkdir(parents=True)
     shutil.copytree(ready.parent, before, symlinks=True)
-    requirements = project.root / "requirements.txt"
+    requirements = project.root / "wrapper" / "requirements.txt"
     with requirements.open("rb") as file:
         sums = subprocess.run(["cksum"], stdin=file, capture_output=True, check=True).stdout.strip()
     stamp = f"{sums.decode()} {sys.implementation.cache_tag}\n"
@@ -692,6 +693,26 @@ def test_interrupted_while_building(
     assert out == b""
     assert project.environments() == []
     assert not (project.data / "venv" / "lock").exists()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_person_sees_that_it_goes_on(
+    shell: Sequence[str], project: Project, bare: Path, offline: dict[str, str]
+) -> None:
+    """At a terminal the seconds are counted, in one line that goes when it is over."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        env = {**offline, "PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/simple"}
+        del env["PIP_NO_INDEX"], env["PIP_FIND_LINKS"]
+        argv = [shutil.which(shell[0]) or shell[0], *shell[1:], str(project.shim)]
+        with Terminal(argv, env=project.environ(bare, **env), columns=200) as terminal:
+            terminal.expect(b"(this happens once)\r\n")
+            terminal.expect(b"\rclaude-runner: installing, 1 s ")
+            terminal.expect(b"\rclaude-runner: installing, 2 s ")
+            terminal.send(b"\x03")
+            terminal.expect(b"\r\x1b[K")
+            assert terminal.wait() in (130, -signal.SIGINT)
 
 
 def dead_process() -> str:
