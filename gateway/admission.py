@@ -1,0 +1,192 @@
+"""Who may speak on the wire: the rate limit, the signature, the clock, the nonce and the token.
+
+The checks have the order of the protocol. `Admission` knows nothing of HTTP: it gets texts and
+hashes, and raises `RefusedError` with the words that a runner expects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Callable
+
+MAX_SKEW_S = 300
+NONCE_MEMORY_S = 600
+# A window of nonces is forgotten as a whole, so that forgetting costs nothing.
+_NONCE_WINDOW_S = 60
+RATE_WINDOW_S = 60
+# Addresses in the table of the rate limit; beyond, those whose window is over are dropped.
+_MAX_ADDRESSES = 10_000
+
+_TIMESTAMP = re.compile(r"[0-9]{1,12}")
+
+
+class RefusedError(Exception):
+    """A request that is not accepted. `error` are the words of the protocol."""
+
+    def __init__(self, status: int, error: str) -> None:
+        super().__init__(error)
+        self.status = status
+        self.error = error
+
+
+class RateLimit:
+    """So many requests in a window of 60 s that begins with the first; for each address its own.
+
+    Thread: any.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit  # 0 for none
+        self._lock = threading.Lock()
+        self._windows: dict[str, tuple[float, int]] = {}
+
+    def take(self, address: str) -> tuple[bool, dict[str, str]]:
+        """Count one request; return whether it is within the limit, and the reply's headers."""
+        if not self.limit:
+            return True, {}
+        now = time.monotonic()
+        with self._lock:
+            began, count = self._windows.get(address, (now, 0))
+            if now - began >= RATE_WINDOW_S:
+                began, count = now, 0
+            count += 1
+            if len(self._windows) >= _MAX_ADDRESSES and address not in self._windows:
+                self._forget(now)
+            self._windows[address] = (began, count)
+        left_s = str(max(1, int(began + RATE_WINDOW_S - now + 0.999)))
+        headers = {
+            "x-ratelimit-limit": str(self.limit),
+            "x-ratelimit-remaining": str(max(0, self.limit - count)),
+            "x-ratelimit-reset": left_s,
+        }
+        if count > self.limit:
+            headers["retry-after"] = left_s
+        return count <= self.limit, headers
+
+    def _forget(self, now: float) -> None:
+        self._windows = {
+            address: window
+            for address, window in self._windows.items()
+            if now - window[0] < RATE_WINDOW_S
+        }
+
+
+class Nonces:
+    """The nonces of the last 600 s, as 63-bit digests: two that are alike by chance are one in
+    10^13 among the 600,000 of ten busy minutes. Thread: any.
+    """
+
+    def __init__(self, known: Iterable[tuple[int, float]] = ()) -> None:
+        self._lock = threading.Lock()
+        self._windows: dict[int, set[int]] = {}
+        for digest, used_at in known:
+            self._windows.setdefault(int(used_at // _NONCE_WINDOW_S), set()).add(digest)
+
+    @staticmethod
+    def digest(nonce: str) -> int:
+        """Return what is remembered of a nonce."""
+        digest = hashlib.sha256(nonce.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
+
+    def is_known(self, digest: int) -> bool:
+        """Whether it has been used."""
+        with self._lock:
+            return any(digest in window for window in self._windows.values())
+
+    def use(self, digest: int, now: float) -> bool:
+        """Remember it; False if somebody else was faster."""
+        number = int(now // _NONCE_WINDOW_S)
+        with self._lock:
+            if any(digest in window for window in self._windows.values()):
+                return False
+            if number not in self._windows:
+                oldest = number - NONCE_MEMORY_S // _NONCE_WINDOW_S - 1
+                self._windows = {n: w for n, w in self._windows.items() if n >= oldest}
+            self._windows.setdefault(number, set()).add(digest)
+            return True
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a request says about itself. `path` is without the query; absent headers are empty."""
+
+    method: str
+    path: str
+    body_hash: str
+    timestamp: str
+    nonce: str
+    signature: str
+    run_id: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A request that has passed. `run_id` is empty if it named no run."""
+
+    run_id: str
+    nonce_digest: int
+    at: float
+
+
+class Admission:
+    """The gateway's secret, and which nonces and tokens it has seen. Thread: any."""
+
+    def __init__(
+        self, secret: str, nonces: Nonces, find_token_hash: Callable[[str], bytes | None]
+    ) -> None:
+        self._key = hmac.new(secret.encode(), digestmod=hashlib.sha256)
+        self._nonces = nonces
+        self._find_token_hash = find_token_hash
+
+    def admit(self, claim: Claim) -> Admitted:
+        """Check a request and spend its nonce. Raises: RefusedError, with the nonce unspent."""
+        if not (claim.timestamp and claim.nonce and claim.signature):
+            raise RefusedError(401, "Missing authentication headers")
+        now = time.time()
+        is_number = _TIMESTAMP.fullmatch(claim.timestamp) is not None
+        if not is_number or abs(int(now) - int(claim.timestamp)) > MAX_SKEW_S:
+            raise RefusedError(401, "Request timestamp out of allowed range")
+        digest = Nonces.digest(claim.nonce)
+        if self._nonces.is_known(digest):
+            raise RefusedError(401, "Nonce already used (replay attack detected)")
+        if not self._is_signed(claim):
+            raise RefusedError(401, "Invalid signature")
+        run_id = claim.run_id if claim.run_id and claim.token else ""
+        if run_id and not self._is_token(run_id, claim.token):
+            raise RefusedError(403, "Invalid capability token for run")
+        if not self._nonces.use(digest, now):
+            raise RefusedError(401, "Nonce already used (replay attack detected)")
+        return Admitted(run_id, digest, now)
+
+    def _is_signed(self, claim: Claim) -> bool:
+        fields = (
+            claim.method,
+            claim.path,
+            claim.body_hash,
+            claim.timestamp,
+            claim.nonce,
+            claim.run_id,
+            claim.token,
+        )
+        expected = self._key.copy()
+        expected.update("\n".join(fields).encode("utf-8", "surrogateescape"))
+        given = claim.signature.lower().encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(expected.hexdigest().encode(), given)
+
+    def _is_token(self, run_id: str, token: str) -> bool:
+        expected = self._find_token_hash(run_id)
+        given = hash_token(token)
+        # Compared in any case: the time must not tell whether the run exists.
+        return hmac.compare_digest(expected or bytes(32), given) and expected is not None
+
+
+def hash_token(token: str) -> bytes:
+    """Return what is kept of a token: enough to know it again."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

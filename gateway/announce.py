@@ -1,0 +1,83 @@
+"""What the gateway says when it starts: where the page is, and how to get in."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import webbrowser
+from pathlib import Path
+
+import segno
+
+from gateway.assembly import Gateway
+from gateway.certificate import fingerprint
+from gateway.hosts import Hosts, base_url, is_any, lan_addresses
+from gateway.settings import Settings
+from runner_config import write_private
+
+
+def tell(
+    options: argparse.Namespace,
+    settings: Settings,
+    hosts: Hosts,
+    gateway: Gateway,
+    certificate: tuple[Path, Path] | None,
+) -> None:
+    """Print the addresses, write the file that another program waits for, open a browser."""
+    host = options.host
+    local = "localhost" if is_any(host) or host in ("127.0.0.1", "::1") else host
+    url = options.public_url or base_url(hosts.scheme, local, gateway.port)
+    login_url = f"{url}/login?code={gateway.login.make_code()}"
+    for note in settings.notes:
+        _say(note)
+    if certificate is not None:
+        _say(f"certificate (SHA-256): {fingerprint(certificate[0])}")
+    _say(f"admin token: in {settings.admin_token_file}")
+    _say(f"the page, with a login that works once: {login_url}")
+    if is_any(host) and not options.public_url:
+        _tell_phones(hosts, gateway)
+    elif options.public_url:
+        _draw(f"{url}/login?code={gateway.login.make_code()}")
+    _say("press Ctrl-C to end")
+    if options.ready_file:
+        ready = {
+            "url": url,
+            "login_url": login_url,
+            "admin_token_file": str(settings.admin_token_file),
+            "fingerprint": None if certificate is None else fingerprint(certificate[0]),
+            "pid": os.getpid(),
+        }
+        partial = Path(f"{options.ready_file}.partial")
+        write_private(partial, json.dumps(ready))
+        os.replace(partial, options.ready_file)
+    if not options.no_open and _has_display():
+        webbrowser.open(login_url)
+
+
+def _tell_phones(hosts: Hosts, gateway: Gateway) -> None:
+    addresses = lan_addresses()
+    if not addresses:
+        _say("this machine has no address that a phone could use")
+    for number, address in enumerate(addresses):
+        url = base_url(hosts.scheme, address, gateway.port)
+        login_url = f"{url}/login?code={gateway.login.make_code()}"
+        _say(f"for a phone in the same network: {login_url}")
+        if number == 0:
+            _draw(login_url)
+
+
+def _draw(url: str) -> None:
+    if sys.stdout.isatty():
+        segno.make(url, error="l").terminal(compact=True)
+
+
+def _has_display() -> bool:
+    if sys.platform == "darwin":
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _say(line: str) -> None:
+    print(f"gateway: {line}", flush=True)

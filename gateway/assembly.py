@@ -1,0 +1,157 @@
+"""The parts of a gateway, put together, started, and ended in order.
+
+The end goes from the outside in: first the streams and waiting polls, then the requests that are
+being answered, then what they have queued for the database.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from gateway.admission import Admission, Nonces, RateLimit
+from gateway.artifacts import ArtifactFiles
+from gateway.front import Front
+from gateway.hosts import Hosts
+from gateway.housekeeping import Housekeeping
+from gateway.live import ALL_RUNS, Live
+from gateway.login import Login
+from gateway.records import Event
+from gateway.schema import open_database
+from gateway.server import Server
+from gateway.settings import Settings, SettingsError
+from gateway.site import Parts, build_site
+from gateway.store import Store
+from gateway.wire import Wire
+from gateway.writer import Writer
+from redact import PatternError, Rules, TokenShape, parse_token_shapes
+
+logger = logging.getLogger(__name__)
+
+# The server's own end takes two seconds at most; a request that will not end is left behind.
+STOP_TIMEOUT_S = 3.5
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the message is one plain sentence."""
+
+
+class _Notices:
+    """Tells the streams what the writer has stored. Runs in the writer's thread."""
+
+    def __init__(self, store: Store, live: Live) -> None:
+        self._store = store
+        self._live = live
+
+    def events_stored(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
+        self._live.events_stored(run_id, previous_id, stored)
+
+    def run_changed(self, run_id: str) -> None:
+        if not (self._live.has_viewers(run_id) or self._live.has_viewers(ALL_RUNS)):
+            return
+        run = self._store.run(run_id)
+        if run is not None:
+            self._live.tell(run_id, "run", run)
+            self._live.tell(ALL_RUNS, "run", run)
+
+
+class Gateway:
+    """A running gateway: it listens from its making on, and answers inside its `with`.
+
+    Raises: ListenError, DatabaseError, SettingsError.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        hosts: Hosts,
+        address: tuple[str, int],
+        certificate: tuple[Path, Path] | None,
+    ) -> None:
+        rules = _make_rules(settings)
+        engine = open_database(settings.database_url)
+        self._server = _listen(address, certificate)
+        self.port: int = self._server.bind_addr[1]
+        self._writer = Writer(engine)
+        self._store = Store(engine, self._writer)
+        self._live = Live(self._store)
+        files = ArtifactFiles(settings.data_dir / "artifacts", rules)
+        self._housekeeping = Housekeeping(self._store, files, settings.retention_days)
+        prefix = "__Host-" if hosts.scheme == "https" else ""
+        # Cookies do not tell ports apart, and there may be a gateway on another one.
+        self.login = Login(self._store, settings.admin_token, f"{prefix}gateway-{self.port}")
+        admission = Admission(
+            settings.hmac_secret,
+            Nonces(self._store.recent_nonces()),
+            self._store.find_token_hash,
+        )
+        wire = Wire(
+            self._store, self._live, admission, RateLimit(settings.rate_limit), rules, files
+        )
+        folder = Path(__file__).resolve().parent
+        site = build_site(
+            Parts(
+                store=self._store,
+                live=self._live,
+                login=self.login,
+                hosts=hosts,
+                files=files,
+                static_dir=folder / "static",
+                templates_dir=folder / "templates",
+                vendor_dir=settings.data_dir / "vendor" / "xterm",
+                start_program="./wrapper/claude-runner",
+            )
+        )
+        self._server.wsgi_app = Front(hosts, wire, site, self.login, self._store, self._live)
+        self._serving = threading.Thread(
+            target=self._server.serve, name="gateway-server", daemon=True
+        )
+
+    def __enter__(self) -> Gateway:
+        self._writer.start(_Notices(self._store, self._live))
+        self._live.start()
+        self._housekeeping.start()
+        self._serving.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._housekeeping.close()
+        self._live.close()
+        stopping = threading.Thread(target=self._server.stop, name="gateway-stop", daemon=True)
+        stopping.start()
+        stopping.join(STOP_TIMEOUT_S)
+        self._store.close()
+
+
+def _make_rules(settings: Settings) -> Rules:
+    patterns: tuple[TokenShape, ...] = ()
+    if settings.redact_patterns is not None:
+        try:
+            patterns = tuple(parse_token_shapes(settings.redact_patterns.read_text("utf-8")))
+        except (PatternError, OSError, ValueError) as error:
+            raise SettingsError(f"{settings.redact_patterns} cannot be used: {error}") from error
+    known = (settings.hmac_secret, settings.admin_token)
+    return Rules([each.encode() for each in known], patterns)
+
+
+def _listen(address: tuple[str, int], certificate: tuple[Path, Path] | None) -> Server:
+    files = None if certificate is None else (str(certificate[0]), str(certificate[1]))
+    server = Server(address, None, files)
+    try:
+        server.prepare()
+    except OSError as error:
+        reason = server.bind_error or error
+        host, port = address
+        raise ListenError(
+            f"cannot listen on {host}, port {port} ({os.strerror(reason.errno or 0)}); "
+            "choose another with --host or --port"
+        ) from error
+    return server

@@ -1,0 +1,112 @@
+"""The command line: it starts the parts, says where the page is, and ends them in order."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gateway import __version__
+from gateway.announce import tell
+from gateway.assembly import Gateway, ListenError
+from gateway.certificate import CertificateError, prepare_certificate
+from gateway.hosts import LOOPBACK_NAMES, find_hosts
+from gateway.schema import DatabaseError
+from gateway.settings import Settings, SettingsError, load_settings, parse_public_url
+
+
+class StartError(Exception):
+    """The gateway cannot start; the message is one plain sentence."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the gateway until a signal ends it; return the exit code."""
+    options = _parse(argv)
+    logging.basicConfig(level=logging.WARNING, format="gateway: %(message)s")
+    try:
+        settings = load_settings(os.environ, options.data_dir, options.env_file)
+        with _only_one(settings.data_dir):
+            _serve(options, settings)
+    except (StartError, SettingsError, DatabaseError, CertificateError) as error:
+        print(f"claude-runner: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="claude-runner gateway",
+        description="The gateway for this machine or a small team: a page to watch runs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=_port, default=3100, help="port (%(default)s); 0: any free")
+    parser.add_argument(
+        "--public-url", type=_public_url, metavar="URL", help="address that a proxy in front has"
+    )
+    parser.add_argument("--http", action="store_true", help="no TLS")
+    parser.add_argument("--no-open", action="store_true", help="do not open a browser")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data (.data)")
+    parser.add_argument("--env-file", metavar="FILE", help="file of the settings (.env)")
+    parser.add_argument("--ready-file", metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser.parse_args(argv)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; write a number such as 3100")
+    return int(text)
+
+
+def _public_url(text: str) -> str:
+    try:
+        return parse_public_url(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no address; write one such as https://gateway.example.org"
+        ) from None
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Two gateways must not write to the same data. Raises: StartError."""
+    with open(folder / "lock", "a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise StartError(
+                f"a gateway is already running with this data (process {file.read().strip()}); "
+                "end it, or use another --data-dir"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _serve(options: argparse.Namespace, settings: Settings) -> None:
+    scheme = "http" if options.http else "https"
+    hosts = find_hosts(options.host, scheme, options.public_url)
+    certificate = None
+    if scheme == "https":
+        names = [*sorted(LOOPBACK_NAMES), *sorted(hosts.names - LOOPBACK_NAMES)]
+        certificate = prepare_certificate(settings.data_dir, names)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        gateway = Gateway(settings, hosts, (options.host, options.port), certificate)
+    except ListenError as error:
+        raise StartError(str(error)) from error
+    with gateway:
+        tell(options, settings, hosts, gateway, certificate)
+        stop.wait()

@@ -1,0 +1,111 @@
+"""The outermost WSGI callable: it decides who answers a request.
+
+In this order: a request for another host is refused; the signed protocol goes to `wire`; open
+streams are handed to `live`; all the rest is the site.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, unquote
+
+from flask import Flask
+
+from gateway.hosts import Hosts
+from gateway.live import ALL_RUNS, Live, Viewer
+from gateway.login import Login, TooManyFailuresError
+from gateway.server import Parked
+from gateway.store import Store
+from gateway.wire import Environ, StartResponse, Wire
+
+_STREAM = re.compile(r"/api/(?:runs/([^/]+)/)?stream")
+
+
+class Front:
+    """The callable that the server calls."""
+
+    def __init__(
+        self, hosts: Hosts, wire: Wire, site: Flask, login: Login, store: Store, live: Live
+    ) -> None:
+        self._hosts = hosts
+        self._wire = wire
+        self._site = site
+        self._login = login
+        self._store = store
+        self._live = live
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        if not self._hosts.is_ours(environ.get("HTTP_HOST", "")):
+            return _tell(
+                start_response,
+                "421 Misdirected Request",
+                "This gateway does not go by that name; start it with --public-url to add one.",
+            )
+        method = environ["REQUEST_METHOD"]
+        path = environ["REQUEST_URI"].partition("?")[0]
+        endpoint = self._wire.find(method, path)
+        if endpoint is not None and not _is_of_the_page(environ, path):
+            return self._wire.answer(endpoint, environ, path, start_response)
+        stream = _STREAM.fullmatch(path) if method == "GET" else None
+        if stream:
+            topic = unquote(stream.group(1) or ALL_RUNS)
+            return self._open_stream(topic, environ, start_response)
+        response: Iterable[bytes] = self._site(environ, start_response)
+        return response
+
+    def _open_stream(
+        self, topic: str, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        try:
+            actor = self._login.find_actor(
+                environ.get("HTTP_AUTHORIZATION", ""), _cookies(environ), environ["REMOTE_ADDR"]
+            )
+        except TooManyFailuresError as error:
+            return _tell(start_response, "429 Too Many Requests", str(error))
+        if actor is None:
+            return _tell(start_response, "401 Unauthorized", "Log in first.")
+        run = self._store.run(topic) if topic != ALL_RUNS else None
+        if topic != ALL_RUNS and run is None:
+            return _tell(start_response, "404 Not Found", "There is no such run.")
+        if self._live.is_full:
+            return _tell(start_response, "503 Service Unavailable", "Too many streams are open.")
+        viewer = Viewer(topic, _asked_cursor(environ))
+        return Parked(lambda connection: self._live.add_viewer(connection, viewer))
+
+
+def _is_of_the_page(environ: Environ, path: str) -> bool:
+    """Whether a request for a run's commands is a browser's or a script's, not a runner's."""
+    return (
+        path.endswith("/commands")
+        and "HTTP_X_SIGNATURE" not in environ
+        and ("HTTP_AUTHORIZATION" in environ or "HTTP_COOKIE" in environ)
+    )
+
+
+def _cookies(environ: Environ) -> dict[str, str]:
+    try:
+        cookies = SimpleCookie(environ.get("HTTP_COOKIE", ""))
+    except CookieError:
+        return {}
+    return {name: morsel.value for name, morsel in cookies.items()}
+
+
+def _asked_cursor(environ: Environ) -> int:
+    asked = parse_qs(environ.get("QUERY_STRING", "")).get("after", [""])[0]
+    for text in (environ.get("HTTP_LAST_EVENT_ID", ""), asked):
+        if text.isascii() and text.isdigit():
+            return int(text[:18])
+    return 0
+
+
+def _tell(start_response: StartResponse, status: str, sentence: str) -> list[bytes]:
+    body = json.dumps({"error": sentence}).encode()
+    start_response(
+        status,
+        [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
+    )
+    return [body]

@@ -1,0 +1,413 @@
+"""The one thread that holds all open streams and all polls that wait.
+
+Two kinds of connections live here, parked by the server: *viewers*, browsers that follow a run (or
+the list of runs) as server-sent events, and *polls* of runners that wait for a command. None of
+them holds a thread of its own.
+
+A viewer has a cursor, the id of the last event that it was sent. What comes next is taken from the
+run's *tail*, the newest events in memory, which all viewers share; a viewer that is further behind
+reads a page from the store. Nothing is queued for a viewer beyond what is being sent, so a slow one
+costs neither memory nor the others' time, and one that comes back with `Last-Event-ID` is a viewer
+with another cursor.
+
+Why a tail has no gap: the writer says of every batch which event of that run came before it, so the
+tail knows from which cursor on it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Callable, Protocol
+
+from gateway.records import Event
+from gateway.server import Connection
+
+logger = logging.getLogger(__name__)
+
+# The list of runs is followed under this name, which no run can have.
+ALL_RUNS = ""
+
+HEARTBEAT_S = 15.0
+# Between two rounds, so that a fast run wakes 200 browsers 40 times a second and not 1,000 times.
+ROUND_S = 0.025
+# What is kept in memory of each run that is watched; a page from the store has this size too.
+TAIL_BYTES = 262_144
+MAX_PAGE_EVENTS = 500
+# News that are not events (a run's state, a command's result) waiting for one viewer.
+MAX_NEWS = 200
+MAX_PARKED = 2_000
+
+_NOTHING = memoryview(b"")
+
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+    b"Cache-Control: no-store\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
+    b"X-Accel-Buffering: no\r\n\r\nretry: 1000\n\n"
+)
+
+
+class Source(Protocol):
+    """Where a viewer that is behind reads from, and what a poll is answered with."""
+
+    def events_after(self, run_id: str, after: int, limit: int, max_bytes: int) -> list[Event]:
+        """Return a page of events after one, ascending; at least one if there is any."""
+
+    def last_event_id(self, run_id: str) -> int:
+        """Return the id of a run's last event, 0 if it has none."""
+
+
+@dataclass(eq=False)
+class Viewer:
+    """A browser that follows a run, or the list of runs."""
+
+    topic: str
+    cursor: int
+    out: memoryview = _NOTHING
+    news: deque[bytes] = field(default_factory=deque)
+    quiet_since: float = 0.0
+    waits_for_room: bool = False
+
+
+@dataclass(eq=False)
+class Poll:
+    """A runner that waits for a command. `answer` makes the whole reply."""
+
+    topic: str
+    deadline: float
+    answer: Callable[[bool], bytes]  # gets whether its time is over; empty: nothing to say yet
+    release: Callable[[Connection], None]
+    out: memoryview = _NOTHING
+
+
+@dataclass
+class _Tail:
+    """The newest events of a run, complete from the cursor `floor` on."""
+
+    floor: int
+    frames: deque[tuple[int, bytes]] = field(default_factory=deque)
+    size_bytes: int = 0
+
+    @property
+    def last_id(self) -> int:
+        return self.frames[-1][0] if self.frames else self.floor
+
+    def add(self, events: Iterable[Event]) -> None:
+        for event in events:
+            frame = encode_event(event)
+            self.frames.append((event.id, frame))
+            self.size_bytes += len(frame)
+        while self.size_bytes > TAIL_BYTES and len(self.frames) > 1:
+            self.floor, frame = self.frames.popleft()
+            self.size_bytes -= len(frame)
+
+    def after(self, cursor: int) -> bytes:
+        newer: list[bytes] = []
+        for event_id, frame in reversed(self.frames):
+            if event_id <= cursor:
+                break
+            newer.append(frame)
+        return b"".join(reversed(newer))
+
+
+def encode_event(event: Event) -> bytes:
+    """Return an event as one server-sent event, with its id."""
+    return encode_frame("event", event.to_json(), event.id)
+
+
+def encode_frame(name: str, content: dict[str, Any], event_id: int | None = None) -> bytes:
+    """Return one server-sent event. JSON has no line breaks, so its data is one line."""
+    head = f"event: {name}\n" if event_id is None else f"id: {event_id}\nevent: {name}\n"
+    return f"{head}data: {json.dumps(content)}\n\n".encode()
+
+
+class Live:
+    """The thread. What is public may be called by any thread, and does not block."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.settimeout(0)
+        self._wake_out.settimeout(0)
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._connections: dict[Viewer | Poll, Connection] = {}
+        self._viewers: dict[str, set[Viewer]] = {}
+        self._polls: dict[str, set[Poll]] = {}
+        self._tails: dict[str, _Tail] = {}
+        self._is_woken = False
+        self._is_ending = False
+        self._thread = threading.Thread(target=self._run, name="gateway-live", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End all streams and answer all polls. Blocks until then."""
+        self._is_ending = True
+        self._wake()
+        self._thread.join(3)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more connections are taken."""
+        return self._is_ending or len(self._connections) >= MAX_PARKED
+
+    # --- news, from any thread ---
+
+    def events_stored(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
+        """Take new events of a run; `previous_id` is the one before them."""
+        if run_id in self._viewers:
+            self._post(lambda: self._add_events(run_id, previous_id, stored))
+
+    def tell(self, topic: str, name: str, content: dict[str, Any]) -> None:
+        """Send something to all who follow a run, or the list."""
+        if topic in self._viewers:
+            frame = encode_frame(name, content)
+            self._post(lambda: self._add_news(topic, frame))
+
+    def has_viewers(self, topic: str) -> bool:
+        """Whether anybody would see what is told."""
+        return topic in self._viewers
+
+    def command_queued(self, run_id: str) -> None:
+        """Wake the polls of a run."""
+        self._post(lambda: self._wake_polls(run_id))
+
+    def add_viewer(self, connection: Connection, viewer: Viewer) -> None:
+        """Take over a connection whose request asked for a stream."""
+        self._post(lambda: self._add_viewer(connection, viewer))
+
+    def add_poll(self, connection: Connection, poll: Poll) -> None:
+        """Take over a connection whose request waits for a command."""
+        self._post(lambda: self._add_poll(connection, poll))
+
+    def _post(self, work: Callable[[], None]) -> None:
+        self._inbox.append(work)
+        if not self._is_woken:
+            self._is_woken = True
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_in.send(b"\0")
+        except BlockingIOError:
+            pass  # it has been woken often enough
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        while not self._is_ending:
+            began = time.monotonic()
+            try:
+                self._round()
+            except Exception:
+                logger.exception("the live streams stumbled")
+            time.sleep(max(0.0, ROUND_S - (time.monotonic() - began)))
+        for poll in [each for polls in self._polls.values() for each in polls]:
+            self._answer(poll, is_over=True)
+        for parked, connection in list(self._connections.items()):
+            self._drop(parked, connection)
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def _round(self) -> None:
+        for key, mask in self._selector.select(self._next_deadline_s()):
+            if key.fileobj is self._wake_out:
+                self._wake_out.recv(4096)
+            elif mask & selectors.EVENT_READ:
+                self._look_for_the_end(key.data)
+        self._is_woken = False  # before the inbox is emptied: who posts later wakes again
+        while self._inbox:
+            self._inbox.popleft()()
+        now = time.monotonic()
+        pages: dict[tuple[str, int], tuple[memoryview, int]] = {}
+        for viewers in list(self._viewers.values()):
+            for viewer in list(viewers):
+                self._serve(viewer, pages, now)
+        for polls in list(self._polls.values()):
+            for poll in list(polls):
+                if now >= poll.deadline or poll.out:
+                    self._answer(poll, is_over=True)
+
+    def _next_deadline_s(self) -> float:
+        if self._inbox:
+            return 0.0
+        now = time.monotonic()
+        deadlines = [poll.deadline for polls in self._polls.values() for poll in polls]
+        return max(0.0, min([1.0, *(deadline - now for deadline in deadlines)]))
+
+    def _look_for_the_end(self, parked: Viewer | Poll) -> None:
+        """Nobody has anything to say on a parked connection; if it is readable, it has ended."""
+        connection = self._connections.get(parked)
+        if connection is None:
+            return
+        try:
+            if connection.socket.recv(4096) and isinstance(parked, Viewer):
+                return
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError:
+            pass  # it ended with an error
+        self._drop(parked, connection)
+
+    # --- viewers ---
+
+    def _add_viewer(self, connection: Connection, viewer: Viewer) -> None:
+        if not self._adopt(connection, viewer):
+            return
+        self._viewers.setdefault(viewer.topic, set()).add(viewer)
+        viewer.out = memoryview(STREAM_HEAD)
+        viewer.quiet_since = time.monotonic()
+
+    def _adopt(self, connection: Connection, parked: Viewer | Poll) -> bool:
+        try:
+            connection.socket.settimeout(0)
+            self._selector.register(connection.socket, selectors.EVENT_READ, parked)
+        except (OSError, ValueError):
+            connection.parked = None
+            connection.close()
+            return False
+        self._connections[parked] = connection
+        return True
+
+    def _add_events(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
+        if run_id not in self._viewers:
+            return
+        tail = self._tails.get(run_id)
+        if tail is None or tail.last_id != previous_id:
+            tail = self._tails[run_id] = _Tail(previous_id)
+        tail.add(stored)
+
+    def _add_news(self, topic: str, frame: bytes) -> None:
+        for viewer in self._viewers.get(topic, ()):
+            if len(viewer.news) < MAX_NEWS:
+                viewer.news.append(frame)
+
+    def _serve(
+        self, viewer: Viewer, pages: dict[tuple[str, int], tuple[memoryview, int]], now: float
+    ) -> None:
+        connection = self._connections[viewer]
+        try:
+            while self._send(viewer, connection):
+                following = self._next_for(viewer, pages)
+                if not following:
+                    break
+                viewer.out = following
+            if not viewer.out and now - viewer.quiet_since >= HEARTBEAT_S:
+                viewer.out = memoryview(b": still here\n\n")
+                self._send(viewer, connection)
+        except OSError:
+            self._drop(viewer, connection)
+
+    def _send(self, viewer: Viewer, connection: Connection) -> bool:
+        """Send what is under way; return whether all of it has gone."""
+        while viewer.out:
+            try:
+                sent = connection.socket.send(viewer.out)
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                self._watch_for_room(viewer, connection, wanted=True)
+                return False
+            viewer.out = viewer.out[sent:]
+            viewer.quiet_since = time.monotonic()
+        self._watch_for_room(viewer, connection, wanted=False)
+        return True
+
+    def _watch_for_room(self, viewer: Viewer, connection: Connection, *, wanted: bool) -> None:
+        if viewer.waits_for_room != wanted:
+            viewer.waits_for_room = wanted
+            mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
+            self._selector.modify(connection.socket, mask, viewer)
+
+    def _next_for(
+        self, viewer: Viewer, pages: dict[tuple[str, int], tuple[memoryview, int]]
+    ) -> memoryview | None:
+        """Return what the viewer gets next, and move its cursor; viewers share the bytes."""
+        if viewer.news:
+            news = memoryview(b"".join(viewer.news))
+            viewer.news.clear()
+            return news
+        if viewer.topic == ALL_RUNS:
+            return None
+        key = (viewer.topic, viewer.cursor)
+        if key not in pages:
+            pages[key] = self._page_after(*key)
+        page, viewer.cursor = pages[key]
+        return page
+
+    def _page_after(self, run_id: str, cursor: int) -> tuple[memoryview, int]:
+        tail = self._tails.get(run_id)
+        if tail is None:
+            tail = self._tails[run_id] = _Tail(self._source.last_event_id(run_id))
+        if cursor >= tail.floor:
+            return memoryview(tail.after(cursor)), max(cursor, tail.last_id)
+        events = self._source.events_after(run_id, cursor, MAX_PAGE_EVENTS, TAIL_BYTES)
+        if not events:
+            return _NOTHING, tail.floor
+        return memoryview(b"".join(map(encode_event, events))), events[-1].id
+
+    # --- polls ---
+
+    def _add_poll(self, connection: Connection, poll: Poll) -> None:
+        if self._adopt(connection, poll):
+            self._polls.setdefault(poll.topic, set()).add(poll)
+            self._answer(poll, is_over=False)  # what was queued while it was on its way here
+
+    def _wake_polls(self, run_id: str) -> None:
+        for poll in list(self._polls.get(run_id, ())):
+            self._answer(poll, is_over=False)
+
+    def _answer(self, poll: Poll, *, is_over: bool) -> None:
+        connection = self._connections[poll]
+        try:
+            if not poll.out:
+                poll.out = memoryview(poll.answer(is_over))
+            if not poll.out:
+                return
+            while poll.out:
+                poll.out = poll.out[connection.socket.send(poll.out) :]
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return  # the rest goes in one of the next rounds
+        except Exception as error:  # noqa: BLE001 - the runner asks again
+            logger.info("a waiting poll was not answered: %s", error)
+            self._drop(poll, connection)
+            return
+        self._forget(poll, connection)
+        poll.release(connection)
+
+    # --- the end of a connection ---
+
+    def _drop(self, parked: Viewer | Poll, connection: Connection) -> None:
+        self._forget(parked, connection)
+        connection.parked = None
+        connection.close()
+
+    def _forget(self, parked: Viewer | Poll, connection: Connection) -> None:
+        self._connections.pop(parked, None)
+        try:
+            self._selector.unregister(connection.socket)
+        except (KeyError, ValueError):
+            pass  # it has been closed under us
+        topic = parked.topic
+        if isinstance(parked, Poll):
+            polls = self._polls.get(topic, set())
+            polls.discard(parked)
+            if not polls:
+                self._polls.pop(topic, None)
+            return
+        viewers = self._viewers.get(topic, set())
+        viewers.discard(parked)
+        if not viewers:
+            self._viewers.pop(topic, None)
+            self._tails.pop(topic, None)

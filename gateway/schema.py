@@ -1,0 +1,216 @@
+"""The tables, and the version that they have.
+
+Portable: types and statements are those that SQLAlchemy Core writes for SQLite and PostgreSQL
+alike. Times are Unix seconds. What is SQLite's own stands in `open_database` alone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+VERSION = 1
+
+metadata = MetaData()
+
+versions = Table(
+    "schema_versions",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("created_at", Float, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    # In the order of creation, and what the list of runs is paged by.
+    Column("number", Integer, primary_key=True),
+    Column("id", String(50), nullable=False, unique=True),
+    Column("token_hash", LargeBinary(32), nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("command", Text),
+    Column("metadata", Text),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("exit_code", BigInteger),
+    # JSON: what the markers told (`records.Details`).
+    Column("details", Text, nullable=False),
+    Column("verdict", Text),
+    Column("last_event_id", BigInteger, nullable=False),
+    Column("last_event_at", Float),
+    Column("event_count", BigInteger, nullable=False),
+    # Of the events numbered 1 and more, as they were sent: what `finished` is compared with.
+    Column("numbered_count", BigInteger, nullable=False),
+    Column("numbered_bytes", BigInteger, nullable=False),
+    Column("highest_sequence", BigInteger, nullable=False),
+    # How many of those are stored otherwise than they were sent, because of the redaction here.
+    Column("altered_count", BigInteger, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    # Given by the writer, ascending over all runs in the order of arrival.
+    Column(
+        "id",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("run_id", String(50), nullable=False),
+    Column("type", String(10), nullable=False),
+    Column("data", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    # SHA-256 of the request's body: a second event with the same one is the same event.
+    Column("body_hash", LargeBinary(32), nullable=False),
+    Index("events_by_run", "run_id", "id"),
+    Index("events_by_sequence", "run_id", "sequence"),
+)
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("digest", BigInteger, nullable=False),
+    Column("used_at", Float, nullable=False),
+    Index("nonces_by_age", "used_at"),
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String(50), nullable=False, unique=True),
+    Column("run_id", String(50), nullable=False),
+    Column("command", Text, nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("result", Text),
+    Column("error", Text),
+    Column("created_at", Float, nullable=False),
+    Column("acknowledged_at", Float),
+    Index("commands_by_run", "run_id", "number"),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String(50), nullable=False, unique=True),
+    Column("run_id", String(50), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", String(10), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("artifacts_by_run", "run_id", "number"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", LargeBinary(32), primary_key=True),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+# What operators did, and who tried to become one.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("address", String(50), nullable=False),
+    Column("actor", String(20), nullable=False),
+    Column("action", String(30), nullable=False),
+    Column("run_id", String(50)),
+    Column("detail", Text),
+    Column("succeeded", Boolean, nullable=False),
+)
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the message is one plain sentence."""
+
+
+def open_database(url: str) -> Engine:
+    """Connect to the database, and make the tables if there are none.
+
+    Raises: DatabaseError, also if a newer gateway made the tables.
+    """
+    try:
+        engine = create_engine(url, **_engine_options(url))
+    except (ArgumentError, ImportError) as error:
+        raise DatabaseError(
+            f"CLAUDE_RUNNER_GATEWAY_DATABASE_URL cannot be used ({error}); write an address such "
+            "as sqlite:////srv/gateway.db"
+        ) from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    try:
+        _make_tables(engine)
+    except SQLAlchemyError as error:
+        reason = getattr(error, "orig", None) or error
+        engine.dispose()
+        raise DatabaseError(f"the gateway's database cannot be used: {reason}") from error
+    except DatabaseError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"pool_size": 8, "max_overflow": 8}
+    if make_url(url).get_backend_name() == "sqlite":
+        # A connection goes from thread to thread, but is never used by two at once.
+        options["connect_args"] = {"check_same_thread": False, "timeout": 30}
+    return options
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # An answer promises that the event is kept: the commit waits for the disk.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA cache_size=-4000")
+    cursor.close()
+
+
+def _make_tables(engine: Engine) -> None:
+    if inspect(engine).has_table("schema_versions"):
+        with engine.connect() as connection:
+            found = connection.execute(select(versions.c.version)).scalars().all()
+        newest = max(found, default=0)
+        if newest > VERSION:
+            raise DatabaseError(
+                f"the gateway's database was made by a newer version (its tables have version "
+                f"{newest}, this one knows {VERSION}); update claude-runner, or use another "
+                "data folder"
+            )
+        if newest == VERSION:
+            return
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(versions), {"version": VERSION, "created_at": time.time()})

@@ -1,0 +1,143 @@
+"""What the gateway is told: options, the environment, `.env`; and the secrets that it makes itself.
+
+`.env` is the runner's, and is read as the runner reads it: both have to find the same secret there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from runner_config import Config, ConfigError, load_config, prepare_data_dir, write_private
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
+RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"
+RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
+
+
+class SettingsError(Exception):
+    """A setting that the user has to mend; the message is one plain sentence."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the gateway. `notes` are sentences for the user: what was made."""
+
+    data_dir: Path
+    env_file: Path
+    hmac_secret: str = field(repr=False)
+    admin_token: str = field(repr=False)
+    database_url: str = field(repr=False)
+    rate_limit: int
+    retention_days: float
+    redact_patterns: Path | None
+    notes: tuple[str, ...]
+
+    @property
+    def admin_token_file(self) -> Path:
+        """Where the admin token is."""
+        return self.data_dir / "admin-token"
+
+
+def load_settings(
+    environ: Mapping[str, str], data_dir: str | None, env_file: str | None
+) -> Settings:
+    """Read and check everything, and make what is missing. Raises: SettingsError."""
+    options = {} if data_dir is None else {"CLAUDE_RUNNER_DATA_DIR": data_dir}
+    file = None if env_file is None else Path(env_file).expanduser().absolute()
+    notes: list[str] = []
+    try:
+        if file is not None and not file.exists():
+            write_private(file, "")
+        config = load_config(ROOT, environ, options=options, env_file=file)
+        file = Path(config.sources[".env"])
+        prepare_data_dir(config.data_dir)
+        folder = config.data_dir / "gateway"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        secret = config.hmac_secret or _make_secret(file, notes)
+        admin_token = _read_or_make(folder / "admin-token")
+    except ConfigError as error:
+        raise SettingsError(str(error)) from error
+    except OSError as error:
+        raise SettingsError(f"{error.filename} cannot be written: {error.strerror}") from error
+    return Settings(
+        data_dir=folder,
+        env_file=file,
+        hmac_secret=secret,
+        admin_token=admin_token,
+        database_url=_find(config, environ, DATABASE_URL) or f"sqlite:///{folder / 'gateway.db'}",
+        rate_limit=int(_number(config, environ, RATE_LIMIT, "100", "requests a minute")),
+        retention_days=_number(config, environ, RETENTION_DAYS, "30", "days"),
+        redact_patterns=config.redact_patterns,
+        notes=tuple(notes),
+    )
+
+
+def _find(config: Config, environ: Mapping[str, str], variable: str) -> str:
+    return environ.get(variable, "").strip() or config.dotenv.get(variable, "").strip()
+
+
+def _number(
+    config: Config, environ: Mapping[str, str], variable: str, default: str, what: str
+) -> float:
+    text = _find(config, environ, variable) or default
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise SettingsError(f"{variable} is {text!r}; write a number of {what}, such as {default}")
+    return float(text)
+
+
+def _read_or_make(path: Path) -> str:
+    """Return the secret that a file holds, a new one if there is none."""
+    try:
+        found = path.read_text("utf-8").strip()
+    except FileNotFoundError:
+        found = ""
+    if not found:
+        found = secrets.token_urlsafe(32)
+        write_private(path, f"{found}\n")
+    return found
+
+
+# The line of the example, or one without a value: it becomes the secret's own.
+_UNSET_SECRET = re.compile(
+    r"^[ \t]*(?:export[ \t]+)?HMAC_SECRET[ \t]*=[ \t]*(?:<[^\n]*>)?[ \t]*$", re.M
+)
+
+
+def _make_secret(file: Path, notes: list[str]) -> str:
+    """Write a new secret into `.env`, and leave its other lines as they are."""
+    secret = secrets.token_hex(32)
+    line = f"HMAC_SECRET={secret}"
+    try:
+        text = file.read_text("utf-8")
+    except FileNotFoundError:
+        text = ""
+    if not text:
+        # Without the second line the runner refuses the gateway's own certificate.
+        text = f"{line}\nALLOW_SELF_SIGNED=true\n"
+    elif _UNSET_SECRET.search(text):
+        text = _UNSET_SECRET.sub(line, text, count=1)
+    else:
+        text = f"{text}{'' if text.endswith(chr(10)) else chr(10)}{line}\n"
+    partial = file.with_name(f"{file.name}.partial")
+    write_private(partial, text)
+    os.replace(partial, file)
+    notes.append(f"made a new HMAC_SECRET in {file}; runners on other machines need the same")
+    return secret
+
+
+def parse_public_url(text: str) -> str:
+    """Return an address without a path, as browsers write it in `Origin`. Raises: ValueError."""
+    parts = urlsplit(text.strip().lower())
+    is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    if not is_usable or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise ValueError(text)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,427 @@
+"""The page and its API: who is let in, and what each address answers. A Flask application.
+
+What reaches the database or a runner is in `store` and `live`; this is HTTP.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Union
+
+from flask import Blueprint, Flask, Response, abort, g, jsonify, redirect, request, send_file
+from werkzeug.exceptions import HTTPException
+from werkzeug.security import safe_join
+
+from gateway.artifacts import ArtifactFiles
+from gateway.hosts import Hosts
+from gateway.live import ALL_RUNS, Live
+from gateway.login import SESSION_LIFETIME_S, Login, TooManyFailuresError
+from gateway.openapi import DOCUMENT
+from gateway.records import DONE, FAILED
+from gateway.store import Store
+
+STOP, HALT, ESCAPE, INPUT = "__STOP__", "__HALT__", "__ESCAPE__", "__INPUT__"
+MAX_PAGE_EVENTS = 1_000
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+MAX_REQUEST_BYTES = 1024 * 1024
+MAX_COMMAND_CHARACTERS = 1_000
+MAX_INPUT_CHARACTERS = 100_000
+_VENDOR = "vendor/xterm/"
+_WRONG = "That is not the admin token."
+_EXPIRED = "This link has been used already, or is too old. Enter the admin token instead."
+# Shown in a browser as what they are: text. Everything else is only downloaded.
+_TEXT_TYPES = frozenset({"text", "json", "diff", "markdown"})
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; font-src 'self'; manifest-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+Answer = Union[Response, "tuple[Response, int]"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the site works with."""
+
+    store: Store
+    live: Live
+    login: Login
+    hosts: Hosts
+    files: ArtifactFiles
+    static_dir: Path
+    templates_dir: Path
+    vendor_dir: Path
+    start_program: str
+
+
+def build_site(parts: Parts) -> Flask:
+    """Return the application."""
+    app = Flask("gateway", static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.register_error_handler(HTTPException, _tell_error)
+    app.register_error_handler(TooManyFailuresError, _tell_too_many)
+    app.before_request(lambda: _guard(parts))
+    app.after_request(_harden)
+    app.register_blueprint(_build_pages(parts))
+    app.register_blueprint(_build_api(parts))
+    return app
+
+
+# --- around every request -------------------------------------------------------------------------
+
+
+def _refuse(status: int, sentence: str) -> NoReturn:
+    abort(status, sentence)
+
+
+def _tell_error(error: HTTPException) -> Answer:
+    response = jsonify({"error": error.description or error.name})
+    response.status_code = error.code or 500
+    return response
+
+
+def _tell_too_many(error: TooManyFailuresError) -> Answer:
+    response = jsonify({"error": f"{str(error).capitalize()}."})
+    response.status_code = 429
+    response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def _harden(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if not request.path.startswith("/static/"):
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _is_open(path: str) -> bool:
+    return path in ("/login", "/api/health") or path.startswith("/static/")
+
+
+def _guard(parts: Parts) -> Answer | None:
+    """Let nobody in who has not logged in, and no page but ours change anything."""
+    g.actor = None
+    if _is_open(request.path) and request.method in ("GET", "HEAD"):
+        return None
+    if request.path != "/login":
+        g.actor = parts.login.find_actor(
+            request.headers.get("Authorization", ""), request.cookies, _address()
+        )
+        if g.actor is None:
+            if request.path.startswith("/api/"):
+                _refuse(401, "Log in first, or send the admin token as Authorization: Bearer.")
+            return redirect("/login", 303)  # type: ignore[return-value]
+    if request.method not in ("GET", "HEAD", "OPTIONS") and g.actor != "token":
+        _check_origin(parts)
+    return None
+
+
+def _check_origin(parts: Parts) -> None:
+    """Only our own page may use a browser's session to change something."""
+    origin = request.headers.get("Origin", "")
+    is_form = request.path in ("/login", "/logout")
+    if not parts.hosts.is_our_origin(origin, request.host) and not (is_form and not origin):
+        _refuse(403, "This request does not come from the gateway's own page.")
+    if not is_form and request.mimetype != "application/json":
+        _refuse(403, "Send Content-Type: application/json.")
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def _build_pages(parts: Parts) -> Blueprint:
+    pages = Blueprint("pages", __name__)
+
+    @pages.get("/")
+    @pages.get("/runs/<run_id>")
+    def shell(run_id: str = "") -> Response:  # noqa: ARG001 - the page's script reads the address
+        return _show(parts, "index.html")
+
+    @pages.get("/static/<path:name>")
+    def static(name: str) -> Any:
+        folder, rest = parts.static_dir, name
+        if name.startswith(_VENDOR):
+            folder, rest = parts.vendor_dir, name[len(_VENDOR) :]
+        path = safe_join(str(folder), rest)
+        if path is None or not Path(path).is_file():
+            _refuse(404, "There is no such file.")
+        return send_file(path, conditional=True, max_age=0)
+
+    _add_login(pages, parts)
+    return pages
+
+
+def _add_login(pages: Blueprint, parts: Parts) -> None:
+    def enter(actor: str, session: str | None, why_not: str) -> Response:
+        parts.store.note(_address(), actor, "login", succeeded=session is not None)
+        if session is None:
+            return _explain(_show(parts, "login.html", 401), why_not)
+        return _let_in(parts, session)
+
+    @pages.get("/login")
+    def login_page() -> Response:
+        code = request.args.get("code")
+        if code is None:
+            return _show(parts, "login.html")
+        return enter("code", parts.login.use_code(code, _address()), _EXPIRED)
+
+    @pages.post("/login")
+    def log_in() -> Response:
+        token = request.form.get("token", "").strip()
+        return enter("token", parts.login.use_admin_token(token, _address()), _WRONG)
+
+    @pages.post("/logout")
+    def log_out() -> Response:
+        parts.login.close(request.cookies.get(parts.login.cookie_name, ""))
+        parts.store.note(_address(), g.actor, "logout")
+        response: Response = redirect("/login", 303)  # type: ignore[assignment]
+        is_secure = parts.hosts.scheme == "https"
+        response.delete_cookie(parts.login.cookie_name, path="/", secure=is_secure)
+        return response
+
+
+def _address() -> str:
+    return request.remote_addr or ""
+
+
+def _show(parts: Parts, name: str, status: int = 200) -> Response:
+    path = parts.templates_dir / name
+    text = path.read_text("utf-8") if path.is_file() else _PLAIN[name]
+    return Response(text, status, mimetype="text/html")
+
+
+def _explain(page: Response, sentence: str) -> Response:
+    """Put a sentence into the page, where its template has a place for it."""
+    page.set_data(page.get_data(as_text=True).replace("<!-- message -->", sentence))
+    return page
+
+
+def _let_in(parts: Parts, session: str) -> Response:
+    response: Response = redirect("/", 303)  # type: ignore[assignment]
+    response.set_cookie(
+        parts.login.cookie_name,
+        session,
+        max_age=int(SESSION_LIFETIME_S),
+        httponly=True,
+        samesite="Strict",
+        secure=parts.hosts.scheme == "https",
+        path="/",
+    )
+    return response
+
+
+# Where nobody has put a page yet: the API and logging in work without it.
+_PLAIN = {
+    "index.html": "<!doctype html><title>claude-runner</title><p>The page is not installed.</p>",
+    "login.html": (
+        '<!doctype html><title>claude-runner</title><form method="post"><p><!-- message --></p>'
+        '<label>Admin token <input type="password" name="token"></label><button>Log in</button>'
+        "</form>"
+    ),
+}
+
+
+# --- the API --------------------------------------------------------------------------------------
+
+
+def _build_api(parts: Parts) -> Blueprint:
+    api = Blueprint("api", __name__, url_prefix="/api")
+    _add_runs(api, parts)
+    _add_reading(api, parts)
+    _add_commands(api, parts)
+
+    @api.get("/openapi.json")
+    def openapi() -> Answer:
+        return jsonify(DOCUMENT)
+
+    return api
+
+
+def _add_runs(api: Blueprint, parts: Parts) -> None:
+    @api.post("/runs")
+    def create_run() -> Answer:
+        body = _json_body()
+        command = _optional_text(body, "command", 1_000_000)
+        metadata = body.get("metadata")
+        if metadata is not None and not isinstance(metadata, dict):
+            _refuse(400, "metadata is an object.")
+        run_id, token = parts.store.create_run(command, metadata)
+        _note(parts, "create", run_id)
+        run = _find_run(parts, run_id)
+        parts.live.tell(ALL_RUNS, "run", run)
+        line = [parts.start_program, "start", "--run-id", run_id, "--token", token]
+        if command:
+            line += ["--cmd", command]
+        created = {
+            "id": run_id,
+            "capabilityToken": token,
+            "status": run["status"],
+            "start_command": shlex.join(line),
+        }
+        return jsonify(created), 201
+
+    @api.get("/runs")
+    def list_runs() -> Answer:
+        limit = _number("limit", 50, 1, 200)
+        before = request.args.get("before", type=float)
+        runs, following = parts.store.runs(before, limit)
+        return jsonify({"runs": runs, "next": following})
+
+    @api.get("/runs/<run_id>")
+    def show_run(run_id: str) -> Answer:
+        return jsonify(_find_run(parts, run_id))
+
+
+def _add_reading(api: Blueprint, parts: Parts) -> None:
+    @api.get("/runs/<run_id>/events")
+    def list_events(run_id: str) -> Answer:
+        run = _find_run(parts, run_id)
+        limit = _number("limit", 200, 1, MAX_PAGE_EVENTS)
+        if "after" in request.args:
+            after = _number("after", 0, 0, 2**53)
+            events = parts.store.events_after(run_id, after, limit, MAX_PAGE_BYTES)
+        else:
+            before = _number("before", 0, 0, 2**53) if "before" in request.args else None
+            events = parts.store.events_before(run_id, before, limit, MAX_PAGE_BYTES)
+        first, last = (events[0].id, events[-1].id) if events else (0, 0)
+        has_before = bool(first and parts.store.events_before(run_id, first, 1, 0))
+        return jsonify(
+            {
+                "events": [event.to_json() for event in events],
+                "has_before": has_before,
+                "has_after": bool(last and last < run["last_event_id"]),
+            }
+        )
+
+    @api.get("/runs/<run_id>/history")
+    @api.get("/runs/<run_id>/commands")
+    def list_history(run_id: str) -> Answer:
+        _find_run(parts, run_id)
+        return jsonify({"commands": parts.store.history(run_id)})
+
+    @api.get("/runs/<run_id>/artifacts")
+    def list_artifacts(run_id: str) -> Answer:
+        _find_run(parts, run_id)
+        return jsonify({"artifacts": parts.store.artifacts(run_id)})
+
+    @api.get("/artifacts/<artifact_id>")
+    def get_artifact(artifact_id: str) -> Any:
+        artifact = parts.store.artifact(artifact_id)
+        if artifact is None:
+            _refuse(404, "There is no such artifact.")
+        path = parts.files.path(artifact["run_id"], artifact["id"])
+        if not path.is_file():
+            _refuse(404, "The file of this artifact is gone.")
+        is_text = artifact["type"] in _TEXT_TYPES
+        is_viewed = request.args.get("view") == "1"
+        response = send_file(
+            path,
+            mimetype="text/plain; charset=utf-8"
+            if is_text or is_viewed
+            else "application/octet-stream",
+            as_attachment=not is_viewed,
+            download_name=artifact["name"],
+            max_age=0,
+        )
+        response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+        return response
+
+
+def _add_commands(api: Blueprint, parts: Parts) -> None:
+    def queue(run: dict[str, Any], action: str, text: str) -> Answer:
+        if run["status"] in (DONE, FAILED):
+            _refuse(409, "The run has ended.")
+        entry = parts.store.add_command(run["id"], text)
+        _note(parts, action, run["id"], text if action == "command" else None)
+        parts.live.command_queued(run["id"])
+        parts.live.tell(run["id"], "command", entry)
+        return jsonify({"id": entry["id"], "status": entry["status"]}), 202
+
+    @api.post("/runs/<run_id>/command")
+    def send_command(run_id: str) -> Answer:
+        run = _find_run(parts, run_id)
+        text = _text(_json_body(), "command", MAX_COMMAND_CHARACTERS)
+        if run["status"] not in (DONE, FAILED) and text not in run["commands"]:
+            _refuse(400, "The run does not offer this command.")
+        return queue(run, "command", text)
+
+    @api.post("/runs/<run_id>/stop")
+    def stop(run_id: str) -> Answer:
+        _json_body()
+        return queue(_find_run(parts, run_id), "stop", STOP)
+
+    @api.post("/runs/<run_id>/halt")
+    def halt(run_id: str) -> Answer:
+        _json_body()
+        return queue(_find_run(parts, run_id), "halt", HALT)
+
+    @api.post("/runs/<run_id>/escape")
+    def escape(run_id: str) -> Answer:
+        _json_body()
+        return queue(_find_run(parts, run_id), "escape", ESCAPE)
+
+    @api.post("/runs/<run_id>/input")
+    def send_input(run_id: str) -> Answer:
+        run = _find_run(parts, run_id)
+        text = _text(_json_body(), "text", MAX_INPUT_CHARACTERS)
+        if run["status"] not in (DONE, FAILED) and not run["remote_input"]:
+            _refuse(409, "The run takes no remote input.")
+        return queue(run, "input", f"{INPUT}:{text}")
+
+
+def _find_run(parts: Parts, run_id: str) -> dict[str, Any]:
+    run = parts.store.run(run_id)
+    if run is None:
+        _refuse(404, "There is no such run.")
+    return run
+
+
+def _note(parts: Parts, action: str, run_id: str, detail: str | None = None) -> None:
+    parts.store.note(_address(), g.actor, action, run_id, detail)
+
+
+def _json_body() -> dict[str, Any]:
+    body = request.get_json(silent=True)
+    if not isinstance(body, dict):
+        _refuse(400, "The body is a JSON object.")
+    return body
+
+
+def _text(body: dict[str, Any], name: str, limit: int) -> str:
+    text = body.get(name)
+    if not isinstance(text, str) or not text:
+        _refuse(400, f"{name} is a text.")
+    if len(text) > limit:
+        _refuse(400, f"{name} has at most {limit} characters.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        _refuse(400, f"{name} has half a character in it.")
+    return text
+
+
+def _optional_text(body: dict[str, Any], name: str, limit: int) -> str | None:
+    return _text(body, name, limit) if body.get(name) not in (None, "") else None
+
+
+def _number(name: str, default: int, least: int, most: int) -> int:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:18]) <= most:
+        _refuse(400, f"{name} is a whole number from {least} to {most}.")
+    return int(text)

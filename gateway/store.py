@@ -1,0 +1,379 @@
+"""Everything that the gateway keeps: what is asked of the database and of the artifacts' folder.
+
+Questions are answered on a connection of the thread that asks; whatever changes something goes
+through the writer. Thread: any.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from gateway import schema
+from gateway.admission import NONCE_MEMORY_S, hash_token
+from gateway.records import DONE, FAILED, NO_DETAILS, PENDING, Event, NewEvent
+from gateway.writer import EventJob, NonceJob, Writer
+
+_RUN = select(schema.runs)
+_TOKEN_HASH = select(schema.runs.c.token_hash).where(schema.runs.c.id == bindparam("run_key"))
+_EVENT_COLUMNS = (
+    schema.events.c.id,
+    schema.events.c.type,
+    schema.events.c.data,
+    schema.events.c.sequence,
+    schema.events.c.created_at,
+)
+_PENDING_COMMANDS = (
+    select(schema.commands.c.id, schema.commands.c.command, schema.commands.c.created_at)
+    .where(
+        schema.commands.c.run_id == bindparam("run_key"),
+        schema.commands.c.status == PENDING,
+    )
+    .order_by(schema.commands.c.number)
+    .limit(100)
+)
+# Tokens of runs that have been seen; a run's token never changes.
+_MAX_KNOWN_TOKENS = 10_000
+# Events removed in one transaction, so that what runners send does not wait for long.
+_REMOVED_AT_ONCE = 2_000
+
+
+class Store:
+    """The database. Make it, then `start` its writer."""
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._token_hashes: dict[str, bytes] = {}
+
+    def close(self) -> None:
+        """Write what is queued, and let go of the database. Blocks until then."""
+        self._writer.close()
+        self._engine.dispose()
+
+    # --- runs ---
+
+    def create_run(self, command: str | None, metadata: Any) -> tuple[str, str]:
+        """Make a run; return its id and its token, which is kept nowhere."""
+        run_id = f"run_{secrets.token_hex(8)}"
+        token = secrets.token_hex(32)
+        row = {
+            "id": run_id,
+            "token_hash": hash_token(token),
+            "status": PENDING,
+            "command": command,
+            "metadata": None if metadata is None else json.dumps(metadata),
+            "created_at": time.time(),
+            "details": json.dumps(NO_DETAILS),
+            "last_event_id": 0,
+            "event_count": 0,
+            "numbered_count": 0,
+            "numbered_bytes": 0,
+            "highest_sequence": 0,
+            "altered_count": 0,
+        }
+        self._writer.execute(insert(schema.runs), row)
+        return run_id, token
+
+    def find_token_hash(self, run_id: str) -> bytes | None:
+        """Return what is kept of a run's token; None if there is no such run."""
+        known = self._token_hashes.get(run_id)
+        if known is None:
+            with self._engine.connect() as connection:
+                found = connection.execute(_TOKEN_HASH, {"run_key": run_id}).scalar()
+            if found is None:
+                return None
+            if len(self._token_hashes) >= _MAX_KNOWN_TOKENS:
+                self._token_hashes.clear()
+            known = self._token_hashes[run_id] = bytes(found)
+        return known
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """Return a run as the API shows it."""
+        found = self._rows(_RUN.where(schema.runs.c.id == run_id))
+        return _run_json(found[0]) if found else None
+
+    def runs(self, before: float | None, limit: int) -> tuple[list[dict[str, Any]], float | None]:
+        """Return a page of runs, newest first, and what to ask for the next one."""
+        query = _RUN.order_by(schema.runs.c.created_at.desc(), schema.runs.c.number.desc())
+        if before is not None:
+            query = query.where(schema.runs.c.created_at < before)
+        found = self._rows(query.limit(limit + 1))
+        page = [_run_json(row) for row in found[:limit]]
+        return page, page[-1]["created_at"] if len(found) > limit else None
+
+    # --- events ---
+
+    def add_event(self, event: NewEvent) -> int:
+        """Store an event, unless it is there already; return its id. Blocks until on disk."""
+        job = EventJob(event)
+        self._writer.submit(job)
+        return job.wait()
+
+    def last_event_id(self, run_id: str) -> int:
+        """Return the id of a run's last event, 0 if it has none."""
+        query = select(schema.runs.c.last_event_id).where(schema.runs.c.id == run_id)
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar() or 0
+
+    def events_after(self, run_id: str, after: int, limit: int, max_bytes: int) -> list[Event]:
+        """Return the events after one, ascending: `limit`, or as many as fit, at least one."""
+        columns = schema.events.c
+        query = select(*_EVENT_COLUMNS).where(columns.run_id == run_id, columns.id > after)
+        return self._page(query.order_by(columns.id).limit(limit), max_bytes)
+
+    def events_before(
+        self, run_id: str, before: int | None, limit: int, max_bytes: int
+    ) -> list[Event]:
+        """Return the events that precede one, or the run's last ones, ascending."""
+        columns = schema.events.c
+        query = select(*_EVENT_COLUMNS).where(columns.run_id == run_id)
+        if before is not None:
+            query = query.where(columns.id < before)
+        return self._page(query.order_by(columns.id.desc()).limit(limit), max_bytes)[::-1]
+
+    def _page(self, query: Select[Any], max_bytes: int) -> list[Event]:
+        """Read row by row, and stop when the page is full: events may have a megabyte each."""
+        found: list[Event] = []
+        size_bytes = 0
+        with self._engine.connect() as connection, connection.execute(query) as rows:
+            for row in rows:
+                event = Event(*row)
+                size_bytes += len(event.data)
+                if found and size_bytes > max_bytes:
+                    break
+                found.append(event)
+        return found
+
+    # --- nonces ---
+
+    def recent_nonces(self) -> list[tuple[int, float]]:
+        """Return the nonces that must not be used again, and when they were."""
+        columns = schema.nonces.c
+        query = select(columns.digest, columns.used_at).where(
+            columns.used_at > time.time() - NONCE_MEMORY_S
+        )
+        return [(row.digest, row.used_at) for row in self._rows(query)]
+
+    def keep_nonce(self, digest: int, used_at: float) -> None:
+        """Keep the nonce of a request that stores nothing. Does not block."""
+        self._writer.submit(NonceJob(digest, used_at))
+
+    # --- commands ---
+
+    def add_command(self, run_id: str, text: str) -> dict[str, Any]:
+        """Queue a command for a run; return its entry in the history."""
+        row: dict[str, Any] = {
+            "id": f"cmd_{secrets.token_hex(8)}",
+            "run_id": run_id,
+            "command": text,
+            "status": PENDING,
+            "created_at": time.time(),
+        }
+        self._writer.execute(insert(schema.commands), row)
+        del row["run_id"]
+        return {**row, "result": None, "error": None, "acknowledged_at": None}
+
+    def pending_commands(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the first hundred commands that are not acknowledged, as the wire shows them."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_PENDING_COMMANDS, {"run_key": run_id}).all()
+        return [
+            {"id": row.id, "command": row.command, "created_at": int(row.created_at)}
+            for row in rows
+        ]
+
+    def acknowledge(
+        self, run_id: str, command_id: str, result: str | None, error: str | None
+    ) -> dict[str, Any] | None:
+        """Note a command's outcome, the last one if there are several; return its entry in the
+        history, None if the run has no such command.
+        """
+        columns = schema.commands.c
+        this = (columns.run_id == run_id, columns.id == command_id)
+        values = {
+            "status": DONE if error is None else FAILED,
+            "result": result,
+            "error": error,
+            "acknowledged_at": time.time(),
+        }
+
+        def work(connection: Connection) -> Row[Any] | None:
+            connection.execute(update(schema.commands).where(*this).values(values))
+            return connection.execute(select(schema.commands).where(*this)).one_or_none()
+
+        row = self._writer.call(work)
+        return None if row is None else _command_json(row)
+
+    def history(self, run_id: str) -> list[dict[str, Any]]:
+        """Return all commands of a run, oldest first."""
+        columns = schema.commands.c
+        query = select(schema.commands).where(columns.run_id == run_id).order_by(columns.number)
+        return [_command_json(row) for row in self._rows(query)]
+
+    # --- artifacts ---
+
+    def add_artifact(self, row: dict[str, Any]) -> None:
+        """Note an artifact whose file is in its place."""
+        self._writer.execute(insert(schema.artifacts), row)
+
+    def artifacts(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the artifacts of a run, oldest first."""
+        columns = schema.artifacts.c
+        query = select(schema.artifacts).where(columns.run_id == run_id).order_by(columns.number)
+        return [_artifact_json(row) for row in self._rows(query)]
+
+    def artifact(self, artifact_id: str) -> dict[str, Any] | None:
+        """Return one artifact."""
+        found = self._rows(select(schema.artifacts).where(schema.artifacts.c.id == artifact_id))
+        return _artifact_json(found[0]) if found else None
+
+    # --- sessions, and what their owners did ---
+
+    def add_session(self, token_hash: bytes, lifetime_s: float) -> None:
+        """Remember a session."""
+        now = time.time()
+        row = {"token_hash": token_hash, "created_at": now, "expires_at": now + lifetime_s}
+        self._writer.execute(insert(schema.sessions), row)
+
+    def has_session(self, token_hash: bytes) -> bool:
+        """Whether a session is valid."""
+        columns = schema.sessions.c
+        query = select(func.count()).where(
+            columns.token_hash == token_hash, columns.expires_at > time.time()
+        )
+        with self._engine.connect() as connection:
+            return bool(connection.execute(query).scalar())
+
+    def end_session(self, token_hash: bytes) -> None:
+        """Forget a session."""
+        query = delete(schema.sessions).where(schema.sessions.c.token_hash == token_hash)
+        self._writer.execute(query)
+
+    def note(
+        self,
+        address: str,
+        actor: str,
+        action: str,
+        run_id: str | None = None,
+        detail: str | None = None,
+        *,
+        succeeded: bool = True,
+    ) -> None:
+        """Note in the audit table who did what."""
+        row = {
+            "at": time.time(),
+            "address": address[:50],
+            "actor": actor,
+            "action": action,
+            "run_id": run_id,
+            "detail": detail,
+            "succeeded": succeeded,
+        }
+        self._writer.execute(insert(schema.audit), row)
+
+    # --- what is over ---
+
+    def forget_expired(self) -> None:
+        """Remove nonces and sessions whose time is over."""
+        now = time.time()
+        old_nonces = delete(schema.nonces).where(schema.nonces.c.used_at < now - NONCE_MEMORY_S)
+        old_sessions = delete(schema.sessions).where(schema.sessions.c.expires_at < now)
+        self._writer.execute(old_nonces)
+        self._writer.execute(old_sessions)
+
+    def runs_last_active_before(self, moment: float, limit: int) -> list[str]:
+        """Return the ids of runs in which nothing has happened since then."""
+        columns = schema.runs.c
+        last = func.coalesce(columns.last_event_at, columns.created_at)
+        query = select(columns.id).where(last < moment).order_by(columns.number).limit(limit)
+        return [row.id for row in self._rows(query)]
+
+    def remove_some_of(self, run_id: str) -> bool:
+        """Remove a part of a run, and in the end the run; return whether there is more of it."""
+        events = schema.events.c
+        first = (
+            select(events.id)
+            .where(events.run_id == run_id)
+            .order_by(events.id)
+            .limit(_REMOVED_AT_ONCE)
+        )
+
+        def work(connection: Connection) -> bool:
+            ids = connection.execute(first).scalars().all()
+            if ids:
+                connection.execute(
+                    delete(schema.events).where(
+                        events.run_id == run_id, events.id >= ids[0], events.id <= ids[-1]
+                    )
+                )
+                return True
+            for table in (schema.commands, schema.artifacts):
+                connection.execute(delete(table).where(table.c.run_id == run_id))
+            connection.execute(delete(schema.runs).where(schema.runs.c.id == run_id))
+            return False
+
+        self._token_hashes.pop(run_id, None)
+        return self._writer.call(work)
+
+    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        with self._engine.connect() as connection:
+            return connection.execute(query).all()
+
+
+def _run_json(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "status": row.status,
+        "command": row.command,
+        "metadata": None if row.metadata is None else json.loads(row.metadata),
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "last_event_at": row.last_event_at,
+        "last_event_id": row.last_event_id,
+        "event_count": row.event_count,
+        "exit_code": row.exit_code,
+        **NO_DETAILS,
+        **json.loads(row.details),
+        "verdict": None if row.verdict is None else json.loads(row.verdict),
+    }
+
+
+def _command_json(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "command": row.command,
+        "status": row.status,
+        "result": row.result,
+        "error": row.error,
+        "created_at": row.created_at,
+        "acknowledged_at": row.acknowledged_at,
+    }
+
+
+def _artifact_json(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "run_id": row.run_id,
+        "name": row.name,
+        "type": row.type,
+        "size": row.size,
+        "created_at": row.created_at,
+    }

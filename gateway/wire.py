@@ -1,0 +1,431 @@
+"""The signed protocol: events, polls, acknowledgements and uploads of runners, as WSGI.
+
+The fast path: no framework, and for an event no query. The order of the checks is the protocol's;
+see `admission`. Thread: any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+from tempfile import SpooledTemporaryFile
+from typing import Any, Callable, NoReturn
+from urllib.parse import parse_qs, unquote
+
+from gateway import __version__
+from gateway.admission import Admission, Admitted, Claim, RateLimit, RefusedError
+from gateway.artifacts import ArtifactFiles, UploadError
+from gateway.live import Live, Poll
+from gateway.records import NewEvent
+from gateway.server import Connection, Parked
+from gateway.store import Store
+from gateway.writer import StoreClosedError
+from redact import Rules
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+MAX_ARTIFACT_BYTES = 52_428_800
+MAX_EVENT_DATA_UNITS = 1_048_576
+MAX_ACK_RESULT_UNITS = 10_485_760
+MAX_ACK_ERROR_UNITS = 100_000
+MAX_ID_CHARACTERS = 50
+MAX_LONG_POLL_S = 60.0
+# A larger body waits in a file until it is complete, and its JSON is parsed after the signature.
+SMALL_BODY_BYTES = 1024 * 1024
+EVENT_TYPES = frozenset(("stdout", "stderr", "marker", "info", "error", "assist"))
+
+EMPTY_HASH = hashlib.sha256().hexdigest()
+
+StartResponse = Any  # a callable of WSGI; its type differs from server to server
+Environ = dict[str, Any]
+
+_COMMANDS = re.compile(r"/api/runs/([^/]+)/commands")
+_ACK = re.compile(r"/api/runs/([^/]+)/commands/([^/]+)/ack")
+
+
+class InvalidError(RefusedError):
+    """Content that the protocol does not allow; it says so with 500."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(500, "Internal Server Error")
+        self.message = message
+
+
+def _refuse(status: int, error: str) -> NoReturn:
+    raise RefusedError(status, error)
+
+
+class Wire:
+    """The endpoints that runners use."""
+
+    def __init__(
+        self,
+        store: Store,
+        live: Live,
+        admission: Admission,
+        rate_limit: RateLimit,
+        rules: Rules,
+        files: ArtifactFiles,
+    ) -> None:
+        self._store = store
+        self._live = live
+        self._admission = admission
+        self._rate_limit = rate_limit
+        self._rules = rules
+        self._files = files
+
+    def find(self, method: str, path: str) -> Callable[[Environ, str], Any] | None:
+        """Return what answers this request, None if it is not of the wire."""
+        if method == "POST":
+            if path == "/api/ingest/event":
+                return self._take_event
+            if path == "/api/ingest/artifact":
+                return self._take_artifact
+            if _ACK.fullmatch(path):
+                return self._take_ack
+        elif method == "GET":
+            if path == "/api/health":
+                return self._tell_health
+            if _COMMANDS.fullmatch(path):
+                return self._list_commands
+        return None
+
+    def answer(
+        self,
+        endpoint: Callable[[Environ, str], Any],
+        environ: Environ,
+        path: str,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        """Answer one request of the wire."""
+        is_within, headers = self._rate_limit.take(environ["REMOTE_ADDR"])
+        if not is_within:
+            return _send(start_response, 429, _too_many(headers["retry-after"]), headers)
+        try:
+            content = endpoint(environ, path)
+        except RefusedError as refusal:
+            return _send(start_response, refusal.status, _refusal_json(refusal), headers)
+        except StoreClosedError:
+            return _send(start_response, 503, {"error": "The gateway is ending"}, headers)
+        except OSError:
+            raise  # of the connection: nobody is there to be answered
+        except Exception as error:  # noqa: BLE001 - the client must learn that nothing is stored
+            environ["wsgi.errors"].write(f"{path}: {error}\n")
+            return _send(start_response, 500, _refusal_json(InvalidError("not stored")), headers)
+        if isinstance(content, _Wait):
+            return content.park(headers)
+        return _send(start_response, 200, content, headers)
+
+    # --- endpoints: each returns what becomes the JSON of a 200 ---
+
+    def _tell_health(self, _environ: Environ, _path: str) -> Any:
+        return {"status": "ok", "timestamp": int(time.time() * 1_000), "version": __version__}
+
+    def _take_event(self, environ: Environ, path: str) -> Any:
+        body, content = _read_json(environ)
+        digest = hashlib.sha256(body)
+        admitted = self._admit(environ, path, digest.hexdigest())
+        if not admitted.run_id:
+            _refuse(400, "Run ID required")
+        if content is None:
+            content = _parse_json(body)
+        event = self._check_event(content, admitted, digest.digest())
+        return {"ok": True, "eventId": self._store.add_event(event)}
+
+    def _check_event(self, content: Any, admitted: Admitted, body_hash: bytes) -> NewEvent:
+        if not isinstance(content, dict):
+            raise InvalidError("an event is an object")
+        kind, data, sequence = content.get("type"), content.get("data"), content.get("sequence", 0)
+        if not isinstance(kind, str) or kind not in EVENT_TYPES:
+            raise InvalidError("the type is none of the protocol's")
+        if not isinstance(data, str):
+            raise InvalidError("data is not text")
+        if type(sequence) is not int or not 0 <= sequence < 2**53:
+            raise InvalidError("sequence is not a whole number, zero or more")
+        if _utf16_units(data) > MAX_EVENT_DATA_UNITS:
+            raise InvalidError(f"data is longer than {MAX_EVENT_DATA_UNITS} UTF-16 code units")
+        sent = _whole_characters(data)
+        kept, marker = self._redact(kind, sent)
+        return NewEvent(
+            admitted.run_id,
+            kind,
+            kept,
+            sent,
+            sequence,
+            admitted.at,
+            body_hash,
+            admitted.nonce_digest,
+            marker,
+        )
+
+    def _redact(self, kind: str, sent: str) -> tuple[str, Any]:
+        """Return the data to be kept, and what a marker says. JSON stays JSON."""
+        if kind not in ("marker", "assist"):
+            return self._rules.redact(sent), None
+        try:
+            parsed = _loads(sent)
+        except ValueError:
+            if kind == "marker":
+                raise InvalidError("the data of a marker is not JSON") from None
+            return self._rules.redact(sent), None
+        if parsed is None and kind == "marker":
+            raise InvalidError("the data of a marker is null")
+        redacted = self._rules.redact_json(parsed)
+        known = json.loads(redacted)
+        return (sent if known == parsed else redacted), known
+
+    def _list_commands(self, environ: Environ, path: str) -> Any:
+        if environ.get("CONTENT_LENGTH", "0") not in ("", "0"):
+            _refuse(400, "A GET has no body")
+        admitted = self._admit(environ, path, EMPTY_HASH)
+        run_id = _same_run(admitted, _COMMANDS, path)[0]
+        self._store.keep_nonce(admitted.nonce_digest, admitted.at)
+        pending = self._store.pending_commands(run_id)
+        wait_s = _asked_wait_s(environ.get("QUERY_STRING", ""))
+        if pending or not wait_s or self._live.is_full:
+            return pending
+        return _Wait(self._store, self._live, run_id, wait_s)
+
+    def _take_ack(self, environ: Environ, path: str) -> Any:
+        body, content = _read_json(environ)
+        admitted = self._admit(environ, path, hashlib.sha256(body).hexdigest())
+        run_id, command_id = _same_run(admitted, _ACK, path)
+        if len(command_id) > MAX_ID_CHARACTERS:
+            _refuse(400, "Invalid command id")
+        if content is None:
+            content = _parse_json(body)
+        if not isinstance(content, dict):
+            raise InvalidError("an acknowledgement is an object")
+        result = self._checked_text(content, "result", MAX_ACK_RESULT_UNITS)
+        error = self._checked_text(content, "error", MAX_ACK_ERROR_UNITS)
+        self._store.keep_nonce(admitted.nonce_digest, admitted.at)
+        entry = self._store.acknowledge(run_id, command_id, result, error)
+        if entry is not None:
+            self._live.tell(run_id, "command", entry)
+        return {"ok": True}
+
+    def _checked_text(self, content: dict[str, Any], name: str, limit_units: int) -> str | None:
+        if name not in content:
+            return None
+        text = content[name]
+        if not isinstance(text, str):
+            raise InvalidError(f"{name} is not text")
+        if _utf16_units(text) > limit_units:
+            raise InvalidError(f"{name} is longer than {limit_units} UTF-16 code units")
+        return self._rules.redact(_whole_characters(text))
+
+    def _take_artifact(self, environ: Environ, path: str) -> Any:
+        content_type = environ.get("CONTENT_TYPE", "")
+        if not content_type.lower().startswith("multipart/form-data"):
+            _refuse(406, "the request is not multipart")
+        if _content_length(environ) > MAX_ARTIFACT_BYTES:
+            _refuse(413, "File too large")
+        admitted = self._admit(environ, path, EMPTY_HASH)
+        if not admitted.run_id:
+            _refuse(400, "Run ID required")
+        self._store.keep_nonce(admitted.nonce_digest, admitted.at)
+        connection: Connection = environ["gateway.connection"]
+        connection.begin_reading()
+        try:
+            row = self._files.receive(
+                admitted.run_id, content_type, environ["wsgi.input"], MAX_ARTIFACT_BYTES
+            )
+        except UploadError as error:
+            _refuse(error.status, str(error))
+        finally:
+            connection.end_reading()
+        self._store.add_artifact(row)
+        self._live.tell(admitted.run_id, "artifact", row)
+        return {"ok": True, "artifactId": row["id"], "name": row["name"], "size": row["size"]}
+
+    def _admit(self, environ: Environ, path: str, body_hash: str) -> Admitted:
+        return self._admission.admit(
+            Claim(
+                environ["REQUEST_METHOD"],
+                path,
+                body_hash,
+                _header(environ, "HTTP_X_TIMESTAMP"),
+                _header(environ, "HTTP_X_NONCE"),
+                _header(environ, "HTTP_X_SIGNATURE"),
+                _header(environ, "HTTP_X_RUN_ID"),
+                _header(environ, "HTTP_X_CAPABILITY_TOKEN"),
+            )
+        )
+
+
+class _Wait:
+    """A poll that waits for a command."""
+
+    def __init__(self, store: Store, live: Live, run_id: str, wait_s: float) -> None:
+        self._store = store
+        self._live = live
+        self._run_id = run_id
+        self._deadline = time.monotonic() + wait_s
+
+    def park(self, headers: dict[str, str]) -> Parked:
+        """Leave the connection to the live thread."""
+
+        def answer(is_over: bool) -> bytes:  # noqa: FBT001 - its only argument
+            pending = self._store.pending_commands(self._run_id)
+            return _whole_reply(pending, headers) if pending or is_over else b""
+
+        def take(connection: Connection) -> None:
+            poll = Poll(self._run_id, self._deadline, answer, connection.server.release)
+            self._live.add_poll(connection, poll)
+
+        return Parked(take)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _header(environ: Environ, name: str) -> str:
+    """Return a header with its bytes kept, or an empty text."""
+    value: str = environ.get(name, "")
+    return value if value.isascii() else value.encode("latin-1").decode("utf-8", "surrogateescape")
+
+
+def _content_length(environ: Environ) -> int:
+    text = environ.get("CONTENT_LENGTH") or "0"
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        _refuse(400, "Content-Length is not a number")
+    return int(text)
+
+
+def _read_json(environ: Environ) -> tuple[bytes, Any]:
+    """Return the body, and its JSON unless it is too large to be parsed for just anybody."""
+    content_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        _refuse(415, "Unsupported Media Type")
+    if _content_length(environ) > MAX_BODY_BYTES:
+        _refuse(413, "Request body is too large")
+    body = _read_body(environ)
+    return body, _parse_json(body) if len(body) <= SMALL_BODY_BYTES else None
+
+
+def _read_body(environ: Environ) -> bytes:
+    connection: Connection = environ["gateway.connection"]
+    stream = environ["wsgi.input"]
+    size = _content_length(environ)
+    connection.begin_reading()
+    try:
+        if size <= SMALL_BODY_BYTES and not environ["wsgi.input_terminated"]:
+            body: bytes = stream.read(size)
+        else:
+            body = _read_large(stream)
+    except ValueError:
+        _refuse(400, "The chunks of the body are malformed")
+    finally:
+        connection.end_reading()
+    if len(body) < size:
+        raise ConnectionResetError("the body was cut off")
+    return body
+
+
+def _read_large(stream: Any) -> bytes:
+    """Read a body piece by piece; until it is complete it takes no memory."""
+    total = 0
+    with SpooledTemporaryFile(max_size=SMALL_BODY_BYTES) as file:
+        while True:
+            piece = stream.read(65_536)
+            if not piece:
+                break
+            total += len(piece)
+            if total > MAX_BODY_BYTES:
+                _refuse(413, "Request body is too large")
+            file.write(piece)
+        file.seek(0)
+        return file.read()
+
+
+def _loads(text: str) -> Any:
+    """Parse JSON as other languages know it. Raises: ValueError."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        parsed = _loads(body.decode("utf-8"))
+    except ValueError:
+        _refuse(400, "Body is not valid JSON")
+    return () if parsed is None else parsed
+
+
+def _utf16_units(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _whole_characters(text: str) -> str:
+    """Return text that can be stored: half a character becomes U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _same_run(admitted: Admitted, pattern: re.Pattern[str], path: str) -> tuple[str, ...]:
+    match = pattern.fullmatch(path)
+    ids = tuple(unquote(part) for part in match.groups()) if match else ("",)
+    if not admitted.run_id or ids[0] != admitted.run_id:
+        _refuse(403, "Capability token mismatch")
+    return ids
+
+
+def _asked_wait_s(query: str) -> float:
+    if not query:
+        return 0.0
+    text = parse_qs(query).get("wait", ["0"])[0]
+    return min(float(text), MAX_LONG_POLL_S) if re.fullmatch(r"[0-9]{1,6}", text) else 0.0
+
+
+# --- answering ------------------------------------------------------------------------------------
+
+
+def _too_many(retry_after: str) -> dict[str, Any]:
+    return {
+        "statusCode": 429,
+        "error": "Too Many Requests",
+        "message": f"Rate limit exceeded, retry in {retry_after} seconds",
+    }
+
+
+def _refusal_json(refusal: RefusedError) -> dict[str, Any]:
+    if isinstance(refusal, InvalidError):
+        return {"statusCode": 500, "error": refusal.error, "message": refusal.message}
+    return {"error": refusal.error}
+
+
+def _send(
+    start_response: StartResponse, status: int, content: Any, headers: dict[str, str]
+) -> list[bytes]:
+    body = json.dumps(content).encode()
+    start_response(
+        f"{status} {HTTPStatus(status).phrase}",
+        [
+            ("Content-Type", "application/json; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            *headers.items(),
+        ],
+    )
+    return [body]
+
+
+def _whole_reply(content: Any, headers: dict[str, str]) -> bytes:
+    """Return a reply to be sent by somebody who has no WSGI."""
+    body = json.dumps(content).encode()
+    lines = [
+        "HTTP/1.1 200 OK",
+        "Content-Type: application/json; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body

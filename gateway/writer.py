@@ -1,0 +1,431 @@
+"""The one thread that writes to the database, many requests in one transaction.
+
+Group commit: what has come in while the disk was busy is written together, and only when that
+transaction is on disk does any of its requests get its answer. So the number of requests a second
+does not depend on how long one commit takes.
+
+It also keeps, for each run that is being written, what the next event needs to know (`Tally`), so
+that an event costs no query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Generic, Protocol, TypeVar, Union
+
+from sqlalchemy import Connection, Engine, Executable, bindparam, func, insert, select, update
+
+from gateway import schema
+from gateway.records import Event, NewEvent, apply_marker, compare_finished
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# More in one transaction would not be faster, and would make the first of them wait.
+MAX_BATCH = 256
+# Runs whose tally is kept in memory; another one is read from the database when it is needed.
+MAX_TALLIES = 1_000
+
+
+class StoreClosedError(Exception):
+    """The gateway is ending, and takes nothing any more."""
+
+
+class Listener(Protocol):
+    """Who wants to know what has been stored. Called in the writer's thread, after the commit."""
+
+    def events_stored(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
+        """Take new events of a run; `previous_id` is the event of that run before them, or 0."""
+
+    def run_changed(self, run_id: str) -> None:
+        """Take note that a run's status, state or details have changed."""
+
+
+class Job(Generic[T]):
+    """Something to be written, and its outcome."""
+
+    def __init__(self) -> None:
+        self._done = threading.Lock()
+        self._done.acquire()
+        self._value: T | None = None
+        self._error: Exception | None = None
+
+    def settle(self, value: T | None, error: Exception | None = None) -> None:
+        """Let the one who waits go on."""
+        self._value, self._error = value, error
+        self._done.release()
+
+    def wait(self) -> T:
+        """Return what it came to. Raises: what went wrong. Blocks until it is on disk."""
+        self._done.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
+
+
+class EventJob(Job[int]):
+    """One event to be stored; its outcome is the event's id."""
+
+    def __init__(self, event: NewEvent) -> None:
+        super().__init__()
+        self.event = event
+
+
+class NonceJob(Job[None]):
+    """A nonce that was used by something else than an event; nobody waits."""
+
+    def __init__(self, digest: int, used_at: float) -> None:
+        super().__init__()
+        self.digest = digest
+        self.used_at = used_at
+
+
+class CallJob(Job[T]):
+    """A function that gets a transaction of its own; its outcome is what it returns."""
+
+    def __init__(self, work: Callable[[Connection], T]) -> None:
+        super().__init__()
+        self.work = work
+
+
+AnyJob = Union[EventJob, NonceJob, CallJob[Any]]
+
+
+@dataclass
+class Tally:
+    """What the next event of a run needs to know. `digest` is None if it cannot go on from here:
+    it is not kept on disk.
+    """
+
+    last_event_id: int
+    event_count: int
+    numbered_count: int
+    numbered_bytes: int
+    highest_sequence: int
+    altered_count: int
+    digest: Any
+
+    def copy(self) -> Tally:
+        """Return one that can be advanced and thrown away."""
+        digest = None if self.digest is None else self.digest.copy()
+        return replace(self, digest=digest)
+
+    def add(self, event: NewEvent, event_id: int) -> None:
+        """Count one event."""
+        self.last_event_id = event_id
+        self.event_count += 1
+        if event.sequence < 1:
+            return
+        sent = event.sent.encode()
+        self.numbered_count += 1
+        self.numbered_bytes += len(sent)
+        self.highest_sequence = max(self.highest_sequence, event.sequence)
+        self.altered_count += event.data != event.sent
+        if self.digest is not None:
+            self.digest.update(sent)
+
+
+@dataclass
+class _Batch:
+    """What one transaction of events came to; it counts only once it is on disk."""
+
+    next_id: int
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    nonces: list[dict[str, Any]] = field(default_factory=list)
+    stored: dict[str, list[Event]] = field(default_factory=dict)
+    previous_ids: dict[str, int] = field(default_factory=dict)
+    outcomes: list[tuple[Job[Any], Any]] = field(default_factory=list)
+    seen: dict[tuple[str, int], list[tuple[bytes, int]]] = field(default_factory=dict)
+    changed: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+_INSERT_EVENTS = insert(schema.events)
+_INSERT_NONCES = insert(schema.nonces)
+_UPDATE_TALLIES = (
+    update(schema.runs)
+    .where(schema.runs.c.id == bindparam("run_key"))
+    .values(
+        {
+            name: bindparam(f"new_{name}")
+            for name in (
+                "last_event_id",
+                "last_event_at",
+                "event_count",
+                "numbered_count",
+                "numbered_bytes",
+                "highest_sequence",
+                "altered_count",
+            )
+        }
+    )
+)
+_SAME_SEQUENCE = select(schema.events.c.id, schema.events.c.body_hash).where(
+    schema.events.c.run_id == bindparam("run_key"),
+    schema.events.c.sequence == bindparam("sequence_key"),
+)
+_NUMBERED_DATA = (
+    select(schema.events.c.data)
+    .where(schema.events.c.run_id == bindparam("run_key"), schema.events.c.sequence >= 1)
+    .order_by(schema.events.c.id)
+)
+
+
+class Writer:
+    """The thread, its connection and its queue. Start it before anything is submitted."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._listener: Listener | None = None
+        self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
+        self._tallies: OrderedDict[str, Tally] = OrderedDict()
+        self._gate = threading.Lock()  # nothing is queued behind the end
+        self._is_closed = False
+        with engine.connect() as connection:
+            last = connection.execute(select(func.max(schema.events.c.id))).scalar()
+        self._next_id = (last or 0) + 1
+
+    def start(self, listener: Listener) -> None:
+        """Begin to write, and to tell `listener` what has been written."""
+        self._listener = listener
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is queued, and end. Blocks until then."""
+        with self._gate:
+            self._is_closed = True
+            self._queue.put(None)
+        self._thread.join()
+
+    def submit(self, job: AnyJob) -> None:
+        """Queue a job. Thread: any; does not block. Raises: StoreClosedError."""
+        with self._gate:
+            if self._is_closed:
+                raise StoreClosedError
+            self._queue.put(job)
+
+    def call(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction of its own. Raises: what it raises. Blocks until on disk."""
+        job = CallJob(work)
+        self.submit(job)
+        return job.wait()
+
+    def execute(self, statement: Executable, row: dict[str, Any] | None = None) -> None:
+        """Run one statement in a transaction of its own. Blocks until it is on disk."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(statement, row)
+
+        self.call(work)
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        with self._engine.connect() as connection:
+            while True:
+                jobs = self._take()
+                ending = jobs[-1] is None
+                self._write(connection, [job for job in jobs if job is not None])
+                if ending:
+                    return
+
+    def _take(self) -> list[AnyJob | None]:
+        """Wait for a job; return all that are there."""
+        jobs = [self._queue.get()]
+        try:
+            while len(jobs) < MAX_BATCH and jobs[-1] is not None:
+                jobs.append(self._queue.get_nowait())
+        except queue.Empty:
+            pass
+        return jobs
+
+    def _write(self, connection: Connection, jobs: list[AnyJob]) -> None:
+        group: list[AnyJob] = []
+        for job in jobs:
+            if isinstance(job, CallJob):
+                self._write_group(connection, group)
+                group = []
+                self._call(connection, job)
+            else:
+                group.append(job)
+        self._write_group(connection, group)
+
+    def _call(self, connection: Connection, job: CallJob[Any]) -> None:
+        try:
+            with connection.begin():
+                value = job.work(connection)
+        except Exception as error:  # noqa: BLE001 - it belongs to the one who waits
+            job.settle(None, error)
+        else:
+            job.settle(value)
+
+    def _write_group(self, connection: Connection, jobs: list[AnyJob]) -> None:
+        if not jobs:
+            return
+        try:
+            batch = self._write_batch(connection, jobs)
+        except Exception as error:  # noqa: BLE001 - one bad event must not take the others along
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._write_group(connection, [job])
+            else:
+                logger.error("could not store: %s", error)  # noqa: TRY400 - no news in the trace
+                jobs[0].settle(None, error)
+            return
+        self._keep(batch)
+
+    def _write_batch(self, connection: Connection, jobs: list[AnyJob]) -> _Batch:
+        batch = _Batch(self._next_id)
+        with connection.begin():
+            for job in jobs:
+                if isinstance(job, EventJob):
+                    self._add_event(connection, batch, job)
+                elif isinstance(job, NonceJob):
+                    batch.nonces.append({"digest": job.digest, "used_at": job.used_at})
+                    batch.outcomes.append((job, None))
+            if batch.rows:
+                connection.execute(_INSERT_EVENTS, batch.rows)
+                connection.execute(
+                    _UPDATE_TALLIES, [_tally_row(*each) for each in batch.tallies.items()]
+                )
+            if batch.nonces:
+                connection.execute(_INSERT_NONCES, batch.nonces)
+            for run_id, values in batch.changed.items():
+                connection.execute(
+                    update(schema.runs).where(schema.runs.c.id == run_id).values(values)
+                )
+        return batch
+
+    def _keep(self, batch: _Batch) -> None:
+        """Make the batch count, and answer: it is on disk."""
+        self._next_id = batch.next_id
+        for run_id, tally in batch.tallies.items():
+            self._tallies[run_id] = tally
+            self._tallies.move_to_end(run_id)
+        while len(self._tallies) > MAX_TALLIES:
+            self._tallies.popitem(last=False)
+        for job, value in batch.outcomes:
+            job.settle(value)
+        if self._listener is None:
+            return
+        for run_id, stored in batch.stored.items():
+            self._listener.events_stored(run_id, batch.previous_ids[run_id], stored)
+        for run_id in batch.changed:
+            self._listener.run_changed(run_id)
+
+    def _add_event(self, connection: Connection, batch: _Batch, job: EventJob) -> None:
+        event = job.event
+        batch.nonces.append({"digest": event.nonce_digest, "used_at": event.created_at})
+        tally = batch.tallies.get(event.run_id)
+        if tally is None:
+            tally = self._load_tally(connection, event.run_id).copy()
+            batch.previous_ids[event.run_id] = tally.last_event_id
+        known_id = self._find_same(connection, batch, tally, event)
+        if known_id is not None:
+            batch.outcomes.append((job, known_id))
+            return
+        event_id, batch.next_id = batch.next_id, batch.next_id + 1
+        if event.marker is not None:
+            self._apply_marker(connection, batch, tally, event)
+        batch.tallies[event.run_id] = tally
+        tally.add(event, event_id)
+        batch.seen.setdefault((event.run_id, event.sequence), []).append(
+            (event.body_hash, event_id)
+        )
+        row = {
+            "id": event_id,
+            "run_id": event.run_id,
+            "type": event.type,
+            "data": event.data,
+            "sequence": event.sequence,
+            "created_at": event.created_at,
+        }
+        batch.rows.append({**row, "body_hash": event.body_hash})
+        batch.stored.setdefault(event.run_id, []).append(
+            Event(event_id, event.type, event.data, event.sequence, event.created_at)
+        )
+        batch.outcomes.append((job, event_id))
+
+    def _find_same(
+        self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent
+    ) -> int | None:
+        """Return the id of the stored event that this one repeats."""
+        if event.sequence < 1 or event.sequence > tally.highest_sequence:
+            return None
+        known = list(batch.seen.get((event.run_id, event.sequence), ()))
+        found = connection.execute(
+            _SAME_SEQUENCE, {"run_key": event.run_id, "sequence_key": event.sequence}
+        )
+        known += [(bytes(row.body_hash), row.id) for row in found]
+        return next((known_id for body, known_id in known if body == event.body_hash), None)
+
+    def _load_tally(self, connection: Connection, run_id: str) -> Tally:
+        tally = self._tallies.get(run_id)
+        if tally is not None:
+            return tally
+        columns = schema.runs.c
+        row = connection.execute(
+            select(
+                columns.last_event_id,
+                columns.event_count,
+                columns.numbered_count,
+                columns.numbered_bytes,
+                columns.highest_sequence,
+                columns.altered_count,
+            ).where(columns.id == run_id)
+        ).one()
+        digest = hashlib.sha256() if row.numbered_count == 0 else None
+        return Tally(*row, digest=digest)
+
+    def _apply_marker(
+        self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent
+    ) -> None:
+        """Note what a marker, or the assist address, changes about its run."""
+        columns = schema.runs.c
+        details = batch.changed.get(event.run_id, {}).get("details")
+        if details is None:
+            details = connection.execute(
+                select(columns.details).where(columns.id == event.run_id)
+            ).scalar_one()
+        changes = apply_marker(details, event)
+        if not changes:
+            return
+        if changes.get("status") in ("done", "failed"):
+            if tally.digest is None and tally.altered_count == 0:
+                tally.digest = self._digest_stored(connection, batch, event.run_id)
+            digest = None if tally.digest is None else tally.digest.hexdigest()
+            changes["verdict"] = compare_finished(
+                event.marker, tally.numbered_count, tally.numbered_bytes, digest
+            )
+        batch.changed.setdefault(event.run_id, {}).update(changes)
+
+    def _digest_stored(self, connection: Connection, batch: _Batch, run_id: str) -> Any:
+        """Return the digest of all numbered events: of those on disk, and those of this batch."""
+        digest = hashlib.sha256()
+        for stored in connection.execute(_NUMBERED_DATA, {"run_key": run_id}):
+            digest.update(stored.data.encode())
+        for row in batch.rows:
+            if row["run_id"] == run_id and row["sequence"] >= 1:
+                digest.update(row["data"].encode())
+        return digest
+
+
+def _tally_row(run_id: str, tally: Tally) -> dict[str, Any]:
+    return {
+        "run_key": run_id,
+        "new_last_event_id": tally.last_event_id,
+        "new_last_event_at": time.time(),
+        "new_event_count": tally.event_count,
+        "new_numbered_count": tally.numbered_count,
+        "new_numbered_bytes": tally.numbered_bytes,
+        "new_highest_sequence": tally.highest_sequence,
+        "new_altered_count": tally.altered_count,
+    }
