@@ -267,7 +267,8 @@ _DEMO_OPTIONS: Final = ("cmd", "no-open")
 
 def _handed_on(options: argparse.Namespace, config: Config, names: Sequence[str]) -> list[str]:
     """Return options as another program takes them, with the files that are used here."""
-    handed = ["--data-dir", str(config.data_dir), "--env-file", config.sources[".env"]]
+    handed = ["--data-dir", str(config.data_dir)]
+    handed += ["--env-file", config.sources[".env"]] if options.env_file else []
     for name in names:
         value = getattr(options, name.replace("-", "_"))
         if value is True:

@@ -52,7 +52,7 @@ def tell(
         partial = Path(f"{options.ready_file}.partial")
         write_private(partial, json.dumps(ready))
         os.replace(partial, options.ready_file)
-    if not options.no_open and _has_display():
+    if not options.no_open and has_display():
         webbrowser.open(login_url)
 
 
@@ -73,7 +73,8 @@ def _draw(url: str) -> None:
         segno.make(url, error="l").terminal(compact=True)
 
 
-def _has_display() -> bool:
+def has_display() -> bool:
+    """Whether a browser that is started here would be seen; one in a terminal is not meant."""
     if sys.platform == "darwin":
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -5,6 +5,7 @@ What reaches the database or a runner is in `store` and `live`; this is HTTP.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from werkzeug.security import safe_join
 from gateway.artifacts import ArtifactFiles
 from gateway.hosts import Hosts
 from gateway.live import ALL_RUNS, Live
-from gateway.login import SESSION_LIFETIME_S, Login, TooManyFailuresError
+from gateway.login import CODE_LIFETIME_S, SESSION_LIFETIME_S, Login, TooManyFailuresError
 from gateway.openapi import DOCUMENT
 from gateway.records import DONE, FAILED
 from gateway.store import Store
@@ -170,7 +171,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         parts.store.note(_address(), actor, "login", succeeded=session is not None)
         if session is None:
             return _explain(_show(parts, "login.html", 401), why_not)
-        return _let_in(parts, session)
+        return _let_in(parts, session, _local_path(request.args.get("next", "/")))
 
     @pages.get("/login")
     def login_page() -> Response:
@@ -210,8 +211,14 @@ def _explain(page: Response, sentence: str) -> Response:
     return page
 
 
-def _let_in(parts: Parts, session: str) -> Response:
-    response: Response = redirect("/", 303)  # type: ignore[assignment]
+def _local_path(text: str) -> str:
+    """Return where to go after the login: a path of ours, never another site's."""
+    is_ours = re.fullmatch(r"/(?:[A-Za-z0-9_-]+/?)*", text) is not None
+    return text if is_ours else "/"
+
+
+def _let_in(parts: Parts, session: str, path: str) -> Response:
+    response: Response = redirect(path, 303)  # type: ignore[assignment]
     response.set_cookie(
         parts.login.cookie_name,
         session,
@@ -243,6 +250,12 @@ def _build_api(parts: Parts) -> Blueprint:
     _add_runs(api, parts)
     _add_reading(api, parts)
     _add_commands(api, parts)
+
+    @api.post("/login-codes")
+    def make_login_code() -> Answer:
+        code = parts.login.make_code()
+        parts.store.note(_address(), g.actor, "login code")
+        return jsonify({"code": code, "lifetime_s": CODE_LIFETIME_S}), 201
 
     @api.get("/openapi.json")
     def openapi() -> Answer:
