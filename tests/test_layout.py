@@ -14,8 +14,16 @@ MODULES = tuple(name[:-3] for name in RUNNER_FILES if name.endswith(".py"))
 
 # Which of the runner's modules each one may import; what is not named here imports none.
 MAY_IMPORT = {
-    "redact": {"redact_judges", "redact_known", "redact_shapes", "redact_tokens", "redact_view"},
+    "redact": {
+        "redact_judges",
+        "redact_keys",
+        "redact_known",
+        "redact_shapes",
+        "redact_tokens",
+        "redact_view",
+    },
     "redact_judges": {"redact_shapes"},
+    "redact_keys": {"redact_judges"},
     "redact_known": {"redact_judges", "redact_shapes"},
     "redact_tokens": {"redact_judges", "redact_shapes"},
     "gateway_client": {"gateway_transport", "redact"},

@@ -88,6 +88,35 @@ SECRETS = [
     pytest.param("deploy --api-key={} now", FILLER[:20], id="flag-with-sign"),
     pytest.param("- name: DB_PASSWORD\n  value: {}", "s3cr3t!", id="name-and-value"),
     pytest.param("machine h login me password {}", FILLER[:12], id="netrc"),
+    pytest.param("ENV API_KEY {}", FILLER[:12], id="dockerfile"),
+    pytest.param("set -x DB_PASSWORD {}", "s3cr3t-word", id="fish"),
+    pytest.param('#define WIFI_PASSWORD "{}"', "s3cr3t-word", id="define"),
+    pytest.param('token: Some("{}")', FILLER[:12], id="wrapped"),
+    pytest.param('password: Some(\n    "{}",\n)', "s3cr3t-word", id="wrapped-on-its-own-line"),
+    pytest.param("**Password:** {}", "s3cr3t-word", id="markdown"),
+    pytest.param("Your password is: {}", "s3cr3t-word", id="told-with-a-colon"),
+    pytest.param("| SecretAccessKey | {} |", FILLER[:40], id="table"),
+    pytest.param("\u2502 auth_token    \u2502 {} \u2502", FILLER[:40], id="drawn-table"),
+    pytest.param('<input name="csrf_token" value="{}">', FILLER[:20], id="form"),
+    pytest.param('<input name="password" type="text" value="{}">', "s3cr3t!", id="form-attribute"),
+    pytest.param('<meta name="csrf-token" content="{}">', FILLER[:20], id="meta"),
+    pytest.param('name="password"\r\n\r\n{}\r\n--x', "s3cr3t!", id="multipart"),
+    pytest.param("curl -u admin:{} https://h/x", "s3cr3t-word", id="curl"),
+    pytest.param("curl -s --user 'admin:{}' https://h/x", "s3cr3t word", id="curl-quoted"),
+    pytest.param("mysql -uroot -p{} db", "s3cr3t-word", id="mysql"),
+    pytest.param("sshpass -p {} ssh jane@h", "s3cr3t-word", id="sshpass"),
+    pytest.param("docker login -u me -p {} registry.example", FILLER[:20], id="docker-login"),
+    pytest.param("redis-cli -h h -a {} ping", "s3cr3t-word", id="redis"),
+    pytest.param("curl -u admin:{} https://h/x", "s3cr3t-word" * 40, id="endless-flag"),
+    pytest.param("DB_PW={}", "s3cr3t-word", id="short-name"),
+    pytest.param('psk="{}"', "s3cr3t-word", id="wifi"),
+    pytest.param("secret_key_base: {}", HEX, id="rails"),
+    pytest.param("client-key-data: {}", FILLER, id="kubeconfig"),
+    pytest.param("VAULT_SECRET_ID={}", "a88279e9-29a1-ac59-d2ec-88adc52d6476", id="secret-id"),
+    pytest.param(
+        '"auth": "{}"', base64.b64encode(b"abcd:efghij").decode(), id="docker-credentials"
+    ),
+    pytest.param("see {} x", HEX[:32] + "-0123abcd-4567ef89", id="mailgun"),
     pytest.param("Client Secret: {}", FILLER[:20], id="spaced-name"),
     pytest.param("GET /v1?x=1&access_token={}&page=2", FILLER[:20], id="query"),
     pytest.param("> Authorization: Bearer {}", FILLER, id="bearer-header"),
@@ -159,6 +188,23 @@ HARMLESS = [
     "ssh://git@host/x.git mailto:a@b.c",
     "postgres://<user>:<password>@host/db",
     "sha256:" + HEX,
+    "docker run -p 8080:80 -u 1000:1000 image -a x -w /src",
+    "mysql -uroot -p db",
+    "ssh -p 2222 host; npm login && tool -p fast",
+    'curl -u "$USER:$PASS" https://h/ && curl -u jane https://h/',
+    "| password | string | what it is |",
+    "| api_key | `API_KEY` | from the environment |",
+    "secret: &str, api_key: Option<String>, token: &[u8]",
+    "signing_key: SigningKey<Sha256>",
+    "password: !Ref DbPassword",
+    "'password' => 'required|min:8'",
+    "TOKEN=`gcloud auth print-access-token`",
+    "!e.token=t,e.password===r",
+    "password: process.env.DB_PASS!",
+    "arn:aws:secretsmanager:us-east-1:123456789012:secret:name-AbCdEf",
+    "set token next; set -x; ENV TOKEN_FILE /run/secrets/token",
+    '<input name="password" type="password" value="">',
+    HEX[:32] + "-0123abcd is a name",
     "a88279e9-29a1-ac59-d2ec-88adc52d6476",
     '"integrity": "sha512-' + FILLER + FILLER + '=="',
     "npm_lifecycle_event=test npm_config_registry",
@@ -421,7 +467,7 @@ def test_a_failure_inside_a_private_key_stays_inside_it(monkeypatch: pytest.Monk
     redactor.feed(f"{HEADER}\n{FILLER}".encode())
 
     with monkeypatch.context() as broken:
-        broken.setattr("redact_judges.PrivateKey.swallow", None)
+        broken.setattr("redact_keys.PrivateKey.swallow", None)
         assert redactor.feed(b"more") == MARK
     out = redactor.feed(f"{FILLER}\n{FILLER}{FILLER}\n{FOOTER}\nafter\n".encode())
     assert out.find(FILLER[:12].encode()) < 0
