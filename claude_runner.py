@@ -42,7 +42,6 @@ from redact import Rules, collect_known_values
 from run_folder import RunFolder, find_undelivered, prune_delivered
 from run_plan import ARTIFACT_TYPES, RUN_ID, plan_job, require_run
 from runner_config import (
-    SETTINGS,
     VERSION,
     Config,
     RunnerError,
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
     from run_plan import Profile
 
 ROOT: Final = Path(__file__).resolve().parent
+CLAUDE: Final = ClaudeProfile()
 
 # === The commands =================================================================================
 
@@ -206,11 +206,11 @@ def command_info(
     rows = [
         {
             "variable": setting.variable,
-            "value": _shown_value(getattr(config, setting.name), secret=setting.secret),
+            "value": _shown_value(value, secret=setting.secret),
             "source": config.sources[setting.variable],
             "meaning": setting.meaning,
         }
-        for setting in SETTINGS
+        for setting, value in config.values(profile.settings)
     ]
     allowed = Allowlist(profile.extra_allowed_commands(config)).commands
     facts = {
@@ -225,7 +225,7 @@ def command_info(
     if options.json:
         print_out(json.dumps({**facts, "settings": rows}, indent=2))
         return 0
-    lines = [f"claude-runner {VERSION}, Python {facts['python']}, files in {ROOT}", ""]
+    lines = [f"{profile.program} {VERSION}, Python {facts['python']}, files in {ROOT}", ""]
     lines += [
         f"{_label(row['variable'])}: {row['value']}  ({row['variable']}, {row['source']})"
         for row in rows
@@ -263,13 +263,13 @@ def _shown_value(value: Any, *, secret: bool) -> str:
 # === The command line =============================================================================
 
 _EXAMPLES: Final = """examples:
-  ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd "fix the failing test"
-  ./wrapper/claude-runner start --run-id ID --token TOKEN            # a session at the keyboard
-  ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd - < prompt.txt
-  ./wrapper/claude-runner start --run-id ID --token TOKEN --cmd "..." -- --model opus
-  ./wrapper/claude-runner test-connection
-  ./wrapper/claude-runner sync                                       # after an outage or a crash
-  ./wrapper/claude-runner info
+  ./wrapper/{program} start --run-id ID --token TOKEN --cmd "fix the failing test"
+  ./wrapper/{program} start --run-id ID --token TOKEN            # a session at the keyboard
+  ./wrapper/{program} start --run-id ID --token TOKEN --cmd - < prompt.txt
+  ./wrapper/{program} start --run-id ID --token TOKEN --cmd "..." -- {arguments}
+  ./wrapper/{program} test-connection
+  ./wrapper/{program} sync                                       # after an outage or a crash
+  ./wrapper/{program} info
 """
 
 
@@ -278,8 +278,8 @@ def build_command_line(profile: Profile) -> CommandLine:
     line = CommandLine(
         profile.program,
         VERSION,
-        "Run Claude Code on this machine, connected to a gateway.",
-        _EXAMPLES,
+        f"Run {profile.title} on this machine, connected to a gateway.",
+        _EXAMPLES.format(program=profile.program, arguments=profile.example_arguments),
     )
 
     def add_command(
@@ -290,9 +290,10 @@ def build_command_line(profile: Profile) -> CommandLine:
         add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
         return add_option
 
-    add_option = add_command("start", command_start, "run Claude Code", hands_on=True)
+    add_option = add_command("start", command_start, f"run {profile.title}", hands_on=True)
     _add_run_options(add_option)
     _add_start_options(add_option)
+    profile.add_start_options(add_option)
     add_option = add_command(
         "test-connection", command_test_connection, "try the gateway, the secret, and a run"
     )
@@ -328,13 +329,6 @@ def _add_start_options(add_option: Callable[..., None]) -> None:
         help="stop the run after this time, such as 90s, 45m, 2h or 1h30m",
     )
     add_option(
-        "--output",
-        metavar="FORM",
-        choices=("auto", "text"),
-        help="auto (default): print mode shows what Claude Code does while it does it; "
-        "text: Claude Code's own output, at its end",
-    )
-    add_option(
         "--artifact",
         metavar="PATH",
         action="append",
@@ -359,13 +353,12 @@ def _given_settings(options: argparse.Namespace) -> dict[str, str]:
     return {variable: value for variable, value in given.items() if value is not None}
 
 
-def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> int:
+def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
     """Run the command line. Returns the exit code; every error of the runner is 1."""
-    profile = profile or ClaudeProfile()
     _open_missing_descriptors()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a setting may hold any bytes
-    console = Console()
+    console = Console(profile.program)
     config: Config | None = None
     code = 1
     try:
@@ -374,6 +367,7 @@ def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> i
         config = load_config(
             ROOT,
             os.environ,
+            own=profile.settings,
             options=_given_settings(options),
             env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
         )
@@ -388,7 +382,8 @@ def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> i
     except BrokenPipeError:
         pass  # the reader of `info | head` is gone
     except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
-        console.error(f"an error in claude-runner itself: {_report_crash(error, config)}")
+        report = _report_crash(error, profile, config)
+        console.error(f"an error in {profile.program} itself: {report}")
     return code
 
 
@@ -401,7 +396,7 @@ def _open_missing_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
-def _report_crash(error: Exception, config: Config | None) -> str:
+def _report_crash(error: Exception, profile: Profile, config: Config | None) -> str:
     """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
     rules = build_rules(config, os.environ) if config is not None else Rules()
     summary = rules.redact(f"{type(error).__name__}: {error}")
@@ -410,7 +405,7 @@ def _report_crash(error: Exception, config: Config | None) -> str:
         return summary
     path = config.data_dir / "crash.txt"
     try:
-        write_private(path, f"claude-runner {VERSION}, Python {sys.version}\n{report}")
+        write_private(path, f"{profile.program} {VERSION}, Python {sys.version}\n{report}")
     except (OSError, ValueError):
         return summary
     return f"{summary}; please report it, with {path}"

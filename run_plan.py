@@ -14,7 +14,7 @@ import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Callable, Final, Protocol
 
 from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
 from runner_config import VERSION, RunnerError, absolute_path
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
+    from child_events import MessageStream, StateReader
     from local_terminal import Console
-    from runner_config import Config
+    from runner_config import Config, Setting
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 ARTIFACT_TYPES: Final = (".log", ".txt", ".json", ".diff", ".patch", ".md")
@@ -40,32 +41,48 @@ class Invocation:
     argv: tuple[str, ...]
     stdin_text: bytes | None = None
     session_id: str | None = None
-    # Whether it prints Claude Code's JSON stream, which is shown as text.
-    is_stream: bool = False
+    # What goes on with the session later, where that can be done.
+    resume_argv: tuple[str, ...] | None = None
+    # What reads the messages that it prints, if it does; they are kept in a file of their own.
+    messages: MessageStream | None = None
+    # What reads out of an interactive session whether it works or waits.
+    states: StateReader | None = None
 
 
 class Profile(Protocol):
-    """What differs between two runner types; `rev_runner.py` shows that it is all that differs."""
+    """What differs between two runner types; `rev_runner.py` shows that it is all that differs.
+
+    `name` is what the gateway is told, and what the files of a run are called after; `title` what a
+    person calls the child; `program` what the user called. `command_variable` is the variable that
+    names the child's program. `example_arguments` are some of the child's own, for the help.
+    """
 
     name: str
+    title: str
     program: str
-    log_name: str
+    command_variable: str
+    example_arguments: str
+    settings: tuple[Setting, ...]
+
+    def add_start_options(self, add_option: Callable[..., None]) -> None:
+        """Add the options of `start` that only this kind of runner has."""
 
     def command(self, config: Config) -> tuple[str, ...]:
         """Return the program to run, with its first arguments."""
+
+    def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
+        """Return where the program may be if it is not in PATH, by what a person calls it."""
 
     def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
         """Return what the operator may run besides the documented commands."""
 
     def invocation(
-        self,
-        config: Config,
-        prompt: str | None,
-        mode: str,
-        arguments: Sequence[str],
-        output: str = "auto",
+        self, config: Config, prompt: str | None, mode: str, options: argparse.Namespace
     ) -> Invocation:
-        """Return how to start it with this prompt."""
+        """Return how to start it: `mode` is print or interactive, `options` are those of `start`.
+
+        `options.arguments` are for the child as they are. Raises RunnerError.
+        """
 
 
 def plan_job(
@@ -77,8 +94,7 @@ def plan_job(
     prompt = _read_prompt(options.cmd)
     is_limited = options.max_time is not None
     mode = _choose_mode(options.mode or "auto", prompt, config, is_limited=is_limited)
-    output = options.output or "auto"
-    invocation = profile.invocation(config, prompt, mode, options.arguments, output)
+    invocation = profile.invocation(config, prompt, mode, options)
     for item in invocation.argv:
         if len(os.fsencode(item)) > MAX_ARGUMENT_BYTES:
             raise RunnerError(
@@ -87,27 +103,27 @@ def plan_job(
             )
     env = config.child_environment(os.environ)
     env.setdefault("TERM", "xterm-256color")
-    _require_program(invocation.argv[0], cwd, env, config)
+    _require_program(invocation.argv[0], cwd, env, profile, config)
     shown = [*profile.command(config), *options.arguments, *([] if prompt is None else [prompt])]
     return Job(
         run_id=run_id,
         runner=profile.name,
+        program=profile.program,
+        title=profile.title,
         version=VERSION,
         mode=mode,
         argv=invocation.argv,
         stdin_text=invocation.stdin_text,
         session_id=invocation.session_id,
-        is_stream=invocation.is_stream,
-        resume_command=(
-            shlex.join([*profile.command(config), "--resume", invocation.session_id])
-            if invocation.session_id
-            else None
-        ),
+        messages=invocation.messages,
+        states=invocation.states,
+        resume_command=shlex.join(invocation.resume_argv) if invocation.resume_argv else None,
         shown_command=shlex.join(shown),
         cwd=cwd,
         env=env,
         max_time_s=parse_duration(options.max_time),
-        log_name=profile.log_name,
+        log_name=f"{profile.name}.log",
+        messages_name=f"{profile.name}.jsonl",
         artifacts=_check_artifacts(options.artifact, console),
         gateway_url=config.gateway_url,
         token=config.token,
@@ -207,37 +223,33 @@ def _choose_mode(asked: str, prompt: str | None, config: Config, *, is_limited: 
     return asked
 
 
-def _require_program(program: str, cwd: str, env: Mapping[str, str], config: Config) -> None:
+def _require_program(
+    program: str, cwd: str, env: Mapping[str, str], profile: Profile, config: Config
+) -> None:
+    variable = profile.command_variable
     if "/" in program:
         path = Path(cwd, program)
         if not os.path.isfile(path):  # False where it may not be looked for, unlike Path's
-            raise RunnerError(f"there is no program {path}; correct CLAUDE_COMMAND")
+            raise RunnerError(f"there is no program {path}; correct {variable}")
         if not os.access(path, os.X_OK):
-            raise RunnerError(f"{path} is not executable; chmod +x it, or correct CLAUDE_COMMAND")
+            raise RunnerError(f"{path} is not executable; chmod +x it, or correct {variable}")
     elif shutil.which(program, path=env.get("PATH")) is None:
+        home = Path(env.get("HOME") or "~").expanduser()
+        places = profile.program_folders(home, env)
         raise RunnerError(
-            f"{program!r} (CLAUDE_COMMAND, {config.sources['CLAUDE_COMMAND']}) was not found in "
-            f"PATH{_found_elsewhere(program, env)}; install it, or set CLAUDE_COMMAND to its path "
+            f"{program!r} ({variable}, {config.sources[variable]}) was not found in PATH"
+            f"{_found_elsewhere(program, places)}; install it, or set {variable} to its path "
             "(shell aliases do not count)"
         )
 
 
-def _found_elsewhere(program: str, env: Mapping[str, str]) -> str:
+def _found_elsewhere(program: str, places: Mapping[str, Sequence[Path]]) -> str:
     """Return where else a program was looked for, and whether it is there."""
-    home = Path(env.get("HOME") or "~").expanduser()
-    npm = [Path(folder, program) for folder in _npm_folders(home, env)]
-    places = [home / ".claude" / "local" / program, home / ".local" / "bin" / program, *npm]
-    found = next((place for place in places if os.access(place, os.X_OK)), None)
+    candidates = [folder / program for folders in places.values() for folder in folders]
+    found = next((place for place in candidates if os.access(place, os.X_OK)), None)
     if found is not None:
         return f", but it is there as {found}"
-    return ", ~/.claude/local, ~/.local/bin and npm's global folders"
-
-
-def _npm_folders(home: Path, env: Mapping[str, str]) -> list[Path]:
-    """Return where npm puts global programs, by its usual settings; npm itself is not asked."""
-    prefixes = [env.get("npm_config_prefix"), env.get("NPM_CONFIG_PREFIX")]
-    folders = [Path(prefix, "bin") for prefix in prefixes if prefix]
-    return [*folders, home / ".npm-global" / "bin", Path("/usr/local/bin"), Path("/usr/bin")]
+    return "".join(f", {name}" for name in list(places)[:-1]) + f" and {list(places)[-1]}"
 
 
 def _check_artifacts(paths: Sequence[str], console: Console) -> tuple[Path, ...]:

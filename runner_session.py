@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
-from claude_stream import ClaudeStream
 from keeper import CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
 from local_terminal import (
     LocalOutput,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from allowlist import Allowlist
+    from child_events import MessageStream, StateReader
     from delivery import Delivery, Pacer
     from gateway_client import GatewayClient
     from local_terminal import Console
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from run_folder import RunFolder
     from spool import FilePart
 
-# Claude Code's own messages, one a line, redacted.
-MESSAGES_NAME: Final = "claude.jsonl"
 STOP_GRACE_S: Final = 10.0
 # A size for recordings that nobody has a terminal for.
 UNATTENDED_SIZE: Final = Size(120, 40)
@@ -81,18 +79,22 @@ class Job:
 
     run_id: str
     runner: str
+    program: str
+    title: str
     version: str
     mode: str
     argv: tuple[str, ...]
     stdin_text: bytes | None
     session_id: str | None
-    is_stream: bool
+    messages: MessageStream | None
+    states: StateReader | None
     max_time_s: float | None
     resume_command: str | None
     shown_command: str
     cwd: str
     env: Mapping[str, str]
     log_name: str
+    messages_name: str
     artifacts: tuple[Path, ...]
     gateway_url: str
     token: str = field(repr=False)
@@ -287,7 +289,6 @@ class Run:
         self._size_due: float | None = None
         self._modes = ModeTracker()
         self._limit_at = None if job.max_time_s is None else self._started_at + job.max_time_s
-        self._claude = ClaudeStream() if job.is_stream else None
 
     # --- the operator's hands; any thread ------------------------------------------------------
 
@@ -360,8 +361,8 @@ class Run:
             self._guard_terminal(None, None)
             return
         self._console.note(
-            "this session ends when you leave Claude; for a run that ends by itself, give a "
-            "prompt with --cmd"
+            f"this session ends when you leave {self._job.title}; for a run that ends by itself, "
+            "give a prompt with --cmd"
         )
         self._console.hold()
         self._raw = RawTerminal(0)
@@ -424,9 +425,9 @@ class Run:
             elif not self._job.is_interactive:
                 _make_transparent(slave_fd)
             channels.append(Channel(stream, master_fd, self._rules, LocalOutput(number)))
-            if stream == "stdout" and self._claude is not None:
-                lines = open(self._folder.path / MESSAGES_NAME, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
-                channels[0].transcript = Transcript(self._claude, lines)
+            if stream == "stdout" and self._job.messages is not None:
+                lines = open(self._folder.path / self._job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
+                channels[0].transcript = Transcript(self._job.messages, lines)
             slaves.append(slave_fd)
         pump = PtyPump(
             channels,
@@ -434,7 +435,8 @@ class Run:
             modes=self._modes,
             keyboard_fd=0 if self._raw is not None else None,
             publish=self._publish,
-            publish_state=self._publish_state if self._job.is_interactive else None,
+            publish_state=self._publish_state,
+            states=self._job.states,
             note_undo=self._keeper.note_undo,
             ended=lambda error: self._mailbox.post(_WorkerEnded("pty-pump", error)),
         )
@@ -729,9 +731,9 @@ class Run:
         }
 
     def _result_fields(self) -> dict[str, Any]:
-        """Return what Claude Code's own result said, if there was one. The pump has ended."""
-        summary = self._claude.summary if self._claude is not None else None
-        return {} if summary is None else {"result": summary.marker_fields()}
+        """Return what the child's own result said, if there was one. The pump has ended."""
+        result = self._job.messages.result() if self._job.messages is not None else {}
+        return {"result": result} if result else {}
 
     def _deliver(self) -> None:
         self._pacer.stop_polling()
@@ -770,8 +772,8 @@ class Run:
             left = f"{upload.part.name} is"
         if self._spool.return_to_disk():
             self._console.warn(
-                f"{left} not delivered, but kept in {self._folder.path}; `claude-runner sync` "
-                "sends what is left"
+                f"{left} not delivered, but kept in {self._folder.path}; `{self._job.program} "
+                "sync` sends what is left"
             )
         else:
             self._console.error(f"{left} lost: neither the gateway nor the disk took it")
@@ -792,8 +794,9 @@ class Run:
         from delivery import file_parts
 
         parts = list(file_parts(self._folder.path, self._job.log_name, self._job.log_name))
-        if self._claude is not None:
-            parts += file_parts(self._folder.path, MESSAGES_NAME, MESSAGES_NAME)
+        if self._job.messages is not None:
+            name = self._job.messages_name
+            parts += file_parts(self._folder.path, name, name)
         for number, source in enumerate(self._job.artifacts, start=1):
             try:
                 copy = self._redacted_copy(source, f"artifacts/{number}-{source.name}")

@@ -23,9 +23,17 @@ MAY_IMPORT = {
     "runner_config": {"allowlist", "redact"},
     "command_line": {"runner_config"},
     "gateway_check": {"gateway_client", "gateway_transport", "local_terminal", "runner_config"},
-    "run_plan": {"gateway_client", "local_terminal", "runner_config", "runner_session"},
-    "claude_profile": {"run_plan", "runner_config"},
-    "pty_pump": {"claude_state", "claude_stream", "local_terminal", "redact"},
+    "run_plan": {
+        "child_events",
+        "gateway_client",
+        "local_terminal",
+        "runner_config",
+        "runner_session",
+    },
+    "claude_profile": {"claude_state", "claude_stream", "run_plan", "runner_config"},
+    "claude_state": {"child_events"},
+    "claude_stream": {"child_events"},
+    "pty_pump": {"child_events", "local_terminal", "redact"},
     "delivery": {"gateway_client", "gateway_transport", "redact", "spool"},
     "run_folder": {"runner_config"},
     "sync_runs": {
@@ -48,7 +56,7 @@ MAY_IMPORT = {
     },
     "runner_session": {
         "allowlist",
-        "claude_stream",
+        "child_events",
         "delivery",
         "gateway_client",
         "keeper",
@@ -60,7 +68,8 @@ MAY_IMPORT = {
         "runner_config",
         "spool",
     },
-    "claude_runner": set(MODULES) - {"claude_runner"},
+    "claude_runner": set(MODULES) - {"claude_runner", "rev_runner"},
+    "rev_runner": {"claude_runner", "run_plan", "runner_config"},
 }
 # The packages that a module may use besides the standard library.
 MAY_USE = {
