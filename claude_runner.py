@@ -28,19 +28,29 @@ import os
 import shlex
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from allowlist import Allowlist
+from assist import AssistAlone
 from claude_profile import ClaudeProfile
 from command_line import CommandLine, print_out
 from gateway_check import check_run, explain, open_client
-from gateway_client import Outcome
+from gateway_client import Outcome, is_confidential
 from gateway_transport import GatewayError
 from local_terminal import Console
 from redact import Rules, collect_known_values
 from run_folder import RunFolder, find_undelivered, prune_delivered
-from run_plan import ARTIFACT_TYPES, RUN_ID, plan_job, require_run
+from run_plan import (
+    ARTIFACT_TYPES,
+    ASSIST_MAX_TIME_S,
+    RUN_ID,
+    parse_duration,
+    plan_assist,
+    plan_job,
+    require_run,
+)
 from runner_config import (
     VERSION,
     Config,
@@ -59,6 +69,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from assist import AssistPlan
     from gateway_client import GatewayClient
     from run_plan import Profile
 
@@ -74,6 +85,10 @@ def command_start(
     """Run the child, connected to the gateway. Returns its exit code."""
     config.require_secret()
     job = plan_job(options, config, profile, console)
+    if options.assist:
+        job = replace(job, assist=_plan_assist_beside(options, config, console, job.run_id))
+    elif options.authorized_keys is not None:
+        raise RunnerError("--authorized-keys says who may enter an assist session; add --assist")
     allowlist = Allowlist(profile.extra_allowed_commands(config))
     rules = build_rules(config, os.environ)
     too_short = collect_known_values(os.environ, config.dotenv).too_short
@@ -108,6 +123,50 @@ def command_start(
         raise
     finally:
         folder.close()
+
+
+def _plan_assist_beside(
+    options: argparse.Namespace, config: Config, console: Console, run_id: str
+) -> AssistPlan | None:
+    """Plan a session beside a run, which goes on without one. A file of keys must be right."""
+    if is_confidential(config.gateway_url):
+        return _plan_assist(options, config, console, run_id)
+    console.warn("no assist session is opened: GATEWAY_URL is not encrypted; use https")
+    return None
+
+
+def command_assist(
+    options: argparse.Namespace, config: Config, _profile: Profile, console: Console
+) -> int:
+    """Let somebody elsewhere into a terminal on this machine, until the session ends."""
+    config.require_secret()
+    run_id = require_run(options.run_id, config)
+    max_time_s = parse_duration(options.max_time, "--max-time") or ASSIST_MAX_TIME_S
+    plan = _plan_assist(options, config, console, run_id)
+    prepare_data_dir(config.data_dir)
+    client = open_client(config, console, run_id, config.token)
+    try:
+        check_run(client, run_id, config, console)
+    finally:
+        client.close()
+
+    def show(address: str) -> None:
+        print_out(address)
+        console.note("the session ends when its shell does, with Ctrl-C, or when its time is over")
+
+    return AssistAlone(plan, max_time_s, console).execute(show)
+
+
+def _plan_assist(
+    options: argparse.Namespace, config: Config, console: Console, run_id: str
+) -> AssistPlan:
+    # Not traced: the gateway's answers to an address may hold it.
+    return plan_assist(
+        options,
+        config,
+        console,
+        lambda: open_client(config, console, run_id, config.token, is_traced=False),
+    )
 
 
 def command_sync(
@@ -267,6 +326,7 @@ _EXAMPLES: Final = """examples:
   ./wrapper/{program} start --run-id ID --token TOKEN            # a session at the keyboard
   ./wrapper/{program} start --run-id ID --token TOKEN --cmd - < prompt.txt
   ./wrapper/{program} start --run-id ID --token TOKEN --cmd "..." -- {arguments}
+  ./wrapper/{program} assist --run-id ID --token TOKEN           # a terminal for a helper
   ./wrapper/{program} test-connection
   ./wrapper/{program} sync                                       # after an outage or a crash
   ./wrapper/{program} info
@@ -294,6 +354,12 @@ def build_command_line(profile: Profile) -> CommandLine:
     _add_run_options(add_option)
     _add_start_options(add_option)
     profile.add_start_options(add_option)
+    add_option = add_command("assist", command_assist, "let somebody into a terminal here")
+    _add_run_options(add_option)
+    add_option("--cwd", metavar="DIR", help="where the terminal begins (default: here)")
+    add_option("--timeout", metavar="TIME", help="how long to wait for the session (default: 30s)")
+    add_option("--max-time", metavar="TIME", help="end the session after this (default: 1h)")
+    _add_keys_option(add_option)
     add_option = add_command(
         "test-connection", command_test_connection, "try the gateway, the secret, and a run"
     )
@@ -314,6 +380,14 @@ def _add_run_options(add_option: Callable[..., None]) -> None:
     add_option("--token-file", metavar="FILE", help="a file that holds the token")
 
 
+def _add_keys_option(add_option: Callable[..., None]) -> None:
+    add_option(
+        "--authorized-keys",
+        metavar="FILE",
+        help="let only the owners of these public keys into the assist session",
+    )
+
+
 def _add_start_options(add_option: Callable[..., None]) -> None:
     add_option("--cmd", metavar="PROMPT", help="the prompt; - reads it from stdin")
     add_option("--cwd", metavar="DIR", help="the working directory (default: the current one)")
@@ -328,6 +402,12 @@ def _add_start_options(add_option: Callable[..., None]) -> None:
         metavar="TIME",
         help="stop the run after this time, such as 90s, 45m, 2h or 1h30m",
     )
+    add_option(
+        "--assist",
+        action="store_true",
+        help="open an assist session beside the run, which ends with it",
+    )
+    _add_keys_option(add_option)
     add_option(
         "--artifact",
         metavar="PATH",

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final, Protocol
 
+from assist import AssistPlan
+from assist_tmate import Tmate, read_public_keys
 from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
 from runner_config import VERSION, RunnerError, absolute_path
 from runner_session import Job
@@ -25,11 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from child_events import MessageStream, StateReader
+    from gateway_client import GatewayClient
     from local_terminal import Console
     from runner_config import Config, Setting
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 ARTIFACT_TYPES: Final = (".log", ".txt", ".json", ".diff", ".patch", ".md")
+# A healthy server of the other end of the world takes a few seconds.
+ASSIST_TIMEOUT_S: Final = 30.0
+# A login that was forgotten ends by itself.
+ASSIST_MAX_TIME_S: Final = 3_600.0
 # Linux: MAX_ARG_STRLEN, the longest single argument.
 MAX_ARGUMENT_BYTES: Final = 131_071
 
@@ -121,7 +128,7 @@ def plan_job(
         shown_command=shlex.join(shown),
         cwd=cwd,
         env=env,
-        max_time_s=parse_duration(options.max_time),
+        max_time_s=parse_duration(options.max_time, "--max-time"),
         log_name=f"{profile.name}.log",
         messages_name=f"{profile.name}.jsonl",
         artifacts=_check_artifacts(options.artifact, console),
@@ -131,6 +138,41 @@ def plan_job(
         command_timeout_s=config.command_timeout_s,
         drain_timeout_s=config.drain_timeout_s,
         allow_remote_input=config.allow_remote_input and is_confidential(config.gateway_url),
+        assist=None,
+    )
+
+
+def plan_assist(
+    options: argparse.Namespace,
+    config: Config,
+    console: Console,
+    open_client: Callable[[], GatewayClient],
+) -> AssistPlan:
+    """Check how an assist session is to be opened. Raises RunnerError.
+
+    Whether tmate is there is looked at when it is started.
+    """
+    if not is_confidential(config.gateway_url):
+        raise RunnerError(
+            "an assist session is a login to this machine, and GATEWAY_URL "
+            f"({config.gateway_url}) is not encrypted; use https"
+        )
+    keys = None
+    if options.authorized_keys is not None:
+        option = "--authorized-keys"
+        keys = read_public_keys(absolute_path(options.authorized_keys, option), option)
+    else:
+        console.warn(
+            "whoever holds the address of the assist session is in; --authorized-keys FILE lets "
+            "only the owners of the keys in FILE in"
+        )
+    timeout = getattr(options, "timeout", None)  # `start` waits for nothing
+    return AssistPlan(
+        Tmate(config, config.child_environment(os.environ), keys),
+        cwd=_existing_folder(options.cwd),
+        timeout_s=parse_duration(timeout, "--timeout") or ASSIST_TIMEOUT_S,
+        patience_s=config.drain_timeout_s,
+        open_client=open_client,
     )
 
 
@@ -187,17 +229,17 @@ def _read_stdin() -> str:
         ) from error
 
 
-def parse_duration(text: str | None) -> float | None:
-    """Read a time such as 90s, 45m, 2h or 1h30m. Raises RunnerError."""
+def parse_duration(text: str | None, option: str) -> float | None:
+    """Read a time such as 90s, 45m, 2h or 1h30m; a number alone is seconds. Raises RunnerError."""
     if text is None:
         return None
-    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", text.strip())
+    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s?)?", text.strip())
     seconds = 0
     if match is not None:
         hours, minutes, rest = (int(number or 0) for number in match.groups())
         seconds = hours * 3_600 + minutes * 60 + rest
     if seconds <= 0:
-        raise RunnerError(f"--max-time is {text!r}; write a time such as 90s, 45m, 2h or 1h30m")
+        raise RunnerError(f"{option} is {text!r}; write a time such as 90s, 45m, 2h or 1h30m")
     return float(seconds)
 
 

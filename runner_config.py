@@ -78,6 +78,11 @@ class Config:
     redact_patterns: Path | None
     allow_remote_input: bool
     allow_http: bool
+    tmate_command: tuple[str, ...]
+    tmate_host: str
+    tmate_port: str
+    tmate_rsa_fingerprint: str
+    tmate_ed25519_fingerprint: str
     sources: Mapping[str, str]
     dotenv: Mapping[str, str] = field(repr=False)
     placeholders: Mapping[str, str]
@@ -198,6 +203,26 @@ def _parse_patterns_file(value: str, variable: str) -> Path | None:
     return path
 
 
+def _parse_host(value: str, variable: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", value):
+        raise ConfigError(f"{variable} is {value!r}; write a host name, such as tmate.example.com")
+    return value
+
+
+def _parse_port(value: str, variable: str) -> str:
+    if value and not (re.fullmatch(r"[0-9]{1,5}", value) and 0 < int(value) < 65_536):
+        raise ConfigError(f"{variable} is {value!r}; write a port, such as 22")
+    return value
+
+
+def _parse_fingerprint(value: str, variable: str) -> str:
+    if value and not re.fullmatch(r"SHA256:[A-Za-z0-9+/]{43}=?", value):
+        raise ConfigError(
+            f"{variable} is {value!r}; write it as ssh-keygen -l does: SHA256: and 43 characters"
+        )
+    return value.rstrip("=")
+
+
 def _parse_folder(value: str, variable: str) -> Path:
     return absolute_path(value, variable)
 
@@ -295,6 +320,41 @@ SETTINGS: Final = (
         "false",
         _parse_bool,
         "allow an unencrypted gateway that is not on this machine",
+    ),
+    Setting(
+        "tmate_command",
+        "CLAUDE_RUNNER_TMATE_COMMAND",
+        "tmate",
+        parse_command,
+        "assist: the program that shares the terminal",
+    ),
+    Setting(
+        "tmate_host",
+        "CLAUDE_RUNNER_TMATE_HOST",
+        "",
+        _parse_host,
+        "assist: a tmate server of your own; without it, that of ~/.tmate.conf or tmate.io",
+    ),
+    Setting(
+        "tmate_port",
+        "CLAUDE_RUNNER_TMATE_PORT",
+        "",
+        _parse_port,
+        "assist: the server's port",
+    ),
+    Setting(
+        "tmate_rsa_fingerprint",
+        "CLAUDE_RUNNER_TMATE_RSA_FINGERPRINT",
+        "",
+        _parse_fingerprint,
+        "assist: the fingerprint of the server's RSA key, SHA256:…",
+    ),
+    Setting(
+        "tmate_ed25519_fingerprint",
+        "CLAUDE_RUNNER_TMATE_ED25519_FINGERPRINT",
+        "",
+        _parse_fingerprint,
+        "assist: the fingerprint of the server's Ed25519 key, SHA256:…",
     ),
 )
 
