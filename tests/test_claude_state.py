@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_state import WAITING, WORKING, StateWatcher
+from child_events import WAITING, WORKING
+from claude_state import StateWatcher
 
 
 def state_of(*pieces: bytes) -> str | None:

@@ -12,15 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_stream import (
-    MAX_DEPTH,
-    MAX_LINE_BYTES,
-    ClaudeStream,
-    Item,
-    Message,
-    Passed,
-    shorten,
-)
+from child_events import Item, Message, Passed, shorten
+from claude_stream import MAX_DEPTH, MAX_LINE_BYTES, ClaudeStream
 
 
 def render_all(chunks: Iterable[bytes]) -> str:

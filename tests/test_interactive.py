@@ -118,7 +118,7 @@ def test_the_child_sees_the_users_terminal(gw: StrictGateway, tmp_path: Path) ->
         assert terminal.wait() == 0
 
     announcement, *report = start.split("\r\n")
-    assert announcement.startswith("claude-runner: this session ends when you leave Claude; ")
+    assert announcement.startswith("claude-runner: this session ends when you leave Claude Code; ")
     assert "--cmd" in announcement
     assert report[:4] == ["TTY 1 1 1", "SIZE 97 31", "FOREGROUND yes", "TERM xterm-test"]
     (started,) = gw.markers(launch.run.id, "started")

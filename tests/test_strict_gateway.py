@@ -80,6 +80,10 @@ class Attempt:
     headers: dict[str, str]
 
 
+# In the place of a sequence: the event has none.
+WITHOUT = "without"
+
+
 @dataclass
 class Client:
     """Signs as PROTOCOL says, and sends over one connection that is kept alive."""
@@ -139,8 +143,12 @@ class Client:
 
     def event_attempt(self, kind: str, data: Any, sequence: Any = None, **changes: Any) -> Attempt:
         """Return an event that is signed and not sent."""
-        number = next(self.numbers) if sequence is None else sequence
-        body = json.dumps({"type": kind, "data": data, "sequence": number}).encode()
+        fields = {"type": kind, "data": data, "sequence": sequence}
+        if sequence is None:
+            fields["sequence"] = next(self.numbers)
+        if sequence == WITHOUT:
+            del fields["sequence"]
+        body = json.dumps(fields).encode()
         return self.sign("POST", "/api/ingest/event", body, **changes)
 
     def event(self, kind: str, data: Any, sequence: Any = None, **changes: Any) -> Answer:
@@ -1024,7 +1032,16 @@ VIOLATIONS: dict[str, tuple[Callable[[Client], Any], str]] = {
         _play(("marker", json.dumps({**FINISHED, "exitCode": "0"}))),
         "exitCode",
     ),
-    "assist without JSON": (_play(("assist", "{")), "assist data that is not JSON"),
+    "assist without JSON": (_play(("assist", "{", WITHOUT)), "assist data that is not JSON"),
+    "assist with more": (
+        _play(("assist", '{"type":"tmate","url":"ssh a@b","web":"c"}', WITHOUT)),
+        "other fields than type and url",
+    ),
+    "assist with a number": (
+        _play(("assist", '{"type":"tmate","url":"ssh a@b"}', 1)),
+        "goes without a sequence",
+    ),
+    "output without a number": (_play(("stdout", "a", WITHOUT)), "goes without a sequence"),
     "half a character": (_play(("stdout", "\ud83d")), "half a character"),
     "an ack of nothing": (lambda client: client.ack("c0", {"result": "x"}), "never queued"),
     "an empty ack": (lambda client: client.ack("c0", {}), "an ack with the fields []"),
