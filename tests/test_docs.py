@@ -8,6 +8,8 @@ import pytest
 
 from claude_profile import ClaudeProfile
 from claude_runner import build_command_line
+from rev_runner import RevProfile
+from run_plan import Profile
 from runner_config import SETTINGS
 from testing.runner_files import ROOT, RUNNER_FILES
 
@@ -15,7 +17,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ENV_EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
+PROFILES = (ClaudeProfile(), RevProfile())
+EVERY_SETTING = (*SETTINGS, *(setting for profile in PROFILES for setting in profile.settings))
+
+
+@pytest.mark.parametrize("setting", EVERY_SETTING, ids=lambda setting: setting.variable)
 def test_each_setting_is_documented(setting: object) -> None:
     """Each variable stands in the README's table and in .env.example."""
     variable = getattr(setting, "variable")  # noqa: B009 - the type of a parameter is not known
@@ -24,9 +30,10 @@ def test_each_setting_is_documented(setting: object) -> None:
     assert re.search(rf"^(# )?{variable}=", ENV_EXAMPLE, re.MULTILINE)
 
 
-def test_each_option_is_documented_and_has_help() -> None:
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_each_option_is_documented_and_has_help(profile: Profile) -> None:
     """Each option of each command is in the README, and `--help` says what it is for."""
-    parsers = build_command_line(ClaudeProfile()).parsers
+    parsers = build_command_line(profile).parsers
     text = parsers[""].format_help()
     for command, parser in parsers.items():
         assert command in text
