@@ -10,6 +10,7 @@ The command line is here: what the user asked for is read, checked (`run_plan`) 
     poster     its client, the delivery cursor          the journal, HTTP    output is kept
     poller     its client                               HTTP (long poll)     no remote control
     executor   one command of the operator              a queue, select      that command failed
+    assist     the assist session, if any               a queue, HTTP         there is no session
     syncer     the journal's way to the disk            an event             a power cut loses more
 
 The keeper (`keeper.py`) is a process of its own, forked while this one has a single thread.

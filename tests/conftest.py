@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from testing import processes
+from testing.runner import CLAUDE, REV, Kind
 from testing.waiting import eventually
 
 # How long a thread, process or descriptor may take to go after its test has ended.
@@ -108,6 +109,16 @@ def _kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         except OSError:
             pass  # it went by itself
+
+
+# --- kinds of runners ----------------------------------------------------------------------
+
+
+@pytest.fixture(params=[CLAUDE, REV], ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind of runner in turn, for what both have to keep."""
+    kind: Kind = request.param
+    return kind
 
 
 # --- a clean environment ---------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,45 @@ def test_imports_go_one_way(module: str) -> None:
     ours = imported_names(module) & {path.stem for path in ROOT.glob("*.py")}
 
     assert ours <= MAY_IMPORT.get(module, set())
+
+
+def test_kinds_of_runners_do_not_know_each_other() -> None:
+    """Claude Code's modules know nothing of rev, the others neither, and nobody the command line.
+
+    Only the names of its own settings and files are anybody's business: a third kind of runner is
+    one more file like `rev_runner.py`.
+    """
+    kinds = {
+        "claude": {name for name in MODULES if name.startswith("claude_")},
+        "rev": {"rev_runner"},
+    }
+    general = set(MODULES) - kinds["claude"] - kinds["rev"]
+
+    for module in general:
+        assert not imported_names(module) & (kinds["claude"] | kinds["rev"]), module
+    for module in kinds["claude"]:
+        assert not imported_names(module) & kinds["rev"], module
+        assert not re.search(r"\brev\b|REV_", source_of(module)), module
+    for module in general:
+        code = ast.unparse(without_docstrings(ast.parse(source_of(module))))
+        assert not re.search(r"\brev\b|REV_|ClaudeStream|\bclaude\.|CLAUDE_COMMAND", code), module
+    importers = {name for name in MODULES if "claude_runner" in imported_names(name)}
+    assert importers == {"rev_runner"}
+
+
+def source_of(module: str) -> str:
+    """Return a module's text."""
+    return (ROOT / f"{module}.py").read_text(encoding="utf-8")
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """Return the tree without the texts that are for readers alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node
+        ):
+            node.body[0] = ast.Pass()
+    return tree
 
 
 def is_installed_package(name: str) -> bool:
