@@ -205,10 +205,10 @@ class Rules:
                 back, judge = literals[found[0]]
                 if found.start() - back >= start:
                     places.append((found.start() - back, 0, judge))
-        places.extend((at, 1, self._tokens.judge) for at in self._tokens.places(text, start))
-        places.extend((at, 2, self._known.judge) for at in self._known.places(text, start))
+        places += [(at, 1, self._tokens.judge) for at in self._tokens.places(text, start)]
+        places += [(at, 2, self._known.judge) for at in self._known.places(text, start)]
         if not final:
-            places.extend(self._tail_places(text, start))
+            places += self._tail_places(text, start)
         places.sort(key=_by_place)
         for at, _, judge in places:
             verdict = judge(text, at, final)
