@@ -352,7 +352,7 @@ class Redactor:
         """Publish what is decided; return True if a private key begins there."""
         base = len(self._context)
         text = self._context + view.text
-        spans = _Spans(base, len(text), silent=silent)
+        spans = _Spans(base, len(text), final=final, silent=silent)
         spans.continue_open(text, base, self._stops)
         start = max(0, min(base, base - self._unjudged) - LOOK_BACK)
         for place, verdict in self._rules.judge_all(text, start, final=final):
@@ -414,12 +414,13 @@ class _Spans:
     published.
     """
 
-    def __init__(self, base: int, size: int, *, silent: bool) -> None:
+    def __init__(self, base: int, size: int, *, final: bool, silent: bool) -> None:
         self._base = base
         self._found: list[Span] = []
         self._reach: list[tuple[int, int]] = []  # a place, and up to where its verdict goes
         self._endless: list[tuple[int, int, re.Pattern[bytes]]] = []
         self._stops: dict[re.Pattern[bytes], tuple[int, int]] = {}  # searched from, found at
+        self._final = final
         self._silent = silent
         self.ready = size
         self.key: KeyBegins | None = None
@@ -454,6 +455,9 @@ class _Spans:
 
     def _take_endless(self, text: bytes, verdict: Endless) -> None:
         end = self._find_stop(text, verdict)
+        if end > self._size and not self._final and text.endswith(b"\\"):
+            # An escaped quote or line break stops it with two bytes, of which this may be the first.
+            self.ready = max(self._base, min(self.ready, self._size - 1))
         self._found.append(Span(verdict.start, end))
         self._endless.append((verdict.start, end, verdict.stop))
 
