@@ -205,10 +205,10 @@ class Rules:
                 back, judge = literals[found[0]]
                 if found.start() - back >= start:
                     places.append((found.start() - back, 0, judge))
-        places.extend((at, 1, self._tokens.judge) for at in self._tokens.places(text, start))
-        places.extend((at, 2, self._known.judge) for at in self._known.places(text, start))
+        places += [(at, 1, self._tokens.judge) for at in self._tokens.places(text, start)]
+        places += [(at, 2, self._known.judge) for at in self._known.places(text, start)]
         if not final:
-            places.extend(self._tail_places(text, start))
+            places += self._tail_places(text, start)
         places.sort(key=_by_place)
         for at, _, judge in places:
             verdict = judge(text, at, final)
@@ -352,7 +352,7 @@ class Redactor:
         """Publish what is decided; return True if a private key begins there."""
         base = len(self._context)
         text = self._context + view.text
-        spans = _Spans(base, len(text), silent=silent)
+        spans = _Spans(base, len(text), final=final, silent=silent)
         spans.continue_open(text, base, self._stops)
         start = max(0, min(base, base - self._unjudged) - LOOK_BACK)
         for place, verdict in self._rules.judge_all(text, start, final=final):
@@ -414,12 +414,13 @@ class _Spans:
     published.
     """
 
-    def __init__(self, base: int, size: int, *, silent: bool) -> None:
+    def __init__(self, base: int, size: int, *, final: bool, silent: bool) -> None:
         self._base = base
         self._found: list[Span] = []
         self._reach: list[tuple[int, int]] = []  # a place, and up to where its verdict goes
         self._endless: list[tuple[int, int, re.Pattern[bytes]]] = []
         self._stops: dict[re.Pattern[bytes], tuple[int, int]] = {}  # searched from, found at
+        self._final = final
         self._silent = silent
         self.ready = size
         self.key: KeyBegins | None = None
@@ -454,6 +455,9 @@ class _Spans:
 
     def _take_endless(self, text: bytes, verdict: Endless) -> None:
         end = self._find_stop(text, verdict)
+        if end > self._size and not self._final and text.endswith(b"\\"):
+            # An escaped quote or line break stops it with two bytes, of which this may be the first.
+            self.ready = max(self._base, min(self.ready, self._size - 1))
         self._found.append(Span(verdict.start, end))
         self._endless.append((verdict.start, end, verdict.stop))
 

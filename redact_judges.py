@@ -397,7 +397,8 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
         if weight == HEADER:
             return judge_header(text, name_end - len(b"authorization"), final)
         if weight == PUTTY:
-            return KeyBegins(name_start, name_start)
+            begins = text[name_end : name_end + 2] == b": "
+            return KeyBegins(name_end + 1, name_end + 2) if begins else None
         weight = SUSPECT
     return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
 

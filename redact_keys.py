@@ -32,7 +32,7 @@ _KEY_LINE = re.compile(
     rb"|X-[\w-]+):.*"
 )
 _KEY_LINE_AFTER_HEADER = re.compile(
-    _KEY_TRAIL + rb"(?:\\.*|[ ]*[A-Za-z0-9+/=]{16,}.*|PuTTY-User-.*)?" + _KEY_TRAIL
+    _KEY_TRAIL + rb"(?:\\.*|[ ]*[A-Za-z0-9+/=]{16,}.*|(?:ssh|ecdsa)-[a-z0-9-]+)?" + _KEY_TRAIL
 )
 # A line of a key is judged by so many bytes. A footer that begins among them is waited for.
 _KEY_LINE_BYTES = 256

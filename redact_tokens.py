@@ -127,12 +127,24 @@ class Tokens:
     def tail_places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where, in the run that the text ends with, a token may be beginning."""
         run = max(start, len(text) - LOOK_AHEAD, len(text.rstrip(_TAIL_BYTES)))
-        for place in _TAIL_PLACE.finditer(text, run):
-            yield place.start()
+        if run < len(text):
+            for place in _TAIL_PLACE.finditer(text, run):
+                if self._may_begin(text, place.start()):
+                    yield place.start()
         for literal in self._own:
             for size in range(1, len(literal)):
                 if text.endswith(literal[:size]):
                     yield len(text) - size
+
+    def _may_begin(self, text: bytes, at: int) -> bool:
+        """Say whether the first bytes at the end of a text are those of a token."""
+        head = text[at : at + 2]
+        return (
+            len(head) < 2
+            or head in self._shapes
+            or head[:1] in _IRREGULAR_BY_BYTE
+            or _HEX_AND_ENDING.part.fullmatch(text, at) is not None
+        )
 
     def judge(self, text: bytes, at: int, final: bool) -> Verdict:
         """Judge a place where a token may begin."""

@@ -117,6 +117,15 @@ SECRETS = [
         '"auth": "{}"', base64.b64encode(b"abcd:efghij").decode(), id="docker-credentials"
     ),
     pytest.param("see {} x", HEX[:32] + "-0123abcd-4567ef89", id="mailgun"),
+    pytest.param("auth_token_prod={}", FILLER[:20], id="neutral-ending"),
+    pytest.param("STRIPE_KEY={}", "abcdefAB12cdefABCDEFcd", id="suspect-mixed-case"),
+    pytest.param("Authorization: {}", FILLER * 9, id="endless-header"),
+    pytest.param("Bearer {}", FILLER * 9, id="endless-bearer"),
+    pytest.param("Cookie: a={}", FILLER * 9, id="endless-cookie"),
+    pytest.param("https://{}", "hooks.slack.com/serv" + "ices/" + FILLER * 9, id="endless-webhook"),
+    pytest.param("password={}\\tend", FILLER * 9, id="endless-to-an-escape"),
+    pytest.param('{{\\"password\\": \\"{}\\"}}', FILLER * 9, id="endless-to-an-escaped-quote"),
+    pytest.param("key {} x", "7Q~" + FILLER[:34], id="azure-client-secret"),
     pytest.param("Client Secret: {}", FILLER[:20], id="spaced-name"),
     pytest.param("GET /v1?x=1&access_token={}&page=2", FILLER[:20], id="query"),
     pytest.param("> Authorization: Bearer {}", FILLER, id="bearer-header"),
@@ -188,6 +197,9 @@ HARMLESS = [
     "ssh://git@host/x.git mailto:a@b.c",
     "postgres://<user>:<password>@host/db",
     "sha256:" + HEX,
+    "Authorization header is missing",
+    "monkeys, Bearer: token",
+    "token=Some(value)",
     "docker run -p 8080:80 -u 1000:1000 image -a x -w /src",
     "mysql -uroot -p db",
     "ssh -p 2222 host; npm login && tool -p fast",
@@ -316,6 +328,20 @@ def test_private_key_becomes_one_mark(text: str, expected: str) -> None:
     out = redact_both_ways(f"$ cat id\r\n{text}\r\n$ ls\r\n".encode())
 
     assert out == f"$ cat id\r\n{expected}\r\n$ ls\r\n".encode()
+
+
+def test_a_key_in_puttys_format_is_removed() -> None:
+    """Its header is a name like any other, its body base64 like any other."""
+    lines = ["PuTTY-User-Key-File-3: ssh-ed25519", "Encryption: none", "Comment: jane"]
+    lines += ["Public-Lines: 1", FILLER + FILLER[:23], "Private-Lines: 1", FILLER[:40] + "aB3d"]
+    lines += ["Private-MAC: " + HEX, "$ ls -l", ""]
+
+    for before in ("", "$ cat key.ppk\r\n"):
+        out = redact_both_ways((before + "\r\n".join(lines)).encode()).decode()
+
+        assert FILLER[:12] not in out
+        assert HEX[:12] not in out
+        assert out == before + "PuTTY-User-Key-File-3:[REDACTED]$ ls -l\r\n"
 
 
 def test_unterminated_private_key_ends_at_the_first_line_that_is_no_part_of_it() -> None:
@@ -525,6 +551,48 @@ def test_decoder_holds_a_split_character_and_replaces_an_invalid_one() -> None:
     assert decoder.feed(Redacted(b"\xa9\xff.")) == "\u00e9\ufffd."
     assert decoder.feed(Redacted(b"\xe2\x82")) == ""
     assert decoder.flush() == "\ufffd"
+
+
+def test_parts_of_known_values_that_cannot_be_read_are_whole_values() -> None:
+    """Broken JSON and broken addresses are still secrets."""
+    known = collect_known_values(
+        {"A_TOKEN": '{"broken-1', "B_DSN": "x://[u:p4ss@h", "C_CREDENTIALS": '[1, "l3af-value"]'}
+    )
+
+    assert set(known.values) == {b'{"broken-1', b"x://[u:p4ss@h", b"l3af-value"}
+
+
+def test_many_short_known_values_are_found() -> None:
+    """More of them than are searched for one by one."""
+    values = [f"k{number:02d}-v4lue".encode() for number in range(40)]
+    rules = Rules(values)
+
+    for value in values:
+        assert redact_both_ways(b"see " + value + b" here", rules) == b"see [REDACTED] here"
+
+
+def test_a_known_value_longer_than_what_is_searched_for_at_once() -> None:
+    """It is removed in pieces."""
+    value = (FILLER * 60).encode()
+
+    out = redact_both_ways(b"<" + value + b">", Rules([value]))
+
+    assert FILLER[:12].encode() not in out
+
+
+def test_clipboard_that_is_not_base64_passes() -> None:
+    """What cannot be decoded cannot be redacted, and is no text for a person either."""
+    stream = b"\x1b]52;c;?\x07x"
+
+    assert redact_both_ways(stream) == stream
+
+
+def test_a_key_that_never_ends_gives_way_to_short_lines() -> None:
+    """After more lines than any key has, a list of words shows again."""
+    lines = f"{FILLER}{FILLER[:23]}\n" * 2001
+    out = run([f"{HEADER}\n{lines}word\nanother\n".encode()])
+
+    assert out == MARK + b"word\nanother\n"
 
 
 def test_known_values_are_collected_from_secret_names() -> None:
