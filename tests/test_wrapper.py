@@ -760,9 +760,6 @@ def test_a_half_made_environment_is_never_trusted(
     assert (built / "stamp").exists()
 
 
-# The real files
-
-
 # The gateway
 
 
@@ -857,7 +854,7 @@ def test_without_a_gateway_nothing_is_different(project: Project, ready: Path) -
     assert not project.environments()
 
 
-# The runner's files elsewhere
+# The real files
 
 
 def test_the_runners_files_work_in_another_project(tmp_path: Path) -> None:
