@@ -81,6 +81,11 @@ class Running:
             raise SystemExit(f"{method} {path}: {response.status} {content}")
         return content
 
+    def processor_s(self) -> float:
+        """Return the processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory_mb(self) -> float:
         """Return the resident memory, now and at its highest."""
         return _status_mb(self.pid, "VmHWM")
@@ -290,8 +295,11 @@ def measure_ingest(running: Running, options: argparse.Namespace) -> None:
         load = make_load(port, "k" * 32, dummy, options.seconds)
     report("a bare cheroot callable", _load_text(load))
     runs = make_runs(running, options.runners)
+    used_s = running.processor_s()
     load = make_load(running.port, running.secret, runs, options.seconds)
     report(f"{options.runners} runners, 200-byte events", _load_text(load))
+    per_event_us = (running.processor_s() - used_s) / sum(load.sent.values()) * 1e6
+    report("processor time for an event", f"{per_event_us:.0f} us")
     lost = sum(
         count - running.call("GET", f"/api/runs/{run_id}")["event_count"]
         for run_id, count in load.sent.items()

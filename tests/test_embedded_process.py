@@ -12,15 +12,17 @@ import sqlite3
 import ssl
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.settings import DATABASE_URL, RATE_LIMIT, RETENTION_DAYS
 from testing import certificates
 from testing.disk import mount_disk
-from testing.embedded_gateway import EmbeddedGateway
+from testing.embedded_gateway import ROOT, EmbeddedGateway
 from testing.waiting import eventually
 
 GIVES_UP_WITHIN_S = 60
@@ -198,6 +200,20 @@ def test_every_address_is_told_and_accepted(tmp_path: Path) -> None:
         for address in addresses:
             headers = {"Host": f"{address}:{own.port}"}
             assert own.request("GET", "/api/health", headers=headers).status == 200
+
+
+def test_options_and_settings_are_documented() -> None:
+    """What `--help` shows and what the settings are stands in docs/gateway.md and .env.example."""
+    guide = (ROOT / "docs" / "gateway.md").read_text()
+    example = (ROOT / ".env.example").read_text()
+    argv = [sys.executable, str(ROOT / "gateway"), "--help"]
+    shown = subprocess.run(argv, capture_output=True, check=True, text=True).stdout
+
+    for option in set(re.findall(r"--[a-z-]+", shown)) - {"--help", "--version"}:
+        assert f"`{option}`" in guide
+    for variable in (DATABASE_URL, RATE_LIMIT, RETENTION_DAYS):
+        assert f"`{variable}`" in guide
+        assert f"\n# {variable}=" in example
 
 
 # --- why it does not start -----------------------------------------------------------------------
