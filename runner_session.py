@@ -519,11 +519,16 @@ class Run:
                 self._wait(self._deadline if self._deadline is not None else self._limit_at)
                 self._obey_time_limit()
             elif not self._swept:
-                self._console.error("the process that watches over the run hangs, and is killed")
+                self._console.error(
+                    "the process that watches over the run hangs, and is killed; the runner ends "
+                    "what is left of the run itself"
+                )
                 self._keeper.kill_itself()
                 self._deadline = None  # its end is reported at once
             else:
-                self._console.error("the child's terminal could not be read to its end")
+                self._console.error(
+                    "the child's terminal could not be read to its end; its last output is missing"
+                )
                 return
 
     def _obey_time_limit(self) -> None:
@@ -561,7 +566,10 @@ class Run:
     def _on_report(self, report: Report) -> None:
         if report.event == "swept":
             if report.number:
-                self._console.warn(f"{report.number} processes of the run could not be killed")
+                self._console.warn(
+                    f"{report.number} processes of the run could not be killed, because they are "
+                    "another user's or wait for a device; look for them with ps"
+                )
             self._is_swept()
         elif report.key != CHILD:
             self._executor.report(report)
@@ -620,10 +628,14 @@ class Run:
             self._delivery_ended = True
             if ended.error is not None:
                 self._console.warn(
-                    f"delivery failed: {_shown(ended.error)}; output is kept in {self._folder.path}"
+                    f"delivery failed: {_shown(ended.error)}; output is kept in "
+                    f"{self._folder.path}, and `{self._job.program} sync` sends it later"
                 )
         elif ended.error is not None:
-            self._console.warn(f"remote control failed: {_shown(ended.error)}")
+            self._console.warn(
+                f"remote control failed: {_shown(ended.error)}; the run goes on, but the gateway's "
+                "page cannot stop it any more: Ctrl-C here does"
+            )
 
     def _child_ended(self, outcome: Outcome) -> None:
         if self._failure is not None:
