@@ -41,6 +41,9 @@ ASSIST_MAX_TIME_S: Final = 3_600.0
 MAX_ARGUMENT_BYTES: Final = 131_071
 
 
+_DURATION: Final = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s?)?", re.ASCII)
+
+
 @dataclass(frozen=True)
 class Invocation:
     """How the child is started: its argv, and its stdin where the prompt is too long for that."""
@@ -239,7 +242,7 @@ def parse_duration(text: str | None, option: str) -> float | None:
     """Read a time such as 90s, 45m, 2h or 1h30m; a number alone is seconds. Raises RunnerError."""
     if text is None:
         return None
-    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s?)?", text.strip())
+    match = _DURATION.fullmatch(text.strip())
     seconds = 0
     if match is not None:
         hours, minutes, rest = (int(number or 0) for number in match.groups())

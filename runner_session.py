@@ -480,11 +480,16 @@ class Run:
                 self._wait(self._deadline if self._deadline is not None else self._limit_at)
                 self._obey_time_limit()
             elif not self._swept:
-                self._console.error("the process that watches over the run hangs, and is killed")
+                self._console.error(
+                    "the process that watches over the run hangs, and is killed; the runner ends "
+                    "what is left of the run itself"
+                )
                 self._keeper.kill_itself()
                 self._deadline = None  # its end is reported at once
             else:
-                self._console.error("the child's terminal could not be read to its end")
+                self._console.error(
+                    "the child's terminal could not be read to its end; its last output is missing"
+                )
                 return
 
     def _obey_time_limit(self) -> None:
@@ -522,7 +527,10 @@ class Run:
     def _on_report(self, report: Report) -> None:
         if report.event == "swept":
             if report.number:
-                self._console.warn(f"{report.number} processes of the run could not be killed")
+                self._console.warn(
+                    f"{report.number} processes of the run could not be killed, because they are "
+                    "another user's or wait for a device; look for them with ps"
+                )
             self._is_swept()
         elif report.key == ASSIST:
             self._report_to_assist(report)
@@ -583,7 +591,8 @@ class Run:
             self._delivery_ended = True
             if ended.error is not None:
                 self._console.warn(
-                    f"delivery failed: {_shown(ended.error)}; output is kept in {self._folder.path}"
+                    f"delivery failed: {_shown(ended.error)}; output is kept in "
+                    f"{self._folder.path}, and `{self._job.program} sync` sends it later"
                 )
         elif ended.worker == "assist":
             if ended.error is not None:
@@ -591,7 +600,10 @@ class Run:
             elif self._child_end is None:
                 self._console.note("the assist session has ended")
         elif ended.error is not None:
-            self._console.warn(f"remote control failed: {_shown(ended.error)}")
+            self._console.warn(
+                f"remote control failed: {_shown(ended.error)}; the run goes on, but the gateway's "
+                "page cannot stop it any more: Ctrl-C here does"
+            )
 
     def _child_ended(self, end: ChildEnd) -> None:
         if self._failure is not None:

@@ -166,7 +166,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wheel for each line of wrapper/requirements.txt and requirements-gateway.txt."""
+    """A folder with a wheel for each line of both files of requirements."""
     folder = tmp_path_factory.mktemp("wheels")
     for name, version, module in (
         ("requests", "2.99", "requests"),
