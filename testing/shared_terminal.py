@@ -10,6 +10,7 @@ Both take the same `mode`s: `ok`; `mute`, `refused` and `fingerprint`, which nev
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
@@ -146,3 +147,10 @@ def find_tmate(env: Mapping[str, str]) -> list[int]:
     mark = f"CLAUDE_RUNNER_TMATE_PORT={port}" if port else env.get("FAKE_TMATE_KEYBOARD", "none")
     found = processes.find_by_marker(mark)
     return [pid for pid in found if processes.command_line(pid).endswith("-F")]
+
+
+def public_key(kind: str = "ssh-ed25519") -> str:
+    """Return a public key of the right form that is nobody's."""
+    name = kind.encode()
+    raw = len(name).to_bytes(4, "big") + name + (32).to_bytes(4, "big") + bytes(32)
+    return f"{kind} {base64.b64encode(raw).decode()}"

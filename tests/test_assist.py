@@ -6,7 +6,6 @@ stands in for it, which fails in ways that the real one cannot be made to fail i
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from testing import processes
 from testing.faults import Action, DropAfter, DropBefore, Fault, JsonError
 from testing.proxy import LoopbackProxy
 from testing.runner import ROOT, Launch, RunnerProcess, child, plan, program
-from testing.shared_terminal import FakeTmate, RealTmate, SharedTerminal, find_tmate
+from testing.shared_terminal import FakeTmate, RealTmate, SharedTerminal, find_tmate, public_key
 from testing.strict_gateway import StrictGateway
 from testing.waiting import eventually
 
@@ -241,13 +240,6 @@ def test_the_address_is_nowhere_else(
 
 
 # --- who may enter -------------------------------------------------------------------------------
-
-
-def public_key(kind: str = "ssh-ed25519") -> str:
-    """Return a public key of the right form that is nobody's."""
-    name = kind.encode()
-    raw = len(name).to_bytes(4, "big") + name + (32).to_bytes(4, "big") + bytes(32)
-    return f"{kind} {base64.b64encode(raw).decode()}"
 
 
 def test_without_keys_the_user_is_warned(gw: StrictGateway, tmp_path: Path) -> None:

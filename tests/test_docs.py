@@ -21,6 +21,7 @@ from run_plan import ARTIFACT_TYPES, Profile
 from runner_config import SETTINGS
 from testing.runner import Kind, RunnerProcess, child, plan
 from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
+from testing.shared_terminal import public_key
 from testing.strict_gateway import StrictGateway
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -184,6 +185,7 @@ def test_the_table_of_the_benchmarks_is_the_scripts() -> None:
 # --- what a page says to type ------------------------------------------------------------------
 
 # What is not started here: it needs the network, another project, or all the time there is.
+PROGRAMS = ("./wrapper/claude-runner", "./wrapper/rev-runner")
 _NOT_STARTED = ("pipx install .", "uvx --from . claude-runner --version", "python benchmarks/")
 
 
@@ -196,7 +198,7 @@ class _Reader:
     env: dict[str, str]
 
     def type(self, line: str) -> None:
-        """Run one line of a shell block; it must succeed."""
+        """Run one line of a shell block; it must succeed. A session is left once it is open."""
         run = self.gateway.create_run()
         other = self.project.parent / "other"
         other.mkdir(exist_ok=True)
@@ -208,16 +210,20 @@ class _Reader:
             ("/path/to/your/project", shlex.quote(str(other))),
         ):
             line = line.replace(placeholder, value)
-        done = subprocess.run(
-            ["bash", "-c", line],
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {line}"],
             cwd=self.project,
             env=self.env,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=90,
         )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        if line.split()[1] == "assist":
+            self.gateway.wait_for(lambda: self.gateway.events(run.id, "assist"), 30)
+            process.terminate()
+        printed, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, f"{line}\n{printed}"
 
 
 @pytest.fixture
@@ -227,17 +233,20 @@ def reader(tmp_path: Path) -> Iterator[_Reader]:
     project.mkdir()
     copy_runner(project)
     (project / "prompt.txt").write_text("hello")
-    claude = tmp_path / "bin" / "claude"
-    claude.parent.mkdir()
-    claude.write_text("#!/bin/sh\necho 2.9.9\n")
-    claude.chmod(0o755)
+    (project / "friends.pub").write_text(public_key())
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    tmate = shlex.join(child("fake_tmate.py"))
+    for name, does in (("claude", "echo 2.9.9"), ("rev", "echo done"), ("tmate", f'{tmate} "$@"')):
+        (programs / name).write_text(f"#!/bin/sh\nexec {does}\n")
+        (programs / name).chmod(0o755)
     with StrictGateway() as gateway:
         (project / ".env").write_text(
             f"GATEWAY_URL={gateway.url}\nHMAC_SECRET={gateway.secret}\nCLAUDE_COMMAND=claude\n"
         )
         env = {
             **os.environ,
-            "PATH": f"{claude.parent}:{os.environ['PATH']}",
+            "PATH": f"{programs}:{os.environ['PATH']}",
             "CLAUDE_RUNNER_PYTHON": sys.executable,
         }
         yield _Reader(project, gateway, env)
@@ -260,8 +269,7 @@ def test_each_command_of_a_page_works(page: str, line: str, reader: _Reader) -> 
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         return
-    assert words[0] == "./wrapper/claude-runner", f"{page} says to type {line}, and nobody tries it"
-    if words[1] in build_command_line(ClaudeProfile()).parsers:
+    assert words[0] in PROGRAMS, f"{page} says to type {line}, and nobody tries it"
+    assert words[1] in build_command_line(ClaudeProfile()).parsers
+    if words[1] not in ("demo", "gateway"):  # tests/test_demo.py and tests/test_embedded_*.py
         reader.type(line)
-    else:
-        assert words[1] == "demo", line
