@@ -93,7 +93,7 @@ class Doctor:
     def _check_command(self, config: Config) -> tuple[str, str]:
         command = self._profile.command(config)
         env = config.child_environment(os.environ)
-        require_program(command[0], os.getcwd(), env, config)
+        require_program(command[0], ".", env, config)  # the current folder may be gone
         found = shutil.which(command[0], path=env.get("PATH")) or command[0]
         is_claude = config.flavor == "claude" or (
             config.flavor == "auto" and is_claude_code(command)
