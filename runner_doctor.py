@@ -92,7 +92,9 @@ class Doctor:
     def _check_command(self, config: Config) -> tuple[str, str]:
         command = self._profile.command(config)
         env = config.child_environment(os.environ)
-        require_program(command[0], os.getcwd(), env, self._profile, config)
+        require_program(
+            command[0], ".", env, self._profile, config
+        )  # the current folder may be gone
         found = shutil.which(command[0], path=env.get("PATH")) or command[0]
         if not self._profile.answers_version(config):
             return "ok", f"{found}; it is not {self._profile.title}, so its version was not asked"

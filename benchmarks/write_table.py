@@ -60,9 +60,9 @@ def main() -> None:
         "",
         "| what | unit | `sh -c` | `script` | `asciinema rec` | `claude-runner` |",
         "|---|---|---|---|---|---|",
-        *bench_throughput.measure(5 if options.quick else 20, 1 if options.quick else 5),
+        *bench_throughput.measure(5 if options.quick else 20, 1 if options.quick else 3),
         *bench_latency.measure(40 if options.quick else 100, 1 if options.quick else 3),
-        *bench_startup.measure(2 if options.quick else 7),
+        *bench_startup.measure(2 if options.quick else 5),
     ]
     print("\n".join(lines))
     if options.only_print:
