@@ -156,7 +156,15 @@ class Runner:
         timestamp, nonce = str(int(time.time())), f"{self._nonce:032x}"
         path = "/api/ingest/event"
         message = "\n".join(
-            ["POST", path, hashlib.sha256(body).hexdigest(), timestamp, nonce, self._run_id, self._token]
+            [
+                "POST",
+                path,
+                hashlib.sha256(body).hexdigest(),
+                timestamp,
+                nonce,
+                self._run_id,
+                self._token,
+            ]
         )
         signature = self._key.copy()
         signature.update(message.encode())
