@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -24,14 +25,18 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def gateway(browser: Browser, clean_environment: None, tmp_path: Path) -> Iterator[EmbeddedGateway]:
-    """A gateway of the test's own, with xterm.js."""
-    folder = tmp_path / "gateway"
-    folder.mkdir()
-    gateway = EmbeddedGateway(folder)
+@pytest.fixture(scope="session")
+def gateway(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedGateway]:
+    """One gateway for most tests, with xterm.js; each test makes runs of its own."""
+    gateway = EmbeddedGateway(tmp_path_factory.mktemp("gateway"))
     put_xterm(gateway.data_dir)
-    with gateway:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name == "HMAC_SECRET" or name.startswith("CLAUDE"):
+                patch.delenv(name)
+        gateway.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(gateway.stop)
         yield gateway
 
 

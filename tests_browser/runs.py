@@ -19,7 +19,6 @@ from testing.waiting import eventually
 
 STARTED: Final[Mapping[str, Any]] = {
     "event": "started",
-    "command": "claude -p 'fix it'",
     "workingDir": "/home/ada/shop",
     "runner": "claude",
     "mode": "print",
@@ -78,10 +77,11 @@ def start_line(gateway: EmbeddedGateway, command: str | None = None) -> tuple[st
     return created["id"], created["start_command"]
 
 
-def begin(gateway: EmbeddedGateway, command: str | None = None, **marker: Any) -> Run:
+def begin(gateway: EmbeddedGateway, prompt: str = "fix it", **marker: Any) -> Run:
     """Create a run and send its `started` marker."""
-    run = gateway.create_run(command)
-    assert gateway.send_marker(run, {**STARTED, **marker}).status == 200
+    run = gateway.create_run(prompt)
+    fields = {**STARTED, "command": prompt, **marker}
+    assert gateway.send_marker(run, fields).status == 200
     return run
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import socket
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from testing.embedded_gateway import EmbeddedGateway
 from testing.runner import child
@@ -77,29 +79,34 @@ def test_halt_asks_first(desk: Visitor, gateway: EmbeddedGateway, tmp_path: Path
 
 
 def test_a_gateway_that_restarts_loses_and_doubles_nothing(
-    desk: Visitor, gateway: EmbeddedGateway, tmp_path: Path
+    browser: Browser, tmp_path: Path
 ) -> None:
     """The page says that it is not live, comes back by itself, and has every line once."""
-    page = desk.page
-    project = make_project(tmp_path / "project", gateway)
-    run_id, line = start_line(gateway, "go")
-    port = str(gateway.port)
+    gateway = EmbeddedGateway(tmp_path, "--port", str(free_port()))
+    lost = ("Failed to load resource", "ERR_INCOMPLETE_CHUNKED_ENCODING")
+    with gateway, Visitor(browser, gateway, allowed=lost) as person:
+        page = person.log_in()
+        project = make_project(tmp_path / "project", gateway)
+        run_id, line = start_line(gateway, "go")
+        with pasted(line, project, child("lines.py", "150", "30")) as runner:
+            wait_for_status(gateway, run_id, "running")
+            person.open_run(run_id)
+            expect(page.locator(".text-line", has_text="20 ").first).to_be_visible()
+            gateway.stop()
+            expect(page.locator("#connection")).to_have_text("Reconnecting")
+            gateway.start()
+            expect(page.locator("#connection")).to_have_text("Live")
+            assert runner.wait(40) == 0
+            expect(page.locator(".badge")).to_have_text("Finished")
 
-    with pasted(line, project, child("lines.py", "150", "30")) as runner:
-        wait_for_status(gateway, run_id, "running")
-        desk.open_run(run_id)
-        expect(page.locator(".text-line", has_text="20 ").first).to_be_visible()
-        desk._allowed = ("Failed to load resource",)
-        gateway.stop()
-        expect(page.locator("#connection")).to_have_text("Reconnecting")
-        gateway._arguments[gateway._arguments.index("--port") + 1] = port
-        gateway.start()
-        expect(page.locator("#connection")).to_have_text("Live")
-        assert runner.wait(40) == 0
-        expect(page.locator(".badge")).to_have_text("Finished")
+        numbers = [text.split()[0] for text in person.output().split("\n") if text.strip()]
+        assert numbers == [*map(str, range(1, 151)), "LAST"]
 
-    numbers = [text.split()[0] for text in desk.output().split("\n") if text.strip()]
-    assert numbers == [*map(str, range(1, 151)), "LAST"]
+
+def free_port() -> int:
+    """Return a port that is free at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def test_a_session_is_typed_into(desk: Visitor, gateway: EmbeddedGateway, tmp_path: Path) -> None:
@@ -107,7 +114,7 @@ def test_a_session_is_typed_into(desk: Visitor, gateway: EmbeddedGateway, tmp_pa
     page = desk.page
     project = make_project(tmp_path / "project", gateway)
     run_id, line = start_line(gateway)
-    session = f"script -qfec {_quoted(line)} /dev/null"
+    session = f"script -qfec {shlex.quote(line)} /dev/null"
 
     with pasted(session, project, child("ready.py"), CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true"):
         wait_for_status(gateway, run_id, "running")
@@ -119,22 +126,16 @@ def test_a_session_is_typed_into(desk: Visitor, gateway: EmbeddedGateway, tmp_pa
         expect(page.locator(".badge")).to_have_text("Finished")
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def test_the_list_is_live_on_a_phone(
-    desk: Visitor, gateway: EmbeddedGateway, tmp_path: Path
-) -> None:
+def test_the_list_is_live_on_a_phone(browser: Browser, tmp_path: Path) -> None:
     """A run that is made and started elsewhere appears and changes without a reload."""
-    page = desk.page
-    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
-    expect(page.get_by_text("No runs yet")).to_be_visible()
-    project = make_project(tmp_path / "project", gateway)
+    with EmbeddedGateway(tmp_path) as gateway, Visitor(browser, gateway, size=PHONE) as person:
+        page = person.log_in()
+        expect(page.get_by_text("No runs yet")).to_be_visible()
+        project = make_project(tmp_path / "project", gateway)
 
-    _, line = start_line(gateway, "count to three")
-    row = page.get_by_role("link", name="count to three")
-    expect(row).to_contain_text("Not started")
-    with pasted(line, project, child("lines.py", "3")) as runner:
-        expect(row).to_contain_text("Finished")
-        assert runner.wait(20) == 0
+        _, line = start_line(gateway, "count to three")
+        row = page.get_by_role("link", name="count to three")
+        expect(row).to_contain_text("Not started")
+        with pasted(line, project, child("lines.py", "3", "0")) as runner:
+            expect(row).to_contain_text("Finished")
+            assert runner.wait(20) == 0

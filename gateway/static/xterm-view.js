@@ -48,7 +48,7 @@ export class XtermView {
   }
 
   constructor(Terminal, size) {
-    this.element = el("div", { class: "xterm-view", role: "region", "aria-label": "Output, as a terminal" }, this.#frame);
+    this.element = el("div", { class: "xterm-view", role: "region", "aria-label": "Terminal with the output" }, this.#frame);
     this.#terminal = new Terminal({
       cols: size.columns,
       rows: size.rows,
@@ -100,7 +100,7 @@ export class XtermView {
     return viewportY >= baseY;
   }
 
-  /** How long all of it is, in lines. */
+  /** How far the cursor is from the first line, in lines: the next text goes there. */
   get extent() {
     const { baseY, cursorY } = this.#terminal.buffer.active;
     return baseY + cursorY;
