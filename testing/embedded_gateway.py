@@ -165,7 +165,7 @@ class EmbeddedGateway:
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        return int(self.url.rpartition(":")[2])
+        return int(self.told["port"])
 
     @property
     def secret(self) -> str:

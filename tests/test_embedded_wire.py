@@ -6,6 +6,7 @@ import json
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ from testing.waiting import eventually
 
 EVENT = "/api/ingest/event"
 ARTIFACT = "/api/ingest/artifact"
+
+
+@pytest.fixture(scope="module")
+def gw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedGateway]:
+    """A gateway without TLS and without a rate limit, shared: each test has runs of its own."""
+    with EmbeddedGateway(tmp_path_factory.mktemp("gateway")) as gateway:
+        yield gateway
 
 
 def data_of(gw: EmbeddedGateway, run: Run) -> list[str]:
@@ -333,9 +341,17 @@ def test_markers_move_the_run(gw: EmbeddedGateway) -> None:
     """`started` tells what the page shows, `finished` ends the run."""
     run = gw.create_run()
     started = {
-        **{"event": "started", "command": "claude 'x'", "workingDir": "/w", "runner": "claude"},
-        **{"mode": "interactive", "columns": 80, "lines": 24, "sessionId": "s1"},
-        **{"commands": ["pwd"], "remoteInput": True, "version": "1"},
+        "event": "started",
+        "command": "claude 'x'",
+        "workingDir": "/w",
+        "runner": "claude",
+        "mode": "interactive",
+        "columns": 80,
+        "lines": 24,
+        "sessionId": "s1",
+        "commands": ["pwd"],
+        "remoteInput": True,
+        "version": "1",
     }
     assert gw.run(run)["status"] == "pending"
     gw.send_marker(run, started, 1)
@@ -362,11 +378,21 @@ def test_markers_move_the_run(gw: EmbeddedGateway) -> None:
 def test_a_marker_of_nonsense_breaks_nothing(gw: EmbeddedGateway) -> None:
     """A run controls its markers: wrong types are left out, and the run can still be shown."""
     run = gw.create_run()
-    nonsense = {
-        **{"event": "started", "command": 7, "columns": True, "lines": 10**30},
-        **{"commands": [1, "pwd", None], "remoteInput": "yes", "mode": {"a": []}},
+    nonsense: dict[str, Any] = {
+        "event": "started",
+        "command": 7,
+        "columns": True,
+        "lines": 10**30,
+        "commands": [1, "pwd", None],
+        "remoteInput": "yes",
+        "mode": {"a": []},
     }
-    for marker in (nonsense, {"event": "state", "state": 5}, {"event": []}, {"event": "finished"}):
+    others: list[dict[str, Any]] = [
+        {"event": "state", "state": 5},
+        {"event": []},
+        {"event": "finished"},
+    ]
+    for marker in (nonsense, *others):
         assert gw.send_marker(run, marker).status == 200
     assert gw.send_event(run, "marker", "5").status == 200
     assert gw.send_event(run, "assist", "no JSON").status == 200
