@@ -26,7 +26,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def gateway(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedGateway]:
+def gateway(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedGateway]:
     """One gateway for most tests, with xterm.js; each test makes runs of its own."""
     gateway = EmbeddedGateway(tmp_path_factory.mktemp("gateway"))
     put_xterm(gateway.data_dir)

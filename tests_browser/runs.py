@@ -32,7 +32,7 @@ _KILLED_WITHIN_S: Final = 10.0
 
 
 def make_project(folder: Path, gateway: EmbeddedGateway) -> Path:
-    """Make another project's folder: a git repository with a change in it, and the runner's files."""
+    """Make another project: a git repository with a change in it, and the runner's files."""
     folder.mkdir()
     copy_runner(folder)
     (folder / ".env").write_text(f"GATEWAY_URL={gateway.url}\nHMAC_SECRET={gateway.secret}\n")
@@ -44,19 +44,24 @@ def make_project(folder: Path, gateway: EmbeddedGateway) -> Path:
     return folder
 
 
+def environment(child: Sequence[str], **more: str) -> dict[str, str]:
+    """Return an environment in which `child` runs in the place of Claude Code."""
+    return {
+        **os.environ,
+        "CLAUDE_COMMAND": shlex.join(child),
+        "CLAUDE_RUNNER_PYTHON": sys.executable,
+        "CLAUDE_RUNNER_POLL_INTERVAL": "0.1",
+        **more,
+    }
+
+
 @contextmanager
-def pasted(line: str, project: Path, child: Sequence[str], **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a line in a project's folder as a shell does, with `child` in the place of Claude Code."""
+def pasted(line: str, project: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a line in a project's folder as a shell does, without a terminal; see `environment`."""
     process = subprocess.Popen(
         ["sh", "-c", f"exec {line}"],
         cwd=project,
-        env={
-            **os.environ,
-            "CLAUDE_COMMAND": shlex.join(child),
-            "CLAUDE_RUNNER_PYTHON": sys.executable,
-            "CLAUDE_RUNNER_POLL_INTERVAL": "0.1",
-            **env,
-        },
+        env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -85,7 +90,9 @@ def begin(gateway: EmbeddedGateway, prompt: str = "fix it", **marker: Any) -> Ru
     return run
 
 
-def wait_for_status(gateway: EmbeddedGateway, run_id: str, *wanted: str, within_s: float = 20) -> None:
+def wait_for_status(
+    gateway: EmbeddedGateway, run_id: str, *wanted: str, within_s: float = 20
+) -> None:
     """Wait until the gateway says that the run has one of these states."""
 
     def has_it() -> None:

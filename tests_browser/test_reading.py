@@ -21,7 +21,9 @@ def send_lines(gateway: EmbeddedGateway, run: object, count: int, start: int = 1
     """Send numbered lines, each an event of its own, on one connection."""
     connection = gateway.connect()
     for number in range(start, start + count):
-        body = json.dumps({"type": "stdout", "data": f"line {number}\n", "sequence": number}).encode()
+        body = json.dumps(
+            {"type": "stdout", "data": f"line {number}\n", "sequence": number}
+        ).encode()
         headers = gateway.sign("POST", "/api/ingest/event", body, run)  # type: ignore[arg-type]
         connection.request("POST", "/api/ingest/event", body, headers)
         response = connection.getresponse()
@@ -60,7 +62,7 @@ def test_a_long_run_opens_at_its_end_and_scrolls_back(
 
 
 def test_what_is_too_much_is_let_go_and_comes_back(desk: Visitor, gateway: EmbeddedGateway) -> None:
-    """Far back in a run of megabytes the end is let go of; it comes back, with what came meanwhile."""
+    """Far back in a run of megabytes the end is let go of; it comes back, with what is new."""
     page = desk.page
     run = begin(gateway)
     pages, filling = 12, "." * 400_000
@@ -79,7 +81,9 @@ def test_what_is_too_much_is_let_go_and_comes_back(desk: Visitor, gateway: Embed
     gateway.send_event(run, "stdout", "meanwhile\n", pages + 1)
     page.get_by_role("button", name="To the end").click()
     expect(page.get_by_text("meanwhile", exact=True)).to_be_in_viewport()
-    shown = [line for line in desk.output().split("\n") if line.startswith(("begin", "end", "mean"))]
+    shown = [
+        line for line in desk.output().split("\n") if line.startswith(("begin", "end", "mean"))
+    ]
     assert shown[-3:] == [f"begin {pages}", f"end {pages}", "meanwhile"]
     assert len(shown) == len(set(shown))
 
@@ -166,8 +170,12 @@ def test_every_view_fits_and_passes_axe(
     gateway.send_event(run, "stdout", output[0], 1)
     gateway.send_event(run, "stderr", output[1], 2)
     gateway.send_event(run, "info", f"Executing {long}")
-    gateway.send_event(run, "assist", json.dumps({"type": "tmate", "url": f"ssh {long}@example.org"}))
-    gateway.send_artifact(run, "latest.diff", f"diff --git a b\n@@ -1 +1 @@\n-{long}\n+b\n".encode())
+    gateway.send_event(
+        run, "assist", json.dumps({"type": "tmate", "url": f"ssh {long}@example.org"})
+    )
+    gateway.send_artifact(
+        run, "latest.diff", f"diff --git a b\n@@ -1 +1 @@\n-{long}\n+b\n".encode()
+    )
     gateway.send_marker(run, {"event": "state", "state": "waiting"})
     over = begin(gateway, "over")
     gateway.send_marker(over, finished([], code=1))
@@ -212,8 +220,9 @@ def check(page: Page) -> None:
         page.evaluate((install(AXE) / "axe.min.js").read_text("utf-8"))
     result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     found = [
-        f"{fault['id']}: {[node['html'][:150] + ' ' + node['failureSummary'] for node in fault['nodes']]}"
+        f"{fault['id']}: {node['html'][:150]} {node['failureSummary']}"
         for fault in result["violations"]
+        for node in fault["nodes"]
     ]
     assert not found, f"{page.url}: {found}"
 
@@ -230,7 +239,7 @@ def test_the_theme_can_be_chosen(desk: Visitor) -> None:
 
 
 def test_everything_can_be_done_with_the_keyboard(desk: Visitor, gateway: EmbeddedGateway) -> None:
-    """Tab and Enter reach New Run, its line, the run, its output and its commands, and focus shows."""
+    """Tab and Enter reach New Run, its line, a run, its output and its commands."""
     page = desk.page
     run = begin(gateway, "by keyboard")
     gateway.send_event(run, "stdout", "hello\n", 1)
@@ -260,12 +269,13 @@ def test_everything_can_be_done_with_the_keyboard(desk: Visitor, gateway: Embedd
 
 
 def tab_to(page: Page, text: str, at_most: int = 40) -> None:
-    """Press Tab until something with this text has the focus; each stop on the way has to be seen."""
+    """Press Tab until something with this text has the focus; each stop has to be seen."""
     for _ in range(at_most):
         page.keyboard.press("Tab")
         focused = page.evaluate(
             """(() => { const e = document.activeElement, s = getComputedStyle(e);
-              return [e.textContent.trim(), e === document.body || s.outlineStyle !== "none"]; })()"""
+              const isSeen = e === document.body || s.outlineStyle !== "none";
+              return [e.textContent.trim(), isSeen]; })()"""
         )
         assert focused[1], f"nothing shows that {focused[0][:60]!r} has the focus"
         if text in focused[0] and len(focused[0]) < 200:
@@ -281,7 +291,7 @@ def test_a_notification_tells_that_a_run_waits(browser: Browser, gateway: Embedd
             """window.notified = [];
             window.Notification = class extends EventTarget {
               static permission = "granted";
-              constructor(title, options) { super(); window.notified.push(`${title}: ${options.body}`); }
+              constructor(title, { body }) { super(); window.notified.push(`${title}: ${body}`); }
             };
             Document.prototype.hasFocus = () => false;"""
         )
@@ -314,7 +324,7 @@ def test_the_line_is_copied(browser: Browser, gateway: EmbeddedGateway) -> None:
 def test_an_unknown_run_and_a_lost_login_say_what_to_do(
     browser: Browser, gateway: EmbeddedGateway
 ) -> None:
-    """A run that is not there is told in a sentence; a session that is over leads to the login page."""
+    """A run that is not there is told in a sentence; a wrong token at the login is, too."""
     with Visitor(browser, gateway, allowed=("404 (NOT FOUND)", "401 (UNAUTHORIZED)")) as person:
         page = person.log_in()
         page.goto(f"{gateway.url}/runs/nothing")

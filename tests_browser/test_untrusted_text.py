@@ -14,7 +14,7 @@ from tests_browser.visitor import Visitor
 # Each would call `pwned` or load something if it were markup, an address or a style.
 MARKUP = (
     "<img src=x onerror=\"pwned('img')\"><script>pwned('script')</script>"
-    "<svg onload=\"pwned('svg')\"></svg><b style=\"color:red\">bold</b>"
+    '<svg onload="pwned(\'svg\')"></svg><b style="color:red">bold</b>'
 )
 
 
@@ -36,7 +36,9 @@ def test_no_text_of_a_run_is_markup(desk: Visitor, gateway: EmbeddedGateway) -> 
         sessionId=attacked("session"),
         commands=[attacked("offered")],
     )
-    gateway.send_event(run, "stdout", attacked("out") + "\x1b]8;;javascript:pwned(1)\x07link\x1b]8;;\x07\n", 1)
+    gateway.send_event(
+        run, "stdout", attacked("out") + "\x1b]8;;javascript:pwned(1)\x07link\x1b]8;;\x07\n", 1
+    )
     gateway.send_event(run, "stderr", attacked("err") + "\n", 2)
     gateway.send_event(run, "info", attacked("info"), 3)
     gateway.send_event(run, "error", attacked("error"), 4)
@@ -76,7 +78,10 @@ def test_no_text_of_a_run_is_markup(desk: Visitor, gateway: EmbeddedGateway) -> 
     gateway.send_marker(run, marker)
     expect(page.locator(".notice").first).to_contain_text(attacked("reason"))
     expect(page.locator(".facts")).to_contain_text("kind <img")
-    assert page.locator("main img, main script, main svg, main b, main a[href^=javascript]").count() == 0
+    assert (
+        page.locator("main img, main script, main svg, main b, main a[href^=javascript]").count()
+        == 0
+    )
     page.goto(gateway.url)
     expect(page.locator(".run-title").first).to_contain_text(MARKUP)
     assert page.locator("main img, main script").count() == 0
@@ -120,7 +125,9 @@ def test_markers_of_wrong_types_break_nothing(desk: Visitor, gateway: EmbeddedGa
     for marker in ([1, 2], "text", None, 5, {"event": 5}, {"event": "resized", "columns": 10**30}):
         gateway.send_event(run, "marker", json.dumps(marker))
     gateway.send_event(run, "stdout", "still here\n", 1)
-    gateway.send_marker(run, {"event": "finished", "exitCode": "0", "result": {"subtype": 5, "isError": True}})
+    gateway.send_marker(
+        run, {"event": "finished", "exitCode": "0", "result": {"subtype": 5, "isError": True}}
+    )
     gateway.send_event(run, "assist", "[]")
 
     desk.open_run(run.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import socket
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from playwright.sync_api import Browser, expect
 
 from testing.embedded_gateway import EmbeddedGateway
 from testing.runner import child
-from tests_browser.runs import make_project, pasted, start_line, wait_for_status
+from testing.terminal import Terminal
+from tests_browser.runs import environment, make_project, pasted, start_line, wait_for_status
 from tests_browser.visitor import PHONE, Visitor
 
 
@@ -21,14 +21,14 @@ def test_a_run_from_new_run_to_its_artifacts(
     page = desk.page
     project = make_project(tmp_path / "a project", gateway)
     page.get_by_role("button", name="New Run").click()
-    page.get_by_label("Prompt").fill("say it's \"done\" & $HOME")
+    page.get_by_label("Prompt").fill('say it\'s "done" & $HOME')
     page.get_by_role("button", name="Create the run").click()
     line = page.locator("#start-line").inner_text()
     page.get_by_role("link", name="Watch the run").click()
     expect(page.locator(".badge")).to_have_text("Not started")
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_visible()
 
-    with pasted(line, project, child("lines.py", "100000", "20")) as runner:
+    with pasted(line, project, environment(child("lines.py", "100000", "20"))) as runner:
         expect(page.locator(".badge")).to_have_text("Running")
         expect(page.locator(".text-line", has_text="3 ").first).to_be_visible()
 
@@ -66,7 +66,7 @@ def test_halt_asks_first(desk: Visitor, gateway: EmbeddedGateway, tmp_path: Path
     project = make_project(tmp_path / "project", gateway)
     run_id, line = start_line(gateway, "go")
 
-    with pasted(line, project, child("lines.py", "100000", "5")) as runner:
+    with pasted(line, project, environment(child("lines.py", "100000", "5"))) as runner:
         wait_for_status(gateway, run_id, "running")
         desk.open_run(run_id)
         page.get_by_role("button", name="Halt…").click()
@@ -88,7 +88,7 @@ def test_a_gateway_that_restarts_loses_and_doubles_nothing(
         page = person.log_in()
         project = make_project(tmp_path / "project", gateway)
         run_id, line = start_line(gateway, "go")
-        with pasted(line, project, child("lines.py", "150", "30")) as runner:
+        with pasted(line, project, environment(child("lines.py", "150", "30"))) as runner:
             wait_for_status(gateway, run_id, "running")
             person.open_run(run_id)
             expect(page.locator(".text-line", has_text="20 ").first).to_be_visible()
@@ -114,9 +114,9 @@ def test_a_session_is_typed_into(desk: Visitor, gateway: EmbeddedGateway, tmp_pa
     page = desk.page
     project = make_project(tmp_path / "project", gateway)
     run_id, line = start_line(gateway)
-    session = f"script -qfec {shlex.quote(line)} /dev/null"
+    env = environment(child("ready.py"), CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true")
 
-    with pasted(session, project, child("ready.py"), CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true"):
+    with Terminal(["sh", "-c", f"exec {line}"], env=env, cwd=project) as terminal:
         wait_for_status(gateway, run_id, "running")
         desk.open_run(run_id)
         expect(page.locator(".xterm-rows")).to_contain_text("READY")
@@ -124,6 +124,7 @@ def test_a_session_is_typed_into(desk: Visitor, gateway: EmbeddedGateway, tmp_pa
         page.get_by_label("Type into the session").press("Enter")
         expect(page.locator(".xterm-rows")).to_contain_text("GOT hello there")
         expect(page.locator(".badge")).to_have_text("Finished")
+        assert terminal.wait() == 0
 
 
 def test_the_list_is_live_on_a_phone(browser: Browser, tmp_path: Path) -> None:
@@ -136,6 +137,6 @@ def test_the_list_is_live_on_a_phone(browser: Browser, tmp_path: Path) -> None:
         _, line = start_line(gateway, "count to three")
         row = page.get_by_role("link", name="count to three")
         expect(row).to_contain_text("Not started")
-        with pasted(line, project, child("lines.py", "3", "0")) as runner:
+        with pasted(line, project, environment(child("lines.py", "3", "0"))) as runner:
             expect(row).to_contain_text("Finished")
             assert runner.wait(20) == 0

@@ -44,7 +44,7 @@ def launched(playwright: Playwright) -> Iterator[Browser]:
 
 
 class Visitor:
-    """One browser window with its own cookies. Leaving the block fails if anything went wrong in it.
+    """One window with cookies of its own. Leaving the block fails if anything went wrong in it.
 
     `allowed` are texts that a console message may contain without being a failure.
     """

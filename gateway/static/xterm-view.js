@@ -57,6 +57,7 @@ export class XtermView {
       cursorInactiveStyle: "none",
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono"),
       fontSize: LARGEST_PX,
+      minimumContrastRatio: 4.5,
       scrollback: SCROLLBACK_LINES,
     });
     document.addEventListener("themechange", this.#onTheme);
