@@ -7,6 +7,7 @@ that prints what a session looks like. Pictures stay small, because the README l
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -67,12 +68,17 @@ time.sleep(600)
 def main() -> None:
     """Write them all."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    # Its name is in the pictures, so it is a plain one.
+    shop = Path(tempfile.gettempdir()) / "shop"
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         gateway = EmbeddedGateway(folder)
         put_xterm(gateway.data_dir)
         with gateway, launched(playwright) as browser:
-            _photograph(browser, gateway, make_project(folder / "shop", gateway))
+            try:
+                _photograph(browser, gateway, make_project(shop, gateway))
+            finally:
+                shutil.rmtree(shop)
 
 
 def _photograph(browser: Browser, gateway: EmbeddedGateway, project: Path) -> None:

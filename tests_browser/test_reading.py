@@ -14,7 +14,7 @@ from tests_browser.npm_packages import AXE, install
 from tests_browser.runs import begin
 from tests_browser.visitor import DESK, PHONE, Visitor
 
-LONG_RUN_EVENTS = 2_100
+LONG_RUN_EVENTS = 1_150
 
 
 def send_lines(gateway: EmbeddedGateway, run: object, count: int, start: int = 1) -> None:
@@ -137,6 +137,11 @@ def test_a_session_has_the_size_of_its_terminal(desk: Visitor, gateway: Embedded
     expect(rows).to_have_count(12)
     expect(rows.first).to_have_text("y" * 60)
 
+    page.get_by_role("textbox", name="Terminal input").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("textbox", name="Terminal input")).not_to_be_focused()
+
     page.get_by_role("button", name="Text", exact=True).click()
     expect(page.locator(".text-line").last).to_be_visible()
     page.get_by_role("button", name="Terminal", exact=True).click()
@@ -179,6 +184,8 @@ def test_every_view_fits_and_passes_axe(
     gateway.send_marker(run, {"event": "state", "state": "waiting"})
     over = begin(gateway, "over")
     gateway.send_marker(over, finished([], code=1))
+    session = begin(gateway, "a session", mode="interactive")
+    gateway.send_event(session, "stdout", output[1], 1)
     with Visitor(browser, gateway, size=size, scheme=scheme) as person:  # type: ignore[arg-type]
         page = person.page
         page.goto(f"{gateway.url}/login")
@@ -204,6 +211,9 @@ def test_every_view_fits_and_passes_axe(
         check(page)
         page.get_by_role("button", name="Keep it running").click()
         person.open_run(over.id)
+        check(page)
+        person.open_run(session.id)
+        expect(page.locator(".xterm-rows")).to_contain_text("red")
         check(page)
 
 

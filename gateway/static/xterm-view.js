@@ -10,6 +10,15 @@ const FOLDER = "/static/vendor/xterm";
 const LARGEST_PX = 14;
 const SMALLEST_PX = 10;
 const SCROLLBACK_LINES = 50_000;
+// What the keyboard does here: nothing reads what is typed, and Tab has to lead out again.
+const SCROLLS = {
+  ArrowUp: (terminal) => terminal.scrollLines(-1),
+  ArrowDown: (terminal) => terminal.scrollLines(1),
+  PageUp: (terminal) => terminal.scrollPages(-1),
+  PageDown: (terminal) => terminal.scrollPages(1),
+  Home: (terminal) => terminal.scrollToTop(),
+  End: (terminal) => terminal.scrollToBottom(),
+};
 const NAMES = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
 let library = null;
@@ -60,6 +69,7 @@ export class XtermView {
       minimumContrastRatio: 4.5,
       scrollback: SCROLLBACK_LINES,
     });
+    this.#terminal.attachCustomKeyEventHandler((event) => this.#onKey(event));
     document.addEventListener("themechange", this.#onTheme);
   }
 
@@ -129,6 +139,16 @@ export class XtermView {
     this.#sizes.disconnect();
     this.#terminal.dispose();
     this.element.remove();
+  }
+
+  #onKey(event) {
+    const scroll = event.type === "keydown" && SCROLLS[event.key];
+    if (scroll) {
+      event.preventDefault();
+      scroll(this.#terminal);
+      this.onScroll?.();
+    }
+    return false;
   }
 
   #fit() {
