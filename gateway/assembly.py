@@ -22,7 +22,7 @@ from gateway.login import Login
 from gateway.records import Event
 from gateway.schema import open_database
 from gateway.server import Server
-from gateway.settings import Settings, SettingsError
+from gateway.settings import ROOT, Settings, SettingsError
 from gateway.site import Parts, build_site
 from gateway.store import Store
 from gateway.wire import Wire
@@ -91,7 +91,7 @@ class Gateway:
         wire = Wire(
             self._store, self._live, admission, RateLimit(settings.rate_limit), rules, files
         )
-        folder = Path(__file__).resolve().parent
+        folder = ROOT / "gateway"
         site = build_site(
             Parts(
                 store=self._store,
@@ -101,7 +101,8 @@ class Gateway:
                 files=files,
                 static_dir=folder / "static",
                 templates_dir=folder / "templates",
-                vendor_dir=settings.data_dir / "vendor" / "xterm",
+                # Where the shim puts it, whatever folder the data is in.
+                vendor_dir=ROOT / ".data" / "gateway" / "vendor" / "xterm",
                 start_program="./wrapper/claude-runner",
             )
         )

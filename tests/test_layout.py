@@ -87,9 +87,32 @@ def test_only_two_packages_are_needed(module: str) -> None:
     assert foreign <= MAY_USE.get(module, set())
 
 
+# What a reader of the gateway's imports sees of the runner.
+GATEWAY_MAY_IMPORT = {"redact", "runner_config"}
+GATEWAY_PACKAGES = {"cheroot", "cryptography", "flask", "segno", "sqlalchemy", "werkzeug"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_runner_does_without_the_gateway(module: str) -> None:
+    """Its files can be copied without `gateway/`, and start it only as a process of its own."""
+    assert "gateway" not in imported_names(module)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "gateway").glob("*.py")))
+def test_the_gateway_uses_little_of_the_runner(name: str) -> None:
+    """The redactor and how settings are read; and the packages that it names."""
+    names = imported_names(f"gateway/{name}")
+    foreign = {each for each in names if is_installed_package(each)}
+
+    assert names & {path.stem for path in ROOT.glob("*.py")} <= GATEWAY_MAY_IMPORT
+    assert foreign <= GATEWAY_PACKAGES
+    assert not names & {"testing", "tests"}
+
+
 def test_every_module_has_a_docstring_that_says_what_it_is_for() -> None:
     """A reader finds the room for every line by the modules' first sentences."""
-    for module in MODULES:
+    gateway = (f"gateway/{path.stem}" for path in (ROOT / "gateway").glob("*.py"))
+    for module in (*MODULES, *gateway):
         docstring = ast.get_docstring(ast.parse(Path(ROOT, f"{module}.py").read_text("utf-8")))
         assert docstring is not None
         assert len(docstring.splitlines()[0]) < 100
