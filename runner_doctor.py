@@ -234,7 +234,7 @@ def ask_version(argv: list[str], env: dict[str, str]) -> list[str]:
     except subprocess.TimeoutExpired:
         raise RunnerError(
             f"`{printable(' '.join(argv))}` did not end within {VERSION_PATIENCE_S:.0f} s; "
-            "try it by hand, or correct CLAUDE_COMMAND"
+            "try it by hand"
         ) from None
     finally:
         with contextlib.suppress(ProcessLookupError):
