@@ -308,7 +308,9 @@ class Live:
             if not viewer.out and now - viewer.quiet_since >= HEARTBEAT_S:
                 viewer.out = memoryview(b": still here\n\n")
                 self._send(viewer, connection)
-        except OSError:
+        except Exception as error:  # noqa: BLE001 - one viewer, who comes back; not all of them
+            if not isinstance(error, OSError):
+                logger.warning("a stream ended: %s", error)
             self._drop(viewer, connection)
 
     def _send(self, viewer: Viewer, connection: Connection) -> bool:

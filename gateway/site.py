@@ -5,6 +5,7 @@ What reaches the database or a runner is in `store` and `live`; this is HTTP.
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,11 @@ from gateway.login import SESSION_LIFETIME_S, Login, TooManyFailuresError
 from gateway.openapi import DOCUMENT
 from gateway.records import DONE, FAILED
 from gateway.store import Store
+from gateway.writer import StoreClosedError
 
 STOP, HALT, ESCAPE, INPUT = "__STOP__", "__HALT__", "__ESCAPE__", "__INPUT__"
 MAX_PAGE_EVENTS = 1_000
-MAX_PAGE_BYTES = 4 * 1024 * 1024
+MAX_PAGE_BYTES = 1024 * 1024
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_COMMAND_CHARACTERS = 1_000
 MAX_INPUT_CHARACTERS = 100_000
@@ -74,6 +76,7 @@ def build_site(parts: Parts) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(HTTPException, _tell_error)
     app.register_error_handler(TooManyFailuresError, _tell_too_many)
+    app.register_error_handler(StoreClosedError, _tell_ending)
     app.before_request(lambda: _guard(parts))
     app.after_request(_harden)
     app.register_blueprint(_build_pages(parts))
@@ -99,6 +102,10 @@ def _tell_too_many(error: TooManyFailuresError) -> Answer:
     response.status_code = 429
     response.headers["Retry-After"] = str(error.retry_after_s)
     return response
+
+
+def _tell_ending(_error: StoreClosedError) -> Answer:
+    return jsonify({"error": "The gateway is ending."}), 503
 
 
 def _harden(response: Response) -> Response:
@@ -190,7 +197,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         parts.login.close(request.cookies.get(parts.login.cookie_name, ""))
         parts.store.note(_address(), g.actor, "logout")
         response: Response = redirect("/login", 303)  # type: ignore[assignment]
-        is_secure = parts.hosts.scheme == "https"
+        is_secure = parts.hosts.is_https(request.host)
         response.delete_cookie(parts.login.cookie_name, path="/", secure=is_secure)
         return response
 
@@ -219,7 +226,7 @@ def _let_in(parts: Parts, session: str) -> Response:
         max_age=int(SESSION_LIFETIME_S),
         httponly=True,
         samesite="Strict",
-        secure=parts.hosts.scheme == "https",
+        secure=parts.hosts.is_https(request.host),
         path="/",
     )
     return response
@@ -278,7 +285,7 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
     @api.get("/runs")
     def list_runs() -> Answer:
         limit = _number("limit", 50, 1, 200)
-        before = request.args.get("before", type=float)
+        before = _moment("before")
         runs, following = parts.store.runs(before, limit)
         return jsonify({"runs": runs, "next": following})
 
@@ -416,6 +423,19 @@ def _text(body: dict[str, Any], name: str, limit: int) -> str:
 
 def _optional_text(body: dict[str, Any], name: str, limit: int) -> str | None:
     return _text(body, name, limit) if body.get(name) not in (None, "") else None
+
+
+def _moment(name: str) -> float | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        moment = float(text)
+    except ValueError:
+        moment = math.nan
+    if not math.isfinite(moment):
+        _refuse(400, f"{name} is a number.")
+    return moment
 
 
 def _event_id(name: str) -> int | None:

@@ -353,6 +353,12 @@ class Writer:
             self._tallies.popitem(last=False)
         for job, value in batch.outcomes:
             job.settle(value)
+        try:
+            self._tell(batch)
+        except Exception:
+            logger.exception("could not tell what was stored")
+
+    def _tell(self, batch: _Batch) -> None:
         if self._listener is None:
             return
         for run_id, stored in batch.stored.items():
