@@ -71,6 +71,8 @@ class Viewer:
 
     topic: str
     cursor: int
+    is_allowed: Callable[[], bool]  # asked again every HEARTBEAT_S
+    asked_at: float = 0.0
     out: memoryview = _NOTHING
     news: deque[bytes] = field(default_factory=deque)
     quiet_since: float = 0.0
@@ -269,7 +271,7 @@ class Live:
             return
         self._viewers.setdefault(viewer.topic, set()).add(viewer)
         viewer.out = memoryview(STREAM_HEAD)
-        viewer.quiet_since = time.monotonic()
+        viewer.quiet_since = viewer.asked_at = time.monotonic()
 
     def _adopt(self, connection: Connection, parked: Viewer | Poll) -> bool:
         try:
@@ -300,6 +302,11 @@ class Live:
     ) -> None:
         connection = self._connections[viewer]
         try:
+            if now - viewer.asked_at >= HEARTBEAT_S:
+                viewer.asked_at = now
+                if not viewer.is_allowed():
+                    self._drop(viewer, connection)
+                    return
             while self._send(viewer, connection):
                 following = self._next_for(viewer, pages)
                 if not following:

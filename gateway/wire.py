@@ -355,8 +355,12 @@ def _receive(environ: Environ) -> bytes | IO[bytes]:
     finally:
         connection.end_reading()
     if len(body) < size:
-        raise ConnectionResetError("the body was cut off")
+        _cut_off()
     return body
+
+
+def _cut_off() -> NoReturn:
+    raise ConnectionResetError("the body was cut off")
 
 
 def _receive_large(stream: Any, size: int) -> IO[bytes]:
@@ -370,7 +374,7 @@ def _receive_large(stream: Any, size: int) -> IO[bytes]:
                 _refuse(413, "Request body is too large")
             file.write(piece)
         if total < size:
-            raise ConnectionResetError("the body was cut off")
+            _cut_off()
         file.seek(0)
     except BaseException:
         file.close()
