@@ -56,6 +56,7 @@ SCHEMAS: dict[str, Schema] = {
             "event_count": INTEGER,
             "exit_code": _or_null(INTEGER),
             "reason": _or_null(TEXT),
+            "command_line": _or_null(TEXT),
             "runner": _or_null(TEXT),
             "version": _or_null(TEXT),
             "mode": _or_null(TEXT),

@@ -363,7 +363,7 @@ def test_markers_move_the_run(gw: EmbeddedGateway) -> None:
     ended = gw.run(run)
 
     assert running["status"] == "running"
-    assert (running["command"], running["working_dir"], running["mode"]) == (
+    assert (running["command_line"], running["working_dir"], running["mode"]) == (
         "claude 'x'",
         "/w",
         "interactive",
