@@ -40,6 +40,7 @@ def tell(
         _tell_phones(hosts, gateway)
     elif options.public_url:
         _draw(f"{url}/login?code={gateway.login.make_code()}")
+    _tell_runners(settings, url, hosts.scheme)
     _say("press Ctrl-C to end")
     if options.ready_file:
         ready = {
@@ -53,6 +54,15 @@ def tell(
         _write(Path(options.ready_file), json.dumps(ready))
     if not options.no_open and _has_display():
         webbrowser.open(login_url)
+
+
+def _tell_runners(settings: Settings, url: str, scheme: str) -> None:
+    """Say what a runner on this machine lacks to find this gateway."""
+    lacking = [] if settings.runner_url == url else [f"GATEWAY_URL={url}"]
+    if scheme == "https" and not settings.runner_allows_self_signed:
+        lacking.append("ALLOW_SELF_SIGNED=true")
+    if lacking:
+        _say(f"runners need {' and '.join(lacking)} in {settings.env_file}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -266,6 +266,10 @@ class Writer:
 
         self.call(work)
 
+    def forget(self, run_id: str) -> None:
+        """Forget a run that is being removed. Thread: the writer's, inside a `call`."""
+        self._tallies.pop(run_id, None)
+
     # --- the thread ---
 
     def _run(self) -> None:

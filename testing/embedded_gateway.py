@@ -78,6 +78,7 @@ class EmbeddedGateway:
         rate_limit: int = 0,
     ) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.data_dir = folder / "data"
         self.env_file = folder / "env"
         self._ready_file = folder / "ready"
