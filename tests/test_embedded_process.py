@@ -25,7 +25,7 @@ from testing.disk import mount_disk
 from testing.embedded_gateway import ROOT, EmbeddedGateway
 from testing.waiting import eventually
 
-GIVES_UP_WITHIN_S = 60
+GIVES_UP_WITHIN_S = 100
 
 
 def refusal(own: EmbeddedGateway) -> str:
