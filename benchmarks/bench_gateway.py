@@ -36,6 +36,7 @@ sys.path.insert(0, str(ROOT))
 
 READY_TIMEOUT_S = 30.0
 EVENT_BYTES = 200
+BACKLOG_EVENT_BYTES = 900_000
 BIG_RUN_EVENTS = 1_000_000
 VIEWERS = 200
 EVENTS_A_SECOND = 20
@@ -201,12 +202,17 @@ class Runner:
 
 
 def _load(
-    port: int, secret: str, runs: list[tuple[str, str]], seconds: float, results: Any
+    port: int,
+    secret: str,
+    runs: list[tuple[str, str]],
+    seconds: float,
+    event_bytes: int,
+    results: Any,
 ) -> None:
     """Send for all runs until the time is over; the process that makes the load."""
     runners = [Runner(port, secret, *run) for run in runs]
-    data = ("x" * 60 + " ") * 10
-    data = data[: EVENT_BYTES - 1] + "\n"
+    words = "x" * 60 + " "
+    data = (words * (event_bytes // len(words) + 1))[: event_bytes - 1] + "\n"
     selector = selectors.DefaultSelector()
     latencies: list[float] = []
     deadline = time.perf_counter() + seconds
@@ -240,29 +246,24 @@ class Load:
 
 
 def make_load(
-    port: int, secret: str, runs: Sequence[tuple[str, str]], seconds: float, processes: int = 1
+    port: int,
+    secret: str,
+    runs: Sequence[tuple[str, str]],
+    seconds: float,
+    event_bytes: int = EVENT_BYTES,
 ) -> Load:
-    """Let all runs send at once, from processes of their own."""
+    """Let all runs send at once, from a process of their own."""
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
-    shares = [list(runs[number::processes]) for number in range(processes)]
-    workers = [
-        context.Process(target=_load, args=(port, secret, share, seconds, results))
-        for share in shares
-    ]
-    for worker in workers:
-        worker.start()
-    latencies: list[float] = []
-    sent: dict[str, int] = {}
-    for share in shares:
-        some, counts = results.get(timeout=seconds + 60)
-        latencies += some
-        sent.update({run[0]: count for run, count in zip(share, counts)})
-    for worker in workers:
-        worker.join()
+    worker = context.Process(
+        target=_load, args=(port, secret, list(runs), seconds, event_bytes, results)
+    )
+    worker.start()
+    latencies, counts = results.get(timeout=seconds + 120)
+    worker.join()
     latencies.sort()
     return Load(
-        sent,
+        {run[0]: count for run, count in zip(runs, counts)},
         len(latencies) / seconds,
         _percentile(latencies, 0.50),
         _percentile(latencies, 0.99),
@@ -305,6 +306,16 @@ def measure_ingest(running: Running, options: argparse.Namespace) -> None:
         for run_id, count in load.sent.items()
     )
     report("events lost or doubled", str(lost))
+
+
+def measure_backlog(running: Running, options: argparse.Namespace) -> None:
+    """All runners at once send what has waited in them: events of almost a megabyte."""
+    runs = make_runs(running, options.runners)
+    load = make_load(
+        running.port, running.secret, runs, options.seconds, event_bytes=BACKLOG_EVENT_BYTES
+    )
+    megabytes = load.rate * BACKLOG_EVENT_BYTES / 1e6
+    report(f"{options.runners} runners with a backlog", f"{megabytes:.1f} MB/s")
 
 
 def measure_browser(running: Running, options: argparse.Namespace) -> None:
@@ -442,6 +453,7 @@ def main() -> None:
 
 PARTS = {
     "ingest": measure_ingest,
+    "backlog": measure_backlog,
     "browser": measure_browser,
     "viewers": measure_viewers,
     "big-run": measure_big_run,

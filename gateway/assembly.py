@@ -7,7 +7,6 @@ being answered, then what they have queued for the database.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +78,7 @@ class Gateway:
         self._store = Store(engine, self._writer)
         self._live = Live(self._store)
         files = ArtifactFiles(settings.data_dir / "artifacts", rules)
+        files.remove_partial()
         self._housekeeping = Housekeeping(self._store, files, settings.retention_days)
         prefix = "__Host-" if hosts.scheme == "https" else ""
         # Cookies do not tell ports apart, and there may be a gateway on another one.
@@ -152,7 +152,7 @@ def _listen(address: tuple[str, int], certificate: tuple[Path, Path] | None) -> 
         reason = server.bind_error or error
         host, port = address
         raise ListenError(
-            f"cannot listen on {host}, port {port} ({os.strerror(reason.errno or 0)}); "
+            f"cannot listen on {host}, port {port} ({reason.strerror or reason}); "
             "choose another with --host or --port"
         ) from error
     return server

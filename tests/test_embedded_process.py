@@ -25,7 +25,7 @@ from testing.disk import mount_disk
 from testing.embedded_gateway import ROOT, EmbeddedGateway
 from testing.waiting import eventually
 
-GIVES_UP_WITHIN_S = 60
+GIVES_UP_WITHIN_S = 100
 
 
 def refusal(own: EmbeddedGateway) -> str:
@@ -150,16 +150,24 @@ def test_the_secret_is_written_beside_what_is_there(tmp_path: Path) -> None:
 def test_a_secret_that_is_there_is_used(tmp_path: Path) -> None:
     """And a file without a line break at its end gets one before what is added."""
     own = EmbeddedGateway(tmp_path / "a")
-    own.folder.mkdir()
     own.env_file.write_text("HMAC_SECRET=abc\n")
     with own:
         assert own.send_event(None, "info", "x").status == 400  # the signature is right
         assert own.env_file.read_text() == "HMAC_SECRET=abc\n"
     other = EmbeddedGateway(tmp_path / "b")
-    other.folder.mkdir()
     other.env_file.write_text("CLAUDE_COMMAND=x")
     with other:
         assert other.env_file.read_text() == f"CLAUDE_COMMAND=x\nHMAC_SECRET={other.secret}\n"
+
+
+def test_what_runners_lack_is_told(tmp_path: Path) -> None:
+    """Another port than the documented one, or a certificate that the runner would refuse."""
+    with EmbeddedGateway(tmp_path / "new", tls=True) as own:
+        assert f"runners need GATEWAY_URL={own.url} in {own.env_file}" in own.log
+    known = EmbeddedGateway(tmp_path / "old", tls=True)
+    known.env_file.write_text("HMAC_SECRET=abc\n")
+    with known:
+        assert f"GATEWAY_URL={known.url} and ALLOW_SELF_SIGNED=true in" in known.log
 
 
 def test_the_certificate_is_the_one_that_was_told(tmp_path: Path) -> None:
