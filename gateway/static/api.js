@@ -1,0 +1,56 @@
+/** Calls to the gateway. Each failure is one plain sentence that can be shown as it is. */
+
+const UNREACHABLE = "The gateway cannot be reached. Check that it is running, then try again.";
+
+/** A call that failed; `status` is 0 if there was no answer. */
+export class ApiError extends Error {
+  constructor(sentence, status) {
+    super(sentence);
+    this.status = status;
+  }
+}
+
+/** Fetch, and go to the login page if the session is over. Raises: ApiError. */
+export async function request(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(UNREACHABLE, 0);
+  }
+  if (response.status === 401) goToLogin();
+  if (!response.ok) throw new ApiError(await sentenceOf(response), response.status);
+  return response;
+}
+
+/** Return the JSON that is at a path. */
+export async function get(path) {
+  return (await request(path)).json();
+}
+
+/** Send JSON, and return the JSON of the answer. */
+export async function post(path, body = {}) {
+  const headers = { "Content-Type": "application/json" };
+  return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
+}
+
+/** End the session and show the login page. */
+export async function logOut() {
+  const headers = { "Content-Type": "application/json" };
+  await request("/logout", { method: "POST", headers, body: "{}" });
+  location.assign("/login");
+}
+
+function goToLogin() {
+  location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+}
+
+async function sentenceOf(response) {
+  try {
+    const { error, message } = await response.json();
+    return String(message ?? error);
+  } catch {
+    return `The gateway answered ${response.status}. Try again; if it stays, look at its log.`;
+  }
+}

@@ -1,0 +1,102 @@
+/** A run's files: each can be viewed here or downloaded. */
+
+import { request } from "./api.js";
+import { actionButton, el } from "./dom.js";
+import { size } from "./words.js";
+
+// More than this is for the editor of whoever downloads it.
+const MAX_VIEWED_BYTES = 2_000_000;
+
+export class Artifacts {
+  #list = el("ul", { class: "artifacts" });
+  #empty = el("p", { class: "hint" });
+  #known = new Map();
+  #viewer = el("dialog", { class: "viewer", "aria-labelledby": "viewer-title" });
+
+  constructor(run) {
+    this.element = el(
+      "section",
+      { class: "card", "aria-labelledby": "artifacts-title" },
+      el("h2", { id: "artifacts-title" }, "Files"),
+      this.#empty,
+      this.#list,
+      this.#viewer,
+    );
+    this.update(run);
+  }
+
+  /** Say when files come, while there are none. */
+  update(run) {
+    const isOver = run.status === "done" || run.status === "failed";
+    this.#empty.textContent = isOver ? "This run left no files." : "The log comes when the run ends; git diff brings latest.diff.";
+    this.#empty.hidden = this.#known.size > 0;
+  }
+
+  /** Show one file. Of several with one name the latest comes first. */
+  show(artifact) {
+    if (this.#known.has(artifact.id)) return;
+    const address = `/api/artifacts/${encodeURIComponent(artifact.id)}`;
+    const problem = el("p", { class: "notice bad", role: "alert", hidden: true });
+    const fail = (sentence) => {
+      problem.textContent = sentence;
+      problem.hidden = false;
+    };
+    const view = actionButton("View", { "aria-label": `View ${artifact.name}` }, () => this.#view(artifact, address), fail);
+    const item = el(
+      "li",
+      {},
+      el("div", { class: "artifact-name" }, el("span", { class: "file-name" }, artifact.name), el("span", { class: "hint" }, size(artifact.size))),
+      el(
+        "div",
+        { class: "button-row" },
+        artifact.size <= MAX_VIEWED_BYTES && artifact.type !== "file" && view,
+        el("a", { class: "button", href: address, download: artifact.name, "aria-label": `Download ${artifact.name}` }, "Download"),
+      ),
+      problem,
+    );
+    this.#list.prepend(item);
+    this.#known.set(artifact.id, item);
+    this.#empty.hidden = true;
+  }
+
+  async #view(artifact, address) {
+    const text = await (await request(`${address}?view=1`)).text();
+    this.#viewer.replaceChildren(
+      el(
+        "div",
+        { class: "section-head" },
+        el("h2", { id: "viewer-title", class: "file-name" }, artifact.name),
+        el("a", { class: "button", href: address, download: artifact.name }, "Download"),
+        el("button", { type: "button", autofocus: true, onclick: () => this.#viewer.close() }, "Close"),
+      ),
+      el("pre", { class: "file", tabindex: "0", "aria-label": `Content of ${artifact.name}` }, artifact.type === "diff" ? diffLines(text) : readable(text, artifact.type)),
+    );
+    this.#viewer.showModal();
+  }
+}
+
+function readable(text, type) {
+  if (type !== "json") return text || "(empty)";
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text; // one document a line, or none at all
+  }
+}
+
+/** Return the lines of a diff with their kind as a class. Headers are told from removed lines by where they stand. */
+function diffLines(text) {
+  let isInHunk = false;
+  return text.split("\n").map((line) => {
+    if (line.startsWith("@@")) isInHunk = true;
+    else if (line.startsWith("diff ")) isInHunk = false;
+    return el("span", { class: `diff-line ${diffKind(line, isInHunk)}` }, `${line}\n`);
+  });
+}
+
+function diffKind(line, isInHunk) {
+  if (line.startsWith("@@")) return "hunk";
+  if (!isInHunk) return "header";
+  if (line.startsWith("+")) return "added";
+  return line.startsWith("-") ? "removed" : "same";
+}

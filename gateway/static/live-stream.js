@@ -1,0 +1,129 @@
+/**
+ * A stream of server-sent events that knows when it is dead.
+ *
+ * `EventSource` hides the comment lines that the gateway sends every 15 s, and so cannot tell a quiet
+ * run from a connection that a sleeping phone has lost. Here silence is noticed, a reconnect begins at
+ * the event after the last one that arrived, and an event that is seen again is left out.
+ */
+
+import { ApiError, request } from "./api.js";
+
+const SILENCE_MS = 40_000; // two comments in a row have not arrived
+const LONGEST_PAUSE_MS = 10_000;
+const OFFLINE_AFTER_FAILURES = 4;
+
+export class LiveStream {
+  #path;
+  #onMessage;
+  #onState;
+  #lastId;
+  #state = "";
+  #abort = new AbortController();
+  #endPause = () => {};
+
+  /**
+   * `onMessage(name, data)` gets each event with its JSON; `onState` gets "connecting", "live",
+   * "reconnecting", "offline", or "gone" once the gateway says that there is no such stream.
+   */
+  constructor(path, { after = 0, onMessage, onState }) {
+    this.#path = path;
+    this.#lastId = after;
+    this.#onMessage = onMessage;
+    this.#onState = onState;
+  }
+
+  /** Connect, and stay connected until the page goes. */
+  async run() {
+    const retryNow = () => document.visibilityState === "visible" && this.#endPause();
+    addEventListener("online", retryNow);
+    document.addEventListener("visibilitychange", retryNow);
+    // Closed by hand: the browser would keep it for a page that lies in the back/forward cache.
+    addEventListener("pagehide", () => this.#abort.abort());
+    addEventListener("pageshow", retryNow);
+    this.#tell("connecting");
+    for (let failures = 1; ; failures += 1) {
+      try {
+        await this.#readOnce();
+        failures = 1;
+      } catch (error) {
+        if (error instanceof ApiError && error.status === 404) return this.#tell("gone");
+        if (this.#state === "live") failures = 1;
+      }
+      const isOffline = !navigator.onLine || failures >= OFFLINE_AFTER_FAILURES;
+      this.#tell(isOffline ? "offline" : "reconnecting");
+      await this.#pause(Math.min(LONGEST_PAUSE_MS, 250 * 2 ** failures));
+    }
+  }
+
+  async #readOnce() {
+    this.#abort = new AbortController();
+    let watchdog;
+    const heard = () => {
+      clearTimeout(watchdog);
+      watchdog = setTimeout(() => this.#abort.abort(), SILENCE_MS);
+    };
+    heard();
+    try {
+      const response = await request(`${this.#path}?after=${this.#lastId}`, {
+        headers: { Accept: "text/event-stream", "Last-Event-ID": String(this.#lastId) },
+        signal: this.#abort.signal,
+      });
+      this.#tell("live");
+      for await (const message of messages(response.body, heard)) this.#receive(message);
+    } finally {
+      clearTimeout(watchdog);
+    }
+  }
+
+  #receive({ id, name, data }) {
+    if (id !== null) {
+      if (id <= this.#lastId) return;
+      this.#lastId = id;
+    }
+    this.#onMessage(name, JSON.parse(data));
+  }
+
+  #tell(state) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#onState(state);
+  }
+
+  #pause(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#endPause = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+/** Yield the messages of a stream of bytes, and call `heard` for whatever arrives, comments too. */
+async function* messages(body, heard) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    heard();
+    const blocks = (rest + value).split(/\r?\n\r?\n/);
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const message = parseBlock(block);
+      if (message.data) yield message;
+    }
+  }
+}
+
+function parseBlock(block) {
+  const message = { id: null, name: "message", data: "" };
+  for (const line of block.split(/\r?\n/)) {
+    const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
+    if (field === "id") message.id = Number(value);
+    else if (field === "event") message.name = value;
+    else if (field === "data") message.data += message.data ? `\n${value}` : value;
+  }
+  return message;
+}

@@ -1,0 +1,67 @@
+/** The dialog that makes a run, and shows the line that starts it. */
+
+import { post } from "./api.js";
+import { copyButton } from "./copy.js";
+import { el } from "./dom.js";
+
+/** Show the dialog. */
+export function openNewRun() {
+  const dialog = el("dialog", { class: "new-run", "aria-labelledby": "new-run-title" });
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.append(form(dialog));
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+function form(dialog) {
+  const problem = el("p", { class: "notice bad", role: "alert", hidden: true });
+  const prompt = el("textarea", { id: "prompt", rows: "4", autofocus: true, "aria-describedby": "prompt-help" });
+  const create = el("button", { type: "submit", class: "primary" }, "Create the run");
+  const element = el(
+    "form",
+    { class: "stack" },
+    el("h2", { id: "new-run-title" }, "New run"),
+    el("label", { for: "prompt" }, "Prompt ", el("span", { class: "hint" }, "(optional)")),
+    prompt,
+    el("p", { id: "prompt-help", class: "hint" }, "With a prompt the run is a job that ends by itself. Without one, at a terminal, it is a session that you use as always."),
+    problem,
+    el("div", { class: "button-row end" }, el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), create),
+  );
+  element.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    create.disabled = true;
+    try {
+      const command = prompt.value.trim();
+      showLine(dialog, await post("/api/runs", command ? { command } : {}));
+    } catch (error) {
+      problem.textContent = error.message;
+      problem.hidden = false;
+      create.disabled = false;
+      prompt.focus();
+    }
+  });
+  return element;
+}
+
+function showLine(dialog, run) {
+  const copy = copyButton(() => run.start_command, "Copy the line");
+  copy.classList.replace("plain", "primary");
+  dialog.replaceChildren(
+    el(
+      "div",
+      { class: "stack" },
+      el("h2", { id: "new-run-title" }, "Start it"),
+      el("p", {}, "Paste this line into a terminal, in the folder of your project:"),
+      el("code", { class: "line", id: "start-line", tabindex: "0" }, run.start_command),
+      el("p", { class: "hint" }, "It holds the run’s token, which is shown only here. Anyone who has it can send output for this run."),
+      el(
+        "div",
+        { class: "button-row end" },
+        el("button", { type: "button", onclick: () => dialog.close() }, "Close"),
+        el("a", { class: "button", href: `/runs/${encodeURIComponent(run.id)}` }, "Watch the run"),
+        copy,
+      ),
+    ),
+  );
+  copy.focus();
+}

@@ -1,0 +1,292 @@
+/**
+ * A run's output: a window on its events, in one of two views.
+ *
+ * A run may have a million events, so only some are held: the last page at first, an earlier one
+ * whenever the reader scrolls to the top, and what comes live. A view is a function of the events in
+ * the window: after anything but an addition at the end it is drawn anew from all of them, and the
+ * reader stays at the place where he was. What changes the window goes through one queue.
+ */
+
+import { get } from "./api.js";
+import { actionButton, el, setText } from "./dom.js";
+import { announce } from "./notices.js";
+import { TextView } from "./text-view.js";
+import { isXtermInstalled, XtermView } from "./xterm-view.js";
+
+const PAGE_EVENTS = 1000;
+// What is held before the farther end is let go. Drawing it anew takes about half a second.
+const MAX_CHARS = 2_500_000;
+const MAX_EVENTS = 10_000;
+const DEFAULT_SIZE = { columns: 80, rows: 24 };
+
+export class Output {
+  #path;
+  #run;
+  #onEvents;
+  #events = [];
+  #chars = 0;
+  #hasBefore = false;
+  #isLive = true; // whether the window reaches to the newest event
+  #newestId = 0;
+  #view = null;
+  #kind = "";
+  #drawn = 0; // how many of the window's events the view has
+  #isDrawing = false;
+  #queue = Promise.resolve();
+  #isQueued = false;
+  #pane = el("div", { class: "pane" });
+  #empty = el("p", { class: "pane-empty", hidden: true });
+  #earlier = actionButton("Show earlier output", { class: "plain", hidden: true }, () => this.#loadEarlier(), announce);
+  #toEnd = actionButton("To the end", { class: "to-end", hidden: true }, () => this.#goToEnd(), announce);
+  #kinds = el("div", { class: "segmented", role: "group", "aria-label": "Show the output as", hidden: true });
+
+  /** `onEvents` is told of all events that are loaded, in whatever order the pages come. */
+  constructor(run, onEvents) {
+    this.#path = `/api/runs/${encodeURIComponent(run.id)}/events`;
+    this.#run = run;
+    this.#onEvents = onEvents;
+    this.element = el(
+      "section",
+      { class: "output", "aria-labelledby": "output-title" },
+      el("div", { class: "section-head" }, el("h2", { id: "output-title" }, "Output"), this.#earlier, this.#kinds),
+      el("div", { class: "pane-frame" }, this.#pane, this.#empty, this.#toEnd),
+    );
+  }
+
+  /** The id of the newest event that is known: where the live stream goes on. */
+  get newestId() {
+    return this.#newestId;
+  }
+
+  /** Load the end of the output and show it. The element has to be in the page. */
+  async open() {
+    await this.#loadEnd();
+    await this.#show(await this.#fittingKind());
+    await this.#offerKinds();
+  }
+
+  /** Learn what the run is like now. */
+  update(run) {
+    const isOtherMode = run.mode !== this.#run.mode;
+    this.#run = run;
+    this.#tell();
+    // Of a run that has not started the mode is not known, and the first view was a guess.
+    if (isOtherMode && this.#view) this.#enqueue(async () => this.#show(await this.#fittingKind()));
+  }
+
+  /** Take an event that has just arrived. */
+  append(event) {
+    this.#newestId = event.id;
+    this.#onEvents([event]);
+    if (this.#isLive) {
+      this.#hold([event]);
+      if (!this.#isDrawing) this.#drawTo(this.#events.length);
+      // Who reads further up keeps what he reads for a while longer.
+      if (this.#excess() > (this.#view?.isAtEnd ? 1 : 2)) this.#enqueueOnce(() => this.#dropEarliest());
+    }
+    this.#tell();
+  }
+
+  // --- the window ----------------------------------------------------------------------------
+
+  async #page(query) {
+    const page = await get(`${this.#path}?${query}&limit=${PAGE_EVENTS}`);
+    this.#onEvents(page.events);
+    return page;
+  }
+
+  #hold(events) {
+    this.#events.push(...events);
+    this.#chars += chars(events);
+  }
+
+  /** How full the window is: 1 is as full as it should be. */
+  #excess() {
+    return Math.max(this.#events.length / MAX_EVENTS, this.#chars / MAX_CHARS);
+  }
+
+  async #loadEnd() {
+    const page = await this.#page("");
+    const events = page.events;
+    // What came live meanwhile may be newer than the page.
+    while (events.length && events.at(-1).id < this.#newestId) {
+      const more = await this.#page(`after=${events.at(-1).id}`);
+      if (!more.events.length) break;
+      events.push(...more.events);
+    }
+    this.#events = [];
+    this.#chars = 0;
+    this.#hold(events);
+    this.#hasBefore = page.has_before;
+    this.#isLive = true;
+    this.#newestId = Math.max(this.#newestId, events.at(-1)?.id ?? 0);
+  }
+
+  #loadEarlier() {
+    return this.#enqueueOnce(async () => {
+      if (!this.#hasBefore) return;
+      const page = await this.#page(`before=${this.#events[0].id}`);
+      const top = this.#view.distanceFromStart;
+      this.#events.unshift(...page.events);
+      this.#chars += chars(page.events);
+      this.#hasBefore = page.has_before;
+      while (this.#excess() > 1 && this.#events.length > 2 * PAGE_EVENTS) {
+        this.#chars -= chars(this.#events.splice(-PAGE_EVENTS));
+        this.#isLive = false;
+      }
+      await this.#drawAround(page.events.length, top);
+    });
+  }
+
+  #loadLater() {
+    return this.#enqueueOnce(async () => {
+      if (this.#isLive) return;
+      const page = await this.#page(`after=${this.#events.at(-1).id}`);
+      const fromEnd = this.#view.distanceFromStart - this.#view.extent;
+      this.#hold(page.events);
+      this.#isLive = this.#events.at(-1).id >= this.#newestId;
+      await this.#dropEarliest(page.events.length, fromEnd);
+    });
+  }
+
+  /** Let go of the earliest events, and keep what is seen in its place. */
+  async #dropEarliest(added = 0, fromEnd = this.#view.distanceFromStart - this.#view.extent) {
+    const isAtEnd = this.#view.isAtEnd && !added;
+    while (this.#excess() > 0.75 && this.#events.length > added + PAGE_EVENTS) {
+      this.#chars -= chars(this.#events.splice(0, PAGE_EVENTS));
+      this.#hasBefore = true;
+    }
+    await this.#drawAround(this.#events.length - added, fromEnd);
+    if (isAtEnd) this.#view.scrollToEnd();
+  }
+
+  #goToEnd() {
+    return this.#enqueue(async () => {
+      if (!this.#isLive) {
+        await this.#loadEnd();
+        await this.#drawAround(0, 0);
+      }
+      this.#view.scrollToEnd();
+      this.#view.focus();
+      this.#tell();
+    });
+  }
+
+  #enqueue(task) {
+    const result = this.#queue.then(task).finally(() => this.#tell());
+    this.#queue = result.catch(() => {});
+    return result;
+  }
+
+  /** Do it unless something of this kind is waiting already: scrolling asks many times. */
+  async #enqueueOnce(task) {
+    if (this.#isQueued) return;
+    this.#isQueued = true;
+    await this.#enqueue(task).finally(() => (this.#isQueued = false));
+  }
+
+  // --- the view ------------------------------------------------------------------------------
+
+  async #fittingKind() {
+    // A run without a terminal of its own is text, which fits any width; only a session needs a screen.
+    return this.#run.mode === "interactive" && (await isXtermInstalled()) ? "terminal" : "text";
+  }
+
+  async #show(kind) {
+    const view = kind === "terminal" ? await XtermView.create(this.#size) : new TextView(this.#size);
+    this.#view?.dispose();
+    this.#view = view;
+    this.#kind = kind;
+    this.#pane.replaceChildren(view.element);
+    view.attached?.();
+    view.onScroll = () => this.#onScroll();
+    await this.#drawAround(0, 0);
+    view.scrollToEnd();
+    this.#tell();
+  }
+
+  async #offerKinds() {
+    if (!(await isXtermInstalled())) return;
+    for (const [kind, label] of [["text", "Text"], ["terminal", "Terminal"]]) {
+      const show = () => this.#enqueue(() => this.#show(kind));
+      this.#kinds.append(actionButton(label, { "data-kind": kind }, show, announce));
+    }
+    this.#kinds.hidden = false;
+    this.#tell();
+  }
+
+  /** The size at the window's beginning, as far as it is known. */
+  get #size() {
+    const marked = this.#events.map(sizeOf).find(Boolean);
+    return {
+      columns: marked?.columns || this.#run.columns || DEFAULT_SIZE.columns,
+      rows: marked?.rows || this.#run.lines || DEFAULT_SIZE.rows,
+      isFixed: this.#run.mode === "interactive",
+    };
+  }
+
+  /** Draw all anew, so that the view begins `offset` behind the place before event number `index`. */
+  async #drawAround(index, offset) {
+    const view = this.#view;
+    this.#isDrawing = true;
+    view.reset(this.#size);
+    this.#drawn = 0;
+    this.#drawTo(index);
+    await view.flush();
+    const place = view.extent;
+    this.#isDrawing = false;
+    this.#drawTo(this.#events.length);
+    await view.flush();
+    view.distanceFromStart = place + offset;
+  }
+
+  #drawTo(end) {
+    if (!this.#view) return;
+    for (; this.#drawn < end; this.#drawn += 1) {
+      const event = this.#events[this.#drawn];
+      if (isOutput(event)) {
+        this.#view.write(event.data, event.type);
+      } else {
+        const size = sizeOf(event);
+        if (size) this.#view.resize(size.columns, size.rows);
+      }
+    }
+  }
+
+  #onScroll() {
+    if (this.#view.isAtStart && this.#hasBefore) this.#loadEarlier().catch((error) => announce(error.message));
+    else if (this.#view.isAtEnd && !this.#isLive) this.#loadLater().catch((error) => announce(error.message));
+    this.#tell();
+  }
+
+  #tell() {
+    this.#earlier.hidden = !this.#hasBefore;
+    this.#toEnd.hidden = !this.#view || (this.#isLive && this.#view.isAtEnd);
+    this.#empty.hidden = this.#hasBefore || this.#events.some(isOutput);
+    setText(this.#empty, EMPTY[this.#run.status] ?? EMPTY.done);
+    for (const button of this.#kinds.children) {
+      button.setAttribute("aria-pressed", String(button.dataset.kind === this.#kind));
+    }
+  }
+}
+
+const EMPTY = {
+  pending: "Nothing here yet. Paste the run’s line into a terminal, in the folder of your project.",
+  running: "It has started. What it prints appears here.",
+  done: "It printed nothing.",
+};
+
+const isOutput = (event) => event.type === "stdout" || event.type === "stderr";
+
+const chars = (events) => events.reduce((sum, { data }) => sum + data.length, 0);
+
+/** Return the size that a marker tells, or null. */
+function sizeOf({ type, data }) {
+  if (type !== "marker" || !data.includes('"columns"')) return null;
+  try {
+    const { columns, lines } = JSON.parse(data);
+    return columns > 0 && lines > 0 ? { columns: Math.min(columns, 1000), rows: Math.min(lines, 1000) } : null;
+  } catch {
+    return null;
+  }
+}

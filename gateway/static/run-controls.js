@@ -1,0 +1,160 @@
+/** What the operator may do with a run: its commands with their results, typing, stopping. */
+
+import { post } from "./api.js";
+import { actionButton, el, setText } from "./dom.js";
+import { announce } from "./notices.js";
+import { age } from "./words.js";
+
+const LONG_RESULT_LINES = 12;
+const SPECIAL = { __STOP__: "Stop", __HALT__: "Halt", __ESCAPE__: "Escape" };
+const INPUT = "__INPUT__:";
+
+export class RunControls {
+  #path;
+  #active;
+  #offered = "";
+  #problem = el("p", { class: "notice bad", role: "alert", hidden: true });
+  /** The buttons that end the run; the page puts them where they are always at hand. */
+  stopping = el("div", { class: "button-row stopping" });
+  #commands = el("div", { class: "commands" });
+  #typing;
+  #history = el("ol", { class: "history" });
+  #entries = new Map();
+  #haltDialog;
+
+  constructor(run) {
+    this.#path = `/api/runs/${encodeURIComponent(run.id)}`;
+    const fail = (sentence) => this.#tellProblem(sentence);
+    this.#haltDialog = this.#buildHaltDialog(fail);
+    this.stopping.append(
+      actionButton("Stop", { class: "stop" }, () => this.#send("stop"), fail),
+      el("button", { type: "button", class: "plain danger", onclick: () => this.#haltDialog.showModal() }, "Halt…"),
+      this.#haltDialog,
+    );
+    this.#typing = this.#buildTyping(fail);
+    this.#active = el("div", { class: "stack", hidden: true }, this.#typing, this.#commands);
+    this.element = el(
+      "section",
+      { class: "card", "aria-labelledby": "controls-title" },
+      el("h2", { id: "controls-title" }, "Commands"),
+      this.#problem,
+      this.#active,
+      this.#history,
+    );
+    this.update(run);
+  }
+
+  /** Offer what the run takes at this moment. */
+  update(run) {
+    const isActive = run.status === "running" || run.status === "pending";
+    this.#active.hidden = !isActive;
+    this.stopping.hidden = !isActive;
+    this.#typing.hidden = !run.remote_input || run.status !== "running";
+    if (!isActive && this.#haltDialog.open) this.#haltDialog.close();
+    const offered = run.status === "running" ? (run.commands ?? []) : [];
+    this.element.hidden = !offered.length && this.#typing.hidden && !this.#entries.size;
+    // Only when it has changed: new buttons would take the focus away.
+    if (JSON.stringify(offered) === this.#offered) return;
+    this.#offered = JSON.stringify(offered);
+    this.#commands.replaceChildren(
+      ...offered.map((command) =>
+        actionButton(command, { class: "command" }, () => this.#send("command", { command }), (sentence) => this.#tellProblem(sentence)),
+      ),
+    );
+  }
+
+  /** Show one command and what became of it; a newer state of it takes the older one's place. */
+  show(command) {
+    const known = this.#entries.get(command.id);
+    if (known?.status === command.status) return;
+    const element = historyEntry(command);
+    if (known) known.element.replaceWith(element);
+    else this.#history.prepend(element);
+    this.#entries.set(command.id, { element, status: command.status });
+    this.element.hidden = false;
+    if (known && command.status !== "pending") {
+      announce(`${nameOf(command.command)}: ${command.status === "done" ? "done" : "failed"}.`);
+    }
+  }
+
+  async #send(what, body = {}) {
+    this.#problem.hidden = true;
+    await post(`${this.#path}/${what}`, body);
+  }
+
+  #tellProblem(sentence) {
+    this.element.hidden = false;
+    setText(this.#problem, sentence);
+    this.#problem.hidden = false;
+  }
+
+  #buildTyping(fail) {
+    const field = el("textarea", { id: "input", rows: "2", autocomplete: "off", autocapitalize: "off", spellcheck: "false" });
+    const send = actionButton("Send", { class: "primary" }, async () => {
+      // Enter is what a terminal sends for the key, and not a line feed.
+      await this.#send("input", { text: `${field.value}\r` });
+      field.value = "";
+      field.focus();
+    }, fail);
+    field.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      send.click();
+    });
+    return el(
+      "div",
+      { class: "stack", hidden: true },
+      el("label", { for: "input" }, "Type into the session"),
+      field,
+      el("div", { class: "button-row" }, send, actionButton("Escape", {}, () => this.#send("escape"), fail)),
+    );
+  }
+
+  #buildHaltDialog(fail) {
+    const dialog = el("dialog", { "aria-labelledby": "halt-title" });
+    dialog.append(
+      el("h2", { id: "halt-title" }, "Halt this run?"),
+      el("p", {}, "Everything that the run started is killed at once, and what it has not saved is lost. Stop asks it to end first, and kills it only after 10 seconds."),
+      el(
+        "div",
+        { class: "button-row end" },
+        el("button", { type: "button", autofocus: true, onclick: () => dialog.close() }, "Keep it running"),
+        actionButton("Halt", { class: "primary danger" }, () => this.#send("halt").finally(() => dialog.close()), fail),
+      ),
+    );
+    return dialog;
+  }
+}
+
+const nameOf = (command) => {
+  if (command.startsWith(INPUT)) return `Typed: ${command.slice(INPUT.length).trimEnd()}`;
+  return SPECIAL[command] ?? command;
+};
+
+const STATUS_WORDS = { pending: "waiting for the runner", done: "done", failed: "failed" };
+
+function historyEntry({ command, status, result, error, created_at: createdAt }) {
+  const isSpecial = command.startsWith("__");
+  const text = [result, error].filter(Boolean).join("\n").replace(/\n+$/, "");
+  const isSilent = !text && status === "done";
+  return el(
+    "li",
+    { class: `history-entry ${status}` },
+    el(
+      "p",
+      { class: "history-head" },
+      el(isSpecial ? "span" : "code", { class: "history-name" }, nameOf(command)),
+      el("span", { class: `outcome ${status}` }, STATUS_WORDS[status] ?? status),
+      el("span", { class: "hint", title: new Date(createdAt * 1000).toLocaleString() }, age(createdAt)),
+    ),
+    text && resultBlock(text, error ? "bad" : "", nameOf(command)),
+    isSilent && el("p", { class: "hint" }, "It printed nothing."),
+  );
+}
+
+function resultBlock(text, kind, name) {
+  const block = el("pre", { class: `result ${kind}`, tabindex: "0", "aria-label": `Result of ${name}` }, text);
+  const lines = text.split("\n").length;
+  if (lines <= LONG_RESULT_LINES) return block;
+  return el("details", { open: lines < 4 * LONG_RESULT_LINES }, el("summary", {}, `${lines} lines`), block);
+}

@@ -1,0 +1,193 @@
+/** One run: what it prints, what it is, and what can be done with it. */
+
+import { get } from "./api.js";
+import { Artifacts } from "./artifacts.js";
+import { Assist } from "./assist.js";
+import { el, setText } from "./dom.js";
+import { LiveStream } from "./live-stream.js";
+import { announce, notify, setTitle, showConnection } from "./notices.js";
+import { Output } from "./output.js";
+import { RunControls } from "./run-controls.js";
+import { SideLog } from "./side-log.js";
+import { age, ending, lasted, moment, resultFacts, status, title } from "./words.js";
+
+const CLOCK_MS = 1000;
+const MARKS = { waiting: "●", done: "✓", failed: "✗", ended: "■" };
+
+export class RunPage {
+  #id;
+  #path;
+  #run = null;
+  #heading = el("h1", { class: "run-heading" });
+  #badge = el("span", { class: "badge" });
+  #when = el("span", {});
+  #facts = el("dl", { class: "facts" });
+  #banner = el("div", { class: "banner-place" });
+  #drawn = new Map(); // element -> what it shows, as text
+  #log = new SideLog();
+  #output;
+  #controls;
+  #artifacts;
+  #assist = new Assist();
+
+  constructor(id) {
+    this.#id = id;
+    this.#path = `/api/runs/${encodeURIComponent(id)}`;
+    this.element = el("div", { class: "run-page" }, el("p", { class: "loading" }, "Loading the run…"));
+  }
+
+  /** Load the run and follow it. */
+  async open() {
+    setTitle("Run");
+    try {
+      const run = await get(this.#path);
+      this.#build(run);
+      this.#update(run);
+      await this.#output.open();
+    } catch (error) {
+      return this.#tellProblem(error);
+    }
+    setInterval(() => this.#tick(), CLOCK_MS);
+    const stream = new LiveStream(`${this.#path}/stream`, {
+      after: this.#output.newestId,
+      onMessage: (name, data) => this.#receive(name, data),
+      onState: (state) => {
+        showConnection(state);
+        if (state === "live") this.#loadRest().catch((error) => announce(error.message));
+      },
+    });
+    await stream.run();
+  }
+
+  /** What has no event id, and so may have been missed while the stream was away. */
+  async #loadRest() {
+    const [run, { commands }, { artifacts }] = await Promise.all([
+      get(this.#path),
+      get(`${this.#path}/history`),
+      get(`${this.#path}/artifacts`),
+    ]);
+    commands.forEach((command) => this.#controls.show(command));
+    artifacts.forEach((artifact) => this.#artifacts.show(artifact));
+    this.#update(run);
+  }
+
+  #receive(name, data) {
+    if (name === "event") this.#output.append(data);
+    else if (name === "run") this.#update(data);
+    else if (name === "command") this.#controls.show(data);
+    else if (name === "artifact") this.#artifacts.show(data);
+  }
+
+  #build(run) {
+    this.#output = new Output(run, (events) => this.#log.add(events));
+    this.#controls = new RunControls(run);
+    this.#artifacts = new Artifacts(run);
+    this.element.replaceChildren(
+      el(
+        "div",
+        { class: "run-head" },
+        el("a", { class: "back", href: "/" }, "All runs"),
+        this.#heading,
+        el("div", { class: "run-line" }, this.#badge, this.#when, this.#controls.stopping),
+      ),
+      this.#banner,
+      el(
+        "div",
+        { class: "columns" },
+        this.#output.element,
+        el(
+          "div",
+          { class: "side" },
+          this.#controls.element,
+          this.#assist.element,
+          this.#artifacts.element,
+          this.#log.element,
+          el("section", { class: "card", "aria-labelledby": "facts-title" }, el("h2", { id: "facts-title" }, "About this run"), this.#facts),
+        ),
+      ),
+    );
+  }
+
+  #update(run) {
+    const before = this.#run && status(this.#run);
+    this.#run = run;
+    const [kind, word] = status(run);
+    setText(this.#heading, title(run));
+    this.#badge.className = `badge ${kind}`;
+    setText(this.#badge, word);
+    setTitle(title(run).slice(0, 60), MARKS[kind]);
+    this.#tick();
+    this.#output.update(run);
+    this.#controls.update(run);
+    this.#artifacts.update(run);
+    this.#assist.update(run);
+    this.#drawFacts();
+    this.#drawBanner(kind);
+    if (before && before[0] !== kind && kind !== "running") notify(word, title(run), run.id);
+  }
+
+  #tick() {
+    const run = this.#run;
+    if (run.status === "pending") setText(this.#when, `created ${age(run.created_at)}`);
+    else if (run.status === "running") setText(this.#when, `for ${lasted(run)}`);
+    else setText(this.#when, `${age(run.finished_at ?? run.created_at)}, after ${lasted(run)}`);
+  }
+
+  #drawBanner(kind) {
+    const run = this.#run;
+    const banners = [];
+    if (kind === "waiting") {
+      banners.push(el("p", { class: "notice waiting" }, "It is waiting for you: for an answer, or for what to do next."));
+    }
+    if (run.status === "done" || run.status === "failed") {
+      banners.push(el("p", { class: `notice ${kind}` }, ending(run)));
+    }
+    if (run.verdict) {
+      const { ok, sentence, differences = [] } = run.verdict;
+      banners.push(
+        el(
+          "div",
+          { class: `notice verdict ${ok === null ? "" : ok ? "good" : "bad"}` },
+          el("p", {}, sentence),
+          differences.length > 0 && el("ul", {}, differences.map((difference) => el("li", {}, difference))),
+        ),
+      );
+    }
+    this.#draw(this.#banner, [kind, run.verdict, run.reason], banners);
+  }
+
+  /** Show these children, unless what they are made from is shown already. */
+  #draw(element, content, children) {
+    const text = JSON.stringify(content);
+    if (this.#drawn.get(element) === text) return;
+    this.#drawn.set(element, text);
+    element.replaceChildren(...children);
+  }
+
+  #drawFacts() {
+    const run = this.#run;
+    const facts = [
+      ["Command", run.command_line],
+      ["Folder", run.working_dir],
+      ["Mode", run.mode && (run.mode === "interactive" ? "interactive, a session" : "print, a job")],
+      ["Terminal", run.mode === "interactive" && run.columns ? `${run.columns} × ${run.lines}` : null],
+      ["Created", moment(run.created_at)],
+      ["Started", run.started_at && moment(run.started_at)],
+      ["Ended", run.finished_at && moment(run.finished_at)],
+      ["Events", run.event_count ? run.event_count.toLocaleString() : null],
+      ...(run.result ? resultFacts(run.result) : []),
+      ["Session", run.session_id],
+      ["Run", run.id],
+    ].filter(([, text]) => text);
+    this.#draw(this.#facts, facts, facts.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", {}, text))));
+  }
+
+  #tellProblem(error) {
+    const sentence = error.status === 404 ? `There is no run ${this.#id} here. It may have been deleted.` : error.message;
+    const again = el("button", { type: "button", onclick: () => location.reload() }, "Try again");
+    showConnection(error.status === 404 ? "gone" : "offline");
+    this.element.replaceChildren(
+      el("div", { class: "empty" }, el("p", { class: "notice bad", role: "alert" }, sentence), el("p", { class: "button-row" }, again, el("a", { class: "button", href: "/" }, "All runs"))),
+    );
+  }
+}

@@ -1,0 +1,97 @@
+/** Numbers and states in words. Times are Unix seconds, as the gateway sends them. */
+
+const now = () => Date.now() / 1000;
+
+/** Return how long ago a moment was: "just now", "5 min ago", "3 days ago". */
+export function age(at) {
+  const seconds = Math.max(0, now() - at);
+  if (seconds < 45) return "just now";
+  if (seconds < 3600 * 1.5) return `${Math.max(1, Math.round(seconds / 60))} min ago`;
+  if (seconds < 86_400 * 1.5) return `${Math.round(seconds / 3600)} h ago`;
+  return `${Math.round(seconds / 86_400)} days ago`;
+}
+
+/** Return a span of time: "4 s", "3 min 12 s", "1 h 05 min". */
+export function span(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, "0")} min`;
+}
+
+/** Return how long a run has lasted, or lasts by now; an empty text before it starts. */
+export function lasted(run) {
+  if (!run.started_at) return "";
+  return span((run.finished_at ?? now()) - run.started_at);
+}
+
+/** Return a size: "512 B", "3.4 KB". */
+export function size(bytes) {
+  if (bytes < 1000) return `${bytes} B`;
+  const units = ["KB", "MB", "GB"];
+  let value = bytes / 1000;
+  while (value >= 1000 && units.length > 1) {
+    value /= 1000;
+    units.shift();
+  }
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[0]}`;
+}
+
+/** Return the time of day, in the reader's own way of writing it. */
+export function clock(at) {
+  return new Date(at * 1000).toLocaleTimeString([], { timeStyle: "medium" });
+}
+
+/** Return date and time, in the reader's own way of writing them. */
+export function moment(at) {
+  return new Date(at * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** Return a run's name: its prompt, or what it is without one. */
+export function title(run) {
+  return run.command?.trim() || run.command_line || (run.mode === "interactive" ? "Interactive session" : "Run without a prompt");
+}
+
+/** Return a run's state as `[key for the colour, word]`. */
+export function status(run) {
+  if (run.status === "pending") return ["pending", "Not started"];
+  if (run.status === "running") {
+    return run.state === "waiting" ? ["waiting", "Waiting for you"] : ["running", "Running"];
+  }
+  if (run.reason === "stopped") return ["ended", "Stopped"];
+  if (run.reason === "halted") return ["ended", "Halted"];
+  return run.status === "done" ? ["done", "Finished"] : ["failed", "Failed"];
+}
+
+const REASONS = {
+  exited: "ended by itself",
+  killed: "was killed by a signal",
+  stopped: "was stopped",
+  halted: "was halted",
+  "time limit": "was stopped because its time was over",
+  hangup: "was stopped because its terminal was closed",
+  "runner died": "was ended because the runner had died",
+  error: "could not go on because of an error of the runner",
+};
+
+/** Return one sentence on how a run ended. */
+export function ending(run) {
+  const subject = run.runner === "claude" ? "Claude Code" : "The command";
+  const how = REASONS[run.reason] ?? (run.reason ? `ended (${run.reason})` : "ended");
+  const code = run.exit_code == null ? "" : `, exit code ${run.exit_code}`;
+  const time = lasted(run);
+  return `${subject} ${how}${time && ` after ${time}`}${code}.`;
+}
+
+/**
+ * Return what Claude Code's own result says, as `[label, text]` pairs. It comes from the run as it is,
+ * so nothing is sure about its types.
+ */
+export function resultFacts({ isError, subtype, totalCostUsd, numTurns, permissionDenials }) {
+  const facts = [];
+  if (isError === true) facts.push(["Its result", String(subtype ?? "an error").replaceAll("_", " ")]);
+  if (typeof totalCostUsd === "number") facts.push(["Cost", `$${totalCostUsd.toFixed(totalCostUsd < 1 ? 4 : 2)}`]);
+  if (typeof numTurns === "number") facts.push(["Turns", String(numTurns)]);
+  if (Array.isArray(permissionDenials) && permissionDenials.length) facts.push(["Refused tools", permissionDenials.join(", ")]);
+  return facts;
+}
