@@ -2,6 +2,8 @@
 # make fix            the only target that edits files: format, and what the linter can repair
 # make test ARGS=...  the tests, with arguments for pytest: make test ARGS='-k shim -x'
 # make check-claude   the checks with the real Claude Code, which npm installs into .data/
+# make check-browser  the page in a real browser: Debian's chromium
+# make screenshots    the pictures of the page in docs/screenshots/
 # Each part runs alone: format-check lint types shell test. Works with GNU make 3.81 and newer.
 
 PYTHON ?= python3
@@ -26,7 +28,7 @@ BASH_SCRIPTS := .ci/run
 # The releases of the tools that are pinned do not run on 3.9.
 on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs on the newest)",$(RUN) $(1))
 
-.PHONY: check format-check lint types shell test check-claude fix fuzz bench soak
+.PHONY: check format-check lint types shell test check-claude check-browser screenshots fix fuzz bench soak
 
 check: format-check lint types shell test
 
@@ -50,6 +52,13 @@ test: $(STAMP)
 
 check-claude: $(STAMP)
 	$(RUN) pytest tests_claude $(ARGS)
+
+# Two browsers: each takes a core.
+check-browser: $(STAMP)
+	$(RUN) pytest tests_browser $(if $(JOBS),-n 2 --dist worksteal) $(ARGS)
+
+screenshots: $(STAMP)
+	$(RUN) tests_browser.screenshots
 
 fix: $(STAMP)
 	$(RUN) ruff check --fix --quiet .
