@@ -183,7 +183,7 @@ def test_every_view_fits_and_passes_axe(
     gateway.send_marker(run, {"event": "state", "state": "waiting"})
     over = begin(gateway, "over")
     gateway.send_marker(over, finished([], code=1))
-    session = begin(gateway, "a session", mode="interactive")
+    session = begin(gateway, "a session", mode="interactive", remoteInput=True)
     gateway.send_event(session, "stdout", output[1], 1)
     with Visitor(browser, gateway, size=size, scheme=scheme) as person:  # type: ignore[arg-type]
         page = person.page
@@ -203,6 +203,7 @@ def test_every_view_fits_and_passes_axe(
         expect(page.get_by_role("button", name="View latest.diff")).to_be_visible()
         assert page.title().startswith("●")
         check(page)
+        expect(page.get_by_label("Type into the session")).to_be_hidden()
         page.get_by_role("button", name="View latest.diff").click()
         check(page)
         page.get_by_role("button", name="Close").click()
@@ -213,6 +214,7 @@ def test_every_view_fits_and_passes_axe(
         check(page)
         person.open_run(session.id)
         expect(page.locator(".xterm-rows")).to_contain_text("red")
+        expect(page.get_by_label("Type into the session")).to_be_visible()
         check(page)
 
 
