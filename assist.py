@@ -188,6 +188,11 @@ class Assist:
                 fds=(null_fd, output.fileno(), output.fileno()),
                 on_terminal=False,
             )
+        except OSError:
+            self._is_running = False
+            raise RunnerError(
+                "the process that watches over the session is gone; start it again"
+            ) from None
         finally:
             os.close(null_fd)
         address = self._await_first(output)
