@@ -93,9 +93,10 @@ def await_text(path: Path) -> str:
 
 
 def session_folder(launch: Launch) -> Path:
-    """Return the folder with the files of the session."""
-    (pid,) = find_tmate(launch.env)
-    words = processes.command_line(pid).split()
+    """Return the folder with the files of the session. Raises AssertionError if there is none."""
+    pids = find_tmate(launch.env)
+    assert len(pids) == 1
+    words = processes.command_line(pids[0]).split()
     return Path(words[words.index("-f") + 1]).parent
 
 
@@ -606,6 +607,26 @@ def test_beside_a_run_no_session_is_a_warning(mode: str, gw: StrictGateway, tmp_
 
             assert runner.wait() == 4
     assert addresses(launch) == []
+    assert gw.verify_finished(launch.run.id) == []
+
+
+@pytest.mark.parametrize("how", ["__STOP__", "__HALT__"])
+def test_beside_a_run_that_is_ended_before_there_is_a_session(
+    how: str, gw: StrictGateway, tmp_path: Path
+) -> None:
+    """It goes with the run, and that is no failure to tell."""
+    with FakeTmate(tmp_path, "mute") as fake:
+        waits = program("import signal; signal.pause()")
+        launch = plan(gw, waits, tmp_path, options=["--assist"], env=fake.env)
+        with RunnerProcess(launch) as runner:
+            eventually(lambda: session_folder(launch), 20.0)
+            folder = session_folder(launch)
+            gw.queue_command(launch.run.id, how)
+            runner.wait()
+
+            assert "assist:" not in runner.stderr
+    assert find_tmate(launch.env) == []
+    assert not folder.exists()
     assert gw.verify_finished(launch.run.id) == []
 
 
