@@ -171,6 +171,13 @@ class Assist:
                     self._hold(Path(folder), output)
                 finally:
                     self._close()
+        except BrokenPipeError as gone:  # nobody reads the address
+            error = gone
+        except OSError as failure:
+            error = RunnerError(
+                f"the session's files cannot be written ({failure.strerror}); make room, or set "
+                "TMPDIR to another folder"
+            )
         except BaseException as crash:  # noqa: BLE001 - its owner decides
             error = crash
         self._ended(error)

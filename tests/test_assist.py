@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -379,6 +380,23 @@ def test_tmate_that_is_not_there_is_told_with_the_install_line(
         plan_assist(gw, env, tmp_path),
         r"tmate is not installed \('no-such-tmate' was not found\); install it \(apt install "
         r"tmate, or brew install tmate\), or set CLAUDE_RUNNER_TMATE_COMMAND",
+    )
+
+
+def test_a_disk_that_takes_nothing_is_told(gw: StrictGateway, tmp_path: Path) -> None:
+    """The session has a few small files."""
+    with FakeTmate(tmp_path) as fake:
+        launch = plan_assist(gw, fake.env, tmp_path)
+        launch.data_dir.mkdir()
+        (launch.data_dir / ".gitignore").write_text("*\n")
+        limited = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *launch.argv]
+        done = subprocess.run(
+            limited, env=launch.env, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert done.returncode == 1
+    assert re.search(
+        r"the session's files cannot be written \(.*\); make room, or set", done.stderr
     )
 
 
