@@ -44,6 +44,7 @@ def tell(
     if options.ready_file:
         ready = {
             "url": url,
+            "port": gateway.port,
             "login_url": login_url,
             "admin_token_file": str(settings.admin_token_file),
             "fingerprint": None if certificate is None else fingerprint(certificate[0]),

@@ -21,6 +21,7 @@ from gateway.server import Parked
 from gateway.store import Store
 from gateway.wire import Environ, StartResponse, Wire
 
+STREAMS = ("/api/stream", "/api/runs/{run_id}/stream")
 _STREAM = re.compile(r"/api/(?:runs/([^/]+)/)?stream")
 
 

@@ -71,6 +71,7 @@ def build_site(parts: Parts) -> Flask:
     """Return the application."""
     app = Flask("gateway", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
+    app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(HTTPException, _tell_error)
     app.register_error_handler(TooManyFailuresError, _tell_too_many)
@@ -304,19 +305,18 @@ def _add_reading(api: Blueprint, parts: Parts) -> None:
     def list_events(run_id: str) -> Answer:
         run = _find_run(parts, run_id)
         limit = _number("limit", 200, 1, MAX_PAGE_EVENTS)
-        if "after" in request.args:
-            after = _number("after", 0, 0, 2**53)
+        after, before = _event_id("after"), _event_id("before")
+        if after is not None:
             events = parts.store.events_after(run_id, after, limit, MAX_PAGE_BYTES)
         else:
-            before = _number("before", 0, 0, 2**53) if "before" in request.args else None
             events = parts.store.events_before(run_id, before, limit, MAX_PAGE_BYTES)
-        first, last = (events[0].id, events[-1].id) if events else (0, 0)
-        has_before = bool(first and parts.store.events_before(run_id, first, 1, 0))
+        # Of an empty page: where it would be.
+        first, last = (events[0].id, events[-1].id) if events else _place(after, before)
         return jsonify(
             {
                 "events": [event.to_json() for event in events],
-                "has_before": has_before,
-                "has_after": bool(last and last < run["last_event_id"]),
+                "has_before": bool(parts.store.events_before(run_id, first, 1, 0)),
+                "has_after": last < run["last_event_id"],
             }
         )
 
@@ -429,6 +429,16 @@ def _text(body: dict[str, Any], name: str, limit: int) -> str:
 
 def _optional_text(body: dict[str, Any], name: str, limit: int) -> str | None:
     return _text(body, name, limit) if body.get(name) not in (None, "") else None
+
+
+def _event_id(name: str) -> int | None:
+    return _number(name, 0, 0, 2**53) if name in request.args else None
+
+
+def _place(after: int | None, before: int | None) -> tuple[int, int]:
+    if after is not None:
+        return after + 1, after
+    return (0, 0) if before is None else (before, before - 1)
 
 
 def _number(name: str, default: int, least: int, most: int) -> int:

@@ -42,8 +42,26 @@ EMPTY_HASH = hashlib.sha256().hexdigest()
 StartResponse = Any  # a callable of WSGI; its type differs from server to server
 Environ = dict[str, Any]
 
-_COMMANDS = re.compile(r"/api/runs/([^/]+)/commands")
-_ACK = re.compile(r"/api/runs/([^/]+)/commands/([^/]+)/ack")
+COMMANDS = "/api/runs/{run_id}/commands"
+ACK = "/api/runs/{run_id}/commands/{command_id}/ack"
+ROUTES = {
+    ("GET", "/api/health"): "_tell_health",
+    ("POST", "/api/ingest/event"): "_take_event",
+    ("POST", "/api/ingest/artifact"): "_take_artifact",
+    ("GET", COMMANDS): "_list_commands",
+    ("POST", ACK): "_take_ack",
+}
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{\w+\}", "([^/]+)", template))
+
+
+_COMMANDS, _ACK = _pattern(COMMANDS), _pattern(ACK)
+
+
+# Gets the environ and the path as it was sent; returns what becomes the JSON of a 200.
+Endpoint = Callable[[Environ, str], Any]
 
 
 class InvalidError(RefusedError):
@@ -76,26 +94,28 @@ class Wire:
         self._rate_limit = rate_limit
         self._rules = rules
         self._files = files
+        endpoints: dict[tuple[str, str], Endpoint] = {
+            route: getattr(self, name) for route, name in ROUTES.items()
+        }
+        self._fixed = {route: each for route, each in endpoints.items() if "{" not in route[1]}
+        self._patterns = [
+            (method, _pattern(template), endpoints[method, template])
+            for method, template in endpoints
+            if "{" in template
+        ]
 
-    def find(self, method: str, path: str) -> Callable[[Environ, str], Any] | None:
+    def find(self, method: str, path: str) -> Endpoint | None:
         """Return what answers this request, None if it is not of the wire."""
-        if method == "POST":
-            if path == "/api/ingest/event":
-                return self._take_event
-            if path == "/api/ingest/artifact":
-                return self._take_artifact
-            if _ACK.fullmatch(path):
-                return self._take_ack
-        elif method == "GET":
-            if path == "/api/health":
-                return self._tell_health
-            if _COMMANDS.fullmatch(path):
-                return self._list_commands
-        return None
+        found = self._fixed.get((method, path))
+        if found is None:
+            for key, pattern, endpoint in self._patterns:
+                if method == key and pattern.fullmatch(path):
+                    return endpoint
+        return found
 
     def answer(
         self,
-        endpoint: Callable[[Environ, str], Any],
+        endpoint: Endpoint,
         environ: Environ,
         path: str,
         start_response: StartResponse,
@@ -119,7 +139,7 @@ class Wire:
             return content.park(headers)
         return _send(start_response, 200, content, headers)
 
-    # --- endpoints: each returns what becomes the JSON of a 200 ---
+    # --- endpoints ---
 
     def _tell_health(self, _environ: Environ, _path: str) -> Any:
         return {"status": "ok", "timestamp": int(time.time() * 1_000), "version": __version__}

@@ -1,10 +1,11 @@
 """How fast the embedded gateway is, and how much memory it takes.
 
-    .venv-3.13/bin/python benchmarks/gateway.py [--seconds 10] [--runners 50] [--part NAME]
+Usage: bench_gateway.py [--seconds 10] [--runners 50] [--part NAME]
 
-The load comes from processes of its own on the same machine, over keep-alive connections, each event
-signed as a runner signs it; the gateway is the real one, with SQLite on a disk. With every figure
-stands the load average, and beside the first ones what a bare cheroot callable does in the same run.
+The load comes from a process of its own on the same machine, over keep-alive connections, each
+event signed as a runner signs it; the gateway is the real one, with SQLite on a disk. With every
+figure stands the load average, and beside the first what a bare cheroot callable does in the same
+run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -44,7 +44,8 @@ from cheroot.wsgi import Server
 def application(environ, start_response):
     environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     body = b'{"ok":true,"eventId":1}'
-    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response("200 OK", headers)
     return [body]
 server = Server(("127.0.0.1", 0), application, numthreads=64, request_queue_size=512)
 server.keep_alive_conn_limit = None
