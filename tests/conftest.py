@@ -16,6 +16,8 @@ import pytest
 from testing import processes
 from testing.waiting import eventually
 
+pytest_plugins = ["testing.both_gateways"]
+
 # How long a thread, process or descriptor may take to go after its test has ended.
 GONE_WITHIN_S = 5.0
 

@@ -108,9 +108,7 @@ def test_two_hundred_viewers_see_the_same(gw: EmbeddedGateway) -> None:
             stack.callback(polls[-1].close)
             headers = gw.sign("GET", poll, run=other)
             polls[-1].request("GET", f"{poll}?wait=60", headers=headers)
-        streams = [
-            stack.enter_context(gw.follow(f"/api/runs/{run.id}/stream")) for _ in range(200)
-        ]
+        streams = [stack.enter_context(gw.follow(f"/api/runs/{run.id}/stream")) for _ in range(200)]
         send_numbers(gw, run, 1, 20)
         for stream in streams:
             assert numbers(stream, 20) == list(range(1, 21))
