@@ -29,6 +29,7 @@ class StartError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the gateway until a signal ends it; return the exit code."""
     options = _parse(argv)
+    os.umask(0o077)  # SQLite and others make files with what this leaves
     logging.basicConfig(level=logging.WARNING, format="gateway: %(message)s")
     try:
         settings = load_settings(os.environ, options.data_dir, options.env_file)

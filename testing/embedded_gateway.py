@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from testing.disk import Disk
 from testing.gateway_records import Run
 from testing.waiting import eventually
 from testing.wire import expected_signature
@@ -84,7 +85,7 @@ class EmbeddedGateway:
         if "--port" not in arguments:
             self._arguments += ["--port", "0"]
         # No setting of whoever runs the tests; a gateway may be older than a test's own guards.
-        self._env = {
+        self.environ = {
             **{name: os.environ[name] for name in os.environ if name in _INHERITED},
             "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT": str(rate_limit),
             **(env or {}),
@@ -92,6 +93,8 @@ class EmbeddedGateway:
         self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
         self.told: dict[str, Any] = {}
+        # The disk that its data is on, if that is one of its own.
+        self.disk: Disk | None = None
 
     # --- its life ---
 
@@ -108,7 +111,7 @@ class EmbeddedGateway:
         self._ready_file.unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(), env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command(), env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
         def is_ready() -> None:
@@ -127,6 +130,13 @@ class EmbeddedGateway:
         self._process = None
         return code
 
+    def kill(self) -> None:
+        """End it without a word."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(STOP_TIMEOUT_S)
+            self._process = None
+
     def __enter__(self) -> EmbeddedGateway:
         self.start()
         return self
@@ -137,9 +147,7 @@ class EmbeddedGateway:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(STOP_TIMEOUT_S)
+        self.kill()
 
     @property
     def log_file(self) -> Path:

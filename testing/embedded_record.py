@@ -11,7 +11,6 @@ Everything is asked over the gateway's own API, as its page asks it.
 
 from __future__ import annotations
 
-import signal
 import socket
 import time
 from typing import Any, Callable, TypeVar
@@ -52,7 +51,7 @@ class EmbeddedRecord(AnyGateway):
 
     def pause(self) -> None:
         """Be killed. Until `resume` the port is taken, and nobody listens on it."""
-        self._gateway.stop(signal.SIGKILL)
+        self._gateway.kill()
         reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind((HOST, self._port))

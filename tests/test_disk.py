@@ -16,6 +16,7 @@ import pytest
 
 from testing import processes
 from testing.children.floods import line
+from testing.disk import Disk, mount_disk
 from testing.faults import Fault, Hang
 from testing.runner import Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
@@ -47,46 +48,11 @@ def gateway() -> Iterator[StrictGateway]:
         yield gw
 
 
-class Disk:
-    """A small file system of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._filler = folder / "filler"
-
-    def fill(self) -> None:
-        """Leave not one byte free."""
-        with self._filler.open("ab", buffering=0) as file:
-            for size in (65_536, 1):
-                try:
-                    while file.write(b"x" * size) == size:
-                        pass
-                except OSError:
-                    pass  # full
-
-    def make_room(self) -> None:
-        """Free what `fill` took."""
-        self._filler.unlink()
-
-    def remount(self, how: str) -> None:
-        """Make it `ro` or `rw`."""
-        subprocess.run(["mount", "-o", f"remount,{how}", str(self.folder)], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
     """A disk of 2 MiB; skips where nobody may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(argv, check=False, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a tmpfs is not permitted")
-    yield Disk(folder)
-    subprocess.run(["umount", str(folder)], check=True)
+    with mount_disk(tmp_path / "disk", megabytes=2) as disk:
+        yield disk
 
 
 def plan_on(disk: Disk, launch: Launch) -> Launch:

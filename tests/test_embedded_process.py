@@ -1,0 +1,354 @@
+"""The gateway as a program: how it starts, what it makes, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import signal
+import socket
+import sqlite3
+import ssl
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testing import certificates
+from testing.disk import mount_disk
+from testing.embedded_gateway import EmbeddedGateway
+from testing.waiting import eventually
+
+GIVES_UP_WITHIN_S = 60
+
+
+def refusal(own: EmbeddedGateway) -> str:
+    """Start a gateway that cannot start; return the one sentence on stderr."""
+    result = subprocess.run(
+        own.command(),
+        env=own.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=GIVES_UP_WITHIN_S,
+        check=False,
+    )
+    assert result.returncode == 1, result
+    assert result.stdout == b""
+    (line,) = result.stderr.decode().splitlines()
+    assert line.startswith("claude-runner: ")
+    return line
+
+
+def mode(path: Path) -> int:
+    """Return a file's permissions."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# --- its end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_within_five_seconds(tmp_path: Path, number: int) -> None:
+    """With viewers, waiting polls and silent connections; the poll gets its answer."""
+    with EmbeddedGateway(tmp_path) as own, contextlib.ExitStack() as stack:
+        run = own.create_run()
+        path = f"/api/runs/{run.id}/commands"
+        streams = [stack.enter_context(own.follow("/api/stream")) for _ in range(5)]
+        poll = own.connect()
+        stack.callback(poll.close)
+        poll.request("GET", f"{path}?wait=60", headers=own.sign("GET", path, run=run))
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", own.port)))
+        own.send_event(run, "stdout", "x", 1)
+
+        began = time.monotonic()
+        code = own.stop(number)
+
+        assert code == 0
+        assert time.monotonic() - began < 5
+        assert json.loads(poll.getresponse().read()) == []
+        for stream in streams:
+            while stream.next() is not None:
+                pass
+        assert "Traceback" not in own.log
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Runs, events, commands, files; certificate, secret and tokens stay as they were."""
+    with EmbeddedGateway(tmp_path, tls=True) as own:
+        run = own.create_run("prompt")
+        own.send_event(run, "stdout", "x", 1)
+        uploaded = own.send_artifact(run, "a.txt", b"content").json()["artifactId"]
+        own.api("POST", f"/api/runs/{run.id}/stop", {})
+        before = (own.run(run), own.admin_token, own.secret, own.told["fingerprint"])
+        own.stop()
+        own.start()
+
+        assert (own.run(run), own.admin_token, own.secret, own.told["fingerprint"]) == before
+        assert [event["data"] for event in own.events(run)] == ["x"]
+        assert own.api("GET", f"/api/artifacts/{uploaded}").body == b"content"
+        assert len(own.send("GET", f"/api/runs/{run.id}/commands", run=run).json()) == 1
+        assert own.send_event(run, "stdout", "x", 1).status == 200
+        assert len(own.events(run)) == 1
+
+
+def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
+    """kill -9 right after the answer: the event is on disk."""
+    with EmbeddedGateway(tmp_path) as own:
+        run = own.create_run()
+        for number in range(1, 21):
+            assert own.send_event(run, "stdout", str(number), number).status == 200
+        own.kill()
+        own.start()
+
+        assert [int(event["data"]) for event in own.events(run)] == list(range(1, 21))
+
+
+# --- what it makes -------------------------------------------------------------------------------
+
+
+def test_its_files_are_its_own(tmp_path: Path) -> None:
+    """Nobody else can read what it keeps."""
+    with EmbeddedGateway(tmp_path, tls=True) as own:
+        run = own.create_run()
+        own.send_artifact(run, "a.txt", b"x")
+        folder = own.data_dir / "gateway"
+
+        assert mode(own.data_dir) == mode(folder) == 0o700
+        for name in ("admin-token", "certificate.pem", "key.pem", "gateway.db"):
+            assert mode(folder / name) == 0o600, name
+        for path in (folder / "artifacts").rglob("*"):
+            assert mode(path) == (0o700 if path.is_dir() else 0o600), path
+        assert mode(own.env_file) == 0o600
+
+
+def test_the_secret_is_written_beside_what_is_there(tmp_path: Path) -> None:
+    """A missing HMAC_SECRET is added, in the place of the example's; other lines stay."""
+    text = "# mine\nCLAUDE_COMMAND='x y'\nHMAC_SECRET=<must match gateway>\nALLOW_SELF_SIGNED=true"
+    own = EmbeddedGateway(tmp_path)
+    own.env_file.write_text(text)
+    own.env_file.chmod(0o644)
+
+    with own:
+        made = own.env_file.read_text()
+        assert re.fullmatch(r"[0-9a-f]{64}", own.secret)
+        assert made == text.replace("<must match gateway>", own.secret)
+        assert mode(own.env_file) == 0o600
+        assert f"made a new HMAC_SECRET in {own.env_file}" in own.log
+        own.stop()
+        own.start()
+        assert own.env_file.read_text() == made
+        assert own.log.count("made a new HMAC_SECRET") == 1
+
+
+def test_a_secret_that_is_there_is_used(tmp_path: Path) -> None:
+    """And a file without a line break at its end gets one before what is added."""
+    own = EmbeddedGateway(tmp_path / "a")
+    own.folder.mkdir()
+    own.env_file.write_text("HMAC_SECRET=abc\n")
+    with own:
+        assert own.send_event(None, "info", "x").status == 400  # the signature is right
+        assert own.env_file.read_text() == "HMAC_SECRET=abc\n"
+    other = EmbeddedGateway(tmp_path / "b")
+    other.folder.mkdir()
+    other.env_file.write_text("CLAUDE_COMMAND=x")
+    with other:
+        assert other.env_file.read_text() == f"CLAUDE_COMMAND=x\nHMAC_SECRET={other.secret}\n"
+
+
+def test_the_certificate_is_the_one_that_was_told(tmp_path: Path) -> None:
+    """Its fingerprint is printed, and it is good for the names that people use."""
+    with EmbeddedGateway(tmp_path, tls=True) as own:
+        pem = (own.data_dir / "gateway" / "certificate.pem").read_text()
+        context = ssl.create_default_context(cadata=pem)
+        for name in ("localhost", "127.0.0.1"):
+            raw = socket.create_connection(("127.0.0.1", own.port), timeout=20)
+            with context.wrap_socket(raw, server_hostname=name) as wrapped:
+                shown = hashlib.sha256(wrapped.getpeercert(binary_form=True) or b"").hexdigest()
+        printed = own.told["fingerprint"]
+
+        assert printed.replace(":", "").lower() == shown
+        assert printed in own.log
+
+
+def test_http_on_the_https_port_is_explained(tmp_path: Path) -> None:
+    """One sentence says what to do."""
+    with EmbeddedGateway(tmp_path, tls=True) as own:
+        with socket.create_connection(("127.0.0.1", own.port), timeout=20) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            reply = b""
+            while piece := sock.recv(4096):
+                reply += piece
+
+        assert reply.startswith(b"HTTP/1.1 400")
+        assert b"https://" in reply
+
+
+def test_every_address_is_told_and_accepted(tmp_path: Path) -> None:
+    """With --host 0.0.0.0 the addresses for a phone are printed, each with a login of its own."""
+    with EmbeddedGateway(tmp_path, "--host", "0.0.0.0") as own:
+        addresses = re.findall(
+            r"phone in the same network: http://([^/:]+):\d+/login\?code=", own.log
+        )
+        assert addresses or "no address that a phone could use" in own.log
+        for address in addresses:
+            headers = {"Host": f"{address}:{own.port}"}
+            assert own.request("GET", "/api/health", headers=headers).status == 200
+
+
+# --- why it does not start -----------------------------------------------------------------------
+
+
+def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+    """It names the port and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        assert f"port {port}" in refusal(EmbeddedGateway(tmp_path, "--port", str(port)))
+
+
+def test_one_gateway_for_one_folder(tmp_path: Path) -> None:
+    """A second one is refused, and says which process has it."""
+    with EmbeddedGateway(tmp_path) as own:
+        line = refusal(own)
+
+        assert f"(process {own.pid})" in line
+        assert own.request("GET", "/api/health").status == 200
+
+
+def test_a_data_folder_that_is_none(tmp_path: Path) -> None:
+    """A file in its place is one sentence."""
+    own = EmbeddedGateway(tmp_path)
+    own.data_dir.write_text("")
+
+    assert str(own.data_dir) in refusal(own)
+
+
+@pytest.mark.parametrize("content", [b"nonsense", b"", b"other key"])
+def test_a_wrong_certificate_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    """Also one that does not belong to its key."""
+    own = EmbeddedGateway(tmp_path, tls=True)
+    with own:
+        own.stop()
+    if content == b"other key":
+        content = certificates.self_signed().pem
+    (own.data_dir / "gateway" / "certificate.pem").write_bytes(content)
+
+    assert "certificate.pem" in refusal(own)
+
+
+def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+    """Its version is told; nothing is changed."""
+    with EmbeddedGateway(tmp_path) as own:
+        own.stop()
+    path = own.data_dir / "gateway" / "gateway.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("INSERT INTO schema_versions VALUES (99, 0)")
+        database.commit()
+
+    line = refusal(own)
+
+    assert "version 99" in line
+    assert "update claude-runner" in line
+
+
+def test_a_database_that_is_none(tmp_path: Path) -> None:
+    """One sentence, whatever is wrong with it."""
+    with EmbeddedGateway(tmp_path) as own:
+        own.stop()
+    path = own.data_dir / "gateway" / "gateway.db"
+    for left in path.parent.glob("gateway.db*"):
+        left.unlink()
+    path.write_bytes(b"this is no database" * 1000)
+
+    assert "database" in refusal(own)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CLAUDE_RUNNER_GATEWAY_RATE_LIMIT", "many"),
+        ("CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS", "-1"),
+        ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "nonsense"),
+        ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "sqlite:////nowhere/at/all.db"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(tmp_path: Path, variable: str, value: str) -> None:
+    """It names what is wrong."""
+    line = refusal(EmbeddedGateway(tmp_path, env={variable: value}))
+
+    assert variable in line or "database" in line
+
+
+# --- the disk, and what is over ------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[EmbeddedGateway]:
+    """A gateway whose data is on a disk of 8 MiB."""
+    with mount_disk(tmp_path / "disk", megabytes=8) as disk:
+        own = EmbeddedGateway(tmp_path)
+        own.data_dir = disk.folder / "data"
+        own.disk = disk
+        with own:
+            yield own
+            own.stop()
+
+
+def test_a_full_disk_answers_500_and_loses_nothing(small_disk: EmbeddedGateway) -> None:
+    """What was not stored was not acknowledged; when there is room again it goes on."""
+    own = small_disk
+    run = own.create_run()
+    assert own.send_event(run, "stdout", "first", 1).status == 200
+    assert own.disk is not None
+    own.disk.fill()
+    statuses = [own.send_event(run, "stdout", "x" * 100_000, n).status for n in range(2, 12)]
+    assert statuses[-1] == 500
+    assert own.send_artifact(run, "a.txt", b"x" * 100_000).status == 500
+    assert own.request("GET", "/api/health").status == 200
+    assert own.run(run)["id"] == run.id
+    own.disk.make_room()
+
+    for number, status in enumerate(statuses, 2):
+        if status != 200:
+            assert own.send_event(run, "stdout", "x" * 100_000, number).status == 200
+
+    assert [event["sequence"] for event in own.events(run)] == list(range(1, 12))
+
+
+def test_old_runs_are_removed(tmp_path: Path) -> None:
+    """Past the retention a run goes with all that belongs to it; a younger one stays."""
+    with EmbeddedGateway(tmp_path) as own:
+        old, young = own.create_run(), own.create_run()
+        for run in (old, young):
+            for number in range(1, 4):
+                own.send_event(run, "stdout", "x", number)
+            own.send_artifact(run, "a.txt", b"x")
+            own.api("POST", f"/api/runs/{run.id}/stop", {})
+        own.stop()
+        path = own.data_dir / "gateway" / "gateway.db"
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute(
+                "UPDATE runs SET last_event_at = last_event_at - 31 * 86400 WHERE id = ?",
+                (old.id,),
+            )
+            database.commit()
+        own.start()
+
+        def only_the_young_is_left() -> None:
+            assert [run["id"] for run in own.api("GET", "/api/runs").json()["runs"]] == [young.id]
+
+        eventually(only_the_young_is_left)
+        assert own.send_event(old, "stdout", "x", 4).status == 403
+        assert len(own.events(young)) == 3
+        folders = [path.name for path in (own.data_dir / "gateway" / "artifacts").iterdir()]
+        assert folders == [young.id]
+        own.stop()
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            for table in ("events", "commands", "artifacts"):
+                rows = database.execute(f"SELECT DISTINCT run_id FROM {table}").fetchall()
+                assert rows == [(young.id,)]
