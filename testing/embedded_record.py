@@ -31,9 +31,9 @@ _INPUT = "__INPUT__:"
 class EmbeddedRecord(AnyGateway):
     """One running embedded gateway. Thread: any, but `pause` and `resume`."""
 
-    def __init__(self, gateway: EmbeddedGateway) -> None:
+    def __init__(self, gateway: EmbeddedGateway, secret: str | None = None) -> None:
         self._gateway = gateway
-        self.secret = gateway.secret
+        self.secret = gateway.secret if secret is None else secret
         self._port = gateway.port
         self._known: dict[str, list[Event]] = {}
         self._last_ids: dict[str, int] = {}
