@@ -23,6 +23,14 @@ from testing.verdict import ASKED_TWICE, files_with, judge, start_sync, sync
 
 DAY_S = 86_400
 
+# Goes on when the file that argv names is there.
+WAITS = """
+import os, sys, time
+print("1 1.000000", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+"""
+
 
 pytestmark = [pytest.mark.both_gateways, pytest.mark.gateway_options(long_poll=False)]
 
@@ -88,14 +96,15 @@ def test_says_what_it_did(gateway: AnyGateway, tmp_path: Path) -> None:
 
 def test_live_run_is_skipped(gateway: AnyGateway, tmp_path: Path) -> None:
     """A run that is alive is not touched, and is no failure."""
-    launch = plan(gateway, child("lines.py", "800", "400"), tmp_path)
+    launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"))
     with RunnerProcess(launch) as runner:
-        launch.expect(r"(?m)^20 .*\n")
+        launch.expect("1 1.0")
         done = sync(launch)
+        (tmp_path / "go").touch()
         assert runner.wait() == 0
 
     assert (done.code, done.stdout) == (0, f"{launch.run.id}: it is still running\n")
-    assert judge(gateway, launch.run.id, last=800).problems == []
+    assert judge(gateway, launch.run.id, last=1).problems == []
 
 
 @OWN_RUNS
@@ -200,15 +209,16 @@ def test_discard(gateway: StrictGateway, tmp_path: Path) -> None:
 @LOCAL
 def test_discard_spares_a_live_run(gateway: StrictGateway, tmp_path: Path) -> None:
     """--discard does not delete a run that is alive."""
-    launch = plan(gateway, child("lines.py", "800", "400"), tmp_path)
+    launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"))
     with RunnerProcess(launch) as runner:
-        launch.expect(r"(?m)^20 .*\n")
+        launch.expect("1 1.0")
         done = sync(launch, "--discard", launch.run.id)
+        (tmp_path / "go").touch()
         assert runner.wait() == 0
 
     assert done.code == 1
     assert "still running" in done.stderr
-    assert judge(gateway, launch.run.id, last=800).problems == []
+    assert judge(gateway, launch.run.id, last=1).problems == []
 
 
 def test_interrupted_command(gateway: AnyGateway, tmp_path: Path) -> None:
@@ -282,15 +292,6 @@ def test_acknowledgement_that_failed_is_signed_afresh(
     assert sync(launch).code == 0
 
     assert list(gateway.acks(launch.run.id)) == [command_id]
-
-
-# Goes on when the file that argv names is there.
-WAITS = """
-import os, sys, time
-print("1 1.000000", flush=True)
-while not os.path.exists(sys.argv[1]):
-    time.sleep(0.01)
-"""
 
 
 @FAULTS
