@@ -1,7 +1,11 @@
 # make check          everything CI asks for (PYTHON=python3.9 for another Python)
 # make fix            the only target that edits files: format, and what the linter can repair
 # make test ARGS=...  the tests, with arguments for pytest: make test ARGS='-k shim -x'
+# make coverage       the tests once more, with the branches that they take, and the gate
+# make bench          measure, and write the table of docs/benchmarks.md
 # make check-claude   the checks with the real Claude Code, which npm installs into .data/
+# make check-browser  the page in a real browser: Debian's chromium
+# make screenshots    the pictures of the page in docs/screenshots/
 # Each part runs alone: format-check lint types shell test. Works with GNU make 3.81 and newer.
 
 PYTHON ?= python3
@@ -26,7 +30,7 @@ BASH_SCRIPTS := .ci/run
 # The releases of the tools that are pinned do not run on 3.9.
 on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs on the newest)",$(RUN) $(1))
 
-.PHONY: check format-check lint types shell test check-claude fix fuzz bench soak
+.PHONY: check format-check lint types shell test check-claude check-browser screenshots coverage fix fuzz bench bench-redact soak
 
 check: format-check lint types shell test
 
@@ -51,6 +55,13 @@ test: $(STAMP)
 check-claude: $(STAMP)
 	$(RUN) pytest tests_claude $(ARGS)
 
+# Two browsers: each takes a core.
+check-browser: $(STAMP)
+	$(RUN) pytest tests_browser $(if $(JOBS),-n 2 --dist worksteal) $(ARGS)
+
+screenshots: $(STAMP)
+	$(RUN) tests_browser.screenshots
+
 fix: $(STAMP)
 	$(RUN) ruff check --fix --quiet .
 	$(RUN) ruff format --quiet .
@@ -59,7 +70,16 @@ fuzz: $(STAMP)
 	$(ENV)/bin/python benchmarks/fuzz_redact.py $(ARGS)
 
 bench: $(STAMP)
+	$(ENV)/bin/python benchmarks/write_table.py $(ARGS)
+
+bench-redact: $(STAMP)
 	$(ENV)/bin/python benchmarks/bench_redact.py $(ARGS)
+
+coverage: $(STAMP)
+	@rm -f .coverage .coverage.*
+	$(RUN) pytest $(if $(JOBS),-n $(JOBS) --dist worksteal) --cov --cov-report= $(ARGS)
+	$(RUN) coverage report
+	$(RUN) coverage report --include='redact*.py,allowlist.py,spool.py,gateway_client.py' --fail-under=100 --skip-covered
 
 soak: $(STAMP)
 	$(ENV)/bin/python benchmarks/soak.py $(ARGS)

@@ -10,6 +10,7 @@ The command line is here: what the user asked for is read, checked (`run_plan`) 
     poster     its client, the delivery cursor          the journal, HTTP    output is kept
     poller     its client                               HTTP (long poll)     no remote control
     executor   one command of the operator              a queue, select      that command failed
+    assist     the assist session, if any               a queue, HTTP         there is no session
     syncer     the journal's way to the disk            an event             a power cut loses more
 
 The keeper (`keeper.py`) is a process of its own, forked while this one has a single thread.
@@ -29,13 +30,16 @@ import os
 import shlex
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from allowlist import Allowlist
+from assist import AssistAlone
 from claude_profile import ClaudeProfile
 from command_line import CommandLine, print_out
 from gateway_check import check_health, check_run, check_secret, open_client
+from gateway_client import is_confidential
 from gateway_launch import become_gateway
 from gateway_transport import GatewayError
 from local_terminal import Console
@@ -49,9 +53,16 @@ from project_install import (
 )
 from redact import Rules, collect_known_values
 from run_folder import RunFolder, find_undelivered, prune_delivered
-from run_plan import ARTIFACT_TYPES, RUN_ID, plan_job, require_run
+from run_plan import (
+    ARTIFACT_TYPES,
+    ASSIST_MAX_TIME_S,
+    RUN_ID,
+    parse_duration,
+    plan_assist,
+    plan_job,
+    require_run,
+)
 from runner_config import (
-    SETTINGS,
     VERSION,
     Config,
     RunnerError,
@@ -72,10 +83,12 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from assist import AssistPlan
     from gateway_client import GatewayClient
     from run_plan import Profile
 
 ROOT: Final = Path(__file__).resolve().parent
+CLAUDE: Final = ClaudeProfile()
 
 # === The commands =================================================================================
 
@@ -86,6 +99,10 @@ def command_start(
     """Run the child, connected to the gateway. Returns its exit code."""
     config.require_secret()
     job = plan_job(options, config, profile, typed_name(ROOT, profile.program), console)
+    if options.assist:
+        job = replace(job, assist=_plan_assist_beside(options, config, console, job.run_id))
+    elif options.authorized_keys is not None:
+        raise RunnerError("--authorized-keys says who may enter an assist session; add --assist")
     allowlist = Allowlist(profile.extra_allowed_commands(config))
     rules = build_rules(config, os.environ)
     too_short = collect_known_values(os.environ, config.dotenv).too_short
@@ -120,6 +137,50 @@ def command_start(
         raise
     finally:
         folder.close()
+
+
+def _plan_assist_beside(
+    options: argparse.Namespace, config: Config, console: Console, run_id: str
+) -> AssistPlan | None:
+    """Plan a session beside a run, which goes on without one. A file of keys must be right."""
+    if is_confidential(config.gateway_url):
+        return _plan_assist(options, config, console, run_id)
+    console.warn("no assist session is opened: GATEWAY_URL is not encrypted; use https")
+    return None
+
+
+def command_assist(
+    options: argparse.Namespace, config: Config, _profile: Profile, console: Console
+) -> int:
+    """Let somebody elsewhere into a terminal on this machine, until the session ends."""
+    config.require_secret()
+    run_id = require_run(options.run_id, config)
+    max_time_s = parse_duration(options.max_time, "--max-time") or ASSIST_MAX_TIME_S
+    plan = _plan_assist(options, config, console, run_id)
+    prepare_data_dir(config.data_dir)
+    client = open_client(config, console, run_id, config.token)
+    try:
+        check_run(client, run_id, config, console)
+    finally:
+        client.close()
+
+    def show(address: str) -> None:
+        print_out(address)
+        console.note("the session ends when its shell does, with Ctrl-C, or when its time is over")
+
+    return AssistAlone(plan, max_time_s, console).execute(show)
+
+
+def _plan_assist(
+    options: argparse.Namespace, config: Config, console: Console, run_id: str
+) -> AssistPlan:
+    # Not traced: the gateway's answers to an address may hold it.
+    return plan_assist(
+        options,
+        config,
+        console,
+        lambda: open_client(config, console, run_id, config.token, is_traced=False),
+    )
 
 
 def command_sync(
@@ -214,11 +275,11 @@ def command_info(
     rows = [
         {
             "variable": setting.variable,
-            "value": _shown_value(getattr(config, setting.name), secret=setting.secret),
+            "value": _shown_value(value, secret=setting.secret),
             "source": config.sources[setting.variable],
             "meaning": setting.meaning,
         }
-        for setting in SETTINGS
+        for setting, value in config.values(profile.settings)
     ]
     allowed = Allowlist(profile.extra_allowed_commands(config)).commands
     facts = {
@@ -233,7 +294,7 @@ def command_info(
     if options.json:
         print_out(json.dumps({**facts, "settings": rows}, indent=2))
         return 0
-    lines = [f"claude-runner {VERSION}, Python {facts['python']}, files in {ROOT}", ""]
+    lines = [f"{profile.program} {VERSION}, Python {facts['python']}, files in {ROOT}", ""]
     lines += [
         f"{_label(row['variable'])}: {row['value']}  ({row['variable']}, {row['source']})"
         for row in rows
@@ -304,7 +365,7 @@ def command_doctor(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Look over all that a run needs. Returns 1 if something must be mended."""
-    doctor = Doctor(profile, console, lambda: _load_config(options))
+    doctor = Doctor(profile, console, lambda: _load_config(options, profile))
     findings = []
     for finding in doctor.look(options.run_id):
         findings.append(finding)
@@ -351,7 +412,8 @@ _EXAMPLES: Final = """examples:
   {program} start --run-id ID --token TOKEN --cmd "fix the failing test"
   {program} start --run-id ID --token TOKEN            # a session at the keyboard
   {program} start --run-id ID --token TOKEN --cmd - < prompt.txt
-  {program} start --run-id ID --token TOKEN --cmd "..." -- --model opus
+  {program} start --run-id ID --token TOKEN --cmd "..." -- {arguments}
+  {program} assist --run-id ID --token TOKEN           # a terminal for a helper
   {program} doctor                                     # is everything as it should be?
   {program} sync                                       # after an outage or a crash
   {program} info
@@ -365,8 +427,10 @@ def build_command_line(profile: Profile) -> CommandLine:
     line = CommandLine(
         profile.program,
         VERSION,
-        "Run Claude Code on this machine, connected to a gateway.",
-        _EXAMPLES.format(program=typed_name(ROOT, profile.program)),
+        f"Run {profile.title} on this machine, connected to a gateway.",
+        _EXAMPLES.format(
+            program=typed_name(ROOT, profile.program), arguments=profile.example_arguments
+        ),
     )
 
     def add_command(
@@ -377,9 +441,16 @@ def build_command_line(profile: Profile) -> CommandLine:
         add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
         return add_option
 
-    add_option = add_command("start", command_start, "run Claude Code", hands_on=True)
+    add_option = add_command("start", command_start, f"run {profile.title}", hands_on=True)
     _add_run_options(add_option)
     _add_start_options(add_option)
+    profile.add_start_options(add_option)
+    add_option = add_command("assist", command_assist, "let somebody into a terminal here")
+    _add_run_options(add_option)
+    add_option("--cwd", metavar="DIR", help="where the terminal begins (default: here)")
+    add_option("--timeout", metavar="TIME", help="how long to wait for the session (default: 30s)")
+    add_option("--max-time", metavar="TIME", help="end the session after this (default: 1h)")
+    _add_keys_option(add_option)
     add_option = add_command(
         "test-connection", command_test_connection, "try the gateway, the secret, and a run"
     )
@@ -443,6 +514,14 @@ def _add_run_options(add_option: Callable[..., None]) -> None:
     add_option("--token-file", metavar="FILE", help="a file that holds the token")
 
 
+def _add_keys_option(add_option: Callable[..., None]) -> None:
+    add_option(
+        "--authorized-keys",
+        metavar="FILE",
+        help="let only the owners of these public keys into the assist session",
+    )
+
+
 def _add_start_options(add_option: Callable[..., None]) -> None:
     add_option("--cmd", metavar="PROMPT", help="the prompt; - reads it from stdin")
     add_option("--cwd", metavar="DIR", help="the working directory (default: the current one)")
@@ -458,12 +537,11 @@ def _add_start_options(add_option: Callable[..., None]) -> None:
         help="stop the run after this time, such as 90s, 45m, 2h or 1h30m",
     )
     add_option(
-        "--output",
-        metavar="FORM",
-        choices=("auto", "text"),
-        help="auto (default): print mode shows what Claude Code does while it does it; "
-        "text: Claude Code's own output, at its end",
+        "--assist",
+        action="store_true",
+        help="open an assist session beside the run, which ends with it",
     )
+    _add_keys_option(add_option)
     add_option(
         "--artifact",
         metavar="PATH",
@@ -489,28 +567,28 @@ def _given_settings(options: argparse.Namespace) -> dict[str, str]:
     return {variable: value for variable, value in given.items() if value is not None}
 
 
-def _load_config(options: argparse.Namespace) -> Config:
+def _load_config(options: argparse.Namespace, profile: Profile) -> Config:
     return load_config(
         ROOT,
         os.environ,
+        own=profile.settings,
         options=_given_settings(options),
         env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
     )
 
 
-def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> int:
+def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
     """Run the command line. Returns the exit code; every error of the runner is 1."""
-    profile = profile or ClaudeProfile()
     _open_missing_descriptors()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a setting may hold any bytes
-    console = Console()
+    console = Console(profile.program)
     config: Config | None = None
     code = 1
     try:
         options = build_command_line(profile).parse(sys.argv[1:] if argv is None else argv)
         console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
-        config = _load_config(options) if options.needs_settings else None
+        config = _load_config(options, profile) if options.needs_settings else None
         code = int(options.run(options, config, profile, console))
     except SystemExit:  # --help or --version
         code = 0
@@ -522,7 +600,8 @@ def main(argv: Sequence[str] | None = None, profile: Profile | None = None) -> i
     except BrokenPipeError:
         pass  # the reader of `info | head` is gone
     except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
-        console.error(f"an error in claude-runner itself: {_report_crash(error, config)}")
+        report = _report_crash(error, profile, config)
+        console.error(f"an error in {profile.program} itself: {report}")
     return code
 
 
@@ -535,7 +614,7 @@ def _open_missing_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
-def _report_crash(error: Exception, config: Config | None) -> str:
+def _report_crash(error: Exception, profile: Profile, config: Config | None) -> str:
     """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
     rules = build_rules(config, os.environ) if config is not None else Rules()
     summary = rules.redact(f"{type(error).__name__}: {error}")
@@ -544,7 +623,7 @@ def _report_crash(error: Exception, config: Config | None) -> str:
         return summary
     path = config.data_dir / "crash.txt"
     try:
-        write_private(path, f"claude-runner {VERSION}, Python {sys.version}\n{report}")
+        write_private(path, f"{profile.program} {VERSION}, Python {sys.version}\n{report}")
     except (OSError, ValueError):
         return summary
     return f"{summary}; please report it, with {path}"

@@ -13,8 +13,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-WORKING: Final = "working"
-WAITING: Final = "waiting"
+from child_events import WAITING, WORKING
 
 # A bell, or the beginning of a control string: `]` is an operating system command.
 _BEGIN: Final = re.compile(rb"\x07|\x1b(?:[\]PX^_]|\Z)")

@@ -4,9 +4,7 @@ What `claude -p --output-format stream-json --verbose` prints, as bytes in any p
 `Item`s: a `Message` for each line that is one of Claude Code's, with the text to show for it, and
 `Passed` for everything else, unchanged and at once. Pure: no I/O, no threads, no clock.
 
-It neither redacts nor cuts. The order is parse, render whole, redact, shorten: a secret that was
-cut in two is no longer recognised. So a `Piece` holds the whole text and its limits, and its owner
-redacts `piece.text` and gives what is left of it to `piece.finish`.
+It neither redacts nor cuts: `child_events` says who does.
 
     stream = ClaudeStream()
     for item in stream.feed(raw):
@@ -37,9 +35,12 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Final, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Final
 
-__all__ = ["ClaudeStream", "Item", "Message", "Passed", "Piece", "ResultSummary", "shorten"]
+from child_events import Message, Passed, Piece
+
+if TYPE_CHECKING:
+    from child_events import Item
 
 # A line that is longer is not held back any more. Claude Code's longest lines are images that it
 # has read, a few megabytes each.
@@ -85,48 +86,6 @@ _NO_OUTPUT: Final = re.compile(r"\(\w+ completed with no output\)\s*")
 _ERROR_LABEL: Final = re.compile(r"\A(?:Error: )+")
 _TOOL_ERROR_TAGS: Final = re.compile(r"</?tool_use_error>")
 
-Text = TypeVar("Text", bound=str)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some text to show, whole and unredacted.
-
-    `max_lines` and `max_chars` (of one line) are what `finish` shortens it to; None is no limit.
-    `before` goes in front of it, `indent` in front of each line; neither holds anything of the
-    child's.
-    """
-
-    text: str
-    max_lines: int | None = None
-    max_chars: int | None = None
-    indent: str = ""
-    before: str = ""
-
-    def finish(self, text: Text) -> Text:
-        """Return the text of this piece, redacted by now, as it is shown, with its line end."""
-        short = shorten(text, self.max_lines, self.max_chars)
-        lines = [f"{self.indent}{line}".rstrip() for line in short.split("\n")]
-        return cast("Text", self.before + "\n".join(lines) + "\n")
-
-
-@dataclass(frozen=True)
-class Passed:
-    """Bytes that belong to no message, as they came."""
-
-    raw: bytes
-
-
-@dataclass(frozen=True)
-class Message:
-    """One line of Claude Code's: what it says (unredacted), and the text to show for it."""
-
-    value: dict[str, Any]
-    pieces: tuple[Piece, ...]
-
-
-Item = Union[Passed, Message]
-
 
 @dataclass(frozen=True)
 class ResultSummary:
@@ -161,30 +120,6 @@ class ResultSummary:
         return {name: value for name, value in fields.items() if value not in (None, "", [])}
 
 
-def shorten(text: Text, max_lines: int | None, max_chars: int | None) -> Text:
-    """Return `text` with at most so many lines, and so many characters in each.
-
-    What is left out is the middle: a command's beginning and a test's last line say most. A note
-    says how much is missing; it is no longer than what it stands for.
-    """
-    lines = text.split("\n")
-    missing = 0 if max_lines is None else len(lines) - max_lines
-    if max_lines == 1 and missing > 0:
-        return cast("Text", f"{_clip(lines[0], max_chars)} (+{missing} {_plural(missing, 'line')})")
-    if max_lines is not None and missing > 1:
-        head = (max_lines + 1) // 2
-        tail = max_lines - head
-        note = f"... {missing} lines left out ..."
-        lines = [*lines[:head], note, *lines[len(lines) - tail :]]
-    return cast("Text", "\n".join(_clip(line, max_chars) for line in lines))
-
-
-def _clip(line: str, max_chars: int | None) -> str:
-    if max_chars is None or len(line) <= max_chars + 20:
-        return line
-    return f"{line[:max_chars]}... (+{len(line) - max_chars} characters)"
-
-
 class ClaudeStream:
     """The stream of one run. Thread: one caller.
 
@@ -205,6 +140,10 @@ class ClaudeStream:
     def summary(self) -> ResultSummary | None:
         """What the last result said, None as long as there was none."""
         return self._renderer.summary
+
+    def result(self) -> dict[str, Any]:
+        """Return the last result for the `finished` marker; empty as long as there was none."""
+        return {} if self.summary is None else self.summary.marker_fields()
 
     def feed(self, raw: bytes) -> list[Item]:
         """Return what is complete now. Raises nothing; linear in the size of the input."""

@@ -25,16 +25,25 @@ RETRY_INTERVAL_S: Final = 0.5
 
 
 def open_client(
-    config: Config, console: Console, run_id: str = "", token: str = "", gateway_url: str = ""
+    config: Config,
+    console: Console,
+    run_id: str = "",
+    token: str = "",
+    gateway_url: str = "",
+    *,
+    is_traced: bool = True,
 ) -> GatewayClient:
-    """Return a client for the configured gateway, or another one. One for each thread."""
+    """Return a client for the configured gateway, or another one. One for each thread.
+
+    `is_traced`: -vv tells what it does, in the gateway's words too.
+    """
     pins = PinStore(config.data_dir / "pins.json", console.warn)
     return GatewayClient(
         gateway_url or config.gateway_url,
         Credentials(config.hmac_secret, run_id, token),
         pins=pins if config.allow_self_signed else None,
         allow_http=config.allow_http,
-        watch=console.trace if console.verbosity >= 2 else None,
+        watch=console.trace if is_traced and console.verbosity >= 2 else None,
     )
 
 

@@ -9,7 +9,7 @@ The runner forks it while it has one thread and talks to it over a socket: frame
 descriptors passed beside them. The keeper has one thread, waits in `select`, and never blocks on
 anything else.
 
-    runner -> keeper   spawn, stop, halt, kill, resume, guard, release, bye
+    runner -> keeper   spawn, stop, halt, terminate, kill, resume, guard, release, bye
     keeper -> runner   spawned, failed, suspended, exited, swept (the last one, and never earlier)
 
 How a run ends, whoever asks for it: all descendants are noted, SIGINT to the child's process group,
@@ -46,7 +46,9 @@ from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+# What the keeper calls the programs that are no command of the operator's, whose ids hold no blank.
 CHILD: Final = "child"
+ASSIST: Final = "assist session"
 # The key of a report that is about whatever is being executed: the keeper itself is gone.
 EVERY_PROGRAM: Final = "*"
 # Claude Code is gone within 2 s of its terminal's hangup; nobody waits for the rest of the run.
@@ -159,6 +161,10 @@ class Keeper:
     def halt_run(self) -> None:
         """Kill everything of the run now."""
         self._ask({"op": "halt"})
+
+    def terminate(self, key: str) -> None:
+        """Ask one program and its process group to end: SIGTERM."""
+        self._ask({"op": "terminate", "key": key})
 
     def kill(self, key: str) -> None:
         """Kill one command and its process group."""
@@ -469,6 +475,7 @@ class _KeeperLoop:
         orders: dict[str, Callable[..., None]] = {
             "stop": self._stop_run,
             "halt": self._halt_run,
+            "terminate": self._terminate,
             "kill": self._kill_command,
             "resume": self._resume,
             "release": self._release,
@@ -645,6 +652,11 @@ class _KeeperLoop:
     @property
     def _ending(self) -> bool:
         return self._kill_at is not None
+
+    def _terminate(self, key: str) -> None:
+        for pid, known in self._keys.items():
+            if known == key:
+                _signal_group(pid, signal.SIGTERM)
 
     def _kill_command(self, key: str) -> None:
         for pid, known in self._keys.items():

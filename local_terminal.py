@@ -124,7 +124,7 @@ class LocalOutput:
             del self._pending[:written]
             if not self._pending and self._dropped_bytes:
                 self._pending += (
-                    f"\r\n[claude-runner: {self._dropped_bytes} bytes were not shown here, "
+                    f"\r\n[{self._dropped_bytes} bytes were not shown here, "
                     "because nobody read them]\r\n"
                 ).encode()
                 self._dropped_bytes = 0
@@ -284,8 +284,9 @@ class Console:
 
     _PATIENCE_S: Final = 1.0
 
-    def __init__(self, verbosity: int = 0) -> None:
-        self.verbosity = verbosity
+    def __init__(self, program: str) -> None:
+        self.verbosity = 0
+        self._program = program
         self._lock = threading.Lock()
         self._output = LocalOutput(2)
         self._held: list[str] | None = None
@@ -335,7 +336,7 @@ class Console:
             self._print("".join(held))
 
     def _write(self, sentence: str, color: str) -> None:
-        line = f"claude-runner: {sentence.translate(_CONTROLS)}"
+        line = f"{self._program}: {sentence.translate(_CONTROLS)}"
         if self._colored and color:
             line = f"\x1b[{color}m{line}\x1b[0m"
         with self._lock:

@@ -34,8 +34,6 @@ NOTE_NAME: Final = "wrapper/INSTALLED"
 EXAMPLE_NAME: Final = ".env.example"
 # What holds secrets and output must not be committed by accident.
 IGNORED: Final = (".env", ".data/")
-# What one gateway's projects have in common.
-TAKEN_OVER: Final = ("GATEWAY_URL", "HMAC_SECRET", "ALLOW_SELF_SIGNED", "CLAUDE_COMMAND")
 
 _NOTE_LINE: Final = re.compile(r"([0-9a-f]{64})  ([^/\s][^\s]*)")
 _DRAFT_SUFFIX: Final = ".claude-runner-new"
@@ -370,7 +368,10 @@ def _take_over(source: Path) -> dict[str, str]:
     if not config.hmac_secret:
         return {}
     print_out(f"the gateway's address and secret are taken over from {config.sources['.env']}")
-    return {name: config.dotenv[name] for name in TAKEN_OVER if name in config.dotenv}
+    # What the example sets is what the projects of one gateway have in common.
+    example = _read_source(source)[EXAMPLE_NAME].content.decode("utf-8")
+    common = re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)
+    return {name: config.dotenv[name] for name in common if name in config.dotenv}
 
 
 def _ask(console: Console) -> dict[str, str]:

@@ -21,15 +21,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Callable, Final
 
-from claude_state import StateWatcher
-from claude_stream import Passed
+from child_events import Passed
 from local_terminal import set_window_size
 from redact import Redacted, RedactedDecoder, Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from claude_stream import ClaudeStream, Item, Message
+    from child_events import Item, Message, MessageStream, StateReader
     from local_terminal import LocalOutput, ModeTracker, Size
     from redact import RedactedText, Rules
 
@@ -49,9 +48,9 @@ _READER_PATIENCE_S: Final = 1.0
 
 @dataclass
 class Transcript:
-    """What reads Claude Code's messages out of a channel, and the file that keeps them."""
+    """What reads the child's messages out of a channel, and the file that keeps them."""
 
-    stream: ClaudeStream
+    stream: MessageStream
     lines: BinaryIO
     is_full: bool = False
 
@@ -97,7 +96,8 @@ class PtyPump:
         modes: ModeTracker,
         keyboard_fd: int | None,
         publish: Callable[[str, RedactedText], None],
-        publish_state: Callable[[str], None] | None,
+        publish_state: Callable[[str], None],
+        states: StateReader | None,
         note_undo: Callable[[bytes], None],
         ended: Callable[[BaseException | None], None],
     ) -> None:
@@ -109,7 +109,7 @@ class PtyPump:
         self._publish = publish
         self._publish_state = publish_state
         self._note_undo = note_undo
-        self._states = StateWatcher()
+        self._states = states
         self._state_told: str | None = None
         self._state_told_at = float("-inf")
         self._ended = ended
@@ -254,7 +254,7 @@ class PtyPump:
             dues.append(time.monotonic() + _QUIET_S)
         if self._finish_at is not None:
             dues.append(self._finish_at)
-        if self._states.state != self._state_told:
+        if self._states is not None and self._states.state != self._state_told:
             dues.append(self._state_told_at + STATE_INTERVAL_S)
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
@@ -269,8 +269,8 @@ class PtyPump:
 
     def _tell_state(self, now: float) -> None:
         """Tell what the child is doing if that has changed; what flickers is told as it ends."""
-        state = self._states.state
-        if self._publish_state is not None and state is not None and state != self._state_told:
+        state = None if self._states is None else self._states.state
+        if state is not None and state != self._state_told:
             self._state_told, self._state_told_at = state, now
             self._publish_state(state)
 
@@ -293,7 +293,7 @@ class PtyPump:
     def _show(self, channel: Channel, raw: bytes) -> None:
         if self._modes.feed(raw):
             self._note_undo(self._modes.undo())  # before it is shown, and has to be undone
-        if self._publish_state is not None:
+        if self._states is not None:
             self._states.feed(raw)
         if channel.transcript is None:
             self._show_raw(channel, raw)
@@ -308,7 +308,7 @@ class PtyPump:
                 self._show_message(channel, item)
 
     def _show_message(self, channel: Channel, message: Message) -> None:
-        """Show a message of Claude Code's. Rendered whole, then redacted, then shortened."""
+        """Show a message of the child's. Rendered whole, then redacted, then shortened."""
         # What is held back came before it, and a new redactor begins behind it.
         self._hand_on(channel, channel.redactor.flush(), last=True)
         channel.last_read_at = 0.0

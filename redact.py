@@ -28,8 +28,8 @@ Where things are
 ----------------
 Imports go one way, from top to bottom: `redact.py`, this file, the rules put together and the
 stream; `redact_known.py`, the values known to be secret; `redact_tokens.py`, what is recognised by
-its shape; `redact_judges.py`, names, headers, addresses and private keys; `redact_view.py`, what is
-visible; `redact_shapes.py`, data.
+its shape; `redact_keys.py`, private keys; `redact_judges.py`, names, flags, headers and addresses;
+`redact_view.py`, what is visible; `redact_shapes.py`, data.
 
 References: the rules of gitleaks, trufflehog, noseyparker, kingfisher and detect-secrets for what
 secrets look like; Buildkite's and GitLab's log maskers for streaming; ECMA-48 and XTerm's "Control
@@ -47,7 +47,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NewType
 
 from redact_judges import (
-    KEY_HEADER_BEGINS,
     LOOK_BACK,
     MAY_HAVE_SPACED_VALUE,
     MAY_HAVE_VALUE,
@@ -55,17 +54,17 @@ from redact_judges import (
     Endless,
     Judge,
     KeyBegins,
-    PrivateKey,
     Span,
     Verdict,
     Wait,
     is_secret,
     judge_address,
     judge_cookie,
-    judge_key_header,
+    judge_flag,
     judge_name,
     judge_scheme,
 )
+from redact_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_header
 from redact_known import KnownValues, Needles, collect_known_values
 from redact_shapes import TokenShape
 from redact_tokens import PatternError, Tokens, parse_token_shapes
@@ -95,7 +94,7 @@ MARK = b"[REDACTED]"
 MAX_UNJUDGED_BYTES = 512
 # A long read is worked off in slices: after each private key the rest of a slice is judged anew, so
 # that many keys in a whole file would cost the square of its size.
-SLICE_BYTES = 16384
+SLICE_BYTES = 8192
 
 
 # --- the rules ------------------------------------------------------------------------------------
@@ -120,8 +119,8 @@ _LITERALS = (
         {b"key": (0, judge_name), b"ken": (2, judge_name), b"kie": (3, judge_cookie)},
     ),
     _search(
-        rb"p(?:ass|wd)" + MAY_HAVE_SPACED_VALUE,
-        {b"pass": (0, judge_name), b"pwd": (0, judge_name)},
+        rb"p(?:ass|w|sk)" + MAY_HAVE_SPACED_VALUE,
+        {b"pass": (0, judge_name), b"pw": (0, judge_name), b"psk": (0, judge_name)},
     ),
     _search(
         rb"b(?:earer|asic|egin[ ](?<=-----begin[ ]))",
@@ -136,6 +135,10 @@ _LITERALS = (
     _search(rb"sig" + MAY_HAVE_VALUE, {b"sig": (0, judge_name)}),
     _search(rb"auth" + MAY_HAVE_VALUE, {b"auth": (0, judge_name)}),
     _search(rb"://", {b"://": (0, judge_address)}),
+    _search(
+        rb"-(?<=[ ]-)(?:[aw](?=[ ])|[up]|-user(?=[ =]))",
+        dict.fromkeys((b"-a", b"-w", b"-u", b"-p", b"--user"), (0, judge_flag)),
+    ),
 )
 
 
@@ -202,10 +205,10 @@ class Rules:
                 back, judge = literals[found[0]]
                 if found.start() - back >= start:
                     places.append((found.start() - back, 0, judge))
-        places.extend((at, 1, self._tokens.judge) for at in self._tokens.places(text, start))
-        places.extend((at, 2, self._known.judge) for at in self._known.places(text, start))
+        places += [(at, 1, self._tokens.judge) for at in self._tokens.places(text, start)]
+        places += [(at, 2, self._known.judge) for at in self._known.places(text, start)]
         if not final:
-            places.extend(self._tail_places(text, start))
+            places += self._tail_places(text, start)
         places.sort(key=_by_place)
         for at, _, judge in places:
             verdict = judge(text, at, final)
@@ -349,7 +352,7 @@ class Redactor:
         """Publish what is decided; return True if a private key begins there."""
         base = len(self._context)
         text = self._context + view.text
-        spans = _Spans(base, len(text), silent=silent)
+        spans = _Spans(base, len(text), final=final, silent=silent)
         spans.continue_open(text, base, self._stops)
         start = max(0, min(base, base - self._unjudged) - LOOK_BACK)
         for place, verdict in self._rules.judge_all(text, start, final=final):
@@ -411,12 +414,13 @@ class _Spans:
     published.
     """
 
-    def __init__(self, base: int, size: int, *, silent: bool) -> None:
+    def __init__(self, base: int, size: int, *, final: bool, silent: bool) -> None:
         self._base = base
         self._found: list[Span] = []
         self._reach: list[tuple[int, int]] = []  # a place, and up to where its verdict goes
         self._endless: list[tuple[int, int, re.Pattern[bytes]]] = []
         self._stops: dict[re.Pattern[bytes], tuple[int, int]] = {}  # searched from, found at
+        self._final = final
         self._silent = silent
         self.ready = size
         self.key: KeyBegins | None = None
@@ -451,6 +455,9 @@ class _Spans:
 
     def _take_endless(self, text: bytes, verdict: Endless) -> None:
         end = self._find_stop(text, verdict)
+        if end > self._size and not self._final and text.endswith(b"\\"):
+            # An escaped quote or line break stops it with two bytes; this may be the first.
+            self.ready = max(self._base, min(self.ready, self._size - 1))
         self._found.append(Span(verdict.start, end))
         self._endless.append((verdict.start, end, verdict.stop))
 

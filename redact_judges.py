@@ -2,8 +2,8 @@
 
 A judge is given the visible text, a place in it and whether the stream ends there, and returns a
 verdict. It reads at most LOOK_BACK bytes before the place and LOOK_AHEAD after it, keeps nothing,
-and never knows where a read ended. The judges of tokens and of known values are in modules of their
-own, because they have tables; `redact.py` tells how it all works together.
+and never knows where a read ended. The judges of tokens, of known values and of private keys are in
+modules of their own; `redact.py` tells how it all works together.
 """
 
 # ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
@@ -108,7 +108,9 @@ def weigh_name(name: bytes) -> int:
     last, before = words[-1], words[-2] if len(words) > 1 else ""
     if last in ("key", "keys"):
         return _weigh_key(before)
-    if last.endswith(SECRET_ENDINGS):
+    if last == "id" and before.endswith("secret"):
+        return SUSPECT
+    if last == "pw" or last.endswith(SECRET_ENDINGS):
         return HARMLESS if before in TOKEN_ORDINARY_WORDS and last == "token" else SECRET
     if (
         last == "pass"
@@ -174,10 +176,13 @@ _HARMLESS_VALUE = re.compile(
     | \$[A-Za-z_{(\[@*\#0-9].*? | %[A-Za-z_(][A-Za-z_()]*%?s? | @?\w*\#?\{.*
     # a call, an index: getpass(), os.environ["X"]
     | [&*!:@]*[A-Za-z_][\w:.\->?!]*[(\[{].*
+    # a reference to a type; a tag of YAML; the name of a resource at AWS; validation rules of PHP
+    | [&*]{1,2}(?:'[a-z]+\ )?(?:mut\ )?(?:\[\])?\[?(?:str|string|u8|byte|[A-Z][A-Za-z]+)\]?
+    | ![A-Za-z]\w*(?:[:!].*)? | arn:aws[a-z-]*:.* | [a-z_]+(?:\|[a-z_]+(?::[\w,]+)?)+
     # an attribute of something that holds settings, or any other in letters alone
     | [&*!@:]{0,2}(?:self|this|cls|os|env|process|config|cfg|settings|options|opts|args|req|request
         |res|response|ctx|data|params|props|state|event|user|secrets|vars|var|inputs|github|steps
-        |values?|credentials?|local|module|each)(?:->|::|\??\.)[\w.?\->:]+
+        |values?|credentials?|local|module|each)(?:->|::|\??\.)[\w.?\->:]+!?
     | [&*!@:]{0,2}[A-Za-z_]+(?:(?:->|::|\??\.)[A-Za-z_]+)+
     # a stand-in for a value
     | (?:your|my|the|some|example|sample|dummy|fake|insert|replace|enter|add|put|change)
@@ -190,7 +195,8 @@ _HARMLESS_VALUE = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-_PLAIN_WORD = re.compile(rb"[A-Za-z_]+[.!?:]?")
+_PLAIN_WORD = re.compile(rb"[A-Za-z_]+(?:[.!?:]|<[A-Za-z]\S*>)?")
+_SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* ")
 _LABEL = re.compile(
     rb"(?i)[\w' ]*\b(?:enter|your|please|required|invalid|must|forgot|reset|confirm|wrong"
     rb"|incorrect|missing|expired|provide|is|not|the|a|an|for|of|to)\b.*"
@@ -208,7 +214,7 @@ def _is_ordinary(value: bytes, *, quoted: bool, loose: bool) -> bool:
     """
     bare = value.rstrip(b",;)")
     if (
-        not bare
+        len(bare) < 2  # what a minifier leaves of a name
         or bare.lower().decode("latin-1") in ORDINARY_VALUES
         or _is_path_or_code(bare, quoted=quoted)
     ):
@@ -251,7 +257,13 @@ def is_secret(name: bytes, value: bytes, *, quoted: bool, loose: bool) -> bool:
     weight = weigh_name(name)
     if weight == HARMLESS or _is_ordinary(value, quoted=quoted, loose=loose):
         return False
-    return weight == SECRET or looks_random(value.rstrip(b",;)"))
+    return weight == SECRET or _looks_secret(value)
+
+
+def _looks_secret(value: bytes) -> bool:
+    """Tell what a suspect name promises: a generated value, or a user and a password in base64."""
+    bare = value.rstrip(b",;)")
+    return looks_random(bare) or _is_basic_credential(bare)
 
 
 # --- the judge of names ---------------------------------------------------------------------------
@@ -267,8 +279,9 @@ _OPERATOR = re.compile(
     (?:
         :[ ]?[A-Za-z&\[\]<>.|?]{1,20}[ ]=         # token: str =
       | [ ][A-Za-z.\[\]*]{1,16}[ ]:?=             # var token string =
+      | [ ](?:is|was):                            # your password is:
       | [:+?.|&%^]{0,3}={1,3}>? | :{1,2} | ->     # = := ::= ?= .= == => : ->
-    ) [ \t]{0,20}
+    ) [ \t]{0,20} (?:\*\*[ ])?                     # **Password:** in Markdown
     """,
     re.VERBOSE,
 )
@@ -278,6 +291,23 @@ _ARGUMENT = re.compile(rb"""\\?["'`][ ]?,[ ]{0,4}(?=\\?["'`])""")  # setProperty
 _PAIR = re.compile(
     rb"""\\?["']?[ \t]*,?\s{1,24}(?:-[ ])?\\?["']?value\\?["']?[ ]?:[ \t]{0,4}""", re.IGNORECASE
 )  # name: TOKEN, value: …
+# <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
+_NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
+_ATTRIBUTE = re.compile(
+    rb"""
+    ["'](?:
+        (?:\s{1,2}(?!value|content)[a-z-]{2,12}=(?:"[^"<>]{0,16}"|'[^'<>]{0,16}')){0,2}
+        \s{1,2}(?:value|content)=(?=["'])
+      | \r?\n\r?\n
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# | SecretAccessKey | … |, in ASCII or drawn with lines
+_CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}(?=[^\s|\xe2])")
+_CELL_BEFORE = re.compile(rb"(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}$")
+# `token: Some("…")`: a call that only wraps a text
+_WRAPPER = re.compile(rb"(?:Some|Just|Ok|Secret(?:Str|String)?|String::from)\(\s{0,32}")
 _ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
 _ELEMENT = re.compile(rb">\s{0,40}")  # <token>value
 _SPACE = re.compile(rb"[ \t]{1,8}(?=[^\s=:])")  # --token value
@@ -292,6 +322,7 @@ _MAY_HAVE_VALUE = rb"""
         \\?["'`]?[\])]{0,2}[ \t]{0,20}(?:[:=+?.|&%^>-]|,[ ]{0,4}\\?["'`])
       | [ ][a-z.\[\]*]{1,16}[ ]:?=
       | \\?["']?[ \t]*,?\s{1,24}(?:-[ ])?\\?["']?value
+      | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n\r?\n) | [`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)
       | [\s\S]?\Z
       | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
 """
@@ -322,6 +353,7 @@ _OPEN_QUOTE = re.compile(rb"""(?:[rbfuL@$]{1,2}(?=["']))?(\\?["'`])(?:\1{2})?"""
 _LINE_STOP = re.compile(rb"[\s\"'`]|\\[nrt\"']")
 _WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
 _ELEMENT_STOP = re.compile(rb"[\s<]")
+_CELL_STOP = re.compile(rb"[\s`*|]")
 _QUOTE_STOPS = {
     b'"': re.compile(rb'(?<!\\)"|[\r\n]'),
     b"'": re.compile(rb"(?<!\\)'|[\r\n]"),
@@ -333,6 +365,12 @@ _LINE_START = re.compile(
     rb"(?:^|[\r\n])(?:[\s+>#$*|-]|export |set |SET |ENV |env |declare -x |\x1b)*$"
 )
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
+# ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
+_SETTING_BEFORE = re.compile(
+    rb"(?i)(?:^|[\s>])(?:set|setx|\#[ ]?define|env|arg|(?:config|secret)[ ]set)(?:[ ]-[a-z]+)*"
+    rb"[ \t]+$"
+)
+_ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # of a resource's type in its name at AWS
 _LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+[ \t]+$")
 
 
@@ -349,6 +387,8 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
     name_start = _find_name_start(text, at)
     name = text[name_start:name_end]
     weight = weigh_name(name)
+    if weight == SECRET and _ARN_BEFORE.search(text, max(0, name_start - 13), name_start):
+        return None
     in_query = False
     if weight != SECRET:
         in_query = text[name_start - 1 : name_start] in (b"?", b"&")
@@ -357,7 +397,8 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
         if weight == HEADER:
             return judge_header(text, name_end - len(b"authorization"), final)
         if weight == PUTTY:
-            return KeyBegins(name_start, name_start)
+            begins = text[name_end : name_end + 2] == b": "
+            return KeyBegins(name_end + 1, name_end + 2) if begins else None
         weight = SUSPECT
     return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
 
@@ -403,13 +444,9 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
     if operator:
         spaced = text[operator.end() - 1 : operator.end()] in (b" ", b"\t")
         return _judge_value(pair, operator.end(), final, loose=spaced, stop=None)
-    if _ELEMENT_BEGINS.match(text, max(0, pair.name_start - 2), pair.name_start):
-        element = _ELEMENT.match(text, end)
-        return (
-            _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
-            if element
-            else None
-        )
+    laid_out = _judge_layout(pair, final)
+    if laid_out is not None:
+        return laid_out
     for spelling in (_ARGUMENT, _PAIR):
         other = spelling.match(text, end)
         if other:
@@ -417,6 +454,23 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
             words = isinstance(verdict, Span) and _PLAIN_WORD.fullmatch(text, *verdict)
             return None if words and spelling is _ARGUMENT else verdict  # a list of names
     return _judge_spaced(pair, final)
+
+
+def _judge_layout(pair: _Pair, final: bool) -> Verdict:
+    """Judge a value that stands next to its name in an element, in a form or in a table."""
+    text, name, end = pair.text, pair.name_start, pair.name_end
+    element = _ELEMENT.match(text, end)
+    if element and _ELEMENT_BEGINS.match(text, max(0, name - 2), name):
+        return _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
+    attribute = _ATTRIBUTE.match(text, end)
+    if attribute and _NAME_ATTRIBUTE.search(text, max(0, name - 12), name):
+        return _judge_value(pair, attribute.end(), final, loose=False, stop=None)
+    cell = _CELL.match(text, end)
+    if cell and _CELL_BEFORE.search(text, max(0, name - 48), name):
+        # The column after a name is as often its type, or what it is for.
+        named = pair._replace(weight=SUSPECT)
+        return _judge_value(named, cell.end(), final, loose=True, stop=_CELL_STOP)
+    return None
 
 
 def _first_sign(text: bytes, start: int) -> int:
@@ -435,7 +489,7 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
         return None
     before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
     flag = _FLAG_BEFORE.search(before + pair.text[pair.name_start : pair.name_end])
-    surely = bool(flag) or _LOGIN_BEFORE.search(before) is not None
+    surely = any((flag, _LOGIN_BEFORE.search(before), _SETTING_BEFORE.search(before)))
     verdict = _judge_value(pair, space.end(), final, loose=True, stop=None)
     if surely or not isinstance(verdict, Span):
         return verdict if surely or isinstance(verdict, Wait) else None
@@ -448,7 +502,10 @@ def _judge_value(
 ) -> Verdict:
     """Judge the value that begins at `at`."""
     text = pair.text
-    quote = _OPEN_QUOTE.match(text, at)
+    wrapper = _WRAPPER.match(text, at)
+    if wrapper and wrapper.end() == len(text) and not final:
+        return Wait(len(text), False)
+    quote = _OPEN_QUOTE.match(text, wrapper.end() if wrapper else at)
     if quote:
         at, stop = quote.end(), _QUOTE_STOPS[quote[1]]
     elif stop is None:
@@ -459,11 +516,52 @@ def _judge_value(
     value = text[at : ending.start() if ending else at + LOOK_AHEAD]
     if ending is None and len(value) == LOOK_AHEAD:
         return Endless(at, at + LOOK_AHEAD, stop)
-    if _is_ordinary(value, quoted=quote is not None, loose=loose):
+    if _is_ordinary(value, quoted=quote is not None, loose=loose) or (
+        quote and quote[1] == b"`" and _SHELL_COMMAND.match(value)
+    ):
         return None
-    if pair.weight == SUSPECT and not looks_random(value.rstrip(b",;)")):
+    if pair.weight == SUSPECT and not _looks_secret(value):
         return None
     return Span(at, at + len(value))
+
+
+# --- the judge of flags ---------------------------------------------------------------------------
+
+# `curl -u user:…`, `mysql -p…`, `docker login -p …`: after which command a flag of one letter, with
+# a space behind it or without, takes a password.
+_FLAG = re.compile(rb"(--user|-[a-z])([ =]?)(\\?[\"'])?")
+_FLAG_COMMANDS = {
+    flag: re.compile(rb"(?:^|[^\w.-])(?:" + commands + rb")(?:[ ][^\r\n|;&]*)?$")
+    for commands, flags in (
+        (rb"curl|wget", (b"-u", b"-u ", b"--user ", b"--user=")),
+        (rb"mysql\w*|mariadb\w*|sshpass", (b"-p",)),
+        (rb"sshpass|[a-z]+(?:[ ][^\r\n|;&]*)? login", (b"-p ",)),
+        (rb"redis-cli", (b"-a ",)),
+        (rb"ldap[a-z]+", (b"-w ",)),
+    )
+    for flag in flags
+}
+
+
+def judge_flag(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge a flag that means a password to a few commands."""
+    flag = _FLAG.match(text, at)
+    command = _FLAG_COMMANDS.get(flag[1] + flag[2]) if flag else None
+    if flag is None or command is None or not command.search(text, max(0, at - LOOK_BACK), at):
+        return None
+    value = flag.end()
+    stop = _QUOTE_STOPS[flag[3]] if flag[3] else _LINE_STOP
+    ending = stop.search(text, value, value + LOOK_AHEAD)
+    if ending is None and not final and len(text) < value + LOOK_AHEAD:
+        return Wait(value, True)
+    end = ending.start() if ending else min(len(text), value + LOOK_AHEAD)
+    if flag[1] in (b"-u", b"--user"):
+        user, colon, _ = text[value:end].partition(b":")
+        value = value + len(user + colon) if colon else end
+    if ending is None and end == flag.end() + LOOK_AHEAD:
+        return Endless(value, end, stop)
+    ordinary = _is_ordinary(text[value:end], quoted=flag[3] is not None, loose=False)
+    return None if ordinary else Span(value, end)
 
 
 # --- the judges of headers ------------------------------------------------------------------------
@@ -661,98 +759,3 @@ def _judge_webhook(text: bytes, start: int, final: bool) -> Verdict:
 
 def _may_be_webhook(reach: bytes) -> bool:
     return any(literal.startswith(reach) or literal[:1] == b"." for literal in WEBHOOKS)
-
-
-# --- the judge of private keys --------------------------------------------------------------------
-
-# No private key has more lines. After so many, a line shorter than any but the last of a key ends
-# it, so that a list of words does not vanish behind a key without an end.
-KEY_LINES = 2000
-KEY_WIDTH = 40
-_KEY_HEADER = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
-_KEY_HEADER_PART = re.compile(rb"-{1,5}(?:B(?:E(?:G(?:I(?:N(?: [A-Z0-9 ]{0,48}-{0,5})?)?)?)?)?)?")
-KEY_HEADER_BEGINS = re.compile(rb"-{1,5}(?:B|BE|BEG|BEGI|BEGIN)?\Z")
-_KEY_FOOTER = re.compile(rb"-{4,5} ?END [A-Z0-9 ]{0,48}-{4,5}")
-_NEWLINE = re.compile(rb"\r?\n|\r")
-_KEY_LEAD = rb"(?:[\s>|+#*\"'`.,-]|\xe2\x94\x82|[0-9]{1,5}[\s:|)])*"
-_KEY_TRAIL = rb"(?:[\s\"'`,;+)}\]|]|\xe2\x94\x82)*"
-_KEY_LINE = re.compile(
-    _KEY_LEAD
-    + rb"(?:[A-Za-z0-9+/\\=]*(?: +[A-Za-z0-9+/\\=]{16,})*|-{0,5}(?: ?E(?:N(?:D.{0,60})?)?)?)"
-    + _KEY_TRAIL
-    + rb"|"
-    + _KEY_LEAD
-    + rb"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Subject|Encryption"
-    rb"|PuTTY-User-Key-File-[0-9]|Public-Lines|Private-Lines|Private-MAC|Key-Derivation|Argon2-[A-Za-z]+"
-    rb"|X-[\w-]+):.*"
-)
-_KEY_LINE_AFTER_HEADER = re.compile(
-    _KEY_TRAIL + rb"(?:\\.*|[ ]*[A-Za-z0-9+/=]{16,}.*|PuTTY-User-.*)?" + _KEY_TRAIL
-)
-# A line of a key is judged by so many bytes. A footer that begins among them is waited for.
-_KEY_LINE_BYTES = 256
-_KEY_FOOTER_BYTES = 96
-_KEY_REACH = _KEY_LINE_BYTES + _KEY_FOOTER_BYTES
-
-
-def judge_key_header(text: bytes, at: int, final: bool) -> Verdict:
-    """Judge `BEGIN`, or dashes at the end: the header of a private key, of anything else, or just
-    dashes.
-
-    Certificates and public keys pass.
-    """
-    header = _KEY_HEADER.match(text, at)
-    if header:
-        return KeyBegins(at, header.end())
-    part = _KEY_HEADER_PART.match(text, at)
-    if part and part.end() == len(text) and not final and len(text) - at < 100:
-        return Wait(at, len(text) - at > 10)
-    return None
-
-
-class PrivateKey:
-    """A private key being swallowed line by line, never kept.
-
-    What ends it is its footer, or the first line that cannot belong to it. A line is judged by its
-    first bytes; one that belongs to the key is dropped as it comes.
-    """
-
-    def __init__(self) -> None:
-        self._lines = 0
-        self._inside_line = False  # the line that is coming was judged and belongs to the key
-
-    def swallow(self, text: bytes, final: bool) -> tuple[int, bool]:
-        """Return how much of the visible text belongs to the key, and whether the key goes on."""
-        at = 0
-        while True:
-            newline = _NEWLINE.search(text, at)
-            end = newline.start() if newline else len(text)
-            footer = self._find_footer(text, at, end)
-            if footer and (footer.end() < len(text) or final or footer[0].endswith(b"-----")):
-                return footer.end(), False
-            if not self._inside_line:
-                if newline is None and not final and end - at < _KEY_REACH:
-                    return at, True
-                if not self._fits(text, at, min(end, at + _KEY_LINE_BYTES)):
-                    return at, False
-                self._inside_line = True
-                continue
-            if newline is None:
-                return (end, False) if final else (max(at, end - _KEY_FOOTER_BYTES), True)
-            at, self._inside_line = newline.end(), False
-            self._lines += 1
-
-    def _find_footer(self, text: bytes, at: int, end: int) -> re.Match[bytes] | None:
-        """Find the footer on a line; on one that is not judged yet only where it can be judged."""
-        if not self._inside_line:
-            end = min(end, at + _KEY_REACH)
-        footer = _KEY_FOOTER.search(text, at, end)
-        if footer and not self._inside_line and footer.start() > at + _KEY_LINE_BYTES:
-            return None
-        return footer
-
-    def _fits(self, text: bytes, at: int, end: int) -> bool:
-        if self._lines > KEY_LINES and end - at < KEY_WIDTH:
-            return False
-        pattern = _KEY_LINE if self._lines else _KEY_LINE_AFTER_HEADER
-        return pattern.fullmatch(text, at, end) is not None

@@ -219,6 +219,9 @@ ext_[A-Za-z0-9_.=-]{60,}
 scauth_[A-Za-z0-9_.=-]{60,}
 authress_[A-Za-z0-9_.=-]{60,}
 eap_v1_[A-Za-z0-9_-]{30,}
+SWMTKN-1-[A-Za-z0-9-]{60,}
+K10[A-Za-z0-9:]{64,}
+st.[A-Fa-f0-9.-]{80,}
 # AI: Anthropic, OpenAI and everyone who borrowed `sk-`
 sk-[A-Za-z0-9_-]{18,}
 sk-lf-[a-f0-9-]{32,}
@@ -249,6 +252,8 @@ crsr_[A-Za-z0-9]{40,}
 key_[a-f0-9]{60,}
 opk_[A-Za-z0-9]{30,}
 sk_[a-f0-9]{40,}
+sk_[A-Za-z0-9_-]{43,}
+wk-1.[a-f0-9]{40,}
 # Payment
 sk_live_[A-Za-z0-9_]{12,}
 sk_test_[A-Za-z0-9_]{12,}
@@ -354,6 +359,11 @@ pnu_[A-Za-z0-9]{30,}
 pnb_[A-Za-z0-9]{30,}
 hawk.[A-Za-z0-9_.-]{36,}
 nx-[A-Za-z0-9]{40,}
+snyk_uat.[A-Za-z0-9_.-]{40,}
+mka_[A-Za-z0-9]{40,}
+depot_project_[a-f0-9]{40,}
+depot_org_[a-f0-9]{40,}
+ddo_[A-Za-z0-9]{30,}
 # Monitoring, analytics, feature flags
 glsa_[A-Za-z0-9_]{32,}
 glc_[A-Za-z0-9+/=]{32,}
@@ -396,6 +406,11 @@ lin_api_[A-Za-z0-9]{30,}
 lin_oauth_[A-Za-z0-9]{30,}
 ntn_[A-Za-z0-9]{40,}
 secret_[A-Za-z0-9]{40,}
+secret_[A-Za-z0-9_.]{60,}
+apify_api_[A-Za-z0-9]{30,}
+aio_[A-Za-z0-9]{28}\b
+s-s4t2ud-[a-f0-9]{60,}
+u-s4t2ud-[a-f0-9]{60,}
 figd_[A-Za-z0-9_-]{30,}
 figdr_[A-Za-z0-9_-]{30,}
 figo_[A-Za-z0-9_-]{30,}

@@ -24,7 +24,7 @@ _RUN_TABLE = bytes(0x61 if code in _RUN_BYTES else 0x20 for code in range(256))
 _RUN_SHORTEST = 20
 _RUN = re.compile(b"a" * _RUN_SHORTEST + b"a*")  # in the marked text
 # Runs without a token, told fast: words, paths, hashes. A token's body has digits or both cases.
-_PLAIN_RUN = re.compile(rb"[a-z._/+~-]+|(?!fc-)[0-9a-f-]+|[0-9A-F-]+")
+_PLAIN_RUN = re.compile(rb"[a-z._/+~-]+|[0-9a-f]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
 # No prefix is longer.
 _PREFIX_LIMIT = 64
 _TAIL_BYTES = _RUN_BYTES + b"%$=:"
@@ -44,11 +44,11 @@ class _Irregular(NamedTuple):
 _IRREGULAR = tuple(
     _Irregular(begins, re.compile(full), re.compile(part))
     for begins, full, part in (
-        # Mailchimp
+        # Mailchimp, Mailgun
         (
             b"",
-            rb"[a-f0-9]{32}-us[0-9]",
-            rb"[a-f0-9]{0,32}(?:-(?:us?)?)?",
+            rb"[a-f0-9]{32}-(?:us[0-9]|[a-f0-9]{8}-[a-f0-9]{8})",
+            rb"[a-f0-9]{0,32}(?:-(?:us?|[a-f0-9]{1,8}(?:-[a-f0-9]{0,7})?)?)?",
         ),
         # Discord bot
         (
@@ -80,7 +80,7 @@ _IRREGULAR = tuple(
         ),
     )
 )
-_HEX_AND_REGION = _IRREGULAR[0]
+_HEX_AND_ENDING = _IRREGULAR[0]
 _IRREGULAR_BY_BYTE = {bytes((code,)): kind for kind in _IRREGULAR[1:] for code in kind.begins}
 _IRREGULAR_STOP = re.compile(rb"[^A-Za-z0-9_.~=-]")
 
@@ -127,12 +127,24 @@ class Tokens:
     def tail_places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where, in the run that the text ends with, a token may be beginning."""
         run = max(start, len(text) - LOOK_AHEAD, len(text.rstrip(_TAIL_BYTES)))
-        for place in _TAIL_PLACE.finditer(text, run):
-            yield place.start()
+        if run < len(text):
+            for place in _TAIL_PLACE.finditer(text, run):
+                if self._may_begin(text, place.start()):
+                    yield place.start()
         for literal in self._own:
             for size in range(1, len(literal)):
                 if text.endswith(literal[:size]):
                     yield len(text) - size
+
+    def _may_begin(self, text: bytes, at: int) -> bool:
+        """Say whether the first bytes at the end of a text are those of a token."""
+        head = text[at : at + 2]
+        return (
+            len(head) < 2
+            or head in self._shapes
+            or head[:1] in _IRREGULAR_BY_BYTE
+            or _HEX_AND_ENDING.part.fullmatch(text, at) is not None
+        )
 
     def judge(self, text: bytes, at: int, final: bool) -> Verdict:
         """Judge a place where a token may begin."""
@@ -142,7 +154,7 @@ class Tokens:
                 if verdict is not None:
                     return verdict
         waits = False
-        for kind in (_HEX_AND_REGION, _IRREGULAR_BY_BYTE.get(text[at : at + 1])):
+        for kind in (_HEX_AND_ENDING, _IRREGULAR_BY_BYTE.get(text[at : at + 1])):
             match = kind.full.match(text, at) if kind else None
             if match:
                 return Endless(at, match.end(), _IRREGULAR_STOP)
@@ -177,7 +189,7 @@ def _compile_places(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
         b"re_",
         b"pat[A-Za-z0-9]{14}[.]",
         b"A(?<=[0-9]:A)",
-        b"[a-f0-9]{32}-us",
+        b"[a-f0-9]{32}-",
         b"eyJ",
     ]
     known = [

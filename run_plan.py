@@ -14,8 +14,10 @@ import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Callable, Final, Protocol
 
+from assist import AssistPlan
+from assist_tmate import Tmate, read_public_keys
 from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
 from runner_config import VERSION, RunnerError, absolute_path
 from runner_session import Job
@@ -24,13 +26,22 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
+    from child_events import MessageStream, StateReader
+    from gateway_client import GatewayClient
     from local_terminal import Console
-    from runner_config import Config
+    from runner_config import Config, Setting
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 ARTIFACT_TYPES: Final = (".log", ".txt", ".json", ".diff", ".patch", ".md")
+# A healthy server of the other end of the world takes a few seconds.
+ASSIST_TIMEOUT_S: Final = 30.0
+# A login that was forgotten ends by itself.
+ASSIST_MAX_TIME_S: Final = 3_600.0
 # Linux: MAX_ARG_STRLEN, the longest single argument.
 MAX_ARGUMENT_BYTES: Final = 131_071
+
+
+_DURATION: Final = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s?)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -40,32 +51,51 @@ class Invocation:
     argv: tuple[str, ...]
     stdin_text: bytes | None = None
     session_id: str | None = None
-    # Whether it prints Claude Code's JSON stream, which is shown as text.
-    is_stream: bool = False
+    # What goes on with the session later, where that can be done.
+    resume_argv: tuple[str, ...] | None = None
+    # What reads the messages that it prints, if it does; they are kept in a file of their own.
+    messages: MessageStream | None = None
+    # What reads out of an interactive session whether it works or waits.
+    states: StateReader | None = None
 
 
 class Profile(Protocol):
-    """What differs between two runner types; `rev_runner.py` shows that it is all that differs."""
+    """What differs between two runner types; `rev_runner.py` shows that it is all that differs.
+
+    `name` is what the gateway is told, and what the files of a run are called after; `title` what a
+    person calls the child; `program` what the user called. `command_variable` is the variable that
+    names the child's program. `example_arguments` are some of the child's own, for the help.
+    """
 
     name: str
+    title: str
     program: str
-    log_name: str
+    command_variable: str
+    example_arguments: str
+    settings: tuple[Setting, ...]
+
+    def add_start_options(self, add_option: Callable[..., None]) -> None:
+        """Add the options of `start` that only this kind of runner has."""
 
     def command(self, config: Config) -> tuple[str, ...]:
         """Return the program to run, with its first arguments."""
+
+    def answers_version(self, config: Config) -> bool:
+        """Whether the program is known to answer `--version`, and to do nothing else then."""
+
+    def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
+        """Return where the program may be if it is not in PATH, by what a person calls it."""
 
     def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
         """Return what the operator may run besides the documented commands."""
 
     def invocation(
-        self,
-        config: Config,
-        prompt: str | None,
-        mode: str,
-        arguments: Sequence[str],
-        output: str = "auto",
+        self, config: Config, prompt: str | None, mode: str, options: argparse.Namespace
     ) -> Invocation:
-        """Return how to start it with this prompt."""
+        """Return how to start it: `mode` is print or interactive, `options` are those of `start`.
+
+        `options.arguments` are for the child as they are. Raises RunnerError.
+        """
 
 
 def plan_job(
@@ -80,8 +110,7 @@ def plan_job(
     prompt = _read_prompt(options.cmd)
     is_limited = options.max_time is not None
     mode = _choose_mode(options.mode or "auto", prompt, config, is_limited=is_limited)
-    output = options.output or "auto"
-    invocation = profile.invocation(config, prompt, mode, options.arguments, output)
+    invocation = profile.invocation(config, prompt, mode, options)
     for item in invocation.argv:
         if len(os.fsencode(item)) > MAX_ARGUMENT_BYTES:
             raise RunnerError(
@@ -90,28 +119,27 @@ def plan_job(
             )
     env = config.child_environment(os.environ)
     env.setdefault("TERM", "xterm-256color")
-    require_program(invocation.argv[0], cwd, env, config)
+    require_program(invocation.argv[0], cwd, env, profile, config)
     shown = [*profile.command(config), *options.arguments, *([] if prompt is None else [prompt])]
     return Job(
         run_id=run_id,
         program=program,
         runner=profile.name,
+        title=profile.title,
         version=VERSION,
         mode=mode,
         argv=invocation.argv,
         stdin_text=invocation.stdin_text,
         session_id=invocation.session_id,
-        is_stream=invocation.is_stream,
-        resume_command=(
-            shlex.join([*profile.command(config), "--resume", invocation.session_id])
-            if invocation.session_id
-            else None
-        ),
+        messages=invocation.messages,
+        states=invocation.states,
+        resume_command=shlex.join(invocation.resume_argv) if invocation.resume_argv else None,
         shown_command=shlex.join(shown),
         cwd=cwd,
         env=env,
-        max_time_s=parse_duration(options.max_time),
-        log_name=profile.log_name,
+        max_time_s=parse_duration(options.max_time, "--max-time"),
+        log_name=f"{profile.name}.log",
+        messages_name=f"{profile.name}.jsonl",
         artifacts=_check_artifacts(options.artifact, console),
         gateway_url=config.gateway_url,
         token=config.token,
@@ -119,6 +147,41 @@ def plan_job(
         command_timeout_s=config.command_timeout_s,
         drain_timeout_s=config.drain_timeout_s,
         allow_remote_input=config.allow_remote_input and is_confidential(config.gateway_url),
+        assist=None,
+    )
+
+
+def plan_assist(
+    options: argparse.Namespace,
+    config: Config,
+    console: Console,
+    open_client: Callable[[], GatewayClient],
+) -> AssistPlan:
+    """Check how an assist session is to be opened. Raises RunnerError.
+
+    Whether tmate is there is looked at when it is started.
+    """
+    if not is_confidential(config.gateway_url):
+        raise RunnerError(
+            "an assist session is a login to this machine, and GATEWAY_URL "
+            f"({config.gateway_url}) is not encrypted; use https"
+        )
+    keys = None
+    if options.authorized_keys is not None:
+        option = "--authorized-keys"
+        keys = read_public_keys(absolute_path(options.authorized_keys, option), option)
+    else:
+        console.warn(
+            "whoever holds the address of the assist session is in; --authorized-keys FILE lets "
+            "only the owners of the keys in FILE in"
+        )
+    timeout = getattr(options, "timeout", None)  # `start` waits for nothing
+    return AssistPlan(
+        Tmate(config, config.child_environment(os.environ), keys),
+        cwd=_existing_folder(options.cwd),
+        timeout_s=parse_duration(timeout, "--timeout") or ASSIST_TIMEOUT_S,
+        patience_s=config.drain_timeout_s,
+        open_client=open_client,
     )
 
 
@@ -175,17 +238,17 @@ def _read_stdin() -> str:
         ) from error
 
 
-def parse_duration(text: str | None) -> float | None:
-    """Read a time such as 90s, 45m, 2h or 1h30m. Raises RunnerError."""
+def parse_duration(text: str | None, option: str) -> float | None:
+    """Read a time such as 90s, 45m, 2h or 1h30m; a number alone is seconds. Raises RunnerError."""
     if text is None:
         return None
-    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", text.strip())
+    match = _DURATION.fullmatch(text.strip())
     seconds = 0
     if match is not None:
         hours, minutes, rest = (int(number or 0) for number in match.groups())
         seconds = hours * 3_600 + minutes * 60 + rest
     if seconds <= 0:
-        raise RunnerError(f"--max-time is {text!r}; write a time such as 90s, 45m, 2h or 1h30m")
+        raise RunnerError(f"{option} is {text!r}; write a time such as 90s, 45m, 2h or 1h30m")
     return float(seconds)
 
 
@@ -211,38 +274,34 @@ def _choose_mode(asked: str, prompt: str | None, config: Config, *, is_limited: 
     return asked
 
 
-def require_program(program: str, cwd: str, env: Mapping[str, str], config: Config) -> None:
+def require_program(
+    program: str, cwd: str, env: Mapping[str, str], profile: Profile, config: Config
+) -> None:
     """Raise RunnerError, with what to do, unless `program` can be started in `cwd`."""
+    variable = profile.command_variable
     if "/" in program:
         path = Path(cwd, program)
         if not os.path.isfile(path):  # False where it may not be looked for, unlike Path's
-            raise RunnerError(f"there is no program {path}; correct CLAUDE_COMMAND")
+            raise RunnerError(f"there is no program {path}; correct {variable}")
         if not os.access(path, os.X_OK):
-            raise RunnerError(f"{path} is not executable; chmod +x it, or correct CLAUDE_COMMAND")
+            raise RunnerError(f"{path} is not executable; chmod +x it, or correct {variable}")
     elif shutil.which(program, path=env.get("PATH")) is None:
+        home = Path(env.get("HOME") or "~").expanduser()
+        places = profile.program_folders(home, env)
         raise RunnerError(
-            f"{program!r} (CLAUDE_COMMAND, {config.sources['CLAUDE_COMMAND']}) was not found in "
-            f"PATH{_found_elsewhere(program, env)}; install it, or set CLAUDE_COMMAND to its path "
+            f"{program!r} ({variable}, {config.sources[variable]}) was not found in PATH"
+            f"{_found_elsewhere(program, places)}; install it, or set {variable} to its path "
             "(shell aliases do not count)"
         )
 
 
-def _found_elsewhere(program: str, env: Mapping[str, str]) -> str:
+def _found_elsewhere(program: str, places: Mapping[str, Sequence[Path]]) -> str:
     """Return where else a program was looked for, and whether it is there."""
-    home = Path(env.get("HOME") or "~").expanduser()
-    npm = [Path(folder, program) for folder in _npm_folders(home, env)]
-    places = [home / ".claude" / "local" / program, home / ".local" / "bin" / program, *npm]
-    found = next((place for place in places if os.access(place, os.X_OK)), None)
+    candidates = [folder / program for folders in places.values() for folder in folders]
+    found = next((place for place in candidates if os.access(place, os.X_OK)), None)
     if found is not None:
         return f", but it is there as {found}"
-    return ", ~/.claude/local, ~/.local/bin and npm's global folders"
-
-
-def _npm_folders(home: Path, env: Mapping[str, str]) -> list[Path]:
-    """Return where npm puts global programs, by its usual settings; npm itself is not asked."""
-    prefixes = [env.get("npm_config_prefix"), env.get("NPM_CONFIG_PREFIX")]
-    folders = [Path(prefix, "bin") for prefix in prefixes if prefix]
-    return [*folders, home / ".npm-global" / "bin", Path("/usr/local/bin"), Path("/usr/bin")]
+    return "".join(f", {name}" for name in list(places)[:-1]) + f" and {list(places)[-1]}"
 
 
 def _check_artifacts(paths: Sequence[str], console: Console) -> tuple[Path, ...]:

@@ -23,7 +23,7 @@ from allowlist import AllowlistError, parse_extra_commands
 from redact import PatternError, Rules, collect_known_values, parse_token_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from redact import TokenShape
 
@@ -61,13 +61,13 @@ class Config:
     """Every setting of the runner, parsed. Units: `_s` is seconds.
 
     `sources` says by variable where each value came from, and under ".env" which file was looked
-    at; `placeholders` where an unset variable still has the example's placeholder.
+    at; `placeholders` where an unset variable still has the example's placeholder. `own` has the
+    settings of this kind of runner, by the names that its profile gives them.
     """
 
     gateway_url: str
     hmac_secret: str = field(repr=False)
     allow_self_signed: bool
-    claude_command: tuple[str, ...]
     extra_allowed_commands: tuple[str, ...]
     token: str = field(repr=False)
     data_dir: Path
@@ -78,10 +78,15 @@ class Config:
     redact_patterns: Path | None
     allow_remote_input: bool
     allow_http: bool
-    flavor: str
+    tmate_command: tuple[str, ...]
+    tmate_host: str
+    tmate_port: str
+    tmate_rsa_fingerprint: str
+    tmate_ed25519_fingerprint: str
     sources: Mapping[str, str]
     dotenv: Mapping[str, str] = field(repr=False)
     placeholders: Mapping[str, str]
+    own: Mapping[str, Any]
 
     def require_secret(self) -> None:
         """Raise ConfigError unless there is what every request is signed with."""
@@ -96,6 +101,11 @@ class Config:
                 f"({self.placeholders[variable]})"
             )
         return f"{variable} is not set; put {meaning} into {self.sources['.env']}"
+
+    def values(self, own: Sequence[Setting]) -> list[tuple[Setting, Any]]:
+        """Return each setting with its value, those of this kind of runner last."""
+        general = [(setting, getattr(self, setting.name)) for setting in SETTINGS]
+        return general + [(setting, self.own[setting.name]) for setting in own]
 
     def child_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return what a child or a command inherits: everything but the runner's own secrets."""
@@ -147,17 +157,19 @@ def _parse_days(value: str, variable: str) -> float:
     return days
 
 
-def _parse_command(value: str, variable: str) -> tuple[str, ...]:
+def parse_command(value: str, variable: str) -> tuple[str, ...]:
+    """Read a program and the arguments that come first. Raises ConfigError."""
     try:
         argv = tuple(shlex.split(value))
     except ValueError:
         argv = ()
     if not argv:
-        raise ConfigError(f"{variable} is {value!r}; write a program, such as claude")
+        raise ConfigError(f"{variable} is {value!r}; write the program to run")
     return argv
 
 
-def _parse_extra(value: str, variable: str) -> tuple[str, ...]:
+def parse_extra(value: str, variable: str) -> tuple[str, ...]:
+    """Read commands for the allowlist, separated by commas. Raises ConfigError."""
     try:
         return parse_extra_commands(value)
     except AllowlistError as error:
@@ -191,14 +203,28 @@ def _parse_patterns_file(value: str, variable: str) -> Path | None:
     return path
 
 
+def _parse_host(value: str, variable: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}", value):
+        raise ConfigError(f"{variable} is {value!r}; write a host name, such as tmate.example.com")
+    return value
+
+
+def _parse_port(value: str, variable: str) -> str:
+    if value and not (re.fullmatch(r"[0-9]{1,5}", value) and 0 < int(value) < 65_536):
+        raise ConfigError(f"{variable} is {value!r}; write a port, such as 22")
+    return value
+
+
+def _parse_fingerprint(value: str, variable: str) -> str:
+    if value and not re.fullmatch(r"SHA256:[A-Za-z0-9+/]{43}=?", value):
+        raise ConfigError(
+            f"{variable} is {value!r}; write it as ssh-keygen -l does: SHA256: and 43 characters"
+        )
+    return value.rstrip("=")
+
+
 def _parse_folder(value: str, variable: str) -> Path:
     return absolute_path(value, variable)
-
-
-def _parse_flavor(value: str, variable: str) -> str:
-    if value not in ("auto", "claude", "plain"):
-        raise ConfigError(f"{variable} is {value!r}; write auto, claude or plain")
-    return value
 
 
 SETTINGS: Final = (
@@ -225,17 +251,10 @@ SETTINGS: Final = (
         "accept a certificate that does not verify, and from then on only that one",
     ),
     Setting(
-        "claude_command",
-        "CLAUDE_COMMAND",
-        "claude",
-        _parse_command,
-        "the program to run, with arguments that come first; never seen by a shell",
-    ),
-    Setting(
         "extra_allowed_commands",
         "EXTRA_ALLOWED_COMMANDS",
         "",
-        _parse_extra,
+        parse_extra,
         "commands that the operator may run besides the documented ones, separated by commas",
     ),
     Setting(
@@ -303,18 +322,40 @@ SETTINGS: Final = (
         "allow an unencrypted gateway that is not on this machine",
     ),
     Setting(
-        "flavor",
-        "CLAUDE_RUNNER_FLAVOR",
-        "auto",
-        _parse_flavor,
-        "whether CLAUDE_COMMAND is Claude Code: auto (by its name), claude, or plain",
+        "tmate_command",
+        "CLAUDE_RUNNER_TMATE_COMMAND",
+        "tmate",
+        parse_command,
+        "assist: the program that shares the terminal",
     ),
-)
-
-
-# A line that cannot be read is somebody else's, unless it was meant to set one of these.
-_NAMES_SETTING: Final = re.compile(
-    rf"\s*(?:export\s+)?(?:{'|'.join(setting.variable for setting in SETTINGS)})\b"
+    Setting(
+        "tmate_host",
+        "CLAUDE_RUNNER_TMATE_HOST",
+        "",
+        _parse_host,
+        "assist: a tmate server of your own; without it, that of ~/.tmate.conf or tmate.io",
+    ),
+    Setting(
+        "tmate_port",
+        "CLAUDE_RUNNER_TMATE_PORT",
+        "",
+        _parse_port,
+        "assist: the server's port",
+    ),
+    Setting(
+        "tmate_rsa_fingerprint",
+        "CLAUDE_RUNNER_TMATE_RSA_FINGERPRINT",
+        "",
+        _parse_fingerprint,
+        "assist: the fingerprint of the server's RSA key, SHA256:…",
+    ),
+    Setting(
+        "tmate_ed25519_fingerprint",
+        "CLAUDE_RUNNER_TMATE_ED25519_FINGERPRINT",
+        "",
+        _parse_fingerprint,
+        "assist: the fingerprint of the server's Ed25519 key, SHA256:…",
+    ),
 )
 
 
@@ -322,21 +363,24 @@ def load_config(
     root: Path,
     environ: Mapping[str, str],
     *,
+    own: Sequence[Setting] = (),
     options: Mapping[str, str] | None = None,
     env_file: Path | None = None,
 ) -> Config:
     """Read and check every setting.
 
-    `root` is the folder of the runner's files; `options` maps variables to what the command line
-    said. Raises ConfigError for the user to mend.
+    `root` is the folder of the runner's files; `own` are the settings of this kind of runner;
+    `options` maps variables to what the command line said. Raises ConfigError for the user to mend.
     """
     file = env_file or _default_env_file(root, environ)
-    dotenv = _read_dotenv(file, required=env_file is not None)
+    settings = (*SETTINGS, *own)
+    variables = [setting.variable for setting in settings]
+    dotenv = _read_dotenv(file, variables, required=env_file is not None)
     layers = (("option", options or {}), ("environment", environ), (str(file), dotenv))
     values: dict[str, Any] = {}
     sources: dict[str, str] = {".env": str(file)}
     placeholders: dict[str, str] = {}
-    for setting in SETTINGS:
+    for setting in settings:
         text, sources[setting.variable], placeholder_in = _find(setting.variable, layers)
         if placeholder_in:
             placeholders[setting.variable] = placeholder_in
@@ -346,7 +390,13 @@ def load_config(
             text = str(_default_data_dir(root, environ))
         values[setting.name] = "" if text is None else setting.parse(text, setting.variable)
     known = {name: value for name, value in dotenv.items() if not _is_placeholder(value)}
-    return Config(**values, sources=sources, dotenv=known, placeholders=placeholders)
+    return Config(
+        **{setting.name: values.pop(setting.name) for setting in SETTINGS},
+        own=values,
+        sources=sources,
+        dotenv=known,
+        placeholders=placeholders,
+    )
 
 
 def _find(
@@ -416,7 +466,7 @@ def _user_folder(environ: Mapping[str, str], variable: str, otherwise: str) -> P
     return Path(base, "claude-runner")
 
 
-def _read_dotenv(file: Path, *, required: bool) -> dict[str, str]:
+def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> dict[str, str]:
     try:
         # Some editors put a byte order mark before the first name.
         text = file.read_text("utf-8-sig")
@@ -429,10 +479,12 @@ def _read_dotenv(file: Path, *, required: bool) -> dict[str, str]:
         raise ConfigError(f"{file} cannot be read: {reason}") from error
     if "\0" in text:
         raise ConfigError(f"{file} contains a NUL character, which no setting can; remove it")
+    # A line that cannot be read is somebody else's, unless it was meant to set one of these.
+    names_setting = re.compile(rf"\s*(?:export\s+)?(?:{'|'.join(variables)})\b")
     values: dict[str, str] = {}
     # The parser alone: a secret may contain "${", and nothing in it is meant to be replaced.
     for line in parse_stream(StringIO(text)):
-        if line.error and _NAMES_SETTING.match(line.original.string):
+        if line.error and names_setting.match(line.original.string):
             raise ConfigError(
                 f"line {line.original.line} of {file} cannot be read; write NAME=value, and close "
                 "what a quote opens"

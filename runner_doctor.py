@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final
 from urllib.parse import urlsplit
 
-from claude_profile import is_claude_code
 from gateway_check import check_health, check_run, check_secret, open_client
 from gateway_transport import GatewayError, PinStore, printable
 from local_terminal import shown_size, window_size
@@ -93,13 +92,12 @@ class Doctor:
     def _check_command(self, config: Config) -> tuple[str, str]:
         command = self._profile.command(config)
         env = config.child_environment(os.environ)
-        require_program(command[0], os.getcwd(), env, config)
+        require_program(
+            command[0], ".", env, self._profile, config
+        )  # the current folder may be gone
         found = shutil.which(command[0], path=env.get("PATH")) or command[0]
-        is_claude = config.flavor == "claude" or (
-            config.flavor == "auto" and is_claude_code(command)
-        )
-        if not is_claude:
-            return "ok", f"{found}; it is not Claude Code, so its version was not asked"
+        if not self._profile.answers_version(config):
+            return "ok", f"{found}; it is not {self._profile.title}, so its version was not asked"
         lines = ask_version([*command, "--version"], env)
         rules = build_rules(config, os.environ)
         version = printable(rules.redact(lines[0]), 80) if lines else "it tells no version"
@@ -236,7 +234,7 @@ def ask_version(argv: list[str], env: dict[str, str]) -> list[str]:
     except subprocess.TimeoutExpired:
         raise RunnerError(
             f"`{printable(' '.join(argv))}` did not end within {VERSION_PATIENCE_S:.0f} s; "
-            "try it by hand, or correct CLAUDE_COMMAND"
+            "try it by hand"
         ) from None
     finally:
         with contextlib.suppress(ProcessLookupError):

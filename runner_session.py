@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import queue
 import select
 import signal
 import termios
@@ -20,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
-from claude_stream import ClaudeStream
-from keeper import CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
+from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
 from local_terminal import (
     LocalOutput,
     ModeTracker,
@@ -36,12 +34,15 @@ from local_terminal import (
 from pty_pump import Channel, PtyPump, Transcript
 from redact import Redactor
 from runner_config import RunnerError
+from runner_mailbox import Mailbox, Signal, WorkerEnded
 from spool import Spool, SpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from allowlist import Allowlist
+    from assist import Assist, AssistPlan
+    from child_events import MessageStream, StateReader
     from delivery import Delivery, Pacer
     from gateway_client import GatewayClient
     from local_terminal import Console
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
     from run_folder import RunFolder
     from spool import FilePart
 
-# Claude Code's own messages, one a line, redacted.
-MESSAGES_NAME: Final = "claude.jsonl"
 STOP_GRACE_S: Final = 10.0
 # A size for recordings that nobody has a terminal for.
 UNATTENDED_SIZE: Final = Size(120, 40)
@@ -84,18 +83,21 @@ class Job:
     # What the user types to start this runner, for messages.
     program: str
     runner: str
+    title: str
     version: str
     mode: str
     argv: tuple[str, ...]
     stdin_text: bytes | None
     session_id: str | None
-    is_stream: bool
+    messages: MessageStream | None
+    states: StateReader | None
     max_time_s: float | None
     resume_command: str | None
     shown_command: str
     cwd: str
     env: Mapping[str, str]
     log_name: str
+    messages_name: str
     artifacts: tuple[Path, ...]
     gateway_url: str
     token: str = field(repr=False)
@@ -103,6 +105,7 @@ class Job:
     command_timeout_s: float
     drain_timeout_s: float
     allow_remote_input: bool
+    assist: AssistPlan | None
 
     @property
     def is_interactive(self) -> bool:
@@ -111,75 +114,10 @@ class Job:
 
 
 @dataclass(frozen=True)
-class _Signal:
-    number: int
-
-
-@dataclass(frozen=True)
 class _EndRequest:
     """The operator wants the run to end. `reason` is what the `finished` marker will say."""
 
     reason: str
-
-
-@dataclass(frozen=True)
-class _WorkerEnded:
-    worker: str
-    error: BaseException | None = None
-
-
-class Mailbox:
-    """What the main thread waits for besides the keeper: signals, and messages of the workers."""
-
-    HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
-
-    def __init__(self) -> None:
-        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_r, False)
-        os.set_blocking(self._wake_w, False)
-        self._handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> Mailbox:
-        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
-        for number in self.HANDLED:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup
-            self._handlers[number] = signal.signal(number, _let_wakeup_fd_tell)
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        os.close(self._wake_r)
-        os.close(self._wake_w)
-
-    def fileno(self) -> int:
-        """Return the descriptor that is readable when `receive` has something."""
-        return self._wake_r
-
-    def post(self, message: object) -> None:
-        """Leave a message. Thread: any."""
-        self._messages.put(message)
-        with contextlib.suppress(OSError):
-            os.write(self._wake_w, b"\0")
-
-    def receive(self) -> Iterator[object]:
-        """Yield the signals and messages that have come."""
-        with contextlib.suppress(BlockingIOError):
-            for number in os.read(self._wake_r, 4096):
-                if number:
-                    yield _Signal(number)
-        while True:
-            try:
-                yield self._messages.get_nowait()
-            except queue.Empty:
-                return
-
-
-def _let_wakeup_fd_tell(_number: int, _frame: object) -> None:
-    """Do nothing: the byte in the wake-up descriptor is what the main thread reads."""
 
 
 class Syncer:
@@ -289,8 +227,8 @@ class Run:
         # When the gateway is to be told of the size; None when it knows.
         self._size_due: float | None = None
         self._modes = ModeTracker()
+        self._assist: Assist | None = None
         self._limit_at = None if job.max_time_s is None else self._started_at + job.max_time_s
-        self._claude = ClaudeStream() if job.is_stream else None
 
     # --- the operator's hands; any thread ------------------------------------------------------
 
@@ -363,8 +301,8 @@ class Run:
             self._guard_terminal(None, None)
             return
         self._console.note(
-            "this session ends when you leave Claude; for a run that ends by itself, give a "
-            "prompt with --cmd"
+            f"this session ends when you leave {self._job.title}; for a run that ends by itself, "
+            "give a prompt with --cmd"
         )
         self._console.hold()
         self._raw = RawTerminal(0)
@@ -427,9 +365,9 @@ class Run:
             elif not self._job.is_interactive:
                 _make_transparent(slave_fd)
             channels.append(Channel(stream, master_fd, self._rules, LocalOutput(number)))
-            if stream == "stdout" and self._claude is not None:
-                lines = open(self._folder.path / MESSAGES_NAME, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
-                channels[0].transcript = Transcript(self._claude, lines)
+            if stream == "stdout" and self._job.messages is not None:
+                lines = open(self._folder.path / self._job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
+                channels[0].transcript = Transcript(self._job.messages, lines)
             slaves.append(slave_fd)
         pump = PtyPump(
             channels,
@@ -437,9 +375,10 @@ class Run:
             modes=self._modes,
             keyboard_fd=0 if self._raw is not None else None,
             publish=self._publish,
-            publish_state=self._publish_state if self._job.is_interactive else None,
+            publish_state=self._publish_state,
+            states=self._job.states,
             note_undo=self._keeper.note_undo,
-            ended=lambda error: self._mailbox.post(_WorkerEnded("pty-pump", error)),
+            ended=lambda error: self._mailbox.post(WorkerEnded("pty-pump", error)),
         )
         stdin_fd = slaves[0] if self._job.is_interactive else self._open_stdin()
         self.was_started = True
@@ -480,7 +419,7 @@ class Run:
             self._pacer,
             self._rules,
             tell=self._console.warn,
-            done=lambda error: self._mailbox.post(_WorkerEnded("poster", error)),
+            done=lambda error: self._mailbox.post(WorkerEnded("poster", error)),
         )
         self._executor: Executor = Executor(
             self._open_client(),
@@ -505,10 +444,32 @@ class Run:
             poll_interval_s=self._job.poll_interval_s,
             allow_remote_input=self._job.allow_remote_input,
             tell=self._console.warn,
-            crashed=lambda error: self._mailbox.post(_WorkerEnded("poller", error)),
+            crashed=lambda error: self._mailbox.post(WorkerEnded("poller", error)),
         )
         for worker in (self._delivery, self._executor, self._poller, self._syncer):
             worker.start()
+        if self._job.assist is not None:
+            self._start_assist(self._job.assist)
+
+    def _start_assist(self, plan: AssistPlan) -> None:
+        from assist import Assist
+
+        self._assist = Assist(
+            plan,
+            self._keeper,
+            self._pacer,
+            # Not the address: what `start` prints is the child's, and often kept in a file.
+            show=lambda _address: self._console.note(
+                "an assist session is open; the gateway's page has its address"
+            ),
+            tell=self._console.warn,
+            ended=lambda error: self._mailbox.post(WorkerEnded("assist", error)),
+        )
+        self._assist.start()
+
+    def _report_to_assist(self, report: Report) -> None:
+        if self._assist is not None:
+            self._assist.report(report)
 
     # --- while it runs -------------------------------------------------------------------------
 
@@ -519,11 +480,16 @@ class Run:
                 self._wait(self._deadline if self._deadline is not None else self._limit_at)
                 self._obey_time_limit()
             elif not self._swept:
-                self._console.error("the process that watches over the run hangs, and is killed")
+                self._console.error(
+                    "the process that watches over the run hangs, and is killed; the runner ends "
+                    "what is left of the run itself"
+                )
                 self._keeper.kill_itself()
                 self._deadline = None  # its end is reported at once
             else:
-                self._console.error("the child's terminal could not be read to its end")
+                self._console.error(
+                    "the child's terminal could not be read to its end; its last output is missing"
+                )
                 return
 
     def _obey_time_limit(self) -> None:
@@ -561,8 +527,13 @@ class Run:
     def _on_report(self, report: Report) -> None:
         if report.event == "swept":
             if report.number:
-                self._console.warn(f"{report.number} processes of the run could not be killed")
+                self._console.warn(
+                    f"{report.number} processes of the run could not be killed, because they are "
+                    "another user's or wait for a device; look for them with ps"
+                )
             self._is_swept()
+        elif report.key == ASSIST:
+            self._report_to_assist(report)
         elif report.key != CHILD:
             self._executor.report(report)
         elif report.event == "exited":
@@ -578,9 +549,9 @@ class Run:
     def _on_message(self, message: object) -> None:
         if isinstance(message, _EndRequest):
             self._end(message.reason)
-        elif isinstance(message, _Signal):
+        elif isinstance(message, Signal):
             self._on_signal(message.number)
-        elif isinstance(message, _WorkerEnded):
+        elif isinstance(message, WorkerEnded):
             self._on_worker_ended(message)
 
     def _on_signal(self, number: int) -> None:
@@ -609,7 +580,7 @@ class Run:
             self._keeper.halt_run()
             self._expect_end(0)
 
-    def _on_worker_ended(self, ended: _WorkerEnded) -> None:
+    def _on_worker_ended(self, ended: WorkerEnded) -> None:
         if ended.worker == "pty-pump":
             self._pump_ended = True
             if ended.error is not None:
@@ -620,10 +591,19 @@ class Run:
             self._delivery_ended = True
             if ended.error is not None:
                 self._console.warn(
-                    f"delivery failed: {_shown(ended.error)}; output is kept in {self._folder.path}"
+                    f"delivery failed: {_shown(ended.error)}; output is kept in "
+                    f"{self._folder.path}, and `{self._job.program} sync` sends it later"
                 )
+        elif ended.worker == "assist":
+            if ended.error is not None:
+                self._console.warn(f"assist: {ended.error}; the run goes on without it")
+            elif self._child_end is None:
+                self._console.note("the assist session has ended")
         elif ended.error is not None:
-            self._console.warn(f"remote control failed: {_shown(ended.error)}")
+            self._console.warn(
+                f"remote control failed: {_shown(ended.error)}; the run goes on, but the gateway's "
+                "page cannot stop it any more: Ctrl-C here does"
+            )
 
     def _child_ended(self, end: ChildEnd) -> None:
         if self._failure is not None:
@@ -636,6 +616,8 @@ class Run:
         self._console.detail(f"the child has ended: {end.description}")
         self._poller.stop()
         self._executor.stop()
+        if self._assist is not None:
+            self._assist.stop()
         self._expect_end(0)
 
     def _is_swept(self) -> None:
@@ -643,6 +625,7 @@ class Run:
         self._swept = True
         # A command that was handed over a moment too late; nobody listens to the keeper any more.
         self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
+        self._report_to_assist(Report("failed", ASSIST, 0, "the run has ended"))
         if self._child_end is None:
             self._child_ended(ChildEnd(None, None, "it could not be killed"))
         self._pump.finish(DRAIN_TERMINAL_S)
@@ -688,6 +671,8 @@ class Run:
         end = self._child_end or ChildEnd(None, None, "it never ran")
         self._executor.join(JOIN_TIMEOUT_S)
         self._poller.join(JOIN_TIMEOUT_S)
+        if self._assist is not None:
+            self._assist.join()  # nothing may come after `finished`
         self._is_delivering = True
         self._publish_gap(0)
         if self._size_due is not None:
@@ -731,9 +716,9 @@ class Run:
         }
 
     def _result_fields(self) -> dict[str, Any]:
-        """Return what Claude Code's own result said, if there was one. The pump has ended."""
-        summary = self._claude.summary if self._claude is not None else None
-        return {} if summary is None else {"result": summary.marker_fields()}
+        """Return what the child's own result said, if there was one. The pump has ended."""
+        result = self._job.messages.result() if self._job.messages is not None else {}
+        return {"result": result} if result else {}
 
     def _deliver(self) -> None:
         self._pacer.stop_polling()
@@ -802,7 +787,10 @@ class Run:
         from delivery import file_parts
 
         parts: list[FilePart] = []
-        for name in (self._job.log_name, *([] if self._claude is None else [MESSAGES_NAME])):
+        for name in (
+            self._job.log_name,
+            *([] if self._job.messages is None else [self._job.messages_name]),
+        ):
             try:
                 parts += file_parts(self._folder.path, name, name)
             except OSError as error:  # somebody has deleted the run's folder

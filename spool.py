@@ -694,12 +694,11 @@ class Spool:
         return None if row is None else _command_of(row)
 
 
-def encode_event(event_type: str, data: str, sequence: int) -> bytes:
+def encode_event(event_type: str, data: str, sequence: int | None = None) -> bytes:
     """Return the request body of one event: compact JSON in UTF-8."""
+    number = {} if sequence is None else {"sequence": sequence}
     return json.dumps(
-        {"type": event_type, "data": data, "sequence": sequence},
-        ensure_ascii=False,
-        separators=(",", ":"),
+        {"type": event_type, "data": data, **number}, ensure_ascii=False, separators=(",", ":")
     ).encode("utf-8")
 
 

@@ -140,8 +140,8 @@ class SyncRun:
                     notice=self._rules.redact(sentence),
                 )
         if spool.fact("end") is None:
-            log_name = spool.fact("log_name") or "claude.log"
-            has_log = (self._folder.path / log_name).exists()
+            log_name = spool.fact("log_name")
+            has_log = bool(log_name) and (self._folder.path / log_name).exists()
             parts = file_parts(self._folder.path, log_name, log_name) if has_log else ()
             spool.record_end(RUNNER_DIED, parts)
 

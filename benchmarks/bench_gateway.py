@@ -20,12 +20,13 @@ import os
 import selectors
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ sys.path.insert(0, str(ROOT))
 
 READY_TIMEOUT_S = 30.0
 EVENT_BYTES = 200
+BACKLOG_EVENT_BYTES = 900_000
 BIG_RUN_EVENTS = 1_000_000
 VIEWERS = 200
+EVENTS_A_SECOND = 20
 
 BARE_SERVER = """
 import sys
@@ -78,6 +81,11 @@ class Running:
         if response.status >= 400:
             raise SystemExit(f"{method} {path}: {response.status} {content}")
         return content
+
+    def processor_s(self) -> float:
+        """Return the processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory_mb(self) -> float:
         """Return the resident memory, now and at its highest."""
@@ -194,12 +202,17 @@ class Runner:
 
 
 def _load(
-    port: int, secret: str, runs: list[tuple[str, str]], seconds: float, results: Any
+    port: int,
+    secret: str,
+    runs: list[tuple[str, str]],
+    seconds: float,
+    event_bytes: int,
+    results: Any,
 ) -> None:
     """Send for all runs until the time is over; the process that makes the load."""
     runners = [Runner(port, secret, *run) for run in runs]
-    data = ("x" * 60 + " ") * 10
-    data = data[: EVENT_BYTES - 1] + "\n"
+    words = "x" * 60 + " "
+    data = (words * (event_bytes // len(words) + 1))[: event_bytes - 1] + "\n"
     selector = selectors.DefaultSelector()
     latencies: list[float] = []
     deadline = time.perf_counter() + seconds
@@ -233,29 +246,24 @@ class Load:
 
 
 def make_load(
-    port: int, secret: str, runs: Sequence[tuple[str, str]], seconds: float, processes: int = 1
+    port: int,
+    secret: str,
+    runs: Sequence[tuple[str, str]],
+    seconds: float,
+    event_bytes: int = EVENT_BYTES,
 ) -> Load:
-    """Let all runs send at once, from processes of their own."""
+    """Let all runs send at once, from a process of their own."""
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
-    shares = [list(runs[number::processes]) for number in range(processes)]
-    workers = [
-        context.Process(target=_load, args=(port, secret, share, seconds, results))
-        for share in shares
-    ]
-    for worker in workers:
-        worker.start()
-    latencies: list[float] = []
-    sent: dict[str, int] = {}
-    for share in shares:
-        some, counts = results.get(timeout=seconds + 60)
-        latencies += some
-        sent.update({run[0]: count for run, count in zip(share, counts)})
-    for worker in workers:
-        worker.join()
+    worker = context.Process(
+        target=_load, args=(port, secret, list(runs), seconds, event_bytes, results)
+    )
+    worker.start()
+    latencies, counts = results.get(timeout=seconds + 120)
+    worker.join()
     latencies.sort()
     return Load(
-        sent,
+        {run[0]: count for run, count in zip(runs, counts)},
         len(latencies) / seconds,
         _percentile(latencies, 0.50),
         _percentile(latencies, 0.99),
@@ -288,13 +296,137 @@ def measure_ingest(running: Running, options: argparse.Namespace) -> None:
         load = make_load(port, "k" * 32, dummy, options.seconds)
     report("a bare cheroot callable", _load_text(load))
     runs = make_runs(running, options.runners)
+    used_s = running.processor_s()
     load = make_load(running.port, running.secret, runs, options.seconds)
     report(f"{options.runners} runners, 200-byte events", _load_text(load))
+    per_event_us = (running.processor_s() - used_s) / sum(load.sent.values()) * 1e6
+    report("processor time for an event", f"{per_event_us:.0f} us")
     lost = sum(
         count - running.call("GET", f"/api/runs/{run_id}")["event_count"]
         for run_id, count in load.sent.items()
     )
     report("events lost or doubled", str(lost))
+
+
+def measure_backlog(running: Running, options: argparse.Namespace) -> None:
+    """All runners at once send what has waited in them: events of almost a megabyte."""
+    runs = make_runs(running, options.runners)
+    load = make_load(
+        running.port, running.secret, runs, options.seconds, event_bytes=BACKLOG_EVENT_BYTES
+    )
+    megabytes = load.rate * BACKLOG_EVENT_BYTES / 1e6
+    report(f"{options.runners} runners with a backlog", f"{megabytes:.1f} MB/s")
+
+
+def measure_browser(running: Running, options: argparse.Namespace) -> None:
+    """From the moment that a runner sends an event to the one that a browser has it."""
+    _measure_viewers(running, options, viewers=1)
+
+
+def measure_viewers(running: Running, options: argparse.Namespace) -> None:
+    """The same with many browsers that follow one run."""
+    _measure_viewers(running, options, viewers=VIEWERS)
+
+
+def _measure_viewers(running: Running, options: argparse.Namespace, viewers: int) -> None:
+    ((run_id, token),) = make_runs(running, 1)
+    count = int(options.seconds * EVENTS_A_SECOND)
+    context = multiprocessing.get_context("spawn")
+    results: Any = context.Queue()
+    watcher = context.Process(
+        target=_watch,
+        args=(running.port, running.admin_token, run_id, viewers, count, results),
+    )
+    watcher.start()
+    results.get(timeout=60)  # all are connected
+    runner = Runner(running.port, running.secret, run_id, token)
+    began = time.perf_counter()
+    for number in range(count):
+        time.sleep(max(0.0, began + number / EVENTS_A_SECOND - time.perf_counter()))
+        runner.send(f"{time.monotonic():.6f} {'x' * (EVENT_BYTES - 20)}\n")
+        while not runner.receive():
+            pass
+    latencies, missed = results.get(timeout=120)
+    watcher.join()
+    latencies.sort()
+    report(
+        f"{viewers} browsers, {EVENTS_A_SECOND} events/s",
+        f"p50 {_percentile(latencies, 0.50):5.1f} ms   p99 {_percentile(latencies, 0.99):5.1f} ms"
+        f"   events missed: {missed}",
+    )
+
+
+def _watch(port: int, token: str, run_id: str, viewers: int, count: int, results: Any) -> None:
+    """Be the browsers: note for each event how long it took; the process that reads."""
+    selector = selectors.DefaultSelector()
+    request = (
+        f"GET /api/runs/{run_id}/stream HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {token}\r\n\r\n"
+    )
+    for _ in range(viewers):
+        sock = socket.create_connection(("127.0.0.1", port))
+        sock.sendall(request.encode())
+        head = b""
+        while b"retry: 1000\n\n" not in head:
+            head += sock.recv(4096)
+        selector.register(sock, selectors.EVENT_READ, bytearray())
+    results.put("connected")
+    latencies: list[float] = []
+    deadline = time.monotonic() + 60 + count / EVENTS_A_SECOND
+    while len(latencies) < count * viewers and time.monotonic() < deadline:
+        for key, _ in selector.select(1.0):
+            buffer: bytearray = key.data
+            buffer += key.fileobj.recv(262_144)  # type: ignore[union-attr]
+            *frames, rest = bytes(buffer).split(b"\n\n")
+            now = time.monotonic()
+            latencies += [
+                now - float(frame.split(b'"data": "')[1].split()[0])
+                for frame in frames
+                if frame.startswith(b"id: ")
+            ]
+            buffer[:] = rest
+    results.put((latencies, count * viewers - len(latencies)))
+
+
+def measure_big_run(_running: Running, _options: argparse.Namespace) -> None:
+    """A run with a million events: opened at its end, and scrolled back by pages."""
+    with tempfile.TemporaryDirectory(prefix="bench-gateway-") as name:
+        folder = Path(name)
+        with gateway(folder) as running:
+            ((run_id, _token),) = make_runs(running, 1)
+        _fill(folder / "data" / "gateway" / "gateway.db", run_id)
+        with gateway(folder) as running:
+            path = f"/api/runs/{run_id}"
+            began = time.perf_counter()
+            running.call("GET", path)
+            page = running.call("GET", f"{path}/events?limit=1000")
+            opened_s = time.perf_counter() - began
+            assert page["events"][-1]["sequence"] == BIG_RUN_EVENTS
+            began = time.perf_counter()
+            for _ in range(20):
+                before = page["events"][0]["id"]
+                page = running.call("GET", f"{path}/events?limit=1000&before={before}")
+            back_s = (time.perf_counter() - began) / 20
+            report(
+                f"a run of {BIG_RUN_EVENTS:,} events",
+                f"opens in {opened_s:.3f} s, a page back in {back_s:.3f} s, "
+                f"memory {running.memory_mb():.0f} MB",
+            )
+
+
+def _fill(database: Path, run_id: str) -> None:
+    """Put the events where the gateway would have: to send them would take ten minutes."""
+    data = "x" * (EVENT_BYTES - 1) + "\n"
+    rows = (
+        (number, run_id, "stdout", data, number, 1.0, bytes(32))
+        for number in range(1, BIG_RUN_EVENTS + 1)
+    )
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        connection.execute(
+            "UPDATE runs SET event_count = ?, last_event_id = ?", (BIG_RUN_EVENTS, BIG_RUN_EVENTS)
+        )
+        connection.commit()
 
 
 def _load_text(load: Load) -> str:
@@ -319,7 +451,13 @@ def main() -> None:
             report("highest memory so far", f"{running.memory_mb():.0f} MB")
 
 
-PARTS = {"ingest": measure_ingest}
+PARTS = {
+    "ingest": measure_ingest,
+    "backlog": measure_backlog,
+    "browser": measure_browser,
+    "viewers": measure_viewers,
+    "big-run": measure_big_run,
+}
 
 if __name__ == "__main__":
     main()

@@ -33,6 +33,9 @@ PIECES = (
     *(b"\x1b[2;1H", b"\b", b"\b \b", b"\x00", b"\xe2\x94\x82", b"\xff", b"abab-", b"abac", b"tok-"),
     *(b"x9/z+", b"line one 1", b"line two 2", b"aB3dE5gH7jK9mN1pQ3sT5vW7yZ", b"hunter2", b"None"),
     *(b"0123456789abcdef" * 2, b"getpass()", b"x" * 60, b"-us12", b"A1b2" * 16),
+    *(b" curl ", b" -u ", b" -p", b"mysql", b" login", b'name="', b'" value="', b" type='x'"),
+    *(b"| ", b" \xe2\x94\x82 ", b"Some(", b"set -x ", b" is:", b"**", b"value: ", b"', '"),
+    *(b"\r\n\r\n", b"content="),
     *(b"+" * 300, b"x y z " * 60, b"Proc-Type: 4\n", b"Private-MAC: 12"),
 )
 

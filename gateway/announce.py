@@ -14,7 +14,7 @@ import segno
 from gateway.assembly import Gateway
 from gateway.certificate import fingerprint
 from gateway.hosts import Hosts, base_url, is_any, lan_addresses
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from runner_config import write_private
 
 
@@ -40,6 +40,7 @@ def tell(
         _tell_phones(hosts, gateway)
     elif options.public_url:
         _draw(f"{url}/login?code={gateway.login.make_code()}")
+    _tell_runners(settings, url, hosts.scheme)
     _say("press Ctrl-C to end")
     if options.ready_file:
         ready = {
@@ -50,11 +51,28 @@ def tell(
             "fingerprint": None if certificate is None else fingerprint(certificate[0]),
             "pid": os.getpid(),
         }
-        partial = Path(f"{options.ready_file}.partial")
-        write_private(partial, json.dumps(ready))
-        os.replace(partial, options.ready_file)
+        _write(Path(options.ready_file), json.dumps(ready))
     if not options.no_open and has_display():
         webbrowser.open(login_url)
+
+
+def _tell_runners(settings: Settings, url: str, scheme: str) -> None:
+    """Say what a runner on this machine lacks to find this gateway."""
+    lacking = [] if settings.runner_url == url else [f"GATEWAY_URL={url}"]
+    if scheme == "https" and not settings.runner_allows_self_signed:
+        lacking.append("ALLOW_SELF_SIGNED=true")
+    if lacking:
+        _say(f"runners need {' and '.join(lacking)} in {settings.env_file}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file at once: who waits for it finds all of it."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        write_private(partial, text)
+        os.replace(partial, path)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _tell_phones(hosts: Hosts, gateway: Gateway) -> None:

@@ -57,6 +57,11 @@ class ArtifactFiles:
         """Return where a file lies."""
         return self._folder / run_id / artifact_id
 
+    def remove_partial(self) -> None:
+        """Remove what was being received when the gateway was killed."""
+        for path in self._folder.glob("*/*.partial"):
+            path.unlink(missing_ok=True)
+
     def remove_run(self, run_id: str) -> None:
         """Remove the files of a run."""
         shutil.rmtree(self._folder / run_id, ignore_errors=True)

@@ -7,7 +7,6 @@ being answered, then what they have queued for the database.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,7 @@ from gateway.login import Login
 from gateway.records import Event
 from gateway.schema import open_database
 from gateway.server import Server
-from gateway.settings import Settings, SettingsError
+from gateway.settings import ROOT, Settings, SettingsError
 from gateway.site import Parts, build_site
 from gateway.store import Store
 from gateway.wire import Wire
@@ -79,6 +78,7 @@ class Gateway:
         self._store = Store(engine, self._writer)
         self._live = Live(self._store)
         files = ArtifactFiles(settings.data_dir / "artifacts", rules)
+        files.remove_partial()
         self._housekeeping = Housekeeping(self._store, files, settings.retention_days)
         prefix = "__Host-" if hosts.scheme == "https" else ""
         # Cookies do not tell ports apart, and there may be a gateway on another one.
@@ -91,7 +91,7 @@ class Gateway:
         wire = Wire(
             self._store, self._live, admission, RateLimit(settings.rate_limit), rules, files
         )
-        folder = Path(__file__).resolve().parent
+        folder = ROOT / "gateway"
         site = build_site(
             Parts(
                 store=self._store,
@@ -101,7 +101,8 @@ class Gateway:
                 files=files,
                 static_dir=folder / "static",
                 templates_dir=folder / "templates",
-                vendor_dir=settings.data_dir / "vendor" / "xterm",
+                # Where the shim puts it, whatever folder the data is in.
+                vendor_dir=ROOT / ".data" / "gateway" / "vendor" / "xterm",
                 start_program="./wrapper/claude-runner",
             )
         )
@@ -151,7 +152,7 @@ def _listen(address: tuple[str, int], certificate: tuple[Path, Path] | None) -> 
         reason = server.bind_error or error
         host, port = address
         raise ListenError(
-            f"cannot listen on {host}, port {port} ({os.strerror(reason.errno or 0)}); "
+            f"cannot listen on {host}, port {port} ({reason.strerror or reason}); "
             "choose another with --host or --port"
         ) from error
     return server

@@ -61,10 +61,10 @@ class Front:
     def _open_stream(
         self, topic: str, environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
+        cookies, address = _cookies(environ), environ["REMOTE_ADDR"]
+        authorization = environ.get("HTTP_AUTHORIZATION", "")
         try:
-            actor = self._login.find_actor(
-                environ.get("HTTP_AUTHORIZATION", ""), _cookies(environ), environ["REMOTE_ADDR"]
-            )
+            actor = self._login.find_actor(authorization, cookies, address)
         except TooManyFailuresError as error:
             return _tell(start_response, "429 Too Many Requests", str(error))
         if actor is None:
@@ -74,7 +74,11 @@ class Front:
             return _tell(start_response, "404 Not Found", "There is no such run.")
         if self._live.is_full:
             return _tell(start_response, "503 Service Unavailable", "Too many streams are open.")
-        viewer = Viewer(topic, _asked_cursor(environ))
+
+        def is_allowed() -> bool:  # the token stays good; a session may have ended
+            return actor == "token" or self._login.find_actor("", cookies, address) is not None
+
+        viewer = Viewer(topic, _asked_cursor(environ), is_allowed)
         return Parked(lambda connection: self._live.add_viewer(connection, viewer))
 
 

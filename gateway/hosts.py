@@ -30,6 +30,13 @@ class Hosts:
             return True
         return _host_name(f"//{host}") in self.names
 
+    def is_https(self, host: str) -> bool:
+        """Whether a browser that asked for this `Host` sees https: from us, or from the proxy."""
+        if self.scheme == "https":
+            return True
+        public = urlsplit(self.public_url or "")
+        return public.scheme == "https" and public.netloc == host.lower()
+
     def is_our_origin(self, origin: str, host: str) -> bool:
         """Whether an `Origin` is the page that was served under this `Host`.
 

@@ -71,6 +71,8 @@ class Viewer:
 
     topic: str
     cursor: int
+    is_allowed: Callable[[], bool]  # asked again every HEARTBEAT_S
+    asked_at: float = 0.0
     out: memoryview = _NOTHING
     news: deque[bytes] = field(default_factory=deque)
     quiet_since: float = 0.0
@@ -146,6 +148,7 @@ class Live:
         self._tails: dict[str, _Tail] = {}
         self._is_woken = False
         self._is_ending = False
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="gateway-live", daemon=True)
 
     def start(self) -> None:
@@ -186,11 +189,18 @@ class Live:
 
     def add_viewer(self, connection: Connection, viewer: Viewer) -> None:
         """Take over a connection whose request asked for a stream."""
-        self._post(lambda: self._add_viewer(connection, viewer))
+        self._take_over(connection, lambda: self._add_viewer(connection, viewer))
 
     def add_poll(self, connection: Connection, poll: Poll) -> None:
         """Take over a connection whose request waits for a command."""
-        self._post(lambda: self._add_poll(connection, poll))
+        self._take_over(connection, lambda: self._add_poll(connection, poll))
+
+    def _take_over(self, connection: Connection, work: Callable[[], None]) -> None:
+        if self._has_ended:
+            connection.parked = None
+            connection.close()
+        else:
+            self._post(work)
 
     def _post(self, work: Callable[[], None]) -> None:
         self._inbox.append(work)
@@ -201,8 +211,8 @@ class Live:
     def _wake(self) -> None:
         try:
             self._wake_in.send(b"\0")
-        except BlockingIOError:
-            pass  # it has been woken often enough
+        except OSError:
+            pass  # it has been woken often enough, or has ended
 
     # --- the thread ---
 
@@ -214,6 +224,8 @@ class Live:
             except Exception:
                 logger.exception("the live streams stumbled")
             time.sleep(max(0.0, ROUND_S - (time.monotonic() - began)))
+        self._has_ended = True
+        self._read_inbox()  # who came in the last moment
         for poll in [each for polls in self._polls.values() for each in polls]:
             self._answer(poll, is_over=True)
         for parked, connection in list(self._connections.items()):
@@ -228,9 +240,7 @@ class Live:
                 self._wake_out.recv(4096)
             elif mask & selectors.EVENT_READ:
                 self._look_for_the_end(key.data)
-        self._is_woken = False  # before the inbox is emptied: who posts later wakes again
-        while self._inbox:
-            self._inbox.popleft()()
+        self._read_inbox()
         now = time.monotonic()
         pages: dict[tuple[str, int], tuple[memoryview, int]] = {}
         for viewers in list(self._viewers.values()):
@@ -240,6 +250,11 @@ class Live:
             for poll in list(polls):
                 if now >= poll.deadline or poll.out:
                     self._answer(poll, is_over=True)
+
+    def _read_inbox(self) -> None:
+        self._is_woken = False  # before it is emptied: who posts later wakes again
+        while self._inbox:
+            self._inbox.popleft()()
 
     def _next_deadline_s(self) -> float:
         if self._inbox:
@@ -269,7 +284,7 @@ class Live:
             return
         self._viewers.setdefault(viewer.topic, set()).add(viewer)
         viewer.out = memoryview(STREAM_HEAD)
-        viewer.quiet_since = time.monotonic()
+        viewer.quiet_since = viewer.asked_at = time.monotonic()
 
     def _adopt(self, connection: Connection, parked: Viewer | Poll) -> bool:
         try:
@@ -300,6 +315,11 @@ class Live:
     ) -> None:
         connection = self._connections[viewer]
         try:
+            if now - viewer.asked_at >= HEARTBEAT_S:
+                viewer.asked_at = now
+                if not viewer.is_allowed():
+                    self._drop(viewer, connection)
+                    return
             while self._send(viewer, connection):
                 following = self._next_for(viewer, pages)
                 if not following:
@@ -308,7 +328,9 @@ class Live:
             if not viewer.out and now - viewer.quiet_since >= HEARTBEAT_S:
                 viewer.out = memoryview(b": still here\n\n")
                 self._send(viewer, connection)
-        except OSError:
+        except Exception as error:  # noqa: BLE001 - one viewer, who comes back; not all of them
+            if not isinstance(error, OSError):
+                logger.warning("a stream ended: %s", error)
             self._drop(viewer, connection)
 
     def _send(self, viewer: Viewer, connection: Connection) -> bool:

@@ -56,6 +56,7 @@ SCHEMAS: dict[str, Schema] = {
             "event_count": INTEGER,
             "exit_code": _or_null(INTEGER),
             "reason": _or_null(TEXT),
+            "command_line": _or_null(TEXT),
             "runner": _or_null(TEXT),
             "version": _or_null(TEXT),
             "mode": _or_null(TEXT),
@@ -204,6 +205,14 @@ PATHS: dict[str, Schema] = {
             ),
             "security": [],
         }
+    },
+    "/api/login-codes": {
+        "post": _operation(
+            "Make a code that lets one browser in, once: /login?code=…",
+            _json(_object({"code": TEXT, "lifetime_s": NUMBER})),
+            status=201,
+            errors=(403,),
+        )
     },
     "/api/openapi.json": {"get": _operation("This document", _json(ANY_OBJECT))},
     "/api/runs": {

@@ -49,7 +49,7 @@ class NewEvent:
 
 # Fields of the `started` marker, by the names that the API gives them.
 _STARTED = {
-    "command": ("command", str),
+    "command": ("command_line", str),
     "runner": ("runner", str),
     "mode": ("mode", str),
     "workingDir": ("working_dir", str),
@@ -60,6 +60,7 @@ _STARTED = {
     "version": ("version", str),
 }
 NO_DETAILS: dict[str, Any] = {
+    "command_line": None,
     "runner": None,
     "mode": None,
     "working_dir": None,
@@ -90,11 +91,8 @@ def apply_marker(details_text: str, event: NewEvent) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     kind = marker.get("event") if event.type == "marker" else "assist"
     if kind == "started":
-        changes = {
-            "status": RUNNING,
-            "started_at": event.created_at,
-            **_take_started(marker, details),
-        }
+        changes = {"status": RUNNING, "started_at": event.created_at}
+        _take_started(marker, details)
     elif kind == "finished":
         code = marker.get("exitCode")
         code = code if _is_number(code) else None
@@ -121,20 +119,15 @@ def apply_marker(details_text: str, event: NewEvent) -> dict[str, Any]:
     return changes
 
 
-def _take_started(marker: dict[str, Any], details: dict[str, Any]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
+def _take_started(marker: dict[str, Any], details: dict[str, Any]) -> None:
     for name, (ours, kind) in _STARTED.items():
         value = marker.get(name)
         if type(value) is not kind or (kind is int and not _is_number(value)):
             continue
-        if ours == "command":
-            changes["command"] = value
-        else:
-            details[ours] = value
+        details[ours] = value
     offered = marker.get("commands")
     if isinstance(offered, list):
         details["commands"] = [each for each in offered if isinstance(each, str)]
-    return changes
 
 
 def _find_address(marker: dict[str, Any]) -> str | None:

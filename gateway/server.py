@@ -34,13 +34,17 @@ SOCKET_TIMEOUT_S = 30
 # A request has to arrive at this rate, after a grace that is short when few threads are left.
 MIN_RATE_BYTES_S = 16_384
 GRACE_S = 10.0
-GRACE_BUSY_S = 1.0
+GRACE_BUSY_S = 2.0
 MAX_HEAD_BYTES = 32_768
 SHUTDOWN_TIMEOUT_S = 2
 BACKLOG = 512
 # Nothing that is read is longer than this at once.
 _READ_BYTES = 65_536
 _MAX_TRAILERS = 20
+# Of a body that nobody wanted to read: so much is thrown away, so that the connection can go on.
+# With more it is closed, but not before the client has had time to read the answer.
+_MAX_SKIPPED_BYTES = 1024 * 1024
+LINGER_S = 2.0
 
 
 class Parked:
@@ -115,7 +119,7 @@ class _Chunks:
         self._stream = stream
         self._left = 0  # of the chunk that is being read
         self._is_first = True
-        self._is_complete = False
+        self.is_complete = False
 
     def read(self, size: int | None = None) -> bytes:
         """Return up to `size` bytes, fewer only at the end. Raises: ValueError."""
@@ -134,7 +138,7 @@ class _Chunks:
         return b"".join(parts)
 
     def _begin_chunk(self) -> bool:
-        if self._is_complete:
+        if self.is_complete:
             return False
         if not self._is_first and self._stream.readline(3) != b"\r\n":
             raise ValueError("a chunk has not the size that it announced")
@@ -144,7 +148,7 @@ class _Chunks:
             raise ValueError("a chunk without a size")
         self._left = int(size, 16)
         if not self._left:
-            self._is_complete = True
+            self.is_complete = True
             for _ in range(_MAX_TRAILERS):
                 if self._stream.readline(_READ_BYTES) in (b"\r\n", b""):
                     return False
@@ -179,6 +183,7 @@ class Connection(server.HTTPConnection):
         super().__init__(owner, sock, _make_file)
         self.parked: Parked | None = None
         self.keeps_alive = True
+        self.lingers = False
         self._reading_since: float | None = None
         self._read_before = 0
         self._is_shaken = not isinstance(sock, ssl.SSLSocket)
@@ -240,8 +245,23 @@ class Connection(server.HTTPConnection):
 
     def close(self) -> None:
         """Close it, unless somebody else owns it now."""
-        if self.parked is None:
-            super().close()
+        if self.parked is not None:
+            return
+        if self.lingers:
+            self._linger()
+        super().close()
+
+    def _linger(self) -> None:
+        """Let the client finish: closed with unread bytes, it might never see the answer."""
+        deadline = time.monotonic() + LINGER_S
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+            while (left_s := deadline - time.monotonic()) > 0:
+                self.socket.settimeout(left_s)
+                if not self.socket.recv(_READ_BYTES):
+                    return
+        except (OSError, ValueError):
+            pass  # it has seen it, or never will
 
     def drop(self) -> None:
         """Make every read and write fail, from another thread."""
@@ -273,6 +293,7 @@ class _Gateway(wsgi.Gateway_10):
             self.req.close_connection = False
             self.req.sent_headers = True  # whoever has taken it sends them
             return
+        self._mind_the_rest()
         try:
             body = b"".join(response) if isinstance(response, list) else None
             if body is not None:
@@ -284,6 +305,20 @@ class _Gateway(wsgi.Gateway_10):
             self.req.ensure_headers_sent()
             if hasattr(response, "close"):
                 response.close()
+
+    def _mind_the_rest(self) -> None:
+        """Decide what becomes of a body that was not read to its end."""
+        stream, connection = self.req.rfile, self.req.conn
+        if isinstance(stream, _Chunks):
+            is_left = not stream.is_complete
+        else:
+            is_left = stream.remaining > _MAX_SKIPPED_BYTES
+        if is_left:
+            self.req.close_connection = connection.lingers = True
+        elif not isinstance(stream, _Chunks) and stream.remaining:
+            connection.begin_reading()
+            stream.read(stream.remaining)
+            connection.end_reading()
 
 
 class _Adapter(BuiltinSSLAdapter):
@@ -355,11 +390,14 @@ class Server(wsgi.Server):
     def release(self, connection: Connection) -> None:
         """Take back a connection that was parked, for its next request. Thread: any."""
         connection.parked = None
-        if connection.keeps_alive and self.ready:
-            connection.socket.settimeout(SOCKET_TIMEOUT_S)
-            super().put_conn(connection)
-        else:
-            connection.close()
+        try:
+            if connection.keeps_alive and self.ready:
+                connection.socket.settimeout(SOCKET_TIMEOUT_S)
+                super().put_conn(connection)
+                return
+        except (OSError, ValueError, KeyError):
+            pass  # it has ended meanwhile
+        connection.close()
 
     def watch(self, connection: Connection) -> None:
         """Look after a connection that holds a thread."""

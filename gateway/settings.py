@@ -29,7 +29,9 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting of the gateway. `notes` are sentences for the user: what was made."""
+    """Every setting of the gateway. `runner_…` is what a runner with the same `.env` goes by;
+    `notes` are sentences for the user: what was made.
+    """
 
     data_dir: Path
     env_file: Path
@@ -39,6 +41,8 @@ class Settings:
     rate_limit: int
     retention_days: float
     redact_patterns: Path | None
+    runner_url: str
+    runner_allows_self_signed: bool
     notes: tuple[str, ...]
 
     @property
@@ -62,7 +66,9 @@ def load_settings(
         prepare_data_dir(config.data_dir)
         folder = config.data_dir / "gateway"
         folder.mkdir(mode=0o700, exist_ok=True)
-        secret = config.hmac_secret or _make_secret(file, notes)
+        if not config.hmac_secret:
+            _make_secret(file, notes)
+            config = load_config(ROOT, environ, options=options, env_file=file)
         admin_token = _read_or_make(folder / "admin-token")
     except ConfigError as error:
         raise SettingsError(str(error)) from error
@@ -71,12 +77,14 @@ def load_settings(
     return Settings(
         data_dir=folder,
         env_file=file,
-        hmac_secret=secret,
+        hmac_secret=config.hmac_secret,
         admin_token=admin_token,
         database_url=_find(config, environ, DATABASE_URL) or f"sqlite:///{folder / 'gateway.db'}",
         rate_limit=int(_number(config, environ, RATE_LIMIT, "100", "requests a minute")),
         retention_days=_number(config, environ, RETENTION_DAYS, "30", "days"),
         redact_patterns=config.redact_patterns,
+        runner_url=config.gateway_url,
+        runner_allows_self_signed=config.allow_self_signed,
         notes=tuple(notes),
     )
 
@@ -112,8 +120,9 @@ _UNSET_SECRET = re.compile(
 )
 
 
-def _make_secret(file: Path, notes: list[str]) -> str:
+def _make_secret(file: Path, notes: list[str]) -> None:
     """Write a new secret into `.env`, and leave its other lines as they are."""
+    file = Path(os.path.realpath(file))  # a link stays one
     secret = secrets.token_hex(32)
     line = f"HMAC_SECRET={secret}"
     try:
@@ -131,7 +140,6 @@ def _make_secret(file: Path, notes: list[str]) -> str:
     write_private(partial, text)
     os.replace(partial, file)
     notes.append(f"made a new HMAC_SECRET in {file}; runners on other machines need the same")
-    return secret
 
 
 def parse_public_url(text: str) -> str:

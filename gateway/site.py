@@ -5,11 +5,14 @@ What reaches the database or a runner is in `store` and `live`; this is HTTP.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, NoReturn, Union
+from urllib.parse import quote
 
 from flask import Blueprint, Flask, Response, abort, g, jsonify, redirect, request, send_file
 from werkzeug.exceptions import HTTPException
@@ -22,29 +25,41 @@ from gateway.login import CODE_LIFETIME_S, SESSION_LIFETIME_S, Login, TooManyFai
 from gateway.openapi import DOCUMENT
 from gateway.records import DONE, FAILED
 from gateway.store import Store
+from gateway.writer import StoreClosedError
 
 STOP, HALT, ESCAPE, INPUT = "__STOP__", "__HALT__", "__ESCAPE__", "__INPUT__"
 MAX_PAGE_EVENTS = 1_000
-MAX_PAGE_BYTES = 4 * 1024 * 1024
+MAX_PAGE_BYTES = 1024 * 1024
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_COMMAND_CHARACTERS = 1_000
 MAX_INPUT_CHARACTERS = 100_000
 _VENDOR = "vendor/xterm/"
+# Told here, because what the system knows of endings differs, and nothing is sniffed.
+_STATIC_TYPES = {
+    ".css": "text/css",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
 _WRONG = "That is not the admin token."
 _EXPIRED = "This link has been used already, or is too old. Enter the admin token instead."
 # Shown in a browser as what they are: text. Everything else is only downloaded.
 _TEXT_TYPES = frozenset({"text", "json", "diff", "markdown"})
 
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; font-src 'self'; manifest-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: with that, browsers send a form with `Origin: null`, and nobody could log in.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -74,7 +89,8 @@ def build_site(parts: Parts) -> Flask:
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(HTTPException, _tell_error)
-    app.register_error_handler(TooManyFailuresError, _tell_too_many)
+    app.register_error_handler(TooManyFailuresError, lambda error: _tell_too_many(error, parts))
+    app.register_error_handler(StoreClosedError, _tell_ending)
     app.before_request(lambda: _guard(parts))
     app.after_request(_harden)
     app.register_blueprint(_build_pages(parts))
@@ -95,11 +111,19 @@ def _tell_error(error: HTTPException) -> Answer:
     return response
 
 
-def _tell_too_many(error: TooManyFailuresError) -> Answer:
-    response = jsonify({"error": f"{str(error).capitalize()}."})
-    response.status_code = 429
+def _tell_too_many(error: TooManyFailuresError, parts: Parts) -> Answer:
+    sentence = f"{str(error).capitalize()}."
+    if request.path == "/login":
+        response = _explain(_show(parts, "login.html", 429), sentence)
+    else:
+        response = jsonify({"error": sentence})
+        response.status_code = 429
     response.headers["Retry-After"] = str(error.retry_after_s)
     return response
+
+
+def _tell_ending(_error: StoreClosedError) -> Answer:
+    return jsonify({"error": "The gateway is ending."}), 503
 
 
 def _harden(response: Response) -> Response:
@@ -126,7 +150,7 @@ def _guard(parts: Parts) -> Answer | None:
         if g.actor is None:
             if request.path.startswith("/api/"):
                 _refuse(401, "Log in first, or send the admin token as Authorization: Bearer.")
-            return redirect("/login", 303)  # type: ignore[return-value]
+            return redirect(f"/login?next={quote(request.path)}", 303)  # type: ignore[return-value]
     if request.method not in ("GET", "HEAD", "OPTIONS") and g.actor != "token":
         _check_origin(parts)
     return None
@@ -161,7 +185,8 @@ def _build_pages(parts: Parts) -> Blueprint:
         path = safe_join(str(folder), rest)
         if path is None or not Path(path).is_file():
             _refuse(404, "There is no such file.")
-        return send_file(path, conditional=True, max_age=0)
+        kind = _STATIC_TYPES.get(Path(path).suffix, "application/octet-stream")
+        return send_file(path, mimetype=kind, conditional=True, max_age=0)
 
     _add_login(pages, parts)
     return pages
@@ -172,7 +197,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         parts.store.note(_address(), actor, "login", succeeded=session is not None)
         if session is None:
             return _explain(_show(parts, "login.html", 401), why_not)
-        return _let_in(parts, session, _local_path(request.args.get("next", "/")))
+        return _let_in(parts, session)
 
     @pages.get("/login")
     def login_page() -> Response:
@@ -191,7 +216,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         parts.login.close(request.cookies.get(parts.login.cookie_name, ""))
         parts.store.note(_address(), g.actor, "logout")
         response: Response = redirect("/login", 303)  # type: ignore[assignment]
-        is_secure = parts.hosts.scheme == "https"
+        is_secure = parts.hosts.is_https(request.host)
         response.delete_cookie(parts.login.cookie_name, path="/", secure=is_secure)
         return response
 
@@ -208,29 +233,28 @@ def _show(parts: Parts, name: str, status: int = 200) -> Response:
 
 def _explain(page: Response, sentence: str) -> Response:
     """Put a sentence into the page, where its template has a place for it."""
-    page.set_data(page.get_data(as_text=True).replace("<!-- message -->", sentence))
+    page.set_data(page.get_data(as_text=True).replace("<!-- message -->", escape(sentence)))
     return page
 
 
-def _local_path(text: str) -> str:
-    """Return where to go after the login: a path of ours, never another site's."""
-    # Each character has one place in the pattern, so a long text takes no longer than it is long.
-    is_ours = re.fullmatch(r"(?:/[A-Za-z0-9_-]+)*/?", text) is not None
-    return text if is_ours and text else "/"
-
-
-def _let_in(parts: Parts, session: str, path: str) -> Response:
-    response: Response = redirect(path, 303)  # type: ignore[assignment]
+def _let_in(parts: Parts, session: str) -> Response:
+    response: Response = redirect(_next_path(), 303)  # type: ignore[assignment]
     response.set_cookie(
         parts.login.cookie_name,
         session,
         max_age=int(SESSION_LIFETIME_S),
         httponly=True,
         samesite="Strict",
-        secure=parts.hosts.scheme == "https",
+        secure=parts.hosts.is_https(request.host),
         path="/",
     )
     return response
+
+
+def _next_path() -> str:
+    """Return where somebody wanted to go; nowhere but here."""
+    path = request.args.get("next", "/")
+    return path if re.fullmatch(r"/[A-Za-z0-9_-][A-Za-z0-9_/-]*", path) else "/"
 
 
 # Where nobody has put a page yet: the API and logging in work without it.
@@ -292,7 +316,7 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
     @api.get("/runs")
     def list_runs() -> Answer:
         limit = _number("limit", 50, 1, 200)
-        before = request.args.get("before", type=float)
+        before = _moment("before")
         runs, following = parts.store.runs(before, limit)
         return jsonify({"runs": runs, "next": following})
 
@@ -433,6 +457,19 @@ def _text(body: dict[str, Any], name: str, limit: int) -> str:
 
 def _optional_text(body: dict[str, Any], name: str, limit: int) -> str | None:
     return _text(body, name, limit) if body.get(name) not in (None, "") else None
+
+
+def _moment(name: str) -> float | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        moment = float(text)
+    except ValueError:
+        moment = math.nan
+    if not math.isfinite(moment):
+        _refuse(400, f"{name} is a number.")
+    return moment
 
 
 def _event_id(name: str) -> int | None:

@@ -327,10 +327,12 @@ class Store:
             for table in (schema.commands, schema.artifacts):
                 connection.execute(delete(table).where(table.c.run_id == run_id))
             connection.execute(delete(schema.runs).where(schema.runs.c.id == run_id))
+            self._writer.forget(run_id)
             return False
 
+        is_more = self._writer.call(work)
         self._token_hashes.pop(run_id, None)
-        return self._writer.call(work)
+        return is_more
 
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self._engine.connect() as connection:

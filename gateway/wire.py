@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
-from tempfile import SpooledTemporaryFile
-from typing import Any, Callable, NoReturn
+from tempfile import TemporaryFile
+from typing import IO, Any, Callable, NoReturn
 from urllib.parse import parse_qs, unquote
 
 from gateway import __version__
@@ -33,8 +35,13 @@ MAX_ACK_RESULT_UNITS = 10_485_760
 MAX_ACK_ERROR_UNITS = 100_000
 MAX_ID_CHARACTERS = 50
 MAX_LONG_POLL_S = 60.0
-# A larger body waits in a file until it is complete, and its JSON is parsed after the signature.
-SMALL_BODY_BYTES = 1024 * 1024
+# A larger body waits in a file until it is complete; then so many at once are read and worked on,
+# so that fifty runners with a backlog do not fill the memory.
+SMALL_BODY_BYTES = 128 * 1024
+LARGE_BODIES_AT_ONCE = 4
+# A larger body is parsed after its signature was checked: what JSON becomes in memory may have
+# twenty times its size.
+PARSED_UNSEEN_BYTES = 64 * 1024
 EVENT_TYPES = frozenset(("stdout", "stderr", "marker", "info", "error", "assist"))
 
 EMPTY_HASH = hashlib.sha256().hexdigest()
@@ -94,6 +101,7 @@ class Wire:
         self._rate_limit = rate_limit
         self._rules = rules
         self._files = files
+        self._large_bodies = threading.BoundedSemaphore(LARGE_BODIES_AT_ONCE)
         endpoints: dict[tuple[str, str], Endpoint] = {
             route: getattr(self, name) for route, name in ROUTES.items()
         }
@@ -145,15 +153,31 @@ class Wire:
         return {"status": "ok", "timestamp": int(time.time() * 1_000), "version": __version__}
 
     def _take_event(self, environ: Environ, path: str) -> Any:
-        body, content = _read_json(environ)
-        digest = hashlib.sha256(body)
-        admitted = self._admit(environ, path, digest.hexdigest())
-        if not admitted.run_id:
-            _refuse(400, "Run ID required")
-        if content is None:
-            content = _parse_json(body)
-        event = self._check_event(content, admitted, digest.digest())
-        return {"ok": True, "eventId": self._store.add_event(event)}
+        with self._json_body(environ) as (body, content):
+            digest = hashlib.sha256(body)
+            admitted = self._admit(environ, path, digest.hexdigest())
+            if not admitted.run_id:
+                _refuse(400, "Run ID required")
+            if content is None:
+                content = _parse_json(body)
+            event = self._check_event(content, admitted, digest.digest())
+            return {"ok": True, "eventId": self._store.add_event(event)}
+
+    @contextmanager
+    def _json_body(self, environ: Environ) -> Iterator[tuple[bytes, Any]]:
+        """Yield the body, and its JSON unless it is too large to be parsed for just anybody."""
+        content_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            _refuse(415, "Unsupported Media Type")
+        if _content_length(environ) > MAX_BODY_BYTES:
+            _refuse(413, "Request body is too large")
+        received = _receive(environ)
+        if isinstance(received, bytes):
+            is_small = len(received) <= PARSED_UNSEEN_BYTES
+            yield received, _parse_json(received) if is_small else None
+            return
+        with received, self._large_bodies:
+            yield received.read(), None
 
     def _check_event(self, content: Any, admitted: Admitted, body_hash: bytes) -> NewEvent:
         if not isinstance(content, dict):
@@ -210,19 +234,19 @@ class Wire:
         return _Wait(self._store, self._live, run_id, wait_s)
 
     def _take_ack(self, environ: Environ, path: str) -> Any:
-        body, content = _read_json(environ)
-        admitted = self._admit(environ, path, hashlib.sha256(body).hexdigest())
-        run_id, command_id = _same_run(admitted, _ACK, path)
-        if len(command_id) > MAX_ID_CHARACTERS:
-            _refuse(400, "Invalid command id")
-        if content is None:
-            content = _parse_json(body)
-        if not isinstance(content, dict):
-            raise InvalidError("an acknowledgement is an object")
-        result = self._checked_text(content, "result", MAX_ACK_RESULT_UNITS)
-        error = self._checked_text(content, "error", MAX_ACK_ERROR_UNITS)
-        self._store.keep_nonce(admitted.nonce_digest, admitted.at)
-        entry = self._store.acknowledge(run_id, command_id, result, error)
+        with self._json_body(environ) as (body, content):
+            admitted = self._admit(environ, path, hashlib.sha256(body).hexdigest())
+            run_id, command_id = _same_run(admitted, _ACK, path)
+            if len(command_id) > MAX_ID_CHARACTERS:
+                _refuse(400, "Invalid command id")
+            if content is None:
+                content = _parse_json(body)
+            if not isinstance(content, dict):
+                raise InvalidError("an acknowledgement is an object")
+            result = self._checked_text(content, "result", MAX_ACK_RESULT_UNITS)
+            error = self._checked_text(content, "error", MAX_ACK_ERROR_UNITS)
+            self._store.keep_nonce(admitted.nonce_digest, admitted.at)
+            entry = self._store.acknowledge(run_id, command_id, result, error)
         if entry is not None:
             self._live.tell(run_id, "command", entry)
         return {"ok": True}
@@ -315,50 +339,47 @@ def _content_length(environ: Environ) -> int:
     return int(text)
 
 
-def _read_json(environ: Environ) -> tuple[bytes, Any]:
-    """Return the body, and its JSON unless it is too large to be parsed for just anybody."""
-    content_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        _refuse(415, "Unsupported Media Type")
-    if _content_length(environ) > MAX_BODY_BYTES:
-        _refuse(413, "Request body is too large")
-    body = _read_body(environ)
-    return body, _parse_json(body) if len(body) <= SMALL_BODY_BYTES else None
-
-
-def _read_body(environ: Environ) -> bytes:
+def _receive(environ: Environ) -> bytes | IO[bytes]:
+    """Return the body when all of it is here; a large one as a file, which the caller closes."""
     connection: Connection = environ["gateway.connection"]
     stream = environ["wsgi.input"]
     size = _content_length(environ)
+    is_small = size <= SMALL_BODY_BYTES and not environ["wsgi.input_terminated"]
     connection.begin_reading()
     try:
-        if size <= SMALL_BODY_BYTES and not environ["wsgi.input_terminated"]:
-            body: bytes = stream.read(size)
-        else:
-            body = _read_large(stream)
+        if not is_small:
+            return _receive_large(stream, size)
+        body: bytes = stream.read(size)
     except ValueError:
         _refuse(400, "The chunks of the body are malformed")
     finally:
         connection.end_reading()
     if len(body) < size:
-        raise ConnectionResetError("the body was cut off")
+        _cut_off()
     return body
 
 
-def _read_large(stream: Any) -> bytes:
-    """Read a body piece by piece; until it is complete it takes no memory."""
+def _cut_off() -> NoReturn:
+    raise ConnectionResetError("the body was cut off")
+
+
+def _receive_large(stream: Any, size: int) -> IO[bytes]:
+    """Write a body to a file, piece by piece. `size` is what it has at least."""
     total = 0
-    with SpooledTemporaryFile(max_size=SMALL_BODY_BYTES) as file:
-        while True:
-            piece = stream.read(65_536)
-            if not piece:
-                break
+    file: IO[bytes] = TemporaryFile()  # noqa: SIM115 - it is the caller's
+    try:
+        while piece := stream.read(65_536):
             total += len(piece)
             if total > MAX_BODY_BYTES:
                 _refuse(413, "Request body is too large")
             file.write(piece)
+        if total < size:
+            _cut_off()
         file.seek(0)
-        return file.read()
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _loads(text: str) -> Any:

@@ -14,12 +14,23 @@ import hashlib
 import logging
 import queue
 import threading
-import time
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Callable, Generic, Protocol, TypeVar, Union
 
-from sqlalchemy import Connection, Engine, Executable, bindparam, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Engine,
+    Executable,
+    Insert,
+    Update,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from gateway import schema
 from gateway.records import Event, NewEvent, apply_marker, compare_finished
@@ -105,6 +116,7 @@ class Tally:
     """
 
     last_event_id: int
+    last_event_at: float | None
     event_count: int
     numbered_count: int
     numbered_bytes: int
@@ -114,12 +126,21 @@ class Tally:
 
     def copy(self) -> Tally:
         """Return one that can be advanced and thrown away."""
-        digest = None if self.digest is None else self.digest.copy()
-        return replace(self, digest=digest)
+        return Tally(
+            self.last_event_id,
+            self.last_event_at,
+            self.event_count,
+            self.numbered_count,
+            self.numbered_bytes,
+            self.highest_sequence,
+            self.altered_count,
+            None if self.digest is None else self.digest.copy(),
+        )
 
     def add(self, event: NewEvent, event_id: int) -> None:
         """Count one event."""
         self.last_event_id = event_id
+        self.last_event_at = event.created_at
         self.event_count += 1
         if event.sequence < 1:
             return
@@ -149,23 +170,19 @@ class _Batch:
 
 _INSERT_EVENTS = insert(schema.events)
 _INSERT_NONCES = insert(schema.nonces)
+_TALLIED = (
+    "last_event_id",
+    "last_event_at",
+    "event_count",
+    "numbered_count",
+    "numbered_bytes",
+    "highest_sequence",
+    "altered_count",
+)
 _UPDATE_TALLIES = (
     update(schema.runs)
     .where(schema.runs.c.id == bindparam("run_key"))
-    .values(
-        {
-            name: bindparam(f"new_{name}")
-            for name in (
-                "last_event_id",
-                "last_event_at",
-                "event_count",
-                "numbered_count",
-                "numbered_bytes",
-                "highest_sequence",
-                "altered_count",
-            )
-        }
-    )
+    .values({name: bindparam(f"new_{name}") for name in _TALLIED})
 )
 _SAME_SEQUENCE = select(schema.events.c.id, schema.events.c.body_hash).where(
     schema.events.c.run_id == bindparam("run_key"),
@@ -176,6 +193,26 @@ _NUMBERED_DATA = (
     .where(schema.events.c.run_id == bindparam("run_key"), schema.events.c.sequence >= 1)
     .order_by(schema.events.c.id)
 )
+
+
+class _Prepared:
+    """A statement that was compiled once: its rows go to the driver as they are. SQLAlchemy would
+    take as long for each of them as SQLite does.
+    """
+
+    def __init__(self, dialect: Dialect, statement: Insert | Update, *names: str) -> None:
+        compiled = statement.compile(dialect=dialect, column_keys=names or None)
+        self._text = str(compiled)
+        self._order = getattr(compiled, "positiontup", None)
+
+    def run(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        """Execute it for all rows; their keys are the statement's parameters."""
+        if self._order is None:
+            connection.exec_driver_sql(self._text, rows)
+        else:
+            order = self._order
+            tuples = [tuple([row[name] for name in order]) for row in rows]
+            connection.exec_driver_sql(self._text, tuples)
 
 
 class Writer:
@@ -189,6 +226,9 @@ class Writer:
         self._tallies: OrderedDict[str, Tally] = OrderedDict()
         self._gate = threading.Lock()  # nothing is queued behind the end
         self._is_closed = False
+        self._insert_events = _Prepared(engine.dialect, _INSERT_EVENTS)
+        self._insert_nonces = _Prepared(engine.dialect, _INSERT_NONCES, "digest", "used_at")
+        self._update_tallies = _Prepared(engine.dialect, _UPDATE_TALLIES)
         with engine.connect() as connection:
             last = connection.execute(select(func.max(schema.events.c.id))).scalar()
         self._next_id = (last or 0) + 1
@@ -225,6 +265,10 @@ class Writer:
             connection.execute(statement, row)
 
         self.call(work)
+
+    def forget(self, run_id: str) -> None:
+        """Forget a run that is being removed. Thread: the writer's, inside a `call`."""
+        self._tallies.pop(run_id, None)
 
     # --- the thread ---
 
@@ -292,12 +336,11 @@ class Writer:
                     batch.nonces.append({"digest": job.digest, "used_at": job.used_at})
                     batch.outcomes.append((job, None))
             if batch.rows:
-                connection.execute(_INSERT_EVENTS, batch.rows)
-                connection.execute(
-                    _UPDATE_TALLIES, [_tally_row(*each) for each in batch.tallies.items()]
-                )
+                self._insert_events.run(connection, batch.rows)
+                tallies = [_tally_row(*each) for each in batch.tallies.items()]
+                self._update_tallies.run(connection, tallies)
             if batch.nonces:
-                connection.execute(_INSERT_NONCES, batch.nonces)
+                self._insert_nonces.run(connection, batch.nonces)
             for run_id, values in batch.changed.items():
                 connection.execute(
                     update(schema.runs).where(schema.runs.c.id == run_id).values(values)
@@ -314,6 +357,12 @@ class Writer:
             self._tallies.popitem(last=False)
         for job, value in batch.outcomes:
             job.settle(value)
+        try:
+            self._tell(batch)
+        except Exception:
+            logger.exception("could not tell what was stored")
+
+    def _tell(self, batch: _Batch) -> None:
         if self._listener is None:
             return
         for run_id, stored in batch.stored.items():
@@ -375,6 +424,7 @@ class Writer:
         row = connection.execute(
             select(
                 columns.last_event_id,
+                columns.last_event_at,
                 columns.event_count,
                 columns.numbered_count,
                 columns.numbered_bytes,
@@ -422,7 +472,7 @@ def _tally_row(run_id: str, tally: Tally) -> dict[str, Any]:
     return {
         "run_key": run_id,
         "new_last_event_id": tally.last_event_id,
-        "new_last_event_at": time.time(),
+        "new_last_event_at": tally.last_event_at,
         "new_event_count": tally.event_count,
         "new_numbered_count": tally.numbered_count,
         "new_numbered_bytes": tally.numbered_bytes,

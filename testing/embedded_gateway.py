@@ -33,7 +33,7 @@ from testing.waiting import eventually
 from testing.wire import expected_signature
 
 ROOT = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 JSON_TYPE = "application/json"
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TEST_GUARD_MARKER", "COVERAGE_FILE")
@@ -78,6 +78,7 @@ class EmbeddedGateway:
         rate_limit: int = 0,
     ) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.data_dir = folder / "data"
         self.env_file = folder / "env"
         self._ready_file = folder / "ready"

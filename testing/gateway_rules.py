@@ -245,13 +245,16 @@ class GatewayRules:
     def _check_event(self, record: RequestRecord, content: Any) -> tuple[str, str, int]:
         if not isinstance(content, dict):
             _invalid("an event that is no object")
-        kind, data, sequence = (content.get(name) for name in ("type", "data", "sequence"))
+        kind, data = content.get("type"), content.get("data")
+        sequence = content.get("sequence", 0)
         if kind not in EVENT_TYPES:
             _invalid(f"an unknown event type: {kind!r:.40}")
         if not isinstance(data, str):
             _invalid("event data that is no text")
         if not isinstance(sequence, int) or isinstance(sequence, bool) or sequence < 0:
             _invalid(f"a sequence that is no non-negative whole number: {sequence!r:.40}")
+        if ("sequence" in content) == (kind == "assist"):
+            self._violate(record, "an assist event, and no other, goes without a sequence")
         unknown = sorted(set(content) - {"type", "data", "sequence"})
         if unknown:
             self._violate(record, f"unknown fields in an event: {unknown}")
@@ -300,9 +303,13 @@ class GatewayRules:
 
     def _check_assist(self, record: RequestRecord, data: str) -> None:
         try:
-            parse_json(data)
+            fields = parse_json(data)
         except ValueError:
             self._violate(record, "assist data that is not JSON")
+            return
+        is_exact = isinstance(fields, dict) and set(fields) == {"type", "url"}
+        if not is_exact or not all(isinstance(value, str) for value in fields.values()):
+            self._violate(record, "assist data with other fields than type and url")
 
     def _next_id(self) -> int:
         self._counter += 1

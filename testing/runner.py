@@ -45,6 +45,39 @@ def program(source: str) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A kind of runner. `before_prompt` is what its child is given before a prompt."""
+
+    name: str
+    title: str
+    before_prompt: tuple[str, ...] = ()
+
+    @property
+    def program(self) -> str:
+        """What its user calls."""
+        return f"{self.name}-runner"
+
+    @property
+    def script(self) -> Path:
+        """The file that is run."""
+        return ROOT / f"{self.name}_runner.py"
+
+    @property
+    def log_name(self) -> str:
+        """The run's log."""
+        return f"{self.name}.log"
+
+    @property
+    def command_variable(self) -> str:
+        """The variable that names the child's program."""
+        return f"{self.name.upper()}_COMMAND"
+
+
+CLAUDE = Kind("claude", "Claude Code")
+REV = Kind("rev", "rev", ("--",))
+
+
+@dataclass(frozen=True)
 class Launch:
     """How one run is started: command line and environment, and where it leaves its files."""
 
@@ -53,6 +86,7 @@ class Launch:
     argv: list[str]
     env: dict[str, str]
     data_dir: Path
+    kind: Kind = CLAUDE
 
     @property
     def run_dir(self) -> Path:
@@ -61,9 +95,9 @@ class Launch:
 
     @property
     def log(self) -> bytes:
-        """What claude.log holds now; empty as long as there is none."""
+        """What the run's log holds now; empty as long as there is none."""
         try:
-            return (self.run_dir / "claude.log").read_bytes()
+            return (self.run_dir / self.kind.log_name).read_bytes()
         except FileNotFoundError:
             return b""
 
@@ -91,15 +125,16 @@ def plan(
     env: Mapping[str, str] | None = None,
     run: Run | None = None,
     cwd: Path | None = None,
+    kind: Kind = CLAUDE,
 ) -> Launch:
-    """Prepare a run of `command` as CLAUDE_COMMAND. Without a prompt it will be interactive.
+    """Prepare a run of `command` as the child's program. Without a prompt it will be interactive.
 
     `folder` is an empty one for everything of the run; the data folder is made by the runner.
     """
     run = run or gateway.create_run()
     env_file = folder / "settings.env"
     env_file.touch()
-    argv: list[str | bytes] = [sys.executable, str(ROOT / "claude_runner.py"), "start"]
+    argv: list[str | bytes] = [sys.executable, str(kind.script), "start"]
     argv += ["--run-id", run.id, "--env-file", str(env_file), "--data-dir", str(folder / "data")]
     argv += ["--cwd", str(cwd or folder)]
     argv += [] if prompt is None else ["--cmd", prompt]
@@ -108,7 +143,7 @@ def plan(
         "GATEWAY_URL": gateway.url,
         "HMAC_SECRET": gateway.secret,
         "CLAUDE_RUNNER_TOKEN": run.token,
-        "CLAUDE_COMMAND": shlex.join(command),
+        kind.command_variable: shlex.join(command),
         "CLAUDE_RUNNER_POLL_INTERVAL": "0.1",
     }
     return Launch(
@@ -117,6 +152,7 @@ def plan(
         [os.fsdecode(item) for item in argv],
         {**os.environ, **settings, **(env or {})},
         folder / "data",
+        kind,
     )
 
 

@@ -1,6 +1,6 @@
 """The files that make up the runner, wherever they are copied: the one list, wrapper/FILES.
 
-README copies by the same file (``tar -cf - -T wrapper/FILES``): what is tested is what users copy.
+`install` copies by the same file: what is tested is what users have.
 """
 
 from __future__ import annotations

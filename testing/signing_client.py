@@ -22,6 +22,8 @@ from testing.gateway_records import AnyGateway, Run
 JSON = "application/json"
 EVENT_PATH = "/api/ingest/event"
 ARTIFACT_PATH = "/api/ingest/artifact"
+# In the place of a sequence: the event has none.
+WITHOUT = "without"
 # How a connection ends that gives no answer.
 ENDED = (http.client.HTTPException, ConnectionError)
 
@@ -109,8 +111,12 @@ class Client:
 
     def event_attempt(self, kind: str, data: Any, sequence: Any = None, **changes: Any) -> Attempt:
         """Return an event that is signed and not sent."""
-        number = next(self.numbers) if sequence is None else sequence
-        body = json.dumps({"type": kind, "data": data, "sequence": number}).encode()
+        fields = {"type": kind, "data": data, "sequence": sequence}
+        if sequence is None:
+            fields["sequence"] = next(self.numbers)
+        if sequence == WITHOUT:
+            del fields["sequence"]
+        body = json.dumps(fields).encode()
         return self.sign("POST", "/api/ingest/event", body, **changes)
 
     def event(self, kind: str, data: Any, sequence: Any = None, **changes: Any) -> Answer:

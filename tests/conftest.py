@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from testing import processes
+from testing.runner import CLAUDE, REV, Kind
 from testing.waiting import eventually
 
 pytest_plugins = ["testing.both_gateways"]
@@ -52,6 +54,10 @@ _UNWANTED_PREFIXES = ("CLAUDE", "ANTHROPIC_", "XDG_", "GIT_", "TMUX", "TMATE", "
 # Every process that a test starts inherits this name, and is found by its value.
 _MARKER_NAME = "TEST_GUARD_MARKER"
 
+
+# A busy machine is no failure: no test here judges how long something takes.
+hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.load_profile("any-machine")
 
 # --- nothing is left behind ------------------------------------------------------------------
 
@@ -110,6 +116,16 @@ def _kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         except OSError:
             pass  # it went by itself
+
+
+# --- kinds of runners ----------------------------------------------------------------------
+
+
+@pytest.fixture(params=[CLAUDE, REV], ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind of runner in turn, for what both have to keep."""
+    kind: Kind = request.param
+    return kind
 
 
 # --- a clean environment ---------------------------------------------------------------------

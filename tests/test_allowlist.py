@@ -185,6 +185,7 @@ def test_entries_are_separated_by_commas() -> None:
 
     assert parse_extra_commands(value) == ("make build", "make test", "./custom-script.sh")
     assert parse_extra_commands("") == ()
+    assert parse_extra_commands("make X, echo # two") == ("make X", "echo # two")
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,9 @@ def test_entries_are_separated_by_commas() -> None:
         ("a | b", "'|', which needs a shell"),
         ("a > b", "'>', which needs a shell"),
         ("a 2>&1", "'>&', which needs a shell"),
+        ("a ;<>|& b", "which needs a shell, and commands run without one; put it into a script"),
+        ("a # b; c", "';', which needs a shell"),
+        ("a X; c", "';', which needs a shell"),
         ("A=b make", "write env A=b make"),
         ("make 'x", "do not match"),
         ("make\x07", "control character"),
@@ -296,7 +300,7 @@ def test_a_repositorys_filters_are_switched_off_and_the_users_stay() -> None:
     assert overrides(
         ("system", "filter.lfs.clean=git-lfs clean"),
         ("global", "filter.mine.clean=mine"),
-        ("global", "filter.lfs.required=true"),
+        ("global", "filter.lfs.required"),
         ("local", "filter.lfs.clean=evil"),
         ("local", "filter.new.process=evil"),
         ("local", "filter.lfs.required=false"),

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_state import WAITING, WORKING, StateWatcher
+from child_events import WAITING, WORKING
+from claude_state import StateWatcher
 
 
 def state_of(*pieces: bytes) -> str | None:
@@ -35,7 +36,7 @@ CASES = [
     ),
     *(
         pytest.param(title(f"{sign} x"), WORKING, id=f"dots {sign}")
-        for sign in "\u2802\u2810\u28ff"
+        for sign in "\u2800\u2802\u2810\u28ff"
     ),
     pytest.param(title("\u25d0 x", 2, "\x1b\\"), WORKING, id="the other spelling"),
     pytest.param(WAITS + WORKS, WORKING, id="the last one counts"),
@@ -49,9 +50,12 @@ CASES = [
     pytest.param(WORKS + b"\x1b]9;4;1;50\x07", WORKING, id="a progress bar's end"),
     pytest.param(WORKS + b"\x1b]52;c;" + b"QUJD" * 500 + b"\x07", WORKING, id="a long one's end"),
     pytest.param(WORKS + b"\x1bP+q\x07\x1b\\", WORKING, id="a bell inside of a string"),
+    pytest.param(WORKS + b"\x1bP+q\x07\x07\x1b\\", WORKING, id="two bells inside of a string"),
+    pytest.param(WORKS + b"\x1bc\x07", WAITING, id="a bell behind an escape"),
+    pytest.param(WORKS[1:], WAITING, id="a title without its beginning"),
     pytest.param(WORKS + b"\x1b]0;\xe2\x9c\x18\x07", WAITING, id="cancelled, then a bell"),
     pytest.param(b"\x1b]0;lost\x1b[m" + WAITS, WAITING, id="a title without an end"),
-    pytest.param(b"\x1b]0;lost" + WAITS, WAITING, id="a title inside of a title"),
+    pytest.param(b"\x1b]0;lost" + WORKS, WORKING, id="a title inside of a title"),
     pytest.param(b"\x1b\x1b" + WAITS, WAITING, id="escapes before it"),
     pytest.param(b"\x1b]0;\xff\xfe\x07", None, id="no text"),
 ]

@@ -12,15 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_stream import (
-    MAX_DEPTH,
-    MAX_LINE_BYTES,
-    ClaudeStream,
-    Item,
-    Message,
-    Passed,
-    shorten,
-)
+from child_events import Item, Message, Passed, shorten
+from claude_stream import MAX_DEPTH, MAX_LINE_BYTES, ClaudeStream
 
 
 def render_all(chunks: Iterable[bytes]) -> str:
@@ -303,6 +296,22 @@ SHOWN = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("duration_ms", "cost_usd", "words"),
+    [
+        (59_500, 0.01, "1 min 00 s, $0.01"),
+        (59_400, 0.0099, "59 s, $0.0099"),
+        (9_950, 0.0, "10 s, $0.00"),
+        (3_600_000, 12.5, "1 h 00 min, $12.50"),
+    ],
+)
+def test_duration_and_cost_are_rounded_as_a_person_would(
+    duration_ms: int, cost_usd: float, words: str
+) -> None:
+    """No "60 s", and a cost below a cent is not nothing."""
+    assert words in render_all([ends(duration_ms=duration_ms, total_cost_usd=cost_usd)])
+
+
 @pytest.mark.parametrize(("chunks", "text"), SHOWN)
 def test_messages_become_text(chunks: list[bytes], text: str) -> None:
     """Each kind of message looks as it should; init is put in front where paths matter."""
@@ -321,7 +330,10 @@ TOOLS = [
     ("MultiEdit", {"file_path": "a", "edits": [{"old_string": "x"}]}, "a (-1 +0 line)"),
     ("NotebookEdit", {"notebook_path": "/n.ipynb"}, "/n.ipynb"),
     ("Read", {"file_path": "/w/a", "offset": 7}, "/w/a, from line 7"),
-    ("Grep", {"pattern": "TODO", "path": "src"}, "TODO in src"),
+    ("Read", {"file_path": "/w/a", "limit": 10}, "/w/a, lines 1 to 10"),
+    ("Grep", {"pattern": "TODO", "path": "src", "glob": "*.py"}, "TODO in src"),
+    ("Grep", {"pattern": "TODO", "glob": "*.py"}, "TODO in *.py"),
+    ("Grep", {"pattern": "TODO"}, "TODO\n"),
     ("Glob", {"pattern": "*.py"}, "*.py"),
     ("WebFetch", {"url": "http://h/", "prompt": "p"}, "http://h/"),
     ("WebSearch", {"query": "q"}, "q"),
@@ -332,6 +344,12 @@ TOOLS = [
         {"todos": [{"status": "completed"}, {"status": "in_progress", "activeForm": "Fixing"}]},
         "1 of 2 done; Fixing",
     ),
+    (
+        "TodoWrite",
+        {"todos": [{"content": "Fix", "status": "in_progress"}]},
+        "0 of 1 done; Fix",
+    ),
+    ("TaskCreate", {"subject": "mend it"}, "mend it"),
     ("mcp__db__query", {"text": "a\nb", "limit": 5, "deep": {"x": [1]}}, "limit=5 deep={"),
 ]
 

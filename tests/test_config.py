@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 
-from runner_config import SETTINGS, Config, ConfigError, load_config, prepare_data_dir
+import runner_config
+from claude_profile import ClaudeProfile
+from runner_config import SETTINGS, Config, ConfigError, prepare_data_dir
 
 SECRET = "s3" * 16
+
+
+# With the settings of Claude Code's runner.
+load_config = functools.partial(runner_config.load_config, own=ClaudeProfile.settings)
 
 
 @pytest.fixture
@@ -42,8 +49,8 @@ def test_option_goes_before_environment_before_file_before_default(root: Path) -
 
     assert config.poll_interval_s == 10
     assert config.command_timeout_s == 20
-    assert config.claude_command == ("30",)
-    assert config.flavor == "auto"
+    assert config.own["command"] == ("30",)
+    assert config.own["flavor"] == "auto"
     sources = [config.sources[name] for name in (*names, "CLAUDE_RUNNER_FLAVOR")]
     assert sources == ["option", "environment", str(file), "default"]
 
@@ -58,7 +65,7 @@ def test_an_empty_value_is_no_value(root: Path) -> None:
         "https://example.test",
         str(file),
     )
-    assert (config.claude_command, config.sources["CLAUDE_COMMAND"]) == (("claude",), "default")
+    assert (config.own["command"], config.sources["CLAUDE_COMMAND"]) == (("claude",), "default")
 
 
 def test_the_documented_four_lines_work_once_the_secret_is_there(root: Path) -> None:
@@ -84,7 +91,7 @@ def test_the_documented_four_lines_work_once_the_secret_is_there(root: Path) -> 
     assert config.gateway_url == "https://localhost:3100"
     assert config.hmac_secret == SECRET
     assert config.allow_self_signed is True
-    assert config.claude_command == ("claude",)
+    assert config.own["command"] == ("claude",)
 
 
 def test_the_example_file_is_readable_and_every_line_has_its_default() -> None:
@@ -154,7 +161,7 @@ def test_a_missing_secret_is_told_with_the_place_for_it(root: Path) -> None:
         ("CLAUDE_RUNNER_POLL_INTERVAL", "-1", "write a number of seconds"),
         ("CLAUDE_RUNNER_COMMAND_TIMEOUT", "nan", "write a number of seconds"),
         ("CLAUDE_RUNNER_COMMAND_TIMEOUT", "1e9", "write a number of seconds"),
-        ("CLAUDE_COMMAND", "'claude", "write a program, such as claude"),
+        ("CLAUDE_COMMAND", "'claude", "write the program to run"),
         ("EXTRA_ALLOWED_COMMANDS", "make 'x", "the quotes of"),
         ("EXTRA_ALLOWED_COMMANDS", "make && id", "needs a shell"),
         ("CLAUDE_RUNNER_FLAVOR", "vanilla", "write auto, claude or plain"),
@@ -202,7 +209,7 @@ def test_a_file_in_the_current_folder_is_not_trusted(
     config = load_config(root, {})
 
     assert config.gateway_url == "https://localhost:3100"
-    assert config.claude_command == ("claude",)
+    assert config.own["command"] == ("claude",)
 
 
 def test_quotes_comments_dollars_and_a_byte_order_mark_are_read_right(root: Path) -> None:
@@ -215,7 +222,7 @@ def test_quotes_comments_dollars_and_a_byte_order_mark_are_read_right(root: Path
     config = load_config(root, {"HOME": "/home/me"})
 
     assert config.hmac_secret == "a${HOME}#b"
-    assert config.claude_command == ("my", "claude")
+    assert config.own["command"] == ("my", "claude")
 
 
 def test_a_named_file_must_be_there_and_another_one_is_not_read(root: Path, tmp_path: Path) -> None:
@@ -228,7 +235,7 @@ def test_a_named_file_must_be_there_and_another_one_is_not_read(root: Path, tmp_
     with pytest.raises(ConfigError) as caught:
         load_config(root, {}, env_file=tmp_path / "missing.env")
 
-    assert config.claude_command == ("other",)
+    assert config.own["command"] == ("other",)
     assert config.gateway_url == "https://localhost:3100"
     assert str(caught.value) == f"there is no file {tmp_path}/missing.env; correct --env-file"
 
@@ -251,7 +258,7 @@ def test_lines_of_somebody_else_are_passed_over(
     """The project's own file may hold what only its own tools understand."""
     write_env(root, "source other.env", "CLAUDE_COMMAND=mine", "MULTI='a", "b'", 'X="open')
 
-    assert load_config(root, {}).claude_command == ("mine",)
+    assert load_config(root, {}).own["command"] == ("mine",)
     assert capfd.readouterr() == ("", "")
 
 

@@ -30,6 +30,7 @@ from testing.signing_client import (
     ENDED,
     EVENT_PATH,
     JSON,
+    WITHOUT,
     Answer,
     Attempt,
     Client,
@@ -263,13 +264,17 @@ def finished(sent: list[str], code: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["stdout", "stderr", "marker", "info", "error", "assist"])
 def test_every_type_is_taken(subject: Subject, kind: str) -> None:
-    """The six types of events, with data that is text, and JSON in a marker or an assist."""
-    data = '{"event":"state","state":"working"}' if kind in ("marker", "assist") else "\0\x1b[1m€😀"
+    """The six types of events: data is text, and JSON in two of them; assist has no sequence."""
+    data = {
+        "marker": '{"event":"state","state":"working"}',
+        "assist": '{"type":"tmate","url":"https://tmate.example/t/1"}',
+    }.get(kind, "\0\x1b[1m€😀")
+    sequence = (WITHOUT, 0) if kind == "assist" else (1, 1)
 
-    assert subject.client.event(kind, data).status == 200
+    assert subject.client.event(kind, data, sequence[0]).status == 200
 
     (event,) = subject.gateway.events(subject.run_id)
-    assert (event.type, event.data, event.sequence) == (kind, data, 1)
+    assert (event.type, event.data, event.sequence) == (kind, data, sequence[1])
 
 
 def test_events_are_shown_in_the_order_of_their_arrival(subject: Subject) -> None:

@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
+from allowlist import DOCUMENTED_COMMANDS
 from claude_profile import ClaudeProfile
 from claude_runner import build_command_line
+from rev_runner import RevProfile
+from run_plan import ARTIFACT_TYPES, Profile
 from runner_config import SETTINGS
-from testing.runner_files import ROOT, RUNNER_FILES
+from testing.runner import Kind, RunnerProcess, child, plan
+from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
+from testing.shared_terminal import public_key
+from testing.strict_gateway import StrictGateway
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "integration.md").read_text(encoding="utf-8")
+PAGES = sorted(
+    str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+)
 ENV_EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
+PROFILES = (ClaudeProfile(), RevProfile())
+EVERY_SETTING = (*SETTINGS, *(setting for profile in PROFILES for setting in profile.settings))
+
+
+def shell_blocks(page: str) -> Iterator[list[str]]:
+    """Yield the lines of each block of shell commands in a page."""
+    text = (ROOT / page).read_text("utf-8")
+    for indent, block in re.findall(r"^( *)```bash\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
+        yield [line[len(indent) :] for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("setting", EVERY_SETTING, ids=lambda setting: setting.variable)
 def test_each_setting_is_documented(setting: object) -> None:
     """Each variable stands in the README's table and in .env.example."""
     variable = getattr(setting, "variable")  # noqa: B009 - the type of a parameter is not known
@@ -24,9 +52,10 @@ def test_each_setting_is_documented(setting: object) -> None:
     assert re.search(rf"^(# )?{variable}=", ENV_EXAMPLE, re.MULTILINE)
 
 
-def test_each_option_is_documented_and_has_help() -> None:
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_each_option_is_documented_and_has_help(profile: Profile) -> None:
     """Each option of each command is in the README, and `--help` says what it is for."""
-    parsers = build_command_line(ClaudeProfile()).parsers
+    parsers = build_command_line(profile).parsers
     text = parsers[""].format_help()
     for command, parser in parsers.items():
         assert command in text
@@ -46,10 +75,30 @@ def test_the_documented_lines_of_the_environment_are_the_example() -> None:
         assert f"\n{line}\n" in ENV_EXAMPLE
 
 
-def test_the_readme_copies_the_one_list_of_files() -> None:
-    """The README's copy command reads the list that the tests copy by."""
-    assert "tar -cf - -T wrapper/FILES" in README
-    assert "claude_runner.py" in RUNNER_FILES
+def test_the_documented_kind_of_runner_runs(tmp_path: Path) -> None:
+    """The file of docs/adding-a-runner.md, written down as it stands, is a third runner."""
+    page = (ROOT / "docs" / "adding-a-runner.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    copy_runner(tmp_path)
+    (tmp_path / "quill_runner.py").write_text(source, encoding="utf-8")
+    quill = Kind("quill", "quill")
+    with StrictGateway(rate_limit=None) as gateway:
+        planned = plan(gateway, child("exits.py", "5", "done"), tmp_path, kind=quill)
+        argv = [planned.argv[0], str(tmp_path / "quill_runner.py"), *planned.argv[2:]]
+        launch = replace(planned, argv=argv)
+        with RunnerProcess(launch) as runner:
+            assert runner.wait() == 5
+
+        assert gateway.markers(launch.run.id, "started")[0]["runner"] == "quill"
+        assert gateway.text(launch.run.id) == "done go\n"
+        assert [each.name for each in gateway.artifacts(launch.run.id)] == ["quill.log"]
+
+
+def test_the_readme_begins_with_two_commands() -> None:
+    """One runs the main job, one passes the tests."""
+    first = next(shell_blocks("README.md"))
+
+    assert first == ["./wrapper/claude-runner demo", "make check"]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +118,158 @@ def test_the_readme_quotes_real_messages(message: str) -> None:
         assert piece in sources or len(piece) < 6
 
 
-def test_relative_links_lead_somewhere() -> None:
-    """A link in the documentation leads to a file that is there."""
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text("utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def anchor(heading: str) -> str:
+    """Return the name by which a heading is linked to."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """A link in the documentation leads to a file that is there, and to a heading in it."""
+    text = (ROOT / page).read_text("utf-8")
+    for target, _, name in re.findall(r"\]\((?!https?://)([^)#]*)(#([^)]*))?\)", text):
+        file = (ROOT / page).parent / target if target else ROOT / page
+        assert file.exists(), target
+        if name:
+            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+            assert name in map(anchor, headings), f"{target}#{name}"
+
+
+def test_the_guide_is_complete() -> None:
+    """Every command, option, setting and artifact type is in the integration guide."""
+    parsers = build_command_line(ClaudeProfile()).parsers
+    for command in filter(None, parsers):
+        assert f"`{command}`" in GUIDE
+    for parser in parsers.values():
+        for action in (action for action in parser._actions if action.option_strings):
+            assert any(f"`{option}" in GUIDE for option in action.option_strings), action
+    for setting in SETTINGS:
+        assert f"| `{setting.variable}` |" in GUIDE
+    for suffix in ARTIFACT_TYPES:
+        assert suffix in GUIDE
+    for command in DOCUMENTED_COMMANDS:
+        assert f"`{command}`" in GUIDE
+
+
+def test_the_defaults_in_the_tables_are_those_of_the_program() -> None:
+    """In the README and in the guide."""
+    for setting in (setting for setting in SETTINGS if setting.default):
+        for page in (README, GUIDE):
+            assert f"| `{setting.variable}` | `{setting.default}` |" in page
+
+
+@pytest.mark.parametrize("page", ["docs/comparison.md", "docs/security.md"])
+def test_each_claim_has_its_test(page: str) -> None:
+    """The test that a page names is there."""
+    named = re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", (ROOT / page).read_text("utf-8"))
+
+    assert len(named) > 10
+    for file, test in named:
+        assert re.search(rf"^def {test}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE) or (
+            not test and (ROOT / file).exists()
+        ), f"{file}::{test}"
+
+
+def test_the_table_of_the_benchmarks_is_the_scripts() -> None:
+    """It is there, with the machine, and every row has a figure for the runner."""
+    text = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    table = text.split("<!-- bench: written by")[1].split("<!-- bench: end -->")[0]
+    rows = [line.split("|")[1:-1] for line in table.splitlines() if "claude-runner" not in line]
+    figures = [row for row in rows if len(row) == 6 and row[0].strip(" -")]
+
+    assert "load average" in table
+    assert len(figures) >= 7
+    assert all(re.search(r"\d", row[-1]) for row in figures)
+
+
+# --- what a page says to type ------------------------------------------------------------------
+
+# What is not started here: it needs the network, another project, or all the time there is.
+PROGRAMS = ("./wrapper/claude-runner", "./wrapper/rev-runner")
+_NOT_STARTED = ("pipx install .", "uvx --from . claude-runner --version", "python benchmarks/")
+
+
+@dataclass
+class _Reader:
+    """Somebody who types what a page says, in a project of their own with a gateway."""
+
+    project: Path
+    gateway: StrictGateway
+    env: dict[str, str]
+
+    def type(self, line: str) -> None:
+        """Run one line of a shell block; it must succeed. A session is left once it is open."""
+        run = self.gateway.create_run()
+        other = self.project.parent / "other"
+        other.mkdir(exist_ok=True)
+        if "--upgrade" in line or "--uninstall" in line:
+            self.type("./wrapper/claude-runner install /path/to/your/project")
+        for placeholder, value in (
+            ("<run-id>", run.id),
+            ("<token>", run.token),
+            ("/path/to/your/project", shlex.quote(str(other))),
+        ):
+            line = line.replace(placeholder, value)
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {line}"],
+            cwd=self.project,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if line.split()[1] == "assist":
+            self.gateway.wait_for(lambda: self.gateway.events(run.id, "assist"), 30)
+            process.terminate()
+        printed, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, f"{line}\n{printed}"
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[_Reader]:
+    """A project that was installed and configured as the guide says, with a Claude Code."""
+    project = tmp_path / "project"
+    project.mkdir()
+    copy_runner(project)
+    (project / "prompt.txt").write_text("hello")
+    (project / "friends.pub").write_text(public_key())
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    tmate = shlex.join(child("fake_tmate.py"))
+    for name, does in (("claude", "echo 2.9.9"), ("rev", "echo done"), ("tmate", f'{tmate} "$@"')):
+        (programs / name).write_text(f"#!/bin/sh\nexec {does}\n")
+        (programs / name).chmod(0o755)
+    with StrictGateway() as gateway:
+        (project / ".env").write_text(
+            f"GATEWAY_URL={gateway.url}\nHMAC_SECRET={gateway.secret}\nCLAUDE_COMMAND=claude\n"
+        )
+        env = {
+            **os.environ,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "CLAUDE_RUNNER_PYTHON": sys.executable,
+        }
+        yield _Reader(project, gateway, env)
+
+
+def commands_of(page: str) -> list[str]:
+    """Return every line of a page's shell blocks."""
+    return [line for block in shell_blocks(page) for line in block]
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    sorted({(page, line) for page in PAGES for line in commands_of(page)}),
+)
+def test_each_command_of_a_page_works(page: str, line: str, reader: _Reader) -> None:
+    """What a page says to type succeeds, word for word, in a project that is set up."""
+    words = line.split()
+    if line.startswith(_NOT_STARTED):
+        return
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        return
+    assert words[0] in PROGRAMS, f"{page} says to type {line}, and nobody tries it"
+    assert words[1] in build_command_line(ClaudeProfile()).parsers
+    if words[1] not in ("demo", "gateway"):  # tests/test_demo.py and tests/test_embedded_*.py
+        reader.type(line)

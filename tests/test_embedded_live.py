@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -95,6 +96,20 @@ def test_a_stream_tells_of_the_run_its_commands_and_its_files(gw: EmbeddedGatewa
     assert [each["status"] for each in told] == ["pending", "done"]
     assert artifact == gw.api("GET", f"{base}/artifacts").json()["artifacts"][0]
     assert (listed[0]["id"], listed[0]["status"]) == (run.id, "running")
+
+
+def test_a_stream_ends_with_its_session(gw: EmbeddedGateway) -> None:
+    """After the logout it goes on for a quarter of a minute at most."""
+    body = urlencode({"token": gw.admin_token}).encode()
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    cookie = gw.request("POST", "/login", body, form).headers["set-cookie"].partition(";")[0]
+    connection = gw.connect(timeout_s=30)
+    connection.request("GET", "/api/stream", headers={"Cookie": cookie})
+    with Stream(connection) as stream:
+        ours = {"Cookie": cookie, "Origin": f"http://127.0.0.1:{gw.port}"}
+        assert gw.request("POST", "/logout", b"", ours).status == 303
+
+        assert stream.next() is None
 
 
 def test_two_hundred_viewers_see_the_same(gw: EmbeddedGateway) -> None:

@@ -12,18 +12,20 @@ import sqlite3
 import ssl
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.settings import DATABASE_URL, RATE_LIMIT, RETENTION_DAYS
 from testing import certificates
 from testing.disk import mount_disk
-from testing.embedded_gateway import EmbeddedGateway
+from testing.embedded_gateway import ROOT, EmbeddedGateway
 from testing.waiting import eventually
 
-GIVES_UP_WITHIN_S = 60
+GIVES_UP_WITHIN_S = 100
 
 
 def refusal(own: EmbeddedGateway) -> str:
@@ -148,16 +150,24 @@ def test_the_secret_is_written_beside_what_is_there(tmp_path: Path) -> None:
 def test_a_secret_that_is_there_is_used(tmp_path: Path) -> None:
     """And a file without a line break at its end gets one before what is added."""
     own = EmbeddedGateway(tmp_path / "a")
-    own.folder.mkdir()
     own.env_file.write_text("HMAC_SECRET=abc\n")
     with own:
         assert own.send_event(None, "info", "x").status == 400  # the signature is right
         assert own.env_file.read_text() == "HMAC_SECRET=abc\n"
     other = EmbeddedGateway(tmp_path / "b")
-    other.folder.mkdir()
     other.env_file.write_text("CLAUDE_COMMAND=x")
     with other:
         assert other.env_file.read_text() == f"CLAUDE_COMMAND=x\nHMAC_SECRET={other.secret}\n"
+
+
+def test_what_runners_lack_is_told(tmp_path: Path) -> None:
+    """Another port than the documented one, or a certificate that the runner would refuse."""
+    with EmbeddedGateway(tmp_path / "new", tls=True) as own:
+        assert f"runners need GATEWAY_URL={own.url} in {own.env_file}" in own.log
+    known = EmbeddedGateway(tmp_path / "old", tls=True)
+    known.env_file.write_text("HMAC_SECRET=abc\n")
+    with known:
+        assert f"GATEWAY_URL={known.url} and ALLOW_SELF_SIGNED=true in" in known.log
 
 
 def test_the_certificate_is_the_one_that_was_told(tmp_path: Path) -> None:
@@ -165,13 +175,13 @@ def test_the_certificate_is_the_one_that_was_told(tmp_path: Path) -> None:
     with EmbeddedGateway(tmp_path, tls=True) as own:
         pem = (own.data_dir / "gateway" / "certificate.pem").read_text()
         context = ssl.create_default_context(cadata=pem)
+        printed = own.told["fingerprint"]
+
         for name in ("localhost", "127.0.0.1"):
             raw = socket.create_connection(("127.0.0.1", own.port), timeout=20)
             with context.wrap_socket(raw, server_hostname=name) as wrapped:
                 shown = hashlib.sha256(wrapped.getpeercert(binary_form=True) or b"").hexdigest()
-        printed = own.told["fingerprint"]
-
-        assert printed.replace(":", "").lower() == shown
+            assert printed.replace(":", "").lower() == shown
         assert printed in own.log
 
 
@@ -198,6 +208,20 @@ def test_every_address_is_told_and_accepted(tmp_path: Path) -> None:
         for address in addresses:
             headers = {"Host": f"{address}:{own.port}"}
             assert own.request("GET", "/api/health", headers=headers).status == 200
+
+
+def test_options_and_settings_are_documented() -> None:
+    """What `--help` shows and what the settings are stands in docs/gateway.md and .env.example."""
+    guide = (ROOT / "docs" / "gateway.md").read_text()
+    example = (ROOT / ".env.example").read_text()
+    argv = [sys.executable, str(ROOT / "gateway"), "--help"]
+    shown = subprocess.run(argv, capture_output=True, check=True, text=True).stdout
+
+    for option in set(re.findall(r"--[a-z-]+", shown)) - {"--help", "--version"}:
+        assert f"`{option}`" in guide
+    for variable in (DATABASE_URL, RATE_LIMIT, RETENTION_DAYS):
+        assert f"`{variable}`" in guide
+        assert f"\n# {variable}=" in example
 
 
 # --- why it does not start -----------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_a_stranger_is_sent_to_the_login(gw: EmbeddedGateway, path: str) -> None
     """Pages lead to the login page."""
     answer = gw.request("GET", path)
 
-    assert (answer.status, answer.headers["location"]) == (303, "/login")
+    assert (answer.status, answer.headers["location"]) == (303, f"/login?next={path}")
     assert gw.request("GET", "/login").status == 200
 
 
@@ -95,6 +95,25 @@ def test_a_login_code_works_once(tmp_path: Path) -> None:
         assert own.request("GET", "/api/runs", headers=again).status == 200
 
 
+@pytest.mark.parametrize(
+    ("wanted", "given"),
+    [
+        ("/runs/run_1", "/runs/run_1"),
+        ("//evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("/a%0d%0aX:%20y", "/"),
+    ],
+)
+def test_the_login_leads_back(gw: EmbeddedGateway, wanted: str, given: str) -> None:
+    """To where somebody wanted to go, and never to another site."""
+    body = urlencode({"token": gw.admin_token}).encode()
+
+    answer = gw.request("POST", f"/login?next={wanted}", body, {"Content-Type": FORM})
+
+    assert (answer.status, answer.headers["location"]) == (303, given)
+
+
 def test_the_cookie_is_for_this_site_alone(tmp_path: Path) -> None:
     """HttpOnly, SameSite=Strict, and with TLS Secure and bound to the host."""
     with EmbeddedGateway(tmp_path, tls=True) as own:
@@ -125,6 +144,7 @@ def test_guessing_is_stopped(tmp_path: Path) -> None:
         code = own.request("GET", "/login?code=x")
 
         assert answers == [401] * 10 + [429]
+        assert "try again" in right.body.decode().lower()
         for answer in (right, bearer, code):
             assert answer.status == 429
             assert int(answer.headers["retry-after"]) > 0
@@ -206,7 +226,7 @@ def test_every_answer_is_hardened(gw: EmbeddedGateway) -> None:
         assert "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
         assert "access-control-allow-origin" not in headers
 
 

@@ -363,7 +363,7 @@ def test_markers_move_the_run(gw: EmbeddedGateway) -> None:
     ended = gw.run(run)
 
     assert running["status"] == "running"
-    assert (running["command"], running["working_dir"], running["mode"]) == (
+    assert (running["command_line"], running["working_dir"], running["mode"]) == (
         "claude 'x'",
         "/w",
         "interactive",
@@ -554,6 +554,35 @@ def test_a_file_that_announces_too_much_is_refused_early(gw: EmbeddedGateway) ->
         sock.sendall("\r\n".join([*head, "", ""]).encode())
 
         assert sock.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "size", "status"),
+    [
+        (EVENT, "application/json", 10 * 1024 * 1024 + 1, 413),
+        (ARTIFACT, "multipart/form-data; boundary=x", 52_428_801, 413),
+        (ARTIFACT, "multipart/form-data; boundary=x", 40_000_000, 401),
+        (EVENT, "text/plain", 9_000_000, 415),
+        (EVENT, "text/plain", 900_000, 415),
+    ],
+)
+def test_who_writes_first_and_reads_later_gets_the_answer(
+    gw: EmbeddedGateway, path: str, content_type: str, size: int, status: int
+) -> None:
+    """A refusal before the body was read reaches a client that sends all of it, and nothing of the
+    body is kept in memory.
+    """
+    with open_socket(gw.port) as sock:
+        head = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Type: {content_type}"]
+        sock.sendall("\r\n".join([*head, f"Content-Length: {size}", "", ""]).encode())
+        try:
+            for _ in range(size // 65_536):
+                sock.sendall(bytes(65_536))
+            sock.sendall(bytes(size % 65_536))
+        except OSError:
+            pass  # after the gateway has waited for a while
+
+        assert sock.recv(4096).startswith(f"HTTP/1.1 {status}".encode())
 
 
 def send_chunked(gw: EmbeddedGateway, path: str, headers: dict[str, str], chunks: Any) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import socket
 import threading
 import tracemalloc
@@ -36,6 +37,7 @@ from gateway_client import (
     says_ok,
 )
 from gateway_transport import GatewayError, PinStore, printable
+from redact import Rules
 from spool import encode_event
 from testing.certificates import self_signed
 from testing.faults import (
@@ -846,6 +848,38 @@ def test_an_upload_needs_no_memory_for_the_file(tmp_path: Path) -> None:
     assert reply.outcome is Outcome.ACCEPTED
     assert peak_bytes < 4 << 20
     assert len(blocks) == 30 * 16
+
+
+def test_progress_is_told_once_for_each_block(tmp_path: Path) -> None:
+    """A copy of an upload is no progress as far as an earlier one had come."""
+    file = tmp_path / "x.log"
+    file.write_bytes(b"x" * 200_000)
+    progress = []
+    body = MultipartFile(file, "x.log", on_progress=lambda: progress.append(1))
+
+    first, second = (b"".join(body) for _ in range(2))
+
+    assert first == second
+    assert len(first) == len(body)
+    assert len(progress) == 4  # blocks of 64 KiB
+
+
+def test_every_exchange_can_be_watched() -> None:
+    """A line tells what was asked, how large it was, and what became of it."""
+    with bench() as b:
+        lines: list[str] = []
+        client = b.client(watch=lines.append)
+        command_id = b.gateway.queue_command(b.run.id, "pwd")
+        assert client.is_healthy().outcome is Outcome.ACCEPTED
+        b.gateway.faults.add(Fault("event", Html(502)))
+        b.post(client)
+        client.send(client.acknowledge(command_id, error=Rules().redact("no")))
+
+    assert re.fullmatch(r"GET /api/health \(0 bytes\): .*, after \d+ ms", lines[0])
+    assert re.fullmatch(
+        r"POST /api/ingest/event \(\d+ bytes\): HTTP status 502, .*, after \d+ ms", lines[1]
+    )
+    assert lines[2].startswith(f"POST /api/runs/{b.run.id}/commands/{command_id}/ack (15 bytes): ")
 
 
 def test_a_file_that_became_shorter_is_an_outcome(tmp_path: Path) -> None:

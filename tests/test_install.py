@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_profile import ClaudeProfile
 from project_install import Target, install
 from runner_config import RunnerError, load_config
 from testing.runner_files import RUNNER_FILES, copy_runner
@@ -490,10 +491,10 @@ def test_settings_of_the_same_gateway_are_taken_over(secret: str, copy: _Copy) -
 
     printed = copy.succeed()
 
-    config = load_config(copy.project, {})
+    config = load_config(copy.project, {}, own=ClaudeProfile().settings)
     assert config.gateway_url == "https://gw.example:3100"
     assert config.hmac_secret == secret
-    assert config.claude_command == ("claude", "--model", "opus")
+    assert config.own["command"] == ("claude", "--model", "opus")
     assert not config.allow_self_signed
     assert "taken over from" in printed
     assert secret not in printed

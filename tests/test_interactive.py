@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from testing import processes
-from testing.runner import Launch, RunnerProcess, child, plan, program
+from testing.runner import Kind, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.terminal import Terminal
 from testing.waiting import eventually
@@ -104,9 +104,9 @@ def finished(launch: Launch) -> dict[str, Any]:
     return marker
 
 
-def test_the_child_sees_the_users_terminal(gw: StrictGateway, tmp_path: Path) -> None:
+def test_the_child_sees_the_users_terminal(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
     """The child has one terminal of the user's size on 0, 1 and 2, follows it, and is announced."""
-    launch = session(gw, child("tty_report.py"), tmp_path, env={"TERM": "xterm-test"})
+    launch = session(gw, child("tty_report.py"), tmp_path, env={"TERM": "xterm-test"}, kind=kind)
 
     with Terminal(launch.argv, env=launch.env, columns=97, lines=31) as terminal:
         start = terminal.expect(b"READY").decode()
@@ -118,7 +118,8 @@ def test_the_child_sees_the_users_terminal(gw: StrictGateway, tmp_path: Path) ->
         assert terminal.wait() == 0
 
     announcement, *report = start.split("\r\n")
-    assert announcement.startswith("claude-runner: this session ends when you leave Claude; ")
+    leaving = f"{kind.program}: this session ends when you leave {kind.title}; "
+    assert announcement.startswith(leaving)
     assert "--cmd" in announcement
     assert report[:4] == ["TTY 1 1 1", "SIZE 97 31", "FOREGROUND yes", "TERM xterm-test"]
     (started,) = gw.markers(launch.run.id, "started")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,16 @@ MODULES = tuple(name[:-3] for name in RUNNER_FILES if name.endswith(".py"))
 
 # Which of the runner's modules each one may import; what is not named here imports none.
 MAY_IMPORT = {
-    "redact": {"redact_judges", "redact_known", "redact_shapes", "redact_tokens", "redact_view"},
+    "redact": {
+        "redact_judges",
+        "redact_keys",
+        "redact_known",
+        "redact_shapes",
+        "redact_tokens",
+        "redact_view",
+    },
     "redact_judges": {"redact_shapes"},
+    "redact_keys": {"redact_judges"},
     "redact_known": {"redact_judges", "redact_shapes"},
     "redact_tokens": {"redact_judges", "redact_shapes"},
     "gateway_client": {"gateway_transport", "redact"},
@@ -33,7 +42,6 @@ MAY_IMPORT = {
     "project_install": {"command_line", "local_terminal", "runner_config"},
     "shell_completion": {"command_line"},
     "runner_doctor": {
-        "claude_profile",
         "gateway_check",
         "gateway_client",
         "gateway_transport",
@@ -42,9 +50,30 @@ MAY_IMPORT = {
         "runner_config",
         "spool",
     },
-    "run_plan": {"gateway_client", "local_terminal", "runner_config", "runner_session"},
-    "claude_profile": {"run_plan", "runner_config"},
-    "pty_pump": {"claude_state", "claude_stream", "local_terminal", "redact"},
+    "assist": {
+        "delivery",
+        "gateway_client",
+        "gateway_transport",
+        "keeper",
+        "local_terminal",
+        "runner_config",
+        "runner_mailbox",
+        "spool",
+    },
+    "assist_tmate": {"assist", "runner_config"},
+    "run_plan": {
+        "assist",
+        "assist_tmate",
+        "child_events",
+        "gateway_client",
+        "local_terminal",
+        "runner_config",
+        "runner_session",
+    },
+    "claude_profile": {"claude_state", "claude_stream", "run_plan", "runner_config"},
+    "claude_state": {"child_events"},
+    "claude_stream": {"child_events"},
+    "pty_pump": {"child_events", "local_terminal", "redact"},
     "delivery": {"gateway_client", "gateway_transport", "redact", "spool"},
     "run_folder": {"runner_config"},
     "sync_runs": {
@@ -67,7 +96,8 @@ MAY_IMPORT = {
     },
     "runner_session": {
         "allowlist",
-        "claude_stream",
+        "assist",
+        "child_events",
         "delivery",
         "gateway_client",
         "keeper",
@@ -77,9 +107,11 @@ MAY_IMPORT = {
         "remote_control",
         "run_folder",
         "runner_config",
+        "runner_mailbox",
         "spool",
     },
-    "claude_runner": set(MODULES) - {"claude_runner"},
+    "claude_runner": set(MODULES) - {"claude_runner", "rev_runner"},
+    "rev_runner": {"claude_runner", "run_plan", "runner_config"},
 }
 # The packages that a module may use besides the standard library.
 MAY_USE = {
@@ -109,6 +141,45 @@ def test_imports_go_one_way(module: str) -> None:
     assert ours <= MAY_IMPORT.get(module, set())
 
 
+def test_kinds_of_runners_do_not_know_each_other() -> None:
+    """Claude Code's modules know nothing of rev, the others neither, and nobody the command line.
+
+    Only the names of its own settings and files are anybody's business: a third kind of runner is
+    one more file like `rev_runner.py`.
+    """
+    kinds = {
+        "claude": {name for name in MODULES if name.startswith("claude_")},
+        "rev": {"rev_runner"},
+    }
+    general = set(MODULES) - kinds["claude"] - kinds["rev"]
+
+    for module in general:
+        assert not imported_names(module) & (kinds["claude"] | kinds["rev"]), module
+    for module in kinds["claude"]:
+        assert not imported_names(module) & kinds["rev"], module
+        assert not re.search(r"\brev\b|REV_", source_of(module)), module
+    for module in general:
+        code = ast.unparse(without_docstrings(ast.parse(source_of(module))))
+        assert not re.search(r"\brev\b|REV_|ClaudeStream|\bclaude\.|CLAUDE_COMMAND", code), module
+    importers = {name for name in MODULES if "claude_runner" in imported_names(name)}
+    assert importers == {"rev_runner"}
+
+
+def source_of(module: str) -> str:
+    """Return a module's text."""
+    return (ROOT / f"{module}.py").read_text(encoding="utf-8")
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """Return the tree without the texts that are for readers alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node
+        ):
+            node.body[0] = ast.Pass()
+    return tree
+
+
 def is_installed_package(name: str) -> bool:
     """Whether a name is neither ours nor the standard library's."""
     spec = importlib.util.find_spec(name)
@@ -123,9 +194,35 @@ def test_only_two_packages_are_needed(module: str) -> None:
     assert foreign <= MAY_USE.get(module, set())
 
 
+# What a reader of the gateway's imports sees of the runner.
+GATEWAY_MAY_IMPORT = {"redact", "runner_config"}
+GATEWAY_PACKAGES = {
+    *("cheroot", "cryptography", "flask", "segno", "sqlalchemy", "werkzeug"),
+    "requests",  # the demo is a client
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_runner_does_without_the_gateway(module: str) -> None:
+    """Its files can be copied without `gateway/`, and start it only as a process of its own."""
+    assert "gateway" not in imported_names(module)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "gateway").glob("*.py")))
+def test_the_gateway_uses_little_of_the_runner(name: str) -> None:
+    """The redactor and how settings are read; and the packages that it names."""
+    names = imported_names(f"gateway/{name}")
+    foreign = {each for each in names if is_installed_package(each)}
+
+    assert names & {path.stem for path in ROOT.glob("*.py")} <= GATEWAY_MAY_IMPORT
+    assert foreign <= GATEWAY_PACKAGES
+    assert not names & {"testing", "tests"}
+
+
 def test_every_module_has_a_docstring_that_says_what_it_is_for() -> None:
     """A reader finds the room for every line by the modules' first sentences."""
-    for module in MODULES:
+    gateway = (f"gateway/{path.stem}" for path in (ROOT / "gateway").glob("*.py"))
+    for module in (*MODULES, *gateway):
         docstring = ast.get_docstring(ast.parse(Path(ROOT, f"{module}.py").read_text("utf-8")))
         assert docstring is not None
         assert len(docstring.splitlines()[0]) < 100

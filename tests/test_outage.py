@@ -27,7 +27,7 @@ from testing.faults import (
     Status,
 )
 from testing.proxy import LoopbackProxy
-from testing.runner import ROOT, Launch, RunnerProcess, child, plan, program
+from testing.runner import CLAUDE, ROOT, Kind, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.verdict import committed, judge, sync
 from testing.waiting import eventually
@@ -38,7 +38,7 @@ import os, sys, time
 for number in range(1, 201):
     print(f"{number} {time.monotonic():.6f}", flush=True)
     time.sleep(0.005)
-    while number == 100 and not os.path.exists(sys.argv[1]):
+    while number == 100 and not os.path.exists(sys.argv[-1]):
         time.sleep(0.01)
 print("LAST", flush=True)
 """
@@ -68,9 +68,11 @@ def go(tmp_path: Path) -> Path:
     return tmp_path / "go"
 
 
-def plan_waiting(gateway: StrictGateway, folder: Path, env: dict[str, str] | None = None) -> Launch:
+def plan_waiting(
+    gateway: StrictGateway, folder: Path, env: dict[str, str] | None = None, kind: Kind = CLAUDE
+) -> Launch:
     """Plan a run whose child prints 100 lines, waits for the file `go`, and prints 100 more."""
-    return plan(gateway, program(WAITS), folder, prompt=str(folder / "go"), env=env)
+    return plan(gateway, program(WAITS), folder, prompt=str(folder / "go"), env=env, kind=kind)
 
 
 def hurried(launch: Launch) -> Launch:
@@ -111,9 +113,11 @@ ANSWERS: dict[str, Action] = {
 # --- outages --------------------------------------------------------------------------------------
 
 
-def test_gateway_is_away_during_the_run(gateway: StrictGateway, tmp_path: Path, go: Path) -> None:
+def test_gateway_is_away_during_the_run(
+    gateway: StrictGateway, tmp_path: Path, go: Path, kind: Kind
+) -> None:
     """While the gateway is gone the child goes on, and what it printed is delivered after it."""
-    launch = plan_waiting(gateway, tmp_path)
+    launch = plan_waiting(gateway, tmp_path, kind=kind)
     with RunnerProcess(launch) as runner:
         launch.expect(r"(?m)^20 .*\n")
         gateway.pause()
@@ -123,15 +127,15 @@ def test_gateway_is_away_during_the_run(gateway: StrictGateway, tmp_path: Path, 
         gateway.resume()
         assert runner.wait() == 0
 
-        assert judge(gateway, launch.run.id, last=200).problems == []
+        assert judge(gateway, launch.run.id, last=200, files=[kind.log_name]).problems == []
         assert runner.stderr.count("cannot be reached") == 1
         assert runner.stderr.count("the gateway is back") == 1
 
 
-def test_gateway_is_away_at_the_end(gateway: StrictGateway, tmp_path: Path) -> None:
+def test_gateway_is_away_at_the_end(gateway: StrictGateway, tmp_path: Path, kind: Kind) -> None:
     """An outage across the run's end only delays the end; the exit code is the child's own."""
     source = "import sys\nprint('1 1.000000', flush=True)\ninput()\nsys.exit(3)"
-    launch = plan(gateway, program(source.replace("input()", "")), tmp_path)
+    launch = plan(gateway, program(source.replace("input()", "")), tmp_path, kind=kind)
     fault = gateway.faults.add(Fault("event", Html(503), every=1))
     with RunnerProcess(launch) as runner:
         gateway.wait_for(lambda: fault.applied >= 1)
@@ -145,29 +149,32 @@ def test_gateway_is_away_at_the_end(gateway: StrictGateway, tmp_path: Path) -> N
         gateway.resume()
         assert runner.wait() == 3
 
-    assert judge(gateway, launch.run.id, last=1).problems == []
+    assert judge(gateway, launch.run.id, last=1, files=[kind.log_name]).problems == []
     assert gateway.exit_code(launch.run.id) == 3
 
 
-def test_what_is_left_at_the_end_is_told(gateway: StrictGateway, tmp_path: Path) -> None:
+def test_what_is_left_at_the_end_is_told(
+    gateway: StrictGateway, tmp_path: Path, kind: Kind
+) -> None:
     """When the drain gives up, the user is told how much is left, where, and how to send it."""
     launch = plan(
         gateway,
         child("lines.py", "50", "0"),
         tmp_path,
         env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": "0.5"},
+        kind=kind,
     )
     gateway.faults.add(Fault("event", Html(503), every=1))
     with RunnerProcess(launch) as runner:
         assert runner.wait() == 0
 
         assert re.search(r"\d+ \w+ of output are not delivered", runner.stderr), runner.stderr
-        assert "claude-runner sync" in runner.stderr
+        assert f"{kind.program} sync" in runner.stderr
         assert str(launch.run_dir) in runner.stderr
     assert gateway.events(launch.run.id) == []
     gateway.faults.clear()
     assert sync(launch).code == 0
-    assert judge(gateway, launch.run.id, last=50).problems == []
+    assert judge(gateway, launch.run.id, last=50, files=[kind.log_name]).problems == []
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -192,15 +199,16 @@ def test_answers_that_say_nothing(gateway: StrictGateway, tmp_path: Path, name: 
     assert judge(gateway, launch.run.id, last=60).problems == []
 
 
-def test_lost_answers_and_lost_requests(gateway: StrictGateway, tmp_path: Path) -> None:
+def test_lost_answers_and_lost_requests(gateway: StrictGateway, tmp_path: Path, kind: Kind) -> None:
     """With every fourth answer and every seventh request lost nothing is doubled or missing."""
-    launch = plan(gateway, child("lines.py", "600", "200", "--alternate"), tmp_path)
+    launch = plan(gateway, child("lines.py", "600", "200", "--alternate"), tmp_path, kind=kind)
     gateway.faults.add(Fault("*", DropAfter(), every=4))
     gateway.faults.add(Fault("*", DropBefore(), every=7))
     with RunnerProcess(launch) as runner:
         assert runner.wait(60) == 0
 
-    assert judge(gateway, launch.run.id, last=600, alternate=True).problems == []
+    files = [kind.log_name]
+    assert judge(gateway, launch.run.id, last=600, alternate=True, files=files).problems == []
     lost = [each for each in gateway.requests if each.fault]
     assert len(lost) >= 5
 

@@ -62,7 +62,8 @@ class Desk:
             (self._folder / "log").open("ab", buffering=0),
             modes=modes or ModeTracker(),
             keyboard_fd=keyboard,
-            publish_state=None,
+            publish_state=lambda _state: None,
+            states=None,
             note_undo=lambda _undo: None,
             publish=publish or (lambda stream, text: self.published.append((stream, text))),
             ended=self.ended.append,
@@ -367,7 +368,7 @@ def test_a_gap_is_where_the_notice_says(desk: Desk) -> None:
 
     shown, notice, after = re.split(rb"\r\n(\[.*\])\r\n", bytes(received))
     assert shown == kept
-    assert notice.startswith(b"[claude-runner: 100005 bytes were not shown here")
+    assert notice.startswith(b"[100005 bytes were not shown here")
     assert after == b"after"
 
 

@@ -88,6 +88,44 @@ SECRETS = [
     pytest.param("deploy --api-key={} now", FILLER[:20], id="flag-with-sign"),
     pytest.param("- name: DB_PASSWORD\n  value: {}", "s3cr3t!", id="name-and-value"),
     pytest.param("machine h login me password {}", FILLER[:12], id="netrc"),
+    pytest.param("ENV API_KEY {}", FILLER[:12], id="dockerfile"),
+    pytest.param("set -x DB_PASSWORD {}", "s3cr3t-word", id="fish"),
+    pytest.param('#define WIFI_PASSWORD "{}"', "s3cr3t-word", id="define"),
+    pytest.param('token: Some("{}")', FILLER[:12], id="wrapped"),
+    pytest.param('password: Some(\n    "{}",\n)', "s3cr3t-word", id="wrapped-on-its-own-line"),
+    pytest.param("**Password:** {}", "s3cr3t-word", id="markdown"),
+    pytest.param("Your password is: {}", "s3cr3t-word", id="told-with-a-colon"),
+    pytest.param("| SecretAccessKey | {} |", FILLER[:40], id="table"),
+    pytest.param("\u2502 auth_token    \u2502 {} \u2502", FILLER[:40], id="drawn-table"),
+    pytest.param('<input name="csrf_token" value="{}">', FILLER[:20], id="form"),
+    pytest.param('<input name="password" type="text" value="{}">', "s3cr3t!", id="form-attribute"),
+    pytest.param('<meta name="csrf-token" content="{}">', FILLER[:20], id="meta"),
+    pytest.param('name="password"\r\n\r\n{}\r\n--x', "s3cr3t!", id="multipart"),
+    pytest.param("curl -u admin:{} https://h/x", "s3cr3t-word", id="curl"),
+    pytest.param("curl -s --user 'admin:{}' https://h/x", "s3cr3t word", id="curl-quoted"),
+    pytest.param("mysql -uroot -p{} db", "s3cr3t-word", id="mysql"),
+    pytest.param("sshpass -p {} ssh jane@h", "s3cr3t-word", id="sshpass"),
+    pytest.param("docker login -u me -p {} registry.example", FILLER[:20], id="docker-login"),
+    pytest.param("redis-cli -h h -a {} ping", "s3cr3t-word", id="redis"),
+    pytest.param("curl -u admin:{} https://h/x", "s3cr3t-word" * 40, id="endless-flag"),
+    pytest.param("DB_PW={}", "s3cr3t-word", id="short-name"),
+    pytest.param('psk="{}"', "s3cr3t-word", id="wifi"),
+    pytest.param("secret_key_base: {}", HEX, id="rails"),
+    pytest.param("client-key-data: {}", FILLER, id="kubeconfig"),
+    pytest.param("VAULT_SECRET_ID={}", "a88279e9-29a1-ac59-d2ec-88adc52d6476", id="secret-id"),
+    pytest.param(
+        '"auth": "{}"', base64.b64encode(b"abcd:efghij").decode(), id="docker-credentials"
+    ),
+    pytest.param("see {} x", HEX[:32] + "-0123abcd-4567ef89", id="mailgun"),
+    pytest.param("auth_token_prod={}", FILLER[:20], id="neutral-ending"),
+    pytest.param("STRIPE_KEY={}", "abcdefAB12cdefABCDEFcd", id="suspect-mixed-case"),
+    pytest.param("Authorization: {}", FILLER * 9, id="endless-header"),
+    pytest.param("Bearer {}", FILLER * 9, id="endless-bearer"),
+    pytest.param("Cookie: a={}", FILLER * 9, id="endless-cookie"),
+    pytest.param("https://{}", "hooks.slack.com/serv" + "ices/" + FILLER * 9, id="endless-webhook"),
+    pytest.param("password={}\\tend", FILLER * 9, id="endless-to-an-escape"),
+    pytest.param('{{\\"password\\": \\"{}\\"}}', FILLER * 9, id="endless-to-an-escaped-quote"),
+    pytest.param("key {} x", "7Q~" + FILLER[:34], id="azure-client-secret"),
     pytest.param("Client Secret: {}", FILLER[:20], id="spaced-name"),
     pytest.param("GET /v1?x=1&access_token={}&page=2", FILLER[:20], id="query"),
     pytest.param("> Authorization: Bearer {}", FILLER, id="bearer-header"),
@@ -159,6 +197,26 @@ HARMLESS = [
     "ssh://git@host/x.git mailto:a@b.c",
     "postgres://<user>:<password>@host/db",
     "sha256:" + HEX,
+    "Authorization header is missing",
+    "monkeys, Bearer: token",
+    "token=Some(value)",
+    "docker run -p 8080:80 -u 1000:1000 image -a x -w /src",
+    "mysql -uroot -p db",
+    "ssh -p 2222 host; npm login && tool -p fast",
+    'curl -u "$USER:$PASS" https://h/ && curl -u jane https://h/',
+    "| password | string | what it is |",
+    "| api_key | `API_KEY` | from the environment |",
+    "secret: &str, api_key: Option<String>, token: &[u8]",
+    "signing_key: SigningKey<Sha256>",
+    "password: !Ref DbPassword",
+    "'password' => 'required|min:8'",
+    "TOKEN=`gcloud auth print-access-token`",
+    "!e.token=t,e.password===r",
+    "password: process.env.DB_PASS!",
+    "arn:aws:secretsmanager:us-east-1:123456789012:secret:name-AbCdEf",
+    "set token next; set -x; ENV TOKEN_FILE /run/secrets/token",
+    '<input name="password" type="password" value="">',
+    HEX[:32] + "-0123abcd is a name",
     "a88279e9-29a1-ac59-d2ec-88adc52d6476",
     '"integrity": "sha512-' + FILLER + FILLER + '=="',
     "npm_lifecycle_event=test npm_config_registry",
@@ -270,6 +328,20 @@ def test_private_key_becomes_one_mark(text: str, expected: str) -> None:
     out = redact_both_ways(f"$ cat id\r\n{text}\r\n$ ls\r\n".encode())
 
     assert out == f"$ cat id\r\n{expected}\r\n$ ls\r\n".encode()
+
+
+def test_a_key_in_puttys_format_is_removed() -> None:
+    """Its header is a name like any other, its body base64 like any other."""
+    lines = ["PuTTY-User-Key-File-3: ssh-ed25519", "Encryption: none", "Comment: jane"]
+    lines += ["Public-Lines: 1", FILLER + FILLER[:23], "Private-Lines: 1", FILLER[:40] + "aB3d"]
+    lines += ["Private-MAC: " + HEX, "$ ls -l", ""]
+
+    for before in ("", "$ cat key.ppk\r\n"):
+        out = redact_both_ways((before + "\r\n".join(lines)).encode()).decode()
+
+        assert FILLER[:12] not in out
+        assert HEX[:12] not in out
+        assert out == before + "PuTTY-User-Key-File-3:[REDACTED]$ ls -l\r\n"
 
 
 def test_unterminated_private_key_ends_at_the_first_line_that_is_no_part_of_it() -> None:
@@ -421,7 +493,7 @@ def test_a_failure_inside_a_private_key_stays_inside_it(monkeypatch: pytest.Monk
     redactor.feed(f"{HEADER}\n{FILLER}".encode())
 
     with monkeypatch.context() as broken:
-        broken.setattr("redact_judges.PrivateKey.swallow", None)
+        broken.setattr("redact_keys.PrivateKey.swallow", None)
         assert redactor.feed(b"more") == MARK
     out = redactor.feed(f"{FILLER}\n{FILLER}{FILLER}\n{FOOTER}\nafter\n".encode())
     assert out.find(FILLER[:12].encode()) < 0
@@ -479,6 +551,48 @@ def test_decoder_holds_a_split_character_and_replaces_an_invalid_one() -> None:
     assert decoder.feed(Redacted(b"\xa9\xff.")) == "\u00e9\ufffd."
     assert decoder.feed(Redacted(b"\xe2\x82")) == ""
     assert decoder.flush() == "\ufffd"
+
+
+def test_parts_of_known_values_that_cannot_be_read_are_whole_values() -> None:
+    """Broken JSON and broken addresses are still secrets."""
+    known = collect_known_values(
+        {"A_TOKEN": '{"broken-1', "B_DSN": "x://[u:p4ss@h", "C_CREDENTIALS": '[1, "l3af-value"]'}
+    )
+
+    assert set(known.values) == {b'{"broken-1', b"x://[u:p4ss@h", b"l3af-value"}
+
+
+def test_many_short_known_values_are_found() -> None:
+    """More of them than are searched for one by one."""
+    values = [f"k{number:02d}-v4lue".encode() for number in range(40)]
+    rules = Rules(values)
+
+    for value in values:
+        assert redact_both_ways(b"see " + value + b" here", rules) == b"see [REDACTED] here"
+
+
+def test_a_known_value_longer_than_what_is_searched_for_at_once() -> None:
+    """It is removed in pieces."""
+    value = (FILLER * 60).encode()
+
+    out = redact_both_ways(b"<" + value + b">", Rules([value]))
+
+    assert FILLER[:12].encode() not in out
+
+
+def test_clipboard_that_is_not_base64_passes() -> None:
+    """What cannot be decoded cannot be redacted, and is no text for a person either."""
+    stream = b"\x1b]52;c;?\x07x"
+
+    assert redact_both_ways(stream) == stream
+
+
+def test_a_key_that_never_ends_gives_way_to_short_lines() -> None:
+    """After more lines than any key has, a list of words shows again."""
+    lines = f"{FILLER}{FILLER[:23]}\n" * 2001
+    out = run([f"{HEADER}\n{lines}word\nanother\n".encode()])
+
+    assert out == MARK + b"word\nanother\n"
 
 
 def test_known_values_are_collected_from_secret_names() -> None:

@@ -31,6 +31,7 @@ PIECES = st.sampled_from(
             b"PRIV" + b"ATE KEY-----",
         ),
         *(b"-----END X-----", b"aB3dE5gH7jK9mN1pQ3sT5vW7yZ", b"0123456789abcdef" * 2, b"-us1"),
+        *(b"curl -u ", b" -p", b"mysql ", b'name="', b'" value="', b"| ", b"Some(", b"set "),
         *(b"ab", b"aab", b"abab-abab", b"\xc3", b"\xa9", b"x" * 70, b"None", b"f()"),
     ]
 )

@@ -19,7 +19,7 @@ from testing.children.floods import line as flood_line
 from testing.children.not_utf8 import OUTPUT as NOT_UTF8
 from testing.faults import Delay, Fault
 from testing.gateway_records import AnyGateway
-from testing.runner import Launch, RunnerProcess, child, plan, program
+from testing.runner import Kind, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.waiting import eventually
 
@@ -47,10 +47,10 @@ def finished(launch: Launch) -> dict[str, Any]:
 # --- what the gateway is told ----------------------------------------------------------------
 
 
-def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path) -> None:
+def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """`started` is the first event and `finished` the last, with all fields of the protocol."""
     says = program("import sys; print('out'); sys.stdout.flush(); print('err', file=sys.stderr)")
-    launch = plan(gw, says, tmp_path, prompt="say it", options=["-q"])
+    launch = plan(gw, says, tmp_path, prompt="say it", options=["-q"], kind=kind)
 
     assert run_to_end(launch) == 0
 
@@ -64,7 +64,7 @@ def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path) -> None:
     assert started == {
         "event": "started",
         "workingDir": str(tmp_path),
-        "runner": "claude",
+        "runner": kind.name,
         "mode": "print",
         "columns": 120,
         "lines": 40,
@@ -93,6 +93,7 @@ def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path) -> None:
 def test_exit_code_is_the_childs(
     gw: AnyGateway,
     tmp_path: Path,
+    kind: Kind,
     how: str,
     code: int,
     expected: tuple[str, str | None, int | None],
@@ -103,7 +104,7 @@ def test_exit_code_is_the_childs(
         if not hasattr(signal, "SIGRTMIN"):
             pytest.skip("this system has no real-time signals")
         command = program("import os; os.kill(os.getpid(), 40)")
-    launch = plan(gw, command, tmp_path)
+    launch = plan(gw, command, tmp_path, kind=kind)
 
     assert run_to_end(launch) == code
 
@@ -112,12 +113,12 @@ def test_exit_code_is_the_childs(
     assert end["exitCode"] == code
 
 
-def test_a_child_that_cannot_be_started(gw: AnyGateway, tmp_path: Path) -> None:
+def test_a_child_that_cannot_be_started(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """An exec that fails is told on both sides, ends the run with 1, and is no exit of a child."""
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x00 no program\n")
     broken.chmod(0o755)
-    launch = plan(gw, [str(broken)], tmp_path)
+    launch = plan(gw, [str(broken)], tmp_path, kind=kind)
 
     with RunnerProcess(launch) as runner:
         assert runner.wait() == 1
@@ -156,10 +157,10 @@ def test_why_a_script_does_not_start_is_told_in_words(
     assert "Errno" not in told
 
 
-def test_a_run_is_started_only_once(gw: AnyGateway, tmp_path: Path) -> None:
+def test_a_run_is_started_only_once(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """A run id that was used here before is refused, with exit code 1 and no second child."""
     mark = tmp_path / "mark"
-    launch = plan(gw, program(f"open({str(mark)!r}, 'a').write('x')"), tmp_path)
+    launch = plan(gw, program(f"open({str(mark)!r}, 'a').write('x')"), tmp_path, kind=kind)
     run_to_end(launch)
 
     with RunnerProcess(launch) as runner:
@@ -184,7 +185,7 @@ NASTY = b'-v "it\'s"\t$(touch owned) `touch owned`; touch owned\n\n--help \\ %s 
     ],
 )
 def test_the_prompt_is_one_argument(
-    gw: AnyGateway, tmp_path: Path, prompt: bytes, options: list[str]
+    gw: AnyGateway, tmp_path: Path, kind: Kind, prompt: bytes, options: list[str]
 ) -> None:
     """The prompt reaches the child byte for byte as its last argument, and no shell sees it."""
     launch = plan(
@@ -194,6 +195,7 @@ def test_the_prompt_is_one_argument(
         prompt=None if options else prompt,
         options=options,
         arguments=["--", "$HOME"],
+        kind=kind,
     )
 
     with (tmp_path / "stdin").open("w+b") as stdin:
@@ -203,14 +205,17 @@ def test_the_prompt_is_one_argument(
             assert runner.wait() == 0
 
     told = json.loads(launch.log)
-    assert [os.fsencode(item) for item in told["argv"]] == [b"first", b"--", b"$HOME", prompt]
+    before = [b"first", b"--", b"$HOME", *map(os.fsencode, kind.before_prompt)]
+    assert [os.fsencode(item) for item in told["argv"]] == [*before, prompt]
     assert told["cwd"] == str(tmp_path)
     assert not (tmp_path / "owned").exists()
 
 
-def test_print_mode_has_terminals_for_output_alone(gw: AnyGateway, tmp_path: Path) -> None:
+def test_print_mode_has_terminals_for_output_alone(
+    gw: AnyGateway, tmp_path: Path, kind: Kind
+) -> None:
     """In print mode stdin is empty, 1 and 2 are terminals of 40 x 120, lines end in newlines."""
-    launch = plan(gw, child("tty_report.py"), tmp_path)
+    launch = plan(gw, child("tty_report.py"), tmp_path, kind=kind)
 
     assert run_to_end(launch) == 0
 
@@ -231,7 +236,7 @@ def test_the_child_is_born_clean(gw: AnyGateway, tmp_path: Path) -> None:
     assert gw.text(launch.run.id).startswith("[0, 1, 2, 3]\nIGNORED \nBLOCKED \nREADY ")
 
 
-def test_secrets_stay_in_the_runner(gw: AnyGateway, tmp_path: Path) -> None:
+def test_secrets_stay_in_the_runner(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """Secret and token are not in the child's environment, nor in any file, nor on the screen."""
     names = "HMAC_SECRET,CLAUDE_RUNNER_TOKEN,KEPT"
     launch = plan(
@@ -240,6 +245,7 @@ def test_secrets_stay_in_the_runner(gw: AnyGateway, tmp_path: Path) -> None:
         tmp_path,
         prompt=f"my secret is {gw.secret}",
         env={"ECHO_ENV": names, "KEPT": "yes"},
+        kind=kind,
     )
 
     with RunnerProcess(launch) as runner:
@@ -248,7 +254,7 @@ def test_secrets_stay_in_the_runner(gw: AnyGateway, tmp_path: Path) -> None:
 
     told = json.loads(shown)
     assert told["env"] == {"KEPT": "yes"}
-    assert told["argv"] == ["my secret is [REDACTED]"]
+    assert told["argv"] == [*kind.before_prompt, "my secret is [REDACTED]"]
     for path in launch.data_dir.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
         for secret in (gw.secret, launch.run.token):
@@ -288,14 +294,14 @@ def test_files_are_private(gw: AnyGateway, tmp_path: Path) -> None:
 # --- output ----------------------------------------------------------------------------------
 
 
-def test_the_log_is_written_as_it_grows(gw: AnyGateway, tmp_path: Path) -> None:
-    """claude.log has each line while the child still runs, redacted, and is uploaded at the end."""
+def test_the_log_is_written_as_it_grows(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
+    """The log has each line while the child still runs, redacted, and is uploaded at the end."""
     token = "ghp_" + "a1B2" * 9
     says = program(
-        "import os, sys; print('READY', os.getpid(), sys.argv[1], flush=True); "
+        "import os, sys; print('READY', os.getpid(), sys.argv[-1], flush=True); "
         "import signal; signal.pause()"
     )
-    launch = plan(gw, says, tmp_path, prompt=token)
+    launch = plan(gw, says, tmp_path, prompt=token, kind=kind)
 
     with RunnerProcess(launch) as runner:
         pid = int(launch.expect(r"READY (\d+) \[REDACTED\]\n").group(1))
@@ -304,12 +310,12 @@ def test_the_log_is_written_as_it_grows(gw: AnyGateway, tmp_path: Path) -> None:
         assert runner.wait() == 128 + signal.SIGTERM
 
     (artifact,) = gw.artifacts(launch.run.id)
-    assert (artifact.name, artifact.data) == ("claude.log", launch.log)
+    assert (artifact.name, artifact.data) == (kind.log_name, launch.log)
 
 
-def test_bytes_that_are_not_text(gw: AnyGateway, tmp_path: Path) -> None:
+def test_bytes_that_are_not_text(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """Bytes that are not UTF-8 stay as they are in the log and on the screen, not on the wire."""
-    launch = plan(gw, child("not_utf8.py"), tmp_path)
+    launch = plan(gw, child("not_utf8.py"), tmp_path, kind=kind)
 
     with RunnerProcess(launch) as runner:
         assert runner.wait() == 0
@@ -320,12 +326,12 @@ def test_bytes_that_are_not_text(gw: AnyGateway, tmp_path: Path) -> None:
     assert gw.verify_finished(launch.run.id) == []
 
 
-def test_nothing_is_split_over_events(gw: AnyGateway, tmp_path: Path) -> None:
+def test_nothing_is_split_over_events(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """A character or an escape sequence that comes byte by byte is in one event as a whole."""
     pieces = ["é", "\x1b[31m", "\x1b]0;t\x07"]
     raw = "".join(pieces).encode() + b"\n"
     # Slower than the pause after which held output is shown, so that it must be held on purpose.
-    launch = plan(gw, child("prints_bytewise.py", raw.hex(), "60"), tmp_path)
+    launch = plan(gw, child("prints_bytewise.py", raw.hex(), "60"), tmp_path, kind=kind)
 
     assert run_to_end(launch) == 0
 
@@ -544,12 +550,12 @@ def test_tee_gets_messages_and_output(gw: AnyGateway, tmp_path: Path) -> None:
     assert lines[0].startswith("claude-runner: --artifact later.md is not there yet")
 
 
-def test_a_missing_artifact_is_told(gw: AnyGateway, tmp_path: Path) -> None:
+def test_a_missing_artifact_is_told(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """An artifact that appears late is uploaded, redacted; one that never does is told."""
     token = "npm_" + "Zz09" * 9
     source = f"open('made.txt', 'w').write('token ' + 'npm_' + {token[4:]!r} + ' end')"
     options = ["--artifact", str(tmp_path / "made.txt"), "--artifact", str(tmp_path / "never.md")]
-    launch = plan(gw, program(source), tmp_path, options=options)
+    launch = plan(gw, program(source), tmp_path, options=options, kind=kind)
 
     with RunnerProcess(launch) as runner:
         assert runner.wait() == 0
@@ -557,4 +563,4 @@ def test_a_missing_artifact_is_told(gw: AnyGateway, tmp_path: Path) -> None:
 
     assert "never.md is not uploaded: No such file or directory" in told
     uploads = {each.name: each.data for each in gw.artifacts(launch.run.id)}
-    assert uploads == {"claude.log": b"", "made.txt": b"token [REDACTED] end"}
+    assert uploads == {kind.log_name: b"", "made.txt": b"token [REDACTED] end"}

@@ -871,6 +871,66 @@ def test_a_journal_of_another_version_is_told(tmp_path: Path) -> None:
         Spool(path)
 
 
+def test_a_journal_without_its_tables_is_told(tmp_path: Path) -> None:
+    """One that opens and cannot be read is let go of again."""
+    path = tmp_path / "spool.db"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 1")
+    database.close()
+
+    with pytest.raises(SpoolError, match="no such table"):
+        Spool(path)
+
+
+def test_a_place_without_a_write_ahead_log_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where SQLite cannot keep its log, nothing is begun that a kill would lose."""
+    monkeypatch.chdir(tmp_path)
+
+    # The one place without such a log that there is on every machine.
+    with pytest.raises(SpoolError, match="write-ahead log cannot use; set CLAUDE_RUNNER_DATA_DIR"):
+        Spool(Path(":memory:"))
+
+
+def test_what_a_failing_disk_left_open_is_no_obstacle(tmp_path: Path) -> None:
+    """A transaction whose rollback failed too does not keep the journal from coming back."""
+    path = tmp_path / "spool.db"
+    with opened(path) as spool:
+        spool.append("stdout", text("on the disk\n"))
+        assert spool.go_on_in_memory("the disk failed")
+        spool.append("stdout", text("in memory\n"))
+        on_disk = spool._store._disk_db
+        assert on_disk is not None
+        on_disk.execute("BEGIN IMMEDIATE")
+
+        assert spool.return_to_disk()
+
+    with opened(path) as spool:
+        event = spool.cut(1, "n")
+        assert event is not None
+        assert json.loads(event.body)["data"] == "on the disk\nin memory\n"
+
+
+def test_a_sync_that_failed_is_tried_again(tmp_path: Path) -> None:
+    """What a disk did not make durable is asked of it once more."""
+    with opened(tmp_path / "spool.db") as spool:
+        spool.append("stdout", text("x"))
+        good_fd = spool._store._wal_fd
+        read_fd, write_fd = os.pipe()  # which nobody can make durable
+        try:
+            spool._store._wal_fd = write_fd
+            with pytest.raises(OSError, match="Invalid argument"):
+                spool.sync_to_disk()
+            with pytest.raises(OSError, match="Invalid argument"):
+                spool.sync_to_disk()
+        finally:
+            spool._store._wal_fd = good_fd
+            os.close(read_fd)
+            os.close(write_fd)
+        spool.sync_to_disk()
+
+
 def test_the_journals_files_are_private(tmp_path: Path) -> None:
     """Nobody else on the machine reads a session, whatever the umask is."""
     path = tmp_path / "spool.db"

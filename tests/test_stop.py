@@ -17,7 +17,7 @@ import pytest
 from testing import processes
 from testing.faults import Delay, Fault
 from testing.gateway_records import AnyGateway
-from testing.runner import Launch, RunnerProcess, child, plan, program
+from testing.runner import Kind, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.waiting import eventually
 
@@ -109,10 +109,10 @@ def family(launch: Launch) -> list[int]:
     ],
 )
 def test_a_stop_lets_the_child_tidy_up(
-    gw: AnyGateway, tmp_path: Path, stop: str | signal.Signals, reason: str
+    gw: AnyGateway, tmp_path: Path, kind: Kind, stop: str | signal.Signals, reason: str
 ) -> None:
     """Asked to end by anybody, the child gets SIGINT; its last words, log and marker arrive."""
-    launch = plan(gw, TIDY, tmp_path)
+    launch = plan(gw, TIDY, tmp_path, kind=kind)
 
     with RunnerProcess(launch) as runner:
         launch.expect_pid()
@@ -151,9 +151,9 @@ def test_the_end_does_not_cut_off_its_ack(
     assert {ack.result for ack in gw.acks(launch.run.id)[command_id]} == {result}
 
 
-def test_everything_of_the_run_is_gone(gw: AnyGateway, tmp_path: Path) -> None:
+def test_everything_of_the_run_is_gone(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """Descendants that left group and session, deaf, forking, on the terminal: none survives."""
-    launch = plan(gw, FAMILY, tmp_path)
+    launch = plan(gw, FAMILY, tmp_path, kind=kind)
 
     with RunnerProcess(launch) as runner:
         pids = family(launch)
@@ -267,9 +267,9 @@ def test_a_second_interrupt_kills_what_lingers(gw: AnyGateway, tmp_path: Path) -
     assert finished(launch)["reason"] == "stopped"
 
 
-def test_a_halt_asks_nobody(gw: AnyGateway, tmp_path: Path) -> None:
+def test_a_halt_asks_nobody(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """`__HALT__` kills the child and its descendants without a signal that they could ignore."""
-    launch = plan(gw, FAMILY, tmp_path)
+    launch = plan(gw, FAMILY, tmp_path, kind=kind)
 
     with RunnerProcess(launch) as runner:
         pids = family(launch)
@@ -360,11 +360,11 @@ while True:
 """
 
 
-def test_a_killed_runner_leaves_nothing(gw: AnyGateway, tmp_path: Path) -> None:
+def test_a_killed_runner_leaves_nothing(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """After `kill -9` of the runner the child, the operator's command and their own are gone."""
     (tmp_path / "command").write_text(COMMAND)
     (tmp_path / "command").chmod(0o755)
-    launch = plan(gw, FAMILY, tmp_path, env={"EXTRA_ALLOWED_COMMANDS": "./command"})
+    launch = plan(gw, FAMILY, tmp_path, env={"EXTRA_ALLOWED_COMMANDS": "./command"}, kind=kind)
 
     with RunnerProcess(launch) as runner:
         pids = [runner.keeper_pid(), *family(launch)]
@@ -388,9 +388,9 @@ def test_a_runner_killed_near_its_end_leaves_nothing(gw: AnyGateway, tmp_path: P
         processes.assert_gone(pids)
 
 
-def test_a_killed_keeper_ends_the_run(gw: AnyGateway, tmp_path: Path) -> None:
+def test_a_killed_keeper_ends_the_run(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """`kill -9` of the keeper ends the run as an error; nothing is left, and all is delivered."""
-    launch = plan(gw, FAMILY, tmp_path)
+    launch = plan(gw, FAMILY, tmp_path, kind=kind)
 
     with RunnerProcess(launch) as runner:
         pids = family(launch)
@@ -423,9 +423,9 @@ def test_nohup_protects_from_a_hangup(gw: AnyGateway, tmp_path: Path) -> None:
 
 
 @pytest.mark.strict_only("its API offers no input to a run that takes none")
-def test_nobody_types_in_print_mode(gw: StrictGateway, tmp_path: Path) -> None:
+def test_nobody_types_in_print_mode(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
     """`__ESCAPE__` and `__INPUT__` are refused with the reason when nobody reads the terminal."""
-    launch = plan(gw, TIDY, tmp_path, env={"CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true"})
+    launch = plan(gw, TIDY, tmp_path, env={"CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true"}, kind=kind)
 
     with RunnerProcess(launch) as runner:
         launch.expect_pid()

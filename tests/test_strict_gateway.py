@@ -43,7 +43,7 @@ from testing.faults import (
 )
 from testing.proxy import LoopbackProxy
 from testing.refused_requests import REFUSALS
-from testing.signing_client import ENDED, JSON, Attempt, Client, own_client
+from testing.signing_client import ENDED, JSON, WITHOUT, Attempt, Client, own_client
 from testing.strict_gateway import StrictGateway
 from testing.terminal import Terminal
 from testing.waiting import eventually
@@ -449,7 +449,16 @@ VIOLATIONS: dict[str, tuple[Callable[[Client], Any], str]] = {
         _play(("marker", json.dumps({**FINISHED, "exitCode": "0"}))),
         "exitCode",
     ),
-    "assist without JSON": (_play(("assist", "{")), "assist data that is not JSON"),
+    "assist without JSON": (_play(("assist", "{", WITHOUT)), "assist data that is not JSON"),
+    "assist with more": (
+        _play(("assist", '{"type":"tmate","url":"ssh a@b","web":"c"}', WITHOUT)),
+        "other fields than type and url",
+    ),
+    "assist with a number": (
+        _play(("assist", '{"type":"tmate","url":"ssh a@b"}', 1)),
+        "goes without a sequence",
+    ),
+    "output without a number": (_play(("stdout", "a", WITHOUT)), "goes without a sequence"),
     "half a character": (_play(("stdout", "\ud83d")), "half a character"),
     "an ack of nothing": (lambda client: client.ack("c0", {"result": "x"}), "never queued"),
     "an empty ack": (lambda client: client.ack("c0", {}), "an ack with the fields []"),

@@ -22,6 +22,13 @@ from testing.strict_gateway import StrictGateway
 from testing.verdict import ASKED_TWICE, files_with, judge, start_sync, sync
 
 DAY_S = 86_400
+# Goes on when the file that argv names is there.
+WAITS = """
+import os, sys, time
+print("1 1.000000", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+"""
 
 # Goes on when the file that argv names is there.
 WAITS = """

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -125,19 +128,75 @@ def test_the_screen_is_the_same(gw: StrictGateway, tmp_path: Path, name: str) ->
     assert alone
 
 
-def test_top_runs(gw: StrictGateway, tmp_path: Path) -> None:
-    """`top` draws its table in the terminal's size, follows a resize, and leaves at `q`."""
-    launch = plan(gw, ["top", "-d", "1"], tmp_path, prompt=None, env=environment(tmp_path))
+# `top` with one process that does nothing, and too slow to draw anything by itself. Its keys: the
+# screen as it comes, colours, the sorted column, whole command lines, help, back.
+TOP = ["top", "-d", "600", "-p"]
+TOP_KEYS = [
+    (b"", r"^top - .*\nTasks: (?s:.*)PID USER"),
+    (b"z", r"PID USER"),
+    (b"x", r"PID USER"),
+    (b"c", r"sleep 600"),
+    (b"h", r"Help for Interactive Commands"),
+    (b"\x1b", r"^top - .*\nTasks: (?s:.*)PID USER"),
+]
+# A figure with the blanks before it, which are its room: load and memory are others each time.
+FIGURE = re.compile(r" *\d[\d.:]*")
+# In the first line figures are as wide as they are, and "59 min" becomes "1:00".
+UPTIME = re.compile(r"up .*?, +\d+ users?")
+PLAIN = ("default", "default", False, False)
 
-    with Terminal(launch.argv, env=launch.env, columns=COLUMNS, lines=LINES) as terminal:
+
+def picture_of_top(screen: Screen) -> object:
+    """Return each cell with its colours, figures masked in place, and the cursor."""
+    lines, cursor, is_hidden, colours = screen.picture()
+    assert isinstance(colours, dict)
+    head = FIGURE.sub("#", UPTIME.sub("up #", lines[0])).rstrip()
+    cells = [
+        [(sign, colours.get((y, x), PLAIN)) for x, sign in enumerate(masked)]
+        for y, line in enumerate(lines[1:], start=1)
+        for masked in [FIGURE.sub(lambda figure: "#" * len(figure[0]), line)]
+    ]
+    return head, cells, cursor, is_hidden
+
+
+def watch_with_top(
+    argv: list[str], env: dict[str, str], folder: Path, announcement: bytes = b""
+) -> list[object]:
+    """Press the keys; return a picture after each, and one after a resize."""
+    pictures = []
+    with Terminal(argv, env=env, cwd=folder, columns=COLUMNS, lines=LINES) as terminal:
         before = terminal.attributes()
-        screen = Screen(terminal, COLUMNS, LINES, b"with --cmd\r\n")
-        screen.wait_for(r"(?m)^top - .*\nTasks: .*\n(.*\n){1,9} +PID USER .*\n *\d+ ")
+        screen = Screen(terminal, COLUMNS, LINES, announcement)
+        for keys, pattern in TOP_KEYS:
+            terminal.send(keys)
+            screen.wait_for(pattern)
+            screen.wait_until_still()
+            pictures.append(picture_of_top(screen))
         screen.resize(*SMALLER)
-        eventually(lambda: _expect_small(screen), 10.0)
+        screen.wait_for(r"(?m)^ *PID USER .*TIME\+$")  # the last column has no room any more
+        screen.wait_until_still()
+        pictures.append(picture_of_top(screen))
         terminal.send(b"q")
         assert terminal.wait() == 0
         assert terminal.attributes() == before
+    return pictures
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has this top")
+def test_the_screen_of_top_is_the_same(gw: StrictGateway, tmp_path: Path) -> None:
+    """Layout, words, colours and cursor are the same; what a figure says is not compared."""
+    with subprocess.Popen(["sleep", "600"]) as sleeper:
+        command = [*TOP, str(sleeper.pid)]
+        launch = plan(gw, command, tmp_path, prompt=None, env=environment(tmp_path))
+        try:
+            alone = watch_with_top(command, {**os.environ, **environment(tmp_path)}, tmp_path)
+            with_runner = watch_with_top(launch.argv, launch.env, tmp_path, b"with --cmd\r\n")
+        finally:
+            sleeper.kill()
+
+    for with_it, without in zip(with_runner, alone):
+        assert with_it == without
+    assert len(alone) == len(TOP_KEYS) + 1 == len(with_runner)
 
 
 # --- paste --------------------------------------------------------------------------------------

@@ -166,11 +166,17 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wheel for each line of wrapper/requirements.txt."""
+    """A folder with a wheel for each line of both files of requirements."""
     folder = tmp_path_factory.mktemp("wheels")
     for name, version, module in (
         ("requests", "2.99", "requests"),
         ("python_dotenv", "1.99", "dotenv"),
+        ("cheroot", "11.99", "cheroot"),
+        ("cryptography", "99.0", "cryptography"),
+        ("flask", "3.99", "flask"),
+        ("segno", "1.99", "segno"),
+        ("sqlalchemy", "2.99", "sqlalchemy"),
+        ("werkzeug", "3.99", "werkzeug"),
     ):
         info = f"{name}-{version}.dist-info"
         files = {
@@ -773,6 +779,100 @@ def test_a_half_made_environment_is_never_trusted(
     (built,) = set(project.environments()) - {young}
     assert answer["python"] == f"{built}/bin/python"
     assert (built / "stamp").exists()
+
+
+# The gateway
+
+
+NPM = """\
+#!/bin/sh
+# Does what the shim wants of npm: install --prefix FOLDER ... PACKAGE...
+[ "$1 $2" = "install --prefix" ] || exit 9
+for file in xterm/lib/xterm.js xterm/css/xterm.css; do
+    mkdir -p "$3/node_modules/@xterm/${file%/*}" && echo "$*" >"$3/node_modules/@xterm/$file"
+done
+"""
+
+
+@pytest.fixture
+def gateway_project(project: Project) -> Project:
+    """The project with a gateway in it."""
+    (project.root / "gateway").mkdir()
+    copy_runner(project.root, ("requirements-gateway.txt",))
+    return project
+
+
+def npm_in(folder: Path, script: str) -> Path:
+    """Make a folder with an npm of ours."""
+    folder.mkdir()
+    (folder / "npm").write_text(script)
+    (folder / "npm").chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("command", ["gateway", "demo"])
+def test_the_gateway_gets_its_packages(
+    shell: Sequence[str],
+    command: str,
+    gateway_project: Project,
+    ready: Path,
+    bare: Path,
+    offline: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """A Python that is good enough for the runner is not for the gateway; the second start builds
+    nothing, and the runner goes on with what it has.
+    """
+    project = gateway_project
+    npm = npm_in(tmp_path / "npm", NPM)
+    env = project.environ(ready, bare, npm, **offline)
+
+    first = project.run(shell, command, "--no-open", env=env)
+    again = project.run(shell, command, "--no-open", env=env)
+    runner = project.run(shell, "start", command, env=env)
+
+    assert told(first)["argv"] == [command, "--no-open"]
+    assert b"first run: installing the gateway's packages" in first.stderr
+    assert b"first run: getting xterm.js" in first.stderr
+    assert told(again)["python"] == told(first)["python"]
+    assert again.stderr == b""
+    assert told(runner)["python"] == str(ready / "python3")
+    (environment,) = project.environments()
+    assert list(environment.glob("lib/python3*/site-packages/sqlalchemy"))
+    vendor = project.data / "gateway" / "vendor"
+    assert [path.name for path in vendor.iterdir()] == ["xterm"]
+    files = sorted(path.name for path in (vendor / "xterm").iterdir())
+    assert files == ["xterm.css", "xterm.js"]
+    assert "@xterm/xterm@6.0.0" in (vendor / "xterm" / "xterm.js").read_text()
+
+
+@pytest.mark.parametrize("npm", [None, "#!/bin/sh\nexit 1\n", "#!/bin/sh\nexit 0\n"], ids=repr)
+def test_the_gateway_starts_without_xterm(
+    npm: str | None,
+    gateway_project: Project,
+    bare: Path,
+    offline: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """Without npm, or when it fails, one line says what the page will do without."""
+    project = gateway_project
+    folders = [bare] if npm is None else [bare, npm_in(tmp_path / "npm", npm)]
+
+    result = project.run((), "gateway", env=project.environ(*folders, **offline))
+
+    assert told(result)["argv"] == ["gateway"]
+    assert b"plain text instead of a terminal" in result.stderr.splitlines()[-1]
+    assert not list(project.data.glob("gateway/vendor/*"))
+
+
+def test_without_a_gateway_nothing_is_different(project: Project, ready: Path) -> None:
+    """In a project that got the runner's files alone, the program itself says what is missing."""
+    result = project.run((), "gateway", env=project.environ(ready))
+
+    assert told(result)["argv"] == ["gateway"]
+    assert result.stderr == b""
+    assert not project.environments()
 
 
 # The real files

@@ -115,6 +115,8 @@ export class Screen {
     }
     const line = this.#line();
     this.#pad(line, this.#column);
+    this.#halve(line, this.#column);
+    this.#halve(line, this.#column + width);
     line[this.#column] = [character, style];
     if (width === 2) line[this.#column + 1] = ["", style];
     this.#column += width;
@@ -132,6 +134,11 @@ export class Screen {
     return this.#main[this.#row];
   }
 
+  /** Blank both halves of a wide character that begins before this column and goes on in it. */
+  #halve(line, column) {
+    if (line[column]?.[0] === "") line[column - 1] = line[column] = [" ", PLAIN];
+  }
+
   #pad(line, length) {
     while (line.length < length) line.push([" ", PLAIN]);
   }
@@ -146,12 +153,13 @@ export class Screen {
       this.#column = 0;
     } else if (character === "\b") {
       this.#column = Math.max(0, Math.min(this.#column, this.#columns - 1) - 1);
-    } else if (character === "\t") {
+    } else if (character === "\t" && this.#column < this.#columns) {
       this.#column = Math.min(this.#columns - 1, (Math.floor(this.#column / TAB) + 1) * TAB);
     }
   }
 
   #down() {
+    this.#column = Math.min(this.#column, this.#columns - 1);
     this.#row += 1;
     this.#ensure(this.#row);
   }
@@ -208,9 +216,9 @@ export class Screen {
       case "H": case "f": return this.#moveTo(this.#top + count - 1, Math.max(1, values[1] || 1) - 1);
       case "J": return this.#eraseScreen(first);
       case "K": return this.#eraseLine(first);
-      case "X": return this.#blank(column, column + count);
-      case "P": return void this.#line().splice(column, count);
-      case "@": return this.#insertBlanks(column, count);
+      case "X": return this.#blank((this.#column = column), column + count);
+      case "P": return this.#deleteCells((this.#column = column), count);
+      case "@": return this.#insertBlanks((this.#column = column), count);
       case "L": return this.#insertLines(count);
       case "M": return this.#deleteLines(count);
       case "s": return this.#escape("\x1b7");
@@ -221,11 +229,14 @@ export class Screen {
   #mode(parameters, isOn) {
     if (!parameters.split(";").some((each) => each === "1049" || each === "1047" || each === "47")) return;
     if (isOn && !this.#beforeAlternate) {
+      const row = this.#row - this.#top;
       this.#beforeAlternate = [this.#main, this.#row, this.#column];
-      this.#replace([[]], 0, 0);
+      this.#replace(Array.from({ length: row + 1 }, () => []), row, this.#column);
     } else if (!isOn && this.#beforeAlternate) {
       this.#replace(...this.#beforeAlternate);
       this.#beforeAlternate = null;
+    } else if (!isOn) {
+      this.#escape("\x1b8"); // as xterm does: leaving restores the cursor in any case
     }
   }
 
@@ -239,9 +250,8 @@ export class Screen {
   // --- erasing -------------------------------------------------------------------------------
 
   #eraseLine(which) {
-    const column = Math.min(this.#column, this.#columns - 1);
-    if (which === 0) this.#line().length = Math.min(this.#line().length, column);
-    else if (which === 1) this.#blank(0, column + 1);
+    if (which === 0) this.#cut(this.#column);
+    else if (which === 1) this.#blank(0, this.#column + 1);
     else if (which === 2) this.#line().length = 0;
   }
 
@@ -256,17 +266,34 @@ export class Screen {
     if (which < 2) this.#eraseLine(which);
   }
 
+  #cut(column) {
+    const line = this.#line();
+    this.#halve(line, column);
+    line.length = Math.min(line.length, column);
+  }
+
   #blank(from, to) {
     const line = this.#line();
+    this.#halve(line, from);
+    this.#halve(line, to);
     const end = Math.min(to, line.length);
     for (let column = from; column < end; column += 1) line[column] = [" ", PLAIN];
+  }
+
+  #deleteCells(column, count) {
+    const line = this.#line();
+    this.#halve(line, column);
+    this.#halve(line, column + count);
+    line.splice(column, count);
   }
 
   #insertBlanks(column, count) {
     const line = this.#line();
     if (column >= line.length) return;
+    this.#halve(line, column);
     const blanks = Array.from({ length: Math.min(count, this.#limit) }, () => [" ", PLAIN]);
     line.splice(column, 0, ...blanks);
+    this.#halve(line, this.#columns);
     if (line.length > this.#columns) line.length = this.#columns;
   }
 

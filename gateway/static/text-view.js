@@ -19,7 +19,7 @@ export class TextView {
   #resizes = new ResizeObserver(() => this.#isFollowing && this.scrollToEnd());
 
   constructor(size) {
-    this.element = el("div", { class: "text-view", tabindex: "0", role: "region", "aria-label": "Output" }, this.#body);
+    this.element = el("div", { class: "text-view", tabindex: "0", role: "region", "aria-label": "Text of the output" }, this.#body);
     this.element.addEventListener("scroll", () => {
       this.#isFollowing = this.#isNearEnd;
       this.onScroll?.();
@@ -62,9 +62,9 @@ export class TextView {
     return this.#isFollowing;
   }
 
-  /** How long all of it is, in pixels. */
+  /** How far the last line is from the first, in pixels: the next text goes there. */
   get extent() {
-    return this.#body.offsetHeight;
+    return this.#lines.length ? this.#lines.at(-1).offsetTop - this.#lines[0].offsetTop : 0;
   }
 
   /** Pixels between the beginning and what is seen. */

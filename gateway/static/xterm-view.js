@@ -10,6 +10,15 @@ const FOLDER = "/static/vendor/xterm";
 const LARGEST_PX = 14;
 const SMALLEST_PX = 10;
 const SCROLLBACK_LINES = 50_000;
+// What the keyboard does here: nothing reads what is typed, and Tab has to lead out again.
+const SCROLLS = {
+  ArrowUp: (terminal) => terminal.scrollLines(-1),
+  ArrowDown: (terminal) => terminal.scrollLines(1),
+  PageUp: (terminal) => terminal.scrollPages(-1),
+  PageDown: (terminal) => terminal.scrollPages(1),
+  Home: (terminal) => terminal.scrollToTop(),
+  End: (terminal) => terminal.scrollToBottom(),
+};
 const NAMES = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
 let library = null;
@@ -48,7 +57,7 @@ export class XtermView {
   }
 
   constructor(Terminal, size) {
-    this.element = el("div", { class: "xterm-view", role: "region", "aria-label": "Output, as a terminal" }, this.#frame);
+    this.element = el("div", { class: "xterm-view", role: "region", "aria-label": "Terminal with the output" }, this.#frame);
     this.#terminal = new Terminal({
       cols: size.columns,
       rows: size.rows,
@@ -57,8 +66,10 @@ export class XtermView {
       cursorInactiveStyle: "none",
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono"),
       fontSize: LARGEST_PX,
+      minimumContrastRatio: 4.5,
       scrollback: SCROLLBACK_LINES,
     });
+    this.#terminal.attachCustomKeyEventHandler((event) => this.#onKey(event));
     document.addEventListener("themechange", this.#onTheme);
   }
 
@@ -100,7 +111,7 @@ export class XtermView {
     return viewportY >= baseY;
   }
 
-  /** How long all of it is, in lines. */
+  /** How far the cursor is from the first line, in lines: the next text goes there. */
   get extent() {
     const { baseY, cursorY } = this.#terminal.buffer.active;
     return baseY + cursorY;
@@ -128,6 +139,16 @@ export class XtermView {
     this.#sizes.disconnect();
     this.#terminal.dispose();
     this.element.remove();
+  }
+
+  #onKey(event) {
+    const scroll = event.type === "keydown" && SCROLLS[event.key];
+    if (scroll) {
+      event.preventDefault();
+      scroll(this.#terminal);
+      this.onScroll?.();
+    }
+    return false;
   }
 
   #fit() {

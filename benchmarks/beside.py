@@ -1,0 +1,195 @@
+"""The same command four ways: alone in a terminal, under `script`, `asciinema rec`, and the runner.
+
+What the benchmarks share: how each way starts a command, and what one such run costs, measured from
+outside on a terminal that is read as fast as it fills. Linux only: memory is read from /proc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pty
+import select
+import shlex
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from testing import processes  # noqa: E402 - it is beside this folder
+from testing.runner import plan  # noqa: E402
+from testing.strict_gateway import StrictGateway  # noqa: E402
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from testing.gateway_records import Event
+
+GIVE_UP_S = 600.0
+_LOOK_EVERY_S = 0.05
+
+
+class GatewayProcess:
+    """A strict gateway without a rate limit in a process of its own. A context manager."""
+
+    def __enter__(self) -> GatewayProcess:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,))
+        self._process.start()
+        self.url, self.secret = self._pipe.recv()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pipe.send(None)
+        self._process.join(GIVE_UP_S)
+
+    def create_run(self) -> Any:
+        """Return a new run, as the gateway's page would make it."""
+        self._pipe.send("create")
+        return self._pipe.recv()
+
+    def events(self, run_id: str) -> list[Event]:
+        """Return the output that came; raises unless every byte of it is accounted for."""
+        self._pipe.send(run_id)
+        events, differences = self._pipe.recv()
+        assert not differences, differences
+        found: list[Event] = events
+        return found
+
+
+def _serve(pipe: Connection) -> None:
+    with StrictGateway(rate_limit=None) as gateway:
+        pipe.send((gateway.url, gateway.secret))
+        while (asked := pipe.recv()) is not None:
+            if asked == "create":
+                pipe.send(gateway.create_run())
+            else:
+                pipe.send((gateway.events(asked, "stdout"), gateway.verify_finished(asked)))
+
+
+@dataclass
+class Cost:
+    """What one run of a command cost, its own share included."""
+
+    seconds: float
+    cpu_s: float
+    peak_bytes: int
+    # When each piece of output was seen on the terminal, by the monotonic clock.
+    seen: list[tuple[float, bytes]] = field(repr=False)
+    run_id: str = ""
+
+
+Way = Callable[[Sequence[str]], Cost]
+
+
+@contextlib.contextmanager
+def ways() -> Iterator[tuple[dict[str, Way], GatewayProcess]]:
+    """Yield each way that this machine has, by name, and the gateway behind the runner."""
+    with GatewayProcess() as gateway, tempfile.TemporaryDirectory(prefix="beside-") as name:
+        folder = Path(name)
+
+        def alone(command: Sequence[str]) -> Cost:
+            return run_in_terminal(["sh", "-c", 'exec "$@"', "sh", *command], os.environ)
+
+        def script(command: Sequence[str]) -> Cost:
+            typescript = str(folder / "typescript")
+            return run_in_terminal(
+                ["script", "-q", "-e", "-f", "-c", shlex.join(command), typescript], os.environ
+            )
+
+        def asciinema(command: Sequence[str]) -> Cost:
+            recording = str(folder / "recording.cast")
+            return run_in_terminal(
+                ["asciinema", "rec", "-q", "--overwrite", "-c", shlex.join(command), recording],
+                {**os.environ, "ASCIINEMA_CONFIG_HOME": name, "LC_ALL": "C.UTF-8"},
+            )
+
+        def runner(command: Sequence[str]) -> Cost:
+            own = Path(tempfile.mkdtemp(dir=folder))
+            known: Any = gateway
+            launch = plan(known, command, own, run=gateway.create_run())
+            cost = run_in_terminal(launch.argv, launch.env)
+            cost.run_id = launch.run.id
+            return cost
+
+        found: dict[str, Way] = {"sh -c": alone}
+        if shutil.which("script"):
+            found["script"] = script
+        if shutil.which("asciinema"):
+            found["asciinema rec"] = asciinema
+        found["claude-runner"] = runner
+        yield found, gateway
+
+
+def run_in_terminal(argv: Sequence[str], env: Mapping[str, str]) -> Cost:
+    """Run a command in a terminal that is read at once, to its end. Raises if it fails."""
+    begin = time.monotonic()
+    pid, master_fd = pty.fork()
+    if pid == 0:
+        os.execvpe(argv[0], list(argv), dict(env))
+    seen: list[tuple[float, bytes]] = []
+    peak_bytes = 0
+    next_look = begin
+    while True:
+        if time.monotonic() >= next_look:
+            peak_bytes = max(peak_bytes, _resident_bytes(pid))
+            next_look = time.monotonic() + _LOOK_EVERY_S
+        if not select.select([master_fd], [], [], _LOOK_EVERY_S)[0]:
+            continue
+        try:
+            piece = os.read(master_fd, 65_536)
+        except OSError:
+            break  # the terminal has no user any more
+        if not piece:
+            break
+        seen.append((time.monotonic(), piece))
+    _, status, usage = os.wait4(pid, 0)
+    os.close(master_fd)
+    assert status == 0, f"{argv[0]} failed: {b''.join(piece for _, piece in seen[-3:])!r}"
+    return Cost(time.monotonic() - begin, usage.ru_utime + usage.ru_stime, peak_bytes, seen)
+
+
+def _resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process and everything below it."""
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    total = 0
+    for each in (pid, *processes.descendants(pid)):
+        with contextlib.suppress(OSError, IndexError):
+            total += int(Path(f"/proc/{each}/statm").read_text().split()[1]) * page_bytes
+    return total
+
+
+def rounds(count: int, measure: Callable[[str, Way], float], found: Mapping[str, Way]) -> Rows:
+    """Measure each way `count` times, in turns, so that a busy machine is unfair to none."""
+    figures: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(count):
+        for name, way in found.items():
+            figures[name].append(measure(name, way))
+    return figures
+
+
+Rows = dict[str, list[float]]
+
+
+def row(what: str, unit: str, figures: Rows, digits: int = 1) -> str:
+    """Return a line of the table: the median of each way, and its ratio to doing without."""
+    base = statistics.median(figures["sh -c"])
+    cells = []
+    for name in ("sh -c", "script", "asciinema rec", "claude-runner"):
+        if name not in figures:
+            cells.append("-")
+            continue
+        median = statistics.median(figures[name])
+        ratio = "" if name == "sh -c" or not base else f" ({median / base:.1f} x)"
+        cells.append(f"{median:.{digits}f}{ratio}")
+    return f"| {what} | {unit} | {' | '.join(cells)} |"

@@ -1,0 +1,94 @@
+"""Start rev, a command-line agent, on this machine and connect the session to a gateway.
+
+All that differs from Claude Code is here; everything else is `claude_runner.main`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Callable
+
+from claude_runner import main
+from run_plan import Invocation
+from runner_config import RunnerError, Setting, parse_command, parse_extra
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from runner_config import Config
+
+
+class RevProfile:
+    """rev: one task and then the end, or a session with `--repl`.
+
+    It prints plain text and says nothing about its state, so there are neither messages to read nor
+    states to tell.
+    """
+
+    name = "rev"
+    title = "rev"
+    program = "rev-runner"
+    command_variable = "REV_COMMAND"
+    example_arguments = "--trust-workspace --model MODEL"
+    settings: tuple[Setting, ...] = (
+        Setting(
+            "command",
+            command_variable,
+            "rev",
+            parse_command,
+            "rev-runner: the program to run, with arguments that come first",
+        ),
+        Setting(
+            "allowed_commands",
+            "CLAUDE_RUNNER_REV_ALLOWED_COMMANDS",
+            "",
+            parse_extra,
+            "rev-runner: commands that the operator may run besides those of every runner",
+        ),
+    )
+
+    def add_start_options(self, add_option: Callable[..., None]) -> None:
+        """Add nothing: rev's own options follow `--`."""
+
+    def command(self, config: Config) -> tuple[str, ...]:
+        """Return the program to run, with its first arguments."""
+        command: tuple[str, ...] = config.own["command"]
+        return command
+
+    def answers_version(self, config: Config) -> bool:
+        """Return False: nobody has looked at what it does with `--version`."""
+        del config
+        return False
+
+    def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
+        """Return where pip and pipx put programs of one user."""
+        del env
+        return {"~/.local/bin": [home / ".local" / "bin"]}
+
+    def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
+        """Return what the operator may run besides the documented commands."""
+        return (*config.extra_allowed_commands, *config.own["allowed_commands"])
+
+    def invocation(
+        self, config: Config, prompt: str | None, mode: str, options: argparse.Namespace
+    ) -> Invocation:
+        """Return how to start it: `rev -- TASK`, or `rev --repl`.
+
+        Source: rev reads its arguments with argparse, where `--` ends the options; without it a
+        task could be taken for an option, or for the value of the one before it. A session takes no
+        task.
+        """
+        argv = (*self.command(config), *options.arguments)
+        if mode == "print" and prompt is not None:
+            return Invocation((*argv, "--", prompt))
+        if prompt is not None:
+            raise RunnerError(
+                "a session of rev takes no prompt; leave out --cmd, or --mode interactive"
+            )
+        return Invocation((*argv, "--repl"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(profile=RevProfile()))
