@@ -48,10 +48,19 @@ API_TIMEOUT_S: Final = 10.0
 # The operator's command is a show; a session that ended before it is no failure.
 COMMAND_TIMEOUT_S: Final = 20.0
 POLL_INTERVAL_S: Final = 0.2
+ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DemoError(Exception):
     """Something that ends the demo with exit code 1; the message is one plain sentence."""
+
+
+class EndedError(Exception):
+    """A signal asked for the end while there was no runner to pass it on to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Gateway:
@@ -122,10 +131,14 @@ def _wait_until_ready(
             break
         time.sleep(0.05)
     told = log_file.read_text("utf-8", "replace").strip().splitlines()
-    raise DemoError(f"the gateway did not start: {told[-1] if told else 'it said nothing'}")
+    reason = told[-1].replace("claude-runner: ", "", 1) if told else "it said nothing"
+    raise DemoError(f"the gateway did not start: {reason}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it, whatever else is asked for meanwhile: it must not be left behind."""
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT_S)
@@ -156,16 +169,22 @@ def _bundled_session(gateway: Gateway, run: Mapping[str, Any], stack: contextlib
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     threading.Thread(target=play_operator, args=(gateway, run["id"], folder), daemon=True).start()
     (folder / "greeting.py").write_text('def greet(name):\n    return "Hello " + name\n', "utf-8")
+    # Nothing of the user's own settings: no hook, no signature, and never another repository.
     git = ["git", "-c", "user.name=demo", "-c", "user.email=demo@localhost"]
+    git += ["-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     for words in (["init", "-q"], ["add", "greeting.py"], ["commit", "-q", "-m", "A greeting"]):
         # Without git there is no diff to show, and nothing else is missing.
         with contextlib.suppress(OSError):
-            subprocess.run([*git, *words], cwd=folder, check=False, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                [*git, *words], cwd=folder, env=env, check=False, stderr=subprocess.DEVNULL
+            )
     summary = folder / "summary.md"
     summary.touch()
     return Show(
         (
             f"--cmd={PROMPT}",
+            "--mode=print",
             f"--cwd={folder}",
             f"--artifact={summary}",
         ),
@@ -198,36 +217,72 @@ def run_runner(
     gateway: Gateway, secret: str, run: Mapping[str, Any], show: Show, files: Sequence[str]
 ) -> int:
     """Start the runner on a run, at this terminal, and return its exit code."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, str(ROOT / "claude_runner.py"), "start", f"--run-id={run['id']}"),
-            *show.arguments,
-            *files,
-        ],
-        env={
-            **os.environ,
-            **show.environment,
-            "GATEWAY_URL": gateway.url,
-            "HMAC_SECRET": secret,
-            "CLAUDE_RUNNER_TOKEN": run["capabilityToken"],
-        },
-    )
-
-    def pass_on(number: int, _frame: object) -> None:
-        process.send_signal(number)
-
-    # The terminal sends Ctrl-C to the runner too, which knows what to do about it.
-    handlers = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, pass_on),
-    }
-    try:
+    with _passing_on() as runner:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, str(ROOT / "claude_runner.py"), "start", f"--run-id={run['id']}"),
+                *show.arguments,
+                *files,
+            ],
+            env={
+                **os.environ,
+                **show.environment,
+                "GATEWAY_URL": gateway.url,
+                "HMAC_SECRET": secret,
+                "CLAUDE_RUNNER_TOKEN": run["capabilityToken"],
+            },
+        )
+        runner.begin(process)
         code = process.wait()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+class _Runner:
+    """The runner, and the signals that are for it and not for the demo."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+
+    def begin(self, process: subprocess.Popen[bytes]) -> None:
+        """Take the process, and pass on what came before it was there."""
+        self._process = process
+        for number in self._early:
+            process.send_signal(number)
+
+    def take(self, number: int, _frame: object) -> None:
+        """Pass a signal on; the terminal itself sends Ctrl-C to the runner too."""
+        if number == signal.SIGINT and _is_in_foreground():
+            return
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._process.send_signal(number)
+
+
+@contextlib.contextmanager
+def _passing_on() -> Iterator[_Runner]:
+    runner = _Runner()
+    before = {number: signal.signal(number, runner.take) for number in ENDING_SIGNALS}
+    try:
+        yield runner
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_in_foreground() -> bool:
+    """Whether a terminal sends what is typed there to this process and its runner."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 # --- the demo -------------------------------------------------------------------------------------
@@ -236,16 +291,22 @@ def run_runner(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo to its end; returns the exit code of the child."""
     options = _parse(argv)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, _raise_ended)
     try:
         return _show(options)
     except requests.RequestException as error:
         _complain(f"the gateway does not answer as it should: {error}")
     except (DemoError, OSError) as error:
         _complain(str(error))
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return 130
+    except EndedError as error:
+        _complain(f"ended by {signal.Signals(error.number).name}")
+        return 128 + error.number
     return 1
+
+
+def _raise_ended(number: int, _frame: object) -> None:
+    raise EndedError(number)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -265,7 +326,7 @@ def _show(options: argparse.Namespace) -> int:
         for name, value in (("data-dir", options.data_dir), ("env-file", options.env_file))
         if value is not None
     ]
-    prompt = options.cmd or PROMPT
+    prompt = PROMPT if options.cmd is None else options.cmd
     with contextlib.ExitStack() as stack:
         gateway = stack.enter_context(running_gateway(files, secret))
         run = gateway.post("/api/runs", {"command": prompt, "metadata": {"source": "demo"}})
@@ -273,13 +334,17 @@ def _show(options: argparse.Namespace) -> int:
         is_open = not options.no_open and has_display()
         if is_open:
             webbrowser.open(gateway.login_address(run["id"]))
-        show = _own_command(options) if options.cmd else _bundled_session(gateway, run, stack)
+        if options.cmd is None:
+            show = _bundled_session(gateway, run, stack)
+        else:
+            show = _own_command(options)
         code = run_runner(gateway, secret, run, show, files)
-        _tell(f"the run, its result and its artifacts: {gateway.login_address(run['id'])}")
-        if is_open and os.isatty(0) and os.isatty(1):
-            _tell("the page is there until you press Enter")
-            sys.stdin.readline()
         _tell("to look at it later: ./wrapper/claude-runner gateway")
+        if os.isatty(0) and os.isatty(1):
+            _tell("the page is there until you press Enter")
+        _tell(f"the run, its result and its artifacts: {gateway.login_address(run['id'])}")
+        if os.isatty(0) and os.isatty(1):
+            sys.stdin.readline()
     return code
 
 

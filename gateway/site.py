@@ -433,7 +433,10 @@ def _note(parts: Parts, action: str, run_id: str, detail: str | None = None) -> 
 
 
 def _json_body() -> dict[str, Any]:
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        body = None  # nested deeper than any body of ours
     if not isinstance(body, dict):
         _refuse(400, "The body is a JSON object.")
     return body

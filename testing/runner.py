@@ -1,4 +1,4 @@
-"""The runner as a process of its own: started as its user starts it, against a strict gateway.
+"""The runner as a process of its own: started as its user starts it, against a gateway.
 
     launch = plan(gw, child("exits.py", "3"), folder)
     with RunnerProcess(launch) as runner:
@@ -23,8 +23,7 @@ from types import TracebackType
 from typing import IO, Union
 
 from testing import processes
-from testing.gateway_records import Run
-from testing.strict_gateway import StrictGateway
+from testing.gateway_records import AnyGateway, Run
 from testing.waiting import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +81,7 @@ REV = Kind("rev", "rev", ("--",))
 class Launch:
     """How one run is started: command line and environment, and where it leaves its files."""
 
-    gateway: StrictGateway
+    gateway: AnyGateway
     run: Run
     argv: list[str]
     env: dict[str, str]
@@ -116,7 +115,7 @@ class Launch:
 
 
 def plan(
-    gateway: StrictGateway,
+    gateway: AnyGateway,
     command: Sequence[str],
     folder: Path,
     *,

@@ -29,11 +29,12 @@ import time
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from testing.faults import FaultScript, error_reply, rate_limited_reply
 from testing.gateway_records import (
     Ack,
+    AnyGateway,
     Artifact,
     Command,
     Event,
@@ -41,7 +42,6 @@ from testing.gateway_records import (
     RequestRecord,
     Run,
     RunState,
-    is_finished,
 )
 from testing.gateway_rules import GatewayRules
 from testing.http_server import (
@@ -58,11 +58,8 @@ from testing.http_server import (
 from testing.wire import (
     MAX_ARTIFACT_BYTES,
     MAX_BODY_BYTES,
-    STOP_COMMAND,
-    count_refused,
     expected_signature,
     find_route,
-    parse_json,
 )
 
 if TYPE_CHECKING:
@@ -155,7 +152,7 @@ class _RateWindow:
         }
 
 
-class StrictGateway(GatewayRules):
+class StrictGateway(GatewayRules, AnyGateway):
     """The gateway; see the module. A context manager that listens inside its `with` block.
 
     These may be set at any time: `clock_offset_s` (its clock runs ahead by that much), `rate_limit`
@@ -298,32 +295,12 @@ class StrictGateway(GatewayRules):
             self._changed.notify_all()
         return new_id
 
-    def stop(self, run_id: str) -> str:
-        """Queue what the web page's stop button queues, and return the command's id."""
-        return self.queue_command(run_id, STOP_COMMAND)
-
     # --- the record ---
 
     def events(self, run_id: str, type: str | None = None) -> list[Event]:
         """Return the stored events in the order of their arrival."""
         with self._changed:
             return [each for each in self._runs[run_id].events if type in (None, each.type)]
-
-    def text(self, run_id: str, type: str = "stdout") -> str:
-        """Return the data of one type of events, joined."""
-        return "".join(event.data for event in self.events(run_id, type))
-
-    def markers(self, run_id: str, event: str | None = None) -> list[dict[str, Any]]:
-        """Return the markers that are JSON objects; with `event`, those of one kind."""
-        found = []
-        for each in self.events(run_id, "marker"):
-            try:
-                marker = parse_json(each.data)
-            except ValueError:
-                continue  # noted as a violation when it came
-            if isinstance(marker, dict) and event in (None, marker.get("event")):
-                found.append(marker)
-        return found
 
     def acks(self, run_id: str) -> dict[str, list[Ack]]:
         """Return the acknowledgements by command id; commands without one are left out."""
@@ -370,32 +347,6 @@ class StrictGateway(GatewayRules):
         raise AssertionError(
             f"not within {within_s} s; {len(seen)} requests, the last: {seen[-10:]}; runs: {runs}"
         )
-
-    def verify_finished(self, run_id: str) -> list[str]:
-        """Compare the last `finished` marker with what was received; return the differences.
-
-        `refused` is compared with the notices (`error` events "N event(s) of M bytes … refused by
-        the gateway") that stand in the place of the events set aside.
-        """
-        events = self.events(run_id)
-        finished = self.markers(run_id, "finished")
-        if not finished:
-            return ["there is no finished marker"]
-        last = max(i for i, each in enumerate(events) if is_finished(each))
-        covered = [event for event in events[:last] if event.sequence >= 1]
-        data = "".join(event.data for event in covered).encode()
-        notices = [event.data for event in covered if event.type == "error"]
-        received = {
-            "events": len(covered),
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "refused": sum(count_refused(notice) for notice in notices),
-        }
-        return [
-            f"{name}: the marker says {finished[-1].get(name)!r}, received were {value!r}"
-            for name, value in received.items()
-            if finished[-1].get(name) != value
-        ]
 
     # --- violations ---
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 from testing.faults import Action, Exchange
+from testing.gateway_records import AnyGateway
 from testing.runner import ROOT, Launch
-from testing.strict_gateway import StrictGateway
 
 _LINE = re.compile(r"([0-9]+) [0-9]+\.[0-9]{6}( \.*)?")
 # After a kill the gateway may be asked again what it had answered: the journal could not know.
@@ -43,7 +43,7 @@ class Verdict:
 
 
 def judge(
-    gateway: StrictGateway,
+    gateway: AnyGateway,
     run_id: str,
     *,
     last: int | None = None,
@@ -101,7 +101,7 @@ def _judge_stream(verdict: Verdict, text: str, expected: range, last: int | None
         )
 
 
-def _judge_frame(verdict: Verdict, gateway: StrictGateway, run_id: str) -> None:
+def _judge_frame(verdict: Verdict, gateway: AnyGateway, run_id: str) -> None:
     events = gateway.events(run_id)
     kinds = [marker.get("event") for marker in gateway.markers(run_id)]
     if kinds.count("started") != 1 or kinds.count("finished") != 1 or kinds[-1] != "finished":

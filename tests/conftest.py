@@ -18,6 +18,8 @@ from testing import processes
 from testing.runner import CLAUDE, REV, Kind
 from testing.waiting import eventually
 
+pytest_plugins = ["testing.both_gateways"]
+
 # How long a thread, process or descriptor may take to go after its test has ended.
 GONE_WITHIN_S = 5.0
 

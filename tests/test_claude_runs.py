@@ -84,6 +84,7 @@ def refusal(launch: Launch) -> str:
     """Run what is refused; return the one line that says why."""
     with RunnerProcess(launch) as runner:
         assert runner.wait() == 1
+        assert isinstance(launch.gateway, StrictGateway)
         assert launch.gateway.requests == []
         return runner.stderr
 

@@ -103,6 +103,7 @@ def _packed(request: Request) -> bytes:
 def assert_synced(launch: Launch, *, exit_code: int = 137, reason: str = "runner died") -> None:
     """`sync` completes the run from its journal; a second one has nothing to do."""
     gateway, run = launch.gateway, launch.run
+    assert isinstance(gateway, StrictGateway)
     was_committed = committed(launch)
 
     first = sync(launch)

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
-from delivery import Delivery, Pacer, Pauses, backoff_s, file_parts
-from gateway_client import Clock, Credentials, GatewayClient, Outcome, RateLimit, Reply
+from delivery import Delivery, Pacer, Pauses, file_parts
+from gateway_client import Clock, Credentials, GatewayClient
 from gateway_transport import PinStore
 from redact import Rules
 from spool import FilePart, Spool
@@ -33,14 +33,21 @@ from testing.faults import (
     Request,
     Status,
 )
+from testing.gateway_records import AnyGateway
 from testing.proxy import LoopbackProxy
 from testing.strict_gateway import Run, StrictGateway
 from testing.waiting import eventually
+
+pytestmark = pytest.mark.both_gateways
+
+FAULTS = pytest.mark.strict_only("it needs the fault script")
+TLS = pytest.mark.strict_only("it changes the certificate")
 
 WITHIN_S = 20.0
 # The same order of pauses as in life, in hundredths.
 SHORT = Pauses(first_s=0.002, last_s=0.02, rejected_s=0.02)
 RULES = Rules()
+G = TypeVar("G", bound=AnyGateway)
 END = {"event": "finished", "exitCode": 0, "reason": "exited"}
 
 
@@ -55,10 +62,10 @@ class _Time:
 
 
 @dataclass
-class _Bench:
+class _Bench(Generic[G]):
     """A gateway, a journal and a poster between them."""
 
-    gateway: StrictGateway
+    gateway: G
     run: Run
     spool: Spool
     delivery: Delivery
@@ -114,8 +121,10 @@ class _Bench:
 
 
 @contextmanager
-def bench(tmp_path: Path, pins: Path | None = None, **options: Any) -> Iterator[_Bench]:
-    """Start a poster for a run of a new gateway; it is stopped at the end of the block."""
+def bench(
+    tmp_path: Path, pins: Path | None = None, **options: Any
+) -> Iterator[_Bench[StrictGateway]]:
+    """Start a poster for a run of a new strict gateway; it is stopped at the end of the block."""
     options.setdefault("rate_limit", None)
     with ExitStack() as stack:
         gateway = stack.enter_context(StrictGateway(**options))
@@ -124,8 +133,8 @@ def bench(tmp_path: Path, pins: Path | None = None, **options: Any) -> Iterator[
 
 @contextmanager
 def poster(
-    tmp_path: Path, gateway: StrictGateway, run: Run, url: str = "", pins: Path | None = None
-) -> Iterator[_Bench]:
+    tmp_path: Path, gateway: G, run: Run, url: str = "", pins: Path | None = None
+) -> Iterator[_Bench[G]]:
     """Start a poster on the journal in the folder; it is stopped at the end of the block."""
     times = _Time()
     told: list[str] = []
@@ -152,9 +161,9 @@ def poster(
 # --- once, whatever is lost ------------------------------------------------------------------
 
 
-def test_a_quiet_run_is_delivered_in_order(tmp_path: Path) -> None:
+def test_a_quiet_run_is_delivered_in_order(gw: AnyGateway, tmp_path: Path) -> None:
     """Markers, both streams and messages arrive, and `finished` after all of them."""
-    with bench(tmp_path) as b:
+    with poster(tmp_path, gw, gw.create_run()) as b:
         b.append('{"event":"started"}', "marker")
         text = b.print_lines(3)
         b.append("careful\n", "stderr")
@@ -169,6 +178,7 @@ def test_a_quiet_run_is_delivered_in_order(tmp_path: Path) -> None:
         assert b.told == []
 
 
+@FAULTS
 def test_lost_requests_and_lost_answers_neither_lose_nor_double(tmp_path: Path) -> None:
     """Every fourth answer and every seventh request is lost, and each line is there once."""
     with bench(tmp_path) as b:
@@ -220,6 +230,7 @@ def test_lost_requests_and_lost_answers_neither_lose_nor_double(tmp_path: Path) 
         "429-html",
     ],
 )
+@FAULTS
 def test_an_outage_of_any_kind_is_survived(make_action: Any, tmp_path: Path) -> None:
     """Whatever comes in the place of an answer, the event arrives once and nothing is set aside."""
     with bench(tmp_path) as b:
@@ -235,9 +246,10 @@ def test_an_outage_of_any_kind_is_survived(make_action: Any, tmp_path: Path) -> 
         assert b.gateway.events(b.run.id, "error") == []
 
 
-def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
+@pytest.mark.own_gateway
+def test_an_outage_is_told_once_and_its_end_too(gw: AnyGateway, tmp_path: Path) -> None:
     """A gateway that goes away and comes back twice is told four times, in plain words."""
-    with bench(tmp_path) as b:
+    with poster(tmp_path, gw, gw.create_run()) as b:
         text = ""
         for number in (1, 2):
             b.gateway.pause()
@@ -256,9 +268,10 @@ def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
         assert b.told == [away, back] * 2
 
 
-def test_output_during_an_outage_is_merged(tmp_path: Path) -> None:
+@pytest.mark.own_gateway
+def test_output_during_an_outage_is_merged(gw: AnyGateway, tmp_path: Path) -> None:
     """What gathered while nothing could be sent goes out in few, large events."""
-    with bench(tmp_path) as b:
+    with poster(tmp_path, gw, gw.create_run()) as b:
         b.gateway.pause()
         text = b.print_lines(500)
         b.gateway.resume()
@@ -268,6 +281,7 @@ def test_output_during_an_outage_is_merged(tmp_path: Path) -> None:
         assert len(b.gateway.events(b.run.id, "stdout")) <= 3
 
 
+@FAULTS
 def test_another_process_repeats_the_same_attempt(tmp_path: Path) -> None:
     """An event whose answer was lost with the runner is not sent again under another nonce."""
     with StrictGateway(rate_limit=None) as gw:
@@ -284,6 +298,7 @@ def test_another_process_repeats_the_same_attempt(tmp_path: Path) -> None:
         assert len({each.nonce for each in gw.requests}) == 2, "the event, and `finished`"
 
 
+@FAULTS
 def test_an_attempt_too_old_is_signed_afresh_and_not_before(tmp_path: Path) -> None:
     """From 280 s nothing is sent, and from 310 s on the same text goes out under a new nonce."""
     with bench(tmp_path) as b:
@@ -306,6 +321,7 @@ def test_an_attempt_too_old_is_signed_afresh_and_not_before(tmp_path: Path) -> N
         assert int(last.headers["x-timestamp"]) - int(first.headers["x-timestamp"]) >= 310
 
 
+@FAULTS
 def test_a_gateway_that_lost_its_nonces_doubles_nothing_that_was_answered(tmp_path: Path) -> None:
     """A restart with an empty nonce store is harmless for events whose answer came."""
     with bench(tmp_path) as b:
@@ -321,6 +337,7 @@ def test_a_gateway_that_lost_its_nonces_doubles_nothing_that_was_answered(tmp_pa
 # --- refusals --------------------------------------------------------------------------------
 
 
+@FAULTS
 def test_a_poisoned_event_is_found_and_told(tmp_path: Path) -> None:
     """Of many lines the one that the gateway refuses is replaced by a notice, and no other."""
     with bench(tmp_path) as b:
@@ -343,6 +360,7 @@ def test_a_poisoned_event_is_found_and_told(tmp_path: Path) -> None:
         assert len(refusals) <= 8, "81 chunks are halved, not tried one by one"
 
 
+@FAULTS
 def test_an_event_that_the_gateway_fails_on_is_tried_again_first(tmp_path: Path) -> None:
     """A few 500s are a hiccup: each attempt is signed afresh, and nothing is set aside."""
     with bench(tmp_path) as b:
@@ -354,6 +372,7 @@ def test_an_event_that_the_gateway_fails_on_is_tried_again_first(tmp_path: Path)
         assert b.gateway.events(b.run.id, "error") == []
 
 
+@FAULTS
 def test_a_500_after_an_outage_is_a_first_failure(tmp_path: Path) -> None:
     """Attempts that nobody answered do not count against the event."""
     with bench(tmp_path) as b:
@@ -366,6 +385,7 @@ def test_a_500_after_an_outage_is_a_first_failure(tmp_path: Path) -> None:
         assert b.gateway.events(b.run.id, "error") == []
 
 
+@FAULTS
 def test_an_event_that_keeps_failing_with_500_is_set_aside(tmp_path: Path) -> None:
     """One bad event does not block the rest for ever."""
     with bench(tmp_path) as b:
@@ -382,6 +402,7 @@ def test_an_event_that_keeps_failing_with_500_is_set_aside(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("code", [400, 500])
+@FAULTS
 def test_an_ill_gateway_sets_nothing_aside(code: int, tmp_path: Path) -> None:
     """A gateway that refuses everything, the notice too, is waited for; then all of it arrives."""
     with bench(tmp_path) as b:
@@ -399,30 +420,30 @@ def test_an_ill_gateway_sets_nothing_aside(code: int, tmp_path: Path) -> None:
         assert len(b.told) == 2
 
 
-def test_a_body_limit_is_found_and_remembered(tmp_path: Path) -> None:
+@pytest.mark.own_gateway
+def test_a_body_limit_is_found_and_remembered(gw: AnyGateway, tmp_path: Path) -> None:
     """After a 413 the events are halved until they pass, and no later one is over the size."""
+    run = gw.create_run()
     with ExitStack() as stack:
-        b = stack.enter_context(bench(tmp_path))
-        proxy = stack.enter_context(LoopbackProxy(b.gateway.url, body_limit_bytes=60_000))
-        (tmp_path / "through").mkdir()
-        run = b.gateway.create_run()
-        through = stack.enter_context(poster(tmp_path / "through", b.gateway, run, proxy.url))
-        b.gateway.pause()
+        proxy = stack.enter_context(LoopbackProxy(gw.url, body_limit_bytes=60_000))
+        through = stack.enter_context(poster(tmp_path, gw, run, proxy.url))
+        gw.pause()
         lines = 40 * ("x" * 9_999 + "\n")
         for start in range(0, len(lines), 10_000):
             through.append(lines[start : start + 10_000])
-        b.gateway.resume()
+        gw.resume()
         through.expect_text(lines)
         refused = [each for each in proxy.requests if each.status == 413]
         for start in range(0, len(lines), 10_000):
             through.append(lines[start : start + 10_000])
         through.finish()
 
-        assert b.gateway.text(through.run.id) == lines * 2
+        assert gw.text(through.run.id) == lines * 2
         assert len([each for each in proxy.requests if each.status == 413]) == len(refused)
         assert 1 <= len(refused) <= 4
 
 
+@FAULTS
 def test_a_large_event_with_escapes_stays_within_the_limit_after_a_413(tmp_path: Path) -> None:
     """The limit is one of bytes as they are sent, which are six for an escape character."""
     with bench(tmp_path) as b:
@@ -445,6 +466,7 @@ def test_a_large_event_with_escapes_stays_within_the_limit_after_a_413(tmp_path:
         (403, "Invalid capability token for run"),
     ],
 )
+@FAULTS
 def test_a_rejection_in_mid_run_is_told_once_and_survived(
     error: tuple[int, str], tmp_path: Path
 ) -> None:
@@ -462,6 +484,7 @@ def test_a_rejection_in_mid_run_is_told_once_and_survived(
         assert b.told == [rejected, "the gateway is back; sending what was kept"]
 
 
+@TLS
 def test_a_changed_certificate_is_told_and_gets_nothing(tmp_path: Path) -> None:
     """Somebody who listens in the middle of a run gets no output; the right gateway does again."""
     first = self_signed()
@@ -482,6 +505,7 @@ def test_a_changed_certificate_is_told_and_gets_nothing(tmp_path: Path) -> None:
 # --- the end ---------------------------------------------------------------------------------
 
 
+@FAULTS
 def test_stopping_leaves_the_rest_in_the_journal(tmp_path: Path) -> None:
     """A stop in an outage ends the thread at once, and what was not sent is still there."""
     with bench(tmp_path) as b:
@@ -499,6 +523,7 @@ def test_stopping_leaves_the_rest_in_the_journal(tmp_path: Path) -> None:
         assert not b.spool.is_ended
 
 
+@FAULTS
 def test_stopping_notes_an_answer_that_is_coming(tmp_path: Path) -> None:
     """A stop does not throw away what the gateway is just about to say."""
     with bench(tmp_path) as b:
@@ -511,15 +536,18 @@ def test_stopping_notes_an_answer_that_is_coming(tmp_path: Path) -> None:
         assert not b.spool.pending
 
 
-def test_finish_is_heard_by_a_poster_that_is_just_going_to_wait(tmp_path: Path) -> None:
+def test_finish_is_heard_by_a_poster_that_is_just_going_to_wait(
+    gw: AnyGateway, tmp_path: Path
+) -> None:
     """The end is never slept through, whatever the poster is doing when it comes."""
     for number in range(30):
         (tmp_path / str(number)).mkdir()
-        with bench(tmp_path / str(number)) as b:
+        with poster(tmp_path / str(number), gw, gw.create_run()) as b:
             b.print_lines(1)
             b.finish()
 
 
+@FAULTS
 def test_files_follow_and_are_repeated_until_they_are_there(tmp_path: Path) -> None:
     """An upload whose answer is lost, limited or failed comes once; a refused one is told."""
     for name in ("claude.log", "b.txt", "c.md"):
@@ -552,6 +580,7 @@ class _ChangeCertificate(Action):
         exchange.close()
 
 
+@TLS
 def test_a_file_waits_for_the_certificate_that_was_trusted(tmp_path: Path) -> None:
     """A changed certificate costs no upload: it is told, and the file comes with the right one."""
     (tmp_path / "claude.log").write_text("the log")
@@ -568,6 +597,7 @@ def test_a_file_waits_for_the_certificate_that_was_trusted(tmp_path: Path) -> No
         assert [each.data for each in b.gateway.artifacts(b.run.id)] == [b"the log"]
 
 
+@FAULTS
 def test_a_large_upload_is_progress_all_the_while(tmp_path: Path) -> None:
     """A slow line that takes longer than the patience of the end is not given up on."""
     with (tmp_path / "claude.log").open("wb") as sparse:
@@ -587,6 +617,7 @@ def test_a_large_upload_is_progress_all_the_while(tmp_path: Path) -> None:
 # --- the pace --------------------------------------------------------------------------------
 
 
+@FAULTS
 def test_a_429_is_waited_out_and_the_same_attempt_goes_again(tmp_path: Path) -> None:
     """The nonce is not spent by a refusal that came before anybody looked."""
     with bench(tmp_path) as b:
@@ -596,119 +627,6 @@ def test_a_429_is_waited_out_and_the_same_attempt_goes_again(tmp_path: Path) -> 
 
         assert [each.status for each in b.gateway.requests] == [429, 200]
         assert len({each.nonce for each in b.gateway.requests}) == 1
-
-
-class _FakeClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def _reply(limit: int, remaining: int, reset_s: float) -> Reply:
-    return Reply(Outcome.ACCEPTED, 200, rate_limit=RateLimit(limit, remaining, reset_s))
-
-
-def test_output_is_not_held_back_while_there_is_budget() -> None:
-    """Without headers, and with much left of the window, nothing waits."""
-    clock = _FakeClock()
-    pacer = Pacer(2.0, clock)
-    delays = [pacer.output_delay_s()]
-    for remaining in (100, 80):
-        pacer.note(_reply(100, remaining, 60.0))
-        pacer.note_output()
-        delays.append(pacer.output_delay_s())
-
-    assert delays == [0.0, 0.0, 0.0]
-
-
-@pytest.mark.parametrize(
-    ("reply", "wait_s"),
-    [
-        (Reply(Outcome.LIMITED, 429, retry_after_s=7.0), 7.0),
-        (Reply(Outcome.LIMITED, 429, retry_after_s=0.0), 0.1),
-        (Reply(Outcome.LIMITED, 429, retry_after_s=86_400.0), 60.0),
-        (Reply(Outcome.LIMITED, 429, rate_limit=RateLimit(100, 0, 12.0)), 12.0),
-        (Reply(Outcome.LIMITED, 429), 1.0),
-    ],
-    ids=["retry-after", "at-once", "absurd", "window", "no-word"],
-)
-def test_a_refusal_by_the_rate_limit_blocks_everything(reply: Reply, wait_s: float) -> None:
-    """The gateway's own word is honoured and bounded; without one a second is tried."""
-    clock = _FakeClock()
-    pacer = Pacer(2.0, clock)
-    pacer.note(reply)
-
-    assert pacer.blocked_s() == pytest.approx(wait_s)
-    assert pacer.output_delay_s() >= pacer.blocked_s()
-    clock.now += wait_s + 0.001
-    assert pacer.blocked_s() == 0.0
-
-
-def test_refusals_without_a_word_are_asked_about_less_and_less() -> None:
-    """A gateway that says 429 and nothing else is not asked every second."""
-    clock = _FakeClock()
-    pacer = Pacer(2.0, clock)
-    waits = []
-    for _ in range(7):
-        pacer.note(Reply(Outcome.LIMITED, 429))
-        waits.append(pacer.blocked_s())
-        clock.now += waits[-1]
-    pacer.note(Reply(Outcome.ACCEPTED, 200))
-    pacer.note(Reply(Outcome.LIMITED, 429))
-
-    assert waits == pytest.approx([1, 2, 4, 8, 16, 30, 30])
-    assert pacer.blocked_s() == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(
-    ("limit", "window_s", "poll_s"), [(100, 60.0, 2.0), (25, 15.0, 2.0), (40, 60.0, 4.0)]
-)
-def test_the_budget_is_never_overdrawn_and_never_silent(
-    limit: int, window_s: float, poll_s: float
-) -> None:
-    """An endless stream of output keeps flowing, with polls, and meets no refusal."""
-    clock = _FakeClock()
-    pacer = Pacer(poll_s, clock)
-    used, window_ends, next_poll = 0, clock.now + window_s, clock.now
-    sent: list[float] = []
-    refusals = 0
-    end = clock.now + 300.0
-
-    def request() -> None:
-        nonlocal used, window_ends, refusals
-        if clock.now >= window_ends:
-            used, window_ends = 0, clock.now + window_s
-        used += 1
-        rate = RateLimit(limit, max(0, limit - used), max(1, window_ends - clock.now))
-        refusals += used > limit
-        outcome = Outcome.ACCEPTED if used <= limit else Outcome.LIMITED
-        pacer.note(Reply(outcome, 200 if used <= limit else 429, rate_limit=rate))
-
-    while clock.now < end:
-        if clock.now >= next_poll and pacer.blocked_s() == 0:
-            request()
-            next_poll = clock.now + poll_s
-        elif pacer.output_delay_s() <= 0:
-            pacer.note_output()
-            request()
-            sent.append(clock.now)
-            clock.now += 0.004
-        else:
-            clock.now += min(max(pacer.output_delay_s(), 0.001), max(next_poll - clock.now, 0.001))
-
-    assert refusals == 0
-    assert max(b - a for a, b in zip(sent, sent[1:])) < 5.0
-
-
-def test_backoff_grows_to_half_a_minute_and_is_jittered() -> None:
-    """Many runners that lost the same gateway do not come back in the same moment."""
-    waits = [backoff_s(failures) for failures in range(40)]
-
-    assert all(0.125 <= wait <= 30.0 for wait in waits)
-    assert all(15.0 <= wait <= 30.0 for wait in waits[8:])
-    assert len(set(waits)) == len(waits)
 
 
 def _holds(word: bytes) -> Any:

@@ -9,7 +9,6 @@ import shlex
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from testing import processes
 from testing.children.floods import line as flood_line
 from testing.children.not_utf8 import OUTPUT as NOT_UTF8
 from testing.faults import Delay, Fault
+from testing.gateway_records import AnyGateway
 from testing.runner import Kind, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.waiting import eventually
@@ -27,11 +27,7 @@ from testing.waiting import eventually
 WAITS = program("import os, signal; print('READY', os.getpid(), flush=True); signal.pause()")
 
 
-@pytest.fixture
-def gw() -> Iterator[StrictGateway]:
-    """A gateway with long polls and no rate limit; what it objects to fails the test."""
-    with StrictGateway(rate_limit=None, long_poll=True) as gateway:
-        yield gateway
+pytestmark = pytest.mark.both_gateways
 
 
 def run_to_end(launch: Launch) -> int:
@@ -51,7 +47,7 @@ def finished(launch: Launch) -> dict[str, Any]:
 # --- what the gateway is told ----------------------------------------------------------------
 
 
-def test_markers_frame_the_run(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """`started` is the first event and `finished` the last, with all fields of the protocol."""
     says = program("import sys; print('out'); sys.stdout.flush(); print('err', file=sys.stderr)")
     launch = plan(gw, says, tmp_path, prompt="say it", options=["-q"], kind=kind)
@@ -95,7 +91,7 @@ def test_markers_frame_the_run(gw: StrictGateway, tmp_path: Path, kind: Kind) ->
     ],
 )
 def test_exit_code_is_the_childs(
-    gw: StrictGateway,
+    gw: AnyGateway,
     tmp_path: Path,
     kind: Kind,
     how: str,
@@ -117,7 +113,7 @@ def test_exit_code_is_the_childs(
     assert end["exitCode"] == code
 
 
-def test_a_child_that_cannot_be_started(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_a_child_that_cannot_be_started(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """An exec that fails is told on both sides, ends the run with 1, and is no exit of a child."""
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x00 no program\n")
@@ -146,7 +142,7 @@ def test_a_child_that_cannot_be_started(gw: StrictGateway, tmp_path: Path, kind:
     ],
 )
 def test_why_a_script_does_not_start_is_told_in_words(
-    gw: StrictGateway, tmp_path: Path, text: str, words: str
+    gw: AnyGateway, tmp_path: Path, text: str, words: str
 ) -> None:
     """An errno says nothing to the person who has to mend the script."""
     script = tmp_path / "script"
@@ -161,7 +157,7 @@ def test_why_a_script_does_not_start_is_told_in_words(
     assert "Errno" not in told
 
 
-def test_a_run_is_started_only_once(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_a_run_is_started_only_once(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """A run id that was used here before is refused, with exit code 1 and no second child."""
     mark = tmp_path / "mark"
     launch = plan(gw, program(f"open({str(mark)!r}, 'a').write('x')"), tmp_path, kind=kind)
@@ -189,7 +185,7 @@ NASTY = b'-v "it\'s"\t$(touch owned) `touch owned`; touch owned\n\n--help \\ %s 
     ],
 )
 def test_the_prompt_is_one_argument(
-    gw: StrictGateway, tmp_path: Path, kind: Kind, prompt: bytes, options: list[str]
+    gw: AnyGateway, tmp_path: Path, kind: Kind, prompt: bytes, options: list[str]
 ) -> None:
     """The prompt reaches the child byte for byte as its last argument, and no shell sees it."""
     launch = plan(
@@ -216,7 +212,7 @@ def test_the_prompt_is_one_argument(
 
 
 def test_print_mode_has_terminals_for_output_alone(
-    gw: StrictGateway, tmp_path: Path, kind: Kind
+    gw: AnyGateway, tmp_path: Path, kind: Kind
 ) -> None:
     """In print mode stdin is empty, 1 and 2 are terminals of 40 x 120, lines end in newlines."""
     launch = plan(gw, child("tty_report.py"), tmp_path, kind=kind)
@@ -228,7 +224,7 @@ def test_print_mode_has_terminals_for_output_alone(
     assert lines[-3:] == ["READY", "EOF", ""]
 
 
-def test_the_child_is_born_clean(gw: StrictGateway, tmp_path: Path) -> None:
+def test_the_child_is_born_clean(gw: AnyGateway, tmp_path: Path) -> None:
     """The child inherits no ignored or blocked signal, and no descriptor but the standard ones."""
     command = child("reports_signals.py")
     source = "import os; print(sorted(int(n) for n in os.listdir('/dev/fd')), flush=True); "
@@ -240,7 +236,7 @@ def test_the_child_is_born_clean(gw: StrictGateway, tmp_path: Path) -> None:
     assert gw.text(launch.run.id).startswith("[0, 1, 2, 3]\nIGNORED \nBLOCKED \nREADY ")
 
 
-def test_secrets_stay_in_the_runner(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_secrets_stay_in_the_runner(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """Secret and token are not in the child's environment, nor in any file, nor on the screen."""
     names = "HMAC_SECRET,CLAUDE_RUNNER_TOKEN,KEPT"
     launch = plan(
@@ -265,7 +261,7 @@ def test_secrets_stay_in_the_runner(gw: StrictGateway, tmp_path: Path, kind: Kin
             assert secret.encode() not in content, path
 
 
-def test_files_are_private(gw: StrictGateway, tmp_path: Path) -> None:
+def test_files_are_private(gw: AnyGateway, tmp_path: Path) -> None:
     """What the runner writes is for its user alone; what the child writes follows the umask."""
     (tmp_path / "notes.md").write_text("a note\n")
     launch = plan(
@@ -298,7 +294,7 @@ def test_files_are_private(gw: StrictGateway, tmp_path: Path) -> None:
 # --- output ----------------------------------------------------------------------------------
 
 
-def test_the_log_is_written_as_it_grows(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_the_log_is_written_as_it_grows(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """The log has each line while the child still runs, redacted, and is uploaded at the end."""
     token = "ghp_" + "a1B2" * 9
     says = program(
@@ -317,7 +313,7 @@ def test_the_log_is_written_as_it_grows(gw: StrictGateway, tmp_path: Path, kind:
     assert (artifact.name, artifact.data) == (kind.log_name, launch.log)
 
 
-def test_bytes_that_are_not_text(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_bytes_that_are_not_text(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """Bytes that are not UTF-8 stay as they are in the log and on the screen, not on the wire."""
     launch = plan(gw, child("not_utf8.py"), tmp_path, kind=kind)
 
@@ -330,7 +326,7 @@ def test_bytes_that_are_not_text(gw: StrictGateway, tmp_path: Path, kind: Kind) 
     assert gw.verify_finished(launch.run.id) == []
 
 
-def test_nothing_is_split_over_events(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_nothing_is_split_over_events(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """A character or an escape sequence that comes byte by byte is in one event as a whole."""
     pieces = ["é", "\x1b[31m", "\x1b]0;t\x07"]
     raw = "".join(pieces).encode() + b"\n"
@@ -345,6 +341,7 @@ def test_nothing_is_split_over_events(gw: StrictGateway, tmp_path: Path, kind: K
         assert any(piece in data for data in events), (piece, events)
 
 
+@pytest.mark.strict_only("the fault script slows the answers")
 def test_a_flood_arrives_whole(gw: StrictGateway, tmp_path: Path) -> None:
     """Megabytes written at once, with a slow gateway, arrive complete and in order everywhere."""
     gw.faults.add(Fault("event", Delay(0.2), times=3))
@@ -360,6 +357,7 @@ def test_a_flood_arrives_whole(gw: StrictGateway, tmp_path: Path) -> None:
     assert gw.verify_finished(launch.run.id) == []
 
 
+@pytest.mark.strict_only("the fault script slows the answers")
 def test_large_events_end_between_escape_sequences(gw: StrictGateway, tmp_path: Path) -> None:
     """Where much output is cut into events, the cut is never inside an escape sequence."""
     gw.faults.add(Fault("event", Delay(1.0)))
@@ -375,7 +373,7 @@ def test_large_events_end_between_escape_sequences(gw: StrictGateway, tmp_path: 
 
 
 def test_a_grandchild_with_the_terminal_does_not_keep_the_run(
-    gw: StrictGateway, tmp_path: Path
+    gw: AnyGateway, tmp_path: Path
 ) -> None:
     """A descendant that left the session and holds the terminal is gone, and the run ends."""
     launch = plan(gw, child("leaves_grandchild.py"), tmp_path)
@@ -386,7 +384,7 @@ def test_a_grandchild_with_the_terminal_does_not_keep_the_run(
     assert re.fullmatch(r"GRANDCHILD \d+\n", gw.text(launch.run.id))
 
 
-def test_the_last_words_of_a_descendant_arrive(gw: StrictGateway, tmp_path: Path) -> None:
+def test_the_last_words_of_a_descendant_arrive(gw: AnyGateway, tmp_path: Path) -> None:
     """What a background process says soon after the child's end is part of the output."""
     source = (
         "import os, time\n"
@@ -409,7 +407,7 @@ def test_the_last_words_of_a_descendant_arrive(gw: StrictGateway, tmp_path: Path
 # --- who reads locally -----------------------------------------------------------------------
 
 
-def test_a_local_reader_that_has_gone(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_local_reader_that_has_gone(gw: AnyGateway, tmp_path: Path) -> None:
     """With `| head -1` the run goes on to its end, and all of its output arrives."""
     launch = plan(gw, child("lines.py", "2000", "0"), tmp_path)
     reader, writer = os.pipe()
@@ -426,7 +424,7 @@ def test_a_local_reader_that_has_gone(gw: StrictGateway, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("stream", ["stdout", "all"])
-def test_a_child_that_closes_its_output(gw: StrictGateway, tmp_path: Path, stream: str) -> None:
+def test_a_child_that_closes_its_output(gw: AnyGateway, tmp_path: Path, stream: str) -> None:
     """The end of the output is not the end of the run; that is the child's, with its code."""
     numbers = "1" if stream == "stdout" else "0, 1, 2"
     source = (
@@ -450,7 +448,7 @@ def _expect_file(path: Path) -> None:
     assert path.exists()
 
 
-def test_a_program_that_makes_itself_a_daemon(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_program_that_makes_itself_a_daemon(gw: AnyGateway, tmp_path: Path) -> None:
     """What it leaves behind belongs to the run and is gone within 2 s of the program's own end."""
     source = """
 import os, signal, time
@@ -477,7 +475,7 @@ print("READY", pid, time.monotonic(), flush=True)
     assert end.received_at - float(found.group(2)) < 2.0
 
 
-def test_a_local_reader_that_has_stopped(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_local_reader_that_has_stopped(gw: AnyGateway, tmp_path: Path) -> None:
     """A pipe that nobody reads blocks neither the child nor the end of the run."""
     launch = plan(gw, child("floods.py", "1"), tmp_path)
     reader, writer = os.pipe()
@@ -493,7 +491,7 @@ def test_a_local_reader_that_has_stopped(gw: StrictGateway, tmp_path: Path) -> N
     assert gw.verify_finished(launch.run.id) == []
 
 
-def test_a_slow_local_reader_gets_everything(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_slow_local_reader_gets_everything(gw: AnyGateway, tmp_path: Path) -> None:
     """A reader that only begins when the child is long gone still gets all of the output."""
     launch = plan(gw, child("floods.py", "1"), tmp_path)
     reader, writer = os.pipe()
@@ -510,7 +508,7 @@ def test_a_slow_local_reader_gets_everything(gw: StrictGateway, tmp_path: Path) 
     assert bytes(received) == b"".join(flood_line(number) for number in range(10_000))
 
 
-def test_a_pipe_is_left_as_it_was(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_pipe_is_left_as_it_was(gw: AnyGateway, tmp_path: Path) -> None:
     """No O_NONBLOCK stays on descriptors that other processes share with the runner."""
     launch = plan(gw, child("exits.py", "0", "word"), tmp_path)
     reader, writer = os.pipe()
@@ -525,7 +523,7 @@ def test_a_pipe_is_left_as_it_was(gw: StrictGateway, tmp_path: Path) -> None:
     os.close(reader)
 
 
-def test_tee_gets_messages_and_output(gw: StrictGateway, tmp_path: Path) -> None:
+def test_tee_gets_messages_and_output(gw: AnyGateway, tmp_path: Path) -> None:
     """`2>&1 | tee debug.log` shows and keeps the child's output and the runner's own messages."""
     launch = plan(
         gw,
@@ -552,7 +550,7 @@ def test_tee_gets_messages_and_output(gw: StrictGateway, tmp_path: Path) -> None
     assert lines[0].startswith("claude-runner: --artifact later.md is not there yet")
 
 
-def test_a_missing_artifact_is_told(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_a_missing_artifact_is_told(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """An artifact that appears late is uploaded, redacted; one that never does is told."""
     token = "npm_" + "Zz09" * 9
     source = f"open('made.txt', 'w').write('token ' + 'npm_' + {token[4:]!r} + ' end')"

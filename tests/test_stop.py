@@ -9,7 +9,6 @@ import resource
 import signal
 import sqlite3
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from testing import processes
 from testing.faults import Delay, Fault
+from testing.gateway_records import AnyGateway
 from testing.runner import Kind, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.waiting import eventually
@@ -80,11 +80,7 @@ while True:
 """)
 
 
-@pytest.fixture
-def gw() -> Iterator[StrictGateway]:
-    """A gateway with long polls and no rate limit; what it objects to fails the test."""
-    with StrictGateway(rate_limit=None, long_poll=True) as gateway:
-        yield gateway
+pytestmark = pytest.mark.both_gateways
 
 
 def finished(launch: Launch) -> dict[str, Any]:
@@ -113,7 +109,7 @@ def family(launch: Launch) -> list[int]:
     ],
 )
 def test_a_stop_lets_the_child_tidy_up(
-    gw: StrictGateway, tmp_path: Path, kind: Kind, stop: str | signal.Signals, reason: str
+    gw: AnyGateway, tmp_path: Path, kind: Kind, stop: str | signal.Signals, reason: str
 ) -> None:
     """Asked to end by anybody, the child gets SIGINT; its last words, log and marker arrive."""
     launch = plan(gw, TIDY, tmp_path, kind=kind)
@@ -139,6 +135,7 @@ def test_a_stop_lets_the_child_tidy_up(
     ("command", "code", "result"),
     [("__STOP__", 130, "Stop initiated"), ("__HALT__", 137, "Halt initiated")],
 )
+@pytest.mark.strict_only("the fault script slows the answers")
 def test_the_end_does_not_cut_off_its_ack(
     gw: StrictGateway, tmp_path: Path, command: str, code: int, result: str
 ) -> None:
@@ -151,10 +148,10 @@ def test_the_end_does_not_cut_off_its_ack(
         command_id = gw.queue_command(launch.run.id, command)
         assert runner.wait() == code
 
-    assert [ack.result for ack in gw.acks(launch.run.id)[command_id]] == [result]
+    assert {ack.result for ack in gw.acks(launch.run.id)[command_id]} == {result}
 
 
-def test_everything_of_the_run_is_gone(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_everything_of_the_run_is_gone(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """Descendants that left group and session, deaf, forking, on the terminal: none survives."""
     launch = plan(gw, FAMILY, tmp_path, kind=kind)
 
@@ -168,7 +165,7 @@ def test_everything_of_the_run_is_gone(gw: StrictGateway, tmp_path: Path, kind: 
     assert finished(launch)["reason"] == "stopped"
 
 
-def test_a_launcher_script_changes_nothing(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_launcher_script_changes_nothing(gw: AnyGateway, tmp_path: Path) -> None:
     """With a shell script between runner and child the child is stopped and tidies up as well."""
     launcher = child("launcher.sh")[-1]
     launch = plan(gw, ["sh", launcher, *TIDY], tmp_path)
@@ -199,7 +196,7 @@ while True:
 """)
 
 
-def test_what_outlives_its_launcher_may_tidy_up(gw: StrictGateway, tmp_path: Path) -> None:
+def test_what_outlives_its_launcher_may_tidy_up(gw: AnyGateway, tmp_path: Path) -> None:
     """Behind a launcher that dies at once, two seconds of tidying up are granted and shown."""
     slowly = "(time.sleep(2.2), os.write(1, b'tidied'), os._exit(0))"
     launch = plan(gw, launched(f"signal.signal(2, lambda *_: {slowly})"), tmp_path)
@@ -217,7 +214,7 @@ def test_what_outlives_its_launcher_may_tidy_up(gw: StrictGateway, tmp_path: Pat
 # --- by force --------------------------------------------------------------------------------
 
 
-def test_who_does_not_obey_is_killed(gw: StrictGateway, tmp_path: Path) -> None:
+def test_who_does_not_obey_is_killed(gw: AnyGateway, tmp_path: Path) -> None:
     """A child that ignores SIGINT is killed after ten seconds, and so is a keeper that hangs."""
     for name in ("deaf", "hangs"):
         (tmp_path / name).mkdir()
@@ -240,7 +237,7 @@ def test_who_does_not_obey_is_killed(gw: StrictGateway, tmp_path: Path) -> None:
     assert finished(hangs)["reason"] == "error"
 
 
-def test_a_second_interrupt_kills_at_once(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_second_interrupt_kills_at_once(gw: AnyGateway, tmp_path: Path) -> None:
     """A child that ignores the first SIGINT does not survive the second."""
     launch = plan(gw, child("ignores_int.py"), tmp_path, prompt="SIGINT")
 
@@ -255,7 +252,7 @@ def test_a_second_interrupt_kills_at_once(gw: StrictGateway, tmp_path: Path) -> 
     assert finished(launch)["reason"] == "halted"
 
 
-def test_a_second_interrupt_kills_what_lingers(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_second_interrupt_kills_what_lingers(gw: AnyGateway, tmp_path: Path) -> None:
     """When only a descendant is left, a second SIGINT kills that one, and all is delivered."""
     launch = plan(gw, launched("signal.signal(2, signal.SIG_IGN)"), tmp_path)
 
@@ -270,7 +267,7 @@ def test_a_second_interrupt_kills_what_lingers(gw: StrictGateway, tmp_path: Path
     assert finished(launch)["reason"] == "stopped"
 
 
-def test_a_halt_asks_nobody(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_a_halt_asks_nobody(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """`__HALT__` kills the child and its descendants without a signal that they could ignore."""
     launch = plan(gw, FAMILY, tmp_path, kind=kind)
 
@@ -285,7 +282,7 @@ def test_a_halt_asks_nobody(gw: StrictGateway, tmp_path: Path, kind: Kind) -> No
     assert (end["reason"], end["signal"], end["exitCode"]) == ("halted", "SIGKILL", 137)
 
 
-def test_a_stop_ends_the_operators_command(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_stop_ends_the_operators_command(gw: AnyGateway, tmp_path: Path) -> None:
     """A command that runs when the run is stopped is gone, and is acknowledged with an error."""
     slow = tmp_path / "slow.sh"
     slow.write_text("#!/bin/sh\necho $$ > pid.new\nmv pid.new pid\nwhile :; do sleep 5; done\n")
@@ -318,7 +315,8 @@ def read_pid(path: Path) -> int:
 # --- the end of the runner itself ------------------------------------------------------------
 
 
-def test_an_interrupt_during_delivery_leaves_the_rest(gw: StrictGateway, tmp_path: Path) -> None:
+@pytest.mark.own_gateway
+def test_an_interrupt_during_delivery_leaves_the_rest(gw: AnyGateway, tmp_path: Path) -> None:
     """With the gateway away, SIGINT after the child's end keeps what is left, and says where."""
     launch = plan(gw, TIDY, tmp_path)
 
@@ -362,7 +360,7 @@ while True:
 """
 
 
-def test_a_killed_runner_leaves_nothing(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_a_killed_runner_leaves_nothing(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """After `kill -9` of the runner the child, the operator's command and their own are gone."""
     (tmp_path / "command").write_text(COMMAND)
     (tmp_path / "command").chmod(0o755)
@@ -379,7 +377,7 @@ def test_a_killed_runner_leaves_nothing(gw: StrictGateway, tmp_path: Path, kind:
     assert gw.markers(launch.run.id, "finished") == []
 
 
-def test_a_runner_killed_near_its_end_leaves_nothing(gw: StrictGateway, tmp_path: Path) -> None:
+def test_a_runner_killed_near_its_end_leaves_nothing(gw: AnyGateway, tmp_path: Path) -> None:
     """`kill -9` of the runner when only a descendant is left to be swept does not save that one."""
     launch = plan(gw, child("leaves_grandchild.py", "--close"), tmp_path)
 
@@ -390,7 +388,7 @@ def test_a_runner_killed_near_its_end_leaves_nothing(gw: StrictGateway, tmp_path
         processes.assert_gone(pids)
 
 
-def test_a_killed_keeper_ends_the_run(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
+def test_a_killed_keeper_ends_the_run(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """`kill -9` of the keeper ends the run as an error; nothing is left, and all is delivered."""
     launch = plan(gw, FAMILY, tmp_path, kind=kind)
 
@@ -407,7 +405,7 @@ def test_a_killed_keeper_ends_the_run(gw: StrictGateway, tmp_path: Path, kind: K
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux has prlimit")
-def test_nohup_protects_from_a_hangup(gw: StrictGateway, tmp_path: Path) -> None:
+def test_nohup_protects_from_a_hangup(gw: AnyGateway, tmp_path: Path) -> None:
     """Under nohup, which ignores SIGHUP, a hangup does not end the run."""
     launch = plan(gw, TIDY, tmp_path)
     launch.argv.insert(0, "nohup")
@@ -424,6 +422,7 @@ def test_nohup_protects_from_a_hangup(gw: StrictGateway, tmp_path: Path) -> None
 # --- what print mode refuses -----------------------------------------------------------------
 
 
+@pytest.mark.strict_only("its API offers no input to a run that takes none")
 def test_nobody_types_in_print_mode(gw: StrictGateway, tmp_path: Path, kind: Kind) -> None:
     """`__ESCAPE__` and `__INPUT__` are refused with the reason when nobody reads the terminal."""
     launch = plan(gw, TIDY, tmp_path, env={"CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true"}, kind=kind)

@@ -1,12 +1,12 @@
-"""The test equipment is proven here; the gateway by raw requests that this file signs itself."""
+"""The test equipment is proven here.
+
+What the strict gateway has in common with every other one is in test_conformance.py.
+"""
 
 from __future__ import annotations
 
-import email.utils
 import hashlib
-import hmac
 import http.client
-import itertools
 import json
 import os
 import signal
@@ -15,10 +15,8 @@ import ssl
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import urlsplit
@@ -44,151 +42,13 @@ from testing.faults import (
     Status,
 )
 from testing.proxy import LoopbackProxy
-from testing.strict_gateway import Ack, Run, StrictGateway
+from testing.refused_requests import REFUSALS
+from testing.signing_client import ENDED, JSON, WITHOUT, Attempt, Client, own_client
+from testing.strict_gateway import StrictGateway
 from testing.terminal import Terminal
 from testing.waiting import eventually
 
 CHILDREN = Path(floods.__file__).parent
-JSON = "application/json"
-ENDED = (http.client.HTTPException, ConnectionError)
-
-
-# --- a client that signs by itself -----------------------------------------------------------
-
-
-@dataclass
-class Answer:
-    """A reply that was read to its end."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body."""
-        return json.loads(self.body)
-
-
-@dataclass
-class Attempt:
-    """One signed request, which may be sent more than once."""
-
-    method: str
-    path: str
-    body: bytes
-    headers: dict[str, str]
-
-
-# In the place of a sequence: the event has none.
-WITHOUT = "without"
-
-
-@dataclass
-class Client:
-    """Signs as PROTOCOL says, and sends over one connection that is kept alive."""
-
-    gateway: StrictGateway
-    run: Run
-    secret: str = ""
-    context: ssl.SSLContext | None = None
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def __post_init__(self) -> None:
-        self.secret = self.secret or self.gateway.secret
-        self.connection = self.connect()
-
-    def connect(self) -> http.client.HTTPConnection:
-        """Return a connection of its own."""
-        if self.context is not None:
-            return http.client.HTTPSConnection(
-                "localhost", self.gateway.port, timeout=20, context=self.context
-            )
-        return http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=20)
-
-    def sign(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        *,
-        content_type: str = JSON,
-        timestamp: str = "",
-        nonce: str = "",
-        run_id: str | None = None,
-        token: str | None = None,
-    ) -> Attempt:
-        """Return a request with the five headers of the protocol."""
-        timestamp = timestamp or str(int(time.time()))
-        nonce = nonce or os.urandom(16).hex()
-        run_id = self.run.id if run_id is None else run_id
-        token = self.run.token if token is None else token
-        is_multipart = content_type.startswith("multipart/")
-        digest = hashlib.sha256(b"" if method == "GET" or is_multipart else body).hexdigest()
-        message = "\n".join([method, path.split("?")[0], digest, timestamp, nonce, run_id, token])
-        headers = {
-            "X-Timestamp": timestamp,
-            "X-Nonce": nonce,
-            "X-Signature": hmac.new(
-                self.secret.encode(), message.encode(), hashlib.sha256
-            ).hexdigest(),
-        }
-        if method == "POST":
-            headers["Content-Type"] = content_type
-        if run_id:
-            headers["X-Run-Id"] = run_id
-        if token:
-            headers["X-Capability-Token"] = token
-        return Attempt(method, path, body, headers)
-
-    def event_attempt(self, kind: str, data: Any, sequence: Any = None, **changes: Any) -> Attempt:
-        """Return an event that is signed and not sent."""
-        fields = {"type": kind, "data": data, "sequence": sequence}
-        if sequence is None:
-            fields["sequence"] = next(self.numbers)
-        if sequence == WITHOUT:
-            del fields["sequence"]
-        body = json.dumps(fields).encode()
-        return self.sign("POST", "/api/ingest/event", body, **changes)
-
-    def event(self, kind: str, data: Any, sequence: Any = None, **changes: Any) -> Answer:
-        """Send an event."""
-        return self.send(self.event_attempt(kind, data, sequence, **changes))
-
-    def poll(self, query: str = "") -> Answer:
-        """Ask for commands."""
-        return self.send(self.sign("GET", f"/api/runs/{self.run.id}/commands{query}"))
-
-    def ack(self, command_id: str, content: Any) -> Answer:
-        """Acknowledge a command."""
-        path = f"/api/runs/{self.run.id}/commands/{command_id}/ack"
-        return self.send(self.sign("POST", path, json.dumps(content).encode()))
-
-    def upload(self, file_name: str, data: bytes, part_name: str = "file") -> Answer:
-        """Upload an artifact."""
-        boundary = os.urandom(8).hex()
-        head = (
-            f"--{boundary}\r\n"
-            f'Content-Disposition: form-data; name="{part_name}"; filename="{file_name}"\r\n'
-            "Content-Type: text/plain\r\n\r\n"
-        )
-        body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
-        content_type = f"multipart/form-data; boundary={boundary}"
-        return self.send(self.sign("POST", "/api/ingest/artifact", body, content_type=content_type))
-
-    def send(self, attempt: Attempt) -> Answer:
-        """Send a request as it is; after a failure the next one has a new connection."""
-        try:
-            self.connection.request(attempt.method, attempt.path, attempt.body, attempt.headers)
-            response = self.connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
-        except (*ENDED, OSError):
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
 
 
 @pytest.fixture
@@ -205,366 +65,27 @@ def client(gateway: StrictGateway) -> Iterator[Client]:
         yield client
 
 
-def own_client(gateway: StrictGateway) -> Client:
-    """Return a client with a run of its own, for tests whose gateway is not the fixture."""
-    return Client(gateway, gateway.create_run())
-
-
-# --- signing ---------------------------------------------------------------------------------
-
-VECTOR_SECRET = "k" * 32
-VECTOR_TOKEN = "0123456789abcdef" * 4
-VECTORS = [
-    pytest.param(
-        "GET",
-        "/api/runs/run_A1/commands",
-        b"",
-        "1700000000",
-        "00112233445566778899aabbccddeeff",
-        "1d5b7b03d3ac496c8788c5dc3e7fc323f1159ea4865c8dc4c2d6758433ab1de8",
-        id="poll",
-    ),
-    pytest.param(
-        "POST",
-        "/api/ingest/event",
-        '{"type":"stdout","data":"héllo\\n","sequence":1}'.encode(),
-        "1700000001",
-        "ffeeddccbbaa99887766554433221100",
-        "d697c73173fa6a8965cf1692e9ed2e25a1f07cd6cff90618e8ecd2952b0068dd",
-        id="event",
-    ),
-    pytest.param(
-        "POST",
-        "/api/ingest/artifact",
-        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--b--\r\n',
-        "1700000002",
-        "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
-        "898afd3712d0ec34ce19e471f144c4290505920e5a96a7d9a16c2b8ed7dae91d",
-        id="artifact",
-    ),
-    pytest.param(
-        "POST",
-        "/api/runs/run_A1/commands/c9/ack",
-        b'{"result":"ok"}',
-        "1700000003",
-        "a0a1a2a3a4a5a6a7a8a9aaabacadaeaf",
-        "3fd31ca3191103e4b4c8b7b8ac001c5315a8854a6f12d84ae9b5f3d31c8f1579",
-        id="ack",
-    ),
-]
-
-
-@pytest.mark.parametrize(("method", "path", "body", "timestamp", "nonce", "signature"), VECTORS)
-def test_published_vectors_are_accepted(
-    method: str, path: str, body: bytes, timestamp: str, nonce: str, signature: str
-) -> None:
-    """The four signatures that were computed elsewhere pass, and this file's signing agrees."""
-    with StrictGateway(secret=VECTOR_SECRET) as gateway:
-        run = gateway.create_run(run_id="run_A1", token=VECTOR_TOKEN)
-        gateway.queue_command(run.id, "git status", "c9")
-        gateway.clock_offset_s = int(timestamp) - time.time()
-        content_type = "multipart/form-data; boundary=b" if b"--b" in body else JSON
-        with closing(Client(gateway, run)) as client:
-            attempt = client.sign(
-                method, path, body, content_type=content_type, timestamp=timestamp, nonce=nonce
-            )
-
-            answer = client.send(attempt)
-
-    assert attempt.headers["X-Signature"] == signature
-    assert answer.status == 200
-
-
-def test_vector_with_one_changed_byte_is_refused() -> None:
-    """A body that was changed after signing does not pass."""
-    with StrictGateway() as gateway:
-        gateway.allow("bad signature")
-        with closing(own_client(gateway)) as client:
-            attempt = client.event_attempt("stdout", "a")
-            attempt.body = attempt.body.replace(b'"a"', b'"b"')
-
-            answer = client.send(attempt)
-
-        assert (answer.status, answer.json) == (401, {"error": "Invalid signature"})
-        assert gateway.events(client.run.id) == []
-
-
-def test_query_is_not_signed(client: Client) -> None:
-    """The signature covers the path without the query string."""
-    assert client.poll("?wait=20").json == []
-
-
-# --- what is accepted ------------------------------------------------------------------------
-
-
-def test_health_needs_no_signature(client: Client) -> None:
-    """The health check is answered to anybody."""
-    answer = client.send(Attempt("GET", "/api/health", b"", {}))
-
-    assert answer.json["status"] == "ok"
-
-
-def test_a_whole_run_is_recorded(gateway: StrictGateway, client: Client) -> None:
-    """Events, state, exit code and an honest end are all there to be asked for."""
-    run_id = client.run.id
-    states = [gateway.status(run_id)]
-    started = json.dumps({"event": "started"})
-    client.event("marker", started)
-    states.append(gateway.status(run_id))
-    client.event("stdout", "héllo\n")
-    client.event("stderr", "oh\n")
-    client.event("stdout", "bye\n")
-    data = started + "héllo\noh\nbye\n"
-    finished = {
-        "event": "finished",
-        "exitCode": 0,
-        "reason": "exited",
-        "events": 4,
-        "bytes": len(data.encode()),
-        "sha256": hashlib.sha256(data.encode()).hexdigest(),
-        "refused": 0,
-    }
-
-    answer = client.event("marker", json.dumps(finished))
-
-    assert answer.json["ok"] is True
-    assert isinstance(answer.json["eventId"], int)
-    assert [*states, gateway.status(run_id)] == ["pending", "running", "done"]
-    assert gateway.text(run_id) == "héllo\nbye\n"
-    assert gateway.text(run_id, "stderr") == "oh\n"
-    assert gateway.markers(run_id) == [{"event": "started"}, finished]
-    assert [event.sequence for event in gateway.events(run_id)] == [1, 2, 3, 4, 5]
-    assert gateway.exit_code(run_id) == 0
-    assert gateway.verify_finished(run_id) == []
-
-
-def test_an_exit_code_other_than_0_fails_the_run(gateway: StrictGateway, client: Client) -> None:
-    """A finished marker with another exit code makes the run failed."""
-    client.event("marker", json.dumps({"event": "finished", "exitCode": 3}))
-
-    assert (gateway.status(client.run.id), gateway.exit_code(client.run.id)) == ("failed", 3)
-
-
-def test_a_false_account_is_told(gateway: StrictGateway, client: Client) -> None:
-    """verify_finished names each figure of the marker that differs from what was received."""
-    client.event("stdout", "abc")
-    client.event("error", "2 events of 812 bytes were refused by the gateway")
-    marker = {"event": "finished", "exitCode": 0, "events": 3, "bytes": 52, "refused": 1}
-    client.event("marker", json.dumps(marker))
-
-    told = gateway.verify_finished(client.run.id)
-
-    assert [each.split(":")[0] for each in told] == ["events", "sha256", "refused"]
-
-
-def test_a_command_is_listed_until_it_is_acknowledged(
-    gateway: StrictGateway, client: Client
-) -> None:
-    """Commands come oldest first, again and again, until their ack."""
-    first = gateway.queue_command(client.run.id, "git status")
-    second = gateway.stop(client.run.id)
-
-    before = [client.poll().json, client.poll().json]
-    client.ack(first, {"result": "clean"})
-    after = client.poll().json
-    client.ack(second, {"error": "no"})
-
-    assert before[0] == before[1]
-    assert [(each["id"], each["command"]) for each in before[0]] == [
-        (first, "git status"),
-        (second, "__STOP__"),
-    ]
-    assert isinstance(before[0][0]["created_at"], int)
-    assert [each["id"] for each in after] == [second]
-    assert client.poll().json == []
-    assert gateway.acks(client.run.id) == {first: [Ack("clean", None)], second: [Ack(None, "no")]}
-    assert gateway.pending(client.run.id) == []
-
-
-def test_an_artifact_is_stored_byte_for_byte(gateway: StrictGateway, client: Client) -> None:
-    """A multipart upload comes out with its name and its exact bytes."""
-    data = bytes(range(256)) + b"\r\n--\r\n"
-
-    answer = client.upload("claude.log", data)
-
-    assert (answer.json["ok"], answer.json["name"], answer.json["size"]) == (
-        True,
-        "claude.log",
-        len(data),
-    )
-    [artifact] = gateway.artifacts(client.run.id)
-    assert (artifact.name, artifact.data) == ("claude.log", data)
-
-
-def test_a_chunked_body_is_read(gateway: StrictGateway, client: Client) -> None:
-    """A body whose size is not announced is understood."""
-    attempt = client.event_attempt("stdout", "in pieces")
-    pieces = iter([attempt.body[:10], attempt.body[10:]])
-    client.connection.request(
-        attempt.method, attempt.path, pieces, attempt.headers, encode_chunked=True
-    )
-
-    assert client.connection.getresponse().read()
-    assert gateway.text(client.run.id) == "in pieces"
-
-
-def test_a_connection_is_kept_alive(client: Client) -> None:
-    """Requests follow each other over one connection."""
-    client.poll()
-    first = client.connection.sock
-    client.event("stdout", "x")
-
-    assert first is not None
-    assert client.connection.sock is first
-
-
-# --- refusals --------------------------------------------------------------------------------
-
-
-def _without(name: str) -> Callable[[Client], Attempt]:
-    def build(client: Client) -> Attempt:
-        attempt = client.event_attempt("stdout", "x")
-        del attempt.headers[name]
-        return attempt
-
-    return build
-
-
-def _event(*arguments: Any, **changes: Any) -> Callable[[Client], Attempt]:
-    return lambda client: client.event_attempt(*arguments, **changes)
-
-
-def _post(path: str, body: bytes, **changes: Any) -> Callable[[Client], Attempt]:
-    return lambda client: client.sign("POST", path.format(run=client.run.id), body, **changes)
-
-
-EVENT_PATH = "/api/ingest/event"
-ACK_PATH = "/api/runs/{run}/commands/c1/ack"
-REFUSALS = {
-    "no signature": (_without("X-Signature"), 401, "Missing authentication headers", "missing"),
-    "no timestamp": (_without("X-Timestamp"), 401, "Missing authentication headers", "missing"),
-    "no nonce": (_without("X-Nonce"), 401, "Missing authentication headers", "missing"),
-    "an old timestamp": (
-        _event("stdout", "x", timestamp="1000"),
-        401,
-        "Request timestamp out of allowed range",
-        "timestamp out of range",
-    ),
-    "milliseconds": (
-        _event("stdout", "x", timestamp=str(int(time.time() * 1000))),
-        401,
-        "Request timestamp out of allowed range",
-        "timestamp out of range",
-    ),
-    "a wrong token": (
-        _event("stdout", "x", token="0" * 64),
-        403,
-        "Invalid capability token for run",
-        "token",
-    ),
-    "an unknown run": (
-        _event("stdout", "x", run_id="run_other"),
-        403,
-        "Invalid capability token for run",
-        "unknown run",
-    ),
-    "another run's path": (
-        lambda client: client.sign("GET", "/api/runs/run_other/commands"),
-        403,
-        "Capability token mismatch",
-        "different runs",
-    ),
-    "no JSON": (_post(EVENT_PATH, b"{"), 400, None, "not JSON"),
-    "no UTF-8": (_post(EVENT_PATH, b'{"type":"\xff"}'), 400, None, "not JSON"),
-    "NaN": (_post(EVENT_PATH, b'{"sequence":NaN}'), 400, None, "not JSON"),
-    "an unknown type": (_event("output", "x"), 500, None, "unknown event type"),
-    "data that is no text": (_event("stdout", 5), 500, None, "data that is no text"),
-    "a negative sequence": (_event("stdout", "x", -1), 500, None, "sequence"),
-    "a sequence in quotes": (_event("stdout", "x", "1"), 500, None, "sequence"),
-    "a broken sequence": (_event("stdout", "x", 1.5), 500, None, "sequence"),
-    "a truth as sequence": (_event("stdout", "x", True), 500, None, "sequence"),
-    "too much data": (
-        _event("stdout", "\U0001f600" * 524_289),
-        500,
-        None,
-        "data over the limit: 1048578",
-    ),
-    "a null in an ack": (_post(ACK_PATH, b'{"result":null}'), 500, None, "no text: None"),
-    "an ack error too long": (
-        _post(ACK_PATH, json.dumps({"error": "x" * 100_001}).encode()),
-        500,
-        None,
-        "over the limit",
-    ),
-    "another content type": (
-        _post(EVENT_PATH, b"x", content_type="text/plain"),
-        415,
-        None,
-        "content type",
-    ),
-    "an artifact as JSON": (_post("/api/ingest/artifact", b"{}"), 406, None, "content type"),
-    "a torn multipart": (
-        _post(
-            "/api/ingest/artifact",
-            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx',
-            content_type="multipart/form-data; boundary=b",
-        ),
-        400,
-        None,
-        "multipart",
-    ),
-    "an unknown path": (_post("/api/ingest/events", b"{}"), 404, None, "unknown path"),
-}
+# --- refusals, and what the client is told to have done wrong --------------------------------
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refusals_have_the_documented_shape_and_are_violations(case: str) -> None:
-    """What the protocol forbids is refused with its status and text, stored nowhere, and noted."""
-    build, status, error, violation = REFUSALS[case]
-    with StrictGateway() as gateway:
-        run = gateway.create_run()
-        with closing(Client(gateway, run)) as client:
-            answer = client.send(build(client))
-            [noted] = gateway.violations
-            gateway.allow(violation)
+def test_what_is_refused_is_a_violation(case: str) -> None:
+    """What the protocol forbids is noted once, in words."""
+    build, status, _, violation = REFUSALS[case]
+    with StrictGateway() as gateway, closing(own_client(gateway)) as client:
+        assert client.send(build(client)).status == status
 
-            assert answer.status == status
-            assert error is None or answer.json == {"error": error}
-            assert violation in noted
-            assert gateway.events(run.id) == []
-            assert client.poll().status == 200  # and the connection is still good
+        [noted] = gateway.violations
+        gateway.allow(violation)
+        assert violation in noted
 
 
-def test_a_signed_event_without_a_run_tells_that_the_secret_is_right(
-    gateway: StrictGateway, client: Client
-) -> None:
-    """Without a run the answer is 400 if the signature is right and 401 if not."""
-    gateway.allow("bad signature")
-    with closing(Client(gateway, client.run, secret=os.urandom(8).hex())) as stranger:
-        right = client.event("info", "probe", run_id="", token="")
-        wrong = stranger.event("info", "probe", run_id="", token="")
-
-    assert (right.status, right.json) == (400, {"error": "Run ID required"})
-    assert (wrong.status, wrong.json) == (401, {"error": "Invalid signature"})
-    assert len(gateway.violations) == 1
-
-
-def test_clock_skew_is_told_and_is_nobodys_fault(gateway: StrictGateway, client: Client) -> None:
-    """With its clock wrong the gateway refuses, and its Date header says by how much."""
+def test_a_wrong_clock_of_its_own_is_nobodys_fault(gateway: StrictGateway, client: Client) -> None:
+    """With its clock wrong the gateway refuses, and does not blame the client."""
     gateway.clock_offset_s = -3600.0
 
-    answer = client.event("stdout", "x")
-
-    assert answer.json == {"error": "Request timestamp out of allowed range"}
-    told_s = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
-    assert -3700 < told_s < -3500
+    assert client.event("stdout", "x").status == 401
     assert gateway.violations == []
-
-
-@pytest.mark.parametrize("skew_s", [-290, 290])
-def test_a_little_skew_is_allowed(gateway: StrictGateway, client: Client, skew_s: int) -> None:
-    """Clocks may differ by 300 s."""
-    assert client.event("stdout", "x", timestamp=str(int(time.time()) + skew_s)).status == 200
 
 
 def test_a_marker_that_is_no_json_is_stored_and_then_refused(
@@ -579,44 +100,7 @@ def test_a_marker_that_is_no_json_is_stored_and_then_refused(
     assert [event.data for event in gateway.events(client.run.id)] == ["{broken"]
 
 
-def test_an_early_413_comes_before_the_body(gateway: StrictGateway, client: Client) -> None:
-    """A Content-Length over an artifact's limit is refused while nothing of the body was sent."""
-    gateway.allow("over the limit")
-    attempt = client.sign(
-        "POST", "/api/ingest/artifact", content_type="multipart/form-data; boundary=b"
-    )
-    client.connection.putrequest(attempt.method, attempt.path)
-    for name, value in {**attempt.headers, "Content-Length": str(52_428_801)}.items():
-        client.connection.putheader(name, value)
-    client.connection.endheaders()
-
-    assert client.connection.getresponse().status == 413
-
-
-def test_a_json_body_over_10_mib_is_refused(gateway: StrictGateway, client: Client) -> None:
-    """A body over the limit is answered 413, whoever sends it."""
-    gateway.allow("over the limit")
-
-    assert client.event("stdout", "x" * (10 * 1024 * 1024)).status == 413
-
-
 # --- nonces ----------------------------------------------------------------------------------
-
-
-def test_a_repeated_nonce_is_refused_and_stored_once(
-    gateway: StrictGateway, client: Client
-) -> None:
-    """The second copy is answered 401; after a 200 that was sent it is a violation."""
-    attempt = client.event_attempt("stdout", "once")
-    client.send(attempt)
-
-    again = client.send(attempt)
-
-    assert again.status == 401
-    assert again.json == {"error": "Nonce already used (replay attack detected)"}
-    assert gateway.text(client.run.id) == "once"
-    assert "answered 200" in gateway.violations[0]
-    gateway.clear_violations()
 
 
 def test_a_repeat_after_a_lost_answer_is_no_violation(
@@ -641,26 +125,6 @@ def test_a_repeat_after_a_lost_answer_is_no_violation(
     assert first.nonce == second.nonce
 
 
-def test_a_nonce_for_another_request_is_a_violation(gateway: StrictGateway, client: Client) -> None:
-    """A nonce belongs to one request."""
-    nonce = os.urandom(16).hex()
-    client.event("stdout", "a", nonce=nonce)
-
-    assert client.event("stdout", "b", nonce=nonce).status == 401
-    gateway.allow("two different requests")
-
-
-def test_a_bad_signature_does_not_spend_the_nonce(gateway: StrictGateway, client: Client) -> None:
-    """Nobody without the secret can spend somebody else's nonce."""
-    gateway.allow("bad signature")
-    attempt = client.event_attempt("stdout", "x")
-    forged = Attempt(attempt.method, attempt.path, attempt.body, dict(attempt.headers))
-    forged.headers["X-Signature"] = "0" * 64
-
-    assert client.send(forged).status == 401
-    assert client.send(attempt).status == 200
-
-
 def test_a_lost_nonce_store_stores_twice(gateway: StrictGateway, client: Client) -> None:
     """A gateway that forgot its nonces accepts a copy again: events are not deduplicated."""
     gateway.allow("wrong sequence")
@@ -672,52 +136,7 @@ def test_a_lost_nonce_store_stores_twice(gateway: StrictGateway, client: Client)
     assert gateway.text(client.run.id) == "xx"
 
 
-def test_the_extension_stores_the_same_event_once() -> None:
-    """With idempotent ingest the same sequence and body is stored once, another body again."""
-    with StrictGateway(idempotent=True) as gateway:
-        with closing(own_client(gateway)) as client:
-            answers = [client.event("stdout", "same", 1) for _ in range(2)]
-            assert gateway.violations == []
-            answers.append(client.event("stdout", "other", 1))
-            answers += [client.event("info", "unnumbered", 0) for _ in range(2)]
-        gateway.allow("wrong sequence: 1 after 1")
-
-        assert [answer.status for answer in answers] == [200] * 5
-        assert gateway.text(client.run.id) == "sameother"
-        assert gateway.text(client.run.id, "info") == "unnumbered" * 2
-
-
 # --- the rate limit --------------------------------------------------------------------------
-
-
-def test_the_rate_limit_is_announced_and_kept(gateway: StrictGateway, client: Client) -> None:
-    """Every reply says where the budget stands; past it comes 429, with the nonce unused."""
-    gateway.rate_limit = (2, 3600.0)
-    attempt = client.event_attempt("stdout", "x")
-
-    passed = [client.poll(), client.poll()]
-    refused = client.send(attempt)
-
-    assert [answer.headers["x-ratelimit-limit"] for answer in passed] == ["2", "2"]
-    assert [answer.headers["x-ratelimit-remaining"] for answer in passed] == ["1", "0"]
-    assert all(0 < int(answer.headers["x-ratelimit-reset"]) <= 3600 for answer in passed)
-    assert refused.status == 429
-    assert refused.headers["x-ratelimit-remaining"] == "0"
-    wait_s = int(refused.headers["retry-after"])
-    assert refused.json == {
-        "statusCode": 429,
-        "error": "Too Many Requests",
-        "message": f"Rate limit exceeded, retry in {wait_s} seconds",
-    }
-    gateway.reset_rate_limit()
-    assert client.send(attempt).status == 200
-
-
-def test_the_limit_of_before_is_100_in_60_s(client: Client) -> None:
-    """The default is the documented budget."""
-    headers = client.poll().headers
-
-    assert (headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == ("100", "99")
 
 
 def test_a_window_passes(gateway: StrictGateway, client: Client) -> None:
@@ -737,17 +156,6 @@ def test_no_limit_is_announced_as_a_very_high_one() -> None:
         assert int(client.poll().headers["x-ratelimit-remaining"]) > 900_000
         gateway.rate_headers = False
         assert "x-ratelimit-remaining" not in client.poll().headers
-
-
-def test_a_body_refused_by_the_limit_does_not_spoil_the_connection(
-    gateway: StrictGateway, client: Client
-) -> None:
-    """A 429 is answered before the body was read, and the next request still works."""
-    gateway.rate_limit = (0, 3600.0)
-    refused = client.upload("a.log", b"x" * 300_000)
-    gateway.rate_limit = None
-
-    assert (refused.status, client.upload("a.log", b"y").status) == (429, 200)
 
 
 # --- faults ----------------------------------------------------------------------------------
@@ -914,20 +322,6 @@ def test_a_pause_refuses_connections_and_keeps_everything(
     assert gateway.text(client.run.id) == "ab"
 
 
-def test_a_long_poll_ends_when_a_command_comes() -> None:
-    """With the extension a poll waits for a command, and without it answers at once."""
-    with StrictGateway(long_poll=True) as gateway:
-        run = gateway.create_run()
-        with closing(Client(gateway, run)) as client:
-            attempt = client.sign("GET", f"/api/runs/{run.id}/commands?wait=60")
-            client.connection.request(attempt.method, attempt.path, headers=attempt.headers)
-            gateway.wait_for(lambda: gateway.requests)
-            command_id = gateway.queue_command(run.id, "git diff")
-
-            [command] = json.loads(client.connection.getresponse().read())
-            assert command["id"] == command_id
-
-
 def test_a_long_poll_does_not_hold_up_the_end() -> None:
     """A poll that waits is ended with the gateway."""
     with StrictGateway(long_poll=True) as gateway:
@@ -1013,8 +407,31 @@ def _play(*events: tuple[Any, ...]) -> Callable[[Client], None]:
     return play
 
 
+def _same_nonce(client: Client) -> None:
+    attempt = client.event_attempt("stdout", "a")
+    client.send(attempt)
+    client.send(attempt)
+
+
+def _nonce_of_another(client: Client) -> None:
+    nonce = os.urandom(16).hex()
+    client.event("stdout", "a", nonce=nonce)
+    client.event("stdout", "b", nonce=nonce)
+
+
 FINISHED = {"event": "finished", "exitCode": 0}
 VIOLATIONS: dict[str, tuple[Callable[[Client], Any], str]] = {
+    "a copy of what was answered": (_same_nonce, "a nonce reused after it was answered 200"),
+    "a nonce of another request": (_nonce_of_another, "two different requests"),
+    "an unknown path": (
+        lambda client: client.send(client.sign("POST", "/api/ingest/events", b"{}")),
+        "unknown path",
+    ),
+    "too much data": (
+        _play(("stdout", "\U0001f600" * 524_289)),
+        "data over the limit: 1048578",
+    ),
+    "a body over the limit": (_play(("stdout", "x" * (10 * 1024 * 1024))), "over the limit"),
     "a doubled event": (_play(("stdout", "a", 1), ("stdout", "a", 1)), "wrong sequence: 1 after 1"),
     "events out of order": (_play(("stdout", "b", 2), ("stdout", "a", 1)), "wrong sequence"),
     "started twice": (_twice({"event": "started"}), "started twice"),

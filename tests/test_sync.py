@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from testing import processes
 from testing.faults import Fault, Hang, Html, JsonError
-from testing.gateway_records import Run
+from testing.gateway_records import AnyGateway, Run
 from testing.runner import ROOT, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
 from testing.verdict import ASKED_TWICE, files_with, judge, start_sync, sync
@@ -31,16 +30,32 @@ while not os.path.exists(sys.argv[1]):
     time.sleep(0.01)
 """
 
+# Goes on when the file that argv names is there.
+WAITS = """
+import os, sys, time
+print("1 1.000000", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+"""
+
+
+pytestmark = [pytest.mark.both_gateways, pytest.mark.gateway_options(long_poll=False)]
+
+LOCAL = pytest.mark.strict_only("it is about this machine's files, whichever the gateway is")
+FAULTS = pytest.mark.strict_only("it needs the fault script")
+REQUESTS = pytest.mark.strict_only("it looks at each request")
+OWN_RUNS = pytest.mark.strict_only("it chooses the run's id and token")
+
 
 @pytest.fixture
-def gateway() -> Iterator[StrictGateway]:
-    """A gateway without a rate limit, whose clients may be killed before they note an answer."""
-    with StrictGateway(rate_limit=None) as gw:
+def gateway(gw: AnyGateway) -> AnyGateway:
+    """A gateway whose clients may be killed before they note an answer."""
+    if isinstance(gw, StrictGateway):
         gw.allow(ASKED_TWICE)
-        yield gw
+    return gw
 
 
-def leave_behind(gateway: StrictGateway, folder: Path, run: Run | None = None) -> Launch:
+def leave_behind(gateway: AnyGateway, folder: Path, run: Run | None = None) -> Launch:
     """Let a runner be killed in mid-run; `folder` may hold other runs already."""
     launch = plan(gateway, child("lines.py", "4000", "400"), folder, run=run)
     with RunnerProcess(launch) as runner:
@@ -52,7 +67,7 @@ def leave_behind(gateway: StrictGateway, folder: Path, run: Run | None = None) -
     return launch
 
 
-def deliver(gateway: StrictGateway, folder: Path) -> Launch:
+def deliver(gateway: AnyGateway, folder: Path) -> Launch:
     """Let a short run be delivered whole."""
     launch = plan(gateway, child("lines.py", "3", "0"), folder)
     with RunnerProcess(launch) as runner:
@@ -63,6 +78,7 @@ def deliver(gateway: StrictGateway, folder: Path) -> Launch:
 # --- what it says ---------------------------------------------------------------------------------
 
 
+@REQUESTS
 def test_nothing_is_left(gateway: StrictGateway, tmp_path: Path) -> None:
     """Without leftovers sync says so, asks the gateway nothing, and succeeds."""
     launch = deliver(gateway, tmp_path)
@@ -74,7 +90,7 @@ def test_nothing_is_left(gateway: StrictGateway, tmp_path: Path) -> None:
     assert len(gateway.requests) == requests
 
 
-def test_says_what_it_did(gateway: StrictGateway, tmp_path: Path) -> None:
+def test_says_what_it_did(gateway: AnyGateway, tmp_path: Path) -> None:
     """Each run is told by its id, with what was delivered and where to."""
     launch = leave_behind(gateway, tmp_path)
 
@@ -85,7 +101,7 @@ def test_says_what_it_did(gateway: StrictGateway, tmp_path: Path) -> None:
     assert gateway.url in done.stdout
 
 
-def test_live_run_is_skipped(gateway: StrictGateway, tmp_path: Path) -> None:
+def test_live_run_is_skipped(gateway: AnyGateway, tmp_path: Path) -> None:
     """A run that is alive is not touched, and is no failure."""
     launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"))
     with RunnerProcess(launch) as runner:
@@ -98,6 +114,7 @@ def test_live_run_is_skipped(gateway: StrictGateway, tmp_path: Path) -> None:
     assert judge(gateway, launch.run.id, last=1).problems == []
 
 
+@OWN_RUNS
 def test_refused_run_is_reported_and_skipped(gateway: StrictGateway, tmp_path: Path) -> None:
     """A run that the gateway does not know is reported with exit code 1, and others are sent."""
     gone = leave_behind(gateway, tmp_path, gateway.create_run(run_id="run_a"))
@@ -115,6 +132,7 @@ def test_refused_run_is_reported_and_skipped(gateway: StrictGateway, tmp_path: P
     assert gateway.events(gone.run.id) == []
 
 
+@REQUESTS
 def test_wrong_secret(gateway: StrictGateway, tmp_path: Path) -> None:
     """With a wrong HMAC_SECRET sync delivers nothing, says why, and keeps everything."""
     launch = leave_behind(gateway, tmp_path)
@@ -131,6 +149,7 @@ def test_wrong_secret(gateway: StrictGateway, tmp_path: Path) -> None:
 # --- where to, and what ---------------------------------------------------------------------------
 
 
+@REQUESTS
 def test_the_gateway_of_the_journal(gateway: StrictGateway, tmp_path: Path) -> None:
     """Leftovers go to the gateway that their run knew, whatever is configured now."""
     launch = leave_behind(gateway, tmp_path)
@@ -142,7 +161,7 @@ def test_the_gateway_of_the_journal(gateway: StrictGateway, tmp_path: Path) -> N
     assert judge(gateway, launch.run.id).problems == []
 
 
-def test_one_run_alone(gateway: StrictGateway, tmp_path: Path) -> None:
+def test_one_run_alone(gateway: AnyGateway, tmp_path: Path) -> None:
     """With --run-id only that run is sent."""
     first = leave_behind(gateway, tmp_path)
     second = leave_behind(gateway, tmp_path)
@@ -156,6 +175,7 @@ def test_one_run_alone(gateway: StrictGateway, tmp_path: Path) -> None:
     assert judge(gateway, first.run.id).problems == []
 
 
+@OWN_RUNS
 def test_a_new_token(gateway: StrictGateway, tmp_path: Path) -> None:
     """A token that is given replaces the one in the journal; without a run id it is refused."""
     launch = leave_behind(gateway, tmp_path)
@@ -175,6 +195,7 @@ def test_a_new_token(gateway: StrictGateway, tmp_path: Path) -> None:
     assert files_with(launch.data_dir, launch.run.token) == []
 
 
+@REQUESTS
 def test_discard(gateway: StrictGateway, tmp_path: Path) -> None:
     """--discard deletes one run for good and asks the gateway nothing."""
     first = leave_behind(gateway, tmp_path)
@@ -192,6 +213,7 @@ def test_discard(gateway: StrictGateway, tmp_path: Path) -> None:
     assert sync(first, "--discard", "../..").code == 1
 
 
+@LOCAL
 def test_discard_spares_a_live_run(gateway: StrictGateway, tmp_path: Path) -> None:
     """--discard does not delete a run that is alive."""
     launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"))
@@ -206,7 +228,7 @@ def test_discard_spares_a_live_run(gateway: StrictGateway, tmp_path: Path) -> No
     assert judge(gateway, launch.run.id, last=1).problems == []
 
 
-def test_interrupted_command(gateway: StrictGateway, tmp_path: Path) -> None:
+def test_interrupted_command(gateway: AnyGateway, tmp_path: Path) -> None:
     """A command that was being executed is reported as interrupted, and is not run again."""
     launch = plan(
         gateway,
@@ -233,6 +255,7 @@ def test_interrupted_command(gateway: StrictGateway, tmp_path: Path) -> None:
     assert judge(gateway, launch.run.id).problems == []
 
 
+@FAULTS
 def test_acknowledgement_through_faults(gateway: StrictGateway, tmp_path: Path) -> None:
     """An acknowledgement that meets a bad proxy is repeated until the gateway has it."""
     launch = plan(
@@ -256,6 +279,7 @@ def test_acknowledgement_through_faults(gateway: StrictGateway, tmp_path: Path) 
     assert list(gateway.acks(launch.run.id)) == [command_id]
 
 
+@FAULTS
 def test_acknowledgement_that_failed_is_signed_afresh(
     gateway: StrictGateway, tmp_path: Path
 ) -> None:
@@ -277,6 +301,7 @@ def test_acknowledgement_that_failed_is_signed_afresh(
     assert list(gateway.acks(launch.run.id)) == [command_id]
 
 
+@FAULTS
 def test_a_late_acknowledgement(gateway: StrictGateway, tmp_path: Path) -> None:
     """One that is answered when all else was delivered is still noted, and leaves nothing over."""
     launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"))
@@ -296,6 +321,7 @@ def test_a_late_acknowledgement(gateway: StrictGateway, tmp_path: Path) -> None:
     assert sync(launch).stdout == "nothing is left to deliver\n"
 
 
+@FAULTS
 def test_an_acknowledgement_that_is_left(gateway: StrictGateway, tmp_path: Path) -> None:
     """A delivered run keeps its token as long as the gateway waits for the end of a command."""
     launch = plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go"))
@@ -324,6 +350,7 @@ def test_an_acknowledgement_that_is_left(gateway: StrictGateway, tmp_path: Path)
 # --- what is found there --------------------------------------------------------------------------
 
 
+@LOCAL
 def test_a_runner_that_died_without_a_journal(gateway: StrictGateway, tmp_path: Path) -> None:
     """The folder of a runner that died before it had a journal does not use up the run id."""
     launch = plan(gateway, child("lines.py", "3", "0"), tmp_path)
@@ -337,6 +364,7 @@ def test_a_runner_that_died_without_a_journal(gateway: StrictGateway, tmp_path: 
     assert judge(gateway, launch.run.id, last=3).problems == []
 
 
+@LOCAL
 def test_an_empty_journal_is_no_reason_to_delete_a_log(
     gateway: StrictGateway, tmp_path: Path
 ) -> None:
@@ -357,6 +385,7 @@ def test_an_empty_journal_is_no_reason_to_delete_a_log(
     assert not launch.run_dir.exists()
 
 
+@LOCAL
 def test_foreign_things_among_the_runs(gateway: StrictGateway, tmp_path: Path) -> None:
     """Files, links and folders that are no run's are left alone, by start and by sync."""
     launch = leave_behind(gateway, tmp_path)
@@ -381,6 +410,7 @@ def test_foreign_things_among_the_runs(gateway: StrictGateway, tmp_path: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+@LOCAL
 def test_a_folder_of_another_user(gateway: StrictGateway) -> None:
     """A run that was once started as root keeps nobody from starting others; sync names it."""
     # Not below tmp_path, whose parents only their owner may enter.
@@ -415,6 +445,7 @@ def as_nobody(launch: Launch) -> Launch:
     return replace(launch, argv=[launch.argv[0], "-c", source, str(ROOT), *launch.argv[2:]])
 
 
+@FAULTS
 def test_two_syncs_at_once(gateway: StrictGateway, tmp_path: Path) -> None:
     """Two at once deliver each run once: the one that comes second leaves it to the first."""
     launch = leave_behind(gateway, tmp_path)
@@ -430,6 +461,7 @@ def test_two_syncs_at_once(gateway: StrictGateway, tmp_path: Path) -> None:
     assert judge(gateway, launch.run.id).problems == []
 
 
+@REQUESTS
 def test_a_journal_of_another_release(gateway: StrictGateway, tmp_path: Path) -> None:
     """A journal that this release does not understand is named and not touched."""
     launch = leave_behind(gateway, tmp_path)
@@ -449,6 +481,7 @@ def test_a_journal_of_another_release(gateway: StrictGateway, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("keep", [0.5, 100 / 4096], ids=["half a file", "a hundred bytes"])
+@LOCAL
 def test_a_damaged_journal(gateway: StrictGateway, tmp_path: Path, keep: float) -> None:
     """A journal that is not whole is told by sync, delays no other run, and can be discarded."""
     damaged = leave_behind(gateway, tmp_path)
@@ -468,6 +501,7 @@ def test_a_damaged_journal(gateway: StrictGateway, tmp_path: Path, keep: float) 
     assert sync(damaged, "--discard", damaged.run.id).code == 0
 
 
+@LOCAL
 def test_an_address_that_is_refused_now(gateway: StrictGateway, tmp_path: Path) -> None:
     """A far http address in a journal gets nothing without the consent that it once had."""
     launch = leave_behind(gateway, tmp_path)
@@ -486,6 +520,7 @@ def test_an_address_that_is_refused_now(gateway: StrictGateway, tmp_path: Path) 
 # --- start, and old runs --------------------------------------------------------------------------
 
 
+@LOCAL
 def test_start_mentions_leftovers(gateway: StrictGateway, tmp_path: Path) -> None:
     """`start` tells how many earlier runs are left, and by which command they are sent."""
     leave_behind(gateway, tmp_path)
@@ -499,6 +534,7 @@ def test_start_mentions_leftovers(gateway: StrictGateway, tmp_path: Path) -> Non
     assert sync(launch).code == 0
 
 
+@LOCAL
 def test_a_run_id_is_used_once(gateway: StrictGateway, tmp_path: Path) -> None:
     """A run that was started is not started again, delivered or not."""
     launch = deliver(gateway, tmp_path)
@@ -509,6 +545,7 @@ def test_a_run_id_is_used_once(gateway: StrictGateway, tmp_path: Path) -> None:
     assert judge(gateway, launch.run.id, last=3).problems == []
 
 
+@LOCAL
 def test_retention(gateway: StrictGateway, tmp_path: Path) -> None:
     """Only folders of runs that were delivered long enough ago are removed."""
     old = deliver(gateway, tmp_path)
@@ -531,6 +568,7 @@ def test_retention(gateway: StrictGateway, tmp_path: Path) -> None:
     assert judge(gateway, left.run.id).problems == []
 
 
+@LOCAL
 def test_retention_is_configurable(gateway: StrictGateway, tmp_path: Path) -> None:
     """CLAUDE_RUNNER_RETENTION_DAYS says how long delivered runs are kept."""
     old = deliver(gateway, tmp_path)
