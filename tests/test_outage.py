@@ -186,8 +186,8 @@ def test_what_is_left_is_shown_on_a_terminal(gateway: StrictGateway, tmp_path: P
         gateway.pause()
         (tmp_path / "go").touch()
         terminal.expect(b"LAST")
-        shown = terminal.expect(b" left", 20.0)
-        assert re.search(rb"\r\x1b\[Kdelivering: \d[\d.]* K?B left$", shown), shown
+        shown = terminal.expect(b" of output ", 20.0)
+        assert re.search(rb"\r\x1b\[Kdelivering \d[\d.]* K?B of output $", shown), shown
         gateway.resume()
         assert terminal.wait(30.0) == 0
         assert terminal.output.endswith(b"\r\x1b[K"), terminal.output[-200:]
