@@ -254,12 +254,17 @@ def test_a_second_interrupt_kills_at_once(gw: AnyGateway, tmp_path: Path) -> Non
 
 def test_a_second_interrupt_kills_what_lingers(gw: AnyGateway, tmp_path: Path) -> None:
     """When only a descendant is left, a second SIGINT kills that one, and all is delivered."""
-    launch = plan(gw, launched("signal.signal(2, signal.SIG_IGN)"), tmp_path)
+    launch = plan(gw, launched("signal.signal(2, signal.SIG_IGN)"), tmp_path, options=["-v"])
 
     with RunnerProcess(launch) as runner:
+
+        def knows_of_the_end() -> None:
+            assert "the child has ended" in runner.stderr
+
         found = launch.expect(r"READY (\d+) LAUNCHER (\d+)")
         runner.signal(signal.SIGINT)
         processes.assert_gone([int(found.group(2))])
+        eventually(knows_of_the_end)
         runner.signal(signal.SIGINT)
         assert runner.wait() == 130
         assert not processes.is_alive(int(found.group(1)))
