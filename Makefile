@@ -43,9 +43,8 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(call on_newer,mypy .)
 
-shell:
-	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt install shellcheck, or brew install shellcheck" >&2; exit 1; }
-	shellcheck $(SH_SCRIPTS) $(BASH_SCRIPTS)
+shell: $(STAMP)
+	$(ENV)/bin/shellcheck $(SH_SCRIPTS) $(BASH_SCRIPTS)
 	@for script in $(SH_SCRIPTS); do sh -n "$$script" || exit 1; done
 	@for script in $(BASH_SCRIPTS); do bash -n "$$script" || exit 1; done
 

@@ -171,6 +171,13 @@ class Assist:
                     self._hold(Path(folder), output)
                 finally:
                     self._close()
+        except BrokenPipeError as gone:  # nobody reads the address
+            error = gone
+        except OSError as failure:
+            error = RunnerError(
+                f"the session's files cannot be written ({failure.strerror}); make room, or set "
+                "TMPDIR to another folder"
+            )
         except BaseException as crash:  # noqa: BLE001 - its owner decides
             error = crash
         self._ended(error)
@@ -188,6 +195,11 @@ class Assist:
                 fds=(null_fd, output.fileno(), output.fileno()),
                 on_terminal=False,
             )
+        except OSError:
+            self._is_running = False
+            raise RunnerError(
+                "the process that watches over the session is gone; start it again"
+            ) from None
         finally:
             os.close(null_fd)
         address = self._await_first(output)

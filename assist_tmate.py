@@ -131,7 +131,10 @@ class Tmate:
                 f"tmate is not installed ({program!r} was not found); install it (apt install "
                 "tmate, or brew install tmate), or set CLAUDE_RUNNER_TMATE_COMMAND to its path"
             )
-        version = _VERSION.match(self._ask("-V"))
+        answer = self._ask("-V")
+        version = _VERSION.match(answer)
+        if not answer:
+            return  # too busy to tell; its session will
         if version is None:
             raise RunnerError(
                 f"{program!r} is not tmate, by what it answers to -V; install tmate (apt install "

@@ -346,7 +346,7 @@ def _label(variable: str) -> str:
     return " ".join([spoken[0][0].upper() + spoken[0][1:], *spoken[1:]])
 
 
-_ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP"})
+_ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP", "RSA"})
 
 
 def _shown_value(value: Any, *, secret: bool) -> str:

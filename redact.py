@@ -456,7 +456,7 @@ class _Spans:
     def _take_endless(self, text: bytes, verdict: Endless) -> None:
         end = self._find_stop(text, verdict)
         if end > self._size and not self._final and text.endswith(b"\\"):
-            # An escaped quote or line break stops it with two bytes; this may be the first.
+            # An escape stops it with two bytes, of which this may be the first.
             self.ready = max(self._base, min(self.ready, self._size - 1))
         self._found.append(Span(verdict.start, end))
         self._endless.append((verdict.start, end, verdict.stop))

@@ -260,10 +260,13 @@ def is_secret(name: bytes, value: bytes, *, quoted: bool, loose: bool) -> bool:
     return weight == SECRET or _looks_secret(value)
 
 
+_USER_AND_PASSWORD = re.compile(rb"[!-~]+:[!-~]+")
+
+
 def _looks_secret(value: bytes) -> bool:
     """Tell what a suspect name promises: a generated value, or a user and a password in base64."""
     bare = value.rstrip(b",;)")
-    return looks_random(bare) or _is_basic_credential(bare)
+    return looks_random(bare) or _USER_AND_PASSWORD.fullmatch(_decode_base64(bare)) is not None
 
 
 # --- the judge of names ---------------------------------------------------------------------------
@@ -630,7 +633,7 @@ def judge_scheme(text: bytes, at: int, final: bool) -> Verdict:
     body = text[value : ending.start() if ending else len(text)]
     basic = text[at : at + 2].lower() == b"ba"
     secret = (
-        _is_basic_credential(body)
+        b":" in _decode_base64(body)
         if basic
         else _is_bearer_credential(body, text[at : at + 1].isupper())
     )
@@ -652,14 +655,13 @@ def _is_bearer_credential(body: bytes, capital: bool) -> bool:
     return not word.isalpha() or len(word) < 5 or _is_shouted_mix(word)
 
 
-def _is_basic_credential(body: bytes) -> bool:
-    """Say whether this is base64 of `user:password`."""
+def _decode_base64(body: bytes) -> bytes:
+    """Return what is encoded there, nothing if it is too short or no base64."""
     try:
-        return len(body) >= 8 and b":" in base64.b64decode(
-            body + b"=" * (-len(body) % 4), validate=True
-        )
+        padded = body + b"=" * (-len(body) % 4)
+        return base64.b64decode(padded, validate=True) if len(body) >= 8 else b""
     except (binascii.Error, ValueError):
-        return False
+        return b""
 
 
 def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:

@@ -467,6 +467,12 @@ class Run:
         )
         self._assist.start()
 
+    def _tell_of_assist(self, error: BaseException | None) -> None:
+        if error is None:
+            self._console.note("the assist session has ended")
+        else:
+            self._console.warn(f"assist: {error}; the run goes on without it")
+
     def _report_to_assist(self, report: Report) -> None:
         if self._assist is not None:
             self._assist.report(report)
@@ -595,10 +601,8 @@ class Run:
                     f"{self._folder.path}, and `{self._job.program} sync` sends it later"
                 )
         elif ended.worker == "assist":
-            if ended.error is not None:
-                self._console.warn(f"assist: {ended.error}; the run goes on without it")
-            elif self._child_end is None:
-                self._console.note("the assist session has ended")
+            if self._ending is None and self._child_end is None:  # else it ends with the run
+                self._tell_of_assist(ended.error)
         elif ended.error is not None:
             self._console.warn(
                 f"remote control failed: {_shown(ended.error)}; the run goes on, but the gateway's "

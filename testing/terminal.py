@@ -68,11 +68,14 @@ class Terminal:
         self._wake = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
+        # What `attributes` said before the program was started, which may change them at once.
+        self.first_attributes: list[Any] = []
 
     def __enter__(self) -> Terminal:
         self._master, slave = pty.openpty()
         try:
             self.resize(*self._size)
+            self.first_attributes = self.attributes()
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _TAKE_TERMINAL, *self._argv],
                 stdin=slave,

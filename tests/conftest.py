@@ -55,6 +55,13 @@ _UNWANTED_PREFIXES = ("CLAUDE", "ANTHROPIC_", "XDG_", "GIT_", "TMUX", "TMATE", "
 _MARKER_NAME = "TEST_GUARD_MARKER"
 
 
+# A shell lets its background jobs ignore these, and so would every program that a test starts.
+for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(
+            _number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        )
+
 # A busy machine is no failure: no test here judges how long something takes.
 hypothesis.settings.register_profile("any-machine", deadline=None)
 hypothesis.settings.load_profile("any-machine")

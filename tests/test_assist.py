@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,10 +30,10 @@ from testing.shared_terminal import FakeTmate, RealTmate, SharedTerminal, find_t
 from testing.strict_gateway import StrictGateway
 from testing.waiting import eventually
 
-Kind = Union[type[RealTmate], type[FakeTmate]]
+Tmate = Union[type[RealTmate], type[FakeTmate]]
 
 # As long as a person waits who wants to be gone.
-GONE_WITHIN_S = 5.0
+GONE_WITHIN_S = 8.0
 FAR_NAME = "gateway.test"
 
 
@@ -42,7 +44,13 @@ def gw() -> Iterator[StrictGateway]:
         yield gateway
 
 
-@pytest.fixture(params=[RealTmate, FakeTmate], ids=["real", "fake"])
+# CI installs it, and does not allow these to be skipped.
+needs_tmate = pytest.mark.skipif(shutil.which("tmate") is None, reason="tmate is not installed")
+REAL = pytest.param(RealTmate, marks=needs_tmate, id="real")
+FAKE = pytest.param(FakeTmate, id="fake")
+
+
+@pytest.fixture(params=[REAL, FAKE])
 def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedTerminal]:
     """A tmate that works."""
     with request.param(tmp_path) as shared:
@@ -81,13 +89,14 @@ def await_text(path: Path) -> str:
         assert path.exists()
         return path.read_text()
 
-    return eventually(read)
+    return eventually(read, 20.0)
 
 
 def session_folder(launch: Launch) -> Path:
-    """Return the folder with the files of the session."""
-    (pid,) = find_tmate(launch.env)
-    words = processes.command_line(pid).split()
+    """Return the folder with the files of the session. Raises AssertionError if there is none."""
+    pids = find_tmate(launch.env)
+    assert len(pids) == 1
+    words = processes.command_line(pids[0]).split()
     return Path(words[words.index("-f") + 1]).parent
 
 
@@ -105,7 +114,7 @@ def opened(launch: Launch) -> Iterator[tuple[RunnerProcess, str]]:
         def is_shown() -> None:
             assert runner.stdout.decode() == f"{address}\n"
 
-        eventually(is_shown)
+        eventually(is_shown, 20.0)
         yield runner, address
 
 
@@ -293,49 +302,60 @@ def test_a_missing_file_of_keys_opens_nothing(gw: StrictGateway, tmp_path: Path)
 
 PUBLIC_SERVICE = r"name a server of your own with CLAUDE_RUNNER_TMATE_HOST \(the public tmate\.io"
 FAILURES = {
-    "mute": rf"no tmate session after 2 s: the server does not answer; .*{PUBLIC_SERVICE}",
-    "refused": r"no tmate session after 2 s: Error connecting: Connection refused; check the net",
+    "mute": rf"no tmate session after 3 s: the server does not answer; .*{PUBLIC_SERVICE}",
+    "refused": r"no tmate session after 3 s: Error connecting: Connection refused; check the net",
     "fingerprint": r"there is no tmate session: the server's fingerprint is not the one that is "
     r"configured \(.*\); correct CLAUDE_RUNNER_TMATE_ED25519_FINGERPRINT",
     "configuration": r"tmate ended at once \(exit code 1\): /.*:\d+: unknown option: "
     r"extended-keys; correct that file",
 }
 FAKE_FAILURES = {
-    "lookup": r"no tmate session after 2 s: ssh\.tmate\.io lookup failure\. .*; check the network",
+    "lookup": r"no tmate session after 3 s: ssh\.tmate\.io lookup failure\. .*; check the network",
     "silent": r"tmate ended at once \(exit code 1\): it said nothing; see whether `tmate -F` works",
     "imposter": r"is not tmate, by what it answers to -V; install tmate \(apt install tmate",
     "old": r"tmate 2\.2 is too old; install tmate 2\.4 or newer",
 }
 CASES = [
-    *((RealTmate, mode, sentence) for mode, sentence in FAILURES.items()),
-    *((FakeTmate, mode, sentence) for mode, sentence in {**FAILURES, **FAKE_FAILURES}.items()),
+    *(
+        pytest.param(RealTmate, mode, sentence, marks=needs_tmate, id=f"real-{mode}")
+        for mode, sentence in FAILURES.items()
+    ),
+    *(
+        pytest.param(FakeTmate, mode, sentence, id=f"fake-{mode}")
+        for mode, sentence in {**FAILURES, **FAKE_FAILURES}.items()
+    ),
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "mode", "sentence"), CASES, ids=[f"{kind.__name__}-{mode}" for kind, mode, _ in CASES]
-)
+@pytest.mark.parametrize(("tmate", "mode", "sentence"), CASES)
 def test_no_session_is_told_with_a_way_out(
-    kind: Kind,
+    tmate: Tmate,
     mode: str,
     sentence: str,
     gw: StrictGateway,
     tmp_path: Path,
 ) -> None:
     """Exit code 1, the reason that tmate gave last, and what to do; nothing is told or left."""
-    with kind(tmp_path, mode) as terminal:
-        assert_failed(plan_assist(gw, terminal.env, tmp_path, ["--timeout", "2"]), sentence)
+    with tmate(tmp_path, mode) as terminal:
+        assert_failed(plan_assist(gw, terminal.env, tmp_path, ["--timeout", "3"]), sentence)
 
 
-@pytest.mark.parametrize("kind", [RealTmate, FakeTmate])
 @pytest.mark.parametrize(
-    "address", ["ssh a@b; touch /tmp/x", "ssh -oProxyCommand=id a@b", "curl x | sh", "ssh a@-b"]
+    ("tmate", "address"),
+    [
+        pytest.param(RealTmate, "ssh a@b; touch /tmp/x", marks=needs_tmate),
+        (FakeTmate, "ssh a@b; touch /tmp/x"),
+        (FakeTmate, "ssh -oProxyCommand=id a@b"),
+        (FakeTmate, "curl x | sh"),
+        (FakeTmate, "ssh a@-b"),
+        (FakeTmate, "ssh -p2200 a@b\nssh a@b"),
+    ],
 )
 def test_an_address_that_is_none_is_told_to_nobody(
-    address: str, kind: Kind, gw: StrictGateway, tmp_path: Path
+    address: str, tmate: Tmate, gw: StrictGateway, tmp_path: Path
 ) -> None:
     """A server chooses it and a person will paste it into a shell."""
-    with kind(tmp_path, address=address) as terminal:
+    with tmate(tmp_path, address=address) as terminal:
         assert_failed(
             plan_assist(gw, terminal.env, tmp_path),
             "the tmate server gave an address that is no ssh command, which was told to nobody",
@@ -352,6 +372,23 @@ def test_tmate_that_is_not_there_is_told_with_the_install_line(
         plan_assist(gw, env, tmp_path),
         r"tmate is not installed \('no-such-tmate' was not found\); install it \(apt install "
         r"tmate, or brew install tmate\), or set CLAUDE_RUNNER_TMATE_COMMAND",
+    )
+
+
+def test_a_disk_that_takes_nothing_is_told(gw: StrictGateway, tmp_path: Path) -> None:
+    """The session has a few small files."""
+    with FakeTmate(tmp_path) as fake:
+        launch = plan_assist(gw, fake.env, tmp_path)
+        launch.data_dir.mkdir()
+        (launch.data_dir / ".gitignore").write_text("*\n")
+        limited = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *launch.argv]
+        done = subprocess.run(
+            limited, env=launch.env, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert done.returncode == 1
+    assert re.search(
+        r"the session's files cannot be written \(.*\); make room, or set", done.stderr
     )
 
 
@@ -380,6 +417,49 @@ def test_a_session_that_is_broken_off_is_a_failure(
         assert "the tmate session was broken off (killed by signal 9); " in runner.stderr
 
 
+def test_a_killed_keeper_ends_the_session(
+    gw: StrictGateway, terminal: SharedTerminal, tmp_path: Path
+) -> None:
+    """Nobody would watch over it any more."""
+    launch = plan_assist(gw, terminal.env, tmp_path)
+    with opened(launch) as (runner, _):
+        tmate, folder = find_tmate(launch.env), session_folder(launch)
+        (keeper,) = [
+            pid
+            for pid in processes.descendants(runner.pid)
+            if tmate[0] in (processes.descendants(pid))
+        ]
+        os.kill(keeper, signal.SIGKILL)
+
+        assert runner.wait() == 1
+        assert "the tmate session was broken off" in runner.stderr
+    processes.assert_gone(tmate, 0.0)
+    assert not folder.exists()
+
+
+def test_a_bug_closes_the_session_and_its_report_lacks_the_address(
+    gw: StrictGateway, tmp_path: Path
+) -> None:
+    """Whatever fails in the runner, the login goes, and nobody reads it in what is sent to us."""
+    source = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import assist, claude_runner\n"
+        "def fail(self, address): raise ValueError('a bug')\n"
+        "assist.Assist._await_another = fail\n"
+        "sys.exit(claude_runner.main())"
+    )
+    with FakeTmate(tmp_path) as fake:
+        launch = plan_assist(gw, fake.env, tmp_path)
+        launch.argv[1:2] = ["-c", source]
+        with RunnerProcess(launch) as runner:
+            assert runner.wait() == 1
+            assert "an error in claude-runner itself: ValueError: a bug" in runner.stderr
+        address = await_address(launch)
+        assert find_tmate(launch.env) == []
+    report = (launch.data_dir / "crash.txt").read_text()
+    assert "a bug" in report
+    assert secret_of(address) not in report
+
+
 def test_a_stop_before_there_is_a_session(gw: StrictGateway, tmp_path: Path) -> None:
     """Nobody has to wait for a server that does not answer."""
     with FakeTmate(tmp_path, "mute") as fake:
@@ -389,7 +469,7 @@ def test_a_stop_before_there_is_a_session(gw: StrictGateway, tmp_path: Path) -> 
             def is_started() -> None:
                 assert find_tmate(launch.env)
 
-            eventually(is_started)
+            eventually(is_started, 20.0)
             runner.signal(signal.SIGINT)
 
             assert runner.wait(GONE_WITHIN_S) == 130
@@ -532,11 +612,31 @@ def test_beside_a_run_no_session_is_a_warning(mode: str, gw: StrictGateway, tmp_
             def is_told() -> None:
                 assert "; the run goes on without it" in runner.stderr
 
-            eventually(is_told)
+            eventually(is_told, 20.0)
             (tmp_path / "go").touch()
 
             assert runner.wait() == 4
     assert addresses(launch) == []
+    assert gw.verify_finished(launch.run.id) == []
+
+
+@pytest.mark.parametrize("how", ["__STOP__", "__HALT__"])
+def test_beside_a_run_that_is_ended_before_there_is_a_session(
+    how: str, gw: StrictGateway, tmp_path: Path
+) -> None:
+    """It goes with the run, and that is no failure to tell."""
+    with FakeTmate(tmp_path, "mute") as fake:
+        waits = program("import signal; signal.pause()")
+        launch = plan(gw, waits, tmp_path, options=["--assist"], env=fake.env)
+        with RunnerProcess(launch) as runner:
+            eventually(lambda: session_folder(launch), 20.0)
+            folder = session_folder(launch)
+            gw.queue_command(launch.run.id, how)
+            runner.wait()
+
+            assert "assist:" not in runner.stderr
+    assert find_tmate(launch.env) == []
+    assert not folder.exists()
     assert gw.verify_finished(launch.run.id) == []
 
 

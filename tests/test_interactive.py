@@ -117,7 +117,7 @@ def test_the_child_sees_the_users_terminal(gw: StrictGateway, tmp_path: Path, ki
         terminal.expect(b"EOF")
         assert terminal.wait() == 0
 
-    announcement, *report = start.split("\r\n")
+    announcement, *report = start.rpartition("\x1b[K")[2].split("\r\n")
     leaving = f"{kind.program}: this session ends when you leave {kind.title}; "
     assert announcement.startswith(leaving)
     assert "--cmd" in announcement

@@ -29,6 +29,7 @@ from testing.faults import (
 from testing.proxy import LoopbackProxy
 from testing.runner import CLAUDE, ROOT, Kind, Launch, RunnerProcess, child, plan, program
 from testing.strict_gateway import StrictGateway
+from testing.terminal import Terminal
 from testing.verdict import committed, judge, sync
 from testing.waiting import eventually
 
@@ -175,6 +176,22 @@ def test_what_is_left_at_the_end_is_told(
     gateway.faults.clear()
     assert sync(launch).code == 0
     assert judge(gateway, launch.run.id, last=50, files=[kind.log_name]).problems == []
+
+
+def test_what_is_left_is_shown_on_a_terminal(gateway: StrictGateway, tmp_path: Path) -> None:
+    """A person who waits for the end of the delivery sees that, and how much is left."""
+    launch = hurried(plan_waiting(gateway, tmp_path))
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        launch.expect(r"(?m)^100 .*\n")
+        gateway.pause()
+        (tmp_path / "go").touch()
+        terminal.expect(b"LAST")
+        shown = terminal.expect(b" of output ", 20.0)
+        assert re.search(rb"\r\x1b\[Kdelivering \d[\d.]* K?B of output $", shown), shown
+        gateway.resume()
+        assert terminal.wait(30.0) == 0
+        assert terminal.output.endswith(b"\r\x1b[K"), terminal.output[-200:]
+    assert judge(gateway, launch.run.id, last=200).problems == []
 
 
 @pytest.mark.parametrize("name", ANSWERS)

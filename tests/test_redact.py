@@ -200,6 +200,8 @@ HARMLESS = [
     "Authorization header is missing",
     "monkeys, Bearer: token",
     "token=Some(value)",
+    "stripe_key: aaaaaaaaAAAAAAAAbbbb",
+    "auth: dG9rZW46",
     "docker run -p 8080:80 -u 1000:1000 image -a x -w /src",
     "mysql -uroot -p db",
     "ssh -p 2222 host; npm login && tool -p fast",
@@ -687,6 +689,8 @@ LIMITS = [
     pytest.param(GITHUB[:20] + "\r\n" + GITHUB[20:], GITHUB[:20], id="hard-wrapped-by-a-program"),
     pytest.param(GITHUB[:8] + "\x1b[5;9H" + GITHUB[8:16], GITHUB[8:16], id="drawn-by-cursor-moves"),
     pytest.param(f"see {FILLER}", FILLER, id="bare-random-text"),
+    pytest.param(f"see {HEX[:36]}NR" + "AL", HEX[:36], id="token-known-by-its-end"),
+    pytest.param('<add key="Password" value="s3cr3t!" />', "s3cr3t!", id="setting-in-xml"),
     pytest.param("the password is hunter2", "hunter2", id="told-in-prose"),
     pytest.param(GITHUB[::-1], GITHUB[::-1], id="encoded-in-a-way-of-its-own"),
 ]

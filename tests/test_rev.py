@@ -12,12 +12,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from testing.runner import REV, Launch, RunnerProcess, child, plan
 from testing.runner_files import copy_runner
+from testing.shared_terminal import FakeTmate
 from testing.strict_gateway import StrictGateway
 from testing.terminal import Terminal
 
@@ -154,6 +156,20 @@ def test_one_that_is_elsewhere_is_named(gw: StrictGateway, tmp_path: Path) -> No
     launch = plan(gw, ["rev-here"], tmp_path, env={"HOME": str(tmp_path)}, kind=REV)
 
     assert f"was not found in PATH, but it is there as {place}; install" in refusal(launch)
+
+
+def test_assist_and_sync_are_there_too(gw: StrictGateway, tmp_path: Path) -> None:
+    """The rest of the commands is the same for every kind."""
+    with FakeTmate(tmp_path) as fake:
+        planned = plan(gw, child("exits.py", "0"), tmp_path, env=fake.env, kind=REV)
+        argv = [sys.executable, str(REV.script), "assist", "--run-id", planned.run.id]
+        with RunnerProcess(replace(planned, argv=argv)) as runner:
+            gw.wait_for(lambda: gw.events(planned.run.id, "assist"), 20.0)
+            fake.type("exit\n")
+            assert runner.wait() == 0
+    done = ask("sync", "--data-dir", str(tmp_path / "data"), env={"HMAC_SECRET": gw.secret})
+
+    assert (done.returncode, done.stdout) == (0, "nothing is left to deliver\n")
 
 
 def test_help_and_info_speak_of_rev() -> None:

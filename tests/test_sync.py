@@ -529,7 +529,8 @@ def test_start_mentions_leftovers(gateway: StrictGateway, tmp_path: Path) -> Non
     with RunnerProcess(launch) as runner:
         assert runner.wait() == 0
 
-        assert "2 earlier runs are not delivered whole; `claude-runner sync`" in runner.stderr
+        told = runner.stderr
+        assert "2 earlier runs are not delivered whole; `./wrapper/claude-runner sync`" in told
     assert sync(launch).code == 0
 
 

@@ -165,7 +165,6 @@ def watch_with_top(
     """Press the keys; return a picture after each, and one after a resize."""
     pictures = []
     with Terminal(argv, env=env, cwd=folder, columns=COLUMNS, lines=LINES) as terminal:
-        before = terminal.attributes()
         screen = Screen(terminal, COLUMNS, LINES, announcement)
         for keys, pattern in TOP_KEYS:
             terminal.send(keys)
@@ -178,7 +177,7 @@ def watch_with_top(
         pictures.append(picture_of_top(screen))
         terminal.send(b"q")
         assert terminal.wait() == 0
-        assert terminal.attributes() == before
+        assert terminal.attributes() == terminal.first_attributes
     return pictures
 
 

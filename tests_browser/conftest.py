@@ -31,7 +31,7 @@ def gateway(
 ) -> Iterator[EmbeddedGateway]:
     """One gateway for most tests, with xterm.js; each test makes runs of its own."""
     gateway = EmbeddedGateway(tmp_path_factory.mktemp("gateway"))
-    put_xterm(gateway.data_dir)
+    put_xterm()
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name == "HMAC_SECRET" or name.startswith("CLAUDE"):

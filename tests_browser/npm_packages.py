@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -35,10 +36,17 @@ def install(package: str) -> Path:
     return folder / "node_modules" / name
 
 
-def put_xterm(data_dir: Path) -> None:
-    """Put xterm.js where the gateway with this data folder serves it."""
+def put_xterm() -> None:
+    """Put xterm.js where wrapper/claude-runner puts it, unless it is there already."""
+    target = ROOT / ".data" / "gateway" / "vendor" / "xterm"
     package = install(XTERM)
-    target = data_dir / "gateway" / "vendor" / "xterm"
-    target.mkdir(parents=True, exist_ok=True)
-    for file in (package / "lib" / "xterm.mjs", package / "css" / "xterm.css"):
-        shutil.copy2(file, target)
+    if target.is_dir():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix="new."))
+    for file in (package / "lib" / "xterm.js", package / "css" / "xterm.css"):
+        shutil.copy2(file, partial)
+    try:
+        partial.rename(target)
+    except OSError:
+        shutil.rmtree(partial)  # another worker was faster

@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         gateway = EmbeddedGateway(folder)
-        put_xterm(gateway.data_dir)
+        put_xterm()
         with gateway, launched(playwright) as browser:
             try:
                 _photograph(browser, gateway, make_project(shop, gateway))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -89,36 +88,36 @@ def test_what_is_too_much_is_let_go_and_comes_back(desk: Visitor, gateway: Embed
 
 
 def test_without_xterm_a_session_is_text_as_its_terminal_shows_it(
-    browser: Browser, clean_environment: None, tmp_path: Path
+    browser: Browser, gateway: EmbeddedGateway
 ) -> None:
     """Carriage return, backspace, colours, erasing, cursor moves and wrapping are interpreted."""
-    with EmbeddedGateway(tmp_path) as gateway:
-        run = begin(gateway, mode="interactive", columns=20, lines=5)
-        for number, text in enumerate(
-            (
-                "10%\r100%\r\n",
-                "abc\b\bX\r\n",
-                "\x1b[31mred\x1b[0m plain \x1b[1;38;5;208mbold\x1b[m\r\n",
-                "to be erased\r\x1b[Kkept\r\n",
-                "first\r\nsecond\x1b[A\rFIRST\r\n\n",
-                "a line that is longer than twenty columns\r\n\x1b]0;title\x07\x1b[",
-                "32mgreen\x1b[0m",
-            ),
-            1,
-        ):
-            gateway.send_event(run, "stdout", text, number)
-        missing = ("the server responded with a status of 404",)
-        with Visitor(browser, gateway, allowed=missing) as person:
-            person.log_in()
-            page = person.open_run(run.id)
-            expect(page.locator(".fg-2")).to_have_text("green")
-            expect(page.locator(".fg-1")).to_have_text("red")
-            expect(page.locator(".bold")).to_have_css("color", "rgb(255, 135, 0)")
-            assert person.output() == (
-                "100%\naXc\nred plain bold\nkept\nFIRST\nsecond\n"
-                "a line that is longe\nr than twenty column\ns\ngreen"
-            )
-            expect(page.get_by_role("group", name="Show the output as")).to_be_hidden()
+    run = begin(gateway, mode="interactive", columns=20, lines=5)
+    for number, text in enumerate(
+        (
+            "10%\r100%\r\n",
+            "abc\b\bX\r\n",
+            "\x1b[31mred\x1b[0m plain \x1b[1;38;5;208mbold\x1b[m\r\n",
+            "to be erased\r\x1b[Kkept\r\n",
+            "first\r\nsecond\x1b[A\rFIRST\r\n\n",
+            "a line that is longer than twenty columns\r\n\x1b]0;title\x07\x1b[",
+            "32mgreen\x1b[0m",
+        ),
+        1,
+    ):
+        gateway.send_event(run, "stdout", text, number)
+    missing = ("the server responded with a status of 404",)
+    with Visitor(browser, gateway, allowed=missing) as person:
+        person.context.route("**/static/vendor/**", lambda route: route.fulfill(status=404))
+        person.log_in()
+        page = person.open_run(run.id)
+        expect(page.locator(".fg-2")).to_have_text("green")
+        expect(page.locator(".fg-1")).to_have_text("red")
+        expect(page.locator(".bold")).to_have_css("color", "rgb(255, 135, 0)")
+        assert person.output() == (
+            "100%\naXc\nred plain bold\nkept\nFIRST\nsecond\n"
+            "a line that is longe\nr than twenty column\ns\ngreen"
+        )
+        expect(page.get_by_role("group", name="Show the output as")).to_be_hidden()
 
 
 def test_a_session_has_the_size_of_its_terminal(desk: Visitor, gateway: EmbeddedGateway) -> None:
@@ -184,7 +183,7 @@ def test_every_view_fits_and_passes_axe(
     gateway.send_marker(run, {"event": "state", "state": "waiting"})
     over = begin(gateway, "over")
     gateway.send_marker(over, finished([], code=1))
-    session = begin(gateway, "a session", mode="interactive")
+    session = begin(gateway, "a session", mode="interactive", remoteInput=True)
     gateway.send_event(session, "stdout", output[1], 1)
     with Visitor(browser, gateway, size=size, scheme=scheme) as person:  # type: ignore[arg-type]
         page = person.page
@@ -204,6 +203,7 @@ def test_every_view_fits_and_passes_axe(
         expect(page.get_by_role("button", name="View latest.diff")).to_be_visible()
         assert page.title().startswith("●")
         check(page)
+        expect(page.get_by_label("Type into the session")).to_be_hidden()
         page.get_by_role("button", name="View latest.diff").click()
         check(page)
         page.get_by_role("button", name="Close").click()
@@ -214,6 +214,7 @@ def test_every_view_fits_and_passes_axe(
         check(page)
         person.open_run(session.id)
         expect(page.locator(".xterm-rows")).to_contain_text("red")
+        expect(page.get_by_label("Type into the session")).to_be_visible()
         check(page)
 
 

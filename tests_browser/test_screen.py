@@ -48,8 +48,6 @@ ERASURES = st.sampled_from(
         "\x1b[2@",
         "\x1b[L",
         "\x1b[M",
-        "\x1b[?1049h",
-        "\x1b[?1049l",
     ]
 )
 STYLES = st.sampled_from(["\x1b[31m", "\x1b[1;4m", "\x1b[m", "\x1b[38;5;200m", "\x1b[38;2;1;2;3m"])
@@ -68,7 +66,7 @@ OUTPUT = st.lists(TEXT | MOVES | ERASURES | STYLES | IGNORED, max_size=14).map("
 
 _SHOW_BOTH = """async ([pieces, size]) => {
   const { Screen } = await import("/static/screen.js");
-  const { Terminal } = await import("/static/vendor/xterm/xterm.mjs");
+  await import("/static/vendor/xterm/xterm.js");
   const screen = new Screen(size);
   const terminal = new Terminal({ cols: size.columns, rows: size.rows, allowProposedApi: true });
   for (const piece of pieces) {
@@ -95,3 +93,12 @@ def test_the_screen_shows_what_a_terminal_shows(desk: Visitor) -> None:
         assert ours == theirs, json.dumps(output)
 
     check()
+
+
+def test_the_alternate_screen_gives_the_other_one_back(desk: Visitor) -> None:
+    """What a full-screen program drew is gone when it ends, and what was there before is not."""
+    pieces = ["before\r\n\x1b[?1049h\x1b[Hfull screen", "\x1b[?1049l", "after"]
+
+    ours, theirs = desk.page.evaluate(_SHOW_BOTH, [pieces, SIZE])
+
+    assert ours == theirs == "before\nafter"

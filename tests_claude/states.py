@@ -88,11 +88,10 @@ class State:
         launch = scene.plan(self.prompt, *self.arguments, options=options, env=self.env)
         stage: Stage = scene.terminal(launch) if self.is_session else RunnerProcess(launch)
         with stage:
-            before = stage.attributes() if isinstance(stage, Terminal) else None
             self.reached(scene, stage)
             yield launch, stage
             if isinstance(stage, Terminal):
-                assert stage.attributes() == before
+                assert stage.attributes() == stage.first_attributes
         assert not (scene.home.work / "made").exists(), "its end has approved a tool"
 
 

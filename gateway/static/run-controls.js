@@ -49,7 +49,8 @@ export class RunControls {
     const isActive = run.status === "running" || run.status === "pending";
     this.#active.hidden = !isActive;
     this.stopping.hidden = !isActive;
-    this.#typing.hidden = !run.remote_input || run.status !== "running";
+    // In print mode nobody reads the terminal, whatever is allowed.
+    this.#typing.hidden = !run.remote_input || run.mode !== "interactive" || run.status !== "running";
     if (!isActive && this.#haltDialog.open) this.#haltDialog.close();
     const offered = run.status === "running" ? (run.commands ?? []) : [];
     this.element.hidden = !offered.length && this.#typing.hidden && !this.#entries.size;

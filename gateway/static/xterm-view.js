@@ -31,7 +31,7 @@ export async function isXtermInstalled() {
 
 async function load() {
   try {
-    const { Terminal } = await import(`${FOLDER}/xterm.mjs`);
+    await import(`${FOLDER}/xterm.js`); // no module: it leaves its class in the global object
     const sheet = el("link", { rel: "stylesheet", href: `${FOLDER}/xterm.css` });
     await new Promise((resolve, reject) => {
       sheet.addEventListener("load", resolve);
@@ -39,7 +39,7 @@ async function load() {
       document.head.append(sheet);
     });
     allowXtermStyles();
-    return Terminal;
+    return globalThis.Terminal;
   } catch {
     return null;
   }
