@@ -139,7 +139,7 @@ def test_a_chunked_body_over_the_limit_is_refused(gw: EmbeddedGateway) -> None:
         try:
             for _ in range(4 * MAX_BODY_BYTES // 65_536):
                 connection.send(piece)
-        except (ConnectionError, TimeoutError):
+        except OSError:
             pass  # it has heard enough, and its answer may be lost
         else:
             assert connection.getresponse().status == 413
