@@ -129,10 +129,11 @@ def _survives_the_disk(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def tried(self: Spool, *args: Any, **kwargs: Any) -> Any:
+        was_on_disk = not self._store.is_in_memory
         try:
             return method(self, *args, **kwargs)
         except SpoolError as error:
-            if not (error.is_disk_failure and self.go_on_in_memory(str(error))):
+            if not (error.is_disk_failure and was_on_disk and self.go_on_in_memory(str(error))):
                 raise
             return method(self, *args, **kwargs)
 
@@ -509,9 +510,16 @@ class Spool:
                 raise
 
     def go_on_in_memory(self, reason: str) -> bool:
-        """Leave the disk, which takes nothing any more. False if it may not, or did before."""
+        """Leave the disk, which takes nothing any more. False if it may not.
+
+        Several threads may have failed on the disk before the first of them comes here.
+        """
         with self._changed:
-            if self._closed or not self._store.leave_disk(reason):
+            if self._closed:
+                return False
+            if self._store.is_in_memory:
+                return True
+            if not self._store.leave_disk(reason):
                 return False
             self._changed.notify_all()
             return True

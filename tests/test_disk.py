@@ -7,12 +7,16 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from redact import RedactedText
+from spool import Spool
 from testing import processes
 from testing.children.floods import line
 from testing.disk import Disk, mount_disk
@@ -277,6 +281,27 @@ def test_disk_recovers(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> No
 
     assert sync(launch).code == 0
     assert judge(gateway, launch.run.id, last=200).problems == []
+
+
+def test_threads_that_fail_together_all_go_on_in_memory(disk: Disk) -> None:
+    """Whoever meets the full disk first, the others' output is kept just as well."""
+    for number in range(20):
+        spool = Spool(disk.folder / f"{number}.db")
+        disk.fill()
+        together = threading.Barrier(2)
+
+        def append(stream: str, spool: Spool = spool, wait: threading.Barrier = together) -> int:
+            wait.wait(10)
+            for _ in range(50):
+                spool.append(stream, RedactedText("x" * 1_000))
+            return 50_000
+
+        with ThreadPoolExecutor(2) as pool:
+            kept_bytes = sum(pool.map(append, ("stdout", "stderr")))
+        assert spool.disk_failure is not None
+        assert spool.pending_bytes() == kept_bytes
+        spool.close()
+        disk.make_room()
 
 
 def test_neither_disk_nor_gateway(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
