@@ -167,6 +167,8 @@ def plan_assist(
             "only the owners of the keys in FILE in"
         )
     timeout = getattr(options, "timeout", None)  # `start` waits for nothing
+    if timeout is not None and re.fullmatch("[0-9]+", timeout):
+        timeout += "s"  # as it is documented: --timeout 30
     return AssistPlan(
         Tmate(config, config.child_environment(os.environ), keys),
         cwd=_existing_folder(options.cwd),
@@ -230,10 +232,10 @@ def _read_stdin() -> str:
 
 
 def parse_duration(text: str | None, option: str) -> float | None:
-    """Read a time such as 90s, 45m, 2h or 1h30m; a number alone is seconds. Raises RunnerError."""
+    """Read a time such as 90s, 45m, 2h or 1h30m. Raises RunnerError."""
     if text is None:
         return None
-    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s?)?", text.strip())
+    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", text.strip())
     seconds = 0
     if match is not None:
         hours, minutes, rest = (int(number or 0) for number in match.groups())

@@ -299,6 +299,18 @@ def test_a_file_of_keys_is_checked(text: str, sentence: str, tmp_path: Path) -> 
         read_public_keys(file, "--authorized-keys")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--timeout", "0"), ("--timeout", "soon"), ("--max-time", "60")]
+)
+def test_a_time_that_is_none_is_told(
+    option: str, value: str, gw: StrictGateway, tmp_path: Path
+) -> None:
+    """Only --timeout may be a bare number, of seconds."""
+    launch = plan_assist(gw, {}, tmp_path, [option, value])
+
+    assert_failed(launch, rf"{option} is '{value}s?'; write a time such as 90s, 45m, 2h or 1h30m")
+
+
 def test_a_missing_file_of_keys_opens_nothing(gw: StrictGateway, tmp_path: Path) -> None:
     """It is told before anything is started."""
     launch = plan_assist(gw, {}, tmp_path, ["--authorized-keys", "none"])
