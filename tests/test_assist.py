@@ -205,12 +205,16 @@ def test_a_killed_runner_leaves_no_session(
 ) -> None:
     """The keeper outlives a kill -9, and ends what it watches over."""
     launch = plan_assist(gw, terminal.env, tmp_path)
-    with opened(launch) as (runner, _):
-        tmate = find_tmate(launch.env)
+    with opened(launch) as (runner, address):
+        tmate, folder = find_tmate(launch.env), session_folder(launch)
         runner.signal(signal.SIGKILL)
         runner.wait()
 
         processes.assert_gone(tmate, GONE_WITHIN_S)
+    # Nobody is left to remove it, and it holds nothing.
+    left = [path.read_text() for path in folder.iterdir() if path.is_file()]
+    shutil.rmtree(folder)
+    assert secret_of(address) not in "".join(left)
 
 
 def test_the_session_knows_no_secret_of_the_runner(
