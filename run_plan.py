@@ -41,7 +41,7 @@ ASSIST_MAX_TIME_S: Final = 3_600.0
 MAX_ARGUMENT_BYTES: Final = 131_071
 
 
-_DURATION: Final = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s?)?", re.ASCII)
+_DURATION: Final = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,8 @@ def plan_assist(
             "only the owners of the keys in FILE in"
         )
     timeout = getattr(options, "timeout", None)  # `start` waits for nothing
+    if timeout is not None and re.fullmatch("[0-9]+", timeout):
+        timeout += "s"  # as it is documented: --timeout 30
     return AssistPlan(
         Tmate(config, config.child_environment(os.environ), keys),
         cwd=_existing_folder(options.cwd),
@@ -239,7 +241,7 @@ def _read_stdin() -> str:
 
 
 def parse_duration(text: str | None, option: str) -> float | None:
-    """Read a time such as 90s, 45m, 2h or 1h30m; a number alone is seconds. Raises RunnerError."""
+    """Read a time such as 90s, 45m, 2h or 1h30m. Raises RunnerError."""
     if text is None:
         return None
     match = _DURATION.fullmatch(text.strip())

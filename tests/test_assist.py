@@ -204,12 +204,16 @@ def test_a_killed_runner_leaves_no_session(
 ) -> None:
     """The keeper outlives a kill -9, and ends what it watches over."""
     launch = plan_assist(gw, terminal.env, tmp_path)
-    with opened(launch) as (runner, _):
-        tmate = find_tmate(launch.env)
+    with opened(launch) as (runner, address):
+        tmate, folder = find_tmate(launch.env), session_folder(launch)
         runner.signal(signal.SIGKILL)
         runner.wait()
 
         processes.assert_gone(tmate, GONE_WITHIN_S)
+    # Nobody is left to remove it, and it holds nothing.
+    left = [path.read_text() for path in folder.iterdir() if path.is_file()]
+    shutil.rmtree(folder)
+    assert secret_of(address) not in "".join(left)
 
 
 def test_the_session_knows_no_secret_of_the_runner(
@@ -289,6 +293,18 @@ def test_a_file_of_keys_is_checked(text: str, sentence: str, tmp_path: Path) -> 
 
     with pytest.raises(RunnerError, match=sentence):
         read_public_keys(file, "--authorized-keys")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--timeout", "0"), ("--timeout", "soon"), ("--max-time", "60")]
+)
+def test_a_time_that_is_none_is_told(
+    option: str, value: str, gw: StrictGateway, tmp_path: Path
+) -> None:
+    """Only --timeout may be a bare number, of seconds."""
+    launch = plan_assist(gw, {}, tmp_path, [option, value])
+
+    assert_failed(launch, rf"{option} is '{value}s?'; write a time such as 90s, 45m, 2h or 1h30m")
 
 
 def test_a_missing_file_of_keys_opens_nothing(gw: StrictGateway, tmp_path: Path) -> None:
@@ -655,6 +671,7 @@ def test_beside_a_run_a_lost_answer_is_settled_before_the_end(
 
 def test_beside_a_run_over_plain_http_there_is_none(gw: StrictGateway, tmp_path: Path) -> None:
     """The run itself was allowed to go that way."""
+    gw.long_poll = False  # the proxy would wait for the end of the last one
     with LoopbackProxy(hosts={FAR_NAME: gw.port}) as proxy, FakeTmate(tmp_path) as fake:
         env = {
             **fake.env,

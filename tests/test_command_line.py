@@ -102,14 +102,13 @@ def test_a_duration_is_the_sum_of_its_parts(hours: int, minutes: int, seconds: i
     if total_s:
         assert parse_duration(text, "--max-time") == total_s
         assert parse_duration(f" {text} ", "--max-time") == total_s
-        assert parse_duration(f"{total_s}", "--max-time") == total_s
     else:
         with pytest.raises(RunnerError, match="write a time such as 90s"):
             parse_duration(text, "--max-time")
     assert parse_duration(None, "--max-time") is None
 
 
-@pytest.mark.parametrize("text", ["", "5x", "1.5h", "-5s", "5s5m", "1h 5m", "0s", "forever", "٣s"])
+@pytest.mark.parametrize("text", ["", "5", "1.5h", "-5s", "5s5m", "1h 5m", "0s", "forever", "٣s"])
 def test_what_is_no_duration_is_told(text: str) -> None:
     """With what to write instead."""
     with pytest.raises(RunnerError, match="write a time such as 90s, 45m, 2h or 1h30m"):
