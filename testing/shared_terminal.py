@@ -144,8 +144,8 @@ SharedTerminal = Union[RealTmate, FakeTmate]
 def find_tmate(env: Mapping[str, str]) -> list[int]:
     """Return the pids of the tmate in the foreground that these settings led to."""
     port = env.get("CLAUDE_RUNNER_TMATE_PORT")
-    mark = f"CLAUDE_RUNNER_TMATE_PORT={port}" if port else env.get("FAKE_TMATE_KEYBOARD", "none")
-    found = processes.find_by_marker(mark)
+    mark = f"CLAUDE_RUNNER_TMATE_PORT={port}" if port else env.get("FAKE_TMATE_KEYBOARD")
+    found = processes.find_by_marker(mark) if mark else []
     return [pid for pid in found if processes.command_line(pid).endswith("-F")]
 
 

@@ -107,7 +107,7 @@ def secret_of(address: str) -> str:
 
 @contextmanager
 def opened(launch: Launch) -> Iterator[tuple[RunnerProcess, str]]:
-    """Run it until the address has been told and shown."""
+    """Run it until the address has been told and shown, and to its end after the test."""
     with RunnerProcess(launch) as runner:
         address = await_address(launch)
 
@@ -116,6 +116,8 @@ def opened(launch: Launch) -> Iterator[tuple[RunnerProcess, str]]:
 
         eventually(is_shown, 20.0)
         yield runner, address
+        runner.signal(signal.SIGTERM)  # if the test has not ended it
+        runner.wait()
 
 
 def assert_failed(launch: Launch, sentence: str) -> None:
