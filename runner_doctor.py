@@ -68,7 +68,6 @@ class Doctor:
         yield self._check("Python", _check_python)
         yield self._check("packages", _check_packages)
         yield self._check("terminal", _check_terminal)
-        yield self._check("tmate", _check_tmate)
         try:
             config = self._load()
         except RunnerError as error:
@@ -76,6 +75,7 @@ class Doctor:
             return
         yield self._check("configuration", lambda: _check_configuration(config))
         yield self._check("command", lambda: self._check_command(config))
+        yield self._check("tmate", lambda: _check_tmate(config))
         yield self._check("data folder", lambda: _check_folder(config))
         yield self._check("journal", lambda: _check_journal(config))
         yield from self._ask_gateway(config, run_id)
@@ -173,10 +173,14 @@ def _check_terminal() -> tuple[str, str]:
     return "ok", f"{shown}, TERM={os.environ.get('TERM') or '(not set)'}"
 
 
-def _check_tmate() -> tuple[str, str]:
-    found = shutil.which("tmate")
+def _check_tmate(config: Config) -> tuple[str, str]:
+    program, variable = config.tmate_command[0], "CLAUDE_RUNNER_TMATE_COMMAND"
+    found = shutil.which(program, path=config.child_environment(os.environ).get("PATH"))
     if found is None:
-        return "note", "not found; only assist sessions need it: apt or brew install tmate"
+        return "note", (
+            f"{program!r} ({variable}, {config.sources[variable]}) was not found; only assist "
+            f"sessions need it: apt or brew install tmate, or correct {variable}"
+        )
     return "ok", found
 
 

@@ -25,7 +25,7 @@ from testing.strict_gateway import StrictGateway
 from testing.terminal import Terminal
 
 WITHIN_S = 60.0
-LOCAL = ("Python", "packages", "terminal", "tmate", "configuration", "command")
+LOCAL = ("Python", "packages", "terminal", "configuration", "command", "tmate")
 REMOTE = ("gateway", "TLS", "clock", "signature")
 
 
@@ -186,6 +186,21 @@ def test_a_program_that_is_missing_is_told(patient: _Patient) -> None:
 
     assert status == "mend"
     assert "'no-such-claude' (CLAUDE_COMMAND, environment) was not found in PATH" in text
+
+
+def test_the_tmate_that_is_looked_for_is_the_configured_one(patient: _Patient) -> None:
+    """It may have another name, and one that is wrong is told by its variable."""
+    own = patient.folder / "my-tmate"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    patient.env["CLAUDE_RUNNER_TMATE_COMMAND"] = shlex.join([str(own), "-v"])
+    assert patient.look()["tmate"] == ("ok", str(own))
+
+    own.unlink()
+    status, text = patient.look()["tmate"]
+
+    assert status == "note"
+    assert text.startswith(f"'{own}' (CLAUDE_RUNNER_TMATE_COMMAND, environment) was not found")
 
 
 def test_a_version_that_holds_a_secret_or_controls_is_shown_safely(patient: _Patient) -> None:
