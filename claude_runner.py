@@ -352,7 +352,7 @@ _ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP", "RSA"})
 def _shown_value(value: Any, *, secret: bool) -> str:
     if secret:
         return "(set)" if value else "(not set)"
-    if value in ((), None):
+    if value in ((), None, ""):
         return "(none)"
     if isinstance(value, tuple):
         return shlex.join(value)
@@ -367,7 +367,9 @@ def command_doctor(
     """Look over all that a run needs. Returns 1 if something must be mended."""
     doctor = Doctor(profile, console, lambda: _load_config(options, profile))
     findings = []
-    for finding in doctor.look(options.run_id):
+    # A token is looked at too, and without its run that is what has to be mended.
+    has_token = options.token is not None or options.token_file is not None
+    for finding in doctor.look(options.run_id or ("" if has_token else None)):
         findings.append(finding)
         if not options.json:
             status = {"ok": "ok  ", "note": "note", "mend": "MEND"}[finding.status]

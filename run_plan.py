@@ -40,7 +40,6 @@ ASSIST_MAX_TIME_S: Final = 3_600.0
 # Linux: MAX_ARG_STRLEN, the longest single argument.
 MAX_ARGUMENT_BYTES: Final = 131_071
 
-
 _DURATION: Final = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", re.ASCII)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Callable, Final
 from urllib.parse import urlsplit
 
 from gateway_check import check_health, check_run, check_secret, open_client
+from gateway_client import is_confidential
 from gateway_transport import GatewayError, PinStore, printable
 from local_terminal import shown_size, window_size
 from run_plan import require_program, require_run
@@ -275,6 +276,8 @@ def _pinned(config: Config) -> str | None:
 def _describe_trust(config: Config, before: str | None) -> tuple[str, str]:
     """Say why the connection that just succeeded was trusted."""
     if not config.gateway_url.startswith("https:"):
+        if is_confidential(config.gateway_url):
+            return "ok", "none, and none is needed: the gateway is on this machine"
         return "note", "none; everybody between here and the gateway can read along"
     now = _pinned(config) if config.allow_self_signed else None
     if now is None:

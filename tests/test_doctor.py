@@ -101,6 +101,16 @@ def test_all_is_well(patient: _Patient) -> None:
     assert f"ok    run: {run.id} is there, and the token is right" in lines
 
 
+def test_a_token_without_its_run_is_not_passed_over(patient: _Patient) -> None:
+    """A wrong token must not look like a right one because nobody asked with it."""
+    with StrictGateway() as gateway:
+        patient.meet(gateway)
+        done = patient.use("--token", "0" * 64)
+
+    assert done.returncode == 1
+    assert "MEND  run: --run-id is missing" in done.stdout
+
+
 def test_no_secret_is_shown_and_nothing_is_left(patient: _Patient) -> None:
     """Neither in text nor as JSON; of the data folder's test nothing stays."""
     with StrictGateway() as gateway:
