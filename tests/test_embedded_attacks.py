@@ -217,6 +217,22 @@ def test_an_odd_file_name_is_only_a_name(gw: EmbeddedGateway, name: str) -> None
 SAFE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 
+def test_an_upload_that_never_comes_to_a_file_is_refused(gw: EmbeddedGateway) -> None:
+    """What stands before the first file is not gathered in memory until the body ends."""
+    run = gw.create_run()
+    kind, body = multipart("a.txt", b"x")
+
+    answer = gw.request(
+        "POST",
+        ARTIFACT,
+        b"x" * 1_000_000 + b"\r\n" + body,
+        gw.sign("POST", ARTIFACT, run=run, content_type=kind),
+    )
+
+    assert answer.status == 400
+    assert gw.api("GET", f"/api/runs/{run.id}/artifacts").json()["artifacts"] == []
+
+
 def test_a_line_break_in_a_name_makes_no_header(gw: EmbeddedGateway) -> None:
     """Neither in the answer of the upload, nor in that of the download."""
     run = gw.create_run()
