@@ -486,6 +486,6 @@ def _number(name: str, default: int, least: int, most: int) -> int:
     text = request.args.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:18]) <= most:
+    if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
         _refuse(400, f"{name} is a whole number from {least} to {most}.")
     return int(text)

@@ -425,6 +425,16 @@ def test_a_long_way_to_nowhere_takes_no_time(gw: EmbeddedGateway) -> None:
     assert answer.headers["location"] == "/"
 
 
+@pytest.mark.parametrize("number", ["0" * 18 + "9" * 25, "0" * 18 + "9" * 5_000])
+def test_a_number_behind_zeros_is_too_large(gw: EmbeddedGateway, number: str) -> None:
+    """Neither the database nor the reader of numbers gets to see it."""
+    run = gw.create_run()
+
+    answer = gw.api("GET", f"/api/runs/{run.id}/events?after={number}")
+
+    assert answer.status == 400
+
+
 def test_a_code_is_good_for_one_of_many(tmp_path: Path) -> None:
     """Of five who come at once with the same code, one gets in."""
     with EmbeddedGateway(tmp_path) as own:
