@@ -435,6 +435,11 @@ def test_a_number_behind_zeros_is_too_large(gw: EmbeddedGateway, number: str) ->
     assert answer.status == 400
 
 
+def test_a_file_with_a_name_that_no_disk_takes(gw: EmbeddedGateway) -> None:
+    """Is not there; who has not logged in writes no trace into the log."""
+    assert gw.request("GET", f"/static/{'a' * 300}").status == 404
+
+
 def test_a_code_is_good_for_one_of_many(tmp_path: Path) -> None:
     """Of five who come at once with the same code, one gets in."""
     with EmbeddedGateway(tmp_path) as own:
