@@ -21,6 +21,8 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 from redact import Redactor, Rules
 
 _PIECE_BYTES = 65_536
+# Kept in memory of what is no file's content, such as the head of a part.
+_MAX_GATHERED_BYTES = 4 * _PIECE_BYTES
 _MAX_NAME_CHARACTERS = 200
 _TYPES = {
     ".log": "text",
@@ -115,7 +117,7 @@ class ArtifactFiles:
 
 def _parts(stream: Any, boundary: bytes, max_bytes: int) -> Iterator[str | bytes]:
     """Yield the first file's name and then its bytes; read the body to its end."""
-    decoder = MultipartDecoder(boundary, max_parts=20)
+    decoder = MultipartDecoder(boundary, _MAX_GATHERED_BYTES, max_parts=20)
     files = 0
     is_in_file = False
     for event in _decoded(stream, decoder, max_bytes):

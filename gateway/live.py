@@ -147,6 +147,7 @@ class Live:
         self._polls: dict[str, set[Poll]] = {}
         self._tails: dict[str, _Tail] = {}
         self._is_woken = False
+        self._has_more = False  # perhaps, for a viewer that has taken all it was sent
         self._is_ending = False
         self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="gateway-live", daemon=True)
@@ -240,6 +241,7 @@ class Live:
                 self._wake_out.recv(4096)
             elif mask & selectors.EVENT_READ:
                 self._look_for_the_end(key.data)
+        self._has_more = False
         self._read_inbox()
         now = time.monotonic()
         pages: dict[tuple[str, int], tuple[memoryview, int]] = {}
@@ -257,7 +259,7 @@ class Live:
             self._inbox.popleft()()
 
     def _next_deadline_s(self) -> float:
-        if self._inbox:
+        if self._inbox or self._has_more:
             return 0.0
         now = time.monotonic()
         deadlines = [poll.deadline for polls in self._polls.values() for poll in polls]
@@ -320,11 +322,11 @@ class Live:
                 if not viewer.is_allowed():
                     self._drop(viewer, connection)
                     return
-            while self._send(viewer, connection):
-                following = self._next_for(viewer, pages)
-                if not following:
-                    break
-                viewer.out = following
+            if self._send(viewer, connection):
+                # One page a round: a long backlog must not keep the others waiting.
+                viewer.out = self._next_for(viewer, pages) or _NOTHING
+                if viewer.out and self._send(viewer, connection):
+                    self._has_more = True
             if not viewer.out and now - viewer.quiet_since >= HEARTBEAT_S:
                 viewer.out = memoryview(b": still here\n\n")
                 self._send(viewer, connection)

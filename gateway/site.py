@@ -6,6 +6,7 @@ What reaches the database or a runner is in `store` and `live`; this is HTTP.
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ def _build_pages(parts: Parts) -> Blueprint:
         if name.startswith(_VENDOR):
             folder, rest = parts.vendor_dir, name[len(_VENDOR) :]
         path = safe_join(str(folder), rest)
-        if path is None or not Path(path).is_file():
+        if path is None or not os.path.isfile(path):  # Path.is_file raises if it is too long
             _refuse(404, "There is no such file.")
         kind = _STATIC_TYPES.get(Path(path).suffix, "application/octet-stream")
         return send_file(path, mimetype=kind, conditional=True, max_age=0)
@@ -486,6 +487,6 @@ def _number(name: str, default: int, least: int, most: int) -> int:
     text = request.args.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:18]) <= most:
+    if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
         _refuse(400, f"{name} is a whole number from {least} to {most}.")
     return int(text)

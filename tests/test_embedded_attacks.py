@@ -217,6 +217,22 @@ def test_an_odd_file_name_is_only_a_name(gw: EmbeddedGateway, name: str) -> None
 SAFE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 
+def test_an_upload_that_never_comes_to_a_file_is_refused(gw: EmbeddedGateway) -> None:
+    """What stands before the first file is not gathered in memory until the body ends."""
+    run = gw.create_run()
+    kind, body = multipart("a.txt", b"x")
+
+    answer = gw.request(
+        "POST",
+        ARTIFACT,
+        b"x" * 1_000_000 + b"\r\n" + body,
+        gw.sign("POST", ARTIFACT, run=run, content_type=kind),
+    )
+
+    assert answer.status == 400
+    assert gw.api("GET", f"/api/runs/{run.id}/artifacts").json()["artifacts"] == []
+
+
 def test_a_line_break_in_a_name_makes_no_header(gw: EmbeddedGateway) -> None:
     """Neither in the answer of the upload, nor in that of the download."""
     run = gw.create_run()
@@ -407,6 +423,21 @@ def test_a_long_way_to_nowhere_takes_no_time(gw: EmbeddedGateway) -> None:
     answer = gw.request("GET", f"/login?code={code}&next=/{'a' * 5_000}!")
 
     assert answer.headers["location"] == "/"
+
+
+@pytest.mark.parametrize("number", ["0" * 18 + "9" * 25, "0" * 18 + "9" * 5_000])
+def test_a_number_behind_zeros_is_too_large(gw: EmbeddedGateway, number: str) -> None:
+    """Neither the database nor the reader of numbers gets to see it."""
+    run = gw.create_run()
+
+    answer = gw.api("GET", f"/api/runs/{run.id}/events?after={number}")
+
+    assert answer.status == 400
+
+
+def test_a_file_with_a_name_that_no_disk_takes(gw: EmbeddedGateway) -> None:
+    """Is not there; who has not logged in writes no trace into the log."""
+    assert gw.request("GET", f"/static/{'a' * 300}").status == 404
 
 
 def test_a_code_is_good_for_one_of_many(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from gateway.live import STREAM_HEAD, Live, Viewer
+from gateway.records import Event
 from testing.embedded_gateway import EmbeddedGateway, Stream, open_socket
 from testing.gateway_records import Run
 from testing.waiting import eventually
@@ -146,6 +149,59 @@ def test_a_viewer_who_does_not_read_stops_nobody(gw: EmbeddedGateway) -> None:
         frames = lazy.take(40)
 
     assert [frame.data["sequence"] for frame in frames] == list(range(1, 41))
+
+
+class Backlog:
+    """What a viewer reads who is behind: it has no end, and is read as fast as it is sent."""
+
+    def __init__(self, reader: socket.socket) -> None:
+        self.is_asked = threading.Event()
+        self.has_ended = False
+        self._reader = reader
+
+    def events_after(self, run_id: str, after: int, limit: int, max_bytes: int) -> list[Event]:
+        """Return one more event, unless the test is over."""
+        assert (run_id, limit > 0, max_bytes > 0) == ("behind", True, True)
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(1_000_000)
+        self.is_asked.set()
+        return [] if self.has_ended else [Event(after + 1, "stdout", "x", after + 1, 0.0)]
+
+    def last_event_id(self, run_id: str) -> int:
+        """Return the end, which is far away for who is behind."""
+        return 2**40 if run_id == "behind" else 0
+
+
+@dataclass
+class Parking:
+    """As much of a connection as waits for news."""
+
+    socket: socket.socket
+    parked: Any = None
+
+    def close(self) -> None:
+        """End it."""
+        self.socket.close()
+
+
+def test_who_catches_up_leaves_room_for_others() -> None:
+    """A long backlog goes out page by page, and others get theirs between two pages."""
+    (behind, its_reader), (other, other_reader) = socket.socketpair(), socket.socketpair()
+    its_reader.setblocking(False)
+    other_reader.settimeout(10)
+    backlog = Backlog(its_reader)
+    live = Live(backlog)
+    live.start()
+    with its_reader, other_reader:
+        try:
+            live.add_viewer(Parking(behind), Viewer("behind", 0, lambda: True))  # type: ignore[arg-type]
+            assert backlog.is_asked.wait(10)
+            live.add_viewer(Parking(other), Viewer("other", 0, lambda: True))  # type: ignore[arg-type]
+
+            assert other_reader.recv(len(STREAM_HEAD)) == STREAM_HEAD
+        finally:
+            backlog.has_ended = True
+            live.close()
 
 
 def test_viewers_who_leave_are_forgotten(gw: EmbeddedGateway) -> None:
