@@ -53,7 +53,8 @@ def tell(
         }
         _write(Path(options.ready_file), json.dumps(ready))
     if not options.no_open and has_display():
-        webbrowser.open(login_url)
+        # With a code of its own: the printed one is for whoever copies it.
+        webbrowser.open(f"{url}/login?code={gateway.login.make_code()}")
 
 
 def _tell_runners(settings: Settings, url: str, scheme: str) -> None:

@@ -78,23 +78,30 @@ class Login:
 
     def use_code(self, code: str, address: str) -> str | None:
         """Return a new session's token if the code is good. Raises: TooManyFailuresError."""
-        self._failures.check(address)
         with self._lock:
             good_until = self._codes.pop(hash_token(code), 0.0)
         return self._open(address, is_good=time.monotonic() < good_until)
 
     def use_admin_token(self, token: str, address: str) -> str | None:
         """Return a new session's token if it is the admin token. Raises: TooManyFailuresError."""
-        self._failures.check(address)
         return self._open(address, is_good=self._is_admin_token(token))
 
     def _open(self, address: str, *, is_good: bool) -> str | None:
         if not is_good:
-            self._failures.add(address)
+            self._count_failure(address)
             return None
         session = secrets.token_urlsafe(32)
         self._store.add_session(hash_token(session), SESSION_LIFETIME_S)
         return session
+
+    def _count_failure(self, address: str) -> None:
+        """Note a wrong guess; after too many the next ones are not even told that they are wrong.
+
+        Who has the right one is let in all the same: others behind the same address, or a page of
+        somebody else's in the same browser, must not be able to lock the operator out.
+        """
+        self._failures.check(address)
+        self._failures.add(address)
 
     def close(self, session: str) -> None:
         """End a session."""
@@ -111,11 +118,10 @@ class Login:
         Raises: TooManyFailuresError.
         """
         if authorization:
-            self._failures.check(address)
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() == "bearer" and self._is_admin_token(token.strip()):
                 return "token"
-            self._failures.add(address)
+            self._count_failure(address)
             return None
         session = cookies.get(self.cookie_name, "")
         return "session" if session and self._is_session(hash_token(session)) else None

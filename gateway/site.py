@@ -203,7 +203,8 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
     @pages.get("/login")
     def login_page() -> Response:
         code = request.args.get("code")
-        if code is None:
+        # What looks at a link before a person does must not use it up.
+        if code is None or request.method == "HEAD":
             return _show(parts, "login.html")
         return enter("code", parts.login.use_code(code, _address()), _EXPIRED)
 

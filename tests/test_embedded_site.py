@@ -136,18 +136,38 @@ def test_a_session_ends_with_the_logout(gw: EmbeddedGateway) -> None:
 
 
 def test_guessing_is_stopped(tmp_path: Path) -> None:
-    """After ten wrong tokens not even the right one is looked at, by form, header or code."""
+    """After ten wrong guesses nobody is told any more whether one is wrong, however it is made."""
     with EmbeddedGateway(tmp_path) as own:
         answers = [log_in(own, f"guess {number}").status for number in range(11)]
-        right = log_in(own, own.admin_token)
-        bearer = own.api("GET", "/api/runs")
+        wrong = log_in(own, "one more")
+        bearer = own.request("GET", "/api/runs", headers={"Authorization": "Bearer guess"})
         code = own.request("GET", "/login?code=x")
 
         assert answers == [401] * 10 + [429]
-        assert "try again" in right.body.decode().lower()
-        for answer in (right, bearer, code):
+        assert "try again" in wrong.body.decode().lower()
+        for answer in (wrong, bearer, code):
             assert answer.status == 429
             assert int(answer.headers["retry-after"]) > 0
+
+
+def test_nobody_can_lock_the_operator_out(tmp_path: Path) -> None:
+    """Ten images in a stranger's page must not: who has the right token or code is let in."""
+    with EmbeddedGateway(tmp_path) as own:
+        code = own.api("POST", "/api/login-codes", {}).json()["code"]
+        for _ in range(12):
+            own.request("GET", "/login?code=x", headers={"Sec-Fetch-Site": "cross-site"})
+
+        assert own.api("GET", "/api/runs").status == 200
+        assert log_in(own, own.admin_token).status == 303
+        assert own.request("GET", f"/login?code={code}").status == 303
+
+
+def test_looking_at_a_link_does_not_use_it_up(gw: EmbeddedGateway) -> None:
+    """A preview asks for the head of a page; the code in it is still the person's."""
+    code = gw.api("POST", "/api/login-codes", {}).json()["code"]
+
+    assert gw.request("HEAD", f"/login?code={code}").status == 200
+    assert gw.request("GET", f"/login?code={code}").status == 303
 
 
 # --- what a stranger's page could try ------------------------------------------------------------
