@@ -403,5 +403,5 @@ def test_a_pid_that_was_used_again_is_spared(run: Run) -> None:
     (process,) = living_descendants(run.keeper.pid)
     an_earlier_one = process._replace(started="0")
 
-    assert living_descendants(0x7FFFFFFF, [process]) == [process]
+    assert [each.pid for each in living_descendants(0x7FFFFFFF, [process])] == [process.pid]
     assert living_descendants(0x7FFFFFFF, [an_earlier_one]) == []
