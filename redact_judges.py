@@ -469,8 +469,10 @@ def _judge_layout(pair: _Pair, final: bool) -> Verdict:
     element = _ELEMENT.match(text, end)
     if element and _ELEMENT_BEGINS.match(text, max(0, name - 2), name):
         verdict = _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
-        apart = element.end() > end + 1 and isinstance(verdict, Span)
-        return _require_closing(text, verdict, final) if apart else verdict
+        is_apart = element.end() > end + 1
+        if is_apart and isinstance(verdict, Span):
+            return _require_closing(text, verdict, final)
+        return verdict
     attribute = _ATTRIBUTE.match(text, end)
     if attribute and _NAME_ATTRIBUTE.search(text, max(0, name - 12), name):
         return _judge_value(pair, attribute.end(), final, loose=False, stop=None)
