@@ -313,6 +313,8 @@ _CELL_BEFORE = re.compile(rb"(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}$")
 _WRAPPER = re.compile(rb"(?:Some|Just|Ok|Secret(?:Str|String)?|String::from)\(\s{0,32}")
 _ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
 _ELEMENT = re.compile(rb">\s{0,40}")  # <token>value
+_CLOSING = re.compile(rb"\s{0,40}</")
+_MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
 _SPACE = re.compile(rb"[ \t]{1,8}(?=[^\s=:])")  # --token value
 _MAY_BE_OPERATOR = re.compile(
     rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
@@ -464,7 +466,10 @@ def _judge_layout(pair: _Pair, final: bool) -> Verdict:
     text, name, end = pair.text, pair.name_start, pair.name_end
     element = _ELEMENT.match(text, end)
     if element and _ELEMENT_BEGINS.match(text, max(0, name - 2), name):
-        return _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
+        verdict = _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
+        if isinstance(verdict, Span) and element.end() > end + 1:
+            return _require_closing(text, verdict, final)
+        return verdict
     attribute = _ATTRIBUTE.match(text, end)
     if attribute and _NAME_ATTRIBUTE.search(text, max(0, name - 12), name):
         return _judge_value(pair, attribute.end(), final, loose=False, stop=None)
@@ -474,6 +479,17 @@ def _judge_layout(pair: _Pair, final: bool) -> Verdict:
         named = pair._replace(weight=SUSPECT)
         return _judge_value(named, cell.end(), final, loose=True, stop=_CELL_STOP)
     return None
+
+
+def _require_closing(text: bytes, value: Span, final: bool) -> Verdict:
+    """Take a value for that of an element only if the element is closed after it: `<token>` also
+    stands for a token in a line of help, and what follows there is any text.
+    """
+    if _CLOSING.match(text, value.end):
+        return value
+    rest = text[value.end : value.end + 48]
+    may_close = not final and len(rest) < 48 and _MAY_BE_CLOSING.fullmatch(rest)
+    return Wait(value.start, True) if may_close else None
 
 
 def _first_sign(text: bytes, start: int) -> int:

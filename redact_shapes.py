@@ -570,8 +570,8 @@ KEY_ORDINARY_WORDS = _list_words(
     store tree node path file name event metric label tag trace span log search sorting order
     filter s3 blob bucket redis dedup dedupe dedupli idempotency partial prefix suffix left
     right up down enter escape tab space delete home end page any press the a this that each
-    every next previous last first websocket host_ rate limit user_id mac_ product feature flag
-    setting settings option dispatch react component element menu
+    every next previous last first restore websocket host_ rate limit user_id mac_ product feature
+    flag setting settings option dispatch react component element menu
     """
 )
 

@@ -233,6 +233,9 @@ HARMLESS = [
     "\x1b[38;5;12mblue\x1b[0m \x1b]8;;https://a.b/c\x1b\\link\x1b]8;;\x1b\\ \x1b[2K\x1b[?25l\x1b(B",
     "h\u00e9llo w\u00f6rld \u65e5\u672c\u8a9e",
     "\ufeffx\0y\x07z",
+    "Authorization: Bearer <token>\nWWW-Authenticate: Bearer realm",
+    "usage: tool login <password> [options]\n  <token> then press enter",
+    "Cache hit for restore-key: Linux-npm-" + HEX[:32],
 ]
 
 
