@@ -292,7 +292,8 @@ _SIGN = re.compile(rb"[=:> \t]")
 _NEAR_SIGN = re.compile(rb"[:=]|->")
 _ARGUMENT = re.compile(rb"""\\?["'`][ ]?,[ ]{0,4}(?=\\?["'`])""")  # setProperty("TOKEN", "value")
 _PAIR = re.compile(
-    rb"""\\?["']?[ \t]*,?\s{1,24}(?:-[ ])?\\?["']?value\\?["']?[ ]?:[ \t]{0,4}""", re.IGNORECASE
+    rb"""\\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:-[ ])?\\?["']?value\\?["']?[ ]?:[ \t]{0,4}""",
+    re.IGNORECASE,
 )  # name: TOKEN, value: …
 # <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
 _NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
@@ -311,11 +312,12 @@ _CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}(?=[^\s|\xe2
 _CELL_BEFORE = re.compile(rb"(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}$")
 # `token: Some("…")`: a call that only wraps a text
 _WRAPPER = re.compile(rb"(?:Some|Just|Ok|Secret(?:Str|String)?|String::from)\(\s{0,32}")
+_BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}")  # a value on the next line, in YAML
 _ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
 _ELEMENT = re.compile(rb">\s{0,40}")  # <token>value
 _CLOSING = re.compile(rb"\s{0,40}</")
 _MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
-_SPACE = re.compile(rb"[ \t]{1,8}(?=[^\s=:])")  # --token value
+_SPACE = re.compile(rb"[ \t]{1,24}(?=[^\s=:])")  # --token value
 _MAY_BE_OPERATOR = re.compile(
     rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
 )
@@ -333,7 +335,7 @@ _MAY_HAVE_VALUE = rb"""
 """
 MAY_HAVE_VALUE = _MAY_HAVE_VALUE + rb"))"
 # A name that is a secret's may also have nothing but a space before its value; `tokens` is none.
-MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)[ \t]{1,8}[^\s=:]))"
+MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)[ \t]{1,24}[^\s=:]))"
 
 
 def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
@@ -442,9 +444,9 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
     if not final and len(text) - end < LOOK_BACK:
         possible = _MAY_BE_OPERATOR.match(text, end)
         if possible and possible.end() == len(text):
-            surely = _OPERATOR.match(text, end)
-            value_begun = surely is not None and surely.end() < len(text)
-            return Wait(min(len(text), _first_sign(text, end)), value_begun)
+            begun = _find_begun_value(pair)
+            hold = min(len(text), _first_sign(text, end))
+            return Wait(hold if begun is None else min(hold, begun), begun is not None)
     operator = _OPERATOR.match(text, end) if _NEAR_SIGN.search(text, end, end + 48) else None
     if operator:
         spaced = text[operator.end() - 1 : operator.end()] in (b" ", b"\t")
@@ -452,7 +454,7 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
     laid_out = _judge_layout(pair, final)
     if laid_out is not None:
         return laid_out
-    for spelling in (_ARGUMENT, _PAIR):
+    for spelling in (_PAIR, _ARGUMENT):
         other = spelling.match(text, end)
         if other:
             verdict = _judge_value(pair, other.end(), final, loose=False, stop=None)
@@ -506,9 +508,7 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
     named = pair.weight == SECRET or pair.text[pair.name_end - 3 : pair.name_end].lower() == b"key"
     if space is None or not named:
         return None
-    before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
-    flag = _FLAG_BEFORE.search(before + pair.text[pair.name_start : pair.name_end])
-    surely = any((flag, _LOGIN_BEFORE.search(before), _SETTING_BEFORE.search(before)))
+    surely = _takes_spaced_value(pair)
     verdict = _judge_value(pair, space.end(), final, loose=True, stop=None)
     if surely or not isinstance(verdict, Span):
         return verdict if surely or isinstance(verdict, Wait) else None
@@ -516,11 +516,33 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
     return verdict if len(value) >= 14 and b"/" not in value and looks_random(value) else None
 
 
+def _takes_spaced_value(pair: _Pair) -> bool:
+    before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
+    flag = _FLAG_BEFORE.search(before + pair.text[pair.name_start : pair.name_end])
+    return any((flag, _LOGIN_BEFORE.search(before), _SETTING_BEFORE.search(before)))
+
+
+def _find_begun_value(pair: _Pair) -> int | None:
+    """Return where a value surely begins in a text that ends within it, None if it may be none."""
+    text, end = pair.text, pair.name_end
+    spellings = [_OPERATOR, _ARGUMENT]
+    if pair.weight == SECRET and _takes_spaced_value(pair):
+        spellings.append(_SPACE)
+    for spelling in spellings:
+        found = spelling.match(text, end)
+        if found and found.end() < len(text):
+            return found.end()
+    return None
+
+
 def _judge_value(
     pair: _Pair, at: int, final: bool, *, loose: bool, stop: re.Pattern[bytes] | None
 ) -> Verdict:
     """Judge the value that begins at `at`."""
     text = pair.text
+    block = _BLOCK.match(text, at)
+    if block:
+        at = block.end()
     wrapper = _WRAPPER.match(text, at)
     if wrapper and wrapper.end() == len(text) and not final:
         return Wait(len(text), False)

@@ -148,6 +148,11 @@ SECRETS = [
     pytest.param("key {} used", HEX[:32] + "-us" + "12", id="mailchimp"),
     pytest.param("id A" + "{}", "KIA" + "ABCDEFGHIJKLMNO2", id="aws-key-id"),
     pytest.param("see {}", JWT, id="json-web-token"),
+    pytest.param('{{"name": "DB_PASSWORD", "value": "{}"}}', "hunter2", id="pair-on-a-line"),
+    pytest.param('{{"name":"DB_PASSWORD","value":"{}"}}', "hunter2", id="pair-in-compact-json"),
+    pytest.param("token                {}\n", GITHUB[4:], id="wide-table"),
+    pytest.param("password: |\n  {}\nuser: x", "hunter2", id="yaml-block"),
+    pytest.param("- password: >-\r\n    {}\r\n  user: x", "hunter2", id="yaml-folded-block"),
 ]
 
 
@@ -374,6 +379,20 @@ def test_silence_shows_a_prompt_and_never_a_body() -> None:
     assert redactor.feed(b"hun") + redactor.idle() == b""
     assert redactor.feed(b"ter2") + redactor.idle() == b""
     assert redactor.feed(b"\r\n") == MARK + b"\r\n"
+
+
+@pytest.mark.parametrize("before", ["--password ", "ENV API_KEY ", "define('DB_PASSWORD', '"])
+def test_a_password_that_begins_like_a_word_is_not_shown_in_silence(before: str) -> None:
+    """What surely takes a value holds it from its first letter."""
+    redactor = Redactor(rules=RULES)
+
+    out = redactor.feed(b"tool " if before[0] == "-" else b"") + redactor.feed(before.encode())
+    out += redactor.feed(b"horse") + redactor.idle()
+    assert b"h" not in out.lower().replace(b"--password", b"")
+    out += redactor.feed(b"battery7") + redactor.idle() + redactor.feed(b"' \n") + redactor.flush()
+
+    assert b"horse" not in out
+    assert MARK in out
 
 
 def test_a_token_typed_slowly_is_removed() -> None:
