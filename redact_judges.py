@@ -469,8 +469,7 @@ def _judge_layout(pair: _Pair, final: bool) -> Verdict:
     element = _ELEMENT.match(text, end)
     if element and _ELEMENT_BEGINS.match(text, max(0, name - 2), name):
         verdict = _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
-        is_apart = element.end() > end + 1
-        if is_apart and isinstance(verdict, Span):
+        if isinstance(verdict, Span) and element.end() > end + 1:
             return _require_closing(text, verdict, final)
         return verdict
     attribute = _ATTRIBUTE.match(text, end)

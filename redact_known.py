@@ -282,21 +282,57 @@ def _spell_variants(value: bytes) -> Iterator[bytes]:
         yield piece.hex().encode()
         yield piece.hex().upper().encode()
         yield from _spell_base64(piece)
-        for safe in ("", "/", "/:@"):
+        for safe in _LEFT_IN_URLS:
             quoted = urllib.parse.quote(piece, safe=safe)
             yield quoted.encode()
             yield re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), quoted).encode()
         yield urllib.parse.quote_plus(piece).encode()
-        text = piece.decode("utf-8", "replace")
-        yield json.dumps(text)[1:-1].encode()
-        yield json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
-        yield piece.replace(b"'", b"'\\''")
-        yield (
-            piece.replace(b"&", b"&amp;")
-            .replace(b"<", b"&lt;")
-            .replace(b">", b"&gt;")
-            .replace(b'"', b"&quot;")
-        )
+        yield from _spell_json(piece)
+        yield from _spell_shell(piece)
+        yield from _spell_html(piece)
+
+
+# What encoders leave as it is: Python's, its `quote` of a path, of an address; JavaScript's
+# `encodeURIComponent` and `encodeURI`.
+_LEFT_IN_URLS = ("", "/", "/:@", "!'()*", ";/?:@&=+$,#!'()*")
+_HTML_QUOTES = (
+    (b"&quot;", b"&#x27;"),
+    (b"&quot;", b"&#39;"),
+    (b"&#34;", b"&#39;"),
+    (b"&quot;", b"'"),
+)
+_SHELL_SPECIAL = re.compile(rb"""[\s!"#$&'()*;<>?\[\\\]^`{|}~]""")
+
+
+def _spell_json(piece: bytes) -> Iterator[bytes]:
+    """Return a value inside a text in JSON: as most write it, Go, which escapes what HTML is made
+    of, PHP, which escapes slashes, and each in JSON once more.
+    """
+    text = piece.decode("utf-8", "replace")
+    for ascii_only in (True, False):
+        plain = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        go = plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+        for spelling in (plain, go, plain.replace("/", "\\/")):
+            yield spelling.encode("utf-8", "replace")
+            again = json.dumps(spelling, ensure_ascii=ascii_only)[1:-1]
+            yield again.encode("utf-8", "replace")
+
+
+def _spell_shell(piece: bytes) -> Iterator[bytes]:
+    """Return a value in single quotes (two ways), in double quotes, after `$'`, and in none."""
+    yield piece.replace(b"'", b"'\\''")
+    yield piece.replace(b"'", b"'\"'\"'")
+    yield re.sub(rb'([\\"$`])', rb"\\\1", piece)
+    yield re.sub(rb"([\\'])", rb"\\\1", piece).replace(b"\n", b"\\n").replace(b"\t", b"\\t")
+    yield _SHELL_SPECIAL.sub(rb"\\\g<0>", piece)
+
+
+def _spell_html(piece: bytes) -> Iterator[bytes]:
+    """Return a value in the text and in the attributes of a page, with either name of a quote."""
+    text = piece.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;")
+    yield text
+    for double, single in _HTML_QUOTES:
+        yield text.replace(b'"', double).replace(b"'", single)
 
 
 def _split_value(value: bytes) -> Iterator[bytes]:

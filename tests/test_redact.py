@@ -465,6 +465,28 @@ ENCODED = [
 ]
 
 
+QUOTED = 'it\'s <a>/"b" & $c`9'
+SPELLINGS = [
+    pytest.param("it's%20%3Ca%3E%2F%22b%22%20%26%20%24c%609", id="encode-uri-component"),
+    pytest.param("it's%20%3Ca%3E/%22b%22%20&%20$c%609", id="encode-uri"),
+    pytest.param('it\'s \\u003ca\\u003e/\\"b\\" \\u0026 $c`9', id="json-in-go"),
+    pytest.param('it\'s <a>\\/\\"b\\" & $c`9', id="json-in-php"),
+    pytest.param('it\'s <a>/\\\\\\"b\\\\\\" & $c`9', id="json-in-json"),
+    pytest.param("it&#x27;s &lt;a&gt;/&quot;b&quot; &amp; $c`9", id="html-in-python"),
+    pytest.param("it&#39;s &lt;a&gt;/&#34;b&#34; &amp; $c`9", id="html-in-go"),
+    pytest.param('it\'s &lt;a&gt;/"b" &amp; $c`9', id="html-text"),
+    pytest.param('it\'"\'"\'s <a>/"b" & $c`9', id="shell-single-quotes"),
+    pytest.param('it\'s <a>/\\"b\\" & \\$c\\`9', id="shell-double-quotes"),
+    pytest.param('it\\\'s\\ \\<a\\>/\\"b\\"\\ \\&\\ \\$c\\`9', id="shell-without-quotes"),
+]
+
+
+@pytest.mark.parametrize("form", SPELLINGS)
+def test_known_value_with_quotes_is_removed_in_every_spelling(form: str) -> None:
+    """What different encoders make of quotes, slashes and brackets is known for the same value."""
+    assert redact_both_ways(f"({form})".encode(), Rules([QUOTED.encode()])) == b"(" + MARK + b")"
+
+
 @pytest.mark.parametrize("form", ENCODED)
 def test_known_value_is_removed_in_every_encoding(form: str) -> None:
     """A known value does not come out in another spelling."""

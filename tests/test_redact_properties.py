@@ -6,7 +6,9 @@ The alphabets are tiny, so that secrets overlap themselves, and the mark shares 
 from __future__ import annotations
 
 import base64
+import html
 import json
+import shlex
 import urllib.parse
 
 import pytest
@@ -140,6 +142,9 @@ def spell(value: str) -> dict[str, str]:
         "base64url": base64.urlsafe_b64encode(raw).decode(),
         "url": urllib.parse.quote(value, safe=""),
         "json": json.dumps(value)[1:-1],
+        "json-twice": json.dumps(json.dumps(value))[3:-3],
+        "html": html.escape(value),
+        "shell": shlex.quote(value),
         "hex": raw.hex(),
     }
 
