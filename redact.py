@@ -68,7 +68,7 @@ from redact_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_header
 from redact_known import KnownValues, Needles, collect_known_values
 from redact_shapes import TokenShape
 from redact_tokens import PatternError, Tokens, parse_token_shapes
-from redact_view import CLIPBOARD, OSC, STRING_BEGINS, View
+from redact_view import CLIPBOARD, STRING, STRING_BEGINS, View
 
 __all__ = [
     "MARK",
@@ -310,26 +310,29 @@ class Redactor:
                 return b"".join(out)
 
     def _redact_strings(self, before: int) -> None:
-        """Redact what titles, links and the clipboard carry, where they end after `before`."""
-        self._raw = OSC.sub(
-            lambda match: match[0] if match.end() <= before else self._redact_osc(match), self._raw
+        """Redact what titles, links, the clipboard and texts for a multiplexer carry, where they
+        end after `before`.
+        """
+        self._raw = STRING.sub(
+            lambda match: match[0] if match.end() <= before else self._redact_string(match),
+            self._raw,
         )
 
-    def _redact_osc(self, match: re.Match[bytes]) -> bytes:
+    def _redact_string(self, match: re.Match[bytes]) -> bytes:
         """Redact the payload of one sequence: a text of its own."""
-        kind, payload, end = match.groups()
-        if kind == b"52;":
+        kind, payload, end = match.groups()[:3] if match[1] else match.groups()[3:]
+        if kind == b"]52;":
             target = CLIPBOARD.match(payload)
             kind += target[0] if target else b""
             try:
-                copied = base64.b64decode(payload[len(kind) - 3 :], validate=True)
+                copied = base64.b64decode(payload[len(kind) - 4 :], validate=True)
             except (binascii.Error, ValueError):
                 copied = b""
             cleaned = self._rules.redact_bytes(copied)
             return (
-                match[0] if cleaned == copied else b"\x1b]" + kind + base64.b64encode(cleaned) + end
+                match[0] if cleaned == copied else b"\x1b" + kind + base64.b64encode(cleaned) + end
             )
-        return b"\x1b]" + kind + self._rules.redact_bytes(payload) + end
+        return b"\x1b" + kind + self._rules.redact_bytes(payload) + end
 
     def _erase(self, count: int) -> None:
         self._context = self._context[:-count]

@@ -27,8 +27,12 @@ _UNFINISHED = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b\r\n]*\x1b?|[PX^_][^\x1b\r\n]*\x1b?|[ -/]*)?\Z"
 )
 _WRAP = re.compile(rb"\r(?<= \r)(?![\r\n])")
-STRING_BEGINS = re.compile(rb"\x1b\]")
-OSC = re.compile(rb"\x1b\]([0-9]{0,4};?)([^\x07\x1b\r\n]*)(\x07|\x1b\\)")
+STRING_BEGINS = re.compile(rb"\x1b[\]PX^_]")
+# Of a sequence with a text for the terminal, or for `tmux` or `screen` on the way to it: what it
+# is, the text, and the end.
+STRING = re.compile(
+    rb"\x1b(?:(\][0-9]{0,4};?)([^\x07\x1b\r\n]*)(\x07|\x1b\\)|([PX^_])([^\x1b\r\n]*)(\x1b\\))"
+)
 CLIPBOARD = re.compile(rb"[a-z0-9]*;")
 # A sequence that moves the cursor separates words as it does on the screen: forwards like a space,
 # anywhere else like a new line.

@@ -802,7 +802,8 @@ class Run:
         for number, source in enumerate(self._job.artifacts, start=1):
             try:
                 copy = self._redacted_copy(source, f"artifacts/{number}-{source.name}")
-                parts += file_parts(self._folder.path, copy, source.name)
+                name = self._rules.redact(source.stem) + source.suffix
+                parts += file_parts(self._folder.path, copy, name)
             except OSError as error:
                 self._console.warn(f"{source} is not uploaded: {error.strerror}")
         return parts

@@ -605,6 +605,19 @@ def test_artifacts_are_uploaded_and_what_cannot_be_is_told(line: _Line) -> None:
     assert "gone.txt is not uploaded" in done.stderr
 
 
+def test_the_name_of_an_artifact_is_redacted_too(line: _Line) -> None:
+    """A token in a file's name does not leave the machine, and the type of the file stays."""
+    token = "ghp" + "_" + "0aB1cD2eF3" * 4
+    (line.folder / f"dump {token}.txt").write_text("x")
+    with StrictGateway() as gw:
+        run, options = with_gateway(line, gw)
+        done = line.use("start", *options, "--cmd", "x", "--artifact", f"dump {token}.txt")
+
+        assert done.returncode == 0
+        names = [each.name for each in gw.artifacts(run.id)]
+    assert names == ["claude.log", "dump__REDACTED_.txt"]
+
+
 def test_an_artifact_over_the_limit_is_told_before_the_child_starts(line: _Line) -> None:
     """The user learns at the beginning of a long run that the file goes in pieces."""
     with (line.folder / "big.txt").open("wb") as sparse:

@@ -292,6 +292,21 @@ STREAMS = [
     pytest.param("{t}\r{t}\x1b[K\r\n", "[REDACTED]\r[REDACTED]\x1b[K\r\n", id="drawn-again"),
     pytest.param("\x1b]0;{t}\x07$ ", "\x1b]0;[REDACTED]\x07$ ", id="window-title"),
     pytest.param("\x1b]8;;a://u:{f}@h/\x1b\\x", "\x1b]8;;a://u:[REDACTED]@h/\x1b\\x", id="link"),
+    pytest.param(
+        "\x1bPtmux;{t}\x07 {a}|{b}\x1b\\x",
+        "\x1bPtmux;[REDACTED]\x07 [REDACTED]\x1b\\x",
+        id="dcs",
+    ),
+    pytest.param(
+        "\x1b]0;{t}\x07\x1b_pw={f}\x1b\\",
+        "\x1b]0;[REDACTED]\x07\x1b_pw=[REDACTED]\x1b\\",
+        id="apc",
+    ),
+    pytest.param(
+        "\x1b^x\x1b\\{t}\x1bXy\x1b\\",
+        "\x1b^x\x1b\\[REDACTED]\x1bXy\x1b\\",
+        id="strings-around",
+    ),
     pytest.param("{t}\x1b[2;1Hnext", "[REDACTED]\x1b[2;1Hnext", id="cursor-move-ends-it"),
     pytest.param("\xff{t}\xfe", "\xff[REDACTED]\xfe", id="not-utf-8"),
 ]  # fmt: skip
