@@ -173,6 +173,7 @@ import os, signal
 def end(*_):
     os.write(1, b"JOB ENDS\\n")
     os._exit(0)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 pid = os.fork()
 if pid == 0:
     os.setpgid(0, 0)
@@ -182,7 +183,6 @@ if pid == 0:
     os.write(1, b"READY\\n")
     while True:
         signal.pause()
-signal.signal(signal.SIGINT, signal.SIG_IGN)
 os.waitpid(pid, 0)
 """
     run.start(program(job))
