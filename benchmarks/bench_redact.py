@@ -33,11 +33,12 @@ KNOWN = 10  # known values, in a second column
 # The six documented patterns are prose (`api_key=xxx`, `apiKey: xxx`), so how fast they are depends
 # on how they are written, by a factor of ten. Three ways, in any case, because output spells them
 # `API_KEY`, `apiKey` and `Token`; none is slow on purpose (with the rest of the name before
-# `token`, or `\b`, they would be slower by far).
+# `token` they would be slower by far). The tokens begin a word: without `\b` the second pattern
+# takes `disk-usage-by-directory` for one.
 TOKENS = (
-    rb"sk-[A-Za-z0-9_-]{20,}",
-    rb"gh[ps]_[A-Za-z0-9]{36}",
-    rb"npm_[A-Za-z0-9]{36}",
+    rb"\bsk-[A-Za-z0-9_-]{20,}",
+    rb"\bgh[ps]_[A-Za-z0-9]{36}",
+    rb"\bnpm_[A-Za-z0-9]{36}",
     rb"-----BEGIN [A-Z ]*KEY-----[\s\S]*?-----END [A-Z ]*KEY-----",
 )
 DOCUMENTED = {
