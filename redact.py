@@ -27,9 +27,10 @@ look back into; the `Endless` spans still open; the private key being swallowed.
 Where things are
 ----------------
 Imports go one way, from top to bottom: `redact.py`, this file, the rules put together and the
-stream; `redact_known.py`, the values known to be secret; `redact_tokens.py`, what is recognised by
-its shape; `redact_keys.py`, private keys; `redact_judges.py`, names, flags, headers and addresses;
-`redact_view.py`, what is visible; `redact_shapes.py`, data.
+stream; `redact_json.py`, JSON; `redact_known.py`, the values known to be secret;
+`redact_tokens.py`, what is recognised by its shape; `redact_keys.py`, private keys;
+`redact_judges.py`, names, flags, headers and addresses; `redact_view.py`, what is visible;
+`redact_shapes.py`, data.
 
 References: the rules of gitleaks, trufflehog, noseyparker, kingfisher and detect-secrets for what
 secrets look like; Buildkite's and GitLab's log maskers for streaming; ECMA-48 and XTerm's "Control
@@ -43,9 +44,10 @@ import binascii
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NewType
 
+from redact_json import JsonCleaner
 from redact_judges import (
     LOOK_BACK,
     MAY_HAVE_SPACED_VALUE,
@@ -57,7 +59,6 @@ from redact_judges import (
     Span,
     Verdict,
     Wait,
-    is_secret,
     judge_address,
     judge_cookie,
     judge_flag,
@@ -169,32 +170,12 @@ class Rules:
     def redact_json(self, value: Any) -> RedactedText:
         """Return a JSON value as compact JSON without its secrets.
 
-        Shape: every string is redacted by itself, and a string whose key says that it is secret is
-        removed whole, so the result is always valid JSON with the structure of the value. Raises
-        what `json.dumps` raises for a value that is not JSON.
+        Shape: every string is redacted where it stands, so the result is always valid JSON with the
+        structure of the value (see `redact_json.py`). Raises what `json.dumps` raises for a value
+        that is not JSON.
         """
-        return RedactedText(json.dumps(self._clean(value), separators=(",", ":")))
-
-    def _clean(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self.redact(value)
-        if isinstance(value, Mapping):
-            return {
-                self._clean_key(key): self._clean_member(key, item) for key, item in value.items()
-            }
-        if isinstance(value, (list, tuple)):
-            return [self._clean(item) for item in value]
-        return value
-
-    def _clean_key(self, key: Any) -> Any:
-        return self.redact(key) if isinstance(key, str) else key
-
-    def _clean_member(self, key: Any, value: Any) -> Any:
-        if isinstance(key, str) and isinstance(value, str):
-            name, raw = (text.encode("utf-8", "surrogatepass") for text in (key, value))
-            if is_secret(name, raw, quoted=True, loose=False):
-                return MARK.decode()
-        return self._clean(value)
+        cleaned = JsonCleaner(self.redact).clean(value)
+        return RedactedText(json.dumps(cleaned, separators=(",", ":")))
 
     def judge_all(self, text: bytes, start: int, *, final: bool) -> Iterator[tuple[int, Verdict]]:
         """Return, in order, every place from `start` on that is not harmless, and the verdict."""

@@ -16,6 +16,7 @@ MODULES = tuple(name[:-3] for name in RUNNER_FILES if name.endswith(".py"))
 # Which of the runner's modules each one may import; what is not named here imports none.
 MAY_IMPORT = {
     "redact": {
+        "redact_json",
         "redact_judges",
         "redact_keys",
         "redact_known",
@@ -23,6 +24,7 @@ MAY_IMPORT = {
         "redact_tokens",
         "redact_view",
     },
+    "redact_json": {"redact_judges"},
     "redact_judges": {"redact_shapes"},
     "redact_keys": {"redact_judges"},
     "redact_known": {"redact_judges", "redact_shapes"},
