@@ -59,6 +59,9 @@ _NOTE_LINES: Final = 3
 # A run that loops must not fill the memory, nor a `finished` marker.
 _MAX_REMEMBERED: Final = 1_000
 _MAX_DENIALS_SHOWN: Final = 20
+# A piece of a message that follows whole. Left out: a secret that is spread over several of them
+# would not be recognised in any.
+_PARTIAL: Final = "stream_event"
 # The result of a turn may come after the next turn's words, when background tasks end.
 _LAST_WORDS: Final = 8
 _MAX_WORD_CHARS: Final = 100
@@ -204,7 +207,8 @@ class ClaudeStream:
         if value is None:
             yield Passed(line)
             return
-        yield Message(value, tuple(self._renderer.render(value)))
+        if value["type"] != _PARTIAL:
+            yield Message(value, tuple(self._renderer.render(value)))
         if behind:
             yield Passed(behind)
 

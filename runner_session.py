@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import select
 import signal
@@ -720,9 +721,12 @@ class Run:
         }
 
     def _result_fields(self) -> dict[str, Any]:
-        """Return what the child's own result said, if there was one. The pump has ended."""
+        """Return what the child's own result said, if there was one. The pump has ended.
+
+        Redacted here, for the journal: `sync` may know other values than this run did.
+        """
         result = self._job.messages.result() if self._job.messages is not None else {}
-        return {"result": result} if result else {}
+        return {"result": json.loads(self._rules.redact_json(result))} if result else {}
 
     def _deliver(self) -> None:
         self._pacer.stop_polling()
@@ -801,7 +805,7 @@ class Run:
                 self._console.warn(f"{name} is not uploaded: {error.strerror}")
         for number, source in enumerate(self._job.artifacts, start=1):
             try:
-                copy = self._redacted_copy(source, f"artifacts/{number}-{source.name}")
+                copy = self._redacted_copy(source, f"artifacts/{number}{source.suffix}")
                 name = self._rules.redact(source.stem) + source.suffix
                 parts += file_parts(self._folder.path, copy, name)
             except OSError as error:

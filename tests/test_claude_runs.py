@@ -118,6 +118,36 @@ def test_messages_are_kept_redacted_and_uploaded(gw: StrictGateway, tmp_path: Pa
                     "--verbose", "--", "go"]  # fmt: skip
 
 
+def test_what_is_kept_of_the_result_is_redacted(gw: StrictGateway, tmp_path: Path) -> None:
+    """No file of the run holds a known value that the result repeats: `sync` may not know it."""
+    known = "Q7-a-value-of-the-user"
+    denial = {"tool_name": f"mcp {known}", "tool_input": {}}
+    result = {"type": "result", "subtype": "success", "permission_denials": [denial]}
+    launch = plan(gw, stand_in(tmp_path, result), tmp_path, env={"SERVICE_TOKEN": known})
+
+    run_to_end(launch)
+
+    assert finished(launch)["result"]["permissionDenials"] == ["mcp [REDACTED]"]
+    files = [path for path in launch.data_dir.rglob("*") if path.is_file()]
+    assert not [path for path in files if known.encode() in path.read_bytes()]
+
+
+def test_a_message_in_pieces_leaves_no_piece_of_a_secret(gw: StrictGateway, tmp_path: Path) -> None:
+    """What comes in parts (`--include-partial-messages`) is kept once it is whole, and redacted."""
+    token = "ghp_" + "a1B2" * 9
+    parts = [token[:14], token[14:27], token[27:]]
+    deltas = [{"type": "text_delta", "text": part} for part in parts]
+    partial = [{"type": "stream_event", "event": {"delta": delta}} for delta in deltas]
+    command = stand_in(tmp_path, *partial, said(token))
+    launch = plan(gw, command, tmp_path, arguments=["--include-partial-messages"])
+
+    run_to_end(launch)
+
+    uploads = {each.name: each.data.decode() for each in gw.artifacts(launch.run.id)}
+    assert json.loads(uploads["claude.jsonl"]) == said("[REDACTED]")
+    assert not [part for part in parts for text in uploads.values() if part in text]
+
+
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [(["--output", "text"], []), ([], ["--output-format=json"]), ([], ["--output-format", "text"])],
