@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -281,54 +281,71 @@ def make_runs(running: Running, count: int) -> list[tuple[str, str]]:
     return [(each["id"], each["capabilityToken"]) for each in made]
 
 
-def report(name: str, text: str) -> None:
-    """Print one line of the result, with how busy the machine was."""
-    print(f"{name:<28} {text}   [load average {os.getloadavg()[0]:.1f}]", flush=True)
+@dataclass
+class Report:
+    """What was measured, one row of a table each, printed as it comes."""
+
+    rows: list[str] = field(default_factory=list)
+
+    def add(self, name: str, text: str) -> None:
+        """Add a row, with how busy the machine was."""
+        self.rows.append(f"| {name} | {text} | {os.getloadavg()[0]:.1f} |")
+        print(self.rows[-1], flush=True)
+
+
+HEAD = ["| what | | load average |", "|---|---|---|"]
 
 
 # --- the parts -----------------------------------------------------------------------------------
 
 
-def measure_ingest(running: Running, options: argparse.Namespace) -> None:
+def measure_ingest(running: Running, options: argparse.Namespace, report: Report) -> None:
     """Signed events from many runners at once, none lost; and the bare server under the same."""
     with bare_server() as port:
         dummy = [(f"run_{number}", "t" * 64) for number in range(options.runners)]
         load = make_load(port, "k" * 32, dummy, options.seconds)
-    report("a bare cheroot callable", _load_text(load))
+    report.add("a bare cheroot callable", _load_text(load))
     runs = make_runs(running, options.runners)
     used_s = running.processor_s()
     load = make_load(running.port, running.secret, runs, options.seconds)
-    report(f"{options.runners} runners, 200-byte events", _load_text(load))
+    report.add(
+        f"{options.runners} runners at once, signed events of {EVENT_BYTES} bytes", _load_text(load)
+    )
     per_event_us = (running.processor_s() - used_s) / sum(load.sent.values()) * 1e6
-    report("processor time for an event", f"{per_event_us:.0f} us")
+    report.add("processor time for an event", f"{per_event_us:.0f} us")
     lost = sum(
         count - running.call("GET", f"/api/runs/{run_id}")["event_count"]
         for run_id, count in load.sent.items()
     )
-    report("events lost or doubled", str(lost))
+    report.add("events lost or doubled", str(lost))
 
 
-def measure_backlog(running: Running, options: argparse.Namespace) -> None:
+def measure_backlog(running: Running, options: argparse.Namespace, report: Report) -> None:
     """All runners at once send what has waited in them: events of almost a megabyte."""
     runs = make_runs(running, options.runners)
     load = make_load(
         running.port, running.secret, runs, options.seconds, event_bytes=BACKLOG_EVENT_BYTES
     )
     megabytes = load.rate * BACKLOG_EVENT_BYTES / 1e6
-    report(f"{options.runners} runners with a backlog", f"{megabytes:.1f} MB/s")
+    report.add(
+        f"{options.runners} runners at once, events of {BACKLOG_EVENT_BYTES // 1000} KB",
+        f"{megabytes:.1f} MB/s",
+    )
 
 
-def measure_browser(running: Running, options: argparse.Namespace) -> None:
+def measure_browser(running: Running, options: argparse.Namespace, report: Report) -> None:
     """From the moment that a runner sends an event to the one that a browser has it."""
-    _measure_viewers(running, options, viewers=1)
+    _measure_viewers(running, options, report, viewers=1)
 
 
-def measure_viewers(running: Running, options: argparse.Namespace) -> None:
+def measure_viewers(running: Running, options: argparse.Namespace, report: Report) -> None:
     """The same with many browsers that follow one run."""
-    _measure_viewers(running, options, viewers=VIEWERS)
+    _measure_viewers(running, options, report, viewers=VIEWERS)
 
 
-def _measure_viewers(running: Running, options: argparse.Namespace, viewers: int) -> None:
+def _measure_viewers(
+    running: Running, options: argparse.Namespace, report: Report, viewers: int
+) -> None:
     ((run_id, token),) = make_runs(running, 1)
     count = int(options.seconds * EVENTS_A_SECOND)
     context = multiprocessing.get_context("spawn")
@@ -349,10 +366,10 @@ def _measure_viewers(running: Running, options: argparse.Namespace, viewers: int
     latencies, missed = results.get(timeout=120)
     watcher.join()
     latencies.sort()
-    report(
-        f"{viewers} browsers, {EVENTS_A_SECOND} events/s",
-        f"p50 {_percentile(latencies, 0.50):5.1f} ms   p99 {_percentile(latencies, 0.99):5.1f} ms"
-        f"   events missed: {missed}",
+    report.add(
+        f"an event to {viewers} browser{'s' * (viewers > 1)}, {EVENTS_A_SECOND} events/s",
+        f"{_percentile(latencies, 0.50):.1f} ms (p50), "
+        f"{_percentile(latencies, 0.99):.1f} ms (p99), {missed} missed",
     )
 
 
@@ -388,7 +405,7 @@ def _watch(port: int, token: str, run_id: str, viewers: int, count: int, results
     results.put((latencies, count * viewers - len(latencies)))
 
 
-def measure_big_run(_running: Running, _options: argparse.Namespace) -> None:
+def measure_big_run(_running: Running, _options: argparse.Namespace, report: Report) -> None:
     """A run with a million events: opened at its end, and scrolled back by pages."""
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as name:
         folder = Path(name)
@@ -407,7 +424,7 @@ def measure_big_run(_running: Running, _options: argparse.Namespace) -> None:
                 before = page["events"][0]["id"]
                 page = running.call("GET", f"{path}/events?limit=1000&before={before}")
             back_s = (time.perf_counter() - began) / 20
-            report(
+            report.add(
                 f"a run of {BIG_RUN_EVENTS:,} events",
                 f"opens in {opened_s:.3f} s, a page back in {back_s:.3f} s, "
                 f"memory {running.memory_mb():.0f} MB",
@@ -431,24 +448,31 @@ def _fill(database: Path, run_id: str) -> None:
 
 def _load_text(load: Load) -> str:
     return (
-        f"{load.rate:7.0f}/s   p50 {load.p50_ms:5.1f} ms   p99 {load.p99_ms:5.1f} ms   "
-        f"worst {load.worst_ms:5.1f} ms"
+        f"{load.rate:,.0f}/s, answered in {load.p50_ms:.1f} ms (p50), {load.p99_ms:.1f} ms (p99), "
+        f"{load.worst_ms:.0f} ms (worst)"
     )
 
 
-def main() -> None:
-    """Measure the parts that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--runners", type=int, default=50)
-    parser.add_argument("--part", choices=sorted(PARTS), action="append")
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> list[str]:
+    """Measure the parts that were asked for; return the table."""
+    report = Report()
+    print("\n".join(HEAD))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-gateway-")))
         running = stack.enter_context(gateway(folder))
         for name in options.part or PARTS:
-            PARTS[name](running, options)
-            report("highest memory so far", f"{running.memory_mb():.0f} MB")
+            PARTS[name](running, options, report)
+        report.add("memory, at its highest", f"{running.memory_mb():.0f} MB")
+    return [*HEAD, *report.rows]
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return how much is measured; the defaults without arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--runners", type=int, default=50)
+    parser.add_argument("--part", choices=sorted(PARTS), action="append")
+    return parser.parse_args(arguments)
 
 
 PARTS = {
@@ -460,4 +484,4 @@ PARTS = {
 }
 
 if __name__ == "__main__":
-    main()
+    measure(parse())

@@ -138,8 +138,10 @@ def measure_held(rules: Rules, chunks: list[bytes]) -> tuple[float, int]:
     return sum(held) / len(held), max(held)
 
 
-def print_speed(title: str, stream: bytes) -> None:
-    """Print megabytes per second at each size of read, and what was held back."""
+def measure_speed(title: str, stream: bytes) -> list[str]:
+    """Return rows of a table: for each size of read megabytes per second, how often that is what
+    the six documented patterns reach, and what was held back.
+    """
     rng = random.Random(3)
     values = [base64.b64encode(rng.getrandbits(192).to_bytes(24, "big")) for _ in range(KNOWN)]
     rules, with_known = Rules(), Rules(values)
@@ -147,17 +149,33 @@ def print_speed(title: str, stream: bytes) -> None:
         functools.partial(substitute, tuple(map(re.compile, patterns)))
         for patterns in DOCUMENTED.values()
     ]
-    print(f"{title}, MB/s; the six documented patterns by re.sub, and how often ours is theirs")
-    columns = "".join(f"{name:>16}" for name in DOCUMENTED)
-    print(f"{'read':>7} {'redactor':>9} {f'{KNOWN} known':>9}{columns}   held")
+    rows = []
     for size in READ_SIZES:
         part = stream[: len(stream) // 8] if size < READ_SIZES[1] else stream
         chunks = [part[at : at + size] for at in range(0, len(part), size)]
         feeds = [Redactor(rules=rules).feed, Redactor(rules=with_known).feed, *spellings]
         ours, known, *theirs = measure(feeds, chunks)
         mean, most = measure_held(rules, chunks)
-        ratios = "".join(f"{speed:9.1f} ({ours / speed:4.2f})" for speed in theirs)
-        print(f"{size:7} {ours:9.1f} {known:9.1f}{ratios}   mean {mean:.1f}, most {most}")
+        ratios = " | ".join(f"{speed:.0f} ({ours / speed:.1f} x)" for speed in theirs)
+        rows.append(
+            f"| {title}, {size} B | {ours:.0f} | {known:.0f} | {ratios} | {mean:.1f} | {most} |"
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+HEAD = [
+    f"| text, read | redactor | {KNOWN} known values | {' | '.join(DOCUMENTED)} | held | at most |",
+    "|---|" + "---|" * (len(DOCUMENTED) + 4),
+]
+
+
+def measure_all(megabytes: float, log: bytes | None = None) -> list[str]:
+    """Return the table: a terminal log, made up if none is given, and plain lines."""
+    size = int(megabytes * 1e6)
+    print("\n".join(HEAD))
+    rows = measure_speed("terminal log", make_log(size) if log is None else log)
+    return [*HEAD, *rows, *measure_speed("plain lines", make_plain_lines(size))]
 
 
 def print_scores(cases: Path) -> None:
@@ -175,9 +193,7 @@ def main() -> int:
     parser.add_argument("--megabytes", type=float, default=8, help="size of the made-up log")
     parser.add_argument("--cases", type=Path, default=ROOT.parent / "shared" / "redaction")
     options = parser.parse_args()
-    size = int(options.megabytes * 1e6)
-    print_speed("terminal log", options.log.read_bytes() if options.log else make_log(size))
-    print_speed("plain lines", make_plain_lines(size))
+    measure_all(options.megabytes, options.log.read_bytes() if options.log else None)
     if (options.cases / "score.py").is_file():
         print_scores(options.cases)
     else:

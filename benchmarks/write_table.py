@@ -1,9 +1,8 @@
-"""Run the benchmarks that compare, and write their table into docs/benchmarks.md.
+"""Run the benchmarks, and write their tables into docs/benchmarks.md.
 
 Usage: write_table.py [--quick] [--print]
 
-With --quick the figures are rough; with --print the page is left alone. The redactor has a table of
-its own (bench_redact.py), and the gateway too.
+With --quick the figures are rough; with --print the page is left alone.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ import re
 import subprocess
 from pathlib import Path
 
+import bench_gateway
 import bench_latency
+import bench_redact
 import bench_startup
 import bench_throughput
 from beside import ROOT
@@ -55,14 +56,25 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--print", action="store_true", dest="only_print")
     options = parser.parse_args()
+    quick = options.quick
     lines = [
         *machine(),
         "",
+        "### Beside other ways to run a program",
+        "",
         "| what | unit | `sh -c` | `script` | `asciinema rec` | `claude-runner` |",
         "|---|---|---|---|---|---|",
-        *bench_throughput.measure(5 if options.quick else 20, 1 if options.quick else 3),
-        *bench_latency.measure(40 if options.quick else 100, 1 if options.quick else 3),
-        *bench_startup.measure(2 if options.quick else 5),
+        *bench_throughput.measure(5 if quick else 20, 1 if quick else 3),
+        *bench_latency.measure(40 if quick else 100, 1 if quick else 3),
+        *bench_startup.measure(2 if quick else 5),
+        "",
+        "### The redactor, in MB/s on one core",
+        "",
+        *bench_redact.measure_all(1 if quick else 8),
+        "",
+        "### The gateway",
+        "",
+        *bench_gateway.measure(bench_gateway.parse(["--seconds", "2" if quick else "10"])),
     ]
     print("\n".join(lines))
     if options.only_print:
