@@ -284,7 +284,7 @@ def test_files_are_private(gw: AnyGateway, tmp_path: Path) -> None:
         os.umask(old_mask)
     modes.update({path: stat.S_IMODE(path.stat().st_mode) for path in launch.run_dir.rglob("*")})
 
-    assert {path.name for path in modes} >= {"claude.log", "spool.db", "spool.db-wal", "1-notes.md"}
+    assert {path.name for path in modes} >= {"claude.log", "spool.db", "spool.db-wal", "1.md"}
     for path, mode in modes.items():
         assert mode == (0o700 if path.is_dir() else 0o600), path
     assert stat.S_IMODE(launch.data_dir.stat().st_mode) == 0o700
