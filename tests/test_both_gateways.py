@@ -11,6 +11,8 @@ import pytest
 
 from testing.runner import ROOT
 
+pytestmark = pytest.mark.once
+
 TESTS = """
 import pytest
 

@@ -20,6 +20,8 @@ from testing.runner import RunnerProcess, child, plan
 from testing.strict_gateway import StrictGateway
 from testing.verdict import judge
 
+pytestmark = pytest.mark.once
+
 LINES = 5_000
 PER_SECOND = 250
 LONGEST_SILENCE_S = 5.0

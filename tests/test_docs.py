@@ -24,6 +24,8 @@ from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.shared_terminal import public_key
 from testing.strict_gateway import StrictGateway
 
+pytestmark = pytest.mark.once
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "integration.md").read_text(encoding="utf-8")
 PAGES = sorted(

@@ -11,6 +11,8 @@ import pytest
 
 from testing.runner_files import ROOT, RUNNER_FILES
 
+pytestmark = pytest.mark.once
+
 MODULES = tuple(name[:-3] for name in RUNNER_FILES if name.endswith(".py"))
 
 # Which of the runner's modules each one may import; what is not named here imports none.

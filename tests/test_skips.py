@@ -8,6 +8,8 @@ import pytest
 
 from testing.skips import main
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("report", "line", "code"),

@@ -48,6 +48,8 @@ from testing.strict_gateway import StrictGateway
 from testing.terminal import Terminal
 from testing.waiting import eventually
 
+pytestmark = pytest.mark.once
+
 CHILDREN = Path(floods.__file__).parent
 
 

@@ -27,6 +27,8 @@ import pytest
 from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.terminal import Terminal
 
+pytestmark = pytest.mark.once
+
 SHELLS = [
     pytest.param(
         tuple(command.split()),
