@@ -102,9 +102,10 @@ def _status_mb(pid: int, name: str) -> float:
 @contextmanager
 def gateway(folder: Path) -> Iterator[Running]:
     """Start a gateway with its data in `folder`."""
-    ready = folder / "ready"
+    ready, env_file = folder / "ready", folder / "env"
+    env_file.touch()
     arguments = ["--http", "--port", "0", "--no-open", "--data-dir", str(folder / "data")]
-    arguments += ["--env-file", str(folder / "env"), "--ready-file", str(ready)]
+    arguments += ["--env-file", str(env_file), "--ready-file", str(ready)]
     environ = {**os.environ, "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT": "0"}
     with (folder / "gateway.log").open("ab") as log:
         process = subprocess.Popen(

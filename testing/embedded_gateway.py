@@ -81,6 +81,7 @@ class EmbeddedGateway:
         folder.mkdir(exist_ok=True)
         self.data_dir = folder / "data"
         self.env_file = folder / "env"
+        self.env_file.touch()
         self._ready_file = folder / "ready"
         self._arguments = [*arguments, *([] if tls else ["--http"])]
         if "--port" not in arguments:

@@ -244,6 +244,17 @@ def test_one_gateway_for_one_folder(tmp_path: Path) -> None:
         assert own.request("GET", "/api/health").status == 200
 
 
+def test_an_env_file_that_is_not_there(tmp_path: Path) -> None:
+    """A slip in its name makes no second secret: the file is named, and the option to correct."""
+    own = EmbeddedGateway(tmp_path)
+    own.env_file.unlink()
+
+    line = refusal(own)
+
+    assert line == f"claude-runner: there is no file {own.env_file}; correct --env-file"
+    assert not own.env_file.exists()
+
+
 def test_a_data_folder_that_is_none(tmp_path: Path) -> None:
     """A file in its place is one sentence."""
     own = EmbeddedGateway(tmp_path)
