@@ -194,8 +194,7 @@ def _build_pages(parts: Parts) -> Blueprint:
 
 
 def _add_login(pages: Blueprint, parts: Parts) -> None:
-    def enter(actor: str, session: str | None, why_not: str) -> Response:
-        parts.store.note(_address(), actor, "login", succeeded=session is not None)
+    def enter(session: str | None, why_not: str) -> Response:
         if session is None:
             return _explain(_show(parts, "login.html", 401), why_not)
         return _let_in(parts, session)
@@ -206,12 +205,12 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         # What looks at a link before a person does must not use it up.
         if code is None or request.method == "HEAD":
             return _show(parts, "login.html")
-        return enter("code", parts.login.use_code(code, _address()), _EXPIRED)
+        return enter(parts.login.use_code(code, _address()), _EXPIRED)
 
     @pages.post("/login")
     def log_in() -> Response:
         token = request.form.get("token", "").strip()
-        return enter("token", parts.login.use_admin_token(token, _address()), _WRONG)
+        return enter(parts.login.use_admin_token(token, _address()), _WRONG)
 
     @pages.post("/logout")
     def log_out() -> Response:

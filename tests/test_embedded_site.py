@@ -330,6 +330,8 @@ def test_what_operators_do_is_noted(tmp_path: Path) -> None:
     """Logins, failed ones too, and every action, with address and run."""
     with EmbeddedGateway(tmp_path) as own:
         log_in(own, "wrong")
+        own.request("GET", "/api/runs", headers={"Authorization": "Bearer wrong"})
+        own.request("GET", "/api/stream", headers={"Authorization": "Bearer wrong"})
         log_in(own, own.admin_token)
         run = own.create_run()
         own.api("POST", f"/api/runs/{run.id}/halt", {})
@@ -341,6 +343,8 @@ def test_what_operators_do_is_noted(tmp_path: Path) -> None:
 
     assert rows == [
         ("127.0.0.1", "token", "login", None, 0),
+        ("127.0.0.1", "token", "request", None, 0),
+        ("127.0.0.1", "token", "request", None, 0),
         ("127.0.0.1", "token", "login", None, 1),
         ("127.0.0.1", "token", "create", run.id, 1),
         ("127.0.0.1", "token", "halt", run.id, 1),
