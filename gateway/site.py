@@ -5,7 +5,6 @@ What reaches the database or a runner is in `store` and `live`; this is HTTP.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shlex
@@ -317,8 +316,7 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
     @api.get("/runs")
     def list_runs() -> Answer:
         limit = _number("limit", 50, 1, 200)
-        before = _moment("before")
-        runs, following = parts.store.runs(before, limit)
+        runs, following = parts.store.runs(_place_in_order("before"), limit)
         return jsonify({"runs": runs, "next": following})
 
     @api.get("/runs/<run_id>")
@@ -331,13 +329,12 @@ def _add_reading(api: Blueprint, parts: Parts) -> None:
     def list_events(run_id: str) -> Answer:
         run = _find_run(parts, run_id)
         limit = _number("limit", 200, 1, MAX_PAGE_EVENTS)
-        after, before = _event_id("after"), _event_id("before")
+        after, before = _place_in_order("after"), _place_in_order("before")
         if after is not None:
             events = parts.store.events_after(run_id, after, limit, MAX_PAGE_BYTES)
         else:
             events = parts.store.events_before(run_id, before, limit, MAX_PAGE_BYTES)
-        # Of an empty page: where it would be.
-        first, last = (events[0].id, events[-1].id) if events else _place(after, before)
+        first, last = (events[0].id, events[-1].id) if events else _ends_of_nothing(after, before)
         return jsonify(
             {
                 "events": [event.to_json() for event in events],
@@ -460,24 +457,12 @@ def _optional_text(body: dict[str, Any], name: str, limit: int) -> str | None:
     return _text(body, name, limit) if body.get(name) not in (None, "") else None
 
 
-def _moment(name: str) -> float | None:
-    text = request.args.get(name)
-    if text is None:
-        return None
-    try:
-        moment = float(text)
-    except ValueError:
-        moment = math.nan
-    if not math.isfinite(moment):
-        _refuse(400, f"{name} is a number.")
-    return moment
-
-
-def _event_id(name: str) -> int | None:
+def _place_in_order(name: str) -> int | None:
     return _number(name, 0, 0, 2**53) if name in request.args else None
 
 
-def _place(after: int | None, before: int | None) -> tuple[int, int]:
+def _ends_of_nothing(after: int | None, before: int | None) -> tuple[int, int]:
+    """Return where the first and the last event of an empty page would be."""
     if after is not None:
         return after + 1, after
     return (0, 0) if before is None else (before, before - 1)

@@ -109,14 +109,15 @@ class Store:
         found = self._rows(_RUN.where(schema.runs.c.id == run_id))
         return _run_json(found[0]) if found else None
 
-    def runs(self, before: float | None, limit: int) -> tuple[list[dict[str, Any]], float | None]:
-        """Return a page of runs, newest first, and what to ask for the next one."""
-        query = _RUN.order_by(schema.runs.c.created_at.desc(), schema.runs.c.number.desc())
+    def runs(self, before: int | None, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+        """Return a page of runs, newest first, and the `before` of the next one, if any."""
+        number = schema.runs.c.number
+        query = _RUN.order_by(number.desc())
         if before is not None:
-            query = query.where(schema.runs.c.created_at < before)
+            query = query.where(number < before)
         found = self._rows(query.limit(limit + 1))
-        page = [_run_json(row) for row in found[:limit]]
-        return page, page[-1]["created_at"] if len(found) > limit else None
+        page = found[:limit]
+        return [_run_json(row) for row in page], page[-1].number if len(found) > limit else None
 
     # --- events ---
 
