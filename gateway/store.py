@@ -299,6 +299,10 @@ class Store:
         self._writer.execute(old_nonces)
         self._writer.execute(old_sessions)
 
+    def forget_notes_before(self, moment: float) -> None:
+        """Remove what was noted in the audit table before then."""
+        self._writer.execute(delete(schema.audit).where(schema.audit.c.at < moment))
+
     def runs_last_active_before(self, moment: float, limit: int) -> list[str]:
         """Return the ids of runs in which nothing has happened since then."""
         columns = schema.runs.c

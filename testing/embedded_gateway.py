@@ -162,6 +162,11 @@ class EmbeddedGateway:
         return self.log_file.read_text(errors="replace")
 
     @property
+    def database_file(self) -> Path:
+        """Where its database is."""
+        return self.data_dir / "gateway" / "gateway.db"
+
+    @property
     def pid(self) -> int:
         """The process's id."""
         assert self._process is not None

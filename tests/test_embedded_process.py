@@ -280,10 +280,7 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     """Its version is told; nothing is changed."""
     with EmbeddedGateway(tmp_path) as own:
         own.stop()
-    path = own.data_dir / "gateway" / "gateway.db"
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("INSERT INTO schema_versions VALUES (99, 0)")
-        database.commit()
+    change(own, "INSERT INTO schema_versions VALUES (99, 0)")
 
     line = refusal(own)
 
@@ -295,7 +292,7 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
     """One sentence, whatever is wrong with it."""
     with EmbeddedGateway(tmp_path) as own:
         own.stop()
-    path = own.data_dir / "gateway" / "gateway.db"
+    path = own.database_file
     for left in path.parent.glob("gateway.db*"):
         left.unlink()
     path.write_bytes(b"this is no database" * 1000)
@@ -365,13 +362,11 @@ def test_old_runs_are_removed(tmp_path: Path) -> None:
             own.send_artifact(run, "a.txt", b"x")
             own.api("POST", f"/api/runs/{run.id}/stop", {})
         own.stop()
-        path = own.data_dir / "gateway" / "gateway.db"
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            database.execute(
-                "UPDATE runs SET last_event_at = last_event_at - 31 * 86400 WHERE id = ?",
-                (old.id,),
-            )
-            database.commit()
+        change(
+            own,
+            "UPDATE runs SET last_event_at = last_event_at - 31 * 86400 WHERE id = ?",
+            old.id,
+        )
         own.start()
 
         def only_the_young_is_left() -> None:
@@ -383,7 +378,42 @@ def test_old_runs_are_removed(tmp_path: Path) -> None:
         folders = [path.name for path in (own.data_dir / "gateway" / "artifacts").iterdir()]
         assert folders == [young.id]
         own.stop()
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            for table in ("events", "commands", "artifacts"):
-                rows = database.execute(f"SELECT DISTINCT run_id FROM {table}").fetchall()
-                assert rows == [(young.id,)]
+        for table in ("events", "commands", "artifacts"):
+            assert select(own, f"SELECT DISTINCT run_id FROM {table}") == [(young.id,)]
+
+
+def test_old_nonces_sessions_and_notes_are_removed(tmp_path: Path) -> None:
+    """Nonces after 600 s, sessions at their end, notes with the retention; younger ones stay."""
+    with EmbeddedGateway(tmp_path) as own:
+        run = own.create_run()
+        for number in (1, 2):
+            assert own.send_event(run, "stdout", "x", number).status == 200
+            code = own.api("POST", "/api/login-codes", {}).json()["code"]
+            assert own.request("GET", f"/login?code={code}").status == 303
+        own.stop()
+        oldest = "WHERE number = 1"
+        change(own, f"UPDATE nonces SET used_at = used_at - 600 {oldest}")
+        change(own, f"UPDATE audit SET at = at - 30 * 86400 {oldest}")
+        change(own, "UPDATE sessions SET expires_at = created_at WHERE rowid = 1")
+        own.start()
+
+        def only_the_young_are_left() -> None:
+            assert select(own, "SELECT number FROM nonces") == [(2,)]
+            assert select(own, "SELECT count(*) FROM sessions") == [(1,)]
+            noted = select(own, "SELECT action FROM audit ORDER BY number")
+            assert noted == [("login code",), ("login",)] * 2
+
+        eventually(only_the_young_are_left)
+
+
+def change(own: EmbeddedGateway, statement: str, *values: object) -> None:
+    """Change something in the database, by no way that a client has."""
+    with contextlib.closing(sqlite3.connect(own.database_file)) as database:
+        database.execute(statement, values)
+        database.commit()
+
+
+def select(own: EmbeddedGateway, query: str) -> list[tuple[object, ...]]:
+    """Return rows of the database."""
+    with contextlib.closing(sqlite3.connect(own.database_file)) as database:
+        return database.execute(query).fetchall()

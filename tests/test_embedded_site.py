@@ -336,7 +336,7 @@ def test_what_operators_do_is_noted(tmp_path: Path) -> None:
         run = own.create_run()
         own.api("POST", f"/api/runs/{run.id}/halt", {})
         own.stop()
-        with closing(sqlite3.connect(own.data_dir / "gateway" / "gateway.db")) as database:
+        with closing(sqlite3.connect(own.database_file)) as database:
             rows = database.execute(
                 "SELECT address, actor, action, run_id, succeeded FROM audit ORDER BY number"
             ).fetchall()
@@ -385,7 +385,7 @@ def test_runs_of_one_moment_are_all_listed(tmp_path: Path) -> None:
     """However the clock stands, or is set back: no page leaves one out, and none has one twice."""
     with EmbeddedGateway(tmp_path) as own:
         made = [own.create_run().id for _ in range(5)]
-        with closing(sqlite3.connect(own.data_dir / "gateway" / "gateway.db")) as database:
+        with closing(sqlite3.connect(own.database_file)) as database:
             database.execute("UPDATE runs SET created_at = 1700000000 - 10 * (number % 2)")
             database.commit()
         seen: list[str] = []
