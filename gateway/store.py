@@ -54,6 +54,16 @@ _MAX_KNOWN_TOKENS = 10_000
 _REMOVED_AT_ONCE = 2_000
 
 
+# What one run may upload: eighty parts of a log that is larger than any session's, and a diff every
+# minute of a long day. More would be the disk of everybody else.
+MAX_RUN_FILES = 1_000
+MAX_RUN_FILE_BYTES = 4 * 1024**3
+
+
+class RunFullError(Exception):
+    """A run has uploaded all that it may; the message is one plain sentence."""
+
+
 class Store:
     """The database. Make it, then `start` its writer."""
 
@@ -231,8 +241,13 @@ class Store:
     # --- artifacts ---
 
     def add_artifact(self, row: dict[str, Any]) -> None:
-        """Note an artifact whose file is in its place."""
-        self._writer.execute(insert(schema.artifacts), row)
+        """Note an artifact whose file is in its place. Raises: RunFullError, with nothing noted."""
+
+        def work(connection: Connection) -> None:
+            _check_room(connection, row["run_id"], row["size"])
+            connection.execute(insert(schema.artifacts), row)
+
+        self._writer.call(work)
 
     def artifacts(self, run_id: str) -> list[dict[str, Any]]:
         """Return the artifacts of a run, oldest first."""
@@ -342,6 +357,20 @@ class Store:
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self._engine.connect() as connection:
             return connection.execute(query).all()
+
+
+def _check_room(connection: Connection, run_id: str, size_bytes: int) -> None:
+    columns = schema.artifacts.c
+    query = select(func.count(), func.coalesce(func.sum(columns.size), 0)).where(
+        columns.run_id == run_id
+    )
+    files, total_bytes = connection.execute(query).one()
+    if files >= MAX_RUN_FILES:
+        raise RunFullError(f"This run has {files} files already, which is all that it may have")
+    if total_bytes + size_bytes > MAX_RUN_FILE_BYTES:
+        raise RunFullError(
+            f"With this file the run would have more than {MAX_RUN_FILE_BYTES} bytes of files"
+        )
 
 
 def _run_json(row: Row[Any]) -> dict[str, Any]:
