@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 RUNNING, DONE, FAILED, PENDING = "running", "done", "failed", "pending"
+# Commands that are no programs; typed text stands behind the last one.
+STOP, HALT, ESCAPE, INPUT = "__STOP__", "__HALT__", "__ESCAPE__", "__INPUT__:"
 
 
 @dataclass(frozen=True)

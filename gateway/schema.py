@@ -194,6 +194,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     # An answer promises that the event is kept: the commit waits for the disk.
     cursor.execute("PRAGMA synchronous=FULL")
+    # What is removed, such as typed text, is not left behind in the file.
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.execute("PRAGMA cache_size=-4000")
     cursor.close()
 

@@ -23,11 +23,10 @@ from gateway.hosts import Hosts
 from gateway.live import ALL_RUNS, Live
 from gateway.login import CODE_LIFETIME_S, SESSION_LIFETIME_S, Login, TooManyFailuresError
 from gateway.openapi import DOCUMENT
-from gateway.records import DONE, FAILED
+from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, STOP
 from gateway.store import Store
 from gateway.writer import StoreClosedError
 
-STOP, HALT, ESCAPE, INPUT = "__STOP__", "__HALT__", "__ESCAPE__", "__INPUT__"
 MAX_PAGE_EVENTS = 1_000
 MAX_PAGE_BYTES = 1024 * 1024
 MAX_REQUEST_BYTES = 1024 * 1024
@@ -416,7 +415,7 @@ def _add_commands(api: Blueprint, parts: Parts) -> None:
         text = _text(_json_body(), "text", MAX_INPUT_CHARACTERS)
         if run["status"] not in (DONE, FAILED) and not run["remote_input"]:
             _refuse(409, "The run takes no remote input.")
-        return queue(run, "input", f"{INPUT}:{text}")
+        return queue(run, "input", f"{INPUT}{text}")
 
 
 def _find_run(parts: Parts, run_id: str) -> dict[str, Any]:

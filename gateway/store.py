@@ -28,7 +28,7 @@ from sqlalchemy import (
 from gateway import schema
 from gateway.admission import NONCE_MEMORY_S, hash_token
 from gateway.records import DONE, FAILED, NO_DETAILS, PENDING, Event, NewEvent
-from gateway.writer import EventJob, NonceJob, Writer
+from gateway.writer import EventJob, NonceJob, Writer, forget_typed
 
 _RUN = select(schema.runs)
 _TOKEN_HASH = select(schema.runs.c.token_hash).where(schema.runs.c.id == bindparam("run_key"))
@@ -213,8 +213,9 @@ class Store:
     def acknowledge(
         self, run_id: str, command_id: str, result: str | None, error: str | None
     ) -> dict[str, Any] | None:
-        """Note a command's outcome, the last one if there are several; return its entry in the
-        history, None if the run has no such command.
+        """Note a command's outcome, the last one if there are several, and forget typed text.
+
+        Returns its entry in the history, None if the run has no such command.
         """
         columns = schema.commands.c
         this = (columns.run_id == run_id, columns.id == command_id)
@@ -227,6 +228,7 @@ class Store:
 
         def work(connection: Connection) -> Row[Any] | None:
             connection.execute(update(schema.commands).where(*this).values(values))
+            forget_typed(connection, *this)
             return connection.execute(select(schema.commands).where(*this)).one_or_none()
 
         row = self._writer.call(work)

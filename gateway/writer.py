@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Generic, Protocol, TypeVar, Union
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Dialect,
     Engine,
@@ -33,7 +34,15 @@ from sqlalchemy import (
 )
 
 from gateway import schema
-from gateway.records import Event, NewEvent, apply_marker, compare_finished
+from gateway.records import (
+    DONE,
+    FAILED,
+    INPUT,
+    Event,
+    NewEvent,
+    apply_marker,
+    compare_finished,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +202,13 @@ _NUMBERED_DATA = (
     .where(schema.events.c.run_id == bindparam("run_key"), schema.events.c.sequence >= 1)
     .order_by(schema.events.c.id)
 )
+
+
+def forget_typed(connection: Connection, *which: ColumnElement[bool]) -> None:
+    """Keep of these commands that something was typed, and no longer what: it may be a password."""
+    command = schema.commands.c.command
+    is_typed = command.startswith(INPUT, autoescape=True)
+    connection.execute(update(schema.commands).where(is_typed, *which).values(command=INPUT))
 
 
 class _Prepared:
@@ -448,7 +464,9 @@ class Writer:
         changes = apply_marker(details, event)
         if not changes:
             return
-        if changes.get("status") in ("done", "failed"):
+        if changes.get("status") in (DONE, FAILED):
+            # Nobody will ask for what has not been delivered by now.
+            forget_typed(connection, schema.commands.c.run_id == event.run_id)
             if tally.digest is None and tally.altered_count == 0:
                 tally.digest = self._digest_stored(connection, batch, event.run_id)
             digest = None if tally.digest is None else tally.digest.hexdigest()

@@ -304,6 +304,40 @@ def test_input_is_passed_on_as_it_is(gw: EmbeddedGateway) -> None:
     assert command["command"] == "__INPUT__:yes\r\n"
 
 
+@pytest.mark.parametrize("end", ["ack", "finished"])
+def test_typed_text_is_forgotten_when_it_was_delivered(tmp_path: Path, end: str) -> None:
+    """It may be a password. Once it was acknowledged, or the run has ended, it is in no answer, no
+    stream and no file; that something was typed still is, and what other commands were.
+    """
+    typed = "correct horse " * 1_000
+    with EmbeddedGateway(tmp_path) as own:
+        run, other = own.create_run(), own.create_run()
+        for each in (run, other):
+            start(own, each, remoteInput=True)
+        base = f"/api/runs/{run.id}"
+        own.api("POST", f"/api/runs/{other.id}/input", {"text": "kept, as it waits"})
+        own.api("POST", f"{base}/command", {"command": "pwd"})
+        typed_id = own.api("POST", f"{base}/input", {"text": typed}).json()["id"]
+        waiting = own.send("GET", f"{base}/commands", run=run).json()
+        assert [each["command"] for each in waiting] == ["pwd", f"__INPUT__:{typed}"]
+
+        with own.follow(f"{base}/stream") as stream:
+            if end == "ack":
+                ack = f"{base}/commands/{typed_id}/ack"
+                assert own.send("POST", ack, {"result": "Input sent"}, run).status == 200
+                assert stream.take(1, "command")[0].data["command"] == "__INPUT__:"
+            else:
+                own.send_marker(run, {"event": "finished", "exitCode": 0}, 2)
+        history = own.api("GET", f"{base}/history").json()["commands"]
+        (others,) = own.api("GET", f"/api/runs/{other.id}/history").json()["commands"]
+        own.stop()
+
+    assert [each["command"] for each in history] == ["pwd", "__INPUT__:"]
+    assert others["command"] == "__INPUT__:kept, as it waits"
+    for file in own.data_dir.rglob("*"):
+        assert not file.is_file() or b"correct horse" not in file.read_bytes(), file
+
+
 def test_the_start_command_is_quoted(gw: EmbeddedGateway) -> None:
     """It can be pasted into a shell, whatever the prompt is."""
     answer = gw.api("POST", "/api/runs", {"command": "fix 'it'; rm -rf $HOME"}).json()

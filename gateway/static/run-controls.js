@@ -128,7 +128,10 @@ export class RunControls {
 }
 
 const nameOf = (command) => {
-  if (command.startsWith(INPUT)) return `Typed: ${command.slice(INPUT.length).trimEnd()}`;
+  // Until it is delivered; the gateway does not keep what was typed.
+  const typed = command.startsWith(INPUT) && command.slice(INPUT.length).trimEnd();
+  if (typed) return `Typed: ${typed}`;
+  if (typed === "") return "Typed into the session";
   return SPECIAL[command] ?? command;
 };
 
