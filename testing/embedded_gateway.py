@@ -122,6 +122,11 @@ class EmbeddedGateway:
             assert self._ready_file.exists(), self.log
 
         eventually(is_ready, START_TIMEOUT_S)
+        self.read_ready_file()
+
+    def read_ready_file(self) -> None:
+        """Learn where it listens; for one that the test has started by its `command`."""
+        assert self._ready_file.exists(), "it has not told yet where it listens"
         self.told = json.loads(self._ready_file.read_text())
 
     def stop(self, number: int = signal.SIGTERM) -> int:

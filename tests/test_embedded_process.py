@@ -16,13 +16,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import zxingcpp
 
 from gateway.settings import DATABASE_URL, RATE_LIMIT, RETENTION_DAYS
 from testing import certificates
 from testing.disk import mount_disk
 from testing.embedded_gateway import ROOT, EmbeddedGateway
+from testing.terminal import Terminal
 from testing.waiting import eventually
 
 GIVES_UP_WITHIN_S = 100
@@ -208,6 +211,54 @@ def test_every_address_is_told_and_accepted(tmp_path: Path) -> None:
         for address in addresses:
             headers = {"Host": f"{address}:{own.port}"}
             assert own.request("GET", "/api/health", headers=headers).status == 200
+
+
+# The upper and the lower half of a character that a QR code is drawn with: is it light?
+_HALVES = {"█": (255, 255), "▀": (255, 0), "▄": (0, 255), " ": (0, 0)}
+_PIXELS_A_MODULE = 4
+
+
+def photograph(drawn: list[str]) -> list[str]:
+    """Return what a phone reads in lines of text, as they stand on a terminal."""
+    rows: list[bytes] = []
+    for line in drawn:
+        for half in (0, 1):
+            modules = (bytes([_HALVES[each][half]]) * _PIXELS_A_MODULE for each in line)
+            rows += [b"".join(modules)] * _PIXELS_A_MODULE
+    picture = memoryview(b"".join(rows)).cast("B", (len(rows), len(rows[0])))
+    return [code.text for code in zxingcpp.read_barcodes(picture)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--public-url", "http://runs.example:8443"), ("--host", "0.0.0.0")],
+    ids=["behind a proxy", "in the network"],
+)
+def test_the_picture_is_a_login(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """What a phone's camera reads at the terminal lets its browser in, once; in the network it is
+    the first address that is printed for a phone.
+    """
+    own = EmbeddedGateway(tmp_path, *arguments)
+    with Terminal(own.command(), env=own.environ, columns=120, lines=60) as terminal:
+        terminal.expect(b"press Ctrl-C to end", 60)
+        shown = terminal.output.decode().splitlines()
+        printed = re.findall(r"phone in the same network: (\S+)", "\n".join(shown))
+        drawn = [line for line in shown if line and set(line) <= set(_HALVES)]
+        if "no address that a phone could use" in terminal.output.decode():
+            assert not drawn
+            return
+        (address,) = photograph(drawn)
+        eventually(own.read_ready_file)
+
+        where = urlsplit(address)
+        path = f"{where.path}?{where.query}"
+        first = own.request("GET", path, headers={"Host": where.netloc})
+        second = own.request("GET", path, headers={"Host": where.netloc})
+
+        assert address.startswith("http://runs.example:8443/") or address == printed[0]
+        assert (first.status, second.status) == (303, 401)
+        terminal.send(b"\x03")
+        assert terminal.wait() == 0
 
 
 def test_options_and_settings_are_documented() -> None:
