@@ -14,6 +14,8 @@ from tests_browser.runs import begin
 from tests_browser.visitor import DESK, PHONE, Visitor
 
 LONG_RUN_EVENTS = 1_150
+# A line of xterm.js, by its text.
+LINE = ".xterm-rows > div:has-text('%s')"
 
 
 def send_lines(gateway: EmbeddedGateway, run: object, count: int, start: int = 1) -> None:
@@ -145,6 +147,58 @@ def test_a_session_has_the_size_of_its_terminal(desk: Visitor, gateway: Embedded
     expect(page.locator(".text-line").last).to_be_visible()
     page.get_by_role("button", name="Terminal", exact=True).click()
     expect(rows.first).to_have_text("y" * 60)
+
+
+def swipe(person: Visitor, pixels: int) -> None:
+    """Move a finger over the terminal: down to see what was before."""
+    box = person.page.locator(".pane").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 - pixels / 2
+    touch = person.context.new_cdp_session(person.page)
+    for step in range(11):
+        points = [{"x": x, "y": y + pixels * step / 10}]
+        kind = "touchMove" if step else "touchStart"
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    touch.detach()
+
+
+@pytest.mark.parametrize("rows", [20, 70], ids=["a low screen", "a high screen"])
+def test_a_terminal_is_read_with_a_finger(
+    browser: Browser, gateway: EmbeddedGateway, rows: int
+) -> None:
+    """The end of the screen is in sight, however high the run's own terminal is; a finger leads to
+    its beginning and to the lines before it, and a button back.
+    """
+    run = begin(gateway, mode="interactive", columns=60, lines=rows)
+    history = "".join(f"line {number} before\r\n" for number in range(1, 41))
+    drawn = "".join(f"\x1b[{row};1Hrow {row} of {rows}" for row in range(1, rows + 1))
+    gateway.send_event(run, "stdout", history + "\n" * rows + drawn, 1)
+    with Visitor(browser, gateway, size=PHONE, has_touch=True) as person:
+        person.log_in()
+        page = person.open_run(run.id)
+        expect(page.locator(".xterm-rows")).to_contain_text(f"row {rows} of {rows}")
+
+        def is_seen(text: str) -> None:
+            place, line = page.locator(".pane"), page.locator(LINE % text)
+            assert line.count() == 1, f"there is no {text}"
+            pane, seen = place.bounding_box(), line.bounding_box()
+            assert pane is not None
+            assert seen is not None
+            assert pane["y"] <= seen["y"] + 1
+            assert seen["y"] + seen["height"] <= pane["y"] + pane["height"] + 1
+
+        def goes_back_to(text: str) -> None:
+            swipe(person, 150)
+            is_seen(text)
+
+        eventually(lambda: is_seen(f"row {rows} of {rows}"))
+        eventually(lambda: goes_back_to(f"row 1 of {rows}"), 20)
+        eventually(lambda: goes_back_to("line 1 before"), 20)
+        page.get_by_role("button", name="To the end").click()
+        eventually(lambda: is_seen(f"row {rows} of {rows}"))
+        gateway.send_event(run, "stdout", "\r\nand on\r\n", 2)
+        eventually(lambda: is_seen("and on"))
 
 
 def test_a_print_run_reads_right_in_the_terminal_too(
