@@ -9,12 +9,22 @@ import os
 import re
 import shlex
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, NoReturn, Union
 from urllib.parse import quote
 
-from flask import Blueprint, Flask, Response, abort, g, jsonify, redirect, request, send_file
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    g,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    send_file,
+)
 from werkzeug.exceptions import HTTPException
 from werkzeug.security import safe_join
 
@@ -76,19 +86,19 @@ class Parts:
     hosts: Hosts
     files: ArtifactFiles
     static_dir: Path
-    templates_dir: Path
     vendor_dir: Path
     start_program: str
 
 
 def build_site(parts: Parts) -> Flask:
     """Return the application."""
-    app = Flask("gateway", static_folder=None, template_folder=None)
+    # Static files are a route of ours: not all of them lie in one folder.
+    app = Flask("gateway", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(HTTPException, _tell_error)
-    app.register_error_handler(TooManyFailuresError, lambda error: _tell_too_many(error, parts))
+    app.register_error_handler(TooManyFailuresError, _tell_too_many)
     app.register_error_handler(StoreClosedError, _tell_ending)
     app.before_request(lambda: _guard(parts))
     app.after_request(_harden)
@@ -110,10 +120,10 @@ def _tell_error(error: HTTPException) -> Answer:
     return response
 
 
-def _tell_too_many(error: TooManyFailuresError, parts: Parts) -> Answer:
+def _tell_too_many(error: TooManyFailuresError) -> Answer:
     sentence = f"{str(error).capitalize()}."
     if request.path == "/login":
-        response = _explain(_show(parts, "login.html", 429), sentence)
+        response = _show("login.html", 429, sentence)
     else:
         response = jsonify({"error": sentence})
         response.status_code = 429
@@ -174,7 +184,7 @@ def _build_pages(parts: Parts) -> Blueprint:
     @pages.get("/")
     @pages.get("/runs/<run_id>")
     def shell(run_id: str = "") -> Response:  # noqa: ARG001 - the page's script reads the address
-        return _show(parts, "index.html")
+        return _show("index.html")
 
     @pages.get("/static/<path:name>")
     def static(name: str) -> Any:
@@ -194,7 +204,7 @@ def _build_pages(parts: Parts) -> Blueprint:
 def _add_login(pages: Blueprint, parts: Parts) -> None:
     def enter(session: str | None, why_not: str) -> Response:
         if session is None:
-            return _explain(_show(parts, "login.html", 401), why_not)
+            return _show("login.html", 401, why_not)
         return _let_in(parts, session)
 
     @pages.get("/login")
@@ -202,7 +212,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         code = request.args.get("code")
         # What looks at a link before a person does must not use it up.
         if code is None or request.method == "HEAD":
-            return _show(parts, "login.html")
+            return _show("login.html")
         return enter(parts.login.use_code(code, _address()), _EXPIRED)
 
     @pages.post("/login")
@@ -224,16 +234,8 @@ def _address() -> str:
     return request.remote_addr or ""
 
 
-def _show(parts: Parts, name: str, status: int = 200) -> Response:
-    path = parts.templates_dir / name
-    text = path.read_text("utf-8") if path.is_file() else _PLAIN[name]
-    return Response(text, status, mimetype="text/html")
-
-
-def _explain(page: Response, sentence: str) -> Response:
-    """Put a sentence into the page, where its template has a place for it."""
-    page.set_data(page.get_data(as_text=True).replace("<!-- message -->", escape(sentence)))
-    return page
+def _show(template: str, status: int = 200, message: str = "") -> Response:
+    return Response(render_template(template, message=message), status, mimetype="text/html")
 
 
 def _let_in(parts: Parts, session: str) -> Response:
@@ -254,17 +256,6 @@ def _next_path() -> str:
     """Return where somebody wanted to go; nowhere but here."""
     path = request.args.get("next", "/")
     return path if re.fullmatch(r"/[A-Za-z0-9_-][A-Za-z0-9_/-]*", path) else "/"
-
-
-# Where nobody has put a page yet: the API and logging in work without it.
-_PLAIN = {
-    "index.html": "<!doctype html><title>claude-runner</title><p>The page is not installed.</p>",
-    "login.html": (
-        '<!doctype html><title>claude-runner</title><form method="post"><p><!-- message --></p>'
-        '<label>Admin token <input type="password" name="token"></label><button>Log in</button>'
-        "</form>"
-    ),
-}
 
 
 # --- the API --------------------------------------------------------------------------------------
