@@ -91,12 +91,6 @@ class Store:
             "metadata": None if metadata is None else json.dumps(metadata),
             "created_at": time.time(),
             "details": json.dumps(NO_DETAILS),
-            "last_event_id": 0,
-            "event_count": 0,
-            "numbered_count": 0,
-            "numbered_bytes": 0,
-            "highest_sequence": 0,
-            "altered_count": 0,
         }
         self._writer.execute(insert(schema.runs), row)
         return run_id, token
@@ -232,13 +226,13 @@ class Store:
             return connection.execute(select(schema.commands).where(*this)).one_or_none()
 
         row = self._writer.call(work)
-        return None if row is None else _command_json(row)
+        return None if row is None else _picked(row, _COMMAND_FIELDS)
 
     def history(self, run_id: str) -> list[dict[str, Any]]:
         """Return all commands of a run, oldest first."""
         columns = schema.commands.c
         query = select(schema.commands).where(columns.run_id == run_id).order_by(columns.number)
-        return [_command_json(row) for row in self._rows(query)]
+        return [_picked(row, _COMMAND_FIELDS) for row in self._rows(query)]
 
     # --- artifacts ---
 
@@ -255,12 +249,12 @@ class Store:
         """Return the artifacts of a run, oldest first."""
         columns = schema.artifacts.c
         query = select(schema.artifacts).where(columns.run_id == run_id).order_by(columns.number)
-        return [_artifact_json(row) for row in self._rows(query)]
+        return [_picked(row, _ARTIFACT_FIELDS) for row in self._rows(query)]
 
     def artifact(self, artifact_id: str) -> dict[str, Any] | None:
         """Return one artifact."""
         found = self._rows(select(schema.artifacts).where(schema.artifacts.c.id == artifact_id))
-        return _artifact_json(found[0]) if found else None
+        return _picked(found[0], _ARTIFACT_FIELDS) if found else None
 
     # --- sessions, and what their owners did ---
 
@@ -375,43 +369,27 @@ def _check_room(connection: Connection, run_id: str, size_bytes: int) -> None:
         )
 
 
+# What the API shows of a row as it is.
+_RUN_FIELDS = (
+    *("id", "status", "command", "created_at", "started_at", "finished_at"),
+    *("last_event_at", "last_event_id", "event_count", "exit_code"),
+)
+_COMMAND_FIELDS = (
+    *("id", "command", "status", "result", "error"),
+    *("created_at", "acknowledged_at"),
+)
+_ARTIFACT_FIELDS = ("id", "run_id", "name", "type", "size", "created_at")
+
+
+def _picked(row: Row[Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}
+
+
 def _run_json(row: Row[Any]) -> dict[str, Any]:
     return {
-        "id": row.id,
-        "status": row.status,
-        "command": row.command,
+        **_picked(row, _RUN_FIELDS),
         "metadata": None if row.metadata is None else json.loads(row.metadata),
-        "created_at": row.created_at,
-        "started_at": row.started_at,
-        "finished_at": row.finished_at,
-        "last_event_at": row.last_event_at,
-        "last_event_id": row.last_event_id,
-        "event_count": row.event_count,
-        "exit_code": row.exit_code,
         **NO_DETAILS,
         **json.loads(row.details),
         "verdict": None if row.verdict is None else json.loads(row.verdict),
-    }
-
-
-def _command_json(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "command": row.command,
-        "status": row.status,
-        "result": row.result,
-        "error": row.error,
-        "created_at": row.created_at,
-        "acknowledged_at": row.acknowledged_at,
-    }
-
-
-def _artifact_json(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "run_id": row.run_id,
-        "name": row.name,
-        "type": row.type,
-        "size": row.size,
-        "created_at": row.created_at,
     }
