@@ -24,6 +24,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -38,6 +39,7 @@ READY_TIMEOUT_S = 30.0
 EVENT_BYTES = 200
 BACKLOG_EVENT_BYTES = 900_000
 BIG_RUN_EVENTS = 1_000_000
+BEHIND_EVENTS = 400_000
 VIEWERS = 200
 EVENTS_A_SECOND = 20
 
@@ -360,17 +362,8 @@ def _measure_viewers(running: Running, options: argparse.Namespace, viewers: int
 def _watch(port: int, token: str, run_id: str, viewers: int, count: int, results: Any) -> None:
     """Be the browsers: note for each event how long it took; the process that reads."""
     selector = selectors.DefaultSelector()
-    request = (
-        f"GET /api/runs/{run_id}/stream HTTP/1.1\r\nHost: localhost\r\n"
-        f"Authorization: Bearer {token}\r\n\r\n"
-    )
     for _ in range(viewers):
-        sock = socket.create_connection(("127.0.0.1", port))
-        sock.sendall(request.encode())
-        head = b""
-        while b"retry: 1000\n\n" not in head:
-            head += sock.recv(4096)
-        selector.register(sock, selectors.EVENT_READ, bytearray())
+        selector.register(_open_stream(port, token, run_id), selectors.EVENT_READ, bytearray())
     results.put("connected")
     latencies: list[float] = []
     deadline = time.monotonic() + 60 + count / EVENTS_A_SECOND
@@ -389,12 +382,26 @@ def _watch(port: int, token: str, run_id: str, viewers: int, count: int, results
     results.put((latencies, count * viewers - len(latencies)))
 
 
+def _open_stream(port: int, token: str, run_id: str, after: int = 0) -> socket.socket:
+    """Follow a run; return the connection behind the head of the answer, which comes alone."""
+    sock = socket.create_connection(("127.0.0.1", port))
+    request = (
+        f"GET /api/runs/{run_id}/stream?after={after} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {token}\r\n\r\n"
+    )
+    sock.sendall(request.encode())
+    head = b""
+    while b"retry: 1000\n\n" not in head:
+        head += sock.recv(4096)
+    return sock
+
+
 def measure_big_run(_running: Running, _options: argparse.Namespace) -> None:
     """A run with a million events: opened at its end, and scrolled back by pages."""
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as name:
         folder = Path(name)
         with gateway(folder) as running:
-            ((run_id, _token),) = make_runs(running, 1)
+            (run_id, _token), (other_id, other_token) = make_runs(running, 2)
         _fill(folder / "data" / "gateway" / "gateway.db", run_id)
         with gateway(folder) as running:
             path = f"/api/runs/{run_id}"
@@ -413,6 +420,41 @@ def measure_big_run(_running: Running, _options: argparse.Namespace) -> None:
                 f"opens in {opened_s:.3f} s, a page back in {back_s:.3f} s, "
                 f"memory {running.memory_mb():.0f} MB",
             )
+            _measure_catching_up(running, run_id, (other_id, other_token))
+
+
+def _measure_catching_up(running: Running, run_id: str, other: tuple[str, str]) -> None:
+    """A viewer that is far behind reads all of it, while another run sends."""
+    runner = Runner(running.port, running.secret, *other)
+    latencies: list[float] = []
+    is_over = threading.Event()
+
+    def send() -> None:
+        while not is_over.is_set():
+            runner.send("x" * EVENT_BYTES)
+            while not runner.receive():
+                pass
+            latencies.append(time.perf_counter() - runner.sent_at)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    sock = _open_stream(
+        running.port, running.admin_token, run_id, after=BIG_RUN_EVENTS - BEHIND_EVENTS
+    )
+    began = time.perf_counter()
+    last, tail = f"id: {BIG_RUN_EVENTS}\n".encode(), b""
+    while last not in tail:
+        tail = tail[-len(last) :] + sock.recv(1_048_576)
+    took_s = time.perf_counter() - began
+    is_over.set()
+    sender.join()
+    latencies.sort()
+    report(
+        f"a viewer {BEHIND_EVENTS:,} events behind",
+        f"has them in {took_s:.1f} s; meanwhile {len(latencies) / took_s:.0f} events/s from a "
+        f"runner, p50 {_percentile(latencies, 0.50):.1f} ms   "
+        f"p99 {_percentile(latencies, 0.99):.1f} ms",
+    )
 
 
 def _fill(database: Path, run_id: str) -> None:
@@ -425,7 +467,8 @@ def _fill(database: Path, run_id: str) -> None:
     with closing(sqlite3.connect(database)) as connection:
         connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         connection.execute(
-            "UPDATE runs SET event_count = ?, last_event_id = ?", (BIG_RUN_EVENTS, BIG_RUN_EVENTS)
+            "UPDATE runs SET event_count = ?, last_event_id = ? WHERE id = ?",
+            (BIG_RUN_EVENTS, BIG_RUN_EVENTS, run_id),
         )
         connection.commit()
 
