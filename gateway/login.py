@@ -123,9 +123,9 @@ class Login:
     def close(self, session: str) -> None:
         """End a session."""
         digest = hash_token(session)
+        self._store.end_session(digest)
         with self._lock:
             self._believed_until.pop(digest, None)
-        self._store.end_session(digest)
 
     def find_actor(
         self, authorization: str, cookies: Mapping[str, str], address: str
