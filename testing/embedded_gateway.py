@@ -10,6 +10,7 @@ bytes from a socket.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -21,7 +22,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -303,6 +304,20 @@ class EmbeddedGateway:
         """Send one event."""
         content = {"type": type, "data": data, "sequence": sequence}
         return self.send("POST", "/api/ingest/event", content, run, **how)
+
+    def send_events(self, run: Run, texts: Iterable[str], first: int = 1) -> None:
+        """Send output in many events, on one connection; each must be taken.
+
+        `first` is the sequence of the first one.
+        """
+        path = "/api/ingest/event"
+        with contextlib.closing(self.connect()) as connection:
+            for sequence, text in enumerate(texts, first):
+                content = {"type": "stdout", "data": text, "sequence": sequence}
+                body = json.dumps(content).encode()
+                connection.request("POST", path, body, self.sign("POST", path, body, run))
+                response = connection.getresponse()
+                assert (response.read(), response.status)[1] == 200
 
     def send_marker(self, run: Run, marker: Mapping[str, Any], sequence: int = 0) -> Answer:
         """Send one marker."""

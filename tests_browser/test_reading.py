@@ -18,27 +18,14 @@ LONG_RUN_EVENTS = 1_150
 LINE = ".xterm-rows > div:has-text('%s')"
 
 
-def send_lines(gateway: EmbeddedGateway, run: object, count: int, start: int = 1) -> None:
-    """Send numbered lines, each an event of its own, on one connection."""
-    connection = gateway.connect()
-    for number in range(start, start + count):
-        body = json.dumps(
-            {"type": "stdout", "data": f"line {number}\n", "sequence": number}
-        ).encode()
-        headers = gateway.sign("POST", "/api/ingest/event", body, run)  # type: ignore[arg-type]
-        connection.request("POST", "/api/ingest/event", body, headers)
-        response = connection.getresponse()
-        assert (response.read(), response.status)[1] == 200
-    connection.close()
-
-
 def test_a_long_run_opens_at_its_end_and_scrolls_back(
     desk: Visitor, gateway: EmbeddedGateway
 ) -> None:
     """Earlier pages come when the reader gets to the top, who stays at the line that he was at."""
     page = desk.page
     run = begin(gateway)
-    send_lines(gateway, run, LONG_RUN_EVENTS)
+    lines = [f"line {number}" for number in range(1, LONG_RUN_EVENTS + 1)]
+    gateway.send_events(run, (f"{line}\n" for line in lines))
     desk.open_run(run.id)
     view = page.locator(".text-view")
     expect(page.get_by_text(f"line {LONG_RUN_EVENTS}", exact=True)).to_be_in_viewport()
@@ -52,7 +39,6 @@ def test_a_long_run_opens_at_its_end_and_scrolls_back(
         expect(page.get_by_text(f"line {first}", exact=True)).to_be_in_viewport()
         first = earlier
 
-    lines = [f"line {number}" for number in range(1, LONG_RUN_EVENTS + 1)]
     assert desk.output().split("\n") == [*lines, ""]
     expect(page.get_by_role("button", name="Show earlier output")).to_be_hidden()
     gateway.send_event(run, "stdout", "one more\n", LONG_RUN_EVENTS + 1)
@@ -147,6 +133,31 @@ def test_a_session_has_the_size_of_its_terminal(desk: Visitor, gateway: Embedded
     expect(page.locator(".text-line").last).to_be_visible()
     page.get_by_role("button", name="Terminal", exact=True).click()
     expect(rows.first).to_have_text("y" * 60)
+
+
+def test_a_long_session_scrolls_back_in_its_terminal(
+    browser: Browser, gateway: EmbeddedGateway
+) -> None:
+    """Earlier pages come at the top of the terminal, too; the line that was there stays there."""
+    run = begin(gateway, mode="interactive", columns=40, lines=20)
+    lines = [f"line {number} of it" for number in range(1, LONG_RUN_EVENTS + 1)]
+    gateway.send_events(run, (f"{line}\r\n" for line in lines))
+    with Visitor(browser, gateway, size=PHONE) as person:
+        person.log_in()
+        page = person.open_run(run.id)
+        rows, view = page.locator(".xterm-rows > div"), page.locator(".xterm-view")
+        expect(page.locator(".xterm-rows")).to_contain_text(lines[-1])
+        height = view.evaluate("view => view.scrollHeight")
+
+        view.evaluate("view => { view.scrollTop = 0; }")
+        page.wait_for_function(
+            "height => document.querySelector('.xterm-view').scrollHeight > height", arg=height
+        )
+        expect(rows.first).to_have_text(lines[-1000])
+        view.evaluate("view => { view.scrollTop = 0; }")
+        expect(rows.first).to_have_text(lines[0])
+        page.get_by_role("button", name="To the end").click()
+        expect(page.locator(".xterm-rows")).to_contain_text(lines[-1])
 
 
 def swipe(person: Visitor, pixels: int) -> None:
