@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # One package for each line of requirements-gateway.txt, by the name that is imported.
-PACKAGES: Final = ("cheroot", "cryptography", "flask", "segno", "sqlalchemy")
+PACKAGES: Final = ("cheroot", "cryptography", "flask", "segno", "sqlalchemy", "werkzeug")
 
 
 def become_gateway(root: Path, module: str, arguments: Sequence[str]) -> NoReturn:

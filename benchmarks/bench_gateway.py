@@ -24,6 +24,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -38,6 +39,7 @@ READY_TIMEOUT_S = 30.0
 EVENT_BYTES = 200
 BACKLOG_EVENT_BYTES = 900_000
 BIG_RUN_EVENTS = 1_000_000
+BEHIND_EVENTS = 400_000
 VIEWERS = 200
 EVENTS_A_SECOND = 20
 
@@ -102,9 +104,10 @@ def _status_mb(pid: int, name: str) -> float:
 @contextmanager
 def gateway(folder: Path) -> Iterator[Running]:
     """Start a gateway with its data in `folder`."""
-    ready = folder / "ready"
+    ready, env_file = folder / "ready", folder / "env"
+    env_file.touch()
     arguments = ["--http", "--port", "0", "--no-open", "--data-dir", str(folder / "data")]
-    arguments += ["--env-file", str(folder / "env"), "--ready-file", str(ready)]
+    arguments += ["--env-file", str(env_file), "--ready-file", str(ready)]
     environ = {**os.environ, "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT": "0"}
     with (folder / "gateway.log").open("ab") as log:
         process = subprocess.Popen(
@@ -376,17 +379,8 @@ def _measure_viewers(
 def _watch(port: int, token: str, run_id: str, viewers: int, count: int, results: Any) -> None:
     """Be the browsers: note for each event how long it took; the process that reads."""
     selector = selectors.DefaultSelector()
-    request = (
-        f"GET /api/runs/{run_id}/stream HTTP/1.1\r\nHost: localhost\r\n"
-        f"Authorization: Bearer {token}\r\n\r\n"
-    )
     for _ in range(viewers):
-        sock = socket.create_connection(("127.0.0.1", port))
-        sock.sendall(request.encode())
-        head = b""
-        while b"retry: 1000\n\n" not in head:
-            head += sock.recv(4096)
-        selector.register(sock, selectors.EVENT_READ, bytearray())
+        selector.register(_open_stream(port, token, run_id), selectors.EVENT_READ, bytearray())
     results.put("connected")
     latencies: list[float] = []
     deadline = time.monotonic() + 60 + count / EVENTS_A_SECOND
@@ -405,12 +399,26 @@ def _watch(port: int, token: str, run_id: str, viewers: int, count: int, results
     results.put((latencies, count * viewers - len(latencies)))
 
 
+def _open_stream(port: int, token: str, run_id: str, after: int = 0) -> socket.socket:
+    """Follow a run; return the connection behind the head of the answer, which comes alone."""
+    sock = socket.create_connection(("127.0.0.1", port))
+    request = (
+        f"GET /api/runs/{run_id}/stream?after={after} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {token}\r\n\r\n"
+    )
+    sock.sendall(request.encode())
+    head = b""
+    while b"retry: 1000\n\n" not in head:
+        head += sock.recv(4096)
+    return sock
+
+
 def measure_big_run(_running: Running, _options: argparse.Namespace, report: Report) -> None:
     """A run with a million events: opened at its end, and scrolled back by pages."""
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as name:
         folder = Path(name)
         with gateway(folder) as running:
-            ((run_id, _token),) = make_runs(running, 1)
+            (run_id, _token), (other_id, other_token) = make_runs(running, 2)
         _fill(folder / "data" / "gateway" / "gateway.db", run_id)
         with gateway(folder) as running:
             path = f"/api/runs/{run_id}"
@@ -429,6 +437,43 @@ def measure_big_run(_running: Running, _options: argparse.Namespace, report: Rep
                 f"opens in {opened_s:.3f} s, a page back in {back_s:.3f} s, "
                 f"memory {running.memory_mb():.0f} MB",
             )
+            _measure_catching_up(running, run_id, (other_id, other_token), report)
+
+
+def _measure_catching_up(
+    running: Running, run_id: str, other: tuple[str, str], report: Report
+) -> None:
+    """A viewer that is far behind reads all of it, while another run sends."""
+    runner = Runner(running.port, running.secret, *other)
+    latencies: list[float] = []
+    is_over = threading.Event()
+
+    def send() -> None:
+        while not is_over.is_set():
+            runner.send("x" * EVENT_BYTES)
+            while not runner.receive():
+                pass
+            latencies.append(time.perf_counter() - runner.sent_at)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    sock = _open_stream(
+        running.port, running.admin_token, run_id, after=BIG_RUN_EVENTS - BEHIND_EVENTS
+    )
+    began = time.perf_counter()
+    last, tail = f"id: {BIG_RUN_EVENTS}\n".encode(), b""
+    while last not in tail:
+        tail = tail[-len(last) :] + sock.recv(1_048_576)
+    took_s = time.perf_counter() - began
+    is_over.set()
+    sender.join()
+    latencies.sort()
+    report.add(
+        f"a viewer {BEHIND_EVENTS:,} events behind",
+        f"has them in {took_s:.1f} s; meanwhile {len(latencies) / took_s:.0f} events/s from a "
+        f"runner, {_percentile(latencies, 0.50):.1f} ms (p50), "
+        f"{_percentile(latencies, 0.99):.1f} ms (p99)",
+    )
 
 
 def _fill(database: Path, run_id: str) -> None:
@@ -441,7 +486,8 @@ def _fill(database: Path, run_id: str) -> None:
     with closing(sqlite3.connect(database)) as connection:
         connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         connection.execute(
-            "UPDATE runs SET event_count = ?, last_event_id = ?", (BIG_RUN_EVENTS, BIG_RUN_EVENTS)
+            "UPDATE runs SET event_count = ?, last_event_id = ? WHERE id = ?",
+            (BIG_RUN_EVENTS, BIG_RUN_EVENTS, run_id),
         )
         connection.commit()
 

@@ -3,10 +3,19 @@
 A process of its own, started with `python -m gateway`. Of the runner's files it uses `redact` and
 `runner_config`; the runner imports nothing from here.
 
-Where things are, from the outside in: `command_line` starts and ends everything; `server` is the
-HTTP server; `front` decides who answers a request; `wire` speaks the signed protocol with the help
-of `admission`; `live` holds the open streams and long polls; `site` serves page and API to whoever
-`login` lets in; `store` keeps everything, through the one `writer`, in the tables of `schema`.
+Where things are, from the outside in:
+
+- `command_line` starts and ends everything; `settings`, `certificate` and `hosts` are what it needs
+  for it, `assembly` puts the parts together, and `announce` tells where the page is
+- `server` is the HTTP server, and `front` decides who answers a request
+- `wire` speaks the signed protocol with runners; `admission` checks who they are, and `artifacts`
+  are their files
+- `site` serves the page and its API, which `openapi` describes, to whoever `login` lets in
+- `live` holds the open streams and the polls that wait
+- `store` answers and changes everything that is kept, through the one `writer`; `schema` has the
+  tables, `records` what a run's markers say, and `housekeeping` removes what is over
+- `windows` count, for the limits of requests and of wrong tokens
+- `demo` is a program of its own, which shows all of it
 """
 
 __version__ = "0.1.0"

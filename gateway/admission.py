@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import threading
 import time
@@ -15,13 +16,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Callable
 
+from gateway.windows import Windows
+
 MAX_SKEW_S = 300
 NONCE_MEMORY_S = 600
 # A window of nonces is forgotten as a whole, so that forgetting costs nothing.
 _NONCE_WINDOW_S = 60
 RATE_WINDOW_S = 60
-# Addresses in the table of the rate limit; beyond, those whose window is over are dropped.
-_MAX_ADDRESSES = 10_000
 
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 
@@ -36,45 +37,25 @@ class RefusedError(Exception):
 
 
 class RateLimit:
-    """So many requests in a window of 60 s that begins with the first; for each address its own.
-
-    Thread: any.
-    """
+    """So many requests of one address in 60 s. Thread: any."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit  # 0 for none
-        self._lock = threading.Lock()
-        self._windows: dict[str, tuple[float, int]] = {}
+        self._limit = limit  # 0 for none
+        self._windows = Windows(RATE_WINDOW_S)
 
     def take(self, address: str) -> tuple[bool, dict[str, str]]:
         """Count one request; return whether it is within the limit, and the reply's headers."""
-        if not self.limit:
+        if not self._limit:
             return True, {}
-        now = time.monotonic()
-        with self._lock:
-            began, count = self._windows.get(address, (now, 0))
-            if now - began >= RATE_WINDOW_S:
-                began, count = now, 0
-            count += 1
-            if len(self._windows) >= _MAX_ADDRESSES and address not in self._windows:
-                self._forget(now)
-            self._windows[address] = (began, count)
-        left_s = str(max(1, int(began + RATE_WINDOW_S - now + 0.999)))
+        count, left_s = self._windows.add(address)
         headers = {
-            "x-ratelimit-limit": str(self.limit),
-            "x-ratelimit-remaining": str(max(0, self.limit - count)),
-            "x-ratelimit-reset": left_s,
+            "x-ratelimit-limit": str(self._limit),
+            "x-ratelimit-remaining": str(max(0, self._limit - count)),
+            "x-ratelimit-reset": str(math.ceil(left_s)),
         }
-        if count > self.limit:
-            headers["retry-after"] = left_s
-        return count <= self.limit, headers
-
-    def _forget(self, now: float) -> None:
-        self._windows = {
-            address: window
-            for address, window in self._windows.items()
-            if now - window[0] < RATE_WINDOW_S
-        }
+        if count > self._limit:
+            headers["retry-after"] = headers["x-ratelimit-reset"]
+        return count <= self._limit, headers
 
 
 class Nonces:

@@ -64,6 +64,10 @@ class ArtifactFiles:
         for path in self._folder.glob("*/*.partial"):
             path.unlink(missing_ok=True)
 
+    def remove(self, run_id: str, artifact_id: str) -> None:
+        """Remove one file."""
+        self.path(run_id, artifact_id).unlink(missing_ok=True)
+
     def remove_run(self, run_id: str) -> None:
         """Remove the files of a run."""
         shutil.rmtree(self._folder / run_id, ignore_errors=True)

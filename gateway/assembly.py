@@ -91,7 +91,6 @@ class Gateway:
         wire = Wire(
             self._store, self._live, admission, RateLimit(settings.rate_limit), rules, files
         )
-        folder = ROOT / "gateway"
         site = build_site(
             Parts(
                 store=self._store,
@@ -99,8 +98,7 @@ class Gateway:
                 login=self.login,
                 hosts=hosts,
                 files=files,
-                static_dir=folder / "static",
-                templates_dir=folder / "templates",
+                static_dir=ROOT / "gateway" / "static",
                 # Where the shim puts it, whatever folder the data is in.
                 vendor_dir=ROOT / ".data" / "gateway" / "vendor" / "xterm",
                 start_program="./wrapper/claude-runner",

@@ -20,6 +20,7 @@ from gateway.login import Login, TooManyFailuresError
 from gateway.server import Parked
 from gateway.store import Store
 from gateway.wire import Environ, StartResponse, Wire
+from gateway.writer import StoreClosedError
 
 STREAMS = ("/api/stream", "/api/runs/{run_id}/stream")
 _STREAM = re.compile(r"/api/(?:runs/([^/]+)/)?stream")
@@ -67,6 +68,8 @@ class Front:
             actor = self._login.find_actor(authorization, cookies, address)
         except TooManyFailuresError as error:
             return _tell(start_response, "429 Too Many Requests", str(error))
+        except StoreClosedError:
+            return _tell(start_response, "503 Service Unavailable", "The gateway is ending.")
         if actor is None:
             return _tell(start_response, "401 Unauthorized", "Log in first.")
         run = self._store.run(topic) if topic != ALL_RUNS else None

@@ -1,4 +1,4 @@
-"""The thread that removes what is over: nonces, sessions, and runs past their retention."""
+"""The thread that removes what is over: nonces and sessions; past the retention, runs and notes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RUNS_A_ROUND = 20
 
 
 class Housekeeping:
-    """The thread. `retention_days` 0 keeps runs for ever."""
+    """The thread. `retention_days` 0 keeps runs, and the audit table, for ever."""
 
     def __init__(self, store: Store, files: ArtifactFiles, retention_days: float) -> None:
         self._store = store
@@ -48,9 +48,10 @@ class Housekeeping:
         self._store.forget_expired()
         if not self._retention_s:
             return
-        for run_id in self._store.runs_last_active_before(
-            time.time() - self._retention_s, _RUNS_A_ROUND
-        ):
+        kept_since = time.time() - self._retention_s
+        self._store.forget_notes_before(kept_since)
+        for run_id in self._store.runs_last_active_before(kept_since, _RUNS_A_ROUND):
+            # First, and so again after a crash: without its row nobody would look for the folder.
+            self._files.remove_run(run_id)
             while not self._ended.is_set() and self._store.remove_some_of(run_id):
                 pass
-            self._files.remove_run(run_id)

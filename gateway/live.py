@@ -38,6 +38,7 @@ ALL_RUNS = ""
 
 HEARTBEAT_S = 15.0
 # Between two rounds, so that a fast run wakes 200 browsers 40 times a second and not 1,000 times.
+# Who is behind gets pages for as long; then it is the turn of whoever has come meanwhile.
 ROUND_S = 0.025
 # What is kept in memory of each run that is watched; a page from the store has this size too.
 TAIL_BYTES = 262_144
@@ -47,6 +48,8 @@ MAX_NEWS = 200
 MAX_PARKED = 2_000
 
 _NOTHING = memoryview(b"")
+# What was read for one viewer, for all with its cursor: the bytes, and the cursor after them.
+_Pages = dict[tuple[str, int], tuple[memoryview, int]]
 
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
@@ -241,13 +244,9 @@ class Live:
                 self._wake_out.recv(4096)
             elif mask & selectors.EVENT_READ:
                 self._look_for_the_end(key.data)
-        self._has_more = False
         self._read_inbox()
         now = time.monotonic()
-        pages: dict[tuple[str, int], tuple[memoryview, int]] = {}
-        for viewers in list(self._viewers.values()):
-            for viewer in list(viewers):
-                self._serve(viewer, pages, now)
+        self._serve_viewers(now)
         for polls in list(self._polls.values()):
             for poll in list(polls):
                 if now >= poll.deadline or poll.out:
@@ -312,21 +311,31 @@ class Live:
             if len(viewer.news) < MAX_NEWS:
                 viewer.news.append(frame)
 
-    def _serve(
-        self, viewer: Viewer, pages: dict[tuple[str, int], tuple[memoryview, int]], now: float
-    ) -> None:
+    def _serve_viewers(self, now: float) -> None:
+        """Send a page to each in turn, until all have what there is or the time is over."""
+        waiting = [viewer for viewers in self._viewers.values() for viewer in viewers]
+        while waiting:
+            pages: _Pages = {}
+            waiting = [viewer for viewer in waiting if self._serve(viewer, pages, now)]
+            if time.monotonic() - now >= ROUND_S:
+                break
+        self._has_more = bool(waiting)
+
+    def _serve(self, viewer: Viewer, pages: _Pages, now: float) -> bool:
+        """Send what is under way, and the next page; return whether all has gone, and there may be
+        more.
+        """
         connection = self._connections[viewer]
         try:
             if now - viewer.asked_at >= HEARTBEAT_S:
                 viewer.asked_at = now
                 if not viewer.is_allowed():
                     self._drop(viewer, connection)
-                    return
+                    return False
             if self._send(viewer, connection):
-                # One page a round: a long backlog must not keep the others waiting.
                 viewer.out = self._next_for(viewer, pages) or _NOTHING
-                if viewer.out and self._send(viewer, connection):
-                    self._has_more = True
+                if viewer.out:
+                    return self._send(viewer, connection)
             if not viewer.out and now - viewer.quiet_since >= HEARTBEAT_S:
                 viewer.out = memoryview(b": still here\n\n")
                 self._send(viewer, connection)
@@ -334,6 +343,7 @@ class Live:
             if not isinstance(error, OSError):
                 logger.warning("a stream ended: %s", error)
             self._drop(viewer, connection)
+        return False
 
     def _send(self, viewer: Viewer, connection: Connection) -> bool:
         """Send what is under way; return whether all of it has gone."""
@@ -354,9 +364,7 @@ class Live:
             mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
             self._selector.modify(connection.socket, mask, viewer)
 
-    def _next_for(
-        self, viewer: Viewer, pages: dict[tuple[str, int], tuple[memoryview, int]]
-    ) -> memoryview | None:
+    def _next_for(self, viewer: Viewer, pages: _Pages) -> memoryview | None:
         """Return what the viewer gets next, and move its cursor; viewers share the bytes."""
         if viewer.news:
             news = memoryview(b"".join(viewer.news))

@@ -192,7 +192,7 @@ def _queue(summary: str, body: Schema, *more: int) -> Schema:
 
 
 _STREAM: Schema = {"text/event-stream": {"schema": TEXT}}
-_EVENT_ID = {"type": "integer", "minimum": 0, "maximum": 2**53}
+_PLACE = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _OK = _json(_object({"ok": BOOLEAN}))
 
 PATHS: dict[str, Schema] = {
@@ -218,9 +218,9 @@ PATHS: dict[str, Schema] = {
     "/api/runs": {
         "get": _operation(
             "The runs, newest first",
-            _json(_object({"runs": _array(_ref("Run")), "next": _or_null(NUMBER)})),
+            _json(_object({"runs": _array(_ref("Run")), "next": _or_null(INTEGER)})),
             parameters=(
-                _query("before", NUMBER, "`next` of the page before"),
+                _query("before", _PLACE, "`next` of the page before"),
                 _query("limit", {"type": "integer", "minimum": 1, "maximum": 200}, "50 if absent"),
             ),
         ),
@@ -265,8 +265,8 @@ PATHS: dict[str, Schema] = {
             ),
             errors=(404,),
             parameters=(
-                _query("after", _EVENT_ID, "an event's id"),
-                _query("before", _EVENT_ID, "an event's id"),
+                _query("after", _PLACE, "an event's id"),
+                _query("before", _PLACE, "an event's id"),
                 _query(
                     "limit",
                     {"type": "integer", "minimum": 1, "maximum": 1_000},
@@ -298,7 +298,7 @@ PATHS: dict[str, Schema] = {
             _STREAM,
             errors=(404, 503),
             parameters=(
-                _query("after", _EVENT_ID, "an event's id; 0 for all"),
+                _query("after", _PLACE, "an event's id; 0 for all"),
                 _header("Last-Event-ID", required=False),
             ),
         ),

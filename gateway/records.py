@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 RUNNING, DONE, FAILED, PENDING = "running", "done", "failed", "pending"
+# Commands that are no programs; typed text stands behind the last one.
+STOP, HALT, ESCAPE, INPUT = "__STOP__", "__HALT__", "__ESCAPE__", "__INPUT__:"
 
 
 @dataclass(frozen=True)
@@ -166,14 +168,15 @@ def compare_finished(
         if value is not None and marker.get(name) != value
     ]
     ok: bool | None = not differences
+    everything = "The one event was" if count == 1 else f"All {count} events were"
     if differences:
         sentence = "What was received is not what the runner sent."
     elif digest is None:
         ok = None
         sentence = (
-            f"All {count} events were received ({size_bytes} bytes); their content cannot be "
-            "compared, because the gateway was restarted after it had redacted some of it."
+            f"{everything} received ({size_bytes} bytes); the content cannot be compared, because "
+            "the gateway was restarted after it had redacted some of it."
         )
     else:
-        sentence = f"All {count} events were received as they were sent ({size_bytes} bytes)."
+        sentence = f"{everything} received as sent ({size_bytes} bytes)."
     return json.dumps({"ok": ok, "sentence": sentence, "differences": differences})

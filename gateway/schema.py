@@ -35,39 +35,62 @@ VERSION = 1
 
 metadata = MetaData()
 
+
+def _number() -> Column[int]:
+    """Rows in the order in which they came."""
+    return Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+
+
+def _id() -> Column[str]:
+    """What the wire and the API call a row."""
+    return Column("id", String(50), nullable=False, unique=True)
+
+
+def _of_run() -> Column[str]:
+    return Column("run_id", String(50), nullable=False)
+
+
+def _moment(name: str) -> Column[float]:
+    return Column(name, Float, nullable=False)
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, default=0)
+
+
 versions = Table(
     "schema_versions",
     metadata,
     Column("version", Integer, primary_key=True, autoincrement=False),
-    Column("created_at", Float, nullable=False),
+    _moment("created_at"),
 )
 
 runs = Table(
     "runs",
     metadata,
     # In the order of creation, and what the list of runs is paged by.
-    Column("number", Integer, primary_key=True),
-    Column("id", String(50), nullable=False, unique=True),
+    _number(),
+    _id(),
     Column("token_hash", LargeBinary(32), nullable=False),
     Column("status", String(10), nullable=False),
     Column("command", Text),
     Column("metadata", Text),
-    Column("created_at", Float, nullable=False),
+    _moment("created_at"),
     Column("started_at", Float),
     Column("finished_at", Float),
     Column("exit_code", BigInteger),
-    # JSON: what the markers told (`records.Details`).
+    # JSON: what the markers told, by the names of `records.NO_DETAILS`.
     Column("details", Text, nullable=False),
     Column("verdict", Text),
-    Column("last_event_id", BigInteger, nullable=False),
+    _count("last_event_id"),
     Column("last_event_at", Float),
-    Column("event_count", BigInteger, nullable=False),
+    _count("event_count"),
     # Of the events numbered 1 and more, as they were sent: what `finished` is compared with.
-    Column("numbered_count", BigInteger, nullable=False),
-    Column("numbered_bytes", BigInteger, nullable=False),
-    Column("highest_sequence", BigInteger, nullable=False),
+    _count("numbered_count"),
+    _count("numbered_bytes"),
+    _count("highest_sequence"),
     # How many of those are stored otherwise than they were sent, because of the redaction here.
-    Column("altered_count", BigInteger, nullable=False),
+    _count("altered_count"),
 )
 
 events = Table(
@@ -80,11 +103,11 @@ events = Table(
         primary_key=True,
         autoincrement=False,
     ),
-    Column("run_id", String(50), nullable=False),
+    _of_run(),
     Column("type", String(10), nullable=False),
     Column("data", Text, nullable=False),
     Column("sequence", BigInteger, nullable=False),
-    Column("created_at", Float, nullable=False),
+    _moment("created_at"),
     # SHA-256 of the request's body: a second event with the same one is the same event.
     Column("body_hash", LargeBinary(32), nullable=False),
     Index("events_by_run", "run_id", "id"),
@@ -94,23 +117,23 @@ events = Table(
 nonces = Table(
     "nonces",
     metadata,
-    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    _number(),
     Column("digest", BigInteger, nullable=False),
-    Column("used_at", Float, nullable=False),
+    _moment("used_at"),
     Index("nonces_by_age", "used_at"),
 )
 
 commands = Table(
     "commands",
     metadata,
-    Column("number", Integer, primary_key=True),
-    Column("id", String(50), nullable=False, unique=True),
-    Column("run_id", String(50), nullable=False),
+    _number(),
+    _id(),
+    _of_run(),
     Column("command", Text, nullable=False),
     Column("status", String(10), nullable=False),
     Column("result", Text),
     Column("error", Text),
-    Column("created_at", Float, nullable=False),
+    _moment("created_at"),
     Column("acknowledged_at", Float),
     Index("commands_by_run", "run_id", "number"),
 )
@@ -118,13 +141,13 @@ commands = Table(
 artifacts = Table(
     "artifacts",
     metadata,
-    Column("number", Integer, primary_key=True),
-    Column("id", String(50), nullable=False, unique=True),
-    Column("run_id", String(50), nullable=False),
+    _number(),
+    _id(),
+    _of_run(),
     Column("name", Text, nullable=False),
     Column("type", String(10), nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("created_at", Float, nullable=False),
+    _moment("created_at"),
     Index("artifacts_by_run", "run_id", "number"),
 )
 
@@ -132,16 +155,16 @@ sessions = Table(
     "sessions",
     metadata,
     Column("token_hash", LargeBinary(32), primary_key=True),
-    Column("created_at", Float, nullable=False),
-    Column("expires_at", Float, nullable=False),
+    _moment("created_at"),
+    _moment("expires_at"),
 )
 
 # What operators did, and who tried to become one.
 audit = Table(
     "audit",
     metadata,
-    Column("number", Integer, primary_key=True),
-    Column("at", Float, nullable=False),
+    _number(),
+    _moment("at"),
     Column("address", String(50), nullable=False),
     Column("actor", String(20), nullable=False),
     Column("action", String(30), nullable=False),
@@ -194,6 +217,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     # An answer promises that the event is kept: the commit waits for the disk.
     cursor.execute("PRAGMA synchronous=FULL")
+    # What is removed, such as typed text, is not left behind in the file.
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.execute("PRAGMA cache_size=-4000")
     cursor.close()
 

@@ -59,8 +59,6 @@ def load_settings(
     file = None if env_file is None else Path(env_file).expanduser().absolute()
     notes: list[str] = []
     try:
-        if file is not None and not file.exists():
-            write_private(file, "")
         config = load_config(ROOT, environ, options=options, env_file=file)
         file = Path(config.sources[".env"])
         prepare_data_dir(config.data_dir)

@@ -5,17 +5,26 @@ What reaches the database or a runner is in `store` and `live`; this is HTTP.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shlex
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, NoReturn, Union
 from urllib.parse import quote
 
-from flask import Blueprint, Flask, Response, abort, g, jsonify, redirect, request, send_file
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    g,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    send_file,
+)
 from werkzeug.exceptions import HTTPException
 from werkzeug.security import safe_join
 
@@ -24,11 +33,10 @@ from gateway.hosts import Hosts
 from gateway.live import ALL_RUNS, Live
 from gateway.login import CODE_LIFETIME_S, SESSION_LIFETIME_S, Login, TooManyFailuresError
 from gateway.openapi import DOCUMENT
-from gateway.records import DONE, FAILED
+from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, STOP
 from gateway.store import Store
 from gateway.writer import StoreClosedError
 
-STOP, HALT, ESCAPE, INPUT = "__STOP__", "__HALT__", "__ESCAPE__", "__INPUT__"
 MAX_PAGE_EVENTS = 1_000
 MAX_PAGE_BYTES = 1024 * 1024
 MAX_REQUEST_BYTES = 1024 * 1024
@@ -78,19 +86,19 @@ class Parts:
     hosts: Hosts
     files: ArtifactFiles
     static_dir: Path
-    templates_dir: Path
     vendor_dir: Path
     start_program: str
 
 
 def build_site(parts: Parts) -> Flask:
     """Return the application."""
-    app = Flask("gateway", static_folder=None, template_folder=None)
+    # Static files are a route of ours: not all of them lie in one folder.
+    app = Flask("gateway", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(HTTPException, _tell_error)
-    app.register_error_handler(TooManyFailuresError, lambda error: _tell_too_many(error, parts))
+    app.register_error_handler(TooManyFailuresError, _tell_too_many)
     app.register_error_handler(StoreClosedError, _tell_ending)
     app.before_request(lambda: _guard(parts))
     app.after_request(_harden)
@@ -112,10 +120,10 @@ def _tell_error(error: HTTPException) -> Answer:
     return response
 
 
-def _tell_too_many(error: TooManyFailuresError, parts: Parts) -> Answer:
+def _tell_too_many(error: TooManyFailuresError) -> Answer:
     sentence = f"{str(error).capitalize()}."
     if request.path == "/login":
-        response = _explain(_show(parts, "login.html", 429), sentence)
+        response = _show("login.html", 429, sentence)
     else:
         response = jsonify({"error": sentence})
         response.status_code = 429
@@ -176,7 +184,7 @@ def _build_pages(parts: Parts) -> Blueprint:
     @pages.get("/")
     @pages.get("/runs/<run_id>")
     def shell(run_id: str = "") -> Response:  # noqa: ARG001 - the page's script reads the address
-        return _show(parts, "index.html")
+        return _show("index.html")
 
     @pages.get("/static/<path:name>")
     def static(name: str) -> Any:
@@ -194,10 +202,9 @@ def _build_pages(parts: Parts) -> Blueprint:
 
 
 def _add_login(pages: Blueprint, parts: Parts) -> None:
-    def enter(actor: str, session: str | None, why_not: str) -> Response:
-        parts.store.note(_address(), actor, "login", succeeded=session is not None)
+    def enter(session: str | None, why_not: str) -> Response:
         if session is None:
-            return _explain(_show(parts, "login.html", 401), why_not)
+            return _show("login.html", 401, why_not)
         return _let_in(parts, session)
 
     @pages.get("/login")
@@ -205,13 +212,13 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         code = request.args.get("code")
         # What looks at a link before a person does must not use it up.
         if code is None or request.method == "HEAD":
-            return _show(parts, "login.html")
-        return enter("code", parts.login.use_code(code, _address()), _EXPIRED)
+            return _show("login.html")
+        return enter(parts.login.use_code(code, _address()), _EXPIRED)
 
     @pages.post("/login")
     def log_in() -> Response:
         token = request.form.get("token", "").strip()
-        return enter("token", parts.login.use_admin_token(token, _address()), _WRONG)
+        return enter(parts.login.use_admin_token(token, _address()), _WRONG)
 
     @pages.post("/logout")
     def log_out() -> Response:
@@ -227,16 +234,8 @@ def _address() -> str:
     return request.remote_addr or ""
 
 
-def _show(parts: Parts, name: str, status: int = 200) -> Response:
-    path = parts.templates_dir / name
-    text = path.read_text("utf-8") if path.is_file() else _PLAIN[name]
-    return Response(text, status, mimetype="text/html")
-
-
-def _explain(page: Response, sentence: str) -> Response:
-    """Put a sentence into the page, where its template has a place for it."""
-    page.set_data(page.get_data(as_text=True).replace("<!-- message -->", escape(sentence)))
-    return page
+def _show(template: str, status: int = 200, message: str = "") -> Response:
+    return Response(render_template(template, message=message), status, mimetype="text/html")
 
 
 def _let_in(parts: Parts, session: str) -> Response:
@@ -257,17 +256,6 @@ def _next_path() -> str:
     """Return where somebody wanted to go; nowhere but here."""
     path = request.args.get("next", "/")
     return path if re.fullmatch(r"/[A-Za-z0-9_-][A-Za-z0-9_/-]*", path) else "/"
-
-
-# Where nobody has put a page yet: the API and logging in work without it.
-_PLAIN = {
-    "index.html": "<!doctype html><title>claude-runner</title><p>The page is not installed.</p>",
-    "login.html": (
-        '<!doctype html><title>claude-runner</title><form method="post"><p><!-- message --></p>'
-        '<label>Admin token <input type="password" name="token"></label><button>Log in</button>'
-        "</form>"
-    ),
-}
 
 
 # --- the API --------------------------------------------------------------------------------------
@@ -318,8 +306,7 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
     @api.get("/runs")
     def list_runs() -> Answer:
         limit = _number("limit", 50, 1, 200)
-        before = _moment("before")
-        runs, following = parts.store.runs(before, limit)
+        runs, following = parts.store.runs(_place_in_order("before"), limit)
         return jsonify({"runs": runs, "next": following})
 
     @api.get("/runs/<run_id>")
@@ -332,13 +319,12 @@ def _add_reading(api: Blueprint, parts: Parts) -> None:
     def list_events(run_id: str) -> Answer:
         run = _find_run(parts, run_id)
         limit = _number("limit", 200, 1, MAX_PAGE_EVENTS)
-        after, before = _event_id("after"), _event_id("before")
+        after, before = _place_in_order("after"), _place_in_order("before")
         if after is not None:
             events = parts.store.events_after(run_id, after, limit, MAX_PAGE_BYTES)
         else:
             events = parts.store.events_before(run_id, before, limit, MAX_PAGE_BYTES)
-        # Of an empty page: where it would be.
-        first, last = (events[0].id, events[-1].id) if events else _place(after, before)
+        first, last = (events[0].id, events[-1].id) if events else _ends_of_nothing(after, before)
         return jsonify(
             {
                 "events": [event.to_json() for event in events],
@@ -420,7 +406,7 @@ def _add_commands(api: Blueprint, parts: Parts) -> None:
         text = _text(_json_body(), "text", MAX_INPUT_CHARACTERS)
         if run["status"] not in (DONE, FAILED) and not run["remote_input"]:
             _refuse(409, "The run takes no remote input.")
-        return queue(run, "input", f"{INPUT}:{text}")
+        return queue(run, "input", f"{INPUT}{text}")
 
 
 def _find_run(parts: Parts, run_id: str) -> dict[str, Any]:
@@ -461,24 +447,12 @@ def _optional_text(body: dict[str, Any], name: str, limit: int) -> str | None:
     return _text(body, name, limit) if body.get(name) not in (None, "") else None
 
 
-def _moment(name: str) -> float | None:
-    text = request.args.get(name)
-    if text is None:
-        return None
-    try:
-        moment = float(text)
-    except ValueError:
-        moment = math.nan
-    if not math.isfinite(moment):
-        _refuse(400, f"{name} is a number.")
-    return moment
-
-
-def _event_id(name: str) -> int | None:
+def _place_in_order(name: str) -> int | None:
     return _number(name, 0, 0, 2**53) if name in request.args else None
 
 
-def _place(after: int | None, before: int | None) -> tuple[int, int]:
+def _ends_of_nothing(after: int | None, before: int | None) -> tuple[int, int]:
+    """Return where the first and the last event of an empty page would be."""
     if after is not None:
         return after + 1, after
     return (0, 0) if before is None else (before, before - 1)

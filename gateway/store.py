@@ -28,7 +28,7 @@ from sqlalchemy import (
 from gateway import schema
 from gateway.admission import NONCE_MEMORY_S, hash_token
 from gateway.records import DONE, FAILED, NO_DETAILS, PENDING, Event, NewEvent
-from gateway.writer import EventJob, NonceJob, Writer
+from gateway.writer import EventJob, NonceJob, Writer, forget_typed
 
 _RUN = select(schema.runs)
 _TOKEN_HASH = select(schema.runs.c.token_hash).where(schema.runs.c.id == bindparam("run_key"))
@@ -52,6 +52,16 @@ _PENDING_COMMANDS = (
 _MAX_KNOWN_TOKENS = 10_000
 # Events removed in one transaction, so that what runners send does not wait for long.
 _REMOVED_AT_ONCE = 2_000
+
+
+# What one run may upload: eighty parts of a log that is larger than any session's, and a diff every
+# minute of a long day. More would be the disk of everybody else.
+MAX_RUN_FILES = 1_000
+MAX_RUN_FILE_BYTES = 4 * 1024**3
+
+
+class RunFullError(Exception):
+    """A run has uploaded all that it may; the message is one plain sentence."""
 
 
 class Store:
@@ -81,12 +91,6 @@ class Store:
             "metadata": None if metadata is None else json.dumps(metadata),
             "created_at": time.time(),
             "details": json.dumps(NO_DETAILS),
-            "last_event_id": 0,
-            "event_count": 0,
-            "numbered_count": 0,
-            "numbered_bytes": 0,
-            "highest_sequence": 0,
-            "altered_count": 0,
         }
         self._writer.execute(insert(schema.runs), row)
         return run_id, token
@@ -109,14 +113,15 @@ class Store:
         found = self._rows(_RUN.where(schema.runs.c.id == run_id))
         return _run_json(found[0]) if found else None
 
-    def runs(self, before: float | None, limit: int) -> tuple[list[dict[str, Any]], float | None]:
-        """Return a page of runs, newest first, and what to ask for the next one."""
-        query = _RUN.order_by(schema.runs.c.created_at.desc(), schema.runs.c.number.desc())
+    def runs(self, before: int | None, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+        """Return a page of runs, newest first, and the `before` of the next one, if any."""
+        number = schema.runs.c.number
+        query = _RUN.order_by(number.desc())
         if before is not None:
-            query = query.where(schema.runs.c.created_at < before)
+            query = query.where(number < before)
         found = self._rows(query.limit(limit + 1))
-        page = [_run_json(row) for row in found[:limit]]
-        return page, page[-1]["created_at"] if len(found) > limit else None
+        page = found[:limit]
+        return [_run_json(row) for row in page], page[-1].number if len(found) > limit else None
 
     # --- events ---
 
@@ -202,8 +207,9 @@ class Store:
     def acknowledge(
         self, run_id: str, command_id: str, result: str | None, error: str | None
     ) -> dict[str, Any] | None:
-        """Note a command's outcome, the last one if there are several; return its entry in the
-        history, None if the run has no such command.
+        """Note a command's outcome, the last one if there are several, and forget typed text.
+
+        Returns its entry in the history, None if the run has no such command.
         """
         columns = schema.commands.c
         this = (columns.run_id == run_id, columns.id == command_id)
@@ -216,33 +222,39 @@ class Store:
 
         def work(connection: Connection) -> Row[Any] | None:
             connection.execute(update(schema.commands).where(*this).values(values))
+            forget_typed(connection, *this)
             return connection.execute(select(schema.commands).where(*this)).one_or_none()
 
         row = self._writer.call(work)
-        return None if row is None else _command_json(row)
+        return None if row is None else _picked(row, _COMMAND_FIELDS)
 
     def history(self, run_id: str) -> list[dict[str, Any]]:
         """Return all commands of a run, oldest first."""
         columns = schema.commands.c
         query = select(schema.commands).where(columns.run_id == run_id).order_by(columns.number)
-        return [_command_json(row) for row in self._rows(query)]
+        return [_picked(row, _COMMAND_FIELDS) for row in self._rows(query)]
 
     # --- artifacts ---
 
     def add_artifact(self, row: dict[str, Any]) -> None:
-        """Note an artifact whose file is in its place."""
-        self._writer.execute(insert(schema.artifacts), row)
+        """Note an artifact whose file is in its place. Raises: RunFullError, with nothing noted."""
+
+        def work(connection: Connection) -> None:
+            _check_room(connection, row["run_id"], row["size"])
+            connection.execute(insert(schema.artifacts), row)
+
+        self._writer.call(work)
 
     def artifacts(self, run_id: str) -> list[dict[str, Any]]:
         """Return the artifacts of a run, oldest first."""
         columns = schema.artifacts.c
         query = select(schema.artifacts).where(columns.run_id == run_id).order_by(columns.number)
-        return [_artifact_json(row) for row in self._rows(query)]
+        return [_picked(row, _ARTIFACT_FIELDS) for row in self._rows(query)]
 
     def artifact(self, artifact_id: str) -> dict[str, Any] | None:
         """Return one artifact."""
         found = self._rows(select(schema.artifacts).where(schema.artifacts.c.id == artifact_id))
-        return _artifact_json(found[0]) if found else None
+        return _picked(found[0], _ARTIFACT_FIELDS) if found else None
 
     # --- sessions, and what their owners did ---
 
@@ -298,6 +310,10 @@ class Store:
         self._writer.execute(old_nonces)
         self._writer.execute(old_sessions)
 
+    def forget_notes_before(self, moment: float) -> None:
+        """Remove what was noted in the audit table before then."""
+        self._writer.execute(delete(schema.audit).where(schema.audit.c.at < moment))
+
     def runs_last_active_before(self, moment: float, limit: int) -> list[str]:
         """Return the ids of runs in which nothing has happened since then."""
         columns = schema.runs.c
@@ -339,43 +355,41 @@ class Store:
             return connection.execute(query).all()
 
 
+def _check_room(connection: Connection, run_id: str, size_bytes: int) -> None:
+    columns = schema.artifacts.c
+    query = select(func.count(), func.coalesce(func.sum(columns.size), 0)).where(
+        columns.run_id == run_id
+    )
+    files, total_bytes = connection.execute(query).one()
+    if files >= MAX_RUN_FILES:
+        raise RunFullError(f"This run has {files} files already, which is all that it may have")
+    if total_bytes + size_bytes > MAX_RUN_FILE_BYTES:
+        raise RunFullError(
+            f"With this file the run would have more than {MAX_RUN_FILE_BYTES} bytes of files"
+        )
+
+
+# What the API shows of a row as it is.
+_RUN_FIELDS = (
+    *("id", "status", "command", "created_at", "started_at", "finished_at"),
+    *("last_event_at", "last_event_id", "event_count", "exit_code"),
+)
+_COMMAND_FIELDS = (
+    *("id", "command", "status", "result", "error"),
+    *("created_at", "acknowledged_at"),
+)
+_ARTIFACT_FIELDS = ("id", "run_id", "name", "type", "size", "created_at")
+
+
+def _picked(row: Row[Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}
+
+
 def _run_json(row: Row[Any]) -> dict[str, Any]:
     return {
-        "id": row.id,
-        "status": row.status,
-        "command": row.command,
+        **_picked(row, _RUN_FIELDS),
         "metadata": None if row.metadata is None else json.loads(row.metadata),
-        "created_at": row.created_at,
-        "started_at": row.started_at,
-        "finished_at": row.finished_at,
-        "last_event_at": row.last_event_at,
-        "last_event_id": row.last_event_id,
-        "event_count": row.event_count,
-        "exit_code": row.exit_code,
         **NO_DETAILS,
         **json.loads(row.details),
         "verdict": None if row.verdict is None else json.loads(row.verdict),
-    }
-
-
-def _command_json(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "command": row.command,
-        "status": row.status,
-        "result": row.result,
-        "error": row.error,
-        "created_at": row.created_at,
-        "acknowledged_at": row.acknowledged_at,
-    }
-
-
-def _artifact_json(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "run_id": row.run_id,
-        "name": row.name,
-        "type": row.type,
-        "size": row.size,
-        "created_at": row.created_at,
     }

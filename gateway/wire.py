@@ -24,7 +24,7 @@ from gateway.artifacts import ArtifactFiles, UploadError
 from gateway.live import Live, Poll
 from gateway.records import NewEvent
 from gateway.server import Connection, Parked
-from gateway.store import Store
+from gateway.store import RunFullError, Store
 from gateway.writer import StoreClosedError
 from redact import Rules
 
@@ -271,19 +271,37 @@ class Wire:
         if not admitted.run_id:
             _refuse(400, "Run ID required")
         self._store.keep_nonce(admitted.nonce_digest, admitted.at)
+        try:
+            row = self._receive_file(environ, admitted.run_id, content_type)
+        except UploadError as error:
+            _refuse(error.status, str(error))
+        except RunFullError as error:
+            # Not 413: a runner would cut the file, and send its pieces.
+            _refuse(400, str(error))
+        self._live.tell(admitted.run_id, "artifact", row)
+        return {"ok": True, "artifactId": row["id"], "name": row["name"], "size": row["size"]}
+
+    def _receive_file(self, environ: Environ, run_id: str, content_type: str) -> dict[str, Any]:
+        """Write an upload to its place and note it; return its row.
+
+        What the run has no room for is read to its end all the same: a runner on a slow line would
+        not see an answer that came before. Raises: UploadError and RunFullError, with nothing left
+        behind.
+        """
         connection: Connection = environ["gateway.connection"]
         connection.begin_reading()
         try:
             row = self._files.receive(
-                admitted.run_id, content_type, environ["wsgi.input"], MAX_ARTIFACT_BYTES
+                run_id, content_type, environ["wsgi.input"], MAX_ARTIFACT_BYTES
             )
-        except UploadError as error:
-            _refuse(error.status, str(error))
         finally:
             connection.end_reading()
-        self._store.add_artifact(row)
-        self._live.tell(admitted.run_id, "artifact", row)
-        return {"ok": True, "artifactId": row["id"], "name": row["name"], "size": row["size"]}
+        try:
+            self._store.add_artifact(row)
+        except BaseException:
+            self._files.remove(run_id, row["id"])
+            raise
+        return row
 
     def _admit(self, environ: Environ, path: str, body_hash: str) -> Admitted:
         return self._admission.admit(

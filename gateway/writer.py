@@ -15,10 +15,11 @@ import logging
 import queue
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Generic, Protocol, TypeVar, Union
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Dialect,
     Engine,
@@ -33,7 +34,15 @@ from sqlalchemy import (
 )
 
 from gateway import schema
-from gateway.records import Event, NewEvent, apply_marker, compare_finished
+from gateway.records import (
+    DONE,
+    FAILED,
+    INPUT,
+    Event,
+    NewEvent,
+    apply_marker,
+    compare_finished,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +120,9 @@ AnyJob = Union[EventJob, NonceJob, CallJob[Any]]
 
 @dataclass
 class Tally:
-    """What the next event of a run needs to know. `digest` is None if it cannot go on from here:
-    it is not kept on disk.
+    """What the next event of a run needs to know, by the names of the run's columns.
+
+    `digest` is a SHA-256 that goes on, and not kept on disk; None if it cannot go on from here.
     """
 
     last_event_id: int
@@ -126,16 +136,7 @@ class Tally:
 
     def copy(self) -> Tally:
         """Return one that can be advanced and thrown away."""
-        return Tally(
-            self.last_event_id,
-            self.last_event_at,
-            self.event_count,
-            self.numbered_count,
-            self.numbered_bytes,
-            self.highest_sequence,
-            self.altered_count,
-            None if self.digest is None else self.digest.copy(),
-        )
+        return replace(self, digest=None if self.digest is None else self.digest.copy())
 
     def add(self, event: NewEvent, event_id: int) -> None:
         """Count one event."""
@@ -170,14 +171,10 @@ class _Batch:
 
 _INSERT_EVENTS = insert(schema.events)
 _INSERT_NONCES = insert(schema.nonces)
-_TALLIED = (
-    "last_event_id",
-    "last_event_at",
-    "event_count",
-    "numbered_count",
-    "numbered_bytes",
-    "highest_sequence",
-    "altered_count",
+# What of a tally is on disk, as columns of its run.
+_TALLIED = tuple(each.name for each in fields(Tally) if each.name != "digest")
+_SELECT_TALLY = select(*(schema.runs.c[name] for name in _TALLIED)).where(
+    schema.runs.c.id == bindparam("run_key")
 )
 _UPDATE_TALLIES = (
     update(schema.runs)
@@ -193,6 +190,13 @@ _NUMBERED_DATA = (
     .where(schema.events.c.run_id == bindparam("run_key"), schema.events.c.sequence >= 1)
     .order_by(schema.events.c.id)
 )
+
+
+def forget_typed(connection: Connection, *which: ColumnElement[bool]) -> None:
+    """Keep of these commands that something was typed, and no longer what: it may be a password."""
+    command = schema.commands.c.command
+    is_typed = command.startswith(INPUT, autoescape=True)
+    connection.execute(update(schema.commands).where(is_typed, *which).values(command=INPUT))
 
 
 class _Prepared:
@@ -389,18 +393,11 @@ class Writer:
         batch.seen.setdefault((event.run_id, event.sequence), []).append(
             (event.body_hash, event_id)
         )
-        row = {
-            "id": event_id,
-            "run_id": event.run_id,
-            "type": event.type,
-            "data": event.data,
-            "sequence": event.sequence,
-            "created_at": event.created_at,
-        }
-        batch.rows.append({**row, "body_hash": event.body_hash})
-        batch.stored.setdefault(event.run_id, []).append(
-            Event(event_id, event.type, event.data, event.sequence, event.created_at)
+        stored = Event(event_id, event.type, event.data, event.sequence, event.created_at)
+        batch.rows.append(
+            {**stored.to_json(), "run_id": event.run_id, "body_hash": event.body_hash}
         )
+        batch.stored.setdefault(event.run_id, []).append(stored)
         batch.outcomes.append((job, event_id))
 
     def _find_same(
@@ -420,20 +417,9 @@ class Writer:
         tally = self._tallies.get(run_id)
         if tally is not None:
             return tally
-        columns = schema.runs.c
-        row = connection.execute(
-            select(
-                columns.last_event_id,
-                columns.last_event_at,
-                columns.event_count,
-                columns.numbered_count,
-                columns.numbered_bytes,
-                columns.highest_sequence,
-                columns.altered_count,
-            ).where(columns.id == run_id)
-        ).one()
+        row = connection.execute(_SELECT_TALLY, {"run_key": run_id}).one()
         digest = hashlib.sha256() if row.numbered_count == 0 else None
-        return Tally(*row, digest=digest)
+        return Tally(**row._mapping, digest=digest)
 
     def _apply_marker(
         self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent
@@ -448,7 +434,9 @@ class Writer:
         changes = apply_marker(details, event)
         if not changes:
             return
-        if changes.get("status") in ("done", "failed"):
+        if changes.get("status") in (DONE, FAILED):
+            # Nobody will ask for what has not been delivered by now.
+            forget_typed(connection, schema.commands.c.run_id == event.run_id)
             if tally.digest is None and tally.altered_count == 0:
                 tally.digest = self._digest_stored(connection, batch, event.run_id)
             digest = None if tally.digest is None else tally.digest.hexdigest()
@@ -469,13 +457,4 @@ class Writer:
 
 
 def _tally_row(run_id: str, tally: Tally) -> dict[str, Any]:
-    return {
-        "run_key": run_id,
-        "new_last_event_id": tally.last_event_id,
-        "new_last_event_at": tally.last_event_at,
-        "new_event_count": tally.event_count,
-        "new_numbered_count": tally.numbered_count,
-        "new_numbered_bytes": tally.numbered_bytes,
-        "new_highest_sequence": tally.highest_sequence,
-        "new_altered_count": tally.altered_count,
-    }
+    return {"run_key": run_id, **{f"new_{name}": getattr(tally, name) for name in _TALLIED}}

@@ -10,6 +10,7 @@ bytes from a socket.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -21,7 +22,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +82,7 @@ class EmbeddedGateway:
         folder.mkdir(exist_ok=True)
         self.data_dir = folder / "data"
         self.env_file = folder / "env"
+        self.env_file.touch()
         self._ready_file = folder / "ready"
         self._arguments = [*arguments, *([] if tls else ["--http"])]
         if "--port" not in arguments:
@@ -121,6 +123,11 @@ class EmbeddedGateway:
             assert self._ready_file.exists(), self.log
 
         eventually(is_ready, START_TIMEOUT_S)
+        self.read_ready_file()
+
+    def read_ready_file(self) -> None:
+        """Learn where it listens; for one that the test has started by its `command`."""
+        assert self._ready_file.exists(), "it has not told yet where it listens"
         self.told = json.loads(self._ready_file.read_text())
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -159,6 +166,11 @@ class EmbeddedGateway:
     def log(self) -> str:
         """What it printed."""
         return self.log_file.read_text(errors="replace")
+
+    @property
+    def database_file(self) -> Path:
+        """Where its database is."""
+        return self.data_dir / "gateway" / "gateway.db"
 
     @property
     def pid(self) -> int:
@@ -292,6 +304,20 @@ class EmbeddedGateway:
         """Send one event."""
         content = {"type": type, "data": data, "sequence": sequence}
         return self.send("POST", "/api/ingest/event", content, run, **how)
+
+    def send_events(self, run: Run, texts: Iterable[str], first: int = 1) -> None:
+        """Send output in many events, on one connection; each must be taken.
+
+        `first` is the sequence of the first one.
+        """
+        path = "/api/ingest/event"
+        with contextlib.closing(self.connect()) as connection:
+            for sequence, text in enumerate(texts, first):
+                content = {"type": "stdout", "data": text, "sequence": sequence}
+                body = json.dumps(content).encode()
+                connection.request("POST", path, body, self.sign("POST", path, body, run))
+                response = connection.getresponse()
+                assert (response.read(), response.status)[1] == 200
 
     def send_marker(self, run: Run, marker: Mapping[str, Any], sequence: int = 0) -> Answer:
         """Send one marker."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from allowlist import DOCUMENTED_COMMANDS
 from claude_profile import ClaudeProfile
@@ -185,6 +186,21 @@ def test_the_table_of_the_benchmarks_is_the_scripts() -> None:
 
 
 # --- what a page says to type ------------------------------------------------------------------
+
+
+def test_the_workflow_asks_for_what_the_script_does() -> None:
+    """The workflow is YAML, its jobs end by themselves, and no check of .ci/run is left out."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text("utf-8"))
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+    assert all(("run" in step) != ("uses" in step) for step in steps)
+    assert all({"runs-on", "timeout-minutes"} <= set(job) for job in workflow["jobs"].values())
+    asked = set(re.findall(r"make ([\w-]+)", " ".join(step.get("run", "") for step in steps)))
+    assert asked == {"check", *re.findall(r"make (check-\w+)", script)}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in asked)
+
 
 # What is not started here: it needs the network, another project, or all the time there is.
 PROGRAMS = ("./wrapper/claude-runner", "./wrapper/rev-runner")

@@ -31,16 +31,8 @@ def gw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedGateway]:
 
 
 def send_numbers(gw: EmbeddedGateway, run: Run, first: int, last: int) -> None:
-    """Send events that are numbered in their data, over one connection."""
-    connection = gw.connect()
-    with contextlib.closing(connection):
-        for number in range(first, last + 1):
-            body = json.dumps({"type": "stdout", "data": str(number), "sequence": number}).encode()
-            path = "/api/ingest/event"
-            connection.request("POST", path, body, gw.sign("POST", path, body, run))
-            response = connection.getresponse()
-            response.read()
-            assert response.status == 200
+    """Send events that are numbered in their data."""
+    gw.send_events(run, map(str, range(first, last + 1)), first)
 
 
 def numbers(stream: Stream, count: int) -> list[int]:

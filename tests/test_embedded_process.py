@@ -16,13 +16,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import zxingcpp
 
 from gateway.settings import DATABASE_URL, RATE_LIMIT, RETENTION_DAYS
 from testing import certificates
 from testing.disk import mount_disk
 from testing.embedded_gateway import ROOT, EmbeddedGateway
+from testing.terminal import Terminal
 from testing.waiting import eventually
 
 GIVES_UP_WITHIN_S = 100
@@ -210,6 +213,54 @@ def test_every_address_is_told_and_accepted(tmp_path: Path) -> None:
             assert own.request("GET", "/api/health", headers=headers).status == 200
 
 
+# The upper and the lower half of a character that a QR code is drawn with: is it light?
+_HALVES = {"█": (255, 255), "▀": (255, 0), "▄": (0, 255), " ": (0, 0)}
+_PIXELS_A_MODULE = 4
+
+
+def photograph(drawn: list[str]) -> list[str]:
+    """Return what a phone reads in lines of text, as they stand on a terminal."""
+    rows: list[bytes] = []
+    for line in drawn:
+        for half in (0, 1):
+            modules = (bytes([_HALVES[each][half]]) * _PIXELS_A_MODULE for each in line)
+            rows += [b"".join(modules)] * _PIXELS_A_MODULE
+    picture = memoryview(b"".join(rows)).cast("B", (len(rows), len(rows[0])))
+    return [code.text for code in zxingcpp.read_barcodes(picture)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--public-url", "http://runs.example:8443"), ("--host", "0.0.0.0")],
+    ids=["behind a proxy", "in the network"],
+)
+def test_the_picture_is_a_login(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """What a phone's camera reads at the terminal lets its browser in, once; in the network it is
+    the first address that is printed for a phone.
+    """
+    own = EmbeddedGateway(tmp_path, *arguments)
+    with Terminal(own.command(), env=own.environ, columns=120, lines=60) as terminal:
+        terminal.expect(b"press Ctrl-C to end", 60)
+        shown = terminal.output.decode().splitlines()
+        printed = re.findall(r"phone in the same network: (\S+)", "\n".join(shown))
+        drawn = [line for line in shown if line and set(line) <= set(_HALVES)]
+        if "no address that a phone could use" in terminal.output.decode():
+            assert not drawn
+            return
+        (address,) = photograph(drawn)
+        eventually(own.read_ready_file)
+
+        where = urlsplit(address)
+        path = f"{where.path}?{where.query}"
+        first = own.request("GET", path, headers={"Host": where.netloc})
+        second = own.request("GET", path, headers={"Host": where.netloc})
+
+        assert address.startswith("http://runs.example:8443/") or address == printed[0]
+        assert (first.status, second.status) == (303, 401)
+        terminal.send(b"\x03")
+        assert terminal.wait() == 0
+
+
 def test_options_and_settings_are_documented() -> None:
     """What `--help` shows and what the settings are stands in docs/gateway.md and .env.example."""
     guide = (ROOT / "docs" / "gateway.md").read_text()
@@ -244,6 +295,17 @@ def test_one_gateway_for_one_folder(tmp_path: Path) -> None:
         assert own.request("GET", "/api/health").status == 200
 
 
+def test_an_env_file_that_is_not_there(tmp_path: Path) -> None:
+    """A slip in its name makes no second secret: the file is named, and the option to correct."""
+    own = EmbeddedGateway(tmp_path)
+    own.env_file.unlink()
+
+    line = refusal(own)
+
+    assert line == f"claude-runner: there is no file {own.env_file}; correct --env-file"
+    assert not own.env_file.exists()
+
+
 def test_a_data_folder_that_is_none(tmp_path: Path) -> None:
     """A file in its place is one sentence."""
     own = EmbeddedGateway(tmp_path)
@@ -269,10 +331,7 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     """Its version is told; nothing is changed."""
     with EmbeddedGateway(tmp_path) as own:
         own.stop()
-    path = own.data_dir / "gateway" / "gateway.db"
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("INSERT INTO schema_versions VALUES (99, 0)")
-        database.commit()
+    change(own, "INSERT INTO schema_versions VALUES (99, 0)")
 
     line = refusal(own)
 
@@ -284,7 +343,7 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
     """One sentence, whatever is wrong with it."""
     with EmbeddedGateway(tmp_path) as own:
         own.stop()
-    path = own.data_dir / "gateway" / "gateway.db"
+    path = own.database_file
     for left in path.parent.glob("gateway.db*"):
         left.unlink()
     path.write_bytes(b"this is no database" * 1000)
@@ -354,13 +413,11 @@ def test_old_runs_are_removed(tmp_path: Path) -> None:
             own.send_artifact(run, "a.txt", b"x")
             own.api("POST", f"/api/runs/{run.id}/stop", {})
         own.stop()
-        path = own.data_dir / "gateway" / "gateway.db"
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            database.execute(
-                "UPDATE runs SET last_event_at = last_event_at - 31 * 86400 WHERE id = ?",
-                (old.id,),
-            )
-            database.commit()
+        change(
+            own,
+            "UPDATE runs SET last_event_at = last_event_at - 31 * 86400 WHERE id = ?",
+            old.id,
+        )
         own.start()
 
         def only_the_young_is_left() -> None:
@@ -372,7 +429,42 @@ def test_old_runs_are_removed(tmp_path: Path) -> None:
         folders = [path.name for path in (own.data_dir / "gateway" / "artifacts").iterdir()]
         assert folders == [young.id]
         own.stop()
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            for table in ("events", "commands", "artifacts"):
-                rows = database.execute(f"SELECT DISTINCT run_id FROM {table}").fetchall()
-                assert rows == [(young.id,)]
+        for table in ("events", "commands", "artifacts"):
+            assert select(own, f"SELECT DISTINCT run_id FROM {table}") == [(young.id,)]
+
+
+def test_old_nonces_sessions_and_notes_are_removed(tmp_path: Path) -> None:
+    """Nonces after 600 s, sessions at their end, notes with the retention; younger ones stay."""
+    with EmbeddedGateway(tmp_path) as own:
+        run = own.create_run()
+        for number in (1, 2):
+            assert own.send_event(run, "stdout", "x", number).status == 200
+            code = own.api("POST", "/api/login-codes", {}).json()["code"]
+            assert own.request("GET", f"/login?code={code}").status == 303
+        own.stop()
+        oldest = "WHERE number = 1"
+        change(own, f"UPDATE nonces SET used_at = used_at - 600 {oldest}")
+        change(own, f"UPDATE audit SET at = at - 30 * 86400 {oldest}")
+        change(own, "UPDATE sessions SET expires_at = created_at WHERE rowid = 1")
+        own.start()
+
+        def only_the_young_are_left() -> None:
+            assert select(own, "SELECT number FROM nonces") == [(2,)]
+            assert select(own, "SELECT count(*) FROM sessions") == [(1,)]
+            noted = select(own, "SELECT action FROM audit ORDER BY number")
+            assert noted == [("login code",), ("login",)] * 2
+
+        eventually(only_the_young_are_left)
+
+
+def change(own: EmbeddedGateway, statement: str, *values: object) -> None:
+    """Change something in the database, by no way that a client has."""
+    with contextlib.closing(sqlite3.connect(own.database_file)) as database:
+        database.execute(statement, values)
+        database.commit()
+
+
+def select(own: EmbeddedGateway, query: str) -> list[tuple[object, ...]]:
+    """Return rows of the database."""
+    with contextlib.closing(sqlite3.connect(own.database_file)) as database:
+        return database.execute(query).fetchall()

@@ -304,6 +304,40 @@ def test_input_is_passed_on_as_it_is(gw: EmbeddedGateway) -> None:
     assert command["command"] == "__INPUT__:yes\r\n"
 
 
+@pytest.mark.parametrize("end", ["ack", "finished"])
+def test_typed_text_is_forgotten_when_it_was_delivered(tmp_path: Path, end: str) -> None:
+    """It may be a password. Once it was acknowledged, or the run has ended, it is in no answer, no
+    stream and no file; that something was typed still is, and what other commands were.
+    """
+    typed = "correct horse " * 1_000
+    with EmbeddedGateway(tmp_path) as own:
+        run, other = own.create_run(), own.create_run()
+        for each in (run, other):
+            start(own, each, remoteInput=True)
+        base = f"/api/runs/{run.id}"
+        own.api("POST", f"/api/runs/{other.id}/input", {"text": "kept, as it waits"})
+        own.api("POST", f"{base}/command", {"command": "pwd"})
+        typed_id = own.api("POST", f"{base}/input", {"text": typed}).json()["id"]
+        waiting = own.send("GET", f"{base}/commands", run=run).json()
+        assert [each["command"] for each in waiting] == ["pwd", f"__INPUT__:{typed}"]
+
+        with own.follow(f"{base}/stream") as stream:
+            if end == "ack":
+                ack = f"{base}/commands/{typed_id}/ack"
+                assert own.send("POST", ack, {"result": "Input sent"}, run).status == 200
+                assert stream.take(1, "command")[0].data["command"] == "__INPUT__:"
+            else:
+                own.send_marker(run, {"event": "finished", "exitCode": 0}, 2)
+        history = own.api("GET", f"{base}/history").json()["commands"]
+        (others,) = own.api("GET", f"/api/runs/{other.id}/history").json()["commands"]
+        own.stop()
+
+    assert [each["command"] for each in history] == ["pwd", "__INPUT__:"]
+    assert others["command"] == "__INPUT__:kept, as it waits"
+    for file in own.data_dir.rglob("*"):
+        assert not file.is_file() or b"correct horse" not in file.read_bytes(), file
+
+
 def test_the_start_command_is_quoted(gw: EmbeddedGateway) -> None:
     """It can be pasted into a shell, whatever the prompt is."""
     answer = gw.api("POST", "/api/runs", {"command": "fix 'it'; rm -rf $HOME"}).json()
@@ -330,17 +364,21 @@ def test_what_operators_do_is_noted(tmp_path: Path) -> None:
     """Logins, failed ones too, and every action, with address and run."""
     with EmbeddedGateway(tmp_path) as own:
         log_in(own, "wrong")
+        own.request("GET", "/api/runs", headers={"Authorization": "Bearer wrong"})
+        own.request("GET", "/api/stream", headers={"Authorization": "Bearer wrong"})
         log_in(own, own.admin_token)
         run = own.create_run()
         own.api("POST", f"/api/runs/{run.id}/halt", {})
         own.stop()
-        with closing(sqlite3.connect(own.data_dir / "gateway" / "gateway.db")) as database:
+        with closing(sqlite3.connect(own.database_file)) as database:
             rows = database.execute(
                 "SELECT address, actor, action, run_id, succeeded FROM audit ORDER BY number"
             ).fetchall()
 
     assert rows == [
         ("127.0.0.1", "token", "login", None, 0),
+        ("127.0.0.1", "token", "request", None, 0),
+        ("127.0.0.1", "token", "request", None, 0),
         ("127.0.0.1", "token", "login", None, 1),
         ("127.0.0.1", "token", "create", run.id, 1),
         ("127.0.0.1", "token", "halt", run.id, 1),
@@ -372,7 +410,24 @@ def test_runs_are_paged_newest_first(tmp_path: Path) -> None:
         while query:
             page = own.api("GET", f"/api/runs?{query}").json()
             seen += [run["id"] for run in page["runs"]]
-            query = f"limit=2&before={page['next']!r}" if page["next"] else ""
+            query = f"limit=2&before={page['next']}" if page["next"] else ""
+
+    assert seen == made[::-1]
+
+
+def test_runs_of_one_moment_are_all_listed(tmp_path: Path) -> None:
+    """However the clock stands, or is set back: no page leaves one out, and none has one twice."""
+    with EmbeddedGateway(tmp_path) as own:
+        made = [own.create_run().id for _ in range(5)]
+        with closing(sqlite3.connect(own.database_file)) as database:
+            database.execute("UPDATE runs SET created_at = 1700000000 - 10 * (number % 2)")
+            database.commit()
+        seen: list[str] = []
+        before = ""
+        for _ in made:
+            page = own.api("GET", f"/api/runs?limit=1{before}").json()
+            seen += [run["id"] for run in page["runs"]]
+            before = f"&before={page['next']}"
 
     assert seen == made[::-1]
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.store import MAX_RUN_FILE_BYTES, MAX_RUN_FILES
 from testing.embedded_gateway import EmbeddedGateway, finished, multipart, open_socket
+from testing.embedded_record import EmbeddedRecord
 from testing.gateway_records import Run
+from testing.runner import RunnerProcess, child, plan
 from testing.waiting import eventually
 
 EVENT = "/api/ingest/event"
@@ -542,6 +547,63 @@ def test_an_upload_without_a_file_is_refused(gw: EmbeddedGateway, body: bytes) -
     assert answer.status == 400
     assert gw.api("GET", f"/api/runs/{run.id}/artifacts").json()["artifacts"] == []
     assert_no_files(gw, run)
+
+
+def fill_with_files(gw: EmbeddedGateway, run: Run, count: int, size_bytes: int) -> None:
+    """Note files in the database that were never sent."""
+    with closing(sqlite3.connect(gw.database_file, timeout=30)) as database:
+        database.executemany(
+            "INSERT INTO artifacts (id, run_id, name, type, size, created_at)"
+            " VALUES (?, ?, 'x', 'file', ?, 0)",
+            [(f"art_{run.id}_{number}", run.id, size_bytes) for number in range(count)],
+        )
+        database.commit()
+
+
+@pytest.mark.parametrize(
+    ("count", "size_bytes", "reason"),
+    [
+        (MAX_RUN_FILES - 1, 0, f"This run has {MAX_RUN_FILES} files already"),
+        (1, MAX_RUN_FILE_BYTES - 100, f"more than {MAX_RUN_FILE_BYTES} bytes of files"),
+    ],
+    ids=["too many", "too large together"],
+)
+def test_what_one_run_may_upload_is_bounded(
+    gw: EmbeddedGateway, count: int, size_bytes: int, reason: str
+) -> None:
+    """The file that still fits is taken, the next one refused with 400 and not kept; other runs
+    have room, and the run goes on.
+    """
+    run, other = gw.create_run(), gw.create_run()
+    fill_with_files(gw, run, count, size_bytes)
+
+    taken = gw.send_artifact(run, "a.txt", b"x" * 100)
+    refused = gw.send_artifact(run, "b.txt", b"x" * 100)
+
+    assert taken.status == 200
+    assert refused.status == 400
+    assert reason in refused.error
+    folder = gw.data_dir / "gateway" / "artifacts" / run.id
+    assert [path.name for path in folder.iterdir()] == [taken.json()["artifactId"]]
+    assert gw.send_artifact(other, "c.txt", b"x" * 100).status == 200
+    assert gw.send_marker(run, {"event": "finished", "exitCode": 0}).status == 200
+    assert gw.run(run)["status"] == "done"
+
+
+def test_a_runner_ends_well_where_its_log_is_refused(tmp_path: Path) -> None:
+    """It says which file is not there and why, and nothing else of the run is lost."""
+    with EmbeddedGateway(tmp_path) as own:
+        record = EmbeddedRecord(own)
+        launch = plan(record, child("lines.py", "3", "0"), tmp_path)
+        fill_with_files(own, launch.run, MAX_RUN_FILES, 0)
+        with RunnerProcess(launch) as runner:
+            assert runner.wait(60) == 0
+            told = runner.stderr
+
+        assert "claude.log is not uploaded: the gateway refused it (This run has" in told
+        assert record.verify_finished(launch.run.id) == []
+        assert record.text(launch.run.id).splitlines()[-1] == "LAST"
+        assert own.run(launch.run)["verdict"]["ok"] is True
 
 
 def test_a_file_that_announces_too_much_is_refused_early(gw: EmbeddedGateway) -> None:

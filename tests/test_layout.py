@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway_launch import PACKAGES
 from testing.runner_files import ROOT, RUNNER_FILES
 
 pytestmark = pytest.mark.once
@@ -200,10 +201,17 @@ def test_only_two_packages_are_needed(module: str) -> None:
 
 # What a reader of the gateway's imports sees of the runner.
 GATEWAY_MAY_IMPORT = {"redact", "runner_config"}
-GATEWAY_PACKAGES = {
-    *("cheroot", "cryptography", "flask", "segno", "sqlalchemy", "werkzeug"),
-    "requests",  # the demo is a client
-}
+GATEWAY_PACKAGES = {*PACKAGES, "requests"}  # the demo is a client
+
+
+def test_the_gateways_packages_are_the_same_everywhere() -> None:
+    """In the list that pip gets, in what the launcher looks for, and in what the shim does."""
+    lines = (ROOT / "requirements-gateway.txt").read_text("utf-8").splitlines()
+    listed = [line.partition(">=")[0].lower() for line in lines if line[0] not in "#-"]
+    shim = (ROOT / "wrapper" / "claude-runner").read_text("utf-8")
+
+    assert listed == list(PACKAGES)
+    assert f'cr_modules="$cr_modules {" ".join(PACKAGES)}"' in shim
 
 
 @pytest.mark.parametrize("module", MODULES)

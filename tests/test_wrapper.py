@@ -868,6 +868,29 @@ def test_the_gateway_starts_without_xterm(
     assert not list(project.data.glob("gateway/vendor/*"))
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("words", [("gateway", "--help"), ("demo", "--no-open", "-h")], ids=str)
+def test_help_waits_for_nothing(
+    shell: Sequence[str],
+    words: tuple[str, ...],
+    gateway_project: Project,
+    ready: Path,
+    offline: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """Who only asks what there is gets neither the gateway's packages nor xterm.js."""
+    project = gateway_project
+    npm = npm_in(tmp_path / "npm", NPM)
+
+    result = project.run(shell, *words, env=project.environ(ready, npm, **offline))
+
+    assert told(result)["argv"] == [*words]
+    assert told(result)["python"] == str(ready / "python3")
+    assert result.stderr == b""
+    assert not project.environments()
+    assert not list(project.data.glob("gateway/vendor/*"))
+
+
 def test_without_a_gateway_nothing_is_different(project: Project, ready: Path) -> None:
     """In a project that got the runner's files alone, the program itself says what is missing."""
     result = project.run((), "gateway", env=project.environ(ready))

@@ -14,20 +14,8 @@ from tests_browser.runs import begin
 from tests_browser.visitor import DESK, PHONE, Visitor
 
 LONG_RUN_EVENTS = 1_150
-
-
-def send_lines(gateway: EmbeddedGateway, run: object, count: int, start: int = 1) -> None:
-    """Send numbered lines, each an event of its own, on one connection."""
-    connection = gateway.connect()
-    for number in range(start, start + count):
-        body = json.dumps(
-            {"type": "stdout", "data": f"line {number}\n", "sequence": number}
-        ).encode()
-        headers = gateway.sign("POST", "/api/ingest/event", body, run)  # type: ignore[arg-type]
-        connection.request("POST", "/api/ingest/event", body, headers)
-        response = connection.getresponse()
-        assert (response.read(), response.status)[1] == 200
-    connection.close()
+# A line of xterm.js, by its text.
+LINE = ".xterm-rows > div:has-text('%s')"
 
 
 def test_a_long_run_opens_at_its_end_and_scrolls_back(
@@ -36,7 +24,8 @@ def test_a_long_run_opens_at_its_end_and_scrolls_back(
     """Earlier pages come when the reader gets to the top, who stays at the line that he was at."""
     page = desk.page
     run = begin(gateway)
-    send_lines(gateway, run, LONG_RUN_EVENTS)
+    lines = [f"line {number}" for number in range(1, LONG_RUN_EVENTS + 1)]
+    gateway.send_events(run, (f"{line}\n" for line in lines))
     desk.open_run(run.id)
     view = page.locator(".text-view")
     expect(page.get_by_text(f"line {LONG_RUN_EVENTS}", exact=True)).to_be_in_viewport()
@@ -50,7 +39,6 @@ def test_a_long_run_opens_at_its_end_and_scrolls_back(
         expect(page.get_by_text(f"line {first}", exact=True)).to_be_in_viewport()
         first = earlier
 
-    lines = [f"line {number}" for number in range(1, LONG_RUN_EVENTS + 1)]
     assert desk.output().split("\n") == [*lines, ""]
     expect(page.get_by_role("button", name="Show earlier output")).to_be_hidden()
     gateway.send_event(run, "stdout", "one more\n", LONG_RUN_EVENTS + 1)
@@ -145,6 +133,83 @@ def test_a_session_has_the_size_of_its_terminal(desk: Visitor, gateway: Embedded
     expect(page.locator(".text-line").last).to_be_visible()
     page.get_by_role("button", name="Terminal", exact=True).click()
     expect(rows.first).to_have_text("y" * 60)
+
+
+def test_a_long_session_scrolls_back_in_its_terminal(
+    browser: Browser, gateway: EmbeddedGateway
+) -> None:
+    """Earlier pages come at the top of the terminal, too; the line that was there stays there."""
+    run = begin(gateway, mode="interactive", columns=40, lines=20)
+    lines = [f"line {number} of it" for number in range(1, LONG_RUN_EVENTS + 1)]
+    gateway.send_events(run, (f"{line}\r\n" for line in lines))
+    with Visitor(browser, gateway, size=PHONE) as person:
+        person.log_in()
+        page = person.open_run(run.id)
+        rows, view = page.locator(".xterm-rows > div"), page.locator(".xterm-view")
+        expect(page.locator(".xterm-rows")).to_contain_text(lines[-1])
+        height = view.evaluate("view => view.scrollHeight")
+
+        view.evaluate("view => { view.scrollTop = 0; }")
+        page.wait_for_function(
+            "height => document.querySelector('.xterm-view').scrollHeight > height", arg=height
+        )
+        expect(rows.first).to_have_text(lines[-1000])
+        view.evaluate("view => { view.scrollTop = 0; }")
+        expect(rows.first).to_have_text(lines[0])
+        page.get_by_role("button", name="To the end").click()
+        expect(page.locator(".xterm-rows")).to_contain_text(lines[-1])
+
+
+def swipe(person: Visitor, pixels: int) -> None:
+    """Move a finger over the terminal: down to see what was before."""
+    box = person.page.locator(".pane").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 - pixels / 2
+    touch = person.context.new_cdp_session(person.page)
+    for step in range(11):
+        points = [{"x": x, "y": y + pixels * step / 10}]
+        kind = "touchMove" if step else "touchStart"
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    touch.detach()
+
+
+@pytest.mark.parametrize("rows", [20, 70], ids=["a low screen", "a high screen"])
+def test_a_terminal_is_read_with_a_finger(
+    browser: Browser, gateway: EmbeddedGateway, rows: int
+) -> None:
+    """The end of the screen is in sight, however high the run's own terminal is; a finger leads to
+    its beginning and to the lines before it, and a button back.
+    """
+    run = begin(gateway, mode="interactive", columns=60, lines=rows)
+    history = "".join(f"line {number} before\r\n" for number in range(1, 41))
+    drawn = "".join(f"\x1b[{row};1Hrow {row} of {rows}" for row in range(1, rows + 1))
+    gateway.send_event(run, "stdout", history + "\n" * rows + drawn, 1)
+    with Visitor(browser, gateway, size=PHONE, has_touch=True) as person:
+        person.log_in()
+        page = person.open_run(run.id)
+        expect(page.locator(".xterm-rows")).to_contain_text(f"row {rows} of {rows}")
+
+        def is_seen(text: str) -> None:
+            place, line = page.locator(".pane"), page.locator(LINE % text)
+            assert line.count() == 1, f"there is no {text}"
+            pane, seen = place.bounding_box(), line.bounding_box()
+            assert pane is not None
+            assert seen is not None
+            assert pane["y"] <= seen["y"] + 1
+            assert seen["y"] + seen["height"] <= pane["y"] + pane["height"] + 1
+
+        def goes_back_to(text: str) -> None:
+            swipe(person, 150)
+            is_seen(text)
+
+        eventually(lambda: is_seen(f"row {rows} of {rows}"))
+        eventually(lambda: goes_back_to(f"row 1 of {rows}"), 20)
+        eventually(lambda: goes_back_to("line 1 before"), 20)
+        page.get_by_role("button", name="To the end").click()
+        eventually(lambda: is_seen(f"row {rows} of {rows}"))
+        gateway.send_event(run, "stdout", "\r\nand on\r\n", 2)
+        eventually(lambda: is_seen("and on"))
 
 
 def test_a_print_run_reads_right_in_the_terminal_too(

@@ -45,7 +45,7 @@ def test_a_run_from_new_run_to_its_artifacts(
 
     expect(page.locator(".notice").first).to_contain_text("was stopped")
     expect(page.locator(".notice").first).to_contain_text("exit code 130")
-    expect(page.locator(".verdict")).to_contain_text("were received as they were sent")
+    expect(page.locator(".verdict")).to_contain_text("were received as sent")
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
     assert page.title().startswith("■")
     page.get_by_role("button", name="View claude.log").click()
@@ -120,9 +120,13 @@ def test_a_session_is_typed_into(desk: Visitor, gateway: EmbeddedGateway, tmp_pa
         wait_for_status(gateway, run_id, "running")
         desk.open_run(run_id)
         expect(page.locator(".xterm-rows")).to_contain_text("READY")
+        page.get_by_role("button", name="Arrow up").click()
+        expect(page.locator(".history-entry .outcome")).to_have_text("done")
         page.get_by_label("Type into the session").fill("hello there")
         page.get_by_label("Type into the session").press("Enter")
-        expect(page.locator(".xterm-rows")).to_contain_text("GOT hello there")
+        expect(page.locator(".xterm-rows")).to_contain_text("hello there")
+        typed = page.locator(".history-entry", has_text="Typed into the session")
+        expect(typed).to_have_count(2)
         expect(page.locator(".badge")).to_have_text("Finished")
         assert terminal.wait() == 0
 

@@ -6,8 +6,14 @@ import { announce } from "./notices.js";
 import { age } from "./words.js";
 
 const LONG_RESULT_LINES = 12;
-const SPECIAL = { __STOP__: "Stop", __HALT__: "Halt", __ESCAPE__: "Escape" };
+const SPECIAL = { __STOP__: "Stop", __HALT__: "Halt", __ESCAPE__: "Ctrl-C" };
 const INPUT = "__INPUT__:";
+// What a phone's keyboard does not have: the label, what it is called, what a terminal sends for it.
+const KEYS = [
+  ["Esc", "Esc", "\x1b"],
+  ["↑", "Arrow up", "\x1b[A"],
+  ["↓", "Arrow down", "\x1b[B"],
+];
 
 export class RunControls {
   #path;
@@ -107,7 +113,13 @@ export class RunControls {
       { class: "stack", hidden: true },
       el("label", { for: "input" }, "Type into the session"),
       field,
-      el("div", { class: "button-row" }, send, actionButton("Escape", {}, () => this.#send("escape"), fail)),
+      el(
+        "div",
+        { class: "button-row keys" },
+        send,
+        actionButton("Ctrl-C", {}, () => this.#send("escape"), fail),
+        KEYS.map(([label, name, text]) => actionButton(label, { "aria-label": name }, () => this.#send("input", { text }), fail)),
+      ),
     );
   }
 
@@ -128,7 +140,10 @@ export class RunControls {
 }
 
 const nameOf = (command) => {
-  if (command.startsWith(INPUT)) return `Typed: ${command.slice(INPUT.length).trimEnd()}`;
+  // Until it is delivered; the gateway does not keep what was typed.
+  const typed = command.startsWith(INPUT) && command.slice(INPUT.length).trimEnd();
+  if (typed) return `Typed: ${typed}`;
+  if (typed === "") return "Typed into the session";
   return SPECIAL[command] ?? command;
 };
 
@@ -136,8 +151,10 @@ const STATUS_WORDS = { pending: "waiting for the runner", done: "done", failed: 
 
 function historyEntry({ command, status, result, error, created_at: createdAt }) {
   const isSpecial = command.startsWith("__");
-  const text = [result, error].filter(Boolean).join("\n").replace(/\n+$/, "");
-  const isSilent = !text && status === "done";
+  // Of what is no program there is nothing to say but that it was done.
+  const outcome = isSpecial && status === "done" ? [] : [result, error];
+  const text = outcome.filter(Boolean).join("\n").replace(/\n+$/, "");
+  const isSilent = !text && status === "done" && !isSpecial;
   return el(
     "li",
     { class: `history-entry ${status}` },

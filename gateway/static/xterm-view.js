@@ -1,6 +1,10 @@
 /**
- * Output in a real terminal, xterm.js, with the width that the run's own terminal has. On a narrow
- * page the letters shrink as long as they can be read; what is still too wide scrolls sideways.
+ * Output in a real terminal, xterm.js, with the size that the run's own terminal has. On a narrow page
+ * the letters shrink as long as they can be read; what is still too wide scrolls sideways.
+ *
+ * The page scrolls, not xterm.js, which knows no touch and shows a screen that is higher than its place
+ * only at its top. All lines of the buffer have their places one below the other; of them xterm.js
+ * draws a screenful, and stands where those lines are.
  */
 
 import { el } from "./dom.js";
@@ -10,14 +14,16 @@ const FOLDER = "/static/vendor/xterm";
 const LARGEST_PX = 14;
 const SMALLEST_PX = 10;
 const SCROLLBACK_LINES = 50_000;
-// What the keyboard does here: nothing reads what is typed, and Tab has to lead out again.
+// Closer to the end than this, the reader follows the output.
+const AT_EDGE_PX = 8;
+// What the keyboard does here, in pixels: nothing reads what is typed, and Tab has to lead out again.
 const SCROLLS = {
-  ArrowUp: (terminal) => terminal.scrollLines(-1),
-  ArrowDown: (terminal) => terminal.scrollLines(1),
-  PageUp: (terminal) => terminal.scrollPages(-1),
-  PageDown: (terminal) => terminal.scrollPages(1),
-  Home: (terminal) => terminal.scrollToTop(),
-  End: (terminal) => terminal.scrollToBottom(),
+  ArrowUp: (row) => -row,
+  ArrowDown: (row) => row,
+  PageUp: (row, page) => row - page,
+  PageDown: (row, page) => page - row,
+  Home: (row, page, all) => -all,
+  End: (row, page, all) => all,
 };
 const NAMES = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
@@ -47,7 +53,9 @@ async function load() {
 
 export class XtermView {
   #terminal;
+  #isFollowing = true;
   #frame = el("div", { class: "xterm-frame" });
+  #lines = el("div", { class: "xterm-lines" }, this.#frame);
   #sizes = new ResizeObserver(() => this.#fit());
   #onTheme = () => (this.#terminal.options.theme = theme(this.element));
 
@@ -57,7 +65,7 @@ export class XtermView {
   }
 
   constructor(Terminal, size) {
-    this.element = el("div", { class: "xterm-view", role: "region", "aria-label": "Terminal with the output" }, this.#frame);
+    this.element = el("div", { class: "xterm-view", role: "region", "aria-label": "Terminal with the output" }, this.#lines);
     this.#terminal = new Terminal({
       cols: size.columns,
       rows: size.rows,
@@ -77,8 +85,15 @@ export class XtermView {
   attached() {
     this.#terminal.open(this.#frame);
     this.#onTheme();
-    this.#terminal.onScroll(() => this.onScroll?.());
-    this.element.addEventListener("wheel", () => this.onScroll?.(), { passive: true });
+    this.#terminal.attachCustomWheelEventHandler(() => false);
+    this.#terminal.onWriteParsed(() => this.#arrange());
+    this.element.addEventListener("scroll", () => {
+      const { scrollHeight, scrollTop, clientHeight } = this.element;
+      this.#isFollowing = scrollHeight - scrollTop - clientHeight < AT_EDGE_PX;
+      this.#place();
+      this.onScroll?.();
+    });
+    this.#sizes.observe(this.#frame);
     this.#sizes.observe(this.element);
     this.#fit();
   }
@@ -103,12 +118,11 @@ export class XtermView {
   }
 
   get isAtStart() {
-    return this.#terminal.buffer.active.viewportY === 0;
+    return this.element.scrollTop < AT_EDGE_PX;
   }
 
   get isAtEnd() {
-    const { baseY, viewportY } = this.#terminal.buffer.active;
-    return viewportY >= baseY;
+    return this.#isFollowing;
   }
 
   /** How far the cursor is from the first line, in lines: the next text goes there. */
@@ -119,15 +133,18 @@ export class XtermView {
 
   /** Lines between the beginning and what is seen. */
   get distanceFromStart() {
-    return this.#terminal.buffer.active.viewportY;
+    return this.element.scrollTop / (this.#rowPx || 1);
   }
 
   set distanceFromStart(lines) {
-    this.#terminal.scrollToLine(Math.max(0, lines));
+    this.#arrange();
+    this.element.scrollTop = Math.max(0, lines) * this.#rowPx;
+    this.#place();
   }
 
   scrollToEnd() {
-    this.#terminal.scrollToBottom();
+    this.#isFollowing = true;
+    this.#arrange();
   }
 
   focus() {
@@ -145,10 +162,37 @@ export class XtermView {
     const scroll = event.type === "keydown" && SCROLLS[event.key];
     if (scroll) {
       event.preventDefault();
-      scroll(this.#terminal);
-      this.onScroll?.();
+      const { clientHeight, scrollHeight } = this.element;
+      this.element.scrollTop += scroll(this.#rowPx, clientHeight, scrollHeight);
     }
     return false;
+  }
+
+  /** The height of a line; 0 before it is shown. */
+  get #rowPx() {
+    return (this.#frame.querySelector(".xterm-screen")?.offsetHeight ?? 0) / this.#terminal.rows;
+  }
+
+  /** Make room for all lines, and stay at the end if that is where the reader is. */
+  #arrange() {
+    const { element } = this;
+    const screenPx = this.#frame.offsetHeight;
+    const abovePx = this.#terminal.buffer.active.baseY * this.#rowPx;
+    element.style.setProperty("--screen-height", `${screenPx}px`);
+    // A screen that is lower than its place stands at the top of it.
+    this.#lines.style.height = `${abovePx + Math.max(screenPx, element.clientHeight)}px`;
+    if (this.#isFollowing) element.scrollTop = element.scrollHeight;
+    this.#place();
+  }
+
+  /** Draw the lines that are scrolled to, where they stand. */
+  #place() {
+    const rowPx = this.#rowPx;
+    if (!rowPx) return;
+    const { baseY } = this.#terminal.buffer.active;
+    const line = this.#isFollowing ? baseY : Math.min(baseY, Math.floor(this.element.scrollTop / rowPx));
+    this.#terminal.scrollToLine(line);
+    this.#frame.style.transform = `translateY(${line * rowPx}px)`;
   }
 
   #fit() {
@@ -159,6 +203,7 @@ export class XtermView {
     const wanted = Math.floor((this.element.clientWidth - 24) / perPixel);
     const size = Math.max(SMALLEST_PX, Math.min(LARGEST_PX, wanted));
     if (size !== options.fontSize) options.fontSize = size;
+    this.#arrange();
   }
 }
 
