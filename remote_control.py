@@ -233,8 +233,8 @@ class Poller:
             self._dropped.add(hashlib.sha256(json.dumps(item).encode()).digest())
 
     def _receive(self, command_id: str, text: str) -> None:
-        shown = printable(text, MAX_COMMAND_CHARS)
-        known = self._spool.record_command(command_id, self._rules.redact(shown))
+        shown = self._shorten(text, MAX_COMMAND_CHARS)
+        known = self._spool.record_command(command_id, shown)
         if known is None:
             self._decide(command_id, text)
         elif known.has_ended:
@@ -279,10 +279,14 @@ class Poller:
             self._refuse(command_id, done.split()[0].lower(), problem)
 
     def _refuse(self, command_id: str, text: str, reason: str) -> None:
-        shown = printable(text, _MAX_SHOWN_CHARS)
+        shown = self._shorten(text, _MAX_SHOWN_CHARS)
         notice = self._rules.redact(f"Refused command: {shown}: {reason}")
         error = self._rules.redact(f"refused: {reason}")
         self._acknowledge(self._spool.end_command(command_id, error=error, notice=notice))
+
+    def _shorten(self, text: str, max_chars: int) -> RedactedText:
+        """Return what of a command is kept. Redacted whole: half a secret is not recognised."""
+        return printable(self._rules.redact(text), max_chars)
 
     def _answer(self, command_id: str, result: str) -> None:
         self._acknowledge(self._spool.end_command(command_id, result=self._rules.redact(result)))

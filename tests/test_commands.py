@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -103,6 +104,11 @@ class Runner:
     def pid(self) -> int:
         """The runner's pid."""
         return self._process.pid
+
+    @property
+    def journal(self) -> Path:
+        """The run's journal."""
+        return self._launch.run_dir / "spool.db"
 
     @property
     def stderr(self) -> str:
@@ -401,6 +407,25 @@ def test_output_is_redacted_wherever_it_was_split(gw: StrictGateway, tmp_path: P
     assert acks[1].error == "exit code 3\n[REDACTED]\n"
     assert acks[2].result == "[REDACTED] and [REDACTED]\n"
     assert not any(secret in event.data for event in gw.events(runner.run.id))
+
+
+def test_a_refused_command_is_redacted_before_it_is_shortened(
+    gw: StrictGateway, tmp_path: Path
+) -> None:
+    """A secret that begins just before the cut leaves no beginning behind, in notice or journal."""
+    secret = "gh" + "p_" + "q7R8" * 9
+    texts = [f"{'x' * (limit - 12)} {secret}" for limit in (200, 1_000)]
+    runner = Runner(gw, tmp_path)
+
+    with runner:
+        runner.execute(*texts)
+        notices = runner.events("error", len(texts))
+        with sqlite3.connect(runner.journal) as journal:
+            recorded = [text for (text,) in journal.execute("SELECT command FROM commands")]
+        journal.close()
+
+    assert len(recorded) == len(notices) == len(texts)
+    assert not [each for each in (*notices, *recorded) if "gh" + "p_" in each]
 
 
 def test_failures_are_told_and_still_show_the_output(gw: StrictGateway, tmp_path: Path) -> None:
