@@ -161,9 +161,11 @@ def parse_command(value: str, variable: str) -> tuple[str, ...]:
     """Read a program and the arguments that come first. Raises ConfigError."""
     try:
         argv = tuple(shlex.split(value))
-    except ValueError:
-        argv = ()
-    if not argv:
+    except ValueError as error:
+        is_quote = "quotation" in str(error)
+        what = "has a quote that is not closed; close it, or" if is_quote else "ends with a backslash;"
+        raise ConfigError(f"{variable} is {value!r}, which {what} leave it out") from None
+    if not (argv and argv[0]):
         raise ConfigError(f"{variable} is {value!r}; write the program to run")
     return argv
 
