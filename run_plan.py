@@ -165,6 +165,12 @@ def plan_assist(
             "an assist session is a login to this machine, and GATEWAY_URL "
             f"({config.gateway_url}) is not encrypted; use https"
         )
+    # What is wrong is told before what is only to be known.
+    cwd = _existing_folder(options.cwd)
+    timeout = getattr(options, "timeout", None)  # `start` waits for nothing
+    if timeout is not None and re.fullmatch("[0-9]+", timeout):
+        timeout += "s"  # as it is documented: --timeout 30
+    timeout_s = parse_duration(timeout, "--timeout") or ASSIST_TIMEOUT_S
     keys = None
     if options.authorized_keys is not None:
         option = "--authorized-keys"
@@ -174,13 +180,10 @@ def plan_assist(
             "whoever holds the address of the assist session is in; --authorized-keys FILE lets "
             "only the owners of the keys in FILE in"
         )
-    timeout = getattr(options, "timeout", None)  # `start` waits for nothing
-    if timeout is not None and re.fullmatch("[0-9]+", timeout):
-        timeout += "s"  # as it is documented: --timeout 30
     return AssistPlan(
         Tmate(config, config.child_environment(os.environ), keys),
-        cwd=_existing_folder(options.cwd),
-        timeout_s=parse_duration(timeout, "--timeout") or ASSIST_TIMEOUT_S,
+        cwd=cwd,
+        timeout_s=timeout_s,
         patience_s=config.drain_timeout_s,
         open_client=open_client,
     )

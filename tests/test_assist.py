@@ -120,14 +120,19 @@ def opened(launch: Launch) -> Iterator[tuple[RunnerProcess, str]]:
         runner.wait()
 
 
-def assert_failed(launch: Launch, sentence: str) -> None:
-    """Run it; it must end with 1 and this sentence last, having told no address."""
+def assert_failed(launch: Launch, sentence: str) -> str:
+    """Run it; it must end with 1 and this sentence last, having told no address.
+
+    Returns all that it told.
+    """
     with RunnerProcess(launch) as runner:
         assert runner.wait() == 1
-        assert re.search(sentence, runner.stderr.splitlines()[-1]), runner.stderr
+        stderr = runner.stderr
+        assert re.search(sentence, stderr.splitlines()[-1]), stderr
         assert runner.stdout == b""
     assert addresses(launch) == []
     assert find_tmate(launch.env) == []
+    return stderr
 
 
 # --- a session, and its end --------------------------------------------------------------------
@@ -298,15 +303,19 @@ def test_a_file_of_keys_is_checked(text: str, sentence: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--timeout", "0"), ("--timeout", "soon"), ("--max-time", "60")]
+    ("option", "value"),
+    [("--timeout", "0"), ("--timeout", "soon"), ("--timeout", "3x"), ("--max-time", "60")],
 )
 def test_a_time_that_is_none_is_told(
     option: str, value: str, gw: StrictGateway, tmp_path: Path
 ) -> None:
-    """Only --timeout may be a bare number, of seconds."""
+    """Only --timeout may be a bare number, of seconds; nothing else is told besides."""
     launch = plan_assist(gw, {}, tmp_path, [option, value])
 
-    assert_failed(launch, rf"{option} is '{value}s?'; write a time such as 90s, 45m, 2h or 1h30m")
+    stderr = assert_failed(
+        launch, rf"{option} is '{value}s?'; write a time such as 90s, 45m, 2h or 1h30m"
+    )
+    assert stderr.count("\n") == 1
 
 
 def test_a_missing_file_of_keys_opens_nothing(gw: StrictGateway, tmp_path: Path) -> None:
