@@ -212,8 +212,14 @@ def _check_journal(config: Config) -> tuple[str, str]:
                 spool.sync_to_disk()
             finally:
                 spool.close()
-    except OSError as error:
-        return "mend", f"{config.data_dir} cannot hold a journal: {error.strerror}"
+    except (OSError, SpoolError) as error:
+        if isinstance(error, SpoolError) and not error.is_disk_failure:
+            raise  # it says itself what to do
+        reason = error.strerror if isinstance(error, OSError) else error
+        return "mend", (
+            f"{config.data_dir} cannot hold a journal ({reason}); make room, or set "
+            "CLAUDE_RUNNER_DATA_DIR to another folder"
+        )
     return "ok", "it can be written and made durable there"
 
 
