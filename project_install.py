@@ -316,6 +316,7 @@ def tell_installed(report: Report, target: Target) -> None:
         f"claude-runner {VERSION}: {count} file{'s' * (count != 1)} written in {target.path}"
         if count or report.removed
         else f"claude-runner {VERSION} is in {target.path} already"
+        f"{', but for what was kept' if report.kept else ''}"
     )
     if report.removed:
         print_out(f"removed, because this version has no use for them: {', '.join(report.removed)}")
