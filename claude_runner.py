@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from assist import AssistPlan
     from gateway_client import GatewayClient
     from run_plan import Profile
+    from runner_config import Setting
 
 ROOT: Final = Path(__file__).resolve().parent
 CLAUDE: Final = ClaudeProfile()
@@ -275,7 +276,7 @@ def command_info(
     rows = [
         {
             "variable": setting.variable,
-            "value": _shown_value(value, secret=setting.secret),
+            "value": _shown_value(value, setting, config),
             "source": config.sources[setting.variable],
             "meaning": setting.meaning,
         }
@@ -349,8 +350,10 @@ def _label(variable: str) -> str:
 _ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP", "RSA"})
 
 
-def _shown_value(value: Any, *, secret: bool) -> str:
-    if secret:
+def _shown_value(value: Any, setting: Setting, config: Config) -> str:
+    if setting.variable == "HMAC_SECRET" and config.is_secret_short:
+        return "(set, but so short that it could be guessed)"
+    if setting.secret:
         return "(set)" if value else "(not set)"
     if value in ((), None, ""):
         return "(none)"

@@ -32,6 +32,10 @@ VERSION: Final = "0.1.0"
 # Never handed to a child or to a command, and known to the redactor.
 SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN")
 
+# RFC 2104, section 3: a key that is shorter than the hash weakens it. Whoever sees one request may
+# try keys for as long as he likes.
+SAFE_SECRET_BYTES: Final = 32
+
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
@@ -92,6 +96,11 @@ class Config:
         """Raise ConfigError unless there is what every request is signed with."""
         if not self.hmac_secret:
             raise ConfigError(self.missing_sentence("HMAC_SECRET", "the gateway's own secret"))
+
+    @property
+    def is_secret_short(self) -> bool:
+        """Whether the secret is set, but could be guessed."""
+        return 0 < len(self.hmac_secret.encode("utf-8")) < SAFE_SECRET_BYTES
 
     def missing_sentence(self, variable: str, meaning: str) -> str:
         """Say that a variable is unset, and where it can be set."""
@@ -163,7 +172,9 @@ def parse_command(value: str, variable: str) -> tuple[str, ...]:
         argv = tuple(shlex.split(value))
     except ValueError as error:
         is_quote = "quotation" in str(error)
-        what = "has a quote that is not closed; close it, or" if is_quote else "ends with a backslash;"
+        what = (
+            "has a quote that is not closed; close it, or" if is_quote else "ends with a backslash;"
+        )
         raise ConfigError(f"{variable} is {value!r}, which {what} leave it out") from None
     if not (argv and argv[0]):
         raise ConfigError(f"{variable} is {value!r}; write the program to run")

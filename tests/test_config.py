@@ -161,7 +161,11 @@ def test_a_missing_secret_is_told_with_the_place_for_it(root: Path) -> None:
         ("CLAUDE_RUNNER_POLL_INTERVAL", "-1", "write a number of seconds"),
         ("CLAUDE_RUNNER_COMMAND_TIMEOUT", "nan", "write a number of seconds"),
         ("CLAUDE_RUNNER_COMMAND_TIMEOUT", "1e9", "write a number of seconds"),
-        ("CLAUDE_COMMAND", '"unclosed', "which has a quote that is not closed; close it, or leave it out"),
+        (
+            "CLAUDE_COMMAND",
+            '"unclosed',
+            "which has a quote that is not closed; close it, or leave it out",
+        ),
         ("CLAUDE_COMMAND", "'claude", "has a quote that is not closed"),
         ("CLAUDE_COMMAND", "claude\\", "which ends with a backslash; leave it out"),
         ("CLAUDE_COMMAND", "''", "write the program to run"),

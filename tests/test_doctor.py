@@ -154,6 +154,17 @@ def test_without_a_secret_it_says_what_is_missing(patient: _Patient) -> None:
     assert found["gateway"] == ("ok", f"{gateway.url} answers")
 
 
+def test_a_secret_that_could_be_guessed_is_told(patient: _Patient) -> None:
+    """It works with it, so it is a note; and it says how long one should be."""
+    patient.env |= {"HMAC_SECRET": "hunter2", "GATEWAY_URL": "http://127.0.0.1:9"}
+
+    status, text = patient.look()["configuration"]
+
+    assert status == "note"
+    assert "could be guessed; let the gateway have one of 32 characters or more" in text
+    assert "hunter2" not in text
+
+
 def test_a_setting_that_is_wrong_is_told(patient: _Patient) -> None:
     """What does not depend on the settings is told too."""
     patient.env["ALLOW_SELF_SIGNED"] = "perhaps"
