@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from allowlist import Allowlist
-from assist import AssistAlone
+from assist import AssistAlone, remove_stale_folders
 from claude_profile import ClaudeProfile
 from command_line import CommandLine, print_out
 from gateway_check import check_health, check_run, check_secret, open_client
@@ -190,6 +190,9 @@ def command_sync(
     """Deliver what earlier runs could not. Returns 1 if something is still left."""
     if options.discard is not None:
         return _discard(options.discard, config)
+    count = remove_stale_folders()
+    if count:
+        console.detail(f"removed what {count} killed assist session{'s' * (count != 1)} left")
     config.require_secret()
     folders = list(find_undelivered(config.data_dir))
     if options.run_id is not None:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from testing.proxy import LoopbackProxy
 from testing.runner import ROOT, Launch, RunnerProcess, child, plan, program
 from testing.shared_terminal import FakeTmate, RealTmate, SharedTerminal, find_tmate, public_key
 from testing.strict_gateway import StrictGateway
+from testing.verdict import sync
 from testing.waiting import eventually
 
 Tmate = Union[type[RealTmate], type[FakeTmate]]
@@ -217,10 +219,29 @@ def test_a_killed_runner_leaves_no_session(
         runner.wait()
 
         processes.assert_gone(tmate, GONE_WITHIN_S)
-    # Nobody is left to remove it, and it holds nothing.
+    # Nobody is left to remove it; it holds nothing, and `sync` does.
     left = [path.read_text() for path in folder.iterdir() if path.is_file()]
-    shutil.rmtree(folder)
     assert secret_of(address) not in "".join(left)
+    assert sync(launch).code == 0
+    assert not folder.exists()
+
+
+def test_sync_removes_no_folder_of_a_session_that_lives(gw: StrictGateway, tmp_path: Path) -> None:
+    """Nor what only looks like one."""
+    foreign = Path(tempfile.gettempdir(), f"cr-assist-{tmp_path.name}")
+    foreign.symlink_to(tmp_path, target_is_directory=True)
+    with FakeTmate(tmp_path) as fake, ExitStack() as stack:
+        stack.callback(foreign.unlink)
+        launch = plan_assist(gw, fake.env, tmp_path)
+        runner, _ = stack.enter_context(opened(launch))
+        folder = session_folder(launch)
+
+        assert sync(launch).code == 0
+
+        assert (folder / "conf").is_file()
+        assert any(tmp_path.iterdir())
+        runner.signal(signal.SIGTERM)
+        assert runner.wait(GONE_WITHIN_S) == 0
 
 
 def test_the_session_knows_no_secret_of_the_runner(
