@@ -335,7 +335,7 @@ def _handed_on(options: argparse.Namespace, config: Config, names: Sequence[str]
     handed = ["--data-dir", str(config.data_dir)]
     handed += ["--env-file", config.sources[".env"]] if options.env_file else []
     for name in names:
-        value = getattr(options, name.replace("-", "_"))
+        value = getattr(options, name.replace("-", "_"), None)
         if value is True:
             handed.append(f"--{name}")
         elif value not in (None, False):
@@ -477,11 +477,12 @@ def build_command_line(profile: Profile) -> CommandLine:
     add_option = add_command(
         "demo", command_demo, "show the whole loop on this machine: a gateway, a run, its page"
     )
-    add_option(
-        "--cmd",
-        metavar="PROMPT",
-        help="run CLAUDE_COMMAND with this prompt, not the bundled session",
-    )
+    if profile.command_variable == CLAUDE.command_variable:  # the demo's runner is claude-runner
+        add_option(
+            "--cmd",
+            metavar="PROMPT",
+            help=f"run {CLAUDE.command_variable} with this prompt, not the bundled session",
+        )
     add_option("--no-open", action="store_true", help="open no browser")
     add_option = add_command("doctor", command_doctor, "look over all that a run needs")
     _add_run_options(add_option)
