@@ -32,7 +32,7 @@ from gateway_transport import GatewayError
 from keeper import ASSIST, Keeper, Report, kill_descendants
 from runner_config import RunnerError
 from runner_mailbox import Mailbox, Signal, WorkerEnded
-from spool import encode_event
+from spool_events import encode_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

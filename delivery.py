@@ -28,7 +28,7 @@ from gateway_client import (
     new_nonce,
 )
 from gateway_transport import GatewayError
-from spool import FilePart, FrozenEvent, Spool
+from spool import FilePart, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from gateway_client import RateLimit
     from redact import RedactedText, Rules
-    from spool import Totals
+    from spool_events import FrozenEvent, Totals
 
 # The gateway may ask for more patience than a run's operator has.
 _MAX_RETRY_AFTER_S: Final = 60.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from gateway_client import Credentials, GatewayClient, Outcome
 from gateway_transport import PinStore
 from runner_config import RunnerError
-from spool import encode_event
+from spool_events import encode_event
 
 if TYPE_CHECKING:
     from gateway_client import Reply

@@ -314,7 +314,7 @@ class GatewayClient:
     # --- requests ----------------------------------------------------------------------------
 
     def event(self, body: bytes, timestamp: int | None = None, nonce: str = "") -> Attempt:
-        """Build the attempt that posts one event; `body` as `spool.encode_event` makes it."""
+        """Build the attempt that posts one event; `body` as `encode_event` makes it."""
         return self._build("POST", "/api/ingest/event", body, timestamp=timestamp, nonce=nonce)
 
     def commands(self, wait_s: int = 0) -> Attempt:

@@ -38,7 +38,7 @@ from gateway_client import (
 )
 from gateway_transport import GatewayError, PinStore, printable
 from redact import Rules
-from spool import encode_event
+from spool_events import encode_event
 from testing.certificates import self_signed
 from testing.faults import (
     Action,

@@ -8,7 +8,7 @@ import pytest
 
 from gateway_client import Credentials, GatewayClient, MultipartFile, Outcome, sign
 from redact import RedactedText
-from spool import encode_event
+from spool_events import encode_event
 from testing.strict_gateway import StrictGateway
 
 RUN = "run_A1"

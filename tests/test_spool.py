@@ -24,15 +24,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from redact import RedactedText
-from spool import (
+from spool import Command, Spool, SpoolError
+from spool_events import (
     MAX_CHUNK_CHARS,
     MAX_EVENT_UNITS,
     OUTPUT_STREAMS,
     STREAMS,
-    Command,
     FrozenEvent,
-    Spool,
-    SpoolError,
     Totals,
     encode_event,
     utf16_units,
