@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "redact_tokens": {"redact_judges", "redact_shapes"},
     "gateway_client": {"gateway_transport", "redact"},
     "spool": {"redact", "spool_events", "spool_store"},
+    "spool_events": {"redact", "spool_store"},
     "runner_config": {"allowlist", "redact"},
     "command_line": {"runner_config"},
     "gateway_launch": {"runner_config"},
