@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final, Protocol
 
@@ -20,7 +20,6 @@ from assist import AssistPlan
 from assist_tmate import Tmate, read_public_keys
 from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
 from runner_config import VERSION, RunnerError, absolute_path
-from runner_session import Job
 
 if TYPE_CHECKING:
     import argparse
@@ -56,6 +55,44 @@ class Invocation:
     messages: MessageStream | None = None
     # What reads out of an interactive session whether it works or waits.
     states: StateReader | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, checked: everything that is needed to start the child. Units: `_s` is seconds."""
+
+    run_id: str
+    # What the user types to start this runner, for messages.
+    program: str
+    runner: str
+    title: str
+    version: str
+    mode: str
+    argv: tuple[str, ...]
+    stdin_text: bytes | None
+    session_id: str | None
+    messages: MessageStream | None
+    states: StateReader | None
+    max_time_s: float | None
+    resume_command: str | None
+    shown_command: str
+    cwd: str
+    env: Mapping[str, str]
+    log_name: str
+    messages_name: str
+    artifacts: tuple[Path, ...]
+    gateway_url: str
+    token: str = field(repr=False)
+    poll_interval_s: float
+    command_timeout_s: float
+    drain_timeout_s: float
+    allow_remote_input: bool
+    assist: AssistPlan | None
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person or the operator types into the session."""
+        return self.mode == "interactive"
 
 
 class Profile(Protocol):

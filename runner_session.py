@@ -15,10 +15,11 @@ import signal
 import termios
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Final
 
+from child_end import ChildEnd, why_not_started
 from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
 from local_terminal import (
     LocalOutput,
@@ -36,19 +37,18 @@ from redact import Redactor
 from runner_config import RunnerError
 from runner_mailbox import Mailbox, Signal, WorkerEnded
 from spool import Spool, SpoolError
+from spool_syncer import Syncer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from allowlist import Allowlist
     from assist import Assist, AssistPlan
-    from child_events import MessageStream, StateReader
     from delivery import Delivery, Pacer
     from gateway_client import GatewayClient
     from local_terminal import Console
     from redact import RedactedText, Rules
     from remote_control import Executor, Poller
     from run_folder import RunFolder
+    from run_plan import Job
     from spool import FilePart
 
 STOP_GRACE_S: Final = 10.0
@@ -68,49 +68,7 @@ JOIN_TIMEOUT_S: Final = 5.0
 LOCAL_TIMEOUT_S: Final = 10.0
 # The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 KEEPER_TIMEOUT_S: Final = 10.0
-SYNC_INTERVAL_S: Final = 0.25
 MAX_SHOWN_COMMAND_CHARS: Final = 4_000
-
-# What the child's exit code 0 becomes when the runner asked for the end: it is no success.
-_EXIT_CODES_OF_ENDINGS: Final = {"stopped": 130, "hangup": 130, "halted": 137, "time limit": 124}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run, checked: everything that is needed to start the child. Units: `_s` is seconds."""
-
-    run_id: str
-    # What the user types to start this runner, for messages.
-    program: str
-    runner: str
-    title: str
-    version: str
-    mode: str
-    argv: tuple[str, ...]
-    stdin_text: bytes | None
-    session_id: str | None
-    messages: MessageStream | None
-    states: StateReader | None
-    max_time_s: float | None
-    resume_command: str | None
-    shown_command: str
-    cwd: str
-    env: Mapping[str, str]
-    log_name: str
-    messages_name: str
-    artifacts: tuple[Path, ...]
-    gateway_url: str
-    token: str = field(repr=False)
-    poll_interval_s: float
-    command_timeout_s: float
-    drain_timeout_s: float
-    allow_remote_input: bool
-    assist: AssistPlan | None
-
-    @property
-    def is_interactive(self) -> bool:
-        """Whether a person or the operator types into the session."""
-        return self.mode == "interactive"
 
 
 @dataclass(frozen=True)
@@ -118,77 +76,6 @@ class _EndRequest:
     """The operator wants the run to end. `reason` is what the `finished` marker will say."""
 
     reason: str
-
-
-class Syncer:
-    """The thread that lets the journal reach the disk. Lifecycle: start, stop, join."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="runner-syncer", daemon=True)
-
-    def start(self) -> None:
-        """Begin to sync."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after one last time."""
-        self._stopping.set()
-        self._spool.sync_due.set()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread."""
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._spool.sync_due.wait(SYNC_INTERVAL_S)
-            with contextlib.suppress(OSError):
-                self._spool.sync_to_disk()
-
-
-class ChildEnd(NamedTuple):
-    """How the child ended: by itself, by a signal, or (both None) it never ran."""
-
-    code: int | None
-    signal_number: int | None
-    error: str | None = None
-
-    @classmethod
-    def of_status(cls, status: int) -> ChildEnd:
-        """Read a wait status."""
-        code = os.waitstatus_to_exitcode(status)
-        return cls(code, None) if code >= 0 else cls(None, -code)
-
-    @property
-    def signal_name(self) -> str | None:
-        """The name of the signal that killed it, if one did; real-time signals have none."""
-        if self.signal_number is None:
-            return None
-        try:
-            return signal.Signals(self.signal_number).name
-        except ValueError:
-            return f"SIG{self.signal_number}"
-
-    @property
-    def description(self) -> str:
-        """How it ended, in words."""
-        return self.error or self.signal_name or f"exit code {self.code}"
-
-    def exit_code(self, ending: str | None) -> int:
-        """Return the runner's own exit code. `ending` is the reason if the runner ended it."""
-        if self.signal_number is not None:
-            return 128 + self.signal_number
-        if self.code is None:
-            return 1
-        return self.code or _EXIT_CODES_OF_ENDINGS.get(ending or "", 0)
-
-    def reason(self, ending: str | None) -> str:
-        """Return the `reason` of the `finished` marker."""
-        if self.error is not None:
-            return "error"
-        return ending or ("exited" if self.signal_number is None else "killed")
 
 
 class Run:
@@ -545,7 +432,7 @@ class Run:
         elif report.event == "exited":
             self._child_ended(ChildEnd.of_status(report.number))
         elif report.event == "failed":
-            self._child_ended(ChildEnd(None, None, _why_not_started(report)))
+            self._child_ended(ChildEnd(None, None, why_not_started(report)))
             self._keeper.halt_run()
         elif report.event == "suspended" and self._raw is not None:
             self._suspend(self._raw)
@@ -829,21 +716,6 @@ def _make_transparent(slave_fd: int) -> None:
     attributes[1] &= ~termios.OPOST
     attributes[3] &= ~termios.ECHO
     termios.tcsetattr(slave_fd, termios.TCSANOW, attributes)
-
-
-def _why_not_started(report: Report) -> str:
-    reason = _START_ERRORS.get(report.number) or (
-        os.strerror(report.number) if report.number else report.text
-    )
-    return f"it could not be started: {reason}"
-
-
-_START_ERRORS: Final = {
-    # The file itself was there a moment ago.
-    errno.ENOENT: "the interpreter that its first line names is not there; correct that line",
-    errno.ENOEXEC: "it is no program for this machine; a script begins with a line like #!/bin/sh",
-    errno.E2BIG: "its arguments and the environment are too large; shorten the prompt",
-}
 
 
 def _shown(error: BaseException) -> str:
