@@ -12,30 +12,19 @@ import errno
 import os
 import select
 import signal
-import termios
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final
 
 from child_end import ChildEnd, why_not_started
+from child_terminals import ChildTerminals
 from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
-from local_terminal import (
-    LocalOutput,
-    ModeTracker,
-    RawTerminal,
-    Size,
-    reopen,
-    set_window_size,
-    shown_rest,
-    shown_size,
-    window_size,
-)
-from pty_pump import Channel, PtyPump, Transcript
-from redact import Redactor
+from local_terminal import shown_rest, shown_size
+from pty_pump import PtyPump
 from runner_config import RunnerError
 from runner_mailbox import Mailbox, Signal, WorkerEnded
+from session_terminal import SessionTerminal
 from spool import Spool, SpoolError
 from spool_syncer import Syncer
 
@@ -52,8 +41,6 @@ if TYPE_CHECKING:
     from spool import FilePart
 
 STOP_GRACE_S: Final = 10.0
-# A size for recordings that nobody has a terminal for.
-UNATTENDED_SIZE: Final = Size(120, 40)
 # A descendant of the child that holds its terminal does not keep the run from ending.
 DRAIN_TERMINAL_S: Final = 2.0
 # A screen that takes nothing (Ctrl-S) keeps nobody from suspending the session.
@@ -108,12 +95,9 @@ class Run:
         self._swept = False
         self._pump_ended = False
         self._delivery_ended = False
-        self._raw: RawTerminal | None = None
-        self._size = UNATTENDED_SIZE
         self._size_told_at = 0.0
         # When the gateway is to be told of the size; None when it knows.
         self._size_due: float | None = None
-        self._modes = ModeTracker()
         self._assist: Assist | None = None
         self._limit_at = None if job.max_time_s is None else self._started_at + job.max_time_s
 
@@ -149,7 +133,8 @@ class Run:
             stack.callback(self._spool.close)
             self._mailbox = stack.enter_context(Mailbox())
             stack.callback(self._console.release)
-            stack.callback(self._give_terminal_back)
+            self._terminal = SessionTerminal(self._keeper)
+            stack.callback(self._terminal.give_back)
             self._take_terminal()
             self._append_marker(self._started_fields())
             self._pump = self._start_child()
@@ -185,40 +170,14 @@ class Run:
 
     def _take_terminal(self) -> None:
         if not (self._job.is_interactive and os.isatty(0) and os.isatty(1)):
-            self._guard_terminal(None, None)
+            self._terminal.guard()
             return
         self._console.note(
             f"this session ends when you leave {self._job.title}; for a run that ends by itself, "
             "give a prompt with --cmd"
         )
         self._console.hold()
-        self._raw = RawTerminal(0)
-        self._size = window_size(0) or UNATTENDED_SIZE
-        self._enter_raw(self._raw)
-
-    def _enter_raw(self, terminal: RawTerminal) -> None:
-        self._guard_terminal(terminal.attributes, terminal.enter())
-
-    def _guard_terminal(self, attributes: list[Any] | None, raw: list[Any] | None) -> None:
-        """Leave the terminal to the keeper in case that this process is killed."""
-        own_fd = reopen(1) if os.isatty(1) else None
-        if own_fd is not None:
-            self._keeper.guard_terminal(own_fd, attributes, raw)
-            os.close(own_fd)
-
-    def _give_terminal_back(self) -> None:
-        """Undo what the child did to the terminal and did not undo, and what this run did."""
-        undo = self._modes.undo()
-        self._modes = ModeTracker()
-        if undo and os.isatty(1):
-            output = LocalOutput(1)
-            output.write(undo)
-            output.wait_written(time.monotonic() + 1.0)
-            output.close()
-        if self._raw is not None:
-            self._raw.restore()
-            self._raw = None
-        self._keeper.release_terminal()
+        self._terminal.take()
 
     def _started_fields(self) -> dict[str, Any]:
         return {
@@ -228,8 +187,8 @@ class Run:
             "workingDir": self._job.cwd,
             "runner": self._job.runner,
             "mode": self._job.mode,
-            "columns": self._size.columns,
-            "lines": self._size.lines,
+            "columns": self._terminal.size.columns,
+            "lines": self._terminal.size.lines,
             **({"sessionId": self._job.session_id} if self._job.session_id else {}),
             "commands": list(self._allowlist.commands),
             "remoteInput": self._job.allow_remote_input,
@@ -241,56 +200,36 @@ class Run:
 
     def _start_child(self) -> PtyPump:
         """Open the terminals, let the keeper start the child in them, and read."""
-        streams = ("stdout",) if self._job.is_interactive else ("stdout", "stderr")
-        channels = []
-        slaves = []
-        for number, stream in enumerate(streams, start=1):
-            master_fd, slave_fd = os.openpty()
-            set_window_size(slave_fd, self._size)
-            if self._raw is not None:
-                termios.tcsetattr(slave_fd, termios.TCSANOW, self._raw.attributes)
-            elif not self._job.is_interactive:
-                _make_transparent(slave_fd)
-            channels.append(Channel(stream, master_fd, self._rules, LocalOutput(number)))
-            if stream == "stdout" and self._job.messages is not None:
-                lines = open(self._folder.path / self._job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
-                channels[0].transcript = Transcript(self._job.messages, lines)
-            slaves.append(slave_fd)
+        terminals = ChildTerminals(
+            self._job,
+            self._folder.path,
+            self._rules,
+            self._terminal.size,
+            self._terminal.attributes,
+        )
         pump = PtyPump(
-            channels,
+            terminals.channels,
             open(self._folder.path / self._job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
-            modes=self._modes,
-            keyboard_fd=0 if self._raw is not None else None,
+            modes=self._terminal.modes,
+            keyboard_fd=0 if self._terminal.is_taken else None,
             publish=self._publish,
             publish_state=self._publish_state,
             states=self._job.states,
             note_undo=self._keeper.note_undo,
             ended=lambda error: self._mailbox.post(WorkerEnded("pty-pump", error)),
         )
-        stdin_fd = slaves[0] if self._job.is_interactive else self._open_stdin()
         self.was_started = True
         self._keeper.spawn(
             CHILD,
             self._job.argv,
             cwd=self._job.cwd,
             env=self._job.env,
-            fds=(stdin_fd, slaves[0], slaves[-1]),
+            fds=terminals.fds,
             on_terminal=True,
         )
-        for fd in {stdin_fd, *slaves}:
-            os.close(fd)
+        terminals.close_fds()
         pump.start()
         return pump
-
-    def _open_stdin(self) -> int:
-        """Return a descriptor with the prompt that was too long for an argument, or nothing."""
-        if self._job.stdin_text is None:
-            return os.open(os.devnull, os.O_RDONLY)
-        path = self._folder.path / "prompt"
-        path.write_bytes(self._job.stdin_text)
-        fd = os.open(path, os.O_RDONLY)
-        path.unlink()
-        return fd
 
     def _start_workers(self) -> None:
         # Imported here because the child, which is running by now, does not have to wait for it.
@@ -434,8 +373,8 @@ class Run:
         elif report.event == "failed":
             self._child_ended(ChildEnd(None, None, why_not_started(report)))
             self._keeper.halt_run()
-        elif report.event == "suspended" and self._raw is not None:
-            self._suspend(self._raw)
+        elif report.event == "suspended" and self._terminal.is_taken:
+            self._suspend()
         elif report.event == "suspended" and self._job.is_interactive:
             self._keeper.resume()  # by the operator; there is no shell that could continue it
 
@@ -529,29 +468,22 @@ class Run:
             self._child_ended(ChildEnd(None, None, "the process that watched over it was killed"))
         self._is_swept()
 
-    def _suspend(self, terminal: RawTerminal) -> None:
-        """Stop the whole job, as Ctrl-Z does without the runner, until it is continued."""
+    def _suspend(self) -> None:
         self._pump.pause_keyboard(paused=True)
         # An editor has left its screen just before; the shell's prompt must come behind that.
         self._pump.catch_up(SUSPEND_TIMEOUT_S)
-        self._keeper.release_terminal()  # from here on it is the shell's
-        terminal.restore()
-        os.kill(0, signal.SIGTSTP)
-        # Continued. In the background this stops again, until the job is in the foreground.
-        self._enter_raw(terminal)
+        self._terminal.suspend()
         self._resize()
         self._pump.pause_keyboard(paused=False)
         self._keeper.resume()
 
     def _resize(self) -> None:
-        size = window_size(0) if self._raw is not None else None
-        if size is not None and size != self._size:
-            self._size = size
-            self._pump.resize(size)
+        if self._terminal.measure():
+            self._pump.resize(self._terminal.size)
             self._size_due = self._size_told_at + RESIZED_INTERVAL_S
 
     def _tell_size(self) -> None:
-        size, self._size_due = self._size, None
+        size, self._size_due = self._terminal.size, None
         self._size_told_at = time.monotonic()
         self._append_marker({"event": "resized", "columns": size.columns, "lines": size.lines})
 
@@ -568,10 +500,10 @@ class Run:
         self._publish_gap(0)
         if self._size_due is not None:
             self._tell_size()
-        self._spool.record_end(self._end_fields(end), self._files_to_upload())
+        self._spool.record_end(self._end_fields(end), self._collect_files())
         if os.isatty(1):
             self._pump.join(LOCAL_TIMEOUT_S)  # all is shown before the terminal's modes change
-        self._give_terminal_back()
+        self._terminal.give_back()
         self._console.release()
         if self._job.resume_command is not None:
             self._console.note(f"to go on with this session: {self._job.resume_command}")
@@ -674,48 +606,15 @@ class Run:
                 "the disk takes nothing more"
             )
 
-    def _files_to_upload(self) -> list[FilePart]:
-        from delivery import file_parts
+    def _collect_files(self) -> list[FilePart]:
+        from run_files import collect_files
 
-        parts: list[FilePart] = []
-        for name in (
-            self._job.log_name,
-            *([] if self._job.messages is None else [self._job.messages_name]),
-        ):
-            try:
-                parts += file_parts(self._folder.path, name, name)
-            except OSError as error:  # somebody has deleted the run's folder
-                self._console.warn(f"{name} is not uploaded: {error.strerror}")
-        for number, source in enumerate(self._job.artifacts, start=1):
-            try:
-                copy = self._redacted_copy(source, f"artifacts/{number}-{source.name}")
-                name = self._rules.redact(source.stem) + source.suffix
-                parts += file_parts(self._folder.path, copy, name)
-            except OSError as error:
-                self._console.warn(f"{source} is not uploaded: {error.strerror}")
-        return parts
+        def breathe() -> None:
+            self._wait(time.monotonic())  # a large file must not keep a signal waiting
+            if self._gave_up:
+                raise OSError(errno.ECANCELED, "it was broken off")
 
-    def _redacted_copy(self, source: Path, name: str) -> str:
-        """Copy a file of the user's into the run's folder under `name`, redacted."""
-        copy = self._folder.path / name
-        copy.parent.mkdir(mode=0o700, exist_ok=True)
-        redactor = Redactor(rules=self._rules)
-        with source.open("rb") as raw, copy.open("wb") as redacted:
-            while block := raw.read(1_048_576):
-                redacted.write(redactor.feed(block))
-                self._wait(time.monotonic())  # a large file must not keep a signal waiting
-                if self._gave_up:
-                    raise OSError(errno.ECANCELED, "it was broken off")
-            redacted.write(redactor.flush())
-        return name
-
-
-def _make_transparent(slave_fd: int) -> None:
-    """Let a line end in a single newline, and show nothing that is typed: nobody types here."""
-    attributes = termios.tcgetattr(slave_fd)
-    attributes[1] &= ~termios.OPOST
-    attributes[3] &= ~termios.ECHO
-    termios.tcsetattr(slave_fd, termios.TCSANOW, attributes)
+        return collect_files(self._job, self._folder.path, self._rules, self._console.warn, breathe)
 
 
 def _shown(error: BaseException) -> str:
