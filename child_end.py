@@ -15,7 +15,7 @@ _EXIT_CODES_OF_ENDINGS: Final = {"stopped": 130, "hangup": 130, "halted": 137, "
 
 
 class ChildEnd(NamedTuple):
-    """How the child ended: by itself, by a signal, or (both None) it never ran."""
+    """How the child ended: by itself, by a signal, or (both None) as `error` says."""
 
     code: int | None
     signal_number: int | None
@@ -26,6 +26,19 @@ class ChildEnd(NamedTuple):
         """Read a wait status."""
         code = os.waitstatus_to_exitcode(status)
         return cls(code, None) if code >= 0 else cls(None, -code)
+
+    @classmethod
+    def failed(cls, error: str) -> ChildEnd:
+        """It never ran, or nobody saw how it ended."""
+        return cls(None, None, error)
+
+    @classmethod
+    def not_started(cls, report: Report) -> ChildEnd:
+        """Read the keeper's report that it could not be started."""
+        reason = _START_ERRORS.get(report.number) or (
+            os.strerror(report.number) if report.number else report.text
+        )
+        return cls.failed(f"it could not be started: {reason}")
 
     @property
     def signal_name(self) -> str | None:
@@ -55,14 +68,6 @@ class ChildEnd(NamedTuple):
         if self.error is not None:
             return "error"
         return ending or ("exited" if self.signal_number is None else "killed")
-
-
-def why_not_started(report: Report) -> str:
-    """Return why the keeper could not start the child."""
-    reason = _START_ERRORS.get(report.number) or (
-        os.strerror(report.number) if report.number else report.text
-    )
-    return f"it could not be started: {reason}"
 
 
 _START_ERRORS: Final = {

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final
 
-from child_end import ChildEnd, why_not_started
+from child_end import ChildEnd
 from child_terminals import ChildTerminals
 from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
 from local_terminal import shown_rest, shown_size
@@ -371,7 +371,7 @@ class Run:
         elif report.event == "exited":
             self._child_ended(ChildEnd.of_status(report.number))
         elif report.event == "failed":
-            self._child_ended(ChildEnd(None, None, why_not_started(report)))
+            self._child_ended(ChildEnd.not_started(report))
             self._keeper.halt_run()
         elif report.event == "suspended" and self._terminal.is_taken:
             self._suspend()
@@ -437,7 +437,7 @@ class Run:
 
     def _child_ended(self, end: ChildEnd) -> None:
         if self._failure is not None:
-            end = ChildEnd(None, None, self._failure)
+            end = ChildEnd.failed(self._failure)
         self._child_end = end
         if end.error is not None:
             sentence = f"{self._job.argv[0]}: {end.error}"
@@ -457,7 +457,7 @@ class Run:
         self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
         self._report_to_assist(Report("failed", ASSIST, 0, "the run has ended"))
         if self._child_end is None:
-            self._child_ended(ChildEnd(None, None, "it could not be killed"))
+            self._child_ended(ChildEnd.failed("it could not be killed"))
         self._pump.finish(DRAIN_TERMINAL_S)
         self._deadline = time.monotonic() + DRAIN_TERMINAL_S + JOIN_TIMEOUT_S
 
@@ -465,7 +465,7 @@ class Run:
         """Do its work as well as can be: what it left behind has come to this process."""
         kill_descendants(time.sleep)
         if self._child_end is None:
-            self._child_ended(ChildEnd(None, None, "the process that watched over it was killed"))
+            self._child_ended(ChildEnd.failed("the process that watched over it was killed"))
         self._is_swept()
 
     def _suspend(self) -> None:
@@ -491,7 +491,7 @@ class Run:
 
     def _wind_up(self) -> int:
         """Deliver what there is, producers before consumers. Returns the exit code."""
-        end = self._child_end or ChildEnd(None, None, "it never ran")
+        end = self._child_end or ChildEnd.failed("it never ran")
         self._executor.join(JOIN_TIMEOUT_S)
         self._poller.join(JOIN_TIMEOUT_S)
         if self._assist is not None:
