@@ -28,6 +28,7 @@ from gateway_client import (
     new_nonce,
 )
 from gateway_transport import GatewayError
+from local_terminal import shown_size
 from spool import FilePart, Spool
 
 if TYPE_CHECKING:
@@ -231,11 +232,18 @@ class Pacer:
         return _RESERVED_REQUESTS + polls
 
 
+class Rest(NamedTuple):
+    """What the gateway does not have yet, for a sentence: `2.1 MB of output` and `are`."""
+
+    text: str
+    verb: str
+
+
 class Delivery:
-    """The poster thread: owns its client and the delivery cursor. Lifecycle: start, finish, join.
+    """The poster thread: owns its client. Lifecycle: start, finish or give up, join.
 
     `tell` gets plain sentences for the user, each at most once while its cause lasts. `done` is
-    called when all is delivered, or when delivery was stopped or has crashed. `progress_at` is the
+    called when all is delivered, or when delivery was given up or has crashed. `progress_at` is the
     monotonic time at which the gateway last took something.
     """
 
@@ -287,8 +295,21 @@ class Delivery:
         self._finishing = True
         self._spool.wake()
 
-    def stop(self) -> None:
-        """Give up; what is left stays in the journal. Thread: any but its own; blocks a moment.
+    def has_stalled(self, patience_s: float) -> bool:
+        """Whether the gateway has taken nothing for so long, without having asked to wait."""
+        waited_s = time.monotonic() - self.progress_at
+        return waited_s > patience_s + self._pacer.output_delay_s()
+
+    def describe_rest(self) -> Rest:
+        """Return what is left: output first, then the files one by one. Thread: any."""
+        waiting_bytes = self._spool.pending_bytes()
+        upload = self._spool.next_upload()
+        if waiting_bytes or upload is None:
+            return Rest(f"{shown_size(waiting_bytes)} of output", "are")
+        return Rest(upload.part.name, "is")
+
+    def give_up(self) -> None:
+        """Leave what is left in the journal. Thread: any but its own; blocks a moment.
 
         An answer that is just coming is still noted: that a 500 spent the nonce of an attempt
         cannot be found out later.

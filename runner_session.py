@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 from child_end import ChildEnd
 from child_terminals import ChildTerminals
 from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
-from local_terminal import shown_rest, shown_size
+from local_terminal import shown_size
 from pty_pump import PtyPump
 from runner_config import RunnerError
 from runner_mailbox import Mailbox, Signal, WorkerEnded
@@ -391,7 +391,7 @@ class Run:
             self._resize()
         elif self._is_delivering:
             self._gave_up = True
-            self._delivery.stop()  # what is left is kept
+            self._delivery.give_up()
         elif number == signal.SIGINT and (self._ending or self._child_end):
             self._end("halted")
         else:
@@ -547,16 +547,11 @@ class Run:
         self._pacer.stop_polling()
         self._delivery.finish()
         while not self._delivery_ended:
-            # Being asked to wait by the gateway is no lack of progress.
-            patience_s = self._job.drain_timeout_s + self._pacer.output_delay_s()
-            if time.monotonic() > self._delivery.progress_at + patience_s:
-                self._delivery.stop()
+            if self._delivery.has_stalled(self._job.drain_timeout_s):
+                self._delivery.give_up()
             self._wait(time.monotonic() + PROGRESS_INTERVAL_S)
             if not self._delivery_ended:
-                upload = self._spool.next_upload()
-                name = None if upload is None else upload.part.name
-                rest = shown_rest(self._spool.pending_bytes(), name)
-                self._console.progress(f"delivering {rest} …")
+                self._console.progress(f"delivering {self._delivery.describe_rest().text} …")
         self._console.progress("")
         self._delivery.join(JOIN_TIMEOUT_S)
         self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
@@ -581,11 +576,7 @@ class Run:
             )
 
     def _tell_what_is_left(self) -> None:
-        upload = self._spool.next_upload()
-        waiting_bytes = self._spool.pending_bytes()
-        left = f"{shown_size(waiting_bytes)} of output are"
-        if not waiting_bytes and upload is not None:
-            left = f"{upload.part.name} is"
+        left = " ".join(self._delivery.describe_rest())
         if self._folder.spool_path.exists() and self._spool.return_to_disk():
             self._console.warn(
                 f"{left} not delivered, but kept in {self._folder.path}; "

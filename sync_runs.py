@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Final
 
 from delivery import Delivery, Pacer, backoff_s, file_parts
 from gateway_client import Outcome
-from local_terminal import shown_rest, shown_size
+from local_terminal import shown_size
 from run_folder import find_undelivered
 from runner_config import RunnerError
 from spool import Spool
@@ -171,31 +171,29 @@ class SyncRun:
             errors.extend([error] if error else [])
             ended.set()
 
-        pacer = Pacer(None)
         delivery = Delivery(
-            client, spool, self._folder.path, pacer, self._rules, tell=problems.append, done=done
+            client,
+            spool,
+            self._folder.path,
+            Pacer(None),
+            self._rules,
+            tell=problems.append,
+            done=done,
         )
         delivery.start()
         delivery.finish()
         try:
             while not ended.wait(_PROGRESS_INTERVAL_S):
-                upload = spool.next_upload()
-                name = None if upload is None else upload.part.name
-                rest = shown_rest(spool.pending_bytes(), name)
+                rest = delivery.describe_rest().text
                 self._console.progress(f"{self._folder.run_id}: delivering {rest} …")
-                patience_s = self._drain_timeout_s + pacer.output_delay_s()
-                if time.monotonic() > delivery.progress_at + patience_s:
+                if delivery.has_stalled(self._drain_timeout_s):
                     break
         finally:
             self._console.progress("")
-            delivery.stop()
+            delivery.give_up()
             delivery.join(_JOIN_TIMEOUT_S)
         for problem in problems:
             self._console.warn(f"{self._folder.run_id}: {problem}")
         if not delivery.is_done:
             reason = str(errors[0]) if errors else "the gateway does not take the rest"
-            upload = spool.next_upload()
-            left = f"{shown_size(spool.pending_bytes())} of output are left"
-            if upload is not None and not spool.pending:
-                left = f"{upload.part.name} is left"
-            raise RunnerError(f"{reason}; {left}")
+            raise RunnerError(f"{reason}; {' '.join(delivery.describe_rest())} left")

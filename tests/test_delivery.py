@@ -153,7 +153,7 @@ def poster(
     try:
         yield _Bench(gateway, run, spool, delivery, client, told, done, times)
     finally:
-        delivery.stop()
+        delivery.give_up()
         delivery.join(WITHIN_S)
         spool.close()
 
@@ -515,7 +515,7 @@ def test_stopping_leaves_the_rest_in_the_journal(tmp_path: Path) -> None:
 
         b.spool.record_end(END, [])
         b.delivery.finish()
-        b.delivery.stop()
+        b.delivery.give_up()
         eventually(b.assert_done, WITHIN_S)
 
         assert not b.delivery.is_done
@@ -531,7 +531,7 @@ def test_stopping_notes_an_answer_that_is_coming(tmp_path: Path) -> None:
         text = b.print_lines(1)
         b.gateway.wait_for(lambda: b.gateway.text(b.run.id) == text)
 
-        b.delivery.stop()
+        b.delivery.give_up()
 
         assert not b.spool.pending
 

@@ -79,7 +79,14 @@ MAY_IMPORT = {
     "claude_state": {"child_events"},
     "claude_stream": {"child_events"},
     "pty_pump": {"child_events", "local_terminal", "redact"},
-    "delivery": {"gateway_client", "gateway_transport", "redact", "spool", "spool_events"},
+    "delivery": {
+        "gateway_client",
+        "gateway_transport",
+        "local_terminal",
+        "redact",
+        "spool",
+        "spool_events",
+    },
     "run_folder": {"runner_config"},
     "sync_runs": {
         "delivery",
