@@ -559,8 +559,8 @@ class Run:
             self._tell_what_is_left()
         elif self._spool.unacknowledged():
             self._console.warn(
-                "the gateway did not take the end of every command; `claude-runner sync` tries it "
-                "once more"
+                "the gateway did not take the end of every command; "
+                f"`{self._job.program} sync` tries it once more"
             )
         else:
             self._close_journal()

@@ -30,14 +30,6 @@ while not os.path.exists(sys.argv[1]):
     time.sleep(0.01)
 """
 
-# Goes on when the file that argv names is there.
-WAITS = """
-import os, sys, time
-print("1 1.000000", flush=True)
-while not os.path.exists(sys.argv[1]):
-    time.sleep(0.01)
-"""
-
 
 pytestmark = [pytest.mark.both_gateways, pytest.mark.gateway_options(long_poll=False)]
 
@@ -334,6 +326,7 @@ def test_an_acknowledgement_that_is_left(gateway: StrictGateway, tmp_path: Path)
         assert runner.wait() == 0
 
         assert "the gateway did not take the end of every command" in runner.stderr
+        assert "`./wrapper/claude-runner sync` tries it once more" in runner.stderr
     assert judge(gateway, launch.run.id, last=1).problems == []
     gateway.faults.clear()
 
