@@ -91,6 +91,235 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent
 CLAUDE: Final = ClaudeProfile()
 
+
+# === The program ==================================================================================
+
+
+def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
+    """Run the command line. Returns the exit code; every error of the runner is 1."""
+    _open_missing_descriptors()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a setting may hold any bytes
+    console = Console(profile.program)
+    config: Config | None = None
+    code = 1
+    try:
+        options = build_command_line(profile).parse(sys.argv[1:] if argv is None else argv)
+        console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
+        config = _load_config(options, profile) if options.needs_settings else None
+        code = int(options.run(options, config, profile, console))
+    except SystemExit:  # --help or --version
+        code = 0
+    except (RunnerError, GatewayError, SpoolError) as error:
+        console.error(str(error))
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        code = 130
+    except BrokenPipeError:
+        pass  # the reader of `info | head` is gone
+    except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
+        report = _report_crash(error, profile, config)
+        console.error(f"an error in {profile.program} itself: {report}")
+    return code
+
+
+def _load_config(options: argparse.Namespace, profile: Profile) -> Config:
+    return load_config(
+        ROOT,
+        os.environ,
+        own=profile.settings,
+        options=_given_settings(options),
+        env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
+    )
+
+
+def _given_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Return the settings that the command line names, by their variables."""
+    given = {"CLAUDE_RUNNER_DATA_DIR": options.data_dir}
+    token_file = getattr(options, "token_file", None)
+    given["CLAUDE_RUNNER_TOKEN"] = getattr(options, "token", None)
+    if token_file is not None:
+        if given["CLAUDE_RUNNER_TOKEN"] is not None:
+            raise RunnerError("give the token with --token or with --token-file, not with both")
+        try:
+            given["CLAUDE_RUNNER_TOKEN"] = Path(token_file).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise RunnerError(f"--token-file {token_file} cannot be read: {reason}") from error
+    return {variable: value for variable, value in given.items() if value is not None}
+
+
+def _open_missing_descriptors() -> None:
+    """Give 0, 1 and 2 to nothing where the caller closed them, before a file gets their number."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
+def _report_crash(error: Exception, profile: Profile, config: Config | None) -> str:
+    """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
+    rules = build_rules(config, os.environ) if config is not None else Rules()
+    summary = rules.redact(f"{type(error).__name__}: {error}")
+    report = rules.redact("".join(traceback.format_exception(None, error, error.__traceback__)))
+    if config is None:
+        return summary
+    path = config.data_dir / "crash.txt"
+    try:
+        write_private(path, f"{profile.program} {VERSION}, Python {sys.version}\n{report}")
+    except (OSError, ValueError):
+        return summary
+    return f"{summary}; please report it, with {path}"
+
+
+# === The command line =============================================================================
+
+
+def build_command_line(profile: Profile) -> CommandLine:
+    """Return the commands of this kind of runner."""
+    line = CommandLine(
+        profile.program,
+        VERSION,
+        f"Run {profile.title} on this machine, connected to a gateway.",
+        _EXAMPLES.format(
+            program=typed_name(ROOT, profile.program), arguments=profile.example_arguments
+        ),
+    )
+
+    def add_command(
+        name: str, run: Callable[..., int], summary: str, *, hands_on: bool = False
+    ) -> Callable[..., None]:
+        add_option = line.add_command(name, run, summary, hands_on=hands_on)
+        add_option("--env-file", metavar="FILE", help="read this file instead of .env")
+        add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
+        return add_option
+
+    add_option = add_command("start", command_start, f"run {profile.title}", hands_on=True)
+    _add_run_options(add_option)
+    _add_start_options(add_option)
+    profile.add_start_options(add_option)
+    add_option = add_command("assist", command_assist, "let somebody into a terminal here")
+    _add_run_options(add_option)
+    add_option("--cwd", metavar="DIR", help="where the terminal begins (default: here)")
+    add_option("--timeout", metavar="TIME", help="how long to wait for the session (default: 30s)")
+    add_option("--max-time", metavar="TIME", help="end the session after this (default: 1h)")
+    _add_keys_option(add_option)
+    add_option = add_command(
+        "test-connection", command_test_connection, "try the gateway, the secret, and a run"
+    )
+    _add_run_options(add_option)
+    add_option = add_command("sync", command_sync, "deliver what earlier runs could not")
+    _add_run_options(add_option)
+    add_option(
+        "--discard", metavar="ID", help="give up on this run: delete it, undelivered output too"
+    )
+    add_option = add_command("info", command_info, "show the configuration, without secrets")
+    add_option("--json", action="store_true", help="as JSON")
+    add_option = add_command(
+        "gateway", command_gateway, "start a gateway of your own, with its page"
+    )
+    _add_gateway_options(add_option)
+    add_option = add_command(
+        "demo", command_demo, "show the whole loop on this machine: a gateway, a run, its page"
+    )
+    if profile.command_variable == CLAUDE.command_variable:  # the demo's runner is claude-runner
+        add_option(
+            "--cmd",
+            metavar="PROMPT",
+            help=f"run {CLAUDE.command_variable} with this prompt, not the bundled session",
+        )
+    add_option("--no-open", action="store_true", help="open no browser")
+    add_option = add_command("doctor", command_doctor, "look over all that a run needs")
+    _add_run_options(add_option)
+    add_option("--json", action="store_true", help="as JSON")
+    line.needs_no_settings("doctor")
+    _add_commands_of_files(line)
+    return line
+
+
+_EXAMPLES: Final = """examples:
+  {program} start --run-id ID --token TOKEN --cmd "fix the failing test"
+  {program} start --run-id ID --token TOKEN            # a session at the keyboard
+  {program} start --run-id ID --token TOKEN --cmd - < prompt.txt
+  {program} start --run-id ID --token TOKEN --cmd "..." -- {arguments}
+  {program} assist --run-id ID --token TOKEN           # a terminal for a helper
+  {program} doctor                                     # is everything as it should be?
+  {program} sync                                       # after an outage or a crash
+  {program} info
+  {program} demo                                       # the whole loop, right here
+  {program} gateway                                    # a gateway of your own
+"""
+
+
+def _add_run_options(add_option: Callable[..., None]) -> None:
+    add_option("--run-id", metavar="ID", help="the run's id, from the gateway's page")
+    add_option("--token", metavar="TOKEN", help="the run's capability token")
+    add_option("--token-file", metavar="FILE", help="a file that holds the token")
+
+
+def _add_start_options(add_option: Callable[..., None]) -> None:
+    add_option("--cmd", metavar="PROMPT", help="the prompt; - reads it from stdin")
+    add_option("--cwd", metavar="DIR", help="the working directory (default: the current one)")
+    add_option(
+        "--mode",
+        metavar="MODE",
+        choices=("auto", "interactive", "print"),
+        help="auto (default), interactive or print: with a prompt, auto means print",
+    )
+    add_option(
+        "--max-time",
+        metavar="TIME",
+        help="stop the run after this time, such as 90s, 45m, 2h or 1h30m",
+    )
+    add_option(
+        "--assist",
+        action="store_true",
+        help="open an assist session beside the run, which ends with it",
+    )
+    _add_keys_option(add_option)
+    add_option(
+        "--artifact",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help=f"upload this file at the end, redacted ({' '.join(ARTIFACT_TYPES)}); repeatable",
+    )
+
+
+def _add_keys_option(add_option: Callable[..., None]) -> None:
+    add_option(
+        "--authorized-keys",
+        metavar="FILE",
+        help="let only the owners of these public keys into the assist session",
+    )
+
+
+def _add_gateway_options(add_option: Callable[..., None]) -> None:
+    add_option("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
+    add_option("--port", metavar="PORT", help="the port (default: 3100; 0 is any free one)")
+    add_option(
+        "--public-url", metavar="URL", help="the address that others use, if something is in front"
+    )
+    add_option("--http", action="store_true", help="no TLS: for this machine, or behind a proxy")
+    add_option("--no-open", action="store_true", help="open no browser")
+    add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
+
+
+def _add_commands_of_files(line: CommandLine) -> None:
+    add_option = line.add_command(
+        "install", command_install, "copy the runner into another project"
+    )
+    add_option("folder", metavar="DIR", help="the project's folder")
+    add_option("--upgrade", action="store_true", help="replace an older version")
+    add_option("--uninstall", action="store_true", help="remove what was installed there")
+    add_option = line.add_command(
+        "completion", command_completion, "print what makes a shell complete this command line"
+    )
+    add_option("shell", choices=sorted(SHELLS), help="the shell")
+    line.needs_no_settings("install", "completion")
+
+
 # === The commands =================================================================================
 
 
@@ -271,6 +500,29 @@ def command_test_connection(
     return 0
 
 
+def command_doctor(
+    options: argparse.Namespace, _config: None, profile: Profile, console: Console
+) -> int:
+    """Look over all that a run needs. Returns 1 if something must be mended."""
+    doctor = Doctor(profile, console, lambda: _load_config(options, profile))
+    findings = []
+    # A token is looked at too, and without its run that is what has to be mended.
+    has_token = options.token is not None or options.token_file is not None
+    for finding in doctor.look(options.run_id or ("" if has_token else None)):
+        findings.append(finding)
+        if not options.json:
+            status = {"ok": "ok  ", "note": "note", "mend": "MEND"}[finding.status]
+            print_out(f"{status}  {finding.check}: {finding.text}")
+    must_mend = sum(finding.status == "mend" for finding in findings)
+    if options.json:
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        answer = {"ok": must_mend == 0, "version": VERSION, "findings": rows}
+        print_out(json.dumps(answer, indent=2))
+    elif must_mend:
+        console.error(f"{must_mend} of {len(findings)} must be mended")
+    return 1 if must_mend else 0
+
+
 def command_info(
     options: argparse.Namespace, config: Config, profile: Profile, _console: Console
 ) -> int:
@@ -311,6 +563,54 @@ def command_info(
     return 0
 
 
+def _shown_value(value: Any, setting: Setting, config: Config) -> str:
+    if setting.variable == "HMAC_SECRET" and config.is_secret_short:
+        return "(set, but so short that it could be guessed)"
+    if setting.secret:
+        return "(set)" if value else "(not set)"
+    if value in ((), None, ""):
+        return "(none)"
+    if isinstance(value, tuple):
+        return shlex.join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _label(variable: str) -> str:
+    """Return a variable's name as a person writes it: `HMAC_SECRET` is the `HMAC secret`."""
+    words = variable.replace("CLAUDE_RUNNER_", "").split("_")
+    spoken = [word if word in _ACRONYMS else word.lower() for word in words]
+    return " ".join([spoken[0][0].upper() + spoken[0][1:], *spoken[1:]])
+
+
+_ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP", "RSA"})
+
+
+def command_install(
+    options: argparse.Namespace, _config: None, profile: Profile, console: Console
+) -> int:
+    """Copy the runner into another project, or take it out of one."""
+    if options.upgrade and options.uninstall:
+        raise RunnerError("give --upgrade or --uninstall, not both")
+    target = Target(absolute_path(options.folder, "DIR"))
+    if options.uninstall:
+        tell_uninstalled(uninstall(target), target)
+        return 0
+    tell_installed(install(ROOT, target, upgrade=options.upgrade), target)
+    configure(ROOT, target, console)
+    print_out(f"next: cd {shlex.quote(str(target.path))} && ./wrapper/{profile.program} doctor")
+    return 0
+
+
+def command_completion(
+    options: argparse.Namespace, _config: None, profile: Profile, _console: Console
+) -> int:
+    """Print what makes a shell complete this command line."""
+    print_out(SHELLS[options.shell](build_command_line(profile)).rstrip("\n"))
+    return 0
+
+
 def command_gateway(
     options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
 ) -> int:
@@ -341,301 +641,6 @@ def _handed_on(options: argparse.Namespace, config: Config, names: Sequence[str]
         elif value not in (None, False):
             handed.append(f"--{name}={value}")
     return handed
-
-
-def _label(variable: str) -> str:
-    """Return a variable's name as a person writes it: `HMAC_SECRET` is the `HMAC secret`."""
-    words = variable.replace("CLAUDE_RUNNER_", "").split("_")
-    spoken = [word if word in _ACRONYMS else word.lower() for word in words]
-    return " ".join([spoken[0][0].upper() + spoken[0][1:], *spoken[1:]])
-
-
-_ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP", "RSA"})
-
-
-def _shown_value(value: Any, setting: Setting, config: Config) -> str:
-    if setting.variable == "HMAC_SECRET" and config.is_secret_short:
-        return "(set, but so short that it could be guessed)"
-    if setting.secret:
-        return "(set)" if value else "(not set)"
-    if value in ((), None, ""):
-        return "(none)"
-    if isinstance(value, tuple):
-        return shlex.join(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def command_doctor(
-    options: argparse.Namespace, _config: None, profile: Profile, console: Console
-) -> int:
-    """Look over all that a run needs. Returns 1 if something must be mended."""
-    doctor = Doctor(profile, console, lambda: _load_config(options, profile))
-    findings = []
-    # A token is looked at too, and without its run that is what has to be mended.
-    has_token = options.token is not None or options.token_file is not None
-    for finding in doctor.look(options.run_id or ("" if has_token else None)):
-        findings.append(finding)
-        if not options.json:
-            status = {"ok": "ok  ", "note": "note", "mend": "MEND"}[finding.status]
-            print_out(f"{status}  {finding.check}: {finding.text}")
-    must_mend = sum(finding.status == "mend" for finding in findings)
-    if options.json:
-        rows = [dataclasses.asdict(finding) for finding in findings]
-        answer = {"ok": must_mend == 0, "version": VERSION, "findings": rows}
-        print_out(json.dumps(answer, indent=2))
-    elif must_mend:
-        console.error(f"{must_mend} of {len(findings)} must be mended")
-    return 1 if must_mend else 0
-
-
-def command_install(
-    options: argparse.Namespace, _config: None, profile: Profile, console: Console
-) -> int:
-    """Copy the runner into another project, or take it out of one."""
-    if options.upgrade and options.uninstall:
-        raise RunnerError("give --upgrade or --uninstall, not both")
-    target = Target(absolute_path(options.folder, "DIR"))
-    if options.uninstall:
-        tell_uninstalled(uninstall(target), target)
-        return 0
-    tell_installed(install(ROOT, target, upgrade=options.upgrade), target)
-    configure(ROOT, target, console)
-    print_out(f"next: cd {shlex.quote(str(target.path))} && ./wrapper/{profile.program} doctor")
-    return 0
-
-
-def command_completion(
-    options: argparse.Namespace, _config: None, profile: Profile, _console: Console
-) -> int:
-    """Print what makes a shell complete this command line."""
-    print_out(SHELLS[options.shell](build_command_line(profile)).rstrip("\n"))
-    return 0
-
-
-# === The command line =============================================================================
-
-_EXAMPLES: Final = """examples:
-  {program} start --run-id ID --token TOKEN --cmd "fix the failing test"
-  {program} start --run-id ID --token TOKEN            # a session at the keyboard
-  {program} start --run-id ID --token TOKEN --cmd - < prompt.txt
-  {program} start --run-id ID --token TOKEN --cmd "..." -- {arguments}
-  {program} assist --run-id ID --token TOKEN           # a terminal for a helper
-  {program} doctor                                     # is everything as it should be?
-  {program} sync                                       # after an outage or a crash
-  {program} info
-  {program} demo                                       # the whole loop, right here
-  {program} gateway                                    # a gateway of your own
-"""
-
-
-def build_command_line(profile: Profile) -> CommandLine:
-    """Return the commands of this kind of runner."""
-    line = CommandLine(
-        profile.program,
-        VERSION,
-        f"Run {profile.title} on this machine, connected to a gateway.",
-        _EXAMPLES.format(
-            program=typed_name(ROOT, profile.program), arguments=profile.example_arguments
-        ),
-    )
-
-    def add_command(
-        name: str, run: Callable[..., int], summary: str, *, hands_on: bool = False
-    ) -> Callable[..., None]:
-        add_option = line.add_command(name, run, summary, hands_on=hands_on)
-        add_option("--env-file", metavar="FILE", help="read this file instead of .env")
-        add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
-        return add_option
-
-    add_option = add_command("start", command_start, f"run {profile.title}", hands_on=True)
-    _add_run_options(add_option)
-    _add_start_options(add_option)
-    profile.add_start_options(add_option)
-    add_option = add_command("assist", command_assist, "let somebody into a terminal here")
-    _add_run_options(add_option)
-    add_option("--cwd", metavar="DIR", help="where the terminal begins (default: here)")
-    add_option("--timeout", metavar="TIME", help="how long to wait for the session (default: 30s)")
-    add_option("--max-time", metavar="TIME", help="end the session after this (default: 1h)")
-    _add_keys_option(add_option)
-    add_option = add_command(
-        "test-connection", command_test_connection, "try the gateway, the secret, and a run"
-    )
-    _add_run_options(add_option)
-    add_option = add_command("sync", command_sync, "deliver what earlier runs could not")
-    _add_run_options(add_option)
-    add_option(
-        "--discard", metavar="ID", help="give up on this run: delete it, undelivered output too"
-    )
-    add_option = add_command("info", command_info, "show the configuration, without secrets")
-    add_option("--json", action="store_true", help="as JSON")
-    add_option = add_command(
-        "gateway", command_gateway, "start a gateway of your own, with its page"
-    )
-    _add_gateway_options(add_option)
-    add_option = add_command(
-        "demo", command_demo, "show the whole loop on this machine: a gateway, a run, its page"
-    )
-    if profile.command_variable == CLAUDE.command_variable:  # the demo's runner is claude-runner
-        add_option(
-            "--cmd",
-            metavar="PROMPT",
-            help=f"run {CLAUDE.command_variable} with this prompt, not the bundled session",
-        )
-    add_option("--no-open", action="store_true", help="open no browser")
-    add_option = add_command("doctor", command_doctor, "look over all that a run needs")
-    _add_run_options(add_option)
-    add_option("--json", action="store_true", help="as JSON")
-    line.needs_no_settings("doctor")
-    _add_commands_of_files(line)
-    return line
-
-
-def _add_gateway_options(add_option: Callable[..., None]) -> None:
-    add_option("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
-    add_option("--port", metavar="PORT", help="the port (default: 3100; 0 is any free one)")
-    add_option(
-        "--public-url", metavar="URL", help="the address that others use, if something is in front"
-    )
-    add_option("--http", action="store_true", help="no TLS: for this machine, or behind a proxy")
-    add_option("--no-open", action="store_true", help="open no browser")
-    add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
-
-
-def _add_commands_of_files(line: CommandLine) -> None:
-    add_option = line.add_command(
-        "install", command_install, "copy the runner into another project"
-    )
-    add_option("folder", metavar="DIR", help="the project's folder")
-    add_option("--upgrade", action="store_true", help="replace an older version")
-    add_option("--uninstall", action="store_true", help="remove what was installed there")
-    add_option = line.add_command(
-        "completion", command_completion, "print what makes a shell complete this command line"
-    )
-    add_option("shell", choices=sorted(SHELLS), help="the shell")
-    line.needs_no_settings("install", "completion")
-
-
-def _add_run_options(add_option: Callable[..., None]) -> None:
-    add_option("--run-id", metavar="ID", help="the run's id, from the gateway's page")
-    add_option("--token", metavar="TOKEN", help="the run's capability token")
-    add_option("--token-file", metavar="FILE", help="a file that holds the token")
-
-
-def _add_keys_option(add_option: Callable[..., None]) -> None:
-    add_option(
-        "--authorized-keys",
-        metavar="FILE",
-        help="let only the owners of these public keys into the assist session",
-    )
-
-
-def _add_start_options(add_option: Callable[..., None]) -> None:
-    add_option("--cmd", metavar="PROMPT", help="the prompt; - reads it from stdin")
-    add_option("--cwd", metavar="DIR", help="the working directory (default: the current one)")
-    add_option(
-        "--mode",
-        metavar="MODE",
-        choices=("auto", "interactive", "print"),
-        help="auto (default), interactive or print: with a prompt, auto means print",
-    )
-    add_option(
-        "--max-time",
-        metavar="TIME",
-        help="stop the run after this time, such as 90s, 45m, 2h or 1h30m",
-    )
-    add_option(
-        "--assist",
-        action="store_true",
-        help="open an assist session beside the run, which ends with it",
-    )
-    _add_keys_option(add_option)
-    add_option(
-        "--artifact",
-        metavar="PATH",
-        action="append",
-        default=[],
-        help=f"upload this file at the end, redacted ({' '.join(ARTIFACT_TYPES)}); repeatable",
-    )
-
-
-def _given_settings(options: argparse.Namespace) -> dict[str, str]:
-    """Return the settings that the command line names, by their variables."""
-    given = {"CLAUDE_RUNNER_DATA_DIR": options.data_dir}
-    token_file = getattr(options, "token_file", None)
-    given["CLAUDE_RUNNER_TOKEN"] = getattr(options, "token", None)
-    if token_file is not None:
-        if given["CLAUDE_RUNNER_TOKEN"] is not None:
-            raise RunnerError("give the token with --token or with --token-file, not with both")
-        try:
-            given["CLAUDE_RUNNER_TOKEN"] = Path(token_file).read_text("utf-8").strip()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise RunnerError(f"--token-file {token_file} cannot be read: {reason}") from error
-    return {variable: value for variable, value in given.items() if value is not None}
-
-
-def _load_config(options: argparse.Namespace, profile: Profile) -> Config:
-    return load_config(
-        ROOT,
-        os.environ,
-        own=profile.settings,
-        options=_given_settings(options),
-        env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
-    )
-
-
-def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
-    """Run the command line. Returns the exit code; every error of the runner is 1."""
-    _open_missing_descriptors()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a setting may hold any bytes
-    console = Console(profile.program)
-    config: Config | None = None
-    code = 1
-    try:
-        options = build_command_line(profile).parse(sys.argv[1:] if argv is None else argv)
-        console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
-        config = _load_config(options, profile) if options.needs_settings else None
-        code = int(options.run(options, config, profile, console))
-    except SystemExit:  # --help or --version
-        code = 0
-    except (RunnerError, GatewayError, SpoolError) as error:
-        console.error(str(error))
-    except KeyboardInterrupt:
-        console.error("interrupted")
-        code = 130
-    except BrokenPipeError:
-        pass  # the reader of `info | head` is gone
-    except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
-        report = _report_crash(error, profile, config)
-        console.error(f"an error in {profile.program} itself: {report}")
-    return code
-
-
-def _open_missing_descriptors() -> None:
-    """Give 0, 1 and 2 to nothing where the caller closed them, before a file gets their number."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-
-
-def _report_crash(error: Exception, profile: Profile, config: Config | None) -> str:
-    """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
-    rules = build_rules(config, os.environ) if config is not None else Rules()
-    summary = rules.redact(f"{type(error).__name__}: {error}")
-    report = rules.redact("".join(traceback.format_exception(None, error, error.__traceback__)))
-    if config is None:
-        return summary
-    path = config.data_dir / "crash.txt"
-    try:
-        write_private(path, f"{profile.program} {VERSION}, Python {sys.version}\n{report}")
-    except (OSError, ValueError):
-        return summary
-    return f"{summary}; please report it, with {path}"
 
 
 if __name__ == "__main__":
