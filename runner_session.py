@@ -31,11 +31,12 @@ from spool_syncer import Syncer
 if TYPE_CHECKING:
     from allowlist import Allowlist
     from assist import Assist, AssistPlan
+    from command_executor import Executor
     from delivery import Delivery, Pacer
     from gateway_client import GatewayClient
     from local_terminal import Console
     from redact import RedactedText, Rules
-    from remote_control import Executor, Poller
+    from remote_control import Poller
     from run_folder import RunFolder
     from run_plan import Job
     from spool import FilePart
@@ -233,8 +234,9 @@ class Run:
 
     def _start_workers(self) -> None:
         # Imported here because the child, which is running by now, does not have to wait for it.
+        from command_executor import Executor
         from delivery import Delivery, Pacer
-        from remote_control import Executor, Poller
+        from remote_control import Poller
 
         self._pacer: Pacer = Pacer(self._job.poll_interval_s)
         self._syncer = Syncer(self._spool)

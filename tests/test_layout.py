@@ -99,6 +99,15 @@ MAY_IMPORT = {
     },
     "remote_control": {
         "allowlist",
+        "command_executor",
+        "delivery",
+        "gateway_client",
+        "gateway_transport",
+        "redact",
+        "spool",
+    },
+    "command_executor": {
+        "allowlist",
         "delivery",
         "gateway_client",
         "gateway_transport",
@@ -111,6 +120,7 @@ MAY_IMPORT = {
         "assist",
         "child_end",
         "child_terminals",
+        "command_executor",
         "delivery",
         "gateway_client",
         "keeper",
