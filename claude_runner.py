@@ -1,24 +1,29 @@
 """Start Claude Code on this machine and connect the session to a gateway.
 
-The command line is here: what the user asked for is read, checked (`run_plan`) and handed to `Run`
-(`runner_session`). Every worker has a module of its own.
+`main` reads the command line and calls one of the commands below it. `start` checks what the user
+asked for (`run_plan`), asks the gateway (`gateway_check`), and hands a `Job` to `Run`
+(`runner_session`), which has the main thread from there on and starts, stops and joins the others.
+Every other thread has a module of its own.
 
-    thread     owns                                     waits in             if it crashes
-    main       the keeper's channel, the terminal's     select on signals,   -
-               state, the exit code                     keeper and workers
-    pty-pump   PTY masters, keyboard, redactors, log    select               ends the run, cleanly
-    poster     its client, the delivery cursor          the journal, HTTP    output is kept
-    poller     its client                               HTTP (long poll)     no remote control
-    executor   one command of the operator              a queue, select      that command failed
-    assist     the assist session, if any               a queue, HTTP         there is no session
-    syncer     the journal's way to the disk            an event             a power cut loses more
+    thread     owns                                    waits in                if it crashes
+    main       the keeper's channel, the terminal's    select on the keeper,   exit code 1, and the
+               state, the exit code                    signals and workers     keeper ends the child
+    pty-pump   PTY masters, keyboard, redactors, logs  select                  the child is killed
+    poster     its client                              the journal, HTTP       output is kept
+    poller     its client                              HTTP, an event          no remote control
+    executor   its client, the command under way       a queue, select, HTTP   that command failed
+    assist     its client, the session's files         a queue, HTTP, tmate    there is no session
+    syncer     nothing                                 an event, the disk      power cuts lose more
 
-The keeper (`keeper.py`) is a process of its own, forked while this one has a single thread.
+The keeper (`keeper.py`) is a process of its own, forked while this one has a single thread: the
+parent of all that the run starts. The journal (`spool.py`) is shared, behind one lock.
 
-Shutdown, producers before consumers: take no more commands and refuse the queued ones; let the
-keeper end the child and everything below it; read what the terminals still hold; flush the
-redactors; record the end in the journal; give the terminal back; deliver; send `finished`; upload.
-What cannot be delivered stays in the journal, and the user is told.
+Shutdown, producers before consumers. The keeper ends the child, if it does not end by itself. No
+more commands are taken, the queued ones are refused, the assist session is ended. The keeper kills
+what the child has left. The pump reads what the terminals still hold and flushes the redactors. The
+end is recorded in the journal, and the user's terminal given back. The poster delivers, sends
+`finished`, and uploads. The syncer ends, the journal is closed, and the keeper gets its goodbye.
+What could not be delivered stays in the journal, and the user is told.
 """
 
 from __future__ import annotations

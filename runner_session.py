@@ -2,7 +2,9 @@
 
 Everything here runs in the main thread unless its docstring says otherwise. It waits in one
 `select` for the keeper's reports, for signals and for messages of the workers; nobody else starts,
-stops or joins a worker. The order of the shutdown is that of `Run.wind_up`, top to bottom.
+stops or joins a worker. The threads and the order of the shutdown are on the first page of
+`claude_runner.py`; in the code that order is `_end`, `_child_ended`, `_is_swept` and `_wind_up`,
+each from top to bottom, and at last `execute`'s stack, backwards.
 """
 
 from __future__ import annotations
