@@ -11,7 +11,6 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import pytest
 
@@ -87,18 +86,13 @@ class Runner:
             raise
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *rest: object) -> None:
         try:
             self._process.signal(signal.SIGTERM)
             self.wait()
         finally:
             self._last_words = self._process.stderr
-            self._process.__exit__(exc_type, exc, tb)
+            self._process.__exit__(exc_type, *rest)
 
     @property
     def pid(self) -> int:
