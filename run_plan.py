@@ -12,9 +12,10 @@ import re
 import shlex
 import shutil
 import stat
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Final, Protocol
+from typing import TYPE_CHECKING, Callable, Final
 
 from assist import AssistPlan
 from assist_tmate import Tmate, read_public_keys
@@ -95,12 +96,13 @@ class Job:
         return self.mode == "interactive"
 
 
-class Profile(Protocol):
+class Profile(ABC):
     """What differs between two runner types; `rev_runner.py` shows that it is all that differs.
 
     `name` is what the gateway is told, and what the files of a run are called after; `title` what a
     person calls the child; `program` what the user called. `command_variable` is the variable that
-    names the child's program. `example_arguments` are some of the child's own, for the help.
+    names the child's program, whose setting is called `command`. `example_arguments` are some of
+    the child's own, for the help.
     """
 
     name: str
@@ -110,21 +112,7 @@ class Profile(Protocol):
     example_arguments: str
     settings: tuple[Setting, ...]
 
-    def add_start_options(self, add_option: Callable[..., None]) -> None:
-        """Add the options of `start` that only this kind of runner has."""
-
-    def command(self, config: Config) -> tuple[str, ...]:
-        """Return the program to run, with its first arguments."""
-
-    def answers_version(self, config: Config) -> bool:
-        """Whether the program is known to answer `--version`, and to do nothing else then."""
-
-    def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
-        """Return where the program may be if it is not in PATH, by what a person calls it."""
-
-    def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
-        """Return what the operator may run besides the documented commands."""
-
+    @abstractmethod
     def invocation(
         self, config: Config, prompt: str | None, mode: str, options: argparse.Namespace
     ) -> Invocation:
@@ -132,6 +120,33 @@ class Profile(Protocol):
 
         `options.arguments` are for the child as they are. Raises RunnerError.
         """
+
+    def command(self, config: Config) -> tuple[str, ...]:
+        """Return the program to run, with its first arguments."""
+        command: tuple[str, ...] = config.own["command"]
+        return command
+
+    # --- what most kinds leave as it is ------------------------------------------------------
+
+    def add_start_options(self, add_option: Callable[..., None]) -> None:  # noqa: B027 - most have none
+        """Add the options of `start` that only this kind of runner has."""
+
+    def answers_version(self, config: Config) -> bool:
+        """Whether the program is known to answer `--version`, and to do nothing else then."""
+        del config
+        return False
+
+    def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
+        """Return where the program may be if it is not in PATH, by what a person calls it.
+
+        At least one: here, where pip, pipx and others put programs of one user.
+        """
+        del env
+        return {"~/.local/bin": [home / ".local" / "bin"]}
+
+    def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
+        """Return what the operator may run besides the documented commands."""
+        return config.extra_allowed_commands
 
 
 def plan_job(

@@ -93,6 +93,15 @@ def test_the_documented_kind_of_runner_runs(tmp_path: Path) -> None:
         assert gateway.markers(launch.run.id, "started")[0]["runner"] == "quill"
         assert gateway.text(launch.run.id) == "done go\n"
         assert [each.name for each in gateway.artifacts(launch.run.id)] == ["quill.log"]
+        looked = subprocess.run(
+            [*argv[:2], "doctor", "--data-dir", str(launch.data_dir)],
+            env=launch.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (looked.returncode, looked.stderr) == (0, "")
+    assert re.search("^ok    command: .*; it is not quill, so", looked.stdout, re.MULTILINE)
 
 
 def test_the_readme_begins_with_two_commands() -> None:
