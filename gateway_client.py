@@ -421,24 +421,8 @@ class GatewayClient:
         timeout_s: float,
         is_answer: Callable[[Any], bool],
     ) -> Reply:
-        begun_at = self.clock.monotonic()
-        reply = self._try_exchange(method, target, body, headers, timeout_s, is_answer)
-        if self._watch is not None:
-            took_ms = (self.clock.monotonic() - begun_at) * 1_000
-            said = reply.message or reply.outcome.name.lower()
-            self._watch(f"{method} {target} ({len(body)} bytes): {said}, after {took_ms:.0f} ms")
-        return reply
-
-    def _try_exchange(
-        self,
-        method: str,
-        target: str,
-        body: bytes | MultipartFile,
-        headers: Mapping[str, str],
-        timeout_s: float,
-        is_answer: Callable[[Any], bool],
-    ) -> Reply:
         headers = {**headers, "Accept": "application/json", "Accept-Encoding": "identity"}
+        begun_at = self.clock.monotonic()
         try:
             self._limits.begin(len(body), timeout_s)
             with self._session.request(
@@ -449,13 +433,18 @@ class GatewayClient:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return self._read(response, is_answer)
+                reply = self._read(response, is_answer)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            return Reply(Outcome.UNKNOWN, message=describe_error(error))
+            reply = Reply(Outcome.UNKNOWN, message=describe_error(error))
         finally:
             if self._limits.has_stalled:
                 # The rest of the request is still owed on this connection.
                 self._session.close()
+        if self._watch is not None:
+            took_ms = (self.clock.monotonic() - begun_at) * 1_000
+            said = reply.message or reply.outcome.name.lower()
+            self._watch(f"{method} {target} ({len(body)} bytes): {said}, after {took_ms:.0f} ms")
+        return reply
 
     def _read(self, response: requests.Response, is_answer: Callable[[Any], bool]) -> Reply:
         received = bytearray()

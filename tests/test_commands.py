@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from allowlist import DOCUMENTED_COMMANDS
 from testing import processes
 from testing.children import floods, not_utf8
 from testing.faults import (
@@ -33,22 +34,6 @@ from testing.strict_gateway import Ack, RequestRecord, StrictGateway
 from testing.waiting import eventually
 
 CHILDREN = Path(floods.__file__).parent
-DOCUMENTED = (
-    "npm test",
-    "npm run test",
-    "pnpm test",
-    "yarn test",
-    "pytest",
-    "pytest -v",
-    "go test ./...",
-    "cargo test",
-    "git diff",
-    "git diff --cached",
-    "git status",
-    "git log --oneline -10",
-    "ls -la",
-    "pwd",
-)
 # Ends at the first SIGINT; its own words are the sign that the run is under way.
 WAITING_CHILD = ("sh", "-c", "echo READY; exec sleep 600")
 # That of testing/runner.py.
@@ -199,7 +184,7 @@ def test_every_documented_command_and_the_users_own_are_executed(
     for name in ("npm", "pnpm", "yarn", "pytest", "go", "cargo", "make"):
         runner.program(name, shows_itself)
     runner.script("custom-script.sh", shows_itself)
-    commands = [*DOCUMENTED, "make build", "make test", "./custom-script.sh"]
+    commands = [*DOCUMENTED_COMMANDS, "make build", "make test", "./custom-script.sh"]
 
     with runner:
         acks = runner.execute(*commands)
