@@ -386,11 +386,6 @@ class StrictGateway(GatewayRules, AnyGateway):
             self._window.limit = limit
             self._window.reset()
 
-    def reset_rate_limit(self) -> None:
-        """Let a new window begin with the next request."""
-        with self._changed:
-            self._window.reset()
-
     def forget_nonces(self) -> None:
         """Lose the nonce store, as a gateway does that keeps it in memory and is restarted."""
         with self._changed:
