@@ -320,7 +320,7 @@ class Assist:
         unanswered = failures = 0
         while self._wait(self._pacer.blocked_s()) and self._is_running:
             reply = self._try(attempt)
-            if reply in (Outcome.ACCEPTED, Outcome.REPLAYED):
+            if reply.is_taken:
                 return True
             if reply is Outcome.FAILED and failures < _MAX_FAILURES:
                 failures += 1

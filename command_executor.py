@@ -146,7 +146,7 @@ class Executor:
         except GatewayError:
             return Outcome.UNKNOWN
         self._pacer.note(reply)
-        if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
+        if reply.outcome.is_taken:
             self._spool.acknowledge(command.id)
             return None
         return reply.outcome

@@ -55,7 +55,6 @@ _FRESH_SHARE: Final = 0.8
 _STEADY_INTERVAL_S: Final = 2.5
 # Slower than this, a person who watches takes the run for dead.
 _LONGEST_SILENCE_S: Final = 4.0
-_REJECTIONS: Final = (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED)
 # How fast what others took is forgotten: some hundred requests of this run later. Any faster, and
 # one burst of this run passes for everybody's silence.
 _SHARE_MEMORY: Final = 0.99
@@ -407,7 +406,7 @@ class Delivery:
 
     def _act_on(self, event: FrozenEvent, reply: Reply) -> None:
         outcome = reply.outcome
-        if outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
+        if outcome.is_taken:
             self._accepted(event)
         elif outcome is Outcome.LIMITED:
             pass  # it was not looked at, so the frozen attempt is as good as before
@@ -419,7 +418,7 @@ class Delivery:
                     "output is kept, and sent as soon as it is back",
                 )
             self._wait_backoff()
-        elif outcome in _REJECTIONS:
+        elif outcome.is_rejection:
             self._tell_once(
                 "rejected",
                 f"the gateway does not accept this run any more ({reply.message}); "
@@ -689,7 +688,7 @@ class _FileSending:
                 continue
             reply = self._send(attempt)
             self._pacer.note(reply)
-            if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
+            if reply.outcome.is_taken:
                 return None
             if self._is_over(reply.outcome):
                 reason = f"the gateway refused it ({reply.message})"
@@ -710,7 +709,7 @@ class _FileSending:
                 raise
             self._waits(str(error))
             return Reply(Outcome.UNKNOWN, message=str(error))
-        if reply.outcome in _REJECTIONS:
+        if reply.outcome.is_rejection:
             self._waits(f"the gateway does not accept this run any more ({reply.message})")
         return reply
 
@@ -727,10 +726,10 @@ class _FileSending:
         if self._freeze is not None:
             return False
         is_failing = outcome is Outcome.FAILED and self._failures >= _FAILURES_BEFORE_SPLIT
-        return is_failing or outcome in _REJECTIONS
+        return is_failing or outcome.is_rejection
 
     def _pause(self, outcome: Outcome) -> None:
-        is_rejected = outcome in _REJECTIONS
-        pause_s = self._pauses.rejected_s if is_rejected else self._pauses.backoff_s(self._failures)
+        pauses = self._pauses
+        pause_s = pauses.rejected_s if outcome.is_rejection else pauses.backoff_s(self._failures)
         self._stopping.wait(pause_s)
         self._failures += 1

@@ -69,6 +69,16 @@ class Outcome(enum.Enum):
     WRONG_TOKEN = "the run id or token is not accepted"  # noqa: S105 - a sentence
     SKEWED = "the timestamp is out of range"
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether the gateway has the request, by this attempt or an earlier copy of it."""
+        return self in (Outcome.ACCEPTED, Outcome.REPLAYED)
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether it takes nothing from this run, until a person mends secret, token or clock."""
+        return self in (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED)
+
 
 @dataclass(frozen=True)
 class RateLimit:

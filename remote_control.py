@@ -160,7 +160,7 @@ class Poller:
 
     def _pause_after(self, reply: Reply) -> float:
         """Return how long to pause after an answer that is no list of commands."""
-        if reply.outcome in (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED):
+        if reply.outcome.is_rejection:
             self._tell_once("rejected", f"the gateway refuses remote control ({reply.message})")
             return _REJECTED_PAUSE_S
         if reply.status == 200:

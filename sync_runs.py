@@ -151,7 +151,7 @@ class SyncRun:
             attempt = client.acknowledge(command.id, command.result, command.error)
             for failures in range(_ACK_TRIES):
                 reply = client.send(attempt)
-                if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
+                if reply.outcome.is_taken:
                     spool.acknowledge(command.id)
                     break
                 pacer.note(reply)
