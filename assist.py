@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
-from delivery import Pacer, backoff_s
 from gateway_client import Outcome
+from gateway_pacer import Pacer, backoff_s
 from gateway_transport import GatewayError
 from keeper import ASSIST, Keeper, Report, kill_descendants
 from runner_config import RunnerError

@@ -21,8 +21,9 @@ import time
 from typing import TYPE_CHECKING, BinaryIO, Callable, Final
 
 from allowlist import SHOWING_ENVIRONMENT, Allowed, AllowlistError, override_git_config
-from delivery import backoff_s, file_parts, open_part, send_file, size_after
+from artifact_upload import file_parts, open_part, send_file, size_after
 from gateway_client import Outcome
+from gateway_pacer import backoff_s
 from gateway_transport import GatewayError
 from keeper import EVERY_PROGRAM, Report
 from redact import Redactor
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from delivery import Pacer
     from gateway_client import Attempt, GatewayClient
+    from gateway_pacer import Pacer
     from keeper import Keeper
     from redact import Redacted, RedactedText, Rules
     from spool import Command, Spool

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
 from allowlist import MAX_COMMAND_CHARS, Allowlist, Refused
 from command_executor import RUN_HAS_ENDED
-from delivery import backoff_s
 from gateway_client import Outcome
+from gateway_pacer import backoff_s
 from gateway_transport import GatewayError, printable
 from spool import SpoolError
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from command_executor import Executor
-    from delivery import Pacer
     from gateway_client import GatewayClient, Reply
+    from gateway_pacer import Pacer
     from redact import RedactedText, Rules
     from spool import Command, Spool
 

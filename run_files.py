@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Final
 
-from delivery import file_parts
+from artifact_upload import file_parts
 from redact import Redactor
 
 if TYPE_CHECKING:

@@ -19,11 +19,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final
 
+from assist import Assist
 from child_end import ChildEnd
 from child_terminals import ChildTerminals
+from delivery import Delivery
+from gateway_pacer import Pacer
 from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
 from local_terminal import shown_size
 from pty_pump import PtyPump
+from run_files import collect_files
 from runner_config import RunnerError
 from runner_mailbox import Mailbox, Signal, WorkerEnded
 from session_terminal import SessionTerminal
@@ -32,9 +36,8 @@ from spool_syncer import Syncer
 
 if TYPE_CHECKING:
     from allowlist import Allowlist
-    from assist import Assist, AssistPlan
+    from assist import AssistPlan
     from command_executor import Executor
-    from delivery import Delivery, Pacer
     from gateway_client import GatewayClient
     from local_terminal import Console
     from redact import RedactedText, Rules
@@ -237,12 +240,11 @@ class Run:
     def _start_workers(self) -> None:
         # Imported here because the child, which is running by now, does not have to wait for it.
         from command_executor import Executor
-        from delivery import Delivery, Pacer
         from remote_control import Poller
 
-        self._pacer: Pacer = Pacer(self._job.poll_interval_s)
+        self._pacer = Pacer(self._job.poll_interval_s)
         self._syncer = Syncer(self._spool)
-        self._delivery: Delivery = Delivery(
+        self._delivery = Delivery(
             self._open_client(),
             self._spool,
             self._folder.path,
@@ -282,8 +284,6 @@ class Run:
             self._start_assist(self._job.assist)
 
     def _start_assist(self, plan: AssistPlan) -> None:
-        from assist import Assist
-
         self._assist = Assist(
             plan,
             self._keeper,
@@ -602,8 +602,6 @@ class Run:
             )
 
     def _collect_files(self) -> list[FilePart]:
-        from run_files import collect_files
-
         def breathe() -> None:
             self._wait(time.monotonic())  # a large file must not keep a signal waiting
             if self._gave_up:

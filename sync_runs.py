@@ -11,8 +11,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Callable, Final
 
-from delivery import Delivery, Pacer, backoff_s, file_parts
+from artifact_upload import file_parts
+from delivery import Delivery
 from gateway_client import Outcome
+from gateway_pacer import Pacer, backoff_s
 from local_terminal import shown_size
 from run_folder import find_undelivered
 from runner_config import RunnerError

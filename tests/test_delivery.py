@@ -12,8 +12,10 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from delivery import Delivery, Pacer, Pauses, file_parts
+from artifact_upload import file_parts
+from delivery import Delivery
 from gateway_client import Clock, Credentials, GatewayClient
+from gateway_pacer import Pacer, Pauses
 from gateway_transport import PinStore
 from redact import Rules
 from spool import FilePart, Spool
