@@ -49,7 +49,7 @@ def open_client(
 
 def check_health(client: GatewayClient, config: Config) -> Reply:
     """Ask the gateway, unsigned, whether it is there. Raises RunnerError with what to do."""
-    reply = client.is_healthy()
+    reply = client.ask_health()
     if reply.outcome is not Outcome.ACCEPTED:
         raise RunnerError(explain(reply, config))
     return reply

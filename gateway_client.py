@@ -388,7 +388,7 @@ class GatewayClient:
 
     # --- exchange ----------------------------------------------------------------------------
 
-    def is_healthy(self) -> Reply:
+    def ask_health(self) -> Reply:
         """Ask the gateway's health check, which is not signed."""
         return self._exchange("GET", "/api/health", b"", {}, REPLY_TIMEOUT_S, says_healthy)
 

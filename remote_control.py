@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     from spool import Command, Spool
 
 _COMMAND_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
+# What the gateway sends besides commands to execute.
+_STOP: Final = "__STOP__"
+_HALT: Final = "__HALT__"
+_ESCAPE: Final = "__ESCAPE__"
 _INPUT: Final = "__INPUT__:"
+# What cannot wait, as an answer names it.
+_URGENT: Final = {_STOP: "Stop", _HALT: "Halt"}
 # So much of a refused command is enough to recognise it.
 _MAX_SHOWN_CHARS: Final = 200
 # How long a gateway that knows long polls may keep a question open.
@@ -48,7 +54,6 @@ _REJECTED_PAUSE_S: Final = 30.0
 # A gateway that lists more than this at once is broken; the rest stays listed. A stop is found
 # wherever it stands.
 _MAX_COMMANDS_A_POLL: Final = 100
-_URGENT: Final = ("__STOP__", "__HALT__")
 # Malformed commands are told apart by their digests, so that each is counted once.
 _MAX_DROPPED: Final = 10_000
 
@@ -175,9 +180,9 @@ class Poller:
     def _receive_all(self, items: Iterable[Any]) -> None:
         commands = [command for item in items for command in self._parse(item)]
         for _, text in commands:
-            if text == "__STOP__":
+            if text == _STOP:
                 self._session.stop_run()  # before anything that could fail or wait
-            elif text == "__HALT__":
+            elif text == _HALT:
                 self._session.halt_run()
         commands.sort(key=lambda command: command[1] not in _URGENT)
         self._can_acknowledge = True
@@ -221,13 +226,13 @@ class Poller:
 
     def _decide(self, command_id: str, text: str) -> None:
         if text in _URGENT:
-            what = "Stop" if text == "__STOP__" else "Halt"
+            what = _URGENT[text]
             self._spool.append("info", self._rules.redact(f"{what} requested by the operator"))
             self._answer(command_id, f"{what} initiated")
-        elif text == "__ESCAPE__":
-            self._type(command_id, b"\x03", "Escape sent")
+        elif text == _ESCAPE:
+            self._type(command_id, "escape", b"\x03")
         elif text.startswith(_INPUT):
-            self._type(command_id, text[len(_INPUT) :].encode("utf-8", "replace"), "Input sent")
+            self._type(command_id, "input", text[len(_INPUT) :].encode("utf-8", "replace"))
         else:
             decision = self._allowlist.check(text)
             if isinstance(decision, Refused):
@@ -237,15 +242,15 @@ class Poller:
                 reason = RUN_HAS_ENDED if has_ended else "too many commands are waiting"
                 self._refuse(command_id, text, reason)
 
-    def _type(self, command_id: str, keys: bytes, done: str) -> None:
-        problem: str | None = None
-        if done == "Input sent" and not self._allow_remote_input:
-            problem = "remote input is not allowed (CLAUDE_RUNNER_ALLOW_REMOTE_INPUT)"
-        problem = problem or self._session.type(keys)
-        if problem is None:
-            self._answer(command_id, done)
+    def _type(self, command_id: str, what: str, keys: bytes) -> None:
+        if what == "input" and not self._allow_remote_input:
+            problem: str | None = "remote input is not allowed (CLAUDE_RUNNER_ALLOW_REMOTE_INPUT)"
         else:
-            self._refuse(command_id, done.split()[0].lower(), problem)
+            problem = self._session.type(keys)
+        if problem is None:
+            self._answer(command_id, f"{what.capitalize()} sent")
+        else:
+            self._refuse(command_id, what, problem)
 
     def _refuse(self, command_id: str, text: str, reason: str) -> None:
         shown = self._shorten(text, _MAX_SHOWN_CHARS)

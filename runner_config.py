@@ -207,6 +207,24 @@ def _parse_gateway_url(value: str, variable: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def absolute_path(text: str, what: str) -> Path:
+    """Return the path that a user means, links not resolved. Raises ConfigError.
+
+    `what` is the option or variable that it was given with.
+    """
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:  # there is no such user, or this one has no home
+        raise ConfigError(
+            f"{what} is {text!r}, a home folder that nobody knows; write the path without the ~"
+        ) from None
+    except OSError as error:  # a relative path, and the folder that it starts from is gone
+        raise ConfigError(
+            f"{what} is {text!r}, but the current folder cannot be used ({error.strerror}); "
+            "change to another one"
+        ) from error
+
+
 def _parse_patterns_file(value: str, variable: str) -> Path | None:
     if not value:
         return None
@@ -234,10 +252,6 @@ def _parse_fingerprint(value: str, variable: str) -> str:
             f"{variable} is {value!r}; write it as ssh-keygen -l does: SHA256: and 43 characters"
         )
     return value.rstrip("=")
-
-
-def _parse_folder(value: str, variable: str) -> Path:
-    return absolute_path(value, variable)
 
 
 SETTINGS: Final = (
@@ -282,7 +296,7 @@ SETTINGS: Final = (
         "data_dir",
         "CLAUDE_RUNNER_DATA_DIR",
         None,
-        _parse_folder,
+        absolute_path,
         "folder for logs and journals",
     ),
     Setting(
@@ -431,24 +445,6 @@ def _is_placeholder(text: str) -> bool:
     return text.startswith("<") and text.endswith(">")
 
 
-def absolute_path(text: str, what: str) -> Path:
-    """Return the path that a user means, links not resolved. Raises ConfigError.
-
-    `what` is the option or variable that it was given with.
-    """
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:  # there is no such user, or this one has no home
-        raise ConfigError(
-            f"{what} is {text!r}, a home folder that nobody knows; write the path without the ~"
-        ) from None
-    except OSError as error:  # a relative path, and the folder that it starts from is gone
-        raise ConfigError(
-            f"{what} is {text!r}, but the current folder cannot be used ({error.strerror}); "
-            "change to another one"
-        ) from error
-
-
 def is_in_project(root: Path) -> bool:
     """Whether the runner's files lie in a project, beside their `wrapper/`.
 
@@ -539,7 +535,7 @@ def prepare_data_dir(folder: Path) -> None:
         if not ignore.exists() or ignore.stat().st_size == 0:  # the disk was full the last time
             write_private(ignore, "*\n")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise ConfigError(
             f"the data folder {folder} cannot be written ({error.strerror}); "

@@ -196,7 +196,7 @@ class Spool:
             self._changed.notify_all()
 
     @property
-    def pending(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether anything is in flight or waits to be cut."""
         with self._changed:
             return self._outbox.has_pending

@@ -56,12 +56,12 @@ def count_leftovers(data_dir: Path) -> int:
 
 def has_not_begun(spool: Spool) -> bool:
     """Whether the runner died before the `started` marker, and so before the child was started."""
-    return spool.totals().events == 0 and not spool.pending
+    return spool.totals().events == 0 and not spool.has_pending
 
 
 def is_complete(spool: Spool) -> bool:
     """Whether the gateway has everything: the runner died when only the stamp was missing."""
-    is_delivered = spool.fact("finished") and not spool.pending and spool.next_upload() is None
+    is_delivered = spool.fact("finished") and not spool.has_pending and spool.next_upload() is None
     return bool(is_delivered) and not (spool.unacknowledged() and spool.fact("token"))
 
 

@@ -535,7 +535,7 @@ def test_stopping_notes_an_answer_that_is_coming(tmp_path: Path) -> None:
 
         b.delivery.give_up()
 
-        assert not b.spool.pending
+        assert not b.spool.has_pending
 
 
 def test_finish_is_heard_by_a_poster_that_is_just_going_to_wait(

@@ -870,7 +870,7 @@ def test_every_exchange_can_be_watched() -> None:
         lines: list[str] = []
         client = b.client(watch=lines.append)
         command_id = b.gateway.queue_command(b.run.id, "pwd")
-        assert client.is_healthy().outcome is Outcome.ACCEPTED
+        assert client.ask_health().outcome is Outcome.ACCEPTED
         b.gateway.faults.add(Fault("event", Html(502)))
         b.post(client)
         client.send(client.acknowledge(command_id, error=Rules().redact("no")))

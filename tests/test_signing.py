@@ -89,7 +89,7 @@ def test_the_gateway_accepts_what_is_signed_for_every_endpoint(secret: str, tmp_
             client.artifact(MultipartFile(file, "notes.txt")),
         ]
         outcomes = [client.send(attempt).outcome for attempt in attempts]
-        health = client.is_healthy()
+        health = client.ask_health()
         client.close()
 
         assert outcomes == [Outcome.ACCEPTED] * len(attempts)
