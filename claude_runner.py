@@ -75,6 +75,7 @@ from runner_config import (
     build_rules,
     load_config,
     prepare_data_dir,
+    read_text,
     typed_name,
     write_private,
 )
@@ -146,11 +147,8 @@ def _given_settings(options: argparse.Namespace) -> dict[str, str]:
     if token_file is not None:
         if given["CLAUDE_RUNNER_TOKEN"] is not None:
             raise RunnerError("give the token with --token or with --token-file, not with both")
-        try:
-            given["CLAUDE_RUNNER_TOKEN"] = Path(token_file).read_text("utf-8").strip()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise RunnerError(f"--token-file {token_file} cannot be read: {reason}") from error
+        token = read_text(Path(token_file), f"--token-file {token_file}")
+        given["CLAUDE_RUNNER_TOKEN"] = token.strip()
     return {variable: value for variable, value in given.items() if value is not None}
 
 

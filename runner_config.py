@@ -516,13 +516,20 @@ def build_rules(config: Config, environ: Mapping[str, str]) -> Rules:
 def _read_token_shapes(path: Path | None) -> tuple[TokenShape, ...]:
     if path is None:
         return ()
+    text = read_text(path, str(path))
     try:
-        return parse_token_shapes(path.read_text("utf-8"))
+        return parse_token_shapes(text)
     except PatternError as error:
         raise RunnerError(f"{path}, line {error.line_number}: {error.message}") from error
+
+
+def read_text(path: Path, name: str) -> str:
+    """Return what a file of the user's says. Raises RunnerError, which calls it `name`."""
+    try:
+        return path.read_text("utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise RunnerError(f"{path} cannot be read: {reason}") from error
+        raise RunnerError(f"{name} cannot be read: {reason}") from error
 
 
 def prepare_data_dir(folder: Path) -> None:
