@@ -159,21 +159,6 @@ class Run:
             raise RunnerError(f"{spool.disk_failure}; make room, or set CLAUDE_RUNNER_DATA_DIR")
         return spool
 
-    def _publish(self, stream: str, text: RedactedText) -> None:
-        """Put output into the journal, and a notice where some of it is missing. Thread: pump."""
-        self._publish_gap(len(text))
-        self._spool.append(stream, text)
-
-    def _publish_state(self, state: str) -> None:
-        """Tell whether the child works or waits for somebody. Thread: pump."""
-        self._append_marker({"event": "state", "state": state})
-
-    def _publish_gap(self, room_for: int) -> None:
-        gap_bytes = self._spool.take_gap(room_for)
-        if gap_bytes:
-            notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
-            self._spool.append("error", self._rules.redact(notice))
-
     def _take_terminal(self) -> None:
         if not (self._job.is_interactive and os.isatty(0) and os.isatty(1)):
             self._terminal.guard()
@@ -200,9 +185,6 @@ class Run:
             "remoteInput": self._job.allow_remote_input,
             "version": self._job.version,
         }
-
-    def _append_marker(self, fields: dict[str, Any]) -> None:
-        self._spool.append("marker", self._rules.redact_json(fields))
 
     def _start_child(self) -> PtyPump:
         """Open the terminals, let the keeper start the child in them, and read."""
@@ -236,6 +218,24 @@ class Run:
         terminals.close_fds()
         pump.start()
         return pump
+
+    def _publish(self, stream: str, text: RedactedText) -> None:
+        """Put output into the journal, and a notice where some of it is missing. Thread: pump."""
+        self._publish_gap(len(text))
+        self._spool.append(stream, text)
+
+    def _publish_state(self, state: str) -> None:
+        """Tell whether the child works or waits for somebody. Thread: pump."""
+        self._append_marker({"event": "state", "state": state})
+
+    def _publish_gap(self, room_for: int) -> None:
+        gap_bytes = self._spool.take_gap(room_for)
+        if gap_bytes:
+            notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
+            self._spool.append("error", self._rules.redact(notice))
+
+    def _append_marker(self, fields: dict[str, Any]) -> None:
+        self._spool.append("marker", self._rules.redact_json(fields))
 
     def _start_workers(self) -> None:
         # Imported here because the child, which is running by now, does not have to wait for it.
@@ -297,16 +297,6 @@ class Run:
         )
         self._assist.start()
 
-    def _tell_of_assist(self, error: BaseException | None) -> None:
-        if error is None:
-            self._console.note("the assist session has ended")
-        else:
-            self._console.warn(f"assist: {error}; the run goes on without it")
-
-    def _report_to_assist(self, report: Report) -> None:
-        if self._assist is not None:
-            self._assist.report(report)
-
     # --- while it runs -------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -334,11 +324,6 @@ class Run:
             if self._ending is None and self._child_end is None:
                 self._console.note("the time limit is reached; the run is stopped")
                 self._end("time limit")
-
-    def _expect_end(self, within_s: float) -> None:
-        """Note that the run should be over by then."""
-        deadline = time.monotonic() + within_s + KEEPER_TIMEOUT_S
-        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
     def _wait(self, deadline: float | None) -> None:
         """Wait once for the keeper, a signal or a message, and act on it."""
@@ -401,21 +386,6 @@ class Run:
         else:
             self._end("hangup" if number == signal.SIGHUP else "stopped")
 
-    def _end(self, reason: str) -> None:
-        """Let the keeper end the run. The first reason is the one that is reported, or a halt.
-
-        Once the child has ended only its descendants are left to be killed, which is no reason.
-        """
-        is_halt = reason == "halted"
-        if self._child_end is None and (is_halt or self._ending is None):
-            self._ending = reason
-            if not is_halt:
-                self._keeper.stop_run(STOP_GRACE_S)
-                self._expect_end(STOP_GRACE_S)
-        if is_halt:
-            self._keeper.halt_run()
-            self._expect_end(0)
-
     def _on_worker_ended(self, ended: WorkerEnded) -> None:
         if ended.worker == "pty-pump":
             self._pump_ended = True
@@ -438,6 +408,26 @@ class Run:
                 f"remote control failed: {_shown(ended.error)}; the run goes on, but the gateway's "
                 "page cannot stop it any more: Ctrl-C here does"
             )
+
+    def _end(self, reason: str) -> None:
+        """Let the keeper end the run. The first reason is the one that is reported, or a halt.
+
+        Once the child has ended only its descendants are left to be killed, which is no reason.
+        """
+        is_halt = reason == "halted"
+        if self._child_end is None and (is_halt or self._ending is None):
+            self._ending = reason
+            if not is_halt:
+                self._keeper.stop_run(STOP_GRACE_S)
+                self._expect_end(STOP_GRACE_S)
+        if is_halt:
+            self._keeper.halt_run()
+            self._expect_end(0)
+
+    def _expect_end(self, within_s: float) -> None:
+        """Note that the run should be over by then."""
+        deadline = time.monotonic() + within_s + KEEPER_TIMEOUT_S
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
     def _child_ended(self, end: ChildEnd) -> None:
         if self._failure is not None:
@@ -471,6 +461,16 @@ class Run:
         if self._child_end is None:
             self._child_ended(ChildEnd.failed("the process that watched over it was killed"))
         self._is_swept()
+
+    def _tell_of_assist(self, error: BaseException | None) -> None:
+        if error is None:
+            self._console.note("the assist session has ended")
+        else:
+            self._console.warn(f"assist: {error}; the run goes on without it")
+
+    def _report_to_assist(self, report: Report) -> None:
+        if self._assist is not None:
+            self._assist.report(report)
 
     def _suspend(self) -> None:
         self._pump.pause_keyboard(paused=True)
@@ -547,6 +547,26 @@ class Run:
         result = self._job.messages.result() if self._job.messages is not None else {}
         return {"result": result} if result else {}
 
+    def _collect_files(self) -> list[FilePart]:
+        def breathe() -> None:
+            self._wait(time.monotonic())  # a large file must not keep a signal waiting
+            if self._gave_up:
+                raise OSError(errno.ECANCELED, "it was broken off")
+
+        return collect_files(self._job, self._folder.path, self._rules, self._console.warn, breathe)
+
+    def _tell_of_the_disk(self) -> None:
+        if self._spool.disk_failure is not None:
+            self._console.warn(
+                f"{self._spool.disk_failure}; the rest of the run went on in memory, and "
+                f"{shown_size(self._spool.lost_bytes)} of output were lost"
+            )
+        if self._pump.unlogged_bytes:
+            self._console.warn(
+                f"{self._job.log_name} lacks the last {shown_size(self._pump.unlogged_bytes)}: "
+                "the disk takes nothing more"
+            )
+
     def _deliver(self) -> None:
         self._pacer.stop_polling()
         self._delivery.finish()
@@ -588,26 +608,6 @@ class Run:
             )
         else:
             self._console.error(f"{left} lost: neither the gateway nor the disk took it")
-
-    def _tell_of_the_disk(self) -> None:
-        if self._spool.disk_failure is not None:
-            self._console.warn(
-                f"{self._spool.disk_failure}; the rest of the run went on in memory, and "
-                f"{shown_size(self._spool.lost_bytes)} of output were lost"
-            )
-        if self._pump.unlogged_bytes:
-            self._console.warn(
-                f"{self._job.log_name} lacks the last {shown_size(self._pump.unlogged_bytes)}: "
-                "the disk takes nothing more"
-            )
-
-    def _collect_files(self) -> list[FilePart]:
-        def breathe() -> None:
-            self._wait(time.monotonic())  # a large file must not keep a signal waiting
-            if self._gave_up:
-                raise OSError(errno.ECANCELED, "it was broken off")
-
-        return collect_files(self._job, self._folder.path, self._rules, self._console.warn, breathe)
 
 
 def _shown(error: BaseException) -> str:
