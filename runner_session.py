@@ -228,8 +228,8 @@ class Run:
         """Tell whether the child works or waits for somebody. Thread: pump."""
         self._append_marker({"event": "state", "state": state})
 
-    def _publish_gap(self, room_for: int) -> None:
-        gap_bytes = self._spool.take_gap(room_for)
+    def _publish_gap(self, room_chars: int) -> None:
+        gap_bytes = self._spool.take_gap(room_chars)
         if gap_bytes:
             notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
             self._spool.append("error", self._rules.redact(notice))
