@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 from gateway_client import Outcome
 from gateway_pacer import Pacer, backoff_s
 from gateway_transport import GatewayError
-from keeper import ASSIST, Keeper, Report, kill_descendants
+from keeper import ASSIST, Keeper, Report
+from process_tree import kill_descendants
 from runner_config import RunnerError
 from runner_mailbox import Mailbox, Signal, WorkerEnded
 from spool_events import encode_event

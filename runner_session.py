@@ -24,8 +24,9 @@ from child_end import ChildEnd
 from child_terminals import ChildTerminals
 from delivery import Delivery
 from gateway_pacer import Pacer
-from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
+from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
 from local_terminal import shown_size
+from process_tree import kill_descendants
 from pty_pump import PtyPump
 from run_files import collect_files
 from runner_config import RunnerError
