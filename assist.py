@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
+from child_end import name_signal
 from gateway_client import Outcome
 from gateway_pacer import Pacer, backoff_s
 from gateway_transport import GatewayError
@@ -253,7 +254,7 @@ class Assist:
         if self._status is None:
             return ""
         code = os.waitstatus_to_exitcode(self._status)
-        return f" (exit code {code})" if code >= 0 else f" (killed by signal {-code})"
+        return f" (exit code {code})" if code >= 0 else f" (killed by {name_signal(-code)})"
 
     def _wait(self, seconds: float) -> bool:
         """Wait, or until the program ends. Returns whether the session is still wanted."""

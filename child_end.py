@@ -1,4 +1,4 @@
-"""How the child ended, and what becomes of that: the runner's exit code and the marker's reason."""
+"""How a child ended, and what becomes of that: the runner's exit code, the reason in its marker."""
 
 from __future__ import annotations
 
@@ -42,13 +42,8 @@ class ChildEnd(NamedTuple):
 
     @property
     def signal_name(self) -> str | None:
-        """The name of the signal that killed it, if one did; real-time signals have none."""
-        if self.signal_number is None:
-            return None
-        try:
-            return signal.Signals(self.signal_number).name
-        except ValueError:
-            return f"SIG{self.signal_number}"
+        """The name of the signal that killed it, if one did."""
+        return None if self.signal_number is None else name_signal(self.signal_number)
 
     @property
     def description(self) -> str:
@@ -68,6 +63,14 @@ class ChildEnd(NamedTuple):
         if self.error is not None:
             return "error"
         return ending or ("exited" if self.signal_number is None else "killed")
+
+
+def name_signal(number: int) -> str:
+    """Return a signal's name; real-time signals have none, and get one of their number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
 
 
 _START_ERRORS: Final = {

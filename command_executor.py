@@ -15,13 +15,13 @@ import errno
 import os
 import queue
 import select
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING, BinaryIO, Callable, Final
 
 from allowlist import SHOWING_ENVIRONMENT, Allowed, AllowlistError, override_git_config
 from artifact_upload import file_parts, open_part, send_file, size_after
+from child_end import name_signal
 from gateway_client import Outcome
 from gateway_pacer import backoff_s
 from gateway_transport import GatewayError
@@ -386,10 +386,7 @@ def _failure(status: int | None) -> str:
     code = 0 if status is None else os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"exit code {code}" if code else ""
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:  # a real-time signal has no name
-        return f"killed by signal {-code}"
+    return f"killed by {name_signal(-code)}"
 
 
 class _Listing:

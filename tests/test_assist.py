@@ -462,7 +462,7 @@ def test_a_session_that_is_broken_off_is_a_failure(
         os.kill(pid, signal.SIGKILL)
 
         assert runner.wait() == 1
-        assert "the tmate session was broken off (killed by signal 9); " in runner.stderr
+        assert "the tmate session was broken off (killed by SIGKILL); " in runner.stderr
 
 
 def test_a_killed_keeper_ends_the_session(

@@ -53,6 +53,7 @@ MAY_IMPORT = {
         "spool",
     },
     "assist": {
+        "child_end",
         "gateway_client",
         "gateway_pacer",
         "gateway_transport",
@@ -117,6 +118,7 @@ MAY_IMPORT = {
     "command_executor": {
         "allowlist",
         "artifact_upload",
+        "child_end",
         "gateway_client",
         "gateway_pacer",
         "gateway_transport",
