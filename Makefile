@@ -78,7 +78,7 @@ coverage: $(STAMP)
 	@rm -f .coverage .coverage.*
 	$(RUN) pytest $(if $(JOBS),-n $(JOBS) --dist worksteal) --cov --cov-report= $(ARGS)
 	$(RUN) coverage report
-	$(RUN) coverage report --include='redact*.py,allowlist.py,spool.py,gateway_client.py' --fail-under=100 --skip-covered
+	$(RUN) coverage report --include='redact*.py,allowlist.py,spool.py,spool_events.py,gateway_client.py' --fail-under=100 --skip-covered
 
 soak: $(STAMP)
 	$(ENV)/bin/python benchmarks/soak.py $(ARGS)

@@ -11,10 +11,13 @@ everything that the runner starts, so that nothing of a session outlives it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import queue
 import select
+import shutil
 import signal
 import tempfile
 import threading
@@ -23,16 +26,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
-from delivery import Pacer, backoff_s
+from child_end import name_signal
 from gateway_client import Outcome
+from gateway_pacer import Pacer, backoff_s
 from gateway_transport import GatewayError
-from keeper import ASSIST, Keeper, Report, kill_descendants
+from keeper import ASSIST, Keeper, Report
+from process_tree import kill_descendants
 from runner_config import RunnerError
 from runner_mailbox import Mailbox, Signal, WorkerEnded
-from spool import encode_event
+from spool_events import encode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
     from gateway_client import Attempt, GatewayClient
@@ -56,6 +61,8 @@ _MAX_OUTPUT_BYTES: Final = 65_536
 # The longest folder for temporary files that leaves room for a socket's name, of 107 bytes at most
 # (104 on macOS).
 _LONGEST_TMPDIR_BYTES: Final = 70
+_SHORT_TMPDIR: Final = "/tmp"  # noqa: S108 - only for a folder of our own in it, 0700
+_FOLDER_PREFIX: Final = "cr-assist-"
 
 
 @dataclass(frozen=True)
@@ -247,7 +254,7 @@ class Assist:
         if self._status is None:
             return ""
         code = os.waitstatus_to_exitcode(self._status)
-        return f" (exit code {code})" if code >= 0 else f" (killed by signal {-code})"
+        return f" (exit code {code})" if code >= 0 else f" (killed by {name_signal(-code)})"
 
     def _wait(self, seconds: float) -> bool:
         """Wait, or until the program ends. Returns whether the session is still wanted."""
@@ -315,7 +322,7 @@ class Assist:
         unanswered = failures = 0
         while self._wait(self._pacer.blocked_s()) and self._is_running:
             reply = self._try(attempt)
-            if reply in (Outcome.ACCEPTED, Outcome.REPLAYED):
+            if reply.is_taken:
                 return True
             if reply is Outcome.FAILED and failures < _MAX_FAILURES:
                 failures += 1
@@ -345,10 +352,48 @@ class Assist:
         return reply.outcome
 
 
-def _private_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a new folder for this user alone, whose path leaves room for a socket's name."""
+@contextlib.contextmanager
+def _private_folder() -> Iterator[str]:
+    """Make a folder for this user alone, whose path leaves room for a socket's name.
+
+    It is locked for as long as this process lives: `remove_stale_folders` tells by that.
+    """
     is_short = len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TMPDIR_BYTES
-    return tempfile.TemporaryDirectory(prefix="cr-assist-", dir=None if is_short else "/tmp")  # noqa: S108 - a folder of its own in it, 0700
+    parent = None if is_short else _SHORT_TMPDIR
+    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=parent) as folder:
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            os.close(fd)
+
+
+def remove_stale_folders() -> int:
+    """Remove what sessions have left behind whose runner was killed. Returns how many."""
+    parents = {_SHORT_TMPDIR}
+    with contextlib.suppress(FileNotFoundError):  # there is no folder that can be written
+        parents.add(tempfile.gettempdir())
+    removed = 0
+    for folder in (each for parent in parents for each in Path(parent).glob(f"{_FOLDER_PREFIX}*")):
+        with contextlib.suppress(OSError):  # another user's, in use, or gone meanwhile
+            removed += _remove_if_stale(folder)
+    return removed
+
+
+def _remove_if_stale(folder: Path) -> bool:
+    """Remove a session's folder unless it is in use. Raises OSError, also when it is."""
+    # Not followed where it is a link, which anybody may make there.
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # An empty one may be so new that it is not locked yet.
+        if os.fstat(fd).st_uid != os.getuid() or not os.listdir(fd):
+            return False
+        shutil.rmtree(folder)
+    finally:
+        os.close(fd)
+    return True
 
 
 def _read(output: BinaryIO) -> str:

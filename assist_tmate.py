@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from assist import Explanation, Preparation
-from runner_config import RunnerError
+from runner_config import RunnerError, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,13 +192,9 @@ def read_public_keys(path: Path, option: str) -> str:
     tmate drops every line that it does not understand without a word, and of a file without any key
     it makes a session that nobody can enter.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise RunnerError(f"{option} {path} cannot be read: {reason}") from error
     keys = []
-    for number, line in enumerate(map(str.strip, lines), start=1):
+    lines = map(str.strip, read_text(path, f"{option} {path}").splitlines())
+    for number, line in enumerate(lines, start=1):
         if not line or line.startswith("#"):
             continue
         match = _KEY_LINE.fullmatch(line)

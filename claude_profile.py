@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 
 from claude_state import StateWatcher
 from claude_stream import ClaudeStream
-from run_plan import MAX_ARGUMENT_BYTES, Invocation
+from run_plan import MAX_ARGUMENT_BYTES, Invocation, Profile
 from runner_config import ConfigError, Setting, parse_command
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _parse_flavor(value: str, variable: str) -> str:
     return value
 
 
-class ClaudeProfile:
+class ClaudeProfile(Profile):
     """Claude Code, or any other program that takes a prompt as its last argument."""
 
     name = "claude"
@@ -33,7 +33,7 @@ class ClaudeProfile:
     program = "claude-runner"
     command_variable = "CLAUDE_COMMAND"
     example_arguments = "--model opus"
-    settings: tuple[Setting, ...] = (
+    settings = (
         Setting(
             "command",
             command_variable,
@@ -60,11 +60,6 @@ class ClaudeProfile:
             "text: Claude Code's own output, at its end",
         )
 
-    def command(self, config: Config) -> tuple[str, ...]:
-        """Return the program to run, with its first arguments."""
-        command: tuple[str, ...] = config.own["command"]
-        return command
-
     def answers_version(self, config: Config) -> bool:
         """Whether the program is Claude Code itself."""
         return self._is_claude_code(config)
@@ -84,10 +79,6 @@ class ClaudeProfile:
             "~/.local/bin": [home / ".local" / "bin"],
             "npm's global folders": [*folders, *usual],
         }
-
-    def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
-        """Return what the operator may run besides the documented commands."""
-        return config.extra_allowed_commands
 
     def invocation(
         self, config: Config, prompt: str | None, mode: str, options: argparse.Namespace

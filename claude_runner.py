@@ -1,24 +1,29 @@
 """Start Claude Code on this machine and connect the session to a gateway.
 
-The command line is here: what the user asked for is read, checked (`run_plan`) and handed to `Run`
-(`runner_session`). Every worker has a module of its own.
+`main` reads the command line and calls one of the commands below it. `start` checks what the user
+asked for (`run_plan`), asks the gateway (`gateway_check`), and hands a `Job` to `Run`
+(`runner_session`), which has the main thread from there on and starts, stops and joins the others.
+Every other thread has a module of its own.
 
-    thread     owns                                     waits in             if it crashes
-    main       the keeper's channel, the terminal's     select on signals,   -
-               state, the exit code                     keeper and workers
-    pty-pump   PTY masters, keyboard, redactors, log    select               ends the run, cleanly
-    poster     its client, the delivery cursor          the journal, HTTP    output is kept
-    poller     its client                               HTTP (long poll)     no remote control
-    executor   one command of the operator              a queue, select      that command failed
-    assist     the assist session, if any               a queue, HTTP         there is no session
-    syncer     the journal's way to the disk            an event             a power cut loses more
+    thread     owns                                    waits in                if it crashes
+    main       the keeper's channel, the terminal's    select on the keeper,   exit code 1, and the
+               state, the exit code                    signals and workers     keeper ends the child
+    pty-pump   PTY masters, keyboard, redactors, logs  select                  the child is killed
+    poster     its client                              the journal, HTTP       output is kept
+    poller     its client                              HTTP, an event          no remote control
+    executor   its client, the command under way       a queue, select, HTTP   that command failed
+    assist     its client, the session's files         a queue, HTTP, tmate    there is no session
+    syncer     nothing                                 an event, the disk      power cuts lose more
 
-The keeper (`keeper.py`) is a process of its own, forked while this one has a single thread.
+The keeper (`keeper.py`) is a process of its own, forked while this one has a single thread: the
+parent of all that the run starts. The journal (`spool.py`) is shared, behind one lock.
 
-Shutdown, producers before consumers: take no more commands and refuse the queued ones; let the
-keeper end the child and everything below it; read what the terminals still hold; flush the
-redactors; record the end in the journal; give the terminal back; deliver; send `finished`; upload.
-What cannot be delivered stays in the journal, and the user is told.
+Shutdown, producers before consumers. The keeper ends the child, if it does not end by itself. No
+more commands are taken, the queued ones are refused, the assist session is ended. The keeper kills
+what the child has left. The pump reads what the terminals still hold and flushes the redactors. The
+end is recorded in the journal, and the user's terminal given back. The poster delivers, sends
+`finished`, and uploads. The syncer ends, the journal is closed, and the keeper gets its goodbye.
+What could not be delivered stays in the journal, and the user is told.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from allowlist import Allowlist
-from assist import AssistAlone
+from assist import AssistAlone, remove_stale_folders
 from claude_profile import ClaudeProfile
 from command_line import CommandLine, print_out
 from gateway_check import check_health, check_run, check_secret, open_client
@@ -70,6 +75,7 @@ from runner_config import (
     build_rules,
     load_config,
     prepare_data_dir,
+    read_text,
     typed_name,
     write_private,
 )
@@ -86,9 +92,236 @@ if TYPE_CHECKING:
     from assist import AssistPlan
     from gateway_client import GatewayClient
     from run_plan import Profile
+    from runner_config import Setting
 
 ROOT: Final = Path(__file__).resolve().parent
 CLAUDE: Final = ClaudeProfile()
+
+
+# === The program ==================================================================================
+
+
+def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
+    """Run the command line. Returns the exit code; every error of the runner is 1."""
+    _open_missing_descriptors()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a setting may hold any bytes
+    console = Console(profile.program)
+    config: Config | None = None
+    code = 1
+    try:
+        options = build_command_line(profile).parse(sys.argv[1:] if argv is None else argv)
+        console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
+        config = _load_config(options, profile) if options.needs_settings else None
+        code = int(options.run(options, config, profile, console))
+    except SystemExit:  # --help or --version
+        code = 0
+    except (RunnerError, GatewayError, SpoolError) as error:
+        console.error(str(error))
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        code = 130
+    except BrokenPipeError:
+        pass  # the reader of `info | head` is gone
+    except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
+        report = _report_crash(error, profile, config)
+        console.error(f"an error in {profile.program} itself: {report}")
+    return code
+
+
+def _load_config(options: argparse.Namespace, profile: Profile) -> Config:
+    return load_config(
+        ROOT,
+        os.environ,
+        own=profile.settings,
+        options=_given_settings(options),
+        env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
+    )
+
+
+def _given_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Return the settings that the command line names, by their variables."""
+    given = {"CLAUDE_RUNNER_DATA_DIR": options.data_dir}
+    token_file = getattr(options, "token_file", None)
+    given["CLAUDE_RUNNER_TOKEN"] = getattr(options, "token", None)
+    if token_file is not None:
+        if given["CLAUDE_RUNNER_TOKEN"] is not None:
+            raise RunnerError("give the token with --token or with --token-file, not with both")
+        token = read_text(Path(token_file), f"--token-file {token_file}")
+        given["CLAUDE_RUNNER_TOKEN"] = token.strip()
+    return {variable: value for variable, value in given.items() if value is not None}
+
+
+def _open_missing_descriptors() -> None:
+    """Give 0, 1 and 2 to nothing where the caller closed them, before a file gets their number."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
+def _report_crash(error: Exception, profile: Profile, config: Config | None) -> str:
+    """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
+    rules = build_rules(config, os.environ) if config is not None else Rules()
+    summary = rules.redact(f"{type(error).__name__}: {error}")
+    report = rules.redact("".join(traceback.format_exception(None, error, error.__traceback__)))
+    if config is None:
+        return summary
+    path = config.data_dir / "crash.txt"
+    try:
+        write_private(path, f"{profile.program} {VERSION}, Python {sys.version}\n{report}")
+    except (OSError, ValueError):
+        return summary
+    return f"{summary}; please report it, with {path}"
+
+
+# === The command line =============================================================================
+
+
+def build_command_line(profile: Profile) -> CommandLine:
+    """Return the commands of this kind of runner."""
+    line = CommandLine(
+        profile.program,
+        VERSION,
+        f"Run {profile.title} on this machine, connected to a gateway.",
+        _EXAMPLES.format(
+            program=typed_name(ROOT, profile.program), arguments=profile.example_arguments
+        ),
+    )
+
+    def add_command(
+        name: str, run: Callable[..., int], summary: str, *, hands_on: bool = False
+    ) -> Callable[..., None]:
+        add_option = line.add_command(name, run, summary, hands_on=hands_on)
+        add_option("--env-file", metavar="FILE", help="read this file instead of .env")
+        add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
+        return add_option
+
+    add_option = add_command("start", command_start, f"run {profile.title}", hands_on=True)
+    _add_run_options(add_option)
+    _add_start_options(add_option)
+    profile.add_start_options(add_option)
+    add_option = add_command("assist", command_assist, "let somebody into a terminal here")
+    _add_run_options(add_option)
+    add_option("--cwd", metavar="DIR", help="where the terminal begins (default: here)")
+    add_option("--timeout", metavar="TIME", help="how long to wait for the session (default: 30s)")
+    add_option("--max-time", metavar="TIME", help="end the session after this (default: 1h)")
+    _add_keys_option(add_option)
+    add_option = add_command(
+        "test-connection", command_test_connection, "try the gateway, the secret, and a run"
+    )
+    _add_run_options(add_option)
+    add_option = add_command("sync", command_sync, "deliver what earlier runs could not")
+    _add_run_options(add_option)
+    add_option(
+        "--discard", metavar="ID", help="give up on this run: delete it, undelivered output too"
+    )
+    add_option = add_command("info", command_info, "show the configuration, without secrets")
+    add_option("--json", action="store_true", help="as JSON")
+    add_option = add_command(
+        "gateway", command_gateway, "start a gateway of your own, with its page"
+    )
+    _add_gateway_options(add_option)
+    add_option = add_command(
+        "demo", command_demo, "show the whole loop on this machine: a gateway, a run, its page"
+    )
+    if profile.command_variable == CLAUDE.command_variable:  # the demo's runner is claude-runner
+        add_option(
+            "--cmd",
+            metavar="PROMPT",
+            help=f"run {CLAUDE.command_variable} with this prompt, not the bundled session",
+        )
+    add_option("--no-open", action="store_true", help="open no browser")
+    add_option = add_command("doctor", command_doctor, "look over all that a run needs")
+    _add_run_options(add_option)
+    add_option("--json", action="store_true", help="as JSON")
+    line.needs_no_settings("doctor")
+    _add_commands_of_files(line)
+    return line
+
+
+_EXAMPLES: Final = """examples:
+  {program} start --run-id ID --token TOKEN --cmd "fix the failing test"
+  {program} start --run-id ID --token TOKEN            # a session at the keyboard
+  {program} start --run-id ID --token TOKEN --cmd - < prompt.txt
+  {program} start --run-id ID --token TOKEN --cmd "..." -- {arguments}
+  {program} assist --run-id ID --token TOKEN           # a terminal for a helper
+  {program} doctor                                     # is everything as it should be?
+  {program} sync                                       # after an outage or a crash
+  {program} info
+  {program} demo                                       # the whole loop, right here
+  {program} gateway                                    # a gateway of your own
+"""
+
+
+def _add_run_options(add_option: Callable[..., None]) -> None:
+    add_option("--run-id", metavar="ID", help="the run's id, from the gateway's page")
+    add_option("--token", metavar="TOKEN", help="the run's capability token")
+    add_option("--token-file", metavar="FILE", help="a file that holds the token")
+
+
+def _add_start_options(add_option: Callable[..., None]) -> None:
+    add_option("--cmd", metavar="PROMPT", help="the prompt; - reads it from stdin")
+    add_option("--cwd", metavar="DIR", help="the working directory (default: the current one)")
+    add_option(
+        "--mode",
+        metavar="MODE",
+        choices=("auto", "interactive", "print"),
+        help="auto (default), interactive or print: with a prompt, auto means print",
+    )
+    add_option(
+        "--max-time",
+        metavar="TIME",
+        help="stop the run after this time, such as 90s, 45m, 2h or 1h30m",
+    )
+    add_option(
+        "--assist",
+        action="store_true",
+        help="open an assist session beside the run, which ends with it",
+    )
+    _add_keys_option(add_option)
+    add_option(
+        "--artifact",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help=f"upload this file at the end, redacted ({' '.join(ARTIFACT_TYPES)}); repeatable",
+    )
+
+
+def _add_keys_option(add_option: Callable[..., None]) -> None:
+    add_option(
+        "--authorized-keys",
+        metavar="FILE",
+        help="let only the owners of these public keys into the assist session",
+    )
+
+
+def _add_gateway_options(add_option: Callable[..., None]) -> None:
+    add_option("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
+    add_option("--port", metavar="PORT", help="the port (default: 3100; 0 is any free one)")
+    add_option(
+        "--public-url", metavar="URL", help="the address that others use, if something is in front"
+    )
+    add_option("--http", action="store_true", help="no TLS: for this machine, or behind a proxy")
+    add_option("--no-open", action="store_true", help="open no browser")
+    add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
+
+
+def _add_commands_of_files(line: CommandLine) -> None:
+    add_option = line.add_command(
+        "install", command_install, "copy the runner into another project"
+    )
+    add_option("folder", metavar="DIR", help="the project's folder")
+    add_option("--upgrade", action="store_true", help="replace an older version")
+    add_option("--uninstall", action="store_true", help="remove what was installed there")
+    add_option = line.add_command(
+        "completion", command_completion, "print what makes a shell complete this command line"
+    )
+    add_option("shell", choices=sorted(SHELLS), help="the shell")
+    line.needs_no_settings("install", "completion")
+
 
 # === The commands =================================================================================
 
@@ -189,6 +422,9 @@ def command_sync(
     """Deliver what earlier runs could not. Returns 1 if something is still left."""
     if options.discard is not None:
         return _discard(options.discard, config)
+    count = remove_stale_folders()
+    if count:
+        console.detail(f"removed what {count} killed assist session{'s' * (count != 1)} left")
     config.require_secret()
     folders = list(find_undelivered(config.data_dir))
     if options.run_id is not None:
@@ -267,6 +503,29 @@ def command_test_connection(
     return 0
 
 
+def command_doctor(
+    options: argparse.Namespace, _config: None, profile: Profile, console: Console
+) -> int:
+    """Look over all that a run needs. Returns 1 if something must be mended."""
+    doctor = Doctor(profile, console, lambda: _load_config(options, profile))
+    findings = []
+    # A token is looked at too, and without its run that is what has to be mended.
+    has_token = options.token is not None or options.token_file is not None
+    for finding in doctor.look(options.run_id or ("" if has_token else None)):
+        findings.append(finding)
+        if not options.json:
+            status = {"ok": "ok  ", "note": "note", "mend": "MEND"}[finding.status]
+            print_out(f"{status}  {finding.check}: {finding.text}")
+    must_mend = sum(finding.status == "mend" for finding in findings)
+    if options.json:
+        rows = [dataclasses.asdict(finding) for finding in findings]
+        answer = {"ok": must_mend == 0, "version": VERSION, "findings": rows}
+        print_out(json.dumps(answer, indent=2))
+    elif must_mend:
+        console.error(f"{must_mend} of {len(findings)} must be mended")
+    return 1 if must_mend else 0
+
+
 def command_info(
     options: argparse.Namespace, config: Config, profile: Profile, _console: Console
 ) -> int:
@@ -275,7 +534,7 @@ def command_info(
     rows = [
         {
             "variable": setting.variable,
-            "value": _shown_value(value, secret=setting.secret),
+            "value": _shown_value(value, setting, config),
             "source": config.sources[setting.variable],
             "meaning": setting.meaning,
         }
@@ -307,50 +566,10 @@ def command_info(
     return 0
 
 
-def command_gateway(
-    options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
-) -> int:
-    """Become the embedded gateway."""
-    become_gateway(ROOT, "gateway", _handed_on(options, config, _GATEWAY_OPTIONS))
-
-
-def command_demo(
-    options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
-) -> int:
-    """Become the demo, which starts a gateway and a runner."""
-    arguments = ["--cwd", os.getcwd(), *_handed_on(options, config, _DEMO_OPTIONS)]
-    become_gateway(ROOT, "gateway.demo", arguments)
-
-
-_GATEWAY_OPTIONS: Final = ("host", "port", "public-url", "http", "no-open", "ready-file")
-_DEMO_OPTIONS: Final = ("cmd", "no-open")
-
-
-def _handed_on(options: argparse.Namespace, config: Config, names: Sequence[str]) -> list[str]:
-    """Return options as another program takes them, with the files that are used here."""
-    handed = ["--data-dir", str(config.data_dir)]
-    handed += ["--env-file", config.sources[".env"]] if options.env_file else []
-    for name in names:
-        value = getattr(options, name.replace("-", "_"))
-        if value is True:
-            handed.append(f"--{name}")
-        elif value not in (None, False):
-            handed.append(f"--{name}={value}")
-    return handed
-
-
-def _label(variable: str) -> str:
-    """Return a variable's name as a person writes it: `HMAC_SECRET` is the `HMAC secret`."""
-    words = variable.replace("CLAUDE_RUNNER_", "").split("_")
-    spoken = [word if word in _ACRONYMS else word.lower() for word in words]
-    return " ".join([spoken[0][0].upper() + spoken[0][1:], *spoken[1:]])
-
-
-_ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP", "RSA"})
-
-
-def _shown_value(value: Any, *, secret: bool) -> str:
-    if secret:
+def _shown_value(value: Any, setting: Setting, config: Config) -> str:
+    if setting.variable == "HMAC_SECRET" and config.is_secret_short:
+        return "(set, but so short that it could be guessed)"
+    if setting.secret:
         return "(set)" if value else "(not set)"
     if value in ((), None, ""):
         return "(none)"
@@ -361,27 +580,14 @@ def _shown_value(value: Any, *, secret: bool) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def command_doctor(
-    options: argparse.Namespace, _config: None, profile: Profile, console: Console
-) -> int:
-    """Look over all that a run needs. Returns 1 if something must be mended."""
-    doctor = Doctor(profile, console, lambda: _load_config(options, profile))
-    findings = []
-    # A token is looked at too, and without its run that is what has to be mended.
-    has_token = options.token is not None or options.token_file is not None
-    for finding in doctor.look(options.run_id or ("" if has_token else None)):
-        findings.append(finding)
-        if not options.json:
-            status = {"ok": "ok  ", "note": "note", "mend": "MEND"}[finding.status]
-            print_out(f"{status}  {finding.check}: {finding.text}")
-    must_mend = sum(finding.status == "mend" for finding in findings)
-    if options.json:
-        rows = [dataclasses.asdict(finding) for finding in findings]
-        answer = {"ok": must_mend == 0, "version": VERSION, "findings": rows}
-        print_out(json.dumps(answer, indent=2))
-    elif must_mend:
-        console.error(f"{must_mend} of {len(findings)} must be mended")
-    return 1 if must_mend else 0
+def _label(variable: str) -> str:
+    """Return a variable's name as a person writes it: `HMAC_SECRET` is the `HMAC secret`."""
+    words = variable.replace("CLAUDE_RUNNER_", "").split("_")
+    spoken = [word if word in _ACRONYMS else word.lower() for word in words]
+    return " ".join([spoken[0][0].upper() + spoken[0][1:], *spoken[1:]])
+
+
+_ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP", "RSA"})
 
 
 def command_install(
@@ -408,227 +614,36 @@ def command_completion(
     return 0
 
 
-# === The command line =============================================================================
-
-_EXAMPLES: Final = """examples:
-  {program} start --run-id ID --token TOKEN --cmd "fix the failing test"
-  {program} start --run-id ID --token TOKEN            # a session at the keyboard
-  {program} start --run-id ID --token TOKEN --cmd - < prompt.txt
-  {program} start --run-id ID --token TOKEN --cmd "..." -- {arguments}
-  {program} assist --run-id ID --token TOKEN           # a terminal for a helper
-  {program} doctor                                     # is everything as it should be?
-  {program} sync                                       # after an outage or a crash
-  {program} info
-  {program} demo                                       # the whole loop, right here
-  {program} gateway                                    # a gateway of your own
-"""
+def command_gateway(
+    options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
+) -> int:
+    """Become the embedded gateway."""
+    become_gateway(ROOT, "gateway", _handed_on(options, config, _GATEWAY_OPTIONS))
 
 
-def build_command_line(profile: Profile) -> CommandLine:
-    """Return the commands of this kind of runner."""
-    line = CommandLine(
-        profile.program,
-        VERSION,
-        f"Run {profile.title} on this machine, connected to a gateway.",
-        _EXAMPLES.format(
-            program=typed_name(ROOT, profile.program), arguments=profile.example_arguments
-        ),
-    )
-
-    def add_command(
-        name: str, run: Callable[..., int], summary: str, *, hands_on: bool = False
-    ) -> Callable[..., None]:
-        add_option = line.add_command(name, run, summary, hands_on=hands_on)
-        add_option("--env-file", metavar="FILE", help="read this file instead of .env")
-        add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
-        return add_option
-
-    add_option = add_command("start", command_start, f"run {profile.title}", hands_on=True)
-    _add_run_options(add_option)
-    _add_start_options(add_option)
-    profile.add_start_options(add_option)
-    add_option = add_command("assist", command_assist, "let somebody into a terminal here")
-    _add_run_options(add_option)
-    add_option("--cwd", metavar="DIR", help="where the terminal begins (default: here)")
-    add_option("--timeout", metavar="TIME", help="how long to wait for the session (default: 30s)")
-    add_option("--max-time", metavar="TIME", help="end the session after this (default: 1h)")
-    _add_keys_option(add_option)
-    add_option = add_command(
-        "test-connection", command_test_connection, "try the gateway, the secret, and a run"
-    )
-    _add_run_options(add_option)
-    add_option = add_command("sync", command_sync, "deliver what earlier runs could not")
-    _add_run_options(add_option)
-    add_option(
-        "--discard", metavar="ID", help="give up on this run: delete it, undelivered output too"
-    )
-    add_option = add_command("info", command_info, "show the configuration, without secrets")
-    add_option("--json", action="store_true", help="as JSON")
-    add_option = add_command(
-        "gateway", command_gateway, "start a gateway of your own, with its page"
-    )
-    _add_gateway_options(add_option)
-    add_option = add_command(
-        "demo", command_demo, "show the whole loop on this machine: a gateway, a run, its page"
-    )
-    add_option(
-        "--cmd",
-        metavar="PROMPT",
-        help="run CLAUDE_COMMAND with this prompt, not the bundled session",
-    )
-    add_option("--no-open", action="store_true", help="open no browser")
-    add_option = add_command("doctor", command_doctor, "look over all that a run needs")
-    _add_run_options(add_option)
-    add_option("--json", action="store_true", help="as JSON")
-    line.needs_no_settings("doctor")
-    _add_commands_of_files(line)
-    return line
+def command_demo(
+    options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
+) -> int:
+    """Become the demo, which starts a gateway and a runner."""
+    arguments = ["--cwd", os.getcwd(), *_handed_on(options, config, _DEMO_OPTIONS)]
+    become_gateway(ROOT, "gateway.demo", arguments)
 
 
-def _add_gateway_options(add_option: Callable[..., None]) -> None:
-    add_option("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
-    add_option("--port", metavar="PORT", help="the port (default: 3100; 0 is any free one)")
-    add_option(
-        "--public-url", metavar="URL", help="the address that others use, if something is in front"
-    )
-    add_option("--http", action="store_true", help="no TLS: for this machine, or behind a proxy")
-    add_option("--no-open", action="store_true", help="open no browser")
-    add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
+_GATEWAY_OPTIONS: Final = ("host", "port", "public-url", "http", "no-open", "ready-file")
+_DEMO_OPTIONS: Final = ("cmd", "no-open")
 
 
-def _add_commands_of_files(line: CommandLine) -> None:
-    add_option = line.add_command(
-        "install", command_install, "copy the runner into another project"
-    )
-    add_option("folder", metavar="DIR", help="the project's folder")
-    add_option("--upgrade", action="store_true", help="replace an older version")
-    add_option("--uninstall", action="store_true", help="remove what was installed there")
-    add_option = line.add_command(
-        "completion", command_completion, "print what makes a shell complete this command line"
-    )
-    add_option("shell", choices=sorted(SHELLS), help="the shell")
-    line.needs_no_settings("install", "completion")
-
-
-def _add_run_options(add_option: Callable[..., None]) -> None:
-    add_option("--run-id", metavar="ID", help="the run's id, from the gateway's page")
-    add_option("--token", metavar="TOKEN", help="the run's capability token")
-    add_option("--token-file", metavar="FILE", help="a file that holds the token")
-
-
-def _add_keys_option(add_option: Callable[..., None]) -> None:
-    add_option(
-        "--authorized-keys",
-        metavar="FILE",
-        help="let only the owners of these public keys into the assist session",
-    )
-
-
-def _add_start_options(add_option: Callable[..., None]) -> None:
-    add_option("--cmd", metavar="PROMPT", help="the prompt; - reads it from stdin")
-    add_option("--cwd", metavar="DIR", help="the working directory (default: the current one)")
-    add_option(
-        "--mode",
-        metavar="MODE",
-        choices=("auto", "interactive", "print"),
-        help="auto (default), interactive or print: with a prompt, auto means print",
-    )
-    add_option(
-        "--max-time",
-        metavar="TIME",
-        help="stop the run after this time, such as 90s, 45m, 2h or 1h30m",
-    )
-    add_option(
-        "--assist",
-        action="store_true",
-        help="open an assist session beside the run, which ends with it",
-    )
-    _add_keys_option(add_option)
-    add_option(
-        "--artifact",
-        metavar="PATH",
-        action="append",
-        default=[],
-        help=f"upload this file at the end, redacted ({' '.join(ARTIFACT_TYPES)}); repeatable",
-    )
-
-
-def _given_settings(options: argparse.Namespace) -> dict[str, str]:
-    """Return the settings that the command line names, by their variables."""
-    given = {"CLAUDE_RUNNER_DATA_DIR": options.data_dir}
-    token_file = getattr(options, "token_file", None)
-    given["CLAUDE_RUNNER_TOKEN"] = getattr(options, "token", None)
-    if token_file is not None:
-        if given["CLAUDE_RUNNER_TOKEN"] is not None:
-            raise RunnerError("give the token with --token or with --token-file, not with both")
-        try:
-            given["CLAUDE_RUNNER_TOKEN"] = Path(token_file).read_text("utf-8").strip()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise RunnerError(f"--token-file {token_file} cannot be read: {reason}") from error
-    return {variable: value for variable, value in given.items() if value is not None}
-
-
-def _load_config(options: argparse.Namespace, profile: Profile) -> Config:
-    return load_config(
-        ROOT,
-        os.environ,
-        own=profile.settings,
-        options=_given_settings(options),
-        env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
-    )
-
-
-def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
-    """Run the command line. Returns the exit code; every error of the runner is 1."""
-    _open_missing_descriptors()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a setting may hold any bytes
-    console = Console(profile.program)
-    config: Config | None = None
-    code = 1
-    try:
-        options = build_command_line(profile).parse(sys.argv[1:] if argv is None else argv)
-        console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
-        config = _load_config(options, profile) if options.needs_settings else None
-        code = int(options.run(options, config, profile, console))
-    except SystemExit:  # --help or --version
-        code = 0
-    except (RunnerError, GatewayError, SpoolError) as error:
-        console.error(str(error))
-    except KeyboardInterrupt:
-        console.error("interrupted")
-        code = 130
-    except BrokenPipeError:
-        pass  # the reader of `info | head` is gone
-    except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
-        report = _report_crash(error, profile, config)
-        console.error(f"an error in {profile.program} itself: {report}")
-    return code
-
-
-def _open_missing_descriptors() -> None:
-    """Give 0, 1 and 2 to nothing where the caller closed them, before a file gets their number."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-
-
-def _report_crash(error: Exception, profile: Profile, config: Config | None) -> str:
-    """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
-    rules = build_rules(config, os.environ) if config is not None else Rules()
-    summary = rules.redact(f"{type(error).__name__}: {error}")
-    report = rules.redact("".join(traceback.format_exception(None, error, error.__traceback__)))
-    if config is None:
-        return summary
-    path = config.data_dir / "crash.txt"
-    try:
-        write_private(path, f"{profile.program} {VERSION}, Python {sys.version}\n{report}")
-    except (OSError, ValueError):
-        return summary
-    return f"{summary}; please report it, with {path}"
+def _handed_on(options: argparse.Namespace, config: Config, names: Sequence[str]) -> list[str]:
+    """Return options as another program takes them, with the files that are used here."""
+    handed = ["--data-dir", str(config.data_dir)]
+    handed += ["--env-file", config.sources[".env"]] if options.env_file else []
+    for name in names:
+        value = getattr(options, name.replace("-", "_"), None)
+        if value is True:
+            handed.append(f"--{name}")
+        elif value not in (None, False):
+            handed.append(f"--{name}={value}")
+    return handed
 
 
 if __name__ == "__main__":

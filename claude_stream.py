@@ -64,7 +64,8 @@ _MAX_DENIALS_SHOWN: Final = 20
 _PARTIAL: Final = "stream_event"
 # The result of a turn may come after the next turn's words, when background tasks end.
 _LAST_WORDS: Final = 8
-_MAX_WORD_CHARS: Final = 100
+# The longest name that a tool may have is 128.
+_MAX_WORD_CHARS: Final = 200
 
 _INDENT: Final = "  "
 _SUBAGENT: Final = "| "
@@ -87,6 +88,7 @@ _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _NO_OUTPUT: Final = re.compile(r"\(\w+ completed with no output\)\s*")
 _ERROR_LABEL: Final = re.compile(r"\A(?:Error: )+")
+_PROGRAM_WORD: Final = re.compile(r"[a-z]+(?:_[a-z]+)*")
 _TOOL_ERROR_TAGS: Final = re.compile(r"</?tool_use_error>")
 
 
@@ -277,8 +279,9 @@ def _text(fields: Any, name: str) -> str:
 
 
 def _word(fields: Any, name: str) -> str:
-    """Return a short text in one line, for names and kinds."""
-    return " ".join(_text(fields, name).split())[:_MAX_WORD_CHARS]
+    """Return a short text in one line, for names and kinds; what is too long for one is none."""
+    word = " ".join(_text(fields, name).split())
+    return word if len(word) <= _MAX_WORD_CHARS else ""
 
 
 def _number(fields: Any, name: str) -> float | None:
@@ -312,7 +315,8 @@ def _line_count(text: str) -> str:
 
 
 def _spoken(name: str) -> str:
-    return name.replace("_", " ")
+    """Return what a program calls something as a person does; a token would not be one any more."""
+    return name.replace("_", " ") if _PROGRAM_WORD.fullmatch(name) else name
 
 
 def _duration(duration_s: float) -> str:

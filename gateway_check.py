@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from gateway_client import Credentials, GatewayClient, Outcome
 from gateway_transport import PinStore
 from runner_config import RunnerError
-from spool import encode_event
+from spool_events import encode_event
 
 if TYPE_CHECKING:
     from gateway_client import Reply
@@ -49,7 +49,7 @@ def open_client(
 
 def check_health(client: GatewayClient, config: Config) -> Reply:
     """Ask the gateway, unsigned, whether it is there. Raises RunnerError with what to do."""
-    reply = client.is_healthy()
+    reply = client.ask_health()
     if reply.outcome is not Outcome.ACCEPTED:
         raise RunnerError(explain(reply, config))
     return reply

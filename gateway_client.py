@@ -69,6 +69,16 @@ class Outcome(enum.Enum):
     WRONG_TOKEN = "the run id or token is not accepted"  # noqa: S105 - a sentence
     SKEWED = "the timestamp is out of range"
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether the gateway has the request, by this attempt or an earlier copy of it."""
+        return self in (Outcome.ACCEPTED, Outcome.REPLAYED)
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether it takes nothing from this run, until a person mends secret, token or clock."""
+        return self in (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED)
+
 
 @dataclass(frozen=True)
 class RateLimit:
@@ -314,7 +324,7 @@ class GatewayClient:
     # --- requests ----------------------------------------------------------------------------
 
     def event(self, body: bytes, timestamp: int | None = None, nonce: str = "") -> Attempt:
-        """Build the attempt that posts one event; `body` as `spool.encode_event` makes it."""
+        """Build the attempt that posts one event; `body` as `encode_event` makes it."""
         return self._build("POST", "/api/ingest/event", body, timestamp=timestamp, nonce=nonce)
 
     def commands(self, wait_s: int = 0) -> Attempt:
@@ -378,7 +388,7 @@ class GatewayClient:
 
     # --- exchange ----------------------------------------------------------------------------
 
-    def is_healthy(self) -> Reply:
+    def ask_health(self) -> Reply:
         """Ask the gateway's health check, which is not signed."""
         return self._exchange("GET", "/api/health", b"", {}, REPLY_TIMEOUT_S, says_healthy)
 
@@ -421,24 +431,8 @@ class GatewayClient:
         timeout_s: float,
         is_answer: Callable[[Any], bool],
     ) -> Reply:
-        begun_at = self.clock.monotonic()
-        reply = self._try_exchange(method, target, body, headers, timeout_s, is_answer)
-        if self._watch is not None:
-            took_ms = (self.clock.monotonic() - begun_at) * 1_000
-            said = reply.message or reply.outcome.name.lower()
-            self._watch(f"{method} {target} ({len(body)} bytes): {said}, after {took_ms:.0f} ms")
-        return reply
-
-    def _try_exchange(
-        self,
-        method: str,
-        target: str,
-        body: bytes | MultipartFile,
-        headers: Mapping[str, str],
-        timeout_s: float,
-        is_answer: Callable[[Any], bool],
-    ) -> Reply:
         headers = {**headers, "Accept": "application/json", "Accept-Encoding": "identity"}
+        begun_at = self.clock.monotonic()
         try:
             self._limits.begin(len(body), timeout_s)
             with self._session.request(
@@ -449,13 +443,18 @@ class GatewayClient:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return self._read(response, is_answer)
+                reply = self._read(response, is_answer)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            return Reply(Outcome.UNKNOWN, message=describe_error(error))
+            reply = Reply(Outcome.UNKNOWN, message=describe_error(error))
         finally:
             if self._limits.has_stalled:
                 # The rest of the request is still owed on this connection.
                 self._session.close()
+        if self._watch is not None:
+            took_ms = (self.clock.monotonic() - begun_at) * 1_000
+            said = reply.message or reply.outcome.name.lower()
+            self._watch(f"{method} {target} ({len(body)} bytes): {said}, after {took_ms:.0f} ms")
+        return reply
 
     def _read(self, response: requests.Response, is_answer: Callable[[Any], bool]) -> Reply:
         received = bytearray()

@@ -20,7 +20,7 @@ import ssl
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar, cast
 
 import requests.adapters
 import urllib3
@@ -41,6 +41,8 @@ STALL_TIMEOUT_S: Final = 15.0
 SLOWEST_BYTES_PER_S: Final = 16_384
 _SEND_BYTES: Final = 65_536
 _MAX_MESSAGE_CHARS: Final = 300
+
+Text = TypeVar("Text", bound=str)
 
 
 class GatewayError(Exception):
@@ -381,12 +383,15 @@ def _connect(connection: Any, limits: ExchangeLimits) -> socket.socket:
     raise failure
 
 
-def printable(text: str, max_chars: int = _MAX_MESSAGE_CHARS) -> str:
-    """Return a foreign text with control characters shown instead of obeyed, and bounded."""
+def printable(text: Text, max_chars: int = _MAX_MESSAGE_CHARS) -> Text:
+    """Return a foreign text with control characters shown instead of obeyed, and bounded.
+
+    What leaves this machine is redacted before: a secret that is cut in two is not recognised.
+    """
     shown = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: max_chars + 1]
     )
-    return shown if len(shown) <= max_chars else shown[: max_chars - 1] + "…"
+    return cast("Text", shown if len(shown) <= max_chars else shown[: max_chars - 1] + "…")
 
 
 def describe_error(error: BaseException) -> str:

@@ -17,14 +17,13 @@ a grace period, SIGKILL to every descendant, and to what was noted, until none i
 socket without a goodbye counts as being asked; the user's terminal, if it was given to the keeper
 to guard, is then put back at once.
 
-Sources: setsid(2), tcsetpgrp(3), prctl(2) PR_SET_CHILD_SUBREAPER, proc_pid_stat(5), POSIX.1-2017
-11.1.4 (an orphaned process group cannot be stopped from the terminal).
+Sources: setsid(2), tcsetpgrp(3), POSIX.1-2017 11.1.4 (an orphaned process group cannot be stopped
+from the terminal).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -35,16 +34,25 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import termios
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
+
+from process_tree import (
+    POLL_S,
+    SWEEP_LIMIT_S,
+    become_subreaper,
+    kill_descendants,
+    living_descendants,
+    send_signal,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from process_tree import Process
 
 # What the keeper calls the programs that are no command of the operator's, whose ids hold no blank.
 CHILD: Final = "child"
@@ -58,24 +66,15 @@ LINGER_S: Final = 1.0
 # The same when the run was asked to stop: behind a launcher script that dies of the signal at once,
 # Claude Code takes up to 2 s to tidy up.
 STOPPING_LINGER_S: Final = 2.5
-# A sweep is repeated until no descendant is left; what cannot be killed (another user's process
-# after a setuid exec) is reported after this long.
-SWEEP_LIMIT_S: Final = 5.0
 # A goodbye may find the keeper at the beginning of a sweep; one that takes longer hangs.
 GOODBYE_LIMIT_S: Final = 2 * SWEEP_LIMIT_S
 
-# Where there is no /proc.
-PS: Final = ("/bin/ps", "-A", "-o", "pid=,ppid=,stat=,lstart=")
-
-_IS_LINUX: Final = sys.platform.startswith("linux")
-_POLL_S: Final = 0.02
 _MAX_FDS: Final = 3
 # What puts a terminal's modes back is at most some 20 short sequences.
 _UNDO_BYTES: Final = 510
 # Ends whatever the killed runner had written half, and is nothing to a terminal that waits for
 # the next character.
 _STRING_TERMINATOR: Final = b"\x1b\\"
-_PR_SET_CHILD_SUBREAPER: Final = 36
 _IGNORED: Final = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -203,7 +202,7 @@ class Keeper:
 
     def kill_itself(self) -> None:
         """Kill the keeper, which hangs; what it watched over comes to this process (Linux)."""
-        _signal(self.pid, signal.SIGKILL)
+        send_signal(self.pid, signal.SIGKILL)
 
     def close(self, timeout_s: float = GOODBYE_LIMIT_S) -> None:
         """Say goodbye and reap the keeper; it has nothing left to do after `swept`."""
@@ -220,88 +219,6 @@ class Keeper:
     def _ask(self, frame: Mapping[str, Any]) -> None:
         with contextlib.suppress(OSError):
             self._channel.send(frame)
-
-
-def become_subreaper() -> None:
-    """Let orphaned descendants become children of this process (Linux; elsewhere a no-op)."""
-    if _IS_LINUX:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-class Process(NamedTuple):
-    """One line of the process table. `started` tells it from a later one with the same pid."""
-
-    pid: int
-    parent: int
-    state: str
-    started: str
-
-
-def living_descendants(root_pid: int, noted: Collection[Process] = ()) -> list[Process]:
-    """Return what is below `root_pid` and no zombie, parents before their children.
-
-    So is what was `noted` earlier and has lost its parent meanwhile, and what is below that.
-    """
-    marks = {(each.pid, each.started) for each in noted}
-    children: dict[int, list[Process]] = {}
-    queue: list[Process] = []
-    for process in _process_table():
-        children.setdefault(process.parent, []).append(process)
-        if (process.pid, process.started) in marks:
-            queue.append(process)
-    queue += children.get(root_pid, [])
-    found: dict[int, Process] = {}
-    while queue:
-        process = queue.pop()
-        if process.pid not in found:
-            found[process.pid] = process
-            queue += children.get(process.pid, [])
-    return [process for process in found.values() if process.state not in "ZX"]
-
-
-def kill_descendants(
-    wait: Callable[[float], object], noted: Collection[Process] = ()
-) -> list[Process]:
-    """Kill every descendant of this process, and what was noted, until two looks find none.
-
-    `wait` waits for their deaths, this many seconds at most. Returns what would not die.
-    """
-    deadline = time.monotonic() + SWEEP_LIMIT_S
-    empty_looks = 0
-    survivors: list[Process] = []
-    while empty_looks < 2 and time.monotonic() < deadline:
-        survivors = living_descendants(os.getpid(), noted)
-        for process in survivors:
-            _signal(process.pid, signal.SIGKILL)
-        empty_looks = 0 if survivors else empty_looks + 1
-        if survivors:
-            wait(_POLL_S)
-    return survivors
-
-
-def _process_table() -> Iterator[Process]:
-    """Yield every process."""
-    if _IS_LINUX:
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                try:
-                    stat = Path("/proc", entry, "stat").read_bytes()
-                except OSError:
-                    continue  # it ended meanwhile
-                # The name in parentheses may hold blanks and parentheses itself.
-                fields = stat[stat.rindex(b")") + 2 :].decode().split()
-                yield Process(int(entry), int(fields[1]), fields[0], fields[19])
-        return
-    listing = subprocess.run(PS, capture_output=True, text=True, check=False).stdout
-    yield from _read_ps(listing)
-
-
-def _read_ps(listing: str) -> Iterator[Process]:
-    """Read what `ps` prints on macOS; a state is one letter and some signs, a start a date."""
-    for line in listing.splitlines():
-        pid, parent, state, started = line.split(None, 3)
-        yield Process(int(pid), int(parent), state[0], started.strip())
 
 
 def _plain(attributes: Sequence[Any] | None) -> list[Any] | None:
@@ -453,7 +370,7 @@ class _KeeperLoop:
         while self._connected or not self._swept:
             timeout_s = None
             if self._kill_at is not None and not self._swept:
-                timeout_s = min(_POLL_S, max(0.0, self._kill_at - time.monotonic()))
+                timeout_s = min(POLL_S, max(0.0, self._kill_at - time.monotonic()))
             watched = [self._wake_r, *([self._channel.fileno()] if self._connected else [])]
             readable, _, _ = select.select(watched, [], [], timeout_s)
             if self._wake_r in readable:
@@ -663,7 +580,7 @@ class _KeeperLoop:
             if known == key:
                 below = [process.pid for process in living_descendants(pid)]
                 for each in (pid, *below):
-                    _signal(each, signal.SIGKILL)
+                    send_signal(each, signal.SIGKILL)
                 _signal_group(pid, signal.SIGKILL)
 
     def _resume(self) -> None:
@@ -686,7 +603,7 @@ class _KeeperLoop:
         # its threads has yet to go.
         deadline = time.monotonic() + SWEEP_LIMIT_S
         while self._keys and not survivors and time.monotonic() < deadline:
-            self._wait_for_deaths(_POLL_S)
+            self._wait_for_deaths(POLL_S)
         self._reap()
         self._swept = True
         self._tell("swept", "", len(survivors))
@@ -711,11 +628,6 @@ def _dead_child() -> int | None:
 
 def _note_signal(_number: int, _frame: object) -> None:
     """Do nothing: the wake-up descriptor is what tells the loop."""
-
-
-def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -363,10 +363,3 @@ def shown_size(size_bytes: int) -> str:
     if size_bytes < 1_000_000_000:
         return f"{size_bytes / 1e6:.1f} MB"
     return f"{size_bytes / 1e9:.1f} GB"
-
-
-def shown_rest(output_bytes: int, file_name: str | None) -> str:
-    """Return what is left to deliver: output first, then the files one by one."""
-    if output_bytes or file_name is None:
-        return f"{shown_size(output_bytes)} of output"
-    return file_name

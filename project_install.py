@@ -40,7 +40,7 @@ _DRAFT_SUFFIX: Final = ".claude-runner-new"
 
 
 @dataclass
-class Report:
+class Changes:
     """What was done in the target, by path relative to it."""
 
     written: list[str] = field(default_factory=list)
@@ -153,11 +153,11 @@ class _NewFile:
         return hashlib.sha256(self.content).hexdigest()
 
 
-def install(source: Path, target: Target, *, upgrade: bool = False) -> Report:
+def install(source: Path, target: Target, *, upgrade: bool = False) -> Changes:
     """Copy the files of `source`. Raises RunnerError, with nothing changed but for a full disk.
 
     Without `upgrade` a file that differs from ours stops it; with it, one that is as it was
-    installed is replaced, and one that the user has changed is kept and named in the report.
+    installed is replaced, and one that the user has changed is kept, and named in what is returned.
     """
     new = _read_source(source)
     if target.path == source or source in target.path.parents:
@@ -181,39 +181,39 @@ def install(source: Path, target: Target, *, upgrade: bool = False) -> Report:
         )
     kept = [name for name in theirs if not target.is_ours(name)]
     dropped = [name for name in target.known if name not in new and target.digest(name)]
-    report = Report(kept=kept + [name for name in dropped if not target.is_ours(name)])
+    changes = Changes(kept=kept + [name for name in dropped if not target.is_ours(name)])
     with _telling_what_to_do(target):
-        _write_all(target, {name: new[name] for name in new if name not in kept}, found, report)
+        _write_all(target, {name: new[name] for name in new if name not in kept}, found, changes)
         for name in dropped:
             if target.is_ours(name):
                 (target.path / name).unlink()
-                report.removed.append(name)
+                changes.removed.append(name)
         still = {name: target.known[name] for name in kept if name in target.known}
         target.note(
             {**still, **{name: frozenset({new[name].digest}) for name in new if name not in kept}}
         )
-        _ignore(target, report)
-    return report
+        _ignore(target, changes)
+    return changes
 
 
-def uninstall(target: Target) -> Report:
+def uninstall(target: Target) -> Changes:
     """Remove what was installed and is unchanged. Raises RunnerError if nothing ever was."""
     if not target.is_installed:
         raise RunnerError(f"{target.path} has no {NOTE_NAME}, so `install` wrote nothing there")
     target.check_folders([*target.known, NOTE_NAME])
-    report = Report()
+    changes = Changes()
     with _telling_what_to_do(target):
         for name in sorted(target.known):
             target.remove_draft(name)
             if target.is_ours(name):
                 (target.path / name).unlink()
-                report.removed.append(name)
+                changes.removed.append(name)
             elif target.digest(name) is not None:
-                report.kept.append(name)
+                changes.kept.append(name)
         (target.path / NOTE_NAME).unlink()
         with contextlib.suppress(OSError):  # it has files of the project's own
             (target.path / NOTE_NAME).parent.rmdir()
-    return report
+    return changes
 
 
 def _read_source(source: Path) -> dict[str, _NewFile]:
@@ -243,7 +243,7 @@ def _read_file(name: str, path: Path) -> _NewFile:
 
 
 def _write_all(
-    target: Target, new: Mapping[str, _NewFile], found: Mapping[str, str | None], report: Report
+    target: Target, new: Mapping[str, _NewFile], found: Mapping[str, str | None], changes: Changes
 ) -> None:
     coming = {name: frozenset({file.digest}) for name, file in new.items()}
     both = {
@@ -254,7 +254,7 @@ def _write_all(
     for name, file in new.items():
         if found[name] != file.digest:
             target.write(name, file.content, file.mode)
-            report.written.append(name)
+            changes.written.append(name)
 
 
 @contextlib.contextmanager
@@ -272,7 +272,7 @@ def _telling_what_to_do(target: Target) -> Iterator[None]:
 # --- what git ignores -----------------------------------------------------------------------------
 
 
-def _ignore(target: Target, report: Report) -> None:
+def _ignore(target: Target, changes: Changes) -> None:
     """Add what is missing to `.gitignore`, in its own line ends."""
     path = target.path / ".gitignore"
     is_there = os.path.lexists(path)
@@ -281,14 +281,14 @@ def _ignore(target: Target, report: Report) -> None:
     before = path.read_bytes() if is_there else b""
     missing = [entry for entry in IGNORED if not _ignores(before, entry)]
     if missing and path.is_symlink():
-        report.is_ignore_file_a_link = True  # what it leads to belongs to others as well
+        changes.is_ignore_file_a_link = True  # what it leads to belongs to others as well
     elif missing:
         end = b"\r\n" if b"\r\n" in before else b"\n"
         gap = end if before and not before.endswith(b"\n") else b""
         added = b"".join(entry.encode() + end for entry in missing)
         mode = path.stat().st_mode & 0o777 if is_there else 0o644
         target.write(".gitignore", before + gap + added, mode)
-        report.ignored = missing
+        changes.ignored = missing
 
 
 def _upwards(path: Path) -> tuple[Path, ...]:
@@ -309,33 +309,37 @@ def _ignores(content: bytes, entry: str) -> bool:
 # --- what the user is asked and told --------------------------------------------------------------
 
 
-def tell_installed(report: Report, target: Target) -> None:
+def tell_installed(changes: Changes, target: Target) -> None:
     """Print what `install` has done."""
-    count = len(report.written)
+    count = len(changes.written)
     print_out(
         f"claude-runner {VERSION}: {count} file{'s' * (count != 1)} written in {target.path}"
-        if count or report.removed
+        if count or changes.removed
         else f"claude-runner {VERSION} is in {target.path} already"
+        f"{', but for what was kept' if changes.kept else ''}"
     )
-    if report.removed:
-        print_out(f"removed, because this version has no use for them: {', '.join(report.removed)}")
-    if report.kept:
+    if changes.removed:
         print_out(
-            f"kept as they are, because they are not ours or were changed: {', '.join(report.kept)}"
-            "; to take ours, move them away and repeat"
+            f"removed, because this version has no use for them: {', '.join(changes.removed)}"
         )
-    if report.ignored:
-        print_out(f".gitignore: {' and '.join(report.ignored)} added")
-    if report.is_ignore_file_a_link:
+    if changes.kept:
+        names = ", ".join(changes.kept)
+        print_out(
+            f"kept as they are, because they are not ours or were changed: {names}; to take ours, "
+            "move them away and repeat"
+        )
+    if changes.ignored:
+        print_out(f".gitignore: {' and '.join(changes.ignored)} added")
+    if changes.is_ignore_file_a_link:
         print_out(f".gitignore is a link and was left alone; add {' and '.join(IGNORED)} yourself")
 
 
-def tell_uninstalled(report: Report, target: Target) -> None:
+def tell_uninstalled(changes: Changes, target: Target) -> None:
     """Print what `uninstall` has done."""
-    count = len(report.removed)
+    count = len(changes.removed)
     print_out(f"removed {count} file{'s' * (count != 1)} from {target.path}")
-    if report.kept:
-        print_out(f"kept, because they were changed: {', '.join(report.kept)}")
+    if changes.kept:
+        print_out(f"kept, because they were changed: {', '.join(changes.kept)}")
     left = [name for name in (*IGNORED, ".gitignore") if os.path.lexists(target.path / name)]
     if left:
         print_out(f"kept, because they are yours: {', '.join(left)}")

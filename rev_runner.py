@@ -6,21 +6,19 @@ All that differs from Claude Code is here; everything else is `claude_runner.mai
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from claude_runner import main
-from run_plan import Invocation
+from run_plan import Invocation, Profile
 from runner_config import RunnerError, Setting, parse_command, parse_extra
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from runner_config import Config
 
 
-class RevProfile:
+class RevProfile(Profile):
     """rev: one task and then the end, or a session with `--repl`.
 
     It prints plain text and says nothing about its state, so there are neither messages to read nor
@@ -32,7 +30,7 @@ class RevProfile:
     program = "rev-runner"
     command_variable = "REV_COMMAND"
     example_arguments = "--trust-workspace --model MODEL"
-    settings: tuple[Setting, ...] = (
+    settings = (
         Setting(
             "command",
             command_variable,
@@ -48,24 +46,6 @@ class RevProfile:
             "rev-runner: commands that the operator may run besides those of every runner",
         ),
     )
-
-    def add_start_options(self, add_option: Callable[..., None]) -> None:
-        """Add nothing: rev's own options follow `--`."""
-
-    def command(self, config: Config) -> tuple[str, ...]:
-        """Return the program to run, with its first arguments."""
-        command: tuple[str, ...] = config.own["command"]
-        return command
-
-    def answers_version(self, config: Config) -> bool:
-        """Return False: nobody has looked at what it does with `--version`."""
-        del config
-        return False
-
-    def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
-        """Return where pip and pipx put programs of one user."""
-        del env
-        return {"~/.local/bin": [home / ".local" / "bin"]}
 
     def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
         """Return what the operator may run besides the documented commands."""

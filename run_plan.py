@@ -12,15 +12,15 @@ import re
 import shlex
 import shutil
 import stat
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Final, Protocol
+from typing import TYPE_CHECKING, Callable, Final
 
 from assist import AssistPlan
 from assist_tmate import Tmate, read_public_keys
 from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
 from runner_config import VERSION, RunnerError, absolute_path
-from runner_session import Job
 
 if TYPE_CHECKING:
     import argparse
@@ -58,12 +58,51 @@ class Invocation:
     states: StateReader | None = None
 
 
-class Profile(Protocol):
+@dataclass(frozen=True)
+class Job:
+    """One run, checked: everything that is needed to start the child. Units: `_s` is seconds."""
+
+    run_id: str
+    # What the user types to start this runner, for messages.
+    program: str
+    runner: str
+    title: str
+    version: str
+    mode: str
+    argv: tuple[str, ...]
+    stdin_text: bytes | None
+    session_id: str | None
+    messages: MessageStream | None
+    states: StateReader | None
+    max_time_s: float | None
+    resume_command: str | None
+    shown_command: str
+    cwd: str
+    env: Mapping[str, str]
+    log_name: str
+    messages_name: str
+    artifacts: tuple[Path, ...]
+    gateway_url: str
+    token: str = field(repr=False)
+    poll_interval_s: float
+    command_timeout_s: float
+    drain_timeout_s: float
+    allow_remote_input: bool
+    assist: AssistPlan | None
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person or the operator types into the session."""
+        return self.mode == "interactive"
+
+
+class Profile(ABC):
     """What differs between two runner types; `rev_runner.py` shows that it is all that differs.
 
     `name` is what the gateway is told, and what the files of a run are called after; `title` what a
     person calls the child; `program` what the user called. `command_variable` is the variable that
-    names the child's program. `example_arguments` are some of the child's own, for the help.
+    names the child's program, whose setting is called `command`. `example_arguments` are some of
+    the child's own, for the help.
     """
 
     name: str
@@ -73,21 +112,7 @@ class Profile(Protocol):
     example_arguments: str
     settings: tuple[Setting, ...]
 
-    def add_start_options(self, add_option: Callable[..., None]) -> None:
-        """Add the options of `start` that only this kind of runner has."""
-
-    def command(self, config: Config) -> tuple[str, ...]:
-        """Return the program to run, with its first arguments."""
-
-    def answers_version(self, config: Config) -> bool:
-        """Whether the program is known to answer `--version`, and to do nothing else then."""
-
-    def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
-        """Return where the program may be if it is not in PATH, by what a person calls it."""
-
-    def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
-        """Return what the operator may run besides the documented commands."""
-
+    @abstractmethod
     def invocation(
         self, config: Config, prompt: str | None, mode: str, options: argparse.Namespace
     ) -> Invocation:
@@ -95,6 +120,33 @@ class Profile(Protocol):
 
         `options.arguments` are for the child as they are. Raises RunnerError.
         """
+
+    def command(self, config: Config) -> tuple[str, ...]:
+        """Return the program to run, with its first arguments."""
+        command: tuple[str, ...] = config.own["command"]
+        return command
+
+    # --- what most kinds leave as it is ------------------------------------------------------
+
+    def add_start_options(self, add_option: Callable[..., None]) -> None:  # noqa: B027 - most have none
+        """Add the options of `start` that only this kind of runner has."""
+
+    def answers_version(self, config: Config) -> bool:
+        """Whether the program is known to answer `--version`, and to do nothing else then."""
+        del config
+        return False
+
+    def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
+        """Return where the program may be if it is not in PATH, by what a person calls it.
+
+        At least one: here, where pip, pipx and others put programs of one user.
+        """
+        del env
+        return {"~/.local/bin": [home / ".local" / "bin"]}
+
+    def extra_allowed_commands(self, config: Config) -> tuple[str, ...]:
+        """Return what the operator may run besides the documented commands."""
+        return config.extra_allowed_commands
 
 
 def plan_job(
@@ -165,6 +217,12 @@ def plan_assist(
             "an assist session is a login to this machine, and GATEWAY_URL "
             f"({config.gateway_url}) is not encrypted; use https"
         )
+    # What is wrong is told before what is only to be known.
+    cwd = _existing_folder(options.cwd)
+    timeout = getattr(options, "timeout", None)  # `start` waits for nothing
+    if timeout is not None and re.fullmatch("[0-9]+", timeout):
+        timeout += "s"  # as it is documented: --timeout 30
+    timeout_s = parse_duration(timeout, "--timeout") or ASSIST_TIMEOUT_S
     keys = None
     if options.authorized_keys is not None:
         option = "--authorized-keys"
@@ -174,13 +232,10 @@ def plan_assist(
             "whoever holds the address of the assist session is in; --authorized-keys FILE lets "
             "only the owners of the keys in FILE in"
         )
-    timeout = getattr(options, "timeout", None)  # `start` waits for nothing
-    if timeout is not None and re.fullmatch("[0-9]+", timeout):
-        timeout += "s"  # as it is documented: --timeout 30
     return AssistPlan(
         Tmate(config, config.child_environment(os.environ), keys),
-        cwd=_existing_folder(options.cwd),
-        timeout_s=parse_duration(timeout, "--timeout") or ASSIST_TIMEOUT_S,
+        cwd=cwd,
+        timeout_s=timeout_s,
         patience_s=config.drain_timeout_s,
         open_client=open_client,
     )

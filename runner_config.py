@@ -32,6 +32,10 @@ VERSION: Final = "0.1.0"
 # Never handed to a child or to a command, and known to the redactor.
 SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN")
 
+# RFC 2104, section 3: a key that is shorter than the hash weakens it. Whoever sees one request may
+# try keys for as long as he likes.
+SAFE_SECRET_BYTES: Final = 32
+
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
@@ -92,6 +96,11 @@ class Config:
         """Raise ConfigError unless there is what every request is signed with."""
         if not self.hmac_secret:
             raise ConfigError(self.missing_sentence("HMAC_SECRET", "the gateway's own secret"))
+
+    @property
+    def is_secret_short(self) -> bool:
+        """Whether the secret is set, but could be guessed."""
+        return 0 < len(self.hmac_secret.encode("utf-8")) < SAFE_SECRET_BYTES
 
     def missing_sentence(self, variable: str, meaning: str) -> str:
         """Say that a variable is unset, and where it can be set."""
@@ -161,9 +170,13 @@ def parse_command(value: str, variable: str) -> tuple[str, ...]:
     """Read a program and the arguments that come first. Raises ConfigError."""
     try:
         argv = tuple(shlex.split(value))
-    except ValueError:
-        argv = ()
-    if not argv:
+    except ValueError as error:
+        is_quote = "quotation" in str(error)
+        what = (
+            "has a quote that is not closed; close it, or" if is_quote else "ends with a backslash;"
+        )
+        raise ConfigError(f"{variable} is {value!r}, which {what} leave it out") from None
+    if not (argv and argv[0]):
         raise ConfigError(f"{variable} is {value!r}; write the program to run")
     return argv
 
@@ -194,6 +207,24 @@ def _parse_gateway_url(value: str, variable: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def absolute_path(text: str, what: str) -> Path:
+    """Return the path that a user means, links not resolved. Raises ConfigError.
+
+    `what` is the option or variable that it was given with.
+    """
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:  # there is no such user, or this one has no home
+        raise ConfigError(
+            f"{what} is {text!r}, a home folder that nobody knows; write the path without the ~"
+        ) from None
+    except OSError as error:  # a relative path, and the folder that it starts from is gone
+        raise ConfigError(
+            f"{what} is {text!r}, but the current folder cannot be used ({error.strerror}); "
+            "change to another one"
+        ) from error
+
+
 def _parse_patterns_file(value: str, variable: str) -> Path | None:
     if not value:
         return None
@@ -221,10 +252,6 @@ def _parse_fingerprint(value: str, variable: str) -> str:
             f"{variable} is {value!r}; write it as ssh-keygen -l does: SHA256: and 43 characters"
         )
     return value.rstrip("=")
-
-
-def _parse_folder(value: str, variable: str) -> Path:
-    return absolute_path(value, variable)
 
 
 SETTINGS: Final = (
@@ -269,7 +296,7 @@ SETTINGS: Final = (
         "data_dir",
         "CLAUDE_RUNNER_DATA_DIR",
         None,
-        _parse_folder,
+        absolute_path,
         "folder for logs and journals",
     ),
     Setting(
@@ -418,24 +445,6 @@ def _is_placeholder(text: str) -> bool:
     return text.startswith("<") and text.endswith(">")
 
 
-def absolute_path(text: str, what: str) -> Path:
-    """Return the path that a user means, links not resolved. Raises ConfigError.
-
-    `what` is the option or variable that it was given with.
-    """
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:  # there is no such user, or this one has no home
-        raise ConfigError(
-            f"{what} is {text!r}, a home folder that nobody knows; write the path without the ~"
-        ) from None
-    except OSError as error:  # a relative path, and the folder that it starts from is gone
-        raise ConfigError(
-            f"{what} is {text!r}, but the current folder cannot be used ({error.strerror}); "
-            "change to another one"
-        ) from error
-
-
 def is_in_project(root: Path) -> bool:
     """Whether the runner's files lie in a project, beside their `wrapper/`.
 
@@ -507,13 +516,20 @@ def build_rules(config: Config, environ: Mapping[str, str]) -> Rules:
 def _read_token_shapes(path: Path | None) -> tuple[TokenShape, ...]:
     if path is None:
         return ()
+    text = read_text(path, str(path))
     try:
-        return parse_token_shapes(path.read_text("utf-8"))
+        return parse_token_shapes(text)
     except PatternError as error:
         raise RunnerError(f"{path}, line {error.line_number}: {error.message}") from error
+
+
+def read_text(path: Path, name: str) -> str:
+    """Return what a file of the user's says. Raises RunnerError, which calls it `name`."""
+    try:
+        return path.read_text("utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise RunnerError(f"{path} cannot be read: {reason}") from error
+        raise RunnerError(f"{name} cannot be read: {reason}") from error
 
 
 def prepare_data_dir(folder: Path) -> None:
@@ -526,7 +542,7 @@ def prepare_data_dir(folder: Path) -> None:
         if not ignore.exists() or ignore.stat().st_size == 0:  # the disk was full the last time
             write_private(ignore, "*\n")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise ConfigError(
             f"the data folder {folder} cannot be written ({error.strerror}); "

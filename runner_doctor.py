@@ -25,7 +25,7 @@ from gateway_client import is_confidential
 from gateway_transport import GatewayError, PinStore, printable
 from local_terminal import shown_size, window_size
 from run_plan import require_program, require_run
-from runner_config import RunnerError, build_rules, prepare_data_dir
+from runner_config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir
 from spool import Spool, SpoolError
 
 if TYPE_CHECKING:
@@ -188,7 +188,13 @@ def _check_tmate(config: Config) -> tuple[str, str]:
 def _check_configuration(config: Config) -> tuple[str, str]:
     config.require_secret()
     build_rules(config, os.environ)  # whether the user's own token shapes can be read
-    return "ok", f"HMAC_SECRET is set ({config.sources['HMAC_SECRET']})"
+    shown = f"HMAC_SECRET is set ({config.sources['HMAC_SECRET']})"
+    if config.is_secret_short:
+        return "note", (
+            f"{shown}, but is so short that it could be guessed; let the gateway have one of "
+            f"{SAFE_SECRET_BYTES} characters or more, and copy that"
+        )
+    return "ok", shown
 
 
 def _check_folder(config: Config) -> tuple[str, str]:
@@ -212,8 +218,14 @@ def _check_journal(config: Config) -> tuple[str, str]:
                 spool.sync_to_disk()
             finally:
                 spool.close()
-    except OSError as error:
-        return "mend", f"{config.data_dir} cannot hold a journal: {error.strerror}"
+    except (OSError, SpoolError) as error:
+        if isinstance(error, SpoolError) and not error.is_disk_failure:
+            raise  # it says itself what to do
+        reason = error.strerror if isinstance(error, OSError) else error
+        return "mend", (
+            f"{config.data_dir} cannot hold a journal ({reason}); make room, or set "
+            "CLAUDE_RUNNER_DATA_DIR to another folder"
+        )
     return "ok", "it can be written and made durable there"
 
 

@@ -2,7 +2,9 @@
 
 Everything here runs in the main thread unless its docstring says otherwise. It waits in one
 `select` for the keeper's reports, for signals and for messages of the workers; nobody else starts,
-stops or joins a worker. The order of the shutdown is that of `Run.wind_up`, top to bottom.
+stops or joins a worker. The threads and the order of the shutdown are on the first page of
+`claude_runner.py`; in the code that order is `_end`, `_child_ended`, `_is_swept` and `_wind_up`,
+each from top to bottom, and at last `execute`'s stack, backwards.
 """
 
 from __future__ import annotations
@@ -13,48 +15,40 @@ import json
 import os
 import select
 import signal
-import termios
 import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Final
 
-from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report, kill_descendants
-from local_terminal import (
-    LocalOutput,
-    ModeTracker,
-    RawTerminal,
-    Size,
-    reopen,
-    set_window_size,
-    shown_rest,
-    shown_size,
-    window_size,
-)
-from pty_pump import Channel, PtyPump, Transcript
-from redact import Redactor
+from assist import Assist
+from child_end import ChildEnd
+from child_terminals import ChildTerminals
+from delivery import Delivery
+from gateway_pacer import Pacer
+from keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
+from local_terminal import shown_size
+from process_tree import kill_descendants
+from pty_pump import PtyPump
+from run_files import collect_files
 from runner_config import RunnerError
 from runner_mailbox import Mailbox, Signal, WorkerEnded
+from session_terminal import SessionTerminal
 from spool import Spool, SpoolError
+from spool_syncer import Syncer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from allowlist import Allowlist
-    from assist import Assist, AssistPlan
-    from child_events import MessageStream, StateReader
-    from delivery import Delivery, Pacer
+    from assist import AssistPlan
+    from command_executor import Executor
     from gateway_client import GatewayClient
     from local_terminal import Console
     from redact import RedactedText, Rules
-    from remote_control import Executor, Poller
+    from remote_control import Poller
     from run_folder import RunFolder
+    from run_plan import Job
     from spool import FilePart
 
 STOP_GRACE_S: Final = 10.0
-# A size for recordings that nobody has a terminal for.
-UNATTENDED_SIZE: Final = Size(120, 40)
 # A descendant of the child that holds its terminal does not keep the run from ending.
 DRAIN_TERMINAL_S: Final = 2.0
 # A screen that takes nothing (Ctrl-S) keeps nobody from suspending the session.
@@ -69,49 +63,7 @@ JOIN_TIMEOUT_S: Final = 5.0
 LOCAL_TIMEOUT_S: Final = 10.0
 # The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 KEEPER_TIMEOUT_S: Final = 10.0
-SYNC_INTERVAL_S: Final = 0.25
 MAX_SHOWN_COMMAND_CHARS: Final = 4_000
-
-# What the child's exit code 0 becomes when the runner asked for the end: it is no success.
-_EXIT_CODES_OF_ENDINGS: Final = {"stopped": 130, "hangup": 130, "halted": 137, "time limit": 124}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run, checked: everything that is needed to start the child. Units: `_s` is seconds."""
-
-    run_id: str
-    # What the user types to start this runner, for messages.
-    program: str
-    runner: str
-    title: str
-    version: str
-    mode: str
-    argv: tuple[str, ...]
-    stdin_text: bytes | None
-    session_id: str | None
-    messages: MessageStream | None
-    states: StateReader | None
-    max_time_s: float | None
-    resume_command: str | None
-    shown_command: str
-    cwd: str
-    env: Mapping[str, str]
-    log_name: str
-    messages_name: str
-    artifacts: tuple[Path, ...]
-    gateway_url: str
-    token: str = field(repr=False)
-    poll_interval_s: float
-    command_timeout_s: float
-    drain_timeout_s: float
-    allow_remote_input: bool
-    assist: AssistPlan | None
-
-    @property
-    def is_interactive(self) -> bool:
-        """Whether a person or the operator types into the session."""
-        return self.mode == "interactive"
 
 
 @dataclass(frozen=True)
@@ -119,77 +71,6 @@ class _EndRequest:
     """The operator wants the run to end. `reason` is what the `finished` marker will say."""
 
     reason: str
-
-
-class Syncer:
-    """The thread that lets the journal reach the disk. Lifecycle: start, stop, join."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="runner-syncer", daemon=True)
-
-    def start(self) -> None:
-        """Begin to sync."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after one last time."""
-        self._stopping.set()
-        self._spool.sync_due.set()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread."""
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._spool.sync_due.wait(SYNC_INTERVAL_S)
-            with contextlib.suppress(OSError):
-                self._spool.sync_to_disk()
-
-
-class ChildEnd(NamedTuple):
-    """How the child ended: by itself, by a signal, or (both None) it never ran."""
-
-    code: int | None
-    signal_number: int | None
-    error: str | None = None
-
-    @classmethod
-    def of_status(cls, status: int) -> ChildEnd:
-        """Read a wait status."""
-        code = os.waitstatus_to_exitcode(status)
-        return cls(code, None) if code >= 0 else cls(None, -code)
-
-    @property
-    def signal_name(self) -> str | None:
-        """The name of the signal that killed it, if one did; real-time signals have none."""
-        if self.signal_number is None:
-            return None
-        try:
-            return signal.Signals(self.signal_number).name
-        except ValueError:
-            return f"SIG{self.signal_number}"
-
-    @property
-    def description(self) -> str:
-        """How it ended, in words."""
-        return self.error or self.signal_name or f"exit code {self.code}"
-
-    def exit_code(self, ending: str | None) -> int:
-        """Return the runner's own exit code. `ending` is the reason if the runner ended it."""
-        if self.signal_number is not None:
-            return 128 + self.signal_number
-        if self.code is None:
-            return 1
-        return self.code or _EXIT_CODES_OF_ENDINGS.get(ending or "", 0)
-
-    def reason(self, ending: str | None) -> str:
-        """Return the `reason` of the `finished` marker."""
-        if self.error is not None:
-            return "error"
-        return ending or ("exited" if self.signal_number is None else "killed")
 
 
 class Run:
@@ -222,12 +103,9 @@ class Run:
         self._swept = False
         self._pump_ended = False
         self._delivery_ended = False
-        self._raw: RawTerminal | None = None
-        self._size = UNATTENDED_SIZE
         self._size_told_at = 0.0
         # When the gateway is to be told of the size; None when it knows.
         self._size_due: float | None = None
-        self._modes = ModeTracker()
         self._assist: Assist | None = None
         self._limit_at = None if job.max_time_s is None else self._started_at + job.max_time_s
 
@@ -263,7 +141,8 @@ class Run:
             stack.callback(self._spool.close)
             self._mailbox = stack.enter_context(Mailbox())
             stack.callback(self._console.release)
-            stack.callback(self._give_terminal_back)
+            self._terminal = SessionTerminal(self._keeper)
+            stack.callback(self._terminal.give_back)
             self._take_terminal()
             self._append_marker(self._started_fields())
             self._pump = self._start_child()
@@ -282,57 +161,16 @@ class Run:
             raise RunnerError(f"{spool.disk_failure}; make room, or set CLAUDE_RUNNER_DATA_DIR")
         return spool
 
-    def _publish(self, stream: str, text: RedactedText) -> None:
-        """Put output into the journal, and a notice where some of it is missing. Thread: pump."""
-        self._publish_gap(len(text))
-        self._spool.append(stream, text)
-
-    def _publish_state(self, state: str) -> None:
-        """Tell whether the child works or waits for somebody. Thread: pump."""
-        self._append_marker({"event": "state", "state": state})
-
-    def _publish_gap(self, room_for: int) -> None:
-        gap_bytes = self._spool.take_gap(room_for)
-        if gap_bytes:
-            notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
-            self._spool.append("error", self._rules.redact(notice))
-
     def _take_terminal(self) -> None:
         if not (self._job.is_interactive and os.isatty(0) and os.isatty(1)):
-            self._guard_terminal(None, None)
+            self._terminal.guard()
             return
         self._console.note(
             f"this session ends when you leave {self._job.title}; for a run that ends by itself, "
             "give a prompt with --cmd"
         )
         self._console.hold()
-        self._raw = RawTerminal(0)
-        self._size = window_size(0) or UNATTENDED_SIZE
-        self._enter_raw(self._raw)
-
-    def _enter_raw(self, terminal: RawTerminal) -> None:
-        self._guard_terminal(terminal.attributes, terminal.enter())
-
-    def _guard_terminal(self, attributes: list[Any] | None, raw: list[Any] | None) -> None:
-        """Leave the terminal to the keeper in case that this process is killed."""
-        own_fd = reopen(1) if os.isatty(1) else None
-        if own_fd is not None:
-            self._keeper.guard_terminal(own_fd, attributes, raw)
-            os.close(own_fd)
-
-    def _give_terminal_back(self) -> None:
-        """Undo what the child did to the terminal and did not undo, and what this run did."""
-        undo = self._modes.undo()
-        self._modes = ModeTracker()
-        if undo and os.isatty(1):
-            output = LocalOutput(1)
-            output.write(undo)
-            output.wait_written(time.monotonic() + 1.0)
-            output.close()
-        if self._raw is not None:
-            self._raw.restore()
-            self._raw = None
-        self._keeper.release_terminal()
+        self._terminal.take()
 
     def _started_fields(self) -> dict[str, Any]:
         return {
@@ -342,78 +180,73 @@ class Run:
             "workingDir": self._job.cwd,
             "runner": self._job.runner,
             "mode": self._job.mode,
-            "columns": self._size.columns,
-            "lines": self._size.lines,
+            "columns": self._terminal.size.columns,
+            "lines": self._terminal.size.lines,
             **({"sessionId": self._job.session_id} if self._job.session_id else {}),
             "commands": list(self._allowlist.commands),
             "remoteInput": self._job.allow_remote_input,
             "version": self._job.version,
         }
 
-    def _append_marker(self, fields: dict[str, Any]) -> None:
-        self._spool.append("marker", self._rules.redact_json(fields))
-
     def _start_child(self) -> PtyPump:
         """Open the terminals, let the keeper start the child in them, and read."""
-        streams = ("stdout",) if self._job.is_interactive else ("stdout", "stderr")
-        channels = []
-        slaves = []
-        for number, stream in enumerate(streams, start=1):
-            master_fd, slave_fd = os.openpty()
-            set_window_size(slave_fd, self._size)
-            if self._raw is not None:
-                termios.tcsetattr(slave_fd, termios.TCSANOW, self._raw.attributes)
-            elif not self._job.is_interactive:
-                _make_transparent(slave_fd)
-            channels.append(Channel(stream, master_fd, self._rules, LocalOutput(number)))
-            if stream == "stdout" and self._job.messages is not None:
-                lines = open(self._folder.path / self._job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
-                channels[0].transcript = Transcript(self._job.messages, lines)
-            slaves.append(slave_fd)
+        terminals = ChildTerminals(
+            self._job,
+            self._folder.path,
+            self._rules,
+            self._terminal.size,
+            self._terminal.attributes,
+        )
         pump = PtyPump(
-            channels,
+            terminals.channels,
             open(self._folder.path / self._job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
-            modes=self._modes,
-            keyboard_fd=0 if self._raw is not None else None,
+            modes=self._terminal.modes,
+            keyboard_fd=0 if self._terminal.is_taken else None,
             publish=self._publish,
             publish_state=self._publish_state,
             states=self._job.states,
             note_undo=self._keeper.note_undo,
             ended=lambda error: self._mailbox.post(WorkerEnded("pty-pump", error)),
         )
-        stdin_fd = slaves[0] if self._job.is_interactive else self._open_stdin()
         self.was_started = True
         self._keeper.spawn(
             CHILD,
             self._job.argv,
             cwd=self._job.cwd,
             env=self._job.env,
-            fds=(stdin_fd, slaves[0], slaves[-1]),
+            fds=terminals.fds,
             on_terminal=True,
         )
-        for fd in {stdin_fd, *slaves}:
-            os.close(fd)
+        terminals.close_fds()
         pump.start()
         return pump
 
-    def _open_stdin(self) -> int:
-        """Return a descriptor with the prompt that was too long for an argument, or nothing."""
-        if self._job.stdin_text is None:
-            return os.open(os.devnull, os.O_RDONLY)
-        path = self._folder.path / "prompt"
-        path.write_bytes(self._job.stdin_text)
-        fd = os.open(path, os.O_RDONLY)
-        path.unlink()
-        return fd
+    def _publish(self, stream: str, text: RedactedText) -> None:
+        """Put output into the journal, and a notice where some of it is missing. Thread: pump."""
+        self._publish_gap(len(text))
+        self._spool.append(stream, text)
+
+    def _publish_state(self, state: str) -> None:
+        """Tell whether the child works or waits for somebody. Thread: pump."""
+        self._append_marker({"event": "state", "state": state})
+
+    def _publish_gap(self, room_chars: int) -> None:
+        gap_bytes = self._spool.take_gap(room_chars)
+        if gap_bytes:
+            notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
+            self._spool.append("error", self._rules.redact(notice))
+
+    def _append_marker(self, fields: dict[str, Any]) -> None:
+        self._spool.append("marker", self._rules.redact_json(fields))
 
     def _start_workers(self) -> None:
         # Imported here because the child, which is running by now, does not have to wait for it.
-        from delivery import Delivery, Pacer
-        from remote_control import Executor, Poller
+        from command_executor import Executor
+        from remote_control import Poller
 
-        self._pacer: Pacer = Pacer(self._job.poll_interval_s)
+        self._pacer = Pacer(self._job.poll_interval_s)
         self._syncer = Syncer(self._spool)
-        self._delivery: Delivery = Delivery(
+        self._delivery = Delivery(
             self._open_client(),
             self._spool,
             self._folder.path,
@@ -453,8 +286,6 @@ class Run:
             self._start_assist(self._job.assist)
 
     def _start_assist(self, plan: AssistPlan) -> None:
-        from assist import Assist
-
         self._assist = Assist(
             plan,
             self._keeper,
@@ -467,16 +298,6 @@ class Run:
             ended=lambda error: self._mailbox.post(WorkerEnded("assist", error)),
         )
         self._assist.start()
-
-    def _tell_of_assist(self, error: BaseException | None) -> None:
-        if error is None:
-            self._console.note("the assist session has ended")
-        else:
-            self._console.warn(f"assist: {error}; the run goes on without it")
-
-    def _report_to_assist(self, report: Report) -> None:
-        if self._assist is not None:
-            self._assist.report(report)
 
     # --- while it runs -------------------------------------------------------------------------
 
@@ -505,11 +326,6 @@ class Run:
             if self._ending is None and self._child_end is None:
                 self._console.note("the time limit is reached; the run is stopped")
                 self._end("time limit")
-
-    def _expect_end(self, within_s: float) -> None:
-        """Note that the run should be over by then."""
-        deadline = time.monotonic() + within_s + KEEPER_TIMEOUT_S
-        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
 
     def _wait(self, deadline: float | None) -> None:
         """Wait once for the keeper, a signal or a message, and act on it."""
@@ -546,10 +362,10 @@ class Run:
         elif report.event == "exited":
             self._child_ended(ChildEnd.of_status(report.number))
         elif report.event == "failed":
-            self._child_ended(ChildEnd(None, None, _why_not_started(report)))
+            self._child_ended(ChildEnd.not_started(report))
             self._keeper.halt_run()
-        elif report.event == "suspended" and self._raw is not None:
-            self._suspend(self._raw)
+        elif report.event == "suspended" and self._terminal.is_taken:
+            self._suspend()
         elif report.event == "suspended" and self._job.is_interactive:
             self._keeper.resume()  # by the operator; there is no shell that could continue it
 
@@ -566,26 +382,11 @@ class Run:
             self._resize()
         elif self._is_delivering:
             self._gave_up = True
-            self._delivery.stop()  # what is left is kept
+            self._delivery.give_up()
         elif number == signal.SIGINT and (self._ending or self._child_end):
             self._end("halted")
         else:
             self._end("hangup" if number == signal.SIGHUP else "stopped")
-
-    def _end(self, reason: str) -> None:
-        """Let the keeper end the run. The first reason is the one that is reported, or a halt.
-
-        Once the child has ended only its descendants are left to be killed, which is no reason.
-        """
-        is_halt = reason == "halted"
-        if self._child_end is None and (is_halt or self._ending is None):
-            self._ending = reason
-            if not is_halt:
-                self._keeper.stop_run(STOP_GRACE_S)
-                self._expect_end(STOP_GRACE_S)
-        if is_halt:
-            self._keeper.halt_run()
-            self._expect_end(0)
 
     def _on_worker_ended(self, ended: WorkerEnded) -> None:
         if ended.worker == "pty-pump":
@@ -610,9 +411,29 @@ class Run:
                 "page cannot stop it any more: Ctrl-C here does"
             )
 
+    def _end(self, reason: str) -> None:
+        """Let the keeper end the run. The first reason is the one that is reported, or a halt.
+
+        Once the child has ended only its descendants are left to be killed, which is no reason.
+        """
+        is_halt = reason == "halted"
+        if self._child_end is None and (is_halt or self._ending is None):
+            self._ending = reason
+            if not is_halt:
+                self._keeper.stop_run(STOP_GRACE_S)
+                self._expect_end(STOP_GRACE_S)
+        if is_halt:
+            self._keeper.halt_run()
+            self._expect_end(0)
+
+    def _expect_end(self, within_s: float) -> None:
+        """Note that the run should be over by then."""
+        deadline = time.monotonic() + within_s + KEEPER_TIMEOUT_S
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+
     def _child_ended(self, end: ChildEnd) -> None:
         if self._failure is not None:
-            end = ChildEnd(None, None, self._failure)
+            end = ChildEnd.failed(self._failure)
         self._child_end = end
         if end.error is not None:
             sentence = f"{self._job.argv[0]}: {end.error}"
@@ -632,7 +453,7 @@ class Run:
         self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
         self._report_to_assist(Report("failed", ASSIST, 0, "the run has ended"))
         if self._child_end is None:
-            self._child_ended(ChildEnd(None, None, "it could not be killed"))
+            self._child_ended(ChildEnd.failed("it could not be killed"))
         self._pump.finish(DRAIN_TERMINAL_S)
         self._deadline = time.monotonic() + DRAIN_TERMINAL_S + JOIN_TIMEOUT_S
 
@@ -640,32 +461,35 @@ class Run:
         """Do its work as well as can be: what it left behind has come to this process."""
         kill_descendants(time.sleep)
         if self._child_end is None:
-            self._child_ended(ChildEnd(None, None, "the process that watched over it was killed"))
+            self._child_ended(ChildEnd.failed("the process that watched over it was killed"))
         self._is_swept()
 
-    def _suspend(self, terminal: RawTerminal) -> None:
-        """Stop the whole job, as Ctrl-Z does without the runner, until it is continued."""
+    def _tell_of_assist(self, error: BaseException | None) -> None:
+        if error is None:
+            self._console.note("the assist session has ended")
+        else:
+            self._console.warn(f"assist: {error}; the run goes on without it")
+
+    def _report_to_assist(self, report: Report) -> None:
+        if self._assist is not None:
+            self._assist.report(report)
+
+    def _suspend(self) -> None:
         self._pump.pause_keyboard(paused=True)
         # An editor has left its screen just before; the shell's prompt must come behind that.
         self._pump.catch_up(SUSPEND_TIMEOUT_S)
-        self._keeper.release_terminal()  # from here on it is the shell's
-        terminal.restore()
-        os.kill(0, signal.SIGTSTP)
-        # Continued. In the background this stops again, until the job is in the foreground.
-        self._enter_raw(terminal)
+        self._terminal.suspend()
         self._resize()
         self._pump.pause_keyboard(paused=False)
         self._keeper.resume()
 
     def _resize(self) -> None:
-        size = window_size(0) if self._raw is not None else None
-        if size is not None and size != self._size:
-            self._size = size
-            self._pump.resize(size)
+        if self._terminal.measure():
+            self._pump.resize(self._terminal.size)
             self._size_due = self._size_told_at + RESIZED_INTERVAL_S
 
     def _tell_size(self) -> None:
-        size, self._size_due = self._size, None
+        size, self._size_due = self._terminal.size, None
         self._size_told_at = time.monotonic()
         self._append_marker({"event": "resized", "columns": size.columns, "lines": size.lines})
 
@@ -673,7 +497,7 @@ class Run:
 
     def _wind_up(self) -> int:
         """Deliver what there is, producers before consumers. Returns the exit code."""
-        end = self._child_end or ChildEnd(None, None, "it never ran")
+        end = self._child_end or ChildEnd.failed("it never ran")
         self._executor.join(JOIN_TIMEOUT_S)
         self._poller.join(JOIN_TIMEOUT_S)
         if self._assist is not None:
@@ -682,10 +506,10 @@ class Run:
         self._publish_gap(0)
         if self._size_due is not None:
             self._tell_size()
-        self._spool.record_end(self._end_fields(end), self._files_to_upload())
+        self._spool.record_end(self._end_fields(end), self._collect_files())
         if os.isatty(1):
             self._pump.join(LOCAL_TIMEOUT_S)  # all is shown before the terminal's modes change
-        self._give_terminal_back()
+        self._terminal.give_back()
         self._console.release()
         if self._job.resume_command is not None:
             self._console.note(f"to go on with this session: {self._job.resume_command}")
@@ -728,20 +552,35 @@ class Run:
         result = self._job.messages.result() if self._job.messages is not None else {}
         return {"result": json.loads(self._rules.redact_json(result))} if result else {}
 
+    def _collect_files(self) -> list[FilePart]:
+        def breathe() -> None:
+            self._wait(time.monotonic())  # a large file must not keep a signal waiting
+            if self._gave_up:
+                raise OSError(errno.ECANCELED, "it was broken off")
+
+        return collect_files(self._job, self._folder.path, self._rules, self._console.warn, breathe)
+
+    def _tell_of_the_disk(self) -> None:
+        if self._spool.disk_failure is not None:
+            self._console.warn(
+                f"{self._spool.disk_failure}; the rest of the run went on in memory, and "
+                f"{shown_size(self._spool.lost_bytes)} of output were lost"
+            )
+        if self._pump.unlogged_bytes:
+            self._console.warn(
+                f"{self._job.log_name} lacks the last {shown_size(self._pump.unlogged_bytes)}: "
+                "the disk takes nothing more"
+            )
+
     def _deliver(self) -> None:
         self._pacer.stop_polling()
         self._delivery.finish()
         while not self._delivery_ended:
-            # Being asked to wait by the gateway is no lack of progress.
-            patience_s = self._job.drain_timeout_s + self._pacer.output_delay_s()
-            if time.monotonic() > self._delivery.progress_at + patience_s:
-                self._delivery.stop()
+            if self._delivery.has_stalled(self._job.drain_timeout_s):
+                self._delivery.give_up()
             self._wait(time.monotonic() + PROGRESS_INTERVAL_S)
             if not self._delivery_ended:
-                upload = self._spool.next_upload()
-                name = None if upload is None else upload.part.name
-                rest = shown_rest(self._spool.pending_bytes(), name)
-                self._console.progress(f"delivering {rest} …")
+                self._console.progress(f"delivering {self._delivery.describe_rest().text} …")
         self._console.progress("")
         self._delivery.join(JOIN_TIMEOUT_S)
         self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
@@ -749,8 +588,8 @@ class Run:
             self._tell_what_is_left()
         elif self._spool.unacknowledged():
             self._console.warn(
-                "the gateway did not take the end of every command; `claude-runner sync` tries it "
-                "once more"
+                "the gateway did not take the end of every command; "
+                f"`{self._job.program} sync` tries it once more"
             )
         else:
             self._close_journal()
@@ -766,11 +605,7 @@ class Run:
             )
 
     def _tell_what_is_left(self) -> None:
-        upload = self._spool.next_upload()
-        waiting_bytes = self._spool.pending_bytes()
-        left = f"{shown_size(waiting_bytes)} of output are"
-        if not waiting_bytes and upload is not None:
-            left = f"{upload.part.name} is"
+        left = " ".join(self._delivery.describe_rest())
         if self._folder.spool_path.exists() and self._spool.return_to_disk():
             self._console.warn(
                 f"{left} not delivered, but kept in {self._folder.path}; "
@@ -778,76 +613,6 @@ class Run:
             )
         else:
             self._console.error(f"{left} lost: neither the gateway nor the disk took it")
-
-    def _tell_of_the_disk(self) -> None:
-        if self._spool.disk_failure is not None:
-            self._console.warn(
-                f"{self._spool.disk_failure}; the rest of the run went on in memory, and "
-                f"{shown_size(self._spool.lost_bytes)} of output were lost"
-            )
-        if self._pump.unlogged_bytes:
-            self._console.warn(
-                f"{self._job.log_name} lacks the last {shown_size(self._pump.unlogged_bytes)}: "
-                "the disk takes nothing more"
-            )
-
-    def _files_to_upload(self) -> list[FilePart]:
-        from delivery import file_parts
-
-        parts: list[FilePart] = []
-        for name in (
-            self._job.log_name,
-            *([] if self._job.messages is None else [self._job.messages_name]),
-        ):
-            try:
-                parts += file_parts(self._folder.path, name, name)
-            except OSError as error:  # somebody has deleted the run's folder
-                self._console.warn(f"{name} is not uploaded: {error.strerror}")
-        for number, source in enumerate(self._job.artifacts, start=1):
-            try:
-                copy = self._redacted_copy(source, f"artifacts/{number}{source.suffix}")
-                name = self._rules.redact(source.stem) + source.suffix
-                parts += file_parts(self._folder.path, copy, name)
-            except OSError as error:
-                self._console.warn(f"{source} is not uploaded: {error.strerror}")
-        return parts
-
-    def _redacted_copy(self, source: Path, name: str) -> str:
-        """Copy a file of the user's into the run's folder under `name`, redacted."""
-        copy = self._folder.path / name
-        copy.parent.mkdir(mode=0o700, exist_ok=True)
-        redactor = Redactor(rules=self._rules)
-        with source.open("rb") as raw, copy.open("wb") as redacted:
-            while block := raw.read(1_048_576):
-                redacted.write(redactor.feed(block))
-                self._wait(time.monotonic())  # a large file must not keep a signal waiting
-                if self._gave_up:
-                    raise OSError(errno.ECANCELED, "it was broken off")
-            redacted.write(redactor.flush())
-        return name
-
-
-def _make_transparent(slave_fd: int) -> None:
-    """Let a line end in a single newline, and show nothing that is typed: nobody types here."""
-    attributes = termios.tcgetattr(slave_fd)
-    attributes[1] &= ~termios.OPOST
-    attributes[3] &= ~termios.ECHO
-    termios.tcsetattr(slave_fd, termios.TCSANOW, attributes)
-
-
-def _why_not_started(report: Report) -> str:
-    reason = _START_ERRORS.get(report.number) or (
-        os.strerror(report.number) if report.number else report.text
-    )
-    return f"it could not be started: {reason}"
-
-
-_START_ERRORS: Final = {
-    # The file itself was there a moment ago.
-    errno.ENOENT: "the interpreter that its first line names is not there; correct that line",
-    errno.ENOEXEC: "it is no program for this machine; a script begins with a line like #!/bin/sh",
-    errno.E2BIG: "its arguments and the environment are too large; shorten the prompt",
-}
 
 
 def _shown(error: BaseException) -> str:

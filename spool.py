@@ -1,14 +1,8 @@
 """The durable journal of one run: output, events, executed commands and the recorded end.
 
-Passive: it does no networking and owns no thread; whoever calls it is serialised by one lock. Its
-tables, on the disk or in memory, are `spool_store`'s business.
-
-Theory of operation. Output arrives as *chunks*: redacted text of one stream, never changed. An
-*event* is a cut: a run of chunks of one stream, merged, given the next sequence number and frozen,
-body bytes and nonce included, before it is sent. At most one event is in flight. It ends as
-accepted, itself or a notice in its place (see `set_aside`). Each stream has a cursor, the last
-chunk that was cut; streams are cut independently of each other, so that order holds within a
-stream, and a marker or message is a barrier that no later output passes.
+Passive: it does no networking and owns no thread; whoever calls it is serialised by one lock. How
+output becomes events is `spool_events`' business, and its tables, on the disk or in memory, are
+`spool_store`'s.
 
 What survives. Every call that returns has committed to the write-ahead log: a kill of the process
 loses nothing of it. A power cut may lose what `sync_to_disk` had not yet seen.
@@ -22,12 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar
 
+from spool_events import OUTPUT_STREAMS, Outbox, storable
 from spool_store import SpoolError as SpoolError  # whoever calls a journal catches it from here
 from spool_store import Store, plain_errors
 
@@ -36,37 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from redact import RedactedText
+    from spool_events import FrozenEvent, Totals
 
-# One event's `data` may have 1,048,576 UTF-16 code units; staying below leaves the gateway room.
-MAX_EVENT_UNITS: Final = 1_000_000
-# No character has more than two units, so a text of this many characters fits into one event.
-_MAX_MESSAGE_CHARS: Final = MAX_EVENT_UNITS // 2
-# Small enough that a chunk which a gateway refuses by itself costs little, large enough for speed.
-MAX_CHUNK_CHARS: Final = 16_384
 # A power cut loses no more than this.
 SYNC_AFTER_CHARS: Final = 1_048_576
-# Output may be merged and may pass the other output stream; everything else is a barrier.
-OUTPUT_STREAMS: Final = ("stdout", "stderr")
-STREAMS: Final = (*OUTPUT_STREAMS, "marker", "info", "error")
-
-
-@dataclass(frozen=True)
-class FrozenEvent:
-    """One event as it is sent, byte for byte, until it is answered.
-
-    `body` is the request's JSON in UTF-8. `chunk_count` says whether it can be cut smaller,
-    `data_bytes` how large its chunks are in UTF-8; both also while a notice takes its place.
-    `timestamp` is whole Unix seconds.
-    """
-
-    sequence: int
-    type: str
-    body: bytes
-    timestamp: int
-    nonce: str
-    chunk_count: int
-    data_bytes: int
-    is_notice: bool
 
 
 @dataclass(frozen=True)
@@ -109,16 +76,6 @@ class Upload:
     part: FilePart
     timestamp: int | None
     nonce: str | None
-
-
-@dataclass(frozen=True)
-class Totals:
-    """What the gateway has accepted so far, in order: for the `finished` marker."""
-
-    events: int
-    bytes: int
-    sha256: str
-    refused: int
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -164,7 +121,7 @@ class Spool:
         self._store = Store(path, stays_on_disk=stays_on_disk)
         try:
             with plain_errors(path):
-                self._state = self._load_state()
+                self._outbox = Outbox(self._store)
         except BaseException:
             self._store.close()
             raise
@@ -192,8 +149,8 @@ class Spool:
         """
         if not text:
             return
-        with self._transaction() as state:
-            if state.is_ended:
+        with self._transaction() as outbox:
+            if outbox.is_ended:
                 raise SpoolError("the run has ended; nothing can follow its `finished` marker")
             self._insert_text(stream, text)
 
@@ -203,13 +160,11 @@ class Spool:
 
         Returns False, and does nothing, while anything else waits: the totals would be wrong.
         """
-        with self._transaction() as state:
-            if not state.is_ended:
-                if state.has_pending:
+        with self._transaction() as outbox:
+            if not outbox.is_ended:
+                if outbox.has_pending:
                     return False
-                self._insert_chunk("marker", _storable(compose(state.totals.snapshot())))
-                self._store.execute("INSERT INTO facts VALUES ('finished', 'true')")
-                state.is_ended = True
+                outbox.end(compose(outbox.totals))
                 self._changed.notify_all()
             return True
 
@@ -229,10 +184,10 @@ class Spool:
         """Block until something waits to be sent, or until `wake`, also one of before this call."""
         with self._reading():
             self._changed.wait_for(
-                lambda: self._woken or self._closed or self._state.has_pending, timeout_s
+                lambda: self._woken or self._closed or self._outbox.has_pending, timeout_s
             )
             self._woken = False
-            return not self._closed and self._state.has_pending
+            return not self._closed and self._outbox.has_pending
 
     def wake(self) -> None:
         """Let `wait_pending` return now."""
@@ -241,26 +196,21 @@ class Spool:
             self._changed.notify_all()
 
     @property
-    def pending(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether anything is in flight or waits to be cut."""
         with self._changed:
-            return self._state.has_pending
+            return self._outbox.has_pending
 
     @property
     def is_ended(self) -> bool:
         """Whether the `finished` marker is in the journal, sent or not."""
         with self._changed:
-            return self._state.is_ended
+            return self._outbox.is_ended
 
     def pending_bytes(self) -> int:
         """Return how many bytes of text wait, what is in flight included."""
-        with self._reading() as state:
-            waiting = 0 if state.in_flight is None else state.in_flight.data_bytes
-            for stream in state.waiting:
-                first_id = state.cursors[stream] + 1
-                _, size_bytes = self._store.measure(stream, first_id, state.newest_id)
-                waiting += size_bytes
-            return waiting
+        with self._reading() as outbox:
+            return outbox.pending_bytes()
 
     # --- events ------------------------------------------------------------------------------
 
@@ -278,32 +228,22 @@ class Spool:
         Takes the stream of the oldest waiting chunk, and of that stream all that waits, up to the
         limits and up to the next barrier, but always one chunk.
         """
-        with self._transaction() as state:
-            stream = self._next_stream() if state.in_flight is None else None
-            if stream is not None:
-                self._freeze(stream, timestamp, nonce, max_body_bytes, max_chunks)
-            return state.in_flight
+        with self._transaction() as outbox:
+            return outbox.cut(timestamp, nonce, max_body_bytes, max_chunks)
 
     @_survives_the_disk
     def cut_smaller(
         self, timestamp: int, nonce: str, *, max_body_bytes: int | None = None
     ) -> FrozenEvent:
         """Replace the refused event in flight by one with the first half of its chunks."""
-        with self._transaction() as state:
-            half = max(1, _in_flight(state).chunk_count // 2)
-            return self._freeze(self._thaw(), timestamp, nonce, max_body_bytes, half)
+        with self._transaction() as outbox:
+            return outbox.cut_smaller(timestamp, nonce, max_body_bytes)
 
     @_survives_the_disk
     def refreeze(self, timestamp: int, nonce: str) -> FrozenEvent:
         """Give the event in flight a fresh nonce: the old attempt can no longer be accepted."""
-        with self._transaction() as state:
-            event = _in_flight(state)
-            self._store.execute(
-                "UPDATE events SET timestamp = ?, nonce = ? WHERE sequence = ?",
-                (timestamp, nonce, event.sequence),
-            )
-            state.in_flight = replace(event, timestamp=timestamp, nonce=nonce)
-            return state.in_flight
+        with self._transaction() as outbox:
+            return outbox.refreeze(timestamp, nonce)
 
     @_survives_the_disk
     def set_aside(self, notice: RedactedText, timestamp: int, nonce: str) -> FrozenEvent:
@@ -311,44 +251,26 @@ class Spool:
 
         It counts as refused only once the gateway has accepted the notice.
         """
-        with self._transaction() as state:
-            event = _in_flight(state)
-            notice_text = _storable(notice)
-            body = encode_event("error", notice_text, event.sequence)
-            self._store.execute(
-                "UPDATE events SET notice = ?, body = ?, timestamp = ?, nonce = ? "
-                "WHERE sequence = ?",
-                (notice_text, body, timestamp, nonce, event.sequence),
-            )
-            state.in_flight = self._load_event(event.sequence)
-            return state.in_flight
+        with self._transaction() as outbox:
+            return outbox.set_aside(notice, timestamp, nonce)
 
     @_survives_the_disk
     def restore(self, timestamp: int, nonce: str) -> FrozenEvent:
         """Undo `set_aside`: the notice was refused too, so the gateway is ill, not the event."""
-        with self._transaction() as state:
-            chunk_count = _in_flight(state).chunk_count
-            return self._freeze(self._thaw(), timestamp, nonce, None, chunk_count)
+        with self._transaction() as outbox:
+            return outbox.restore(timestamp, nonce)
 
     @_survives_the_disk
     def accept(self) -> None:
         """Record that the gateway has the event in flight."""
-        with self._transaction() as state:
-            event = _in_flight(state)
-            self._store.execute(
-                "UPDATE events SET state = 'accepted', body = NULL WHERE sequence = ?",
-                (event.sequence,),
-            )
-            self._count(state.totals, event.sequence)
-            if self._store.is_in_memory:
-                self._forget_accepted(event.sequence)
-            state.in_flight = None
+        with self._transaction() as outbox:
+            outbox.accept()
             self._changed.notify_all()
 
     def totals(self) -> Totals:
         """Return what the gateway has accepted until now."""
         with self._changed:
-            return self._state.totals.snapshot()
+            return self._outbox.totals
 
     # --- facts -------------------------------------------------------------------------------
 
@@ -444,7 +366,7 @@ class Spool:
             if known is None:
                 self._store.execute(
                     "INSERT INTO commands (id, command) VALUES (?, ?)",
-                    (command_id, _storable(command)),
+                    (command_id, storable(command)),
                 )
             return known
 
@@ -461,12 +383,12 @@ class Spool:
 
         `notice` goes to the stream of errors with it, both or neither, unless the run has ended.
         """
-        with self._transaction() as state:
-            if notice and not state.is_ended:
+        with self._transaction() as outbox:
+            if notice and not outbox.is_ended:
                 self._insert_text("error", notice)
             self._store.execute(
                 "UPDATE commands SET result = ?, error = ? WHERE id = ?",
-                (result and _storable(result), error and _storable(error), command_id),
+                (result and storable(result), error and storable(error), command_id),
             )
             ended = self._command(command_id)
             if ended is None:
@@ -532,41 +454,30 @@ class Spool:
     # --- inside ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[_State]:
+    def _reading(self) -> Iterator[Outbox]:
         with self._changed:
             if self._closed:
                 raise SpoolError("the journal is closed")
             with plain_errors(self._path):
-                yield self._state
+                yield self._outbox
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[_State]:
+    def _transaction(self) -> Iterator[Outbox]:
         """Change the file, and what is kept of it in memory: both or neither."""
-        with self._reading() as state:
-            before = state.copy()
-            try:
-                with self._store.transaction():
-                    yield state
-            except BaseException:
-                self._state = before
-                raise
+        with self._reading() as outbox:
+            with outbox.all_or_nothing(), self._store.transaction():
+                yield outbox
             self._is_unsynced = True
 
     def _insert_text(self, stream: str, text: RedactedText) -> None:
         if self._store.is_in_memory and not self._take_room(stream, len(text)):
-            self._gap_bytes += len(_storable(text).encode("utf-8"))
+            self._gap_bytes += len(storable(text).encode("utf-8"))
             return
-        for piece in _split(_storable(text), stream):
-            self._insert_chunk(stream, piece)
+        self._outbox.add(stream, text)
         self._unsynced_chars += len(text)
         if self._unsynced_chars >= SYNC_AFTER_CHARS:
             self.sync_due.set()
         self._changed.notify_all()
-
-    def _insert_chunk(self, stream: str, text: str) -> None:
-        self._state.newest_id += 1
-        self._state.last_ids[stream] = self._state.newest_id
-        self._store.insert_chunk(self._state.newest_id, stream, text)
 
     def _take_room(self, stream: str, chars: int) -> bool:
         """Whether memory has room for a text; for a message there always is."""
@@ -575,234 +486,12 @@ class Spool:
         self._store.take_room(chars)
         return True
 
-    def _forget_accepted(self, sequence: int) -> None:
-        """Make room: what the gateway has need not be kept in memory."""
-        stream, last_id = self._store.execute(
-            "SELECT stream, last_id FROM events WHERE sequence = ?", (sequence,)
-        ).fetchone()
-        self._store.forget(stream, last_id)
-
-    def _next_stream(self) -> str | None:
-        """Return the stream whose oldest waiting chunk is the oldest of all."""
-        waiting = [(self._first_waiting(stream), stream) for stream in self._state.waiting]
-        return min(waiting)[1] if waiting else None
-
-    def _first_waiting(self, stream: str) -> int:
-        waiting = self._store.chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
-        with contextlib.closing(waiting):  # type: ignore[type-var]
-            return next(waiting)[0]
-
-    def _barrier(self, stream: str) -> float:
-        """Return the id that a merge of `stream` must not pass: the next chunk of no output."""
-        if stream not in OUTPUT_STREAMS:
-            return 0  # what is no output is never merged
-        others = [each for each in self._state.waiting if each not in OUTPUT_STREAMS]
-        return min((self._first_waiting(other) for other in others), default=float("inf"))
-
-    def _freeze(
-        self,
-        stream: str,
-        timestamp: int,
-        nonce: str,
-        max_body_bytes: int | None,
-        max_chunks: int | None,
-    ) -> FrozenEvent:
-        barrier = self._barrier(stream)
-        ids: list[int] = []
-        texts: list[str] = []
-        units = body_bytes = 0
-        waiting = self._store.chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
-        with contextlib.closing(waiting):  # type: ignore[type-var]
-            for chunk_id, text in waiting:
-                units += utf16_units(text)
-                is_full = units > MAX_EVENT_UNITS
-                if max_body_bytes is not None:
-                    body_bytes += len(encode_event(stream, text, 0))
-                    is_full = is_full or body_bytes > max_body_bytes
-                if ids and (is_full or chunk_id > barrier or len(ids) == max_chunks):
-                    break
-                ids.append(chunk_id)
-                texts.append(text)
-        sequence = self._state.totals.next_sequence
-        body = encode_event(stream, "".join(texts), sequence)
-        self._store.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, 'frozen', NULL, ?, ?, ?)",
-            (sequence, stream, ids[0], ids[-1], body, timestamp, nonce),
-        )
-        self._state.cursors[stream] = ids[-1]
-        event = self._load_event(sequence)
-        self._state.in_flight = event
-        return event
-
-    def _thaw(self) -> str:
-        """Let the chunks of the event in flight wait again. Returns their stream."""
-        event = _in_flight(self._state)
-        stream, first_id = self._store.execute(
-            "SELECT stream, first_id FROM events WHERE sequence = ?", (event.sequence,)
-        ).fetchone()
-        self._store.execute("DELETE FROM events WHERE sequence = ?", (event.sequence,))
-        self._state.cursors[stream] = first_id - 1
-        self._state.in_flight = None
-        return str(stream)
-
-    def _load_event(self, sequence: int) -> FrozenEvent:
-        stream, first_id, last_id, notice, body, timestamp, nonce = self._store.execute(
-            "SELECT stream, first_id, last_id, notice, body, timestamp, nonce FROM events "
-            "WHERE sequence = ?",
-            (sequence,),
-        ).fetchone()
-        chunk_count, data_bytes = self._store.measure(stream, first_id, last_id)
-        return FrozenEvent(
-            sequence=sequence,
-            type=stream if notice is None else "error",
-            body=bytes(body),
-            timestamp=timestamp,
-            nonce=nonce,
-            chunk_count=chunk_count,
-            data_bytes=data_bytes,
-            is_notice=notice is not None,
-        )
-
-    def _load_state(self) -> _State:
-        """Read from the file what is kept in memory for speed."""
-        state = _State()
-        state.last_ids.update(
-            self._store.execute("SELECT stream, max(id) FROM chunks GROUP BY stream")
-        )
-        state.newest_id = max(state.last_ids.values())
-        state.cursors.update(
-            self._store.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
-        )
-        row = self._store.execute("SELECT 1 FROM facts WHERE name = 'finished'").fetchone()
-        state.is_ended = row is not None
-        rows = self._store.execute("SELECT sequence, state FROM events ORDER BY sequence")
-        for sequence, event_state in rows.fetchall():
-            if event_state == "accepted":
-                self._count(state.totals, sequence)
-            else:
-                state.in_flight = self._load_event(sequence)
-        return state
-
-    def _count(self, totals: _RunningTotals, sequence: int) -> None:
-        """Add what the gateway accepted under this sequence number."""
-        stream, first_id, last_id, notice = self._store.execute(
-            "SELECT stream, first_id, last_id, notice FROM events WHERE sequence = ?", (sequence,)
-        ).fetchone()
-        if notice is not None:
-            totals.add([notice], is_notice=True)
-        else:
-            texts = (text for _, text in self._store.chunks(stream, first_id, last_id))
-            totals.add(texts, is_notice=False)
-
     def _command(self, command_id: str) -> Command | None:
         row = self._store.execute(
             "SELECT id, command, result, error, acknowledged FROM commands WHERE id = ?",
             (command_id,),
         ).fetchone()
         return None if row is None else _command_of(row)
-
-
-def encode_event(event_type: str, data: str, sequence: int | None = None) -> bytes:
-    """Return the request body of one event: compact JSON in UTF-8."""
-    number = {} if sequence is None else {"sequence": sequence}
-    return json.dumps(
-        {"type": event_type, "data": data, **number}, ensure_ascii=False, separators=(",", ":")
-    ).encode("utf-8")
-
-
-def utf16_units(text: str) -> int:
-    """Return the length of `text` as the gateway counts it, in UTF-16 code units."""
-    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
-
-
-def _storable(text: str) -> str:
-    """Return `text` as UTF-8 can hold it: half a character becomes U+FFFD."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return str(text)
-
-
-def _split(text: str, stream: str) -> Iterator[str]:
-    """Yield the chunks of a text, whole lines if there are any."""
-    limit = MAX_CHUNK_CHARS if stream in OUTPUT_STREAMS else _MAX_MESSAGE_CHARS
-    if stream == "marker":
-        limit = len(text)
-    start = 0
-    while len(text) - start > limit:
-        end = _split_point(text, start, start + limit)
-        yield text[start:end]
-        start = end
-    yield text[start:]
-
-
-def _split_point(text: str, start: int, limit: int) -> int:
-    """Return where to end a chunk: not inside an escape sequence, which an event may end with."""
-    newline = text.rfind("\n", start, limit)
-    if newline >= 0:
-        return newline + 1
-    escape = text.rfind("\x1b", start + 1, limit)
-    return escape if escape >= 0 else limit
-
-
-class _RunningTotals:
-    def __init__(self) -> None:
-        self.next_sequence = 1
-        self._bytes = 0
-        self._refused = 0
-        self._sha256 = hashlib.sha256()
-
-    def copy(self) -> _RunningTotals:
-        same = _RunningTotals()
-        same.__dict__.update(self.__dict__, _sha256=self._sha256.copy())
-        return same
-
-    def add(self, texts: Iterable[str], *, is_notice: bool) -> None:
-        for text in texts:
-            encoded = text.encode("utf-8")
-            self._sha256.update(encoded)
-            self._bytes += len(encoded)
-        self.next_sequence += 1
-        self._refused += is_notice
-
-    def snapshot(self) -> Totals:
-        return Totals(self.next_sequence - 1, self._bytes, self._sha256.hexdigest(), self._refused)
-
-
-@dataclass
-class _State:
-    """What is known of the file without asking it: by stream, the last chunk and the last cut."""
-
-    last_ids: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
-    cursors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
-    in_flight: FrozenEvent | None = None
-    totals: _RunningTotals = field(default_factory=_RunningTotals)
-    newest_id: int = 0
-    is_ended: bool = False
-
-    def copy(self) -> _State:
-        return replace(
-            self,
-            last_ids=dict(self.last_ids),
-            cursors=dict(self.cursors),
-            totals=self.totals.copy(),
-        )
-
-    @property
-    def waiting(self) -> list[str]:
-        """The streams of which something is not cut yet."""
-        return [each for each in STREAMS if self.last_ids[each] > self.cursors[each]]
-
-    @property
-    def has_pending(self) -> bool:
-        return self.in_flight is not None or bool(self.waiting)
-
-
-def _in_flight(state: _State) -> FrozenEvent:
-    if state.in_flight is None:
-        raise SpoolError("no event is in flight")
-    return state.in_flight
 
 
 def _command_of(row: tuple[Any, ...]) -> Command:

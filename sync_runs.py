@@ -11,9 +11,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Callable, Final
 
-from delivery import Delivery, Pacer, backoff_s, file_parts
+from artifact_upload import file_parts
+from delivery import Delivery
 from gateway_client import Outcome
-from local_terminal import shown_rest, shown_size
+from gateway_pacer import Pacer, backoff_s
+from local_terminal import shown_size
 from run_folder import find_undelivered
 from runner_config import RunnerError
 from spool import Spool
@@ -54,12 +56,12 @@ def count_leftovers(data_dir: Path) -> int:
 
 def has_not_begun(spool: Spool) -> bool:
     """Whether the runner died before the `started` marker, and so before the child was started."""
-    return spool.totals().events == 0 and not spool.pending
+    return spool.totals().events == 0 and not spool.has_pending
 
 
 def is_complete(spool: Spool) -> bool:
     """Whether the gateway has everything: the runner died when only the stamp was missing."""
-    is_delivered = spool.fact("finished") and not spool.pending and spool.next_upload() is None
+    is_delivered = spool.fact("finished") and not spool.has_pending and spool.next_upload() is None
     return bool(is_delivered) and not (spool.unacknowledged() and spool.fact("token"))
 
 
@@ -151,7 +153,7 @@ class SyncRun:
             attempt = client.acknowledge(command.id, command.result, command.error)
             for failures in range(_ACK_TRIES):
                 reply = client.send(attempt)
-                if reply.outcome in (Outcome.ACCEPTED, Outcome.REPLAYED):
+                if reply.outcome.is_taken:
                     spool.acknowledge(command.id)
                     break
                 pacer.note(reply)
@@ -171,31 +173,29 @@ class SyncRun:
             errors.extend([error] if error else [])
             ended.set()
 
-        pacer = Pacer(None)
         delivery = Delivery(
-            client, spool, self._folder.path, pacer, self._rules, tell=problems.append, done=done
+            client,
+            spool,
+            self._folder.path,
+            Pacer(None),
+            self._rules,
+            tell=problems.append,
+            done=done,
         )
         delivery.start()
         delivery.finish()
         try:
             while not ended.wait(_PROGRESS_INTERVAL_S):
-                upload = spool.next_upload()
-                name = None if upload is None else upload.part.name
-                rest = shown_rest(spool.pending_bytes(), name)
+                rest = delivery.describe_rest().text
                 self._console.progress(f"{self._folder.run_id}: delivering {rest} …")
-                patience_s = self._drain_timeout_s + pacer.output_delay_s()
-                if time.monotonic() > delivery.progress_at + patience_s:
+                if delivery.has_stalled(self._drain_timeout_s):
                     break
         finally:
             self._console.progress("")
-            delivery.stop()
+            delivery.give_up()
             delivery.join(_JOIN_TIMEOUT_S)
         for problem in problems:
             self._console.warn(f"{self._folder.run_id}: {problem}")
         if not delivery.is_done:
             reason = str(errors[0]) if errors else "the gateway does not take the rest"
-            upload = spool.next_upload()
-            left = f"{shown_size(spool.pending_bytes())} of output are left"
-            if upload is not None and not spool.pending:
-                left = f"{upload.part.name} is left"
-            raise RunnerError(f"{reason}; {left}")
+            raise RunnerError(f"{reason}; {' '.join(delivery.describe_rest())} left")

@@ -292,11 +292,6 @@ class LoopbackServer:
         self._acceptor: threading.Thread | None = None
         self._wake: socket.socket | None = None
 
-    @property
-    def is_listening(self) -> bool:
-        """Whether a client can connect."""
-        return self._acceptor is not None
-
     def start(self) -> None:
         """Listen; on the port of before if there was one."""
         if self._acceptor is not None:

@@ -42,7 +42,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Callable, Final, TypeVar
 
 T = TypeVar("T")
@@ -137,7 +136,6 @@ class ModelApi:
         self._requests: list[ApiRequest] = []
         self._failures_left: dict[Step, int] = {}
         self._connections: set[socket.socket] = set()
-        self._gone = 0
         self._deltas = 0
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
@@ -159,12 +157,7 @@ class ModelApi:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         assert self._server is not None
         assert self._thread is not None
         self.closing.set()
@@ -197,12 +190,6 @@ class ModelApi:
         return sum(any(step.kind == kind for step in each.steps) for each in self.requests)
 
     @property
-    def gone_count(self) -> int:
-        """How many clients have left before their answer was complete."""
-        with self._changed:
-            return self._gone
-
-    @property
     def delta_count(self) -> int:
         """How many pieces of answers have been streamed so far."""
         with self._changed:
@@ -225,12 +212,10 @@ class ModelApi:
             if self.closing.is_set():
                 _shut(connection)
 
-    def disconnected(self, connection: socket.socket, *, early: bool) -> None:
-        """Take note that it is over; `early`: before its answer was complete."""
+    def disconnected(self, connection: socket.socket) -> None:
+        """Take note that it is over."""
         with self._changed:
             self._connections.discard(connection)
-            self._gone += early
-            self._changed.notify_all()
 
     def take(self, request: ApiRequest) -> None:
         """Record a request."""
@@ -286,14 +271,13 @@ class _Handler(BaseHTTPRequestHandler):
     api: ModelApi
 
     def handle(self) -> None:
-        early = False
         self.api.connected(self.connection)
         try:
             super().handle()
         except (OSError, _ClosingError):
-            early = True  # how clients leave that were stopped
+            pass  # how clients leave that were stopped
         finally:
-            self.api.disconnected(self.connection, early=early)
+            self.api.disconnected(self.connection)
 
     def log_message(self, *_args: object) -> None:
         """Print nothing: `requests` is the log."""

@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Callable, TypeVar
 from urllib.parse import urlsplit
 
@@ -76,12 +75,7 @@ class LoopbackProxy:
         self._server.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_rest: object) -> None:
         self._server.stop()
         if self._errors and exc_type is None:
             raise AssertionError("the proxy failed:\n" + "\n".join(self._errors))

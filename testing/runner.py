@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Union
 
 from testing import processes
@@ -190,12 +189,7 @@ class RunnerProcess:
         )
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_rest: object) -> None:
         process = self._started
         pids = processes.descendants(process.pid)
         for pid in (process.pid, *pids):

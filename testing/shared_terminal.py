@@ -21,7 +21,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Union
 
 from testing import processes
@@ -72,12 +71,7 @@ class RealTmate:
         }
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         with self._stack, self._server:
             self._server.communicate("", timeout=_GONE_WITHIN_S)
 
@@ -115,12 +109,7 @@ class FakeTmate:
         self._keyboard_fd = os.open(self._keyboard, os.O_RDWR)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         os.close(self._keyboard_fd)
 
     def type(self, text: str) -> None:

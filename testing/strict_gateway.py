@@ -28,7 +28,6 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Callable, TypeVar
 
 from testing.faults import FaultScript, error_reply, rate_limited_reply
@@ -197,12 +196,7 @@ class StrictGateway(GatewayRules, AnyGateway):
         self._server.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_rest: object) -> None:
         try:
             self._server.stop()
         finally:
@@ -390,11 +384,6 @@ class StrictGateway(GatewayRules, AnyGateway):
     def rate_limit(self, limit: tuple[int, float] | None) -> None:
         with self._changed:
             self._window.limit = limit
-            self._window.reset()
-
-    def reset_rate_limit(self) -> None:
-        """Let a new window begin with the next request."""
-        with self._changed:
             self._window.reset()
 
     def forget_nonces(self) -> None:

@@ -14,7 +14,6 @@ import termios
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from testing import processes
@@ -97,12 +96,7 @@ class Terminal:
         self._reader.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_rest: object) -> None:
         try:
             self._kill_all()
         finally:

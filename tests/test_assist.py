@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from testing.proxy import LoopbackProxy
 from testing.runner import ROOT, Launch, RunnerProcess, child, plan, program
 from testing.shared_terminal import FakeTmate, RealTmate, SharedTerminal, find_tmate, public_key
 from testing.strict_gateway import StrictGateway
+from testing.verdict import sync
 from testing.waiting import eventually
 
 Tmate = Union[type[RealTmate], type[FakeTmate]]
@@ -120,14 +122,19 @@ def opened(launch: Launch) -> Iterator[tuple[RunnerProcess, str]]:
         runner.wait()
 
 
-def assert_failed(launch: Launch, sentence: str) -> None:
-    """Run it; it must end with 1 and this sentence last, having told no address."""
+def assert_failed(launch: Launch, sentence: str) -> str:
+    """Run it; it must end with 1 and this sentence last, having told no address.
+
+    Returns all that it told.
+    """
     with RunnerProcess(launch) as runner:
         assert runner.wait() == 1
-        assert re.search(sentence, runner.stderr.splitlines()[-1]), runner.stderr
+        stderr = runner.stderr
+        assert re.search(sentence, stderr.splitlines()[-1]), stderr
         assert runner.stdout == b""
     assert addresses(launch) == []
     assert find_tmate(launch.env) == []
+    return stderr
 
 
 # --- a session, and its end --------------------------------------------------------------------
@@ -212,10 +219,29 @@ def test_a_killed_runner_leaves_no_session(
         runner.wait()
 
         processes.assert_gone(tmate, GONE_WITHIN_S)
-    # Nobody is left to remove it, and it holds nothing.
+    # Nobody is left to remove it; it holds nothing, and `sync` does.
     left = [path.read_text() for path in folder.iterdir() if path.is_file()]
-    shutil.rmtree(folder)
     assert secret_of(address) not in "".join(left)
+    assert sync(launch).code == 0
+    assert not folder.exists()
+
+
+def test_sync_removes_no_folder_of_a_session_that_lives(gw: StrictGateway, tmp_path: Path) -> None:
+    """Nor what only looks like one."""
+    foreign = Path(tempfile.gettempdir(), f"cr-assist-{tmp_path.name}")
+    foreign.symlink_to(tmp_path, target_is_directory=True)
+    with FakeTmate(tmp_path) as fake, ExitStack() as stack:
+        stack.callback(foreign.unlink)
+        launch = plan_assist(gw, fake.env, tmp_path)
+        runner, _ = stack.enter_context(opened(launch))
+        folder = session_folder(launch)
+
+        assert sync(launch).code == 0
+
+        assert (folder / "conf").is_file()
+        assert any(tmp_path.iterdir())
+        runner.signal(signal.SIGTERM)
+        assert runner.wait(GONE_WITHIN_S) == 0
 
 
 def test_the_session_knows_no_secret_of_the_runner(
@@ -298,15 +324,19 @@ def test_a_file_of_keys_is_checked(text: str, sentence: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--timeout", "0"), ("--timeout", "soon"), ("--max-time", "60")]
+    ("option", "value"),
+    [("--timeout", "0"), ("--timeout", "soon"), ("--timeout", "3x"), ("--max-time", "60")],
 )
 def test_a_time_that_is_none_is_told(
     option: str, value: str, gw: StrictGateway, tmp_path: Path
 ) -> None:
-    """Only --timeout may be a bare number, of seconds."""
+    """Only --timeout may be a bare number, of seconds; nothing else is told besides."""
     launch = plan_assist(gw, {}, tmp_path, [option, value])
 
-    assert_failed(launch, rf"{option} is '{value}s?'; write a time such as 90s, 45m, 2h or 1h30m")
+    stderr = assert_failed(
+        launch, rf"{option} is '{value}s?'; write a time such as 90s, 45m, 2h or 1h30m"
+    )
+    assert stderr.count("\n") == 1
 
 
 def test_a_missing_file_of_keys_opens_nothing(gw: StrictGateway, tmp_path: Path) -> None:
@@ -432,7 +462,7 @@ def test_a_session_that_is_broken_off_is_a_failure(
         os.kill(pid, signal.SIGKILL)
 
         assert runner.wait() == 1
-        assert "the tmate session was broken off (killed by signal 9); " in runner.stderr
+        assert "the tmate session was broken off (killed by SIGKILL); " in runner.stderr
 
 
 def test_a_killed_keeper_ends_the_session(

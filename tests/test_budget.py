@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from delivery import Pacer
 from gateway_client import Outcome, RateLimit, Reply
+from gateway_pacer import Pacer
 from testing.runner import RunnerProcess, child, plan
 from testing.strict_gateway import StrictGateway
 from testing.verdict import judge

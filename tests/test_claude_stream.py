@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from child_events import Item, Message, Passed, shorten
 from claude_stream import MAX_DEPTH, MAX_LINE_BYTES, ClaudeStream
+from redact import Rules
 
 
 def render_all(chunks: Iterable[bytes]) -> str:
@@ -463,6 +464,21 @@ def test_the_value_is_the_whole_line() -> None:
 
 
 # --- the summary ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", [60, 92, 96, 199, 300])
+def test_nothing_is_cut_before_it_is_redacted(padding: int) -> None:
+    """Half a secret is not recognised, so what is too long for a name is left out whole."""
+    secret = "gh" + "p_" + "w3X4" * 9
+    word = f"{'x' * padding} {secret}"
+    stream, rules = ClaudeStream(), Rules()
+
+    items = stream.feed(says(uses(word)) + ends(terminal_reason=word, is_error=True))
+
+    messages = [item for item in items if isinstance(item, Message)]
+    assert len(messages) == 2
+    shown = [piece.finish(rules.redact(piece.text)) for each in messages for piece in each.pieces]
+    assert "gh" + "p_" not in "".join([*shown, rules.redact_json(stream.result())])
 
 
 def test_the_last_result_counts() -> None:

@@ -259,6 +259,18 @@ def test_info_shows_where_values_come_from_and_no_secret(as_json: bool, line: _L
         assert "git log --oneline -10" in done.stdout
 
 
+@pytest.mark.parametrize(("length", "words"), [(31, "so short"), (32, "(set)")])
+def test_info_flags_a_secret_that_could_be_guessed(length: int, words: str, line: _Line) -> None:
+    """A key is safe from 32 bytes on; its length is told to nobody."""
+    line.env |= {"HMAC_SECRET": "ä" * (length // 2) + "x" * (length % 2)}
+
+    shown = line.use("info", *_own(line)).stdout
+
+    (secret,) = (each for each in shown.splitlines() if each.startswith("HMAC secret: "))
+    assert words in secret
+    assert str(length) not in secret
+
+
 def test_options_of_all_commands_go_before_the_command_too(line: _Line) -> None:
     """`-v info` and `info -v` are the same."""
     outputs = {

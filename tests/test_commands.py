@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import pytest
 
+from allowlist import DOCUMENTED_COMMANDS
 from testing import processes
 from testing.children import floods, not_utf8
 from testing.faults import (
@@ -33,22 +34,6 @@ from testing.strict_gateway import Ack, RequestRecord, StrictGateway
 from testing.waiting import eventually
 
 CHILDREN = Path(floods.__file__).parent
-DOCUMENTED = (
-    "npm test",
-    "npm run test",
-    "pnpm test",
-    "yarn test",
-    "pytest",
-    "pytest -v",
-    "go test ./...",
-    "cargo test",
-    "git diff",
-    "git diff --cached",
-    "git status",
-    "git log --oneline -10",
-    "ls -la",
-    "pwd",
-)
 # Ends at the first SIGINT; its own words are the sign that the run is under way.
 WAITING_CHILD = ("sh", "-c", "echo READY; exec sleep 600")
 # That of testing/runner.py.
@@ -86,23 +71,23 @@ class Runner:
             raise
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *rest: object) -> None:
         try:
             self._process.signal(signal.SIGTERM)
             self.wait()
         finally:
             self._last_words = self._process.stderr
-            self._process.__exit__(exc_type, exc, tb)
+            self._process.__exit__(exc_type, *rest)
 
     @property
     def pid(self) -> int:
         """The runner's pid."""
         return self._process.pid
+
+    @property
+    def journal(self) -> Path:
+        """The run's journal."""
+        return self._launch.run_dir / "spool.db"
 
     @property
     def stderr(self) -> str:
@@ -199,7 +184,7 @@ def test_every_documented_command_and_the_users_own_are_executed(
     for name in ("npm", "pnpm", "yarn", "pytest", "go", "cargo", "make"):
         runner.program(name, shows_itself)
     runner.script("custom-script.sh", shows_itself)
-    commands = [*DOCUMENTED, "make build", "make test", "./custom-script.sh"]
+    commands = [*DOCUMENTED_COMMANDS, "make build", "make test", "./custom-script.sh"]
 
     with runner:
         acks = runner.execute(*commands)
@@ -401,6 +386,25 @@ def test_output_is_redacted_wherever_it_was_split(gw: StrictGateway, tmp_path: P
     assert acks[1].error == "exit code 3\n[REDACTED]\n"
     assert acks[2].result == "[REDACTED] and [REDACTED]\n"
     assert not any(secret in event.data for event in gw.events(runner.run.id))
+
+
+def test_a_refused_command_is_redacted_before_it_is_shortened(
+    gw: StrictGateway, tmp_path: Path
+) -> None:
+    """A secret that begins just before the cut leaves no beginning behind, in notice or journal."""
+    secret = "gh" + "p_" + "q7R8" * 9
+    texts = [f"{'x' * (limit - 12)} {secret}" for limit in (200, 1_000)]
+    runner = Runner(gw, tmp_path)
+
+    with runner:
+        runner.execute(*texts)
+        notices = runner.events("error", len(texts))
+        with sqlite3.connect(runner.journal) as journal:
+            recorded = [text for (text,) in journal.execute("SELECT command FROM commands")]
+        journal.close()
+
+    assert len(recorded) == len(notices) == len(texts)
+    assert not [each for each in (*notices, *recorded) if "gh" + "p_" in each]
 
 
 def test_failures_are_told_and_still_show_the_output(gw: StrictGateway, tmp_path: Path) -> None:

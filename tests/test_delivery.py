@@ -12,8 +12,10 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from delivery import Delivery, Pacer, Pauses, file_parts
+from artifact_upload import file_parts
+from delivery import Delivery
 from gateway_client import Clock, Credentials, GatewayClient
+from gateway_pacer import Pacer, Pauses
 from gateway_transport import PinStore
 from redact import Rules
 from spool import FilePart, Spool
@@ -153,7 +155,7 @@ def poster(
     try:
         yield _Bench(gateway, run, spool, delivery, client, told, done, times)
     finally:
-        delivery.stop()
+        delivery.give_up()
         delivery.join(WITHIN_S)
         spool.close()
 
@@ -515,7 +517,7 @@ def test_stopping_leaves_the_rest_in_the_journal(tmp_path: Path) -> None:
 
         b.spool.record_end(END, [])
         b.delivery.finish()
-        b.delivery.stop()
+        b.delivery.give_up()
         eventually(b.assert_done, WITHIN_S)
 
         assert not b.delivery.is_done
@@ -531,9 +533,9 @@ def test_stopping_notes_an_answer_that_is_coming(tmp_path: Path) -> None:
         text = b.print_lines(1)
         b.gateway.wait_for(lambda: b.gateway.text(b.run.id) == text)
 
-        b.delivery.stop()
+        b.delivery.give_up()
 
-        assert not b.spool.pending
+        assert not b.spool.has_pending
 
 
 def test_finish_is_heard_by_a_poster_that_is_just_going_to_wait(

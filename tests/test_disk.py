@@ -65,6 +65,20 @@ def plan_on(disk: Disk, launch: Launch) -> Launch:
     return replace(launch, argv=argv, data_dir=data_dir)
 
 
+def plan_waiting(
+    gateway: StrictGateway, disk: Disk, folder: Path, *, drain_timeout_s: int
+) -> Launch:
+    """Plan a run on that disk whose child goes on when `go` is in the folder."""
+    launch = plan(
+        gateway,
+        program(WAITS),
+        folder,
+        prompt=str(folder / "go"),
+        env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": str(drain_timeout_s)},
+    )
+    return plan_on(disk, launch)
+
+
 def plan_telling(gateway: StrictGateway, folder: Path) -> tuple[Launch, Path]:
     """Plan a run whose child makes a file; return that file too."""
     ran = folder / "ran"
@@ -255,14 +269,7 @@ def test_gap(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
 
 def test_disk_recovers(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
     """What was kept in memory goes back to a disk that has room again, and sync delivers it."""
-    launch = plan(
-        gateway,
-        program(WAITS),
-        tmp_path,
-        prompt=str(tmp_path / "go"),
-        env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": "3"},
-    )
-    launch = plan_on(disk, launch)
+    launch = plan_waiting(gateway, disk, tmp_path, drain_timeout_s=3)
     with RunnerProcess(launch) as runner:
         launch.expect(r"(?m)^100 .*\n")
         gateway.pause()
@@ -306,14 +313,7 @@ def test_threads_that_fail_together_all_go_on_in_memory(disk: Disk) -> None:
 
 def test_neither_disk_nor_gateway(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
     """When neither takes the rest, the user is told that it is lost, and how much."""
-    launch = plan(
-        gateway,
-        program(WAITS),
-        tmp_path,
-        prompt=str(tmp_path / "go"),
-        env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": "1"},
-    )
-    launch = plan_on(disk, launch)
+    launch = plan_waiting(gateway, disk, tmp_path, drain_timeout_s=1)
     with RunnerProcess(launch) as runner:
         launch.expect(r"(?m)^100 .*\n")
         gateway.pause()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -95,6 +96,15 @@ def test_the_documented_kind_of_runner_runs(tmp_path: Path) -> None:
         assert gateway.markers(launch.run.id, "started")[0]["runner"] == "quill"
         assert gateway.text(launch.run.id) == "done go\n"
         assert [each.name for each in gateway.artifacts(launch.run.id)] == ["quill.log"]
+        looked = subprocess.run(
+            [*argv[:2], "doctor", "--data-dir", str(launch.data_dir)],
+            env=launch.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (looked.returncode, looked.stderr) == (0, "")
+    assert re.search("^ok    command: .*; it is not quill, so", looked.stdout, re.MULTILINE)
 
 
 def test_the_readme_begins_with_two_commands() -> None:
@@ -136,6 +146,38 @@ def test_links_lead_somewhere(page: str) -> None:
         if name:
             headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
             assert name in map(anchor, headings), f"{target}#{name}"
+
+
+def members_of_classes() -> dict[tuple[str, str], set[str]]:
+    """Return, by module and class, what each class of the program has."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for path in (*ROOT.glob("*.py"), *(ROOT / "gateway").glob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found[path.stem, node.name] = {
+                    each.name if isinstance(each, ast.FunctionDef) else ast.unparse(each.target)
+                    for each in node.body
+                    if isinstance(each, (ast.FunctionDef, ast.AnnAssign))
+                }
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_that_a_page_names_is_there(page: str) -> None:
+    """A class is in the module that is named with it, and has the method that is."""
+    classes = members_of_classes()
+    ours = {"", *(module for module, _ in classes)}
+    text = (ROOT / page).read_text("utf-8")
+    named = re.findall(r"`(?:(\w+)\.)?(_?[A-Z]\w*[a-z]\w*)(?:\.(\w+))?(?:\(\))?`", text)
+    for module, name, member in named:
+        if module in ours and (module or member):
+            homes = [
+                members
+                for (home, each), members in classes.items()
+                if each == name and module in ("", home)
+            ]
+            assert homes, f"{module}.{name}"
+            assert not member or any(member in members for members in homes), f"{name}.{member}"
 
 
 def test_the_guide_is_complete() -> None:

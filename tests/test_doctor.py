@@ -42,10 +42,10 @@ class _Patient:
         own = ["--env-file", str(self.folder / "env"), "--data-dir", str(self.folder / "data")]
         return [sys.executable, str(ROOT / "claude_runner.py"), "doctor", *own]
 
-    def use(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `doctor` to its end, without a terminal."""
+    def use(self, *arguments: str, limit: str = ":") -> subprocess.CompletedProcess[str]:
+        """Run `doctor` to its end, without a terminal; `limit` is what a shell does before."""
         done = subprocess.run(
-            [*self.argv, *arguments],
+            ["sh", "-c", f'{limit}; exec "$@"', "sh", *self.argv, *arguments],
             env={**os.environ, **self.env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -154,6 +154,17 @@ def test_without_a_secret_it_says_what_is_missing(patient: _Patient) -> None:
     assert found["gateway"] == ("ok", f"{gateway.url} answers")
 
 
+def test_a_secret_that_could_be_guessed_is_told(patient: _Patient) -> None:
+    """It works with it, so it is a note; and it says how long one should be."""
+    patient.env |= {"HMAC_SECRET": "hunter2", "GATEWAY_URL": "http://127.0.0.1:9"}
+
+    status, text = patient.look()["configuration"]
+
+    assert status == "note"
+    assert "could be guessed; let the gateway have one of 32 characters or more" in text
+    assert "hunter2" not in text
+
+
 def test_a_setting_that_is_wrong_is_told(patient: _Patient) -> None:
     """What does not depend on the settings is told too."""
     patient.env["ALLOW_SELF_SIGNED"] = "perhaps"
@@ -245,6 +256,17 @@ def test_a_data_folder_of_no_use_is_told(patient: _Patient) -> None:
 
     assert found["data folder"][0] == found["journal"][0] == "mend"
     assert "set CLAUDE_RUNNER_DATA_DIR to another one" in found["data folder"][1]
+    assert "set CLAUDE_RUNNER_DATA_DIR to another folder" in found["journal"][1]
+
+
+def test_a_disk_that_takes_no_journal_is_told_with_a_way_out(patient: _Patient) -> None:
+    """The folder may be there and writable, and the file in it too small all the same."""
+    done = patient.use(limit="ulimit -f 8")
+
+    assert "ok    data folder: " in done.stdout
+    line = next(each for each in done.stdout.splitlines() if "  journal: " in each)
+    assert line.startswith(f"MEND  journal: {patient.folder}/data cannot hold a journal (")
+    assert line.endswith("; make room, or set CLAUDE_RUNNER_DATA_DIR to another folder")
 
 
 def test_a_gateway_that_is_away_is_told(patient: _Patient) -> None:

@@ -38,7 +38,7 @@ from gateway_client import (
 )
 from gateway_transport import GatewayError, PinStore, printable
 from redact import Rules
-from spool import encode_event
+from spool_events import encode_event
 from testing.certificates import self_signed
 from testing.faults import (
     Action,
@@ -870,7 +870,7 @@ def test_every_exchange_can_be_watched() -> None:
         lines: list[str] = []
         client = b.client(watch=lines.append)
         command_id = b.gateway.queue_command(b.run.id, "pwd")
-        assert client.is_healthy().outcome is Outcome.ACCEPTED
+        assert client.ask_health().outcome is Outcome.ACCEPTED
         b.gateway.faults.add(Fault("event", Html(502)))
         b.post(client)
         client.send(client.acknowledge(command_id, error=Rules().redact("no")))

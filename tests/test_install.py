@@ -295,6 +295,7 @@ def test_an_upgrade_keeps_what_the_user_changed_and_says_so(copy: _Copy) -> None
     assert (copy.project / "spool.py").read_bytes() == (copy.root / "spool.py").read_bytes()
     for each in printed:
         assert "because they are not ours or were changed: redact.py; to take ours" in each
+    assert f"is in {copy.project} already, but for what was kept\n" in printed[1]
     (copy.project / "redact.py").unlink()
     copy.succeed("--upgrade")
     assert (copy.project / "redact.py").read_bytes() == (copy.root / "redact.py").read_bytes()

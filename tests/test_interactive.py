@@ -188,17 +188,22 @@ def test_keys_arrive_byte_for_byte(gw: StrictGateway, tmp_path: Path) -> None:
         assert terminal.wait() == 128 + signal.SIGABRT
 
 
-def test_ctrl_c_is_the_childs(gw: StrictGateway, tmp_path: Path) -> None:
-    """Ctrl-C interrupts the child and not the runner, which tells how the child ended."""
+@pytest.mark.parametrize(
+    ("key", "number"), [(b"\x03", signal.SIGINT), (b"\x1c", signal.SIGQUIT)], ids=["c", "backslash"]
+)
+def test_a_key_that_kills_is_the_childs(
+    gw: StrictGateway, tmp_path: Path, key: bytes, number: signal.Signals
+) -> None:
+    """Ctrl-C and Ctrl-\\ are signals for the child; how it ended is told as a shell does."""
     launch = session(gw, child("tty_report.py"), tmp_path)
 
     with Terminal(launch.argv, env=launch.env) as terminal:
         terminal.expect(b"READY")
-        terminal.send(b"\x03")
-        assert terminal.wait() == 130
+        terminal.send(key)
+        assert terminal.wait() == 128 + number
 
     end = finished(launch)
-    assert (end["reason"], end["signal"]) == ("killed", "SIGINT")
+    assert (end["reason"], end["signal"]) == ("killed", number.name)
 
 
 def test_ctrl_backslash_is_the_childs(gw: StrictGateway, tmp_path: Path) -> None:
@@ -216,19 +221,6 @@ def test_ctrl_backslash_is_the_childs(gw: StrictGateway, tmp_path: Path) -> None
         assert terminal.output.count(b"SIGNAL") == 2
 
     assert finished(launch)["reason"] == "exited"
-
-
-def test_a_child_that_dies_of_ctrl_backslash(gw: StrictGateway, tmp_path: Path) -> None:
-    """Whom SIGQUIT kills is told as killed by it, with the shell's code for that."""
-    launch = session(gw, child("tty_report.py"), tmp_path)
-
-    with Terminal(launch.argv, env=launch.env) as terminal:
-        terminal.expect(b"READY")
-        terminal.send(b"\x1c")
-        assert terminal.wait() == 131
-
-    end = finished(launch)
-    assert (end["reason"], end["signal"]) == ("killed", "SIGQUIT")
 
 
 def test_ctrl_z_suspends_the_whole_job(gw: StrictGateway, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 import keeper
-from keeper import CHILD, PS, Keeper, Report, _read_ps, living_descendants
+from keeper import CHILD, Keeper, Report
+from process_tree import PS, living_descendants, read_ps
 from testing import processes
 from testing.runner import child, program
 from testing.waiting import eventually
@@ -325,7 +326,7 @@ def test_the_listing_of_ps_is_read() -> None:
         f"99998   501 Z    {date}2 2026\n12345 12344 R<s+ {date}3 2026\n"
     )
 
-    assert list(_read_ps(listing)) == [
+    assert list(read_ps(listing)) == [
         (1, 0, "S", f"{date}0 2026"),
         (501, 1, "S", f"{date}1 2026"),
         (99998, 501, "Z", f"{date}2 2026"),
@@ -338,7 +339,7 @@ def test_the_options_of_ps_are_those_of_posix() -> None:
     """The command line that macOS gets is understood, and lists this process."""
     listing = subprocess.run(PS, capture_output=True, text=True, check=True).stdout
 
-    assert (os.getpid(), os.getppid()) in {entry[:2] for entry in _read_ps(listing)}
+    assert (os.getpid(), os.getppid()) in {entry[:2] for entry in read_ps(listing)}
 
 
 def test_living_descendants_leaves_zombies_out(run: Run) -> None:

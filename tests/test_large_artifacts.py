@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import delivery
-from delivery import MAX_PART_BYTES, Pacer, file_parts, send_file
+import artifact_upload
+from artifact_upload import MAX_PART_BYTES, file_parts, send_file
 from gateway_client import Credentials, GatewayClient, MultipartFile
+from gateway_pacer import Pacer
 from testing.children.floods import line
 from testing.faults import (
     Action,
@@ -46,8 +47,8 @@ FAULTS: dict[str, Action] = {
 }
 # Uploads its artifact through a runner whose parts are small, so that there are many of them.
 SMALL_PARTS = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); import delivery; "
-    "delivery.MAX_PART_BYTES = 20_000; import claude_runner; sys.exit(claude_runner.main())"
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); import artifact_upload; "
+    "artifact_upload.MAX_PART_BYTES = 20_000; import claude_runner; sys.exit(claude_runner.main())"
 )
 
 
@@ -226,8 +227,8 @@ def test_a_body_that_is_cut_off_is_signed_afresh(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
 def test_parts_cover_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Parts follow each other without gap or overlap, and only the first is named like the file."""
-    monkeypatch.setattr(delivery, "MAX_PART_BYTES", 100)
-    monkeypatch.setattr(delivery, "_LINE_SEARCH_BYTES", 30)
+    monkeypatch.setattr(artifact_upload, "MAX_PART_BYTES", 100)
+    monkeypatch.setattr(artifact_upload, "_LINE_SEARCH_BYTES", 30)
     dice = random.Random(size)
     data = bytes(dice.choice(b"ab\n") for _ in range(size))
     (tmp_path / "a.b.log").write_bytes(data)
@@ -247,8 +248,8 @@ def test_parts_cover_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
 
 def test_a_file_without_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without line ends is cut at the limit."""
-    monkeypatch.setattr(delivery, "MAX_PART_BYTES", 100)
-    monkeypatch.setattr(delivery, "_LINE_SEARCH_BYTES", 30)
+    monkeypatch.setattr(artifact_upload, "MAX_PART_BYTES", 100)
+    monkeypatch.setattr(artifact_upload, "_LINE_SEARCH_BYTES", 30)
     (tmp_path / "x.log").write_bytes(b"x" * 250)
 
     sizes = [part.size for part in file_parts(tmp_path, "x.log", "x.log")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from delivery import Pacer, backoff_s
 from gateway_client import Outcome, RateLimit, Reply
+from gateway_pacer import Pacer, backoff_s
 
 
 class _FakeClock:

@@ -190,6 +190,17 @@ def test_help_and_info_speak_of_rev() -> None:
     )
 
 
+def test_the_demo_is_offered_as_what_it_is() -> None:
+    """It shows the bundled session; a program of the user's own it would run as Claude Code."""
+    helped, tried = ask("demo", "--help"), ask("demo", "--cmd", "fix it")
+
+    assert helped.returncode == 0
+    assert "CLAUDE_COMMAND" not in helped.stdout
+    assert "--cmd PROMPT" not in helped.stdout
+    assert (tried.returncode, tried.stdout) == (1, "")
+    assert "unrecognized argument: --cmd" in tried.stderr
+
+
 def test_a_crash_names_the_right_program(gw: StrictGateway, tmp_path: Path) -> None:
     """The report says which runner it was."""
     data = tmp_path / "data"

@@ -8,7 +8,7 @@ import pytest
 
 from gateway_client import Credentials, GatewayClient, MultipartFile, Outcome, sign
 from redact import RedactedText
-from spool import encode_event
+from spool_events import encode_event
 from testing.strict_gateway import StrictGateway
 
 RUN = "run_A1"
@@ -89,7 +89,7 @@ def test_the_gateway_accepts_what_is_signed_for_every_endpoint(secret: str, tmp_
             client.artifact(MultipartFile(file, "notes.txt")),
         ]
         outcomes = [client.send(attempt).outcome for attempt in attempts]
-        health = client.is_healthy()
+        health = client.ask_health()
         client.close()
 
         assert outcomes == [Outcome.ACCEPTED] * len(attempts)

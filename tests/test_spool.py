@@ -24,15 +24,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from redact import RedactedText
-from spool import (
+from spool import Command, Spool, SpoolError
+from spool_events import (
     MAX_CHUNK_CHARS,
     MAX_EVENT_UNITS,
     OUTPUT_STREAMS,
     STREAMS,
-    Command,
     FrozenEvent,
-    Spool,
-    SpoolError,
     Totals,
     encode_event,
     utf16_units,
@@ -359,7 +357,7 @@ class _SpoolMachine(RuleBasedStateMachine):
     def totals_are_those_of_the_list(self) -> None:
         assert self.spool.totals() == self.model.totals()
         chunks = self.model.in_flight + self.model.waiting
-        assert self.spool.pending == bool(chunks)
+        assert self.spool.has_pending == bool(chunks)
         assert self.spool.pending_bytes() == len(joined(chunks).encode())
         assert self.spool.is_ended == self.model.ended
         assert listed(self.spool) == unacknowledged(self.model)
@@ -686,7 +684,7 @@ def test_an_end_and_its_notice_are_one(tmp_path: Path) -> None:
     with opened(tmp_path / "spool.db") as spool:
         with pytest.raises(SpoolError, match="never recorded"):
             spool.end_command("c1", error=text("no"), notice=text("Command failed"))
-        assert not spool.pending
+        assert not spool.has_pending
         spool.record_command("c1", text("pwd"))
         spool.end_command("c1", error=text("no"), notice=text("Command failed"))
         assert spool.pending_bytes() == len("Command failed")

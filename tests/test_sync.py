@@ -30,14 +30,6 @@ while not os.path.exists(sys.argv[1]):
     time.sleep(0.01)
 """
 
-# Goes on when the file that argv names is there.
-WAITS = """
-import os, sys, time
-print("1 1.000000", flush=True)
-while not os.path.exists(sys.argv[1]):
-    time.sleep(0.01)
-"""
-
 
 pytestmark = [pytest.mark.both_gateways, pytest.mark.gateway_options(long_poll=False)]
 
@@ -228,12 +220,12 @@ def test_discard_spares_a_live_run(gateway: StrictGateway, tmp_path: Path) -> No
     assert judge(gateway, launch.run.id, last=1).problems == []
 
 
-def test_interrupted_command(gateway: AnyGateway, tmp_path: Path) -> None:
-    """A command that was being executed is reported as interrupted, and is not run again."""
+def leave_command_behind(gateway: AnyGateway, folder: Path) -> tuple[Launch, str]:
+    """Let a runner be killed while `sleep 77` is executed; return the command's id too."""
     launch = plan(
         gateway,
         child("lines.py", "4000", "400"),
-        tmp_path,
+        folder,
         env={"EXTRA_ALLOWED_COMMANDS": "sleep 77"},
     )
     with RunnerProcess(launch) as runner:
@@ -244,6 +236,12 @@ def test_interrupted_command(gateway: AnyGateway, tmp_path: Path) -> None:
         runner.signal(signal.SIGKILL)
         runner.wait()
         processes.assert_gone(pids)
+    return launch, command_id
+
+
+def test_interrupted_command(gateway: AnyGateway, tmp_path: Path) -> None:
+    """A command that was being executed is reported as interrupted, and is not run again."""
+    launch, command_id = leave_command_behind(gateway, tmp_path)
 
     assert sync(launch).code == 0
 
@@ -258,20 +256,7 @@ def test_interrupted_command(gateway: AnyGateway, tmp_path: Path) -> None:
 @FAULTS
 def test_acknowledgement_through_faults(gateway: StrictGateway, tmp_path: Path) -> None:
     """An acknowledgement that meets a bad proxy is repeated until the gateway has it."""
-    launch = plan(
-        gateway,
-        child("lines.py", "4000", "400"),
-        tmp_path,
-        env={"EXTRA_ALLOWED_COMMANDS": "sleep 77"},
-    )
-    with RunnerProcess(launch) as runner:
-        launch.expect(r"(?m)^20 .*\n")
-        command_id = gateway.queue_command(launch.run.id, "sleep 77")
-        launch.expect("Executing command: sleep 77", "info")
-        pids = processes.descendants(runner.pid)
-        runner.signal(signal.SIGKILL)
-        runner.wait()
-        processes.assert_gone(pids)
+    launch, command_id = leave_command_behind(gateway, tmp_path)
     gateway.faults.add(Fault("ack", Html(502), times=2))
 
     assert sync(launch).code == 0
@@ -334,6 +319,7 @@ def test_an_acknowledgement_that_is_left(gateway: StrictGateway, tmp_path: Path)
         assert runner.wait() == 0
 
         assert "the gateway did not take the end of every command" in runner.stderr
+        assert "`./wrapper/claude-runner sync` tries it once more" in runner.stderr
     assert judge(gateway, launch.run.id, last=1).problems == []
     gateway.faults.clear()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -26,9 +29,34 @@ PASTED_BYTES = 1_000_000
 
 SHELL = ["bash", "--norc", "--noprofile", "-i"]
 VI = [shutil.which("vim") or "vi", "-u", "NONE", "-i", "NONE", "-n", "text"]
-# Keys, each with what is on the screen when they have done their work.
-SCRIPTS: dict[str, tuple[Sequence[str], list[tuple[bytes, str]]]] = {
-    "bash": (
+
+
+@dataclass(frozen=True)
+class Script:
+    """A program, and what is typed into it: keys, each with what they have to bring about.
+
+    `redrawn` waits until it has drawn itself anew after a resize, where it does; `picture` is what
+    is compared; `ending` are keys that end it well.
+    """
+
+    command: Sequence[str]
+    steps: Sequence[tuple[bytes, str]]
+    redrawn: Callable[[Screen], object] | None = None
+    picture: Callable[[Screen], object] = Screen.picture
+    ending: bytes = b""
+
+
+def expect_small(screen: Screen) -> None:
+    """Wait until it has taken the smaller size."""
+
+    def is_small() -> None:
+        assert 15 <= len(screen.text().split("\n")) <= SMALLER[1]
+
+    eventually(is_small, 10.0)
+
+
+SCRIPTS = {
+    "bash": Script(
         SHELL,
         [
             (b"", r"SHELL>$"),
@@ -43,7 +71,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], list[tuple[bytes, str]]]] = {
             (b"test -t 0 && test -t 1 && test -t 2 && tty_is=ok; echo $tty_is\r", r"\nok\n"),
         ],
     ),
-    "vim": (
+    "vim": Script(
         VI,
         [
             (b"", r"^line 1 of the text"),
@@ -52,8 +80,9 @@ SCRIPTS: dict[str, tuple[Sequence[str], list[tuple[bytes, str]]]] = {
             (b"/line 40\r", r"line 40 of"),
             (b"dd:%s/of the/OF THE/\r", r"OF THE text"),
         ],
+        expect_small,
     ),
-    "less": (
+    "less": Script(
         ["less", "text"],
         [
             (b"", r"^line 1 of the text"),
@@ -62,6 +91,7 @@ SCRIPTS: dict[str, tuple[Sequence[str], list[tuple[bytes, str]]]] = {
             (b"-N\r", r" 77 line 77 of"),
             (b"g", r"^ +1 line 1 of"),
         ],
+        expect_small,
     ),
 }
 
@@ -74,29 +104,37 @@ def gw() -> Iterator[StrictGateway]:
 
 
 def perform(
-    argv: list[str], env: dict[str, str], folder: Path, name: str, announcement: bytes = b""
+    script: Script, argv: list[str], env: dict[str, str], folder: Path, announcement: bytes = b""
 ) -> list[object]:
     """Type the script; return a picture after each step, one after a resize among them."""
-    _, steps = SCRIPTS[name]
     pictures: list[object] = []
     with Terminal(argv, env=env, cwd=folder, columns=COLUMNS, lines=LINES) as terminal:
         screen = Screen(terminal, COLUMNS, LINES, announcement)
-        for keys, pattern in steps:
+        for keys, pattern in script.steps:
             terminal.send(keys)
             screen.wait_for(pattern)
             screen.wait_until_still()
-            pictures.append(screen.picture())
-        if name != "bash":  # which draws nothing anew
+            pictures.append(script.picture(screen))
+        if script.redrawn is not None:
             screen.resize(*SMALLER)
-            eventually(lambda: _expect_small(screen), 10.0)
+            script.redrawn(screen)
             screen.wait_until_still()
-            pictures.append(screen.picture())
+            pictures.append(script.picture(screen))
+        if script.ending:
+            terminal.send(script.ending)
+            assert terminal.wait() == 0
+            assert terminal.attributes() == terminal.first_attributes
     return pictures
 
 
-def _expect_small(screen: Screen) -> None:
-    last = screen.text().split("\n")
-    assert 15 <= len(last) <= SMALLER[1]
+def perform_twice(
+    gateway: StrictGateway, script: Script, folder: Path
+) -> tuple[list[object], list[object]]:
+    """Return the pictures without the runner, and those with it."""
+    env = environment(folder)
+    launch = plan(gateway, script.command, folder, prompt=None, env=env)
+    alone = perform(script, list(script.command), {**os.environ, **env}, folder)
+    return alone, perform(script, launch.argv, launch.env, folder, b"with --cmd\r\n")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -117,28 +155,14 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_screen_is_the_same(gw: StrictGateway, tmp_path: Path, name: str) -> None:
     """After the same keys each cell, its colour and the cursor are the same."""
-    command, _ = SCRIPTS[name]
     (tmp_path / "text").write_text("".join(f"line {n} of the text\n" for n in range(1, 101)))
-    launch = plan(gw, command, tmp_path, prompt=None, env=environment(tmp_path))
 
-    alone = perform(list(command), {**os.environ, **environment(tmp_path)}, tmp_path, name)
-    with_runner = perform(launch.argv, launch.env, tmp_path, name, b"with --cmd\r\n")
+    alone, with_runner = perform_twice(gw, SCRIPTS[name], tmp_path)
 
     assert with_runner == alone
     assert alone
 
 
-# `top` with one process that does nothing, and too slow to draw anything by itself. Its keys: the
-# screen as it comes, colours, the sorted column, whole command lines, help, back.
-TOP = ["top", "-d", "600", "-p"]
-TOP_KEYS = [
-    (b"", r"^top - .*\nTasks: (?s:.*)PID USER"),
-    (b"z", r"PID USER"),
-    (b"x", r"PID USER"),
-    (b"c", r"sleep 600"),
-    (b"h", r"Help for Interactive Commands"),
-    (b"\x1b", r"^top - .*\nTasks: (?s:.*)PID USER"),
-]
 # A figure with the blanks before it, which are its room: load and memory are others each time.
 FIGURE = re.compile(r" *\d[\d.:]*")
 # In the first line figures are as wide as they are, and "59 min" becomes "1:00".
@@ -159,43 +183,38 @@ def picture_of_top(screen: Screen) -> object:
     return head, cells, cursor, is_hidden
 
 
-def watch_with_top(
-    argv: list[str], env: dict[str, str], folder: Path, announcement: bytes = b""
-) -> list[object]:
-    """Press the keys; return a picture after each, and one after a resize."""
-    pictures = []
-    with Terminal(argv, env=env, cwd=folder, columns=COLUMNS, lines=LINES) as terminal:
-        screen = Screen(terminal, COLUMNS, LINES, announcement)
-        for keys, pattern in TOP_KEYS:
-            terminal.send(keys)
-            screen.wait_for(pattern)
-            screen.wait_until_still()
-            pictures.append(picture_of_top(screen))
-        screen.resize(*SMALLER)
-        screen.wait_for(r"(?m)^ *PID USER .*TIME\+$")  # the last column has no room any more
-        screen.wait_until_still()
-        pictures.append(picture_of_top(screen))
-        terminal.send(b"q")
-        assert terminal.wait() == 0
-        assert terminal.attributes() == terminal.first_attributes
-    return pictures
+# With one process that does nothing, and too slow to draw anything by itself. Its keys: the screen
+# as it comes, colours, the sorted column, whole command lines, help, back.
+TOP = Script(
+    ["top", "-d", "600", "-p"],
+    [
+        (b"", r"^top - .*\nTasks: (?s:.*)PID USER"),
+        (b"z", r"PID USER"),
+        (b"x", r"PID USER"),
+        (b"c", r"sleep 600"),
+        (b"h", r"Help for Interactive Commands"),
+        (b"\x1b", r"^top - .*\nTasks: (?s:.*)PID USER"),
+    ],
+    # The last column has no room any more.
+    redrawn=lambda screen: screen.wait_for(r"(?m)^ *PID USER .*TIME\+$"),
+    picture=picture_of_top,
+    ending=b"q",
+)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has this top")
 def test_the_screen_of_top_is_the_same(gw: StrictGateway, tmp_path: Path) -> None:
     """Layout, words, colours and cursor are the same; what a figure says is not compared."""
     with subprocess.Popen(["sleep", "600"]) as sleeper:
-        command = [*TOP, str(sleeper.pid)]
-        launch = plan(gw, command, tmp_path, prompt=None, env=environment(tmp_path))
         try:
-            alone = watch_with_top(command, {**os.environ, **environment(tmp_path)}, tmp_path)
-            with_runner = watch_with_top(launch.argv, launch.env, tmp_path, b"with --cmd\r\n")
+            top = replace(TOP, command=[*TOP.command, str(sleeper.pid)])
+            alone, with_runner = perform_twice(gw, top, tmp_path)
         finally:
             sleeper.kill()
 
     for with_it, without in zip(with_runner, alone):
         assert with_it == without
-    assert len(alone) == len(TOP_KEYS) + 1 == len(with_runner)
+    assert len(alone) == len(TOP.steps) + 1 == len(with_runner)
 
 
 # --- paste --------------------------------------------------------------------------------------
@@ -228,8 +247,6 @@ while True:
 
 def test_a_pasted_megabyte_arrives(gw: StrictGateway, tmp_path: Path) -> None:
     """A child that reads gets every byte of a paste, in order."""
-    import hashlib
-
     pasted = b"".join(b"%07d\r" % number for number in range(PASTED_BYTES // 8))
     launch = plan(gw, READS, tmp_path, prompt=None)
 

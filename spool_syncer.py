@@ -1,0 +1,40 @@
+"""The thread that lets a journal reach the disk, so that no commit has to wait for it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from spool import Spool
+
+SYNC_INTERVAL_S: Final = 0.25
+
+
+class Syncer:
+    """The thread that lets the journal reach the disk. Lifecycle: start, stop, join."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="runner-syncer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sync."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after one last time."""
+        self._stopping.set()
+        self._spool.sync_due.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread."""
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._spool.sync_due.wait(SYNC_INTERVAL_S)
+            with contextlib.suppress(OSError):
+                self._spool.sync_to_disk()
