@@ -786,6 +786,10 @@ class Run:
                 f"{self._job.log_name} lacks the last {shown_size(self._pump.unlogged_bytes)}: "
                 "the disk takes nothing more"
             )
+        if self._pump.lacks_messages:
+            self._console.warn(
+                f"{self._job.messages_name} lacks the last messages: the disk takes nothing more"
+            )
 
     def _files_to_upload(self) -> list[FilePart]:
         from delivery import file_parts

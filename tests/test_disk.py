@@ -43,6 +43,17 @@ for number in range(1, 201):
 print("LAST", flush=True)
 """
 
+# Says what `WAITS` prints, in the JSON stream that Claude Code is asked for.
+SAYS = """#!{python} -IS
+import json, os, sys, time
+for number in range(1, 201):
+    text = f"{{number}} {{time.monotonic():.6f}} " + "." * 200
+    content = [{{"type": "text", "text": text}}]
+    print(json.dumps({{"type": "assistant", "message": {{"content": content}}}}), flush=True)
+    while number == 100 and not os.path.exists(sys.argv[-1]):
+        time.sleep(0.01)
+"""
+
 
 @pytest.fixture
 def gateway() -> Iterator[StrictGateway]:
@@ -251,6 +262,25 @@ def test_gap(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
         assert position >= 0, "out of order, or doubled"
         position += len(each.data)
     assert gateway.verify_finished(run_id) == []
+
+
+def test_disk_gets_full_under_messages(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """Claude Code's own messages are delivered like any output when no file can be written."""
+    claude = tmp_path / "claude"
+    claude.write_text(SAYS.format(python=sys.executable))
+    claude.chmod(0o755)
+    launch = plan_on(disk, plan(gateway, [str(claude)], tmp_path, prompt=str(tmp_path / "go")))
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n")
+        disk.fill()
+        (tmp_path / "go").touch()
+        assert runner.wait(30) == 0
+
+        assert_told(runner)
+        assert "claude.jsonl lacks the last messages" in runner.stderr
+    numbers = re.findall(r"(?m)^(\d+) \d", gateway.text(launch.run.id))
+    assert numbers == [str(number) for number in range(1, 201)]
+    assert gateway.verify_finished(launch.run.id) == []
 
 
 def test_disk_recovers(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
