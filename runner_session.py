@@ -69,6 +69,8 @@ LOCAL_TIMEOUT_S: Final = 10.0
 # The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 KEEPER_TIMEOUT_S: Final = 10.0
 SYNC_INTERVAL_S: Final = 0.25
+# How often a disk that was full is looked at again.
+RETURN_INTERVAL_S: Final = 5.0
 MAX_SHOWN_COMMAND_CHARS: Final = 4_000
 
 # What the child's exit code 0 becomes when the runner asked for the end: it is no success.
@@ -121,7 +123,10 @@ class _EndRequest:
 
 
 class Syncer:
-    """The thread that lets the journal reach the disk. Lifecycle: start, stop, join."""
+    """The thread that lets the journal reach the disk, again if need be.
+
+    Lifecycle: start, stop, join.
+    """
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -142,8 +147,12 @@ class Syncer:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        return_at = 0.0
         while not self._stopping.is_set():
             self._spool.sync_due.wait(SYNC_INTERVAL_S)
+            if time.monotonic() >= return_at:
+                self._spool.return_to_disk(when_there_is_room=True)
+                return_at = time.monotonic() + RETURN_INTERVAL_S
             with contextlib.suppress(OSError):
                 self._spool.sync_to_disk()
 
@@ -778,7 +787,7 @@ class Run:
     def _tell_of_the_disk(self) -> None:
         if self._spool.disk_failure is not None:
             self._console.warn(
-                f"{self._spool.disk_failure}; the rest of the run went on in memory, and "
+                f"{self._spool.disk_failure}; the run went on in memory, and "
                 f"{shown_size(self._spool.lost_bytes)} of output were lost"
             )
         if self._pump.unlogged_bytes:

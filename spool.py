@@ -15,7 +15,8 @@ loses nothing of it. A power cut may lose what `sync_to_disk` had not yet seen.
 Source: https://www.sqlite.org/wal.html, "synchronous".
 
 When the disk takes nothing any more, the journal goes on in memory, which is bounded: output that
-does not fit is counted, and `take_gap` says how much.
+does not fit is counted, and `take_gap` says how much. It goes back as soon as there is room, for
+what is in memory dies with the process.
 """
 
 from __future__ import annotations
@@ -113,11 +114,15 @@ class Upload:
 
 @dataclass(frozen=True)
 class Totals:
-    """What the gateway has accepted so far, in order: for the `finished` marker."""
+    """What the gateway has accepted so far, in order: for the `finished` marker.
+
+    `sha256` is None if another process accepted some of it when it had no disk: then nobody has
+    all of the text any more.
+    """
 
     events: int
     bytes: int
-    sha256: str
+    sha256: str | None
     refused: int
 
 
@@ -129,13 +134,12 @@ def _survives_the_disk(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def tried(self: Spool, *args: Any, **kwargs: Any) -> Any:
-        was_on_disk = not self._store.is_in_memory
-        try:
-            return method(self, *args, **kwargs)
-        except SpoolError as error:
-            if not (error.is_disk_failure and was_on_disk and self.go_on_in_memory(str(error))):
-                raise
-            return method(self, *args, **kwargs)
+        while True:
+            try:
+                return method(self, *args, **kwargs)
+            except SpoolError as error:
+                if not (error.is_disk_failure and self.go_on_in_memory(str(error))):
+                    raise
 
     return tried  # type: ignore[return-value]
 
@@ -171,7 +175,7 @@ class Spool:
 
     @property
     def disk_failure(self) -> str | None:
-        """Why the journal has left the disk, if it has."""
+        """Why the journal has left the disk last, if it ever has."""
         return self._store.failure
 
     def close(self) -> None:
@@ -524,10 +528,17 @@ class Spool:
             self._changed.notify_all()
             return True
 
-    def return_to_disk(self) -> bool:
-        """Bring what is kept in memory onto the disk, for another process. False if it is full."""
+    def return_to_disk(self, *, when_there_is_room: bool = False) -> bool:
+        """Go back to the disk, if it was left. False if it does not take what is in memory.
+
+        `when_there_is_room`: do not even try unless there is some to spare.
+        """
         with self._changed:
-            return self._store.return_to_disk()
+            if self._closed or (when_there_is_room and not self._store.has_disk_room()):
+                return False
+            has_returned = self._store.return_to_disk()
+            self._is_unsynced = self._is_unsynced or has_returned
+            return has_returned
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -536,7 +547,7 @@ class Spool:
         with self._changed:
             if self._closed:
                 raise SpoolError("the journal is closed")
-            with plain_errors(self._path):
+            with plain_errors(self._path, is_on_disk=not self._store.is_in_memory):
                 yield self._state
 
     @contextlib.contextmanager
@@ -576,11 +587,16 @@ class Spool:
         return True
 
     def _forget_accepted(self, sequence: int) -> None:
-        """Make room: what the gateway has need not be kept in memory."""
+        """Make room: what the gateway has need not be kept in memory, but for its totals."""
         stream, last_id = self._store.execute(
             "SELECT stream, last_id FROM events WHERE sequence = ?", (sequence,)
         ).fetchone()
-        self._store.forget(stream, last_id)
+        if self._store.forget(stream, last_id):
+            totals = self._state.totals.snapshot()
+            self._store.execute(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES ('accepted', ?)",
+                (json.dumps([totals.events, totals.bytes, totals.refused]),),
+            )
 
     def _next_stream(self) -> str | None:
         """Return the stream whose oldest waiting chunk is the oldest of all."""
@@ -669,13 +685,20 @@ class Spool:
         state.last_ids.update(
             self._store.execute("SELECT stream, max(id) FROM chunks GROUP BY stream")
         )
-        state.newest_id = max(state.last_ids.values())
         state.cursors.update(
             self._store.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
         )
+        # What was cut may have been forgotten, and no later chunk may pass for it.
+        state.newest_id = max(*state.last_ids.values(), *state.cursors.values())
         row = self._store.execute("SELECT 1 FROM facts WHERE name = 'finished'").fetchone()
         state.is_ended = row is not None
-        rows = self._store.execute("SELECT sequence, state FROM events ORDER BY sequence")
+        row = self._store.execute("SELECT value FROM facts WHERE name = 'accepted'").fetchone()
+        if row is not None:
+            state.totals.resume(*json.loads(row[0]))
+        rows = self._store.execute(
+            "SELECT sequence, state FROM events WHERE sequence >= ? ORDER BY sequence",
+            (state.totals.next_sequence,),
+        )
         for sequence, event_state in rows.fetchall():
             if event_state == "accepted":
                 self._count(state.totals, sequence)
@@ -751,23 +774,30 @@ class _RunningTotals:
         self.next_sequence = 1
         self._bytes = 0
         self._refused = 0
-        self._sha256 = hashlib.sha256()
+        self._sha256: Any = hashlib.sha256()
 
     def copy(self) -> _RunningTotals:
         same = _RunningTotals()
-        same.__dict__.update(self.__dict__, _sha256=self._sha256.copy())
+        same.__dict__.update(self.__dict__, _sha256=self._sha256 and self._sha256.copy())
         return same
+
+    def resume(self, events: int, size_bytes: int, refused: int) -> None:
+        """Begin with what was accepted before, whose text is gone."""
+        self.next_sequence, self._bytes, self._refused = events + 1, size_bytes, refused
+        self._sha256 = None
 
     def add(self, texts: Iterable[str], *, is_notice: bool) -> None:
         for text in texts:
             encoded = text.encode("utf-8")
-            self._sha256.update(encoded)
+            if self._sha256 is not None:
+                self._sha256.update(encoded)
             self._bytes += len(encoded)
         self.next_sequence += 1
         self._refused += is_notice
 
     def snapshot(self) -> Totals:
-        return Totals(self.next_sequence - 1, self._bytes, self._sha256.hexdigest(), self._refused)
+        digest = self._sha256 and self._sha256.hexdigest()
+        return Totals(self.next_sequence - 1, self._bytes, digest, self._refused)
 
 
 @dataclass
