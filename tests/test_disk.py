@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import shutil
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -313,25 +315,61 @@ def test_disk_recovers(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> No
     assert judge(gateway, launch.run.id, last=200).problems == []
 
 
-def test_threads_that_fail_together_all_go_on_in_memory(disk: Disk) -> None:
-    """Whoever meets the full disk first, the others' output is kept just as well."""
-    for number in range(20):
-        spool = Spool(disk.folder / f"{number}.db")
+def test_killed_after_the_disk_recovered(
+    gateway: StrictGateway, tmp_path: Path, disk: Disk
+) -> None:
+    """What was kept in memory is on the disk soon after it has room, and outlives the runner."""
+    launch = plan_on(disk, plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go")))
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n")
+        gateway.pause()
         disk.fill()
-        together = threading.Barrier(2)
+        (tmp_path / "go").touch()
 
-        def append(stream: str, spool: Spool = spool, wait: threading.Barrier = together) -> int:
-            wait.wait(10)
-            for _ in range(50):
-                spool.append(stream, RedactedText("x" * 1_000))
-            return 50_000
+        def has_ended() -> None:
+            assert "went on in memory" in runner.stderr
 
-        with ThreadPoolExecutor(2) as pool:
-            kept_bytes = sum(pool.map(append, ("stdout", "stderr")))
-        assert spool.disk_failure is not None
-        assert spool.pending_bytes() == kept_bytes
-        spool.close()
+        eventually(has_ended)
+        assert "200 " not in committed(launch)
         disk.make_room()
+        eventually(lambda: _assert_committed(launch, "200 "), 20)
+        runner.signal(signal.SIGKILL)
+        runner.wait()
+    gateway.resume()
+
+    assert sync(launch).code == 0
+    assert judge(gateway, launch.run.id, last=200).problems == []
+
+
+class _Meeting(Spool):
+    """A journal that two threads must have failed on before either goes on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.both_failed = threading.Barrier(2)
+
+    def go_on_in_memory(self, reason: str) -> bool:
+        self.both_failed.wait(10)
+        return super().go_on_in_memory(reason)
+
+
+def test_threads_that_fail_together_all_go_on_in_memory(disk: Disk) -> None:
+    """Who takes the output and who sends it meet the full disk at once: both go on."""
+    spool = _Meeting(disk.folder / "spool.db")
+    with closing(spool), ThreadPoolExecutor(2) as pool:
+        spool.append("stdout", RedactedText("answered\n"))
+        assert spool.cut(1, "nonce") is not None
+        disk.fill()
+        appended = pool.submit(spool.append, "stdout", RedactedText("printed meanwhile\n"))
+        accepted = pool.submit(spool.accept)
+        appended.result(20)
+        accepted.result(20)
+
+        assert spool.disk_failure is not None
+        assert spool.totals().events == 1
+        event = spool.cut(2, "another nonce")
+        assert event is not None
+        assert json.loads(event.body)["data"] == "printed meanwhile\n"
 
 
 def test_neither_disk_nor_gateway(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
