@@ -330,9 +330,9 @@ def test_killed_after_the_disk_recovered(
             assert "went on in memory" in runner.stderr
 
         eventually(has_ended)
-        assert "200 " not in committed(launch)
+        assert "\n200 " not in committed(launch)
         disk.make_room()
-        eventually(lambda: _assert_committed(launch, "200 "), 20)
+        eventually(lambda: _assert_committed(launch, "\n200 "), 20)
         runner.signal(signal.SIGKILL)
         runner.wait()
     gateway.resume()
@@ -405,7 +405,7 @@ def leave_behind_on(disk: Disk, gateway: StrictGateway, folder: Path) -> Launch:
         launch.expect(r"(?m)^100 .*\n")
         gateway.pause()
         (folder / "go").touch()
-        eventually(lambda: _assert_committed(launch, "200 "))
+        eventually(lambda: _assert_committed(launch, "\n200 "))
         pids = processes.descendants(runner.pid)
         runner.signal(signal.SIGKILL)
         runner.wait()
