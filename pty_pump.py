@@ -155,6 +155,11 @@ class PtyPump:
         return sum(output.unshown_bytes for output in self._outputs)
 
     @property
+    def lacks_messages(self) -> bool:
+        """Whether the file of the child's messages ends before they do, as the disk was full."""
+        return any(c.transcript is not None and c.transcript.is_full for c in self._channels)
+
+    @property
     def redaction_failures(self) -> int:
         """How often a redactor failed, and removed what it could not judge."""
         return sum(channel.redactor.failures for channel in self._channels)
@@ -318,7 +323,7 @@ class PtyPump:
             if channel.local is not None:
                 is_raw = channel.local.is_terminal
                 channel.local.write(piece.finish(piece.text).encode() if is_raw else redacted)
-            self._log.write(redacted)
+            self._keep(redacted)
             self._publish(channel.stream, text)
         # The long redaction of what nobody is waiting for comes last.
         if channel.transcript is not None:
@@ -342,7 +347,7 @@ class PtyPump:
         if rest:
             self._publish(channel.stream, rest)
 
-    def _keep(self, redacted: Redacted) -> None:
+    def _keep(self, redacted: bytes) -> None:
         """Write to the log. A disk that takes nothing more does not end the session."""
         rest = memoryview(redacted)
         try:

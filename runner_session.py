@@ -563,13 +563,17 @@ class Run:
     def _tell_of_the_disk(self) -> None:
         if self._spool.disk_failure is not None:
             self._console.warn(
-                f"{self._spool.disk_failure}; the rest of the run went on in memory, and "
+                f"{self._spool.disk_failure}; the run went on in memory, and "
                 f"{shown_size(self._spool.lost_bytes)} of output were lost"
             )
         if self._pump.unlogged_bytes:
             self._console.warn(
                 f"{self._job.log_name} lacks the last {shown_size(self._pump.unlogged_bytes)}: "
                 "the disk takes nothing more"
+            )
+        if self._pump.lacks_messages:
+            self._console.warn(
+                f"{self._job.messages_name} lacks the last messages: the disk takes nothing more"
             )
 
     def _deliver(self) -> None:

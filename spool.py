@@ -9,7 +9,8 @@ loses nothing of it. A power cut may lose what `sync_to_disk` had not yet seen.
 Source: https://www.sqlite.org/wal.html, "synchronous".
 
 When the disk takes nothing any more, the journal goes on in memory, which is bounded: output that
-does not fit is counted, and `take_gap` says how much.
+does not fit is counted, and `take_gap` says how much. It goes back as soon as there is room, for
+what is in memory dies with the process.
 """
 
 from __future__ import annotations
@@ -86,13 +87,12 @@ def _survives_the_disk(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def tried(self: Spool, *args: Any, **kwargs: Any) -> Any:
-        was_on_disk = not self._store.is_in_memory
-        try:
-            return method(self, *args, **kwargs)
-        except SpoolError as error:
-            if not (error.is_disk_failure and was_on_disk and self.go_on_in_memory(str(error))):
-                raise
-            return method(self, *args, **kwargs)
+        while True:
+            try:
+                return method(self, *args, **kwargs)
+            except SpoolError as error:
+                if not (error.is_disk_failure and self.go_on_in_memory(str(error))):
+                    raise
 
     return tried  # type: ignore[return-value]
 
@@ -128,7 +128,7 @@ class Spool:
 
     @property
     def disk_failure(self) -> str | None:
-        """Why the journal has left the disk, if it has."""
+        """Why the journal has left the disk last, if it ever has."""
         return self._store.failure
 
     def close(self) -> None:
@@ -446,10 +446,17 @@ class Spool:
             self._changed.notify_all()
             return True
 
-    def return_to_disk(self) -> bool:
-        """Bring what is kept in memory onto the disk, for another process. False if it is full."""
+    def return_to_disk(self, *, when_there_is_room: bool = False) -> bool:
+        """Go back to the disk, if it was left. False if it does not take what is in memory.
+
+        `when_there_is_room`: do not even try unless there is some to spare.
+        """
         with self._changed:
-            return self._store.return_to_disk()
+            if self._closed or (when_there_is_room and not self._store.has_disk_room()):
+                return False
+            has_returned = self._store.return_to_disk()
+            self._is_unsynced = self._is_unsynced or has_returned
+            return has_returned
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -458,7 +465,7 @@ class Spool:
         with self._changed:
             if self._closed:
                 raise SpoolError("the journal is closed")
-            with plain_errors(self._path):
+            with plain_errors(self._path, is_on_disk=not self._store.is_in_memory):
                 yield self._outbox
 
     @contextlib.contextmanager

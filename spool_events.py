@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spool_store import SpoolError
 
@@ -56,11 +56,15 @@ class FrozenEvent:
 
 @dataclass(frozen=True)
 class Totals:
-    """What the gateway has accepted so far, in order: for the `finished` marker."""
+    """What the gateway has accepted so far, in order: for the `finished` marker.
+
+    `sha256` is None if another process accepted some of it when it had no disk: then nobody has
+    all of the text any more.
+    """
 
     events: int
     bytes: int
-    sha256: str
+    sha256: str | None
     refused: int
 
 
@@ -190,11 +194,16 @@ class Outbox:
         return self._state.in_flight
 
     def _forget_accepted(self, sequence: int) -> None:
-        """Make room: what the gateway has need not be kept in memory."""
+        """Make room: what the gateway has need not be kept in memory, but for its totals."""
         stream, last_id = self._store.execute(
             "SELECT stream, last_id FROM events WHERE sequence = ?", (sequence,)
         ).fetchone()
-        self._store.forget(stream, last_id)
+        if self._store.forget(stream, last_id):
+            totals = self._state.totals.snapshot()
+            self._store.execute(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES ('accepted', ?)",
+                (json.dumps([totals.events, totals.bytes, totals.refused]),),
+            )
 
     def _next_stream(self) -> str | None:
         """Return the stream whose oldest waiting chunk is the oldest of all."""
@@ -283,13 +292,20 @@ class Outbox:
         state.last_ids.update(
             self._store.execute("SELECT stream, max(id) FROM chunks GROUP BY stream")
         )
-        state.newest_id = max(state.last_ids.values())
         state.cursors.update(
             self._store.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
         )
+        # What was cut may have been forgotten, and no later chunk may pass for it.
+        state.newest_id = max(*state.last_ids.values(), *state.cursors.values())
         row = self._store.execute("SELECT 1 FROM facts WHERE name = 'finished'").fetchone()
         state.is_ended = row is not None
-        rows = self._store.execute("SELECT sequence, state FROM events ORDER BY sequence")
+        row = self._store.execute("SELECT value FROM facts WHERE name = 'accepted'").fetchone()
+        if row is not None:
+            state.totals.resume(*json.loads(row[0]))
+        rows = self._store.execute(
+            "SELECT sequence, state FROM events WHERE sequence >= ? ORDER BY sequence",
+            (state.totals.next_sequence,),
+        )
         for sequence, event_state in rows.fetchall():
             if event_state == "accepted":
                 self._count(state.totals, sequence)
@@ -358,23 +374,30 @@ class _RunningTotals:
         self.next_sequence = 1
         self._bytes = 0
         self._refused = 0
-        self._sha256 = hashlib.sha256()
+        self._sha256: Any = hashlib.sha256()
 
     def copy(self) -> _RunningTotals:
         same = _RunningTotals()
-        same.__dict__.update(self.__dict__, _sha256=self._sha256.copy())
+        same.__dict__.update(self.__dict__, _sha256=self._sha256 and self._sha256.copy())
         return same
+
+    def resume(self, events: int, size_bytes: int, refused: int) -> None:
+        """Begin with what was accepted before, whose text is gone."""
+        self.next_sequence, self._bytes, self._refused = events + 1, size_bytes, refused
+        self._sha256 = None
 
     def add(self, texts: Iterable[str], *, is_notice: bool) -> None:
         for text in texts:
             encoded = text.encode("utf-8")
-            self._sha256.update(encoded)
+            if self._sha256 is not None:
+                self._sha256.update(encoded)
             self._bytes += len(encoded)
         self.next_sequence += 1
         self._refused += is_notice
 
     def snapshot(self) -> Totals:
-        return Totals(self.next_sequence - 1, self._bytes, self._sha256.hexdigest(), self._refused)
+        digest = self._sha256 and self._sha256.hexdigest()
+        return Totals(self.next_sequence - 1, self._bytes, digest, self._refused)
 
 
 @dataclass

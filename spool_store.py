@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # Undelivered output that is kept without a disk.
 MAX_MEMORY_CHARS: Final = 16 * 1_048_576
+# SQLite's own, and what must be left for others before the journal goes back to the disk.
+_PAGE_BYTES: Final = 4_096
+_SPARE_BYTES: Final = 1_048_576
 
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -66,7 +69,7 @@ _KEPT_TABLES: Final = ("facts", "events", "commands", "uploads")
 class SpoolError(Exception):
     """The journal cannot be written or read; the message is a plain sentence for the user.
 
-    `is_disk_failure`: the disk is full, read-only or failing.
+    `is_disk_failure`: the disk is full, read-only or failing, and the journal was on it.
     """
 
     def __init__(self, message: str, *, is_disk_failure: bool = False) -> None:
@@ -77,7 +80,7 @@ class SpoolError(Exception):
 class Store:
     """The tables of one journal. Raises SpoolError from the constructor, else what SQLite raises.
 
-    `failure` says, if it is set, why the disk was left; with `stays_on_disk` it never is.
+    `failure` says, if it is set, why the disk was left last; with `stays_on_disk` it never is.
     """
 
     def __init__(self, path: Path, *, stays_on_disk: bool) -> None:
@@ -196,7 +199,7 @@ class Store:
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether the disk was left."""
+        """Whether the disk was left and not gone back to."""
         return self._disk_db is not None
 
     def leave_disk(self, reason: str) -> bool:
@@ -216,8 +219,20 @@ class Store:
         self.failure = reason
         return True
 
+    def has_disk_room(self) -> bool:
+        """Whether the disk could take what is in memory: once in its log, once in its file."""
+        if self._disk_db is None:
+            return True
+        pages: int = self._db.execute("PRAGMA main.page_count").fetchone()[0]
+        try:
+            disk = os.statvfs(self._path.parent)
+        except OSError:
+            return False
+        free_bytes: int = disk.f_bavail * disk.f_frsize
+        return free_bytes >= 2 * pages * _PAGE_BYTES + _SPARE_BYTES
+
     def return_to_disk(self) -> bool:
-        """Bring what is kept in memory onto the disk, for another process. False if it is full."""
+        """Go back to the disk with all that is kept in memory. False if it does not take it."""
         disk = self._disk_db
         if disk is None:
             return True
@@ -236,6 +251,10 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 disk.execute("ROLLBACK")
             return False
+        self._db.close()
+        self._db, self._disk_db = disk, None
+        self._chunk_tables = ["main.chunks"]
+        self._memory_chars = 0
         return True
 
     def has_room(self, chars: int) -> bool:
@@ -246,15 +265,16 @@ class Store:
         """Count characters that are kept in memory."""
         self._memory_chars += chars
 
-    def forget(self, stream: str, last_id: int) -> None:
-        """Make room: up to here a stream need not be kept in memory."""
+    def forget(self, stream: str, last_id: int) -> bool:
+        """Make room: up to here a stream need not be kept in memory. Returns whether any was."""
         until = (stream, last_id)
-        (chars,) = self._db.execute(
-            "SELECT coalesce(sum(length(text)), 0) FROM main.chunks WHERE stream = ? AND id <= ?",
-            until,
-        ).fetchone()
+        texts = self._db.execute(
+            "SELECT text FROM main.chunks WHERE stream = ? AND id <= ?", until
+        ).fetchall()
         self._db.execute("DELETE FROM main.chunks WHERE stream = ? AND id <= ?", until)
-        self._memory_chars = max(0, self._memory_chars - chars)
+        # Not SQLite's length(), which stops at a NUL.
+        self._memory_chars = max(0, self._memory_chars - sum(len(text) for (text,) in texts))
+        return bool(texts)
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -264,7 +284,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def plain_errors(path: Path) -> Iterator[None]:
+def plain_errors(path: Path, *, is_on_disk: bool = True) -> Iterator[None]:
     """Turn what SQLite and the system raise into SpoolError, in words for the user."""
     try:
         yield
@@ -273,11 +293,11 @@ def plain_errors(path: Path) -> Iterator[None]:
         reason = next((plain for part, plain in _SQLITE_ERRORS if part in words), words)
         raise SpoolError(
             f"the journal {path} cannot be used: {reason}",
-            is_disk_failure=isinstance(error, sqlite3.OperationalError),
+            is_disk_failure=is_on_disk and isinstance(error, sqlite3.OperationalError),
         ) from error
     except OSError as error:
         raise SpoolError(
-            f"the journal {path} cannot be used: {error.strerror}", is_disk_failure=True
+            f"the journal {path} cannot be used: {error.strerror}", is_disk_failure=is_on_disk
         ) from error
 
 

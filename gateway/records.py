@@ -154,14 +154,17 @@ def compare_finished(
 ) -> str:
     """Compare what a `finished` marker says was sent with what was received.
 
-    Returns the verdict as JSON. `digest` is None if it cannot be known any more; then `ok` is null
-    unless something else differs.
+    Returns the verdict as JSON. `digest` is None if it cannot be known any more, and so is the
+    marker's; then `ok` is null unless something else differs.
     """
     received = {"events": count, "bytes": size_bytes, "sha256": digest}
     if not any(name in marker for name in received):
         return json.dumps(
             {"ok": None, "sentence": "The runner did not say what it had sent.", "differences": []}
         )
+    is_unknown_there = marker.get("sha256", "") is None
+    if is_unknown_there:
+        del received["sha256"]
     differences = [
         f"{name}: sent {marker.get(name)}, received {value}"
         for name, value in received.items()
@@ -171,11 +174,16 @@ def compare_finished(
     everything = "The one event was" if count == 1 else f"All {count} events were"
     if differences:
         sentence = "What was received is not what the runner sent."
-    elif digest is None:
+    elif is_unknown_there or digest is None:
         ok = None
+        why = (
+            "the runner had no disk for a while, and ended before it had sent everything"
+            if is_unknown_there
+            else "the gateway was restarted after it had redacted some of it"
+        )
         sentence = (
             f"{everything} received ({size_bytes} bytes); the content cannot be compared, because "
-            "the gateway was restarted after it had redacted some of it."
+            f"{why}."
         )
     else:
         sentence = f"{everything} received as sent ({size_bytes} bytes)."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import shutil
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +43,17 @@ for number in range(1, 201):
     while number == 100 and not os.path.exists(sys.argv[1]):
         time.sleep(0.01)
 print("LAST", flush=True)
+"""
+
+# Says what `WAITS` prints, in the JSON stream that Claude Code is asked for.
+SAYS = """#!{python} -IS
+import json, os, sys, time
+for number in range(1, 201):
+    text = f"{{number}} {{time.monotonic():.6f}} " + "." * 200
+    content = [{{"type": "text", "text": text}}]
+    print(json.dumps({{"type": "assistant", "message": {{"content": content}}}}), flush=True)
+    while number == 100 and not os.path.exists(sys.argv[-1]):
+        time.sleep(0.01)
 """
 
 
@@ -267,6 +280,25 @@ def test_gap(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
     assert gateway.verify_finished(run_id) == []
 
 
+def test_disk_gets_full_under_messages(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """Claude Code's own messages are delivered like any output when no file can be written."""
+    claude = tmp_path / "claude"
+    claude.write_text(SAYS.format(python=sys.executable))
+    claude.chmod(0o755)
+    launch = plan_on(disk, plan(gateway, [str(claude)], tmp_path, prompt=str(tmp_path / "go")))
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n")
+        disk.fill()
+        (tmp_path / "go").touch()
+        assert runner.wait(30) == 0
+
+        assert_told(runner)
+        assert "claude.jsonl lacks the last messages" in runner.stderr
+    numbers = re.findall(r"(?m)^(\d+) \d", gateway.text(launch.run.id))
+    assert numbers == [str(number) for number in range(1, 201)]
+    assert gateway.verify_finished(launch.run.id) == []
+
+
 def test_disk_recovers(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
     """What was kept in memory goes back to a disk that has room again, and sync delivers it."""
     launch = plan_waiting(gateway, disk, tmp_path, drain_timeout_s=3)
@@ -290,25 +322,61 @@ def test_disk_recovers(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> No
     assert judge(gateway, launch.run.id, last=200).problems == []
 
 
-def test_threads_that_fail_together_all_go_on_in_memory(disk: Disk) -> None:
-    """Whoever meets the full disk first, the others' output is kept just as well."""
-    for number in range(20):
-        spool = Spool(disk.folder / f"{number}.db")
+def test_killed_after_the_disk_recovered(
+    gateway: StrictGateway, tmp_path: Path, disk: Disk
+) -> None:
+    """What was kept in memory is on the disk soon after it has room, and outlives the runner."""
+    launch = plan_on(disk, plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go")))
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n")
+        gateway.pause()
         disk.fill()
-        together = threading.Barrier(2)
+        (tmp_path / "go").touch()
 
-        def append(stream: str, spool: Spool = spool, wait: threading.Barrier = together) -> int:
-            wait.wait(10)
-            for _ in range(50):
-                spool.append(stream, RedactedText("x" * 1_000))
-            return 50_000
+        def has_ended() -> None:
+            assert "went on in memory" in runner.stderr
 
-        with ThreadPoolExecutor(2) as pool:
-            kept_bytes = sum(pool.map(append, ("stdout", "stderr")))
-        assert spool.disk_failure is not None
-        assert spool.pending_bytes() == kept_bytes
-        spool.close()
+        eventually(has_ended)
+        assert "\n200 " not in committed(launch)
         disk.make_room()
+        eventually(lambda: _assert_committed(launch, "\n200 "), 20)
+        runner.signal(signal.SIGKILL)
+        runner.wait()
+    gateway.resume()
+
+    assert sync(launch).code == 0
+    assert judge(gateway, launch.run.id, last=200).problems == []
+
+
+class _Meeting(Spool):
+    """A journal that two threads must have failed on before either goes on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.both_failed = threading.Barrier(2)
+
+    def go_on_in_memory(self, reason: str) -> bool:
+        self.both_failed.wait(10)
+        return super().go_on_in_memory(reason)
+
+
+def test_threads_that_fail_together_all_go_on_in_memory(disk: Disk) -> None:
+    """Who takes the output and who sends it meet the full disk at once: both go on."""
+    spool = _Meeting(disk.folder / "spool.db")
+    with closing(spool), ThreadPoolExecutor(2) as pool:
+        spool.append("stdout", RedactedText("answered\n"))
+        assert spool.cut(1, "nonce") is not None
+        disk.fill()
+        appended = pool.submit(spool.append, "stdout", RedactedText("printed meanwhile\n"))
+        accepted = pool.submit(spool.accept)
+        appended.result(20)
+        accepted.result(20)
+
+        assert spool.disk_failure is not None
+        assert spool.totals().events == 1
+        event = spool.cut(2, "another nonce")
+        assert event is not None
+        assert json.loads(event.body)["data"] == "printed meanwhile\n"
 
 
 def test_neither_disk_nor_gateway(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
@@ -337,7 +405,7 @@ def leave_behind_on(disk: Disk, gateway: StrictGateway, folder: Path) -> Launch:
         launch.expect(r"(?m)^100 .*\n")
         gateway.pause()
         (folder / "go").touch()
-        eventually(lambda: _assert_committed(launch, "200 "))
+        eventually(lambda: _assert_committed(launch, "\n200 "))
         pids = processes.descendants(runner.pid)
         runner.signal(signal.SIGKILL)
         runner.wait()

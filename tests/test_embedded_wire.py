@@ -428,6 +428,21 @@ def test_the_verdict_compares_what_was_sent(gw: EmbeddedGateway) -> None:
     ]
 
 
+def test_the_verdict_on_a_digest_that_nobody_knows(gw: EmbeddedGateway) -> None:
+    """The number and the size are compared all the same, and the sentence says what was not."""
+    good, bad = gw.create_run(), gw.create_run()
+    for run, sent in ((good, ["one\n", "two\n"]), (bad, ["one\n", "two"])):
+        for number, data in enumerate(sent, 1):
+            gw.send_event(run, "stdout", data, number)
+        gw.send_marker(run, {**finished(["one\n", "two\n"]), "sha256": None}, 3)
+
+    verdict = gw.run(good)["verdict"]
+    assert (verdict["ok"], verdict["differences"]) == (None, [])
+    assert "the runner had no disk for a while" in verdict["sentence"]
+    verdict = gw.run(bad)["verdict"]
+    assert (verdict["ok"], len(verdict["differences"])) == (False, 1)
+
+
 @pytest.mark.parametrize("is_redacted", [False, True])
 def test_the_verdict_after_a_restart(tmp_path: Path, is_redacted: bool) -> None:
     """The digest is made anew from what is stored, unless that is not what was sent."""

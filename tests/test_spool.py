@@ -7,16 +7,18 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -35,6 +37,7 @@ from spool_events import (
     encode_event,
     utf16_units,
 )
+from spool_store import MAX_MEMORY_CHARS
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHIN_S = 20.0
@@ -100,6 +103,9 @@ class _Model:
     accepted: list[str] = field(default_factory=list)
     refused: int = 0
     ended: bool = False
+    # The chunk after which the disk was full, and whether any later one was accepted meanwhile.
+    full_after: int | None = None
+    has_forgotten: bool = False
     commands: dict[str, Command] = field(default_factory=dict)
 
     def append(self, stream: str, data: str) -> None:
@@ -130,6 +136,8 @@ class _Model:
     def accept(self) -> None:
         self.accepted.append(self.expected()[1])
         self.refused += self.notice is not None
+        if self.full_after is not None and self.in_flight[-1][0] > self.full_after:
+            self.has_forgotten = True
         self.in_flight, self.notice = [], None
 
     def rest(self) -> list[tuple[str, str]]:
@@ -143,14 +151,16 @@ class _Model:
             after.accept()
         return events
 
-    def view(self) -> tuple[Totals, bool, dict[str, Command | None], list[tuple[str, str]]]:
+    def view(self) -> tuple[object, ...]:
         """Return all that can be seen of it from outside."""
         ledger = {name: self.commands.get(name) for name in COMMAND_IDS}
-        return self.totals(), self.ended, ledger, self.rest()
+        totals = self.totals(knows_all=not self.has_forgotten)
+        return totals, self.ended, ledger, self.notice is not None, self.rest()
 
-    def totals(self) -> Totals:
+    def totals(self, *, knows_all: bool) -> Totals:
         data = "".join(self.accepted).encode()
-        return Totals(len(self.accepted), len(data), hashlib.sha256(data).hexdigest(), self.refused)
+        digest = hashlib.sha256(data).hexdigest() if knows_all else None
+        return Totals(len(self.accepted), len(data), digest, self.refused)
 
 
 COMMAND_IDS = ("c1", "c2", "c3")
@@ -159,6 +169,44 @@ TEXTS = st.text(
     min_size=1,
     max_size=8,
 )
+
+
+class _DiskSpool(Spool):
+    """A journal whose disk can be full: no file of this process grows beyond `limit_bytes` then.
+
+    What other threads do between a failure and what follows from it, `meanwhile` does: it is called
+    before the journal leaves the disk, and again before the call that failed is repeated.
+    """
+
+    def __init__(self, path: Path, meanwhile: Callable[[], None]) -> None:
+        super().__init__(path)
+        self.limit_bytes: int | None = None
+        self._meanwhile = meanwhile
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        with self._disk(), super()._transaction() as state:
+            yield state
+
+    def return_to_disk(self, *, when_there_is_room: bool = False) -> bool:
+        with self._disk():
+            return super().return_to_disk(when_there_is_room=when_there_is_room)
+
+    def go_on_in_memory(self, reason: str) -> bool:
+        self._meanwhile()
+        goes_on = super().go_on_in_memory(reason)
+        self._meanwhile()
+        return goes_on
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            if self.limit_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit_bytes, hard))
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class _SpoolMachine(RuleBasedStateMachine):
@@ -171,8 +219,14 @@ class _SpoolMachine(RuleBasedStateMachine):
         self.model = _Model()
         # What the journal may fall back to when the end of its log is lost.
         self.history = [copy.deepcopy(self.model)]
-        self.path = self.new_folder() / "spool.db"
-        self.spool = Spool(self.path)
+        # What other threads do when the disk fails under one.
+        self.others: list[Callable[[], None]] = []
+        self.open(self.new_folder() / "spool.db")
+
+    def open(self, path: Path) -> None:
+        self.path = path
+        self.spool = _DiskSpool(path, self.meanwhile)
+        self.knows_all = not self.model.has_forgotten
 
     def new_folder(self) -> Path:
         self.count += 1
@@ -185,7 +239,73 @@ class _SpoolMachine(RuleBasedStateMachine):
         return self.count, f"nonce-{self.count}"
 
     def done(self) -> None:
-        self.history.append(copy.deepcopy(self.model))
+        """Note what a kill leaves from now on: of what is in memory, nothing."""
+        if not self.spool._store.is_in_memory:
+            self.model.full_after = None
+            self.history.append(copy.deepcopy(self.model))
+
+    def meanwhile(self) -> None:
+        """Let another thread have its turn."""
+        if self.spool._store.is_in_memory and self.model.full_after is None:
+            self.model.full_after = self.model.count
+        if self.others:
+            self.others.pop(0)()
+
+    @rule(free_bytes=st.integers(0, 9_000))
+    def disk_gets_full(self, free_bytes: int) -> None:
+        """From now on the journal's files grow by so much and no more."""
+        self.spool.limit_bytes = Path(f"{self.path}-wal").stat().st_size + free_bytes
+
+    @rule()
+    def disk_has_room(self) -> None:
+        """Somebody made room, and the journal was told to look."""
+        self.spool.limit_bytes = None
+        assert self.spool.return_to_disk()
+        self.done()
+
+    @rule(
+        acts=st.lists(st.sampled_from([*STREAMS, "deliver one", "deliver all"]), max_size=9),
+        others=st.lists(
+            st.sampled_from(["nothing", "append", "room", "room and full"]), max_size=4
+        ),
+        ends=st.sampled_from(["room", "kill", "room and kill"]),
+    )
+    def disk_is_full_for_a_while(self, acts: list[str], others: list[str], ends: str) -> None:
+        """The run goes on, and what the disk did not get goes back to it, or dies with the run.
+
+        Between the failures of the disk and their consequences others have their turns.
+        """
+        self.disk_gets_full(0)
+        turns = {
+            "nothing": lambda: None,
+            "append": lambda: self.append("stderr", "other"),
+            "room": self.disk_has_room,
+            "room and full": self.room_and_full,
+        }
+        self.others = [turns[each] for each in others]
+        for act in acts:
+            if act in STREAMS:
+                self.append(act, f"without a disk {self.model.count}")
+                continue
+            while self.model.in_flight or self.model.waiting:
+                self.cut(None)
+                self.accept()
+                if act == "deliver one":
+                    break
+        if "room" in ends:
+            self.disk_has_room()
+        if "kill" in ends:
+            self.kill()
+
+    @rule()
+    def disk_is_looked_at(self) -> None:
+        """The journal goes back if the disk takes what is in memory, and loses nothing if not."""
+        if self.spool.return_to_disk(when_there_is_room=True):
+            self.done()
+
+    def room_and_full(self) -> None:
+        self.disk_has_room()
+        self.disk_gets_full(0)
 
     def check_event(self, event: FrozenEvent | None) -> None:
         assert event is not None
@@ -283,8 +403,8 @@ class _SpoolMachine(RuleBasedStateMachine):
 
     @rule()
     def end(self) -> None:
-        was_idle = not (self.model.waiting or self.model.in_flight)
         is_in = self.spool.append_last(lambda totals: text(f"finished {totals.events}"))
+        was_idle = not (self.model.waiting or self.model.in_flight)
         assert is_in == (was_idle or self.model.ended)
         if was_idle and not self.model.ended:
             self.model.append("marker", f"finished {len(self.model.accepted)}")
@@ -315,13 +435,18 @@ class _SpoolMachine(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        """Go on with the files as they are now: everything that returned is in them."""
-        self.reopen(crash_copy(self.path, self.new_folder()))
+        """Go on with the files as they are now: everything that returned is in them.
+
+        But for what came when the disk was full.
+        """
+        path = crash_copy(self.path, self.new_folder())
+        self.model = copy.deepcopy(self.history[-1])
+        self.reopen(path)
 
     @rule()
     def close_and_reopen(self) -> None:
-        self.spool.close()
-        self.spool = Spool(self.path)
+        self.model = copy.deepcopy(self.history[-1])
+        self.reopen(self.path)
         self.history = [copy.deepcopy(self.model)]
 
     @rule(lost_bytes=st.integers(1, 20_000), garbage=st.binary(max_size=100))
@@ -333,29 +458,32 @@ class _SpoolMachine(RuleBasedStateMachine):
             os.truncate(wal, max(0, wal.stat().st_size - lost_bytes))
             with wal.open("ab") as tail:
                 tail.write(garbage)
-        self.reopen(path)
         with opened(crash_copy(path, self.new_folder())) as dying:
             ledger = {name: dying.record_command(name, text("probe")) for name in COMMAND_IDS}
-            seen = (dying.totals(), dying.is_ended, ledger, drain(dying))
+            event = dying.cut(0, "other")
+            is_notice = event is not None and event.is_notice
+            seen = (dying.totals(), dying.is_ended, ledger, is_notice, drain(dying))
         while self.history and self.history[-1].view() != seen:
             self.history.pop()
         assert self.history, "the journal fell back to a state that never was"
         self.model = copy.deepcopy(self.history[-1])
+        self.reopen(path)
         if self.model.in_flight:
             # The frozen attempt is the same or an earlier one; both were sent with its body.
             event = self.spool.cut(0, "other")
             assert event is not None
             self.model.freeze(event.timestamp, event.nonce)
             self.check_event(event)
+            self.done()
 
     def reopen(self, path: Path) -> None:
         self.spool.close()
-        self.path = path
-        self.spool = Spool(path)
+        self.others = []
+        self.open(path)
 
     @invariant()
     def totals_are_those_of_the_list(self) -> None:
-        assert self.spool.totals() == self.model.totals()
+        assert self.spool.totals() == self.model.totals(knows_all=self.knows_all)
         chunks = self.model.in_flight + self.model.waiting
         assert self.spool.has_pending == bool(chunks)
         assert self.spool.pending_bytes() == len(joined(chunks).encode())
@@ -364,9 +492,9 @@ class _SpoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Deliver the rest, and look at the order once more from outside."""
-        rest = self.model.rest()
-        assert drain(self.spool) == rest
-        self.spool.close()
+        self.others = []
+        with closing(self.spool):
+            assert drain(self.spool) == self.model.rest()
         shutil.rmtree(self.folder)
 
 
@@ -387,7 +515,7 @@ def unacknowledged(model: _Model) -> dict[str, Command]:
 
 # Without shrinking, which takes minutes here: the steps of a failure are short enough to read.
 _SpoolMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, phases=[Phase.generate]
+    max_examples=150, stateful_step_count=30, deadline=None, phases=[Phase.generate]
 )
 
 
@@ -908,6 +1036,59 @@ def test_what_a_failing_disk_left_open_is_no_obstacle(tmp_path: Path) -> None:
         event = spool.cut(1, "n")
         assert event is not None
         assert json.loads(event.body)["data"] == "on the disk\nin memory\n"
+
+
+def test_what_memory_delivered_is_counted_by_the_next_process(tmp_path: Path) -> None:
+    """The text is gone, so the digest is not known any more; the sizes are, and what follows."""
+    path = tmp_path / "spool.db"
+    with opened(path) as spool:
+        spool.append("marker", text("{}"))
+        drain(spool)
+        assert spool.go_on_in_memory("the disk is full")
+        spool.append("marker", text('{"event":"state"}'))
+        drain(spool)
+        spool.append("stdout", text("é\n"))
+        drain(spool)
+        known = spool.totals()
+        assert spool.return_to_disk()
+        assert spool.totals() == known
+
+    with opened(path) as spool:
+        assert spool.totals() == replace(known, sha256=None)
+        spool.append("marker", text("{}"))
+        assert drain(spool) == [("marker", "{}")]
+        assert spool.totals() == Totals(known.events + 1, known.bytes + 2, None, 0)
+
+
+def test_the_disk_is_gone_back_to(tmp_path: Path) -> None:
+    """With room again what memory held is on the disk, and what follows goes there."""
+    path = tmp_path / "spool.db"
+    (tmp_path / "after").mkdir()
+    with opened(path) as spool:
+        assert spool.return_to_disk(when_there_is_room=True)
+        for number in range(3):
+            assert spool.go_on_in_memory("the disk is full")
+            spool.append("stdout", text(f"in memory {number}\n"))
+            assert spool.return_to_disk(when_there_is_room=True)
+            spool.append("stdout", text(f"on the disk {number}\n"))
+        assert spool.disk_failure == "the disk is full"
+        killed = crash_copy(path, tmp_path / "after")
+        everything = drain(spool)
+
+    lines = [f"{place} {number}\n" for number in range(3) for place in ("in memory", "on the disk")]
+    assert everything == [("stdout", "".join(lines))]
+    with opened(killed) as spool:
+        assert drain(spool) == everything
+
+
+def test_what_was_delivered_leaves_memory_whatever_is_in_it(tmp_path: Path) -> None:
+    """A NUL, at which SQLite would stop counting, takes no room for ever."""
+    with opened(tmp_path / "spool.db") as spool:
+        assert spool.go_on_in_memory("the disk is full")
+        for _ in range(3):
+            spool.append("stdout", text("\0" * (MAX_MEMORY_CHARS // 2 + 1)))
+            drain(spool)
+        assert spool.take_gap() == 0
 
 
 def test_a_sync_that_failed_is_tried_again(tmp_path: Path) -> None:
