@@ -28,7 +28,8 @@ Where things are
 ----------------
 Imports go one way, from top to bottom: `redact.py`, this file, the rules put together and the
 stream; `redact_known.py`, the values known to be secret; `redact_tokens.py`, what is recognised by
-its shape; `redact_keys.py`, private keys; `redact_judges.py`, names, flags, headers and addresses;
+its shape; `redact_keys.py`, private keys; `redact_names.py`, names and their values;
+`redact_headers.py`, flags, headers and addresses; `redact_judges.py`, what every judge works with;
 `redact_view.py`, what is visible; `redact_shapes.py`, data.
 
 References: the rules of gitleaks, trufflehog, noseyparker, kingfisher and detect-secrets for what
@@ -46,11 +47,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NewType
 
+from redact_headers import judge_address, judge_cookie, judge_flag, judge_scheme
 from redact_judges import (
     LOOK_BACK,
-    MAY_HAVE_SPACED_VALUE,
-    MAY_HAVE_VALUE,
-    NO_ORDINARY_TOKEN,
     Endless,
     Judge,
     KeyBegins,
@@ -58,14 +57,10 @@ from redact_judges import (
     Verdict,
     Wait,
     is_secret,
-    judge_address,
-    judge_cookie,
-    judge_flag,
-    judge_name,
-    judge_scheme,
 )
 from redact_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_header
 from redact_known import KnownValues, Needles, collect_known_values
+from redact_names import MAY_HAVE_SPACED_VALUE, MAY_HAVE_VALUE, NO_ORDINARY_TOKEN, judge_name
 from redact_shapes import TokenShape
 from redact_tokens import PatternError, Tokens, parse_token_shapes
 from redact_view import CLIPBOARD, STRING, STRING_BEGINS, View
