@@ -400,7 +400,7 @@ class Redactor:
         first, last = view.find_raw(key.start - base), view.find_raw_after(key.end - base)
         out.append(MARK + view.keep_escapes(first, last))
         self._raw = self._raw[last - first :] if key.end > key.start else self._raw
-        self._key = PrivateKey()
+        self._key = PrivateKey(key.lead)
         return True
 
 
@@ -432,7 +432,7 @@ class _Spans:
         """Note a verdict; return True if those that follow do not matter."""
         if isinstance(verdict, KeyBegins):
             if self._base < verdict.end and verdict.start <= self.ready:
-                self.key = KeyBegins(max(self._base, verdict.start), verdict.end)
+                self.key = verdict._replace(start=max(self._base, verdict.start))
                 self.ready = self.key.start
             return True
         if isinstance(verdict, Wait):

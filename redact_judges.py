@@ -60,10 +60,13 @@ class Wait(NamedTuple):
 
 
 class KeyBegins(NamedTuple):
-    """Verdict: a private key's header from `start` to `end`; its body follows."""
+    """Verdict: a private key's header from `start` to `end`; its body follows. `lead` is what
+    stands before the header on its line.
+    """
 
     start: int
     end: int
+    lead: bytes
 
 
 Verdict = Union[Span, Endless, Wait, KeyBegins, None]
@@ -77,6 +80,12 @@ def find_all(text: bytes, needle: bytes, start: int) -> Iterator[int]:
     while at >= 0:
         yield at
         at = text.find(needle, at + 1)
+
+
+def find_line_lead(text: bytes, at: int) -> bytes:
+    """Return what stands before a place on its line; nothing if that is more than a judge sees."""
+    lead = re.split(rb"[\r\n]", text[max(0, at - LOOK_BACK) : at])[-1]
+    return lead if len(lead) < LOOK_BACK else b""
 
 
 # --- names and values -----------------------------------------------------------------------------

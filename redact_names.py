@@ -29,6 +29,7 @@ from redact_judges import (
     Span,
     Verdict,
     Wait,
+    find_line_lead,
     first_sign,
     is_ordinary,
     looks_random,
@@ -161,7 +162,8 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
             return judge_header(text, name_end - len(b"authorization"), final)
         if weight == PUTTY:
             begins = text[name_end : name_end + 2] == b": "
-            return KeyBegins(name_end + 1, name_end + 2) if begins else None
+            lead = find_line_lead(text, name_start)
+            return KeyBegins(name_end + 1, name_end + 2, lead) if begins else None
         weight = SUSPECT
     return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
 

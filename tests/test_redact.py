@@ -10,7 +10,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -38,10 +38,13 @@ JWT = ".".join(
     base64.urlsafe_b64encode(part).decode().rstrip("=")
     for part in (b'{"alg":"HS256"}', b'{"sub":"1234567890"}', b"0123456789abcdef0123")
 )
-BODY = "\r\n".join((FILLER + FILLER)[at : at + 64] for at in (0, 3, 7)) + "\r\nQUJD="
+TAIL = "QUJD="
+BODY = "\r\n".join([*((FILLER + FILLER)[at : at + 64] for at in (0, 3, 7)), TAIL])
 HEADER = "-----BEGIN RSA PRIV" + "ATE KEY-----"
 FOOTER = "-----END RSA PRIV" + "ATE KEY-----"
 KEY = f"{HEADER}\r\n{BODY}\r\n{FOOTER}"
+# What a program prints line by line, the last of it no part of the key.
+LINES = [*KEY.splitlines(), "next line, 2 words"]
 
 
 def run(chunks: Iterable[bytes], rules: Rules = RULES) -> bytes:
@@ -353,6 +356,83 @@ def test_private_key_becomes_one_mark(text: str, expected: str) -> None:
     out = redact_both_ways(f"$ cat id\r\n{text}\r\n$ ls\r\n".encode())
 
     assert out == f"$ cat id\r\n{expected}\r\n$ ls\r\n".encode()
+
+
+# What stands before line `n`; `sign` and `plus` differ on the first.
+LEADS = [
+    pytest.param("{n:6}\u2192", id="read-tool"),
+    pytest.param("{n:6}\t", id="cat-n"),
+    pytest.param("{n}:", id="grep-n"),
+    pytest.param("deploy/id_rsa:{n}:", id="grep-file"),
+    pytest.param("id_rsa{sign}{n}{sign}", id="grep-after"),
+    pytest.param("app-1  | ", id="compose"),
+    pytest.param("2026-11-25T10:22:{n:02}.123Z ", id="ci-time"),
+    pytest.param("[pod/web-7f9c{n}/app] ", id="kubectl-prefix"),
+    pytest.param("Nov 25 10:22:{n:02} host app[12]: ", id="journal"),
+    pytest.param("#12 {n}.{n}3 ", id="buildkit"),
+    pytest.param("a1b2c3d4 (Jane Doe 2026-11-25 10:22:03 +0000 {n:2}) ", id="blame"),
+    pytest.param("> ", id="quoted"),
+    pytest.param("\u2502 ", id="box"),
+    pytest.param("-", id="removed"),
+    pytest.param("{n:5}  +", id="numbered-diff"),
+    pytest.param("    // ", id="comment"),
+    pytest.param("INFO:root:", id="logging"),
+    pytest.param("web_1 \u2502 [{n:02}:00] stdout F ", id="several-at-once"),
+    pytest.param('key {plus}= "', id="code"),
+]
+
+
+@pytest.mark.parametrize("lead", LEADS)
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " \u2502\r\n"])
+def test_private_key_behind_a_prefix_on_every_line(lead: str, ending: str) -> None:
+    """What a program puts before each line hides neither the body nor the line that ends it, and
+    what the program prints afterwards shows.
+    """
+    leads = [
+        lead.format(n=n + 7, sign="-" if n else ":", plus="+" if n else "")
+        for n in range(len(LINES))
+    ]
+    lines = [f"{before}{line}{ending}" for before, line in zip(leads, LINES)]
+
+    whole = redact_both_ways("".join(lines).encode()).decode()
+    cut_off = redact_both_ways("".join([*lines[:-2], lines[-1]]).encode()).decode()
+
+    assert whole == f"{leads[0]}[REDACTED]{ending}{lines[-1]}"
+    assert cut_off == f"{leads[0]}[REDACTED]{lines[-1]}"
+
+
+LINE_ENDS = ["\\n", "\\r\\n", "\\\\n", "\\\\r\\\\n", "\\u000a", "\\u000D\\u000A", "\\x0a", "\\012"]
+LINE_ENDS += ["%0A", "%0d%0a", "%250A", "&#10;", "&#xA;", "&#13;&#10;", "<br>", "<br />\n", "$\n"]
+LINE_ENDS += ["^M$\n", "</span>\n<span>", "\\n'\n'", '\\n" +\r\n    "', "\\n\\\n", " "]
+
+
+@pytest.mark.parametrize("line_end", LINE_ENDS)
+@pytest.mark.parametrize("quote", ["", '"', "'"])
+def test_private_key_with_its_line_ends_written_out(line_end: str, quote: str) -> None:
+    """However an encoder writes the end of a line, the key goes as a whole, cut off or not."""
+    key = line_end.join([HEADER, *BODY.splitlines(), FOOTER])
+    cut_off = line_end.join([HEADER, *BODY.splitlines()])
+
+    whole = redact_both_ways(f"k={quote}{key}{quote}, n=2\nnext line\n".encode()).decode()
+    assert whole == f"k={quote}[REDACTED]{quote}, n=2\nnext line\n"
+    part = redact_both_ways(f"k={quote}{cut_off}{quote}\nnext line\n".encode()).decode()
+    assert part == f"k={quote}[REDACTED]next line\n"
+
+
+def test_private_key_in_lines_of_json() -> None:
+    """Each line of the key is a record of its own, with more fields behind it."""
+    raw = "".join(
+        json.dumps({"log": line + "\n", "stream": "stdout", "time": f"2026-11-25T10:22:0{n}.1Z"})
+        + "\n"
+        for n, line in enumerate(LINES)
+    )
+
+    out = redact_both_ways(raw.encode()).decode()
+
+    assert FILLER[:12] not in out
+    assert TAIL not in out
+    assert out.startswith('{"log": "[REDACTED]')
+    assert LINES[-1] in out
 
 
 def test_a_key_in_puttys_format_is_removed() -> None:
