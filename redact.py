@@ -118,11 +118,11 @@ _LITERALS = (
         {b"pass": (0, judge_name), b"pw": (0, judge_name), b"psk": (0, judge_name)},
     ),
     _search(
-        rb"b(?:earer|asic|egin[ ](?<=-----begin[ ]))",
+        rb"b(?:earer|asic|egin[ +%](?<=-----begin[ +%]))",
         {
             b"bearer": (0, judge_scheme),
             b"basic": (0, judge_scheme),
-            b"begin ": (5, judge_key_header),
+            **dict.fromkeys((b"begin ", b"begin+", b"begin%"), (5, judge_key_header)),
         },
     ),
     # In `secret` and in `credential`.

@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import time
+import urllib.parse
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -417,6 +418,14 @@ def test_private_key_with_its_line_ends_written_out(line_end: str, quote: str) -
     assert whole == f"k={quote}[REDACTED]{quote}, n=2\nnext line\n"
     part = redact_both_ways(f"k={quote}{cut_off}{quote}\nnext line\n".encode()).decode()
     assert part == f"k={quote}[REDACTED]next line\n"
+
+
+@pytest.mark.parametrize("encode", [urllib.parse.quote, urllib.parse.quote_plus])
+def test_private_key_in_a_url(encode: Callable[[str], str]) -> None:
+    """Encoded for an address its header has no spaces."""
+    out = redact_both_ways(f"GET /x?d={encode(KEY)}&n=1\n".encode()).decode()
+
+    assert out == "GET /x?d=[REDACTED]&n=1\n"
 
 
 def test_private_key_in_lines_of_json() -> None:
