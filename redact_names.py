@@ -277,7 +277,7 @@ def _takes_spaced_value(pair: _Pair) -> bool:
 def _find_begun_value(pair: _Pair) -> int | None:
     """Return where a value surely begins in a text that ends within it, None if it may be none."""
     text, end = pair.text, pair.name_end
-    spellings = [_OPERATOR, _ARGUMENT]
+    spellings = [_OPERATOR, _ARGUMENT, _ATTRIBUTE]
     if pair.weight == SECRET and _takes_spaced_value(pair):
         spellings.append(_SPACE)
     for spelling in spellings:

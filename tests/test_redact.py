@@ -105,6 +105,9 @@ SECRETS = [
     pytest.param('<input name="password" type="text" value="{}">', "s3cr3t!", id="form-attribute"),
     pytest.param('<meta name="csrf-token" content="{}">', FILLER[:20], id="meta"),
     pytest.param('name="password"\r\n\r\n{}\r\n--x', "s3cr3t!", id="multipart"),
+    pytest.param(
+        'name="password"\r\n\r\n{}\r\n--x', "huntertwo", id="multipart-begins-with-letters"
+    ),
     pytest.param("curl -u admin:{} https://h/x", "s3cr3t-word", id="curl"),
     pytest.param("curl -s --user 'admin:{}' https://h/x", "s3cr3t word", id="curl-quoted"),
     pytest.param("mysql -uroot -p{} db", "s3cr3t-word", id="mysql"),
