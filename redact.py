@@ -50,6 +50,7 @@ from typing import Any, NewType
 from redact_headers import judge_address, judge_cookie, judge_flag, judge_scheme
 from redact_judges import (
     LOOK_BACK,
+    Both,
     Endless,
     Judge,
     KeyBegins,
@@ -405,6 +406,12 @@ class Redactor:
 
 
 _END_OF_LINE = re.compile(rb"[\r\n]")
+# The beginning of a stop of several bytes: an escaped quote, a quote in HTML or in an address, the
+# end of CDATA, what ends a sentence.
+_STOP_BYTES = 12
+_STOP_BEGINS = re.compile(
+    rb"(?:\\{1,8}(?:u(?:0(?:02?)?)?)?|&[\w#]{0,5}|%[0-9]{0,4}|[.,;:)\]}]{1,3})\Z"
+)
 
 
 class _Spans:
@@ -435,6 +442,8 @@ class _Spans:
                 self.key = verdict._replace(start=max(self._base, verdict.start))
                 self.ready = self.key.start
             return True
+        if isinstance(verdict, Both):
+            return any(self.take(text, place, part) for part in verdict)
         if isinstance(verdict, Wait):
             if verdict.firm or not self._silent:
                 self.ready = max(self._base, min(self.ready, verdict.hold))
@@ -453,9 +462,11 @@ class _Spans:
 
     def _take_endless(self, text: bytes, verdict: Endless) -> None:
         end = self._find_stop(text, verdict)
-        if end > self._size and not self._final and text.endswith(b"\\"):
-            # An escape stops it with two bytes, of which this may be the first.
-            self.ready = max(self._base, min(self.ready, self._size - 1))
+        if end > self._size and not self._final:
+            # What stops it may be beginning here.
+            begun = _STOP_BEGINS.search(text, max(verdict.seen, self._size - _STOP_BYTES))
+            if begun:
+                self.ready = max(self._base, min(self.ready, begun.start()))
         self._found.append(Span(verdict.start, end))
         self._endless.append((verdict.start, end, verdict.stop))
 

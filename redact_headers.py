@@ -12,7 +12,6 @@ from redact_judges import (
     LINE_STOP,
     LOOK_AHEAD,
     LOOK_BACK,
-    QUOTE_STOPS,
     Endless,
     Span,
     Verdict,
@@ -23,6 +22,7 @@ from redact_judges import (
     is_path_or_code,
     is_shouted_mix,
     looks_random,
+    quote_stop,
 )
 from redact_shapes import WEBHOOKS
 
@@ -51,7 +51,7 @@ def judge_flag(text: bytes, at: int, final: bool) -> Verdict:
     if flag is None or command is None or not command.search(text, max(0, at - LOOK_BACK), at):
         return None
     value = flag.end()
-    stop = QUOTE_STOPS[flag[3]] if flag[3] else LINE_STOP
+    stop = quote_stop(flag[3]) if flag[3] else LINE_STOP
     ending = stop.search(text, value, value + LOOK_AHEAD)
     if ending is None and not final and len(text) < value + LOOK_AHEAD:
         return Wait(value, True)

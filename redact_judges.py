@@ -59,6 +59,13 @@ class Wait(NamedTuple):
     firm: bool
 
 
+class Both(NamedTuple):
+    """Verdict: two values of one name, what it was and what it becomes."""
+
+    first: Verdict
+    second: Verdict
+
+
 class KeyBegins(NamedTuple):
     """Verdict: a private key's header from `start` to `end`; its body follows. `lead` is what
     stands before the header on its line.
@@ -69,7 +76,7 @@ class KeyBegins(NamedTuple):
     lead: bytes
 
 
-Verdict = Union[Span, Endless, Wait, KeyBegins, None]
+Verdict = Union[Span, Endless, Wait, "Both", KeyBegins, None]
 # (visible text, place, is this the end of the stream) -> verdict
 Judge = Callable[[bytes, int, bool], Verdict]
 
@@ -164,6 +171,26 @@ def looks_random(value: bytes) -> bool:
     ):
         return True
     return any(len(_CHANGES.findall(part)) >= 2 for part in _RANDOM_PART.findall(value))
+
+
+def looks_like_password(value: bytes) -> bool:
+    """Tell a password from an identifier, a version or a date: digits and letters that alternate
+    often, or a sign among them that an identifier does not have.
+    """
+    changes = len(_CHANGES.findall(value))
+    if changes == 0 or _NO_PASSWORD.fullmatch(value):
+        return False
+    signs = _PASSWORD_SIGN.search(value) is not None and not value.islower()
+    return len(value) >= 6 and (changes >= 4 or signs)
+
+
+_PASSWORD_SIGN = re.compile(rb".[!@#$%&*?^+~]")
+# Hex, durations, dates, a file, an address, code, and what is at a version: x@1.2
+_NO_PASSWORD = re.compile(
+    rb"[0-9a-fA-F-]+|(?:[0-9]+[a-z]{1,2})+|[0-9]{4}-[0-9]{2}.*|.*[/(){}\[\]<>=;,|\\\"'`].*"
+    rb"|.*\w@[\w-]+\..*|[\w-]+\.[a-z]{1,4}",
+    re.DOTALL,
+)
 
 
 def _mixes_case(value: bytes) -> bool:
@@ -288,13 +315,21 @@ def decode_base64(body: bytes) -> bytes:
 # Stops of a value. On a line of its own (`DB_PASSWORD=…`) only white space ends a value: passwords
 # hold any character.
 LINE_STOP = re.compile(rb"[\s\"'`]|\\[nrt\"']")
-QUOTE_STOPS = {
-    b'"': re.compile(rb'(?<!\\)"|[\r\n]'),
-    b"'": re.compile(rb"(?<!\\)'|[\r\n]"),
-    b"`": re.compile(rb"[`\r\n]"),
-    b'\\"': re.compile(rb'\\?"|[\r\n]'),
-    b"\\'": re.compile(rb"\\?'|[\r\n]"),
-}
+
+
+@functools.lru_cache(maxsize=64)
+def quote_stop(quote: bytes) -> re.Pattern[bytes]:
+    """Return what ends a value after this opening quote.
+
+    One that is escaped is closed by one that is escaped as often, or less: what is escaped more
+    often is in the value.
+    """
+    sign = quote.lstrip(b"\\")
+    if sign in (b'"', b"'"):
+        return re.compile(rb"(?<!\\)\\{0,%d}%b|[\r\n]" % (len(quote) - 1, sign))
+    return re.compile(re.escape(quote) + rb"|[\r\n]")
+
+
 _SIGN = re.compile(rb"[=:> \t]")
 
 

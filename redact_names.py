@@ -21,9 +21,9 @@ from redact_judges import (
     LOOK_BACK,
     PLAIN_WORD,
     PUTTY,
-    QUOTE_STOPS,
     SECRET,
     SUSPECT,
+    Both,
     Endless,
     KeyBegins,
     Span,
@@ -32,38 +32,66 @@ from redact_judges import (
     find_line_lead,
     first_sign,
     is_ordinary,
+    looks_like_password,
     looks_random,
     looks_secret,
+    quote_stop,
     weigh_name,
 )
 from redact_shapes import TOKEN_ORDINARY_WORDS
 
 _NAME_BYTES = (string.ascii_letters + string.digits + "_.-$").encode()
 # What may stand right after a name that has a value.
-_FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,") | {b""}
+_FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,*<") | {b""}
 _REST_OF_NAME = re.compile(rb"[A-Za-z0-9_.-]{0,64}")
+# A quote, also escaped once, twice or three times, or as HTML, an address or JSON write it.
+_ESCAPE = rb"(?:\\{7}|\\{3}|\\)?"
+_QUOTE = rb"""(?:ESCAPE["'`]|&quot;|&\#(?:34|39|x27);|%(?:25)?2[27]|\\{1,3}u002[27])""".replace(
+    b"ESCAPE", _ESCAPE
+)
 # What may stand between a name and its value. `=` and `:` in every language's spelling, with the
 # end of a quoted name before it.
 _OPERATOR = re.compile(
     rb"""
-    \\?["'`]?[\])]{0,2} [ \t]{0,20}
+    (?:QUOTE|\\)? (?::(?:"?[\w\\]{1,32}"?:)?pr(?:otected|ivate))?   # ["token":protected] in PHP
+    [\])]{0,2} (?:\*\*)? [ \t]{0,20}
     (?:
         :[ ]?[A-Za-z&\[\]<>.|?]{1,20}[ ]=         # token: str =
       | [ ][A-Za-z.\[\]*]{1,16}[ ]:?=             # var token string =
       | [ ](?:is|was):                            # your password is:
+      | [ ](?:is[ ]generated[ ])?for[ ][^\s:'"]{1,32}:(?=[ ])   # a password is generated for x@h:
+      | (?<=[Kk]ey)[ ][0-9]{1,2}:                 # Unseal Key 1:
+      | %(?:25)?3[aAdD]                           # in an address
       | [:+?.|&%^]{0,3}={1,3}>? | :{1,2} | ->     # = := ::= ?= .= == => : ->
     ) [ \t]{0,20} (?:\*\*[ ])?                     # **Password:** in Markdown
-    """,
+    """.replace(b"QUOTE", _QUOTE),
     re.VERBOSE,
 )
-_NEAR_SIGN = re.compile(rb"[:=]|->")
-_ARGUMENT = re.compile(rb"""\\?["'`][ ]?,[ ]{0,4}(?=\\?["'`])""")  # setProperty("TOKEN", "value")
+_SIGN_BEHIND = re.compile(rb"[:=]|->|%")
+# The value may be the next argument: setProperty("TOKEN", "value").
+_ARGUMENT = re.compile(rb"""ESCAPE["'`][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b"ESCAPE", _ESCAPE))
+# name: TOKEN, value: …, with up to two other fields between them
+_FIELD = (
+    rb"""(?:\\?"\w{1,24}\\?"[ ]?:[ ]?(?:\\?"[^"\\\r\n]{0,24}\\?"|true|false|null)[ ]?,\s{0,16})"""
+)
 _PAIR = re.compile(
-    rb"""\\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:-[ ])?\\?["']?value\\?["']?[ ]?:[ \t]{0,4}""",
-    re.IGNORECASE,
-)  # name: TOKEN, value: …
+    rb"""
+    \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})? FIELD{0,2}
+    \\?["']?(?:parametervalue=|value(?:\\?["']?[ ]?:|[ ]{1,12}=)[ \t]{0,4})
+    """.replace(b"FIELD", _FIELD),
+    re.VERBOSE | re.IGNORECASE,
+)
+# "db_password": {"sensitive": true, "value": …
+_NESTED = re.compile(
+    rb"""\{\s{0,24}FIELD{0,3}\\?"(?:value|default)\\?"[ ]?:[ ]?(?=\\?")""".replace(
+        b"FIELD", _FIELD
+    ),
+    re.VERBOSE | re.IGNORECASE,
+)
+_MAY_BE_NESTED = re.compile(rb"""\{[\s\w"\\:,]{0,240}""")
 # <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
 _NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
+_KEY_ATTRIBUTE = re.compile(rb"""(?:name|id|property|key)=["']$""", re.IGNORECASE)
 _ATTRIBUTE = re.compile(
     rb"""
     ["'](?:
@@ -75,16 +103,29 @@ _ATTRIBUTE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 # | SecretAccessKey | … |, in ASCII or drawn with lines
-_CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}(?=[^\s|\xe2])")
-_CELL_BEFORE = re.compile(rb"(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}$")
-# `token: Some("…")`: a call that only wraps a text
-_WRAPPER = re.compile(rb"(?:Some|Just|Ok|Secret(?:Str|String)?|String::from)\(\s{0,32}")
+_CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}(?=[^\s|\xe2`*])")
+_CELL_BEFORE = re.compile(rb"(?:(?:\||\xe2\x94\x82)[ ]{1,40}|(?:^|[\r\n])[ ]{0,40})[`*]{0,2}$")
+_CELL_END = re.compile(rb"[`*]{0,2}[ ]{0,40}(?:\||\xe2\x94\x82|[\r\n])")
+_MAY_BE_CELL_END = re.compile(rb"[`*]{0,2}[ ]{0,40}(?:\xe2\x94?)?")
+# `token: Some("…")`, and what PHP says of a text: a call that only wraps it
+_WRAPPER = re.compile(
+    rb"""
+    (?:Some|Just|Ok|String::from|(?:[A-Z][A-Za-z]{0,16})?(?:Secret|Password)(?:Str|String)?)
+        \( \s{0,32}
+    | \s{0,32}string\([0-9]{1,6}\)[ ]
+    """,
+    re.VERBOSE,
+)
+_ANNOTATION = re.compile(rb"(?:&(?!mut )\w{1,24}|!!\w{1,12})[ ]")  # of a value, in YAML
 _BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}")  # a value on the next line, in YAML
+_NEXT_LINE = re.compile(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
 _ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
-_ELEMENT = re.compile(rb">\s{0,40}")  # <token>value
+_ELEMENT = re.compile(rb">\s{0,40}(?P<raw><!\[CDATA\[)?")  # <token>value
+# <entry key="token">value, <key>token</key><string>value
+_NEXT_ELEMENT = re.compile(rb"</(?:key|name)>\s{0,32}<(?:string|value)>", re.IGNORECASE)
 _CLOSING = re.compile(rb"\s{0,40}</")
 _MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
-_SPACE = re.compile(rb"[ \t]{1,24}(?=[^\s=:])")  # --token value
+_SPACE = re.compile(rb"[ \t]{1,40}(?=[^\s=:])")  # --token value
 _MAY_BE_OPERATOR = re.compile(
     rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
 )
@@ -93,16 +134,18 @@ _MAY_BE_OPERATOR = re.compile(
 # text may become anything.
 _MAY_HAVE_VALUE = rb"""
     (?=[a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
-        \\?["'`]?[\])]{0,2}[ \t]{0,20}(?:[:=+?.|&%^>-]|,[ ]{0,4}\\?["'`])
+        (?:\\{0,7}["'`]|\\{1,3}u002[27]|\\)?[\])]{0,2}(?:\*\*)?[ \t]{0,20}
+            (?:[:=+?.|&%^>-]|,\s{0,24}\\{0,7}["'`])
       | [ ][a-z.\[\]*]{1,16}[ ]:?=
-      | \\?["']?[ \t]*,?\s{1,24}(?:-[ ])?\\?["']?value
+      | \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})?\\?["']?(?:parameter)?value
       | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n\r?\n) | [`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)
+      | </(?:key|name)>
       | [\s\S]?\Z
       | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
 """
 MAY_HAVE_VALUE = _MAY_HAVE_VALUE + rb"))"
 # A name that is a secret's may also have nothing but a space before its value; `tokens` is none.
-MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)[ \t]{1,24}[^\s=:]))"
+MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)[ \t]{1,40}[^\s=:]))"
 
 
 def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
@@ -120,10 +163,15 @@ def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
 
 # `max_tokens`, which what a language model prints about itself is full of.
 NO_ORDINARY_TOKEN = _exclude_ordinary(TOKEN_ORDINARY_WORDS, "token")
-_OPEN_QUOTE = re.compile(rb"""(?:[rbfuL@$]{1,2}(?=["']))?(\\?["'`])(?:\1{2})?""")
+_OPEN_QUOTE = re.compile(
+    rb"""(?:[rbfuL@$]{1,2}(?=["']))?(?P<quote>QUOTE)(?:(?P=quote){2})?""".replace(b"QUOTE", _QUOTE)
+)
 _SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* ")
 _WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
+# Of a word in a sentence or on a line of its own: passwords hold any character.
+_WORD_STOP = re.compile(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
 _ELEMENT_STOP = re.compile(rb"[\s<]")
+_RAW_STOP = re.compile(rb"\]\]>|[\r\n]")
 _CELL_STOP = re.compile(rb"[\s`*|]")
 _LINE_START = re.compile(
     rb"(?:^|[\r\n])(?:[\s+>#$*|-]|export |set |SET |ENV |env |declare -x |\x1b)*$"
@@ -131,11 +179,25 @@ _LINE_START = re.compile(
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
 _SETTING_BEFORE = re.compile(
-    rb"(?i)(?:^|[\s>])(?:set|setx|\#[ ]?define|env|arg|(?:config|secret)[ ]set)(?:[ ]-[a-z]+)*"
-    rb"[ \t]+$"
+    rb"(?i)(?:^|[\s>])(?:set(?:x|env)?|\#[ ]?define|env|arg|fastcgi_param|(?:config|secret)[ ]set)"
+    rb"(?:[ ]-[a-z]+)*[ \t]+$"
 )
+_SETTING_FLAG = re.compile(rb"(?:-b|--body)[ =]")  # gh secret set TOKEN --body …
 _ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # of a resource's type in its name at AWS
-_LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+[ \t]+$")
+_LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
+_SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
+_PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd$")
+_OPENSSL_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$")
+_LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
+_MAY_BE_LINE_END = re.compile(rb"[ \t]{0,40}")
+# What a value was before it becomes what follows, in a plan: password = "old" -> "new"
+_WAS = re.compile(rb"""(?:"[^"\r\n]{0,120}"|null|\([a-z ]{1,24}\))[ ][-=]>[ ](?=")""")
+_MAY_BE_WAS = re.compile(rb"""(?:"[^"\r\n]{0,120}"|null)(?:[ ](?:[-=](?:>[ ]?)?)?)?""")
+# ["token":"User":private] in PHP, where a class stands as the value does in JSON
+_MAY_BE_CLASS = re.compile(rb"""\["[\w.-]{1,64}":"[\w\\]{0,32}(?:":?[a-z]{0,9}\]?=?)?""")
+_PLURAL = re.compile(rb"s(?:_?(?:b64|base64|hex))?$", re.IGNORECASE)
+_LIST = re.compile(rb"""\[\s{0,32}(?=\\?["'])""")
+_LIST_STOP = re.compile(rb"[\]}]")
 
 
 def judge_name(text: bytes, at: int, final: bool) -> Verdict:
@@ -164,7 +226,8 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
             begins = text[name_end : name_end + 2] == b": "
             lead = find_line_lead(text, name_start)
             return KeyBegins(name_end + 1, name_end + 2, lead) if begins else None
-        weight = SUSPECT
+        opened = name == b"pass" and _OPENSSL_BEFORE.search(text, max(0, at - 16), at)
+        weight = SECRET if opened else SUSPECT
     return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
 
 
@@ -205,10 +268,9 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
             begun = _find_begun_value(pair)
             hold = min(len(text), first_sign(text, end))
             return Wait(hold if begun is None else min(hold, begun), begun is not None)
-    operator = _OPERATOR.match(text, end) if _NEAR_SIGN.search(text, end, end + 48) else None
+    operator = _OPERATOR.match(text, end) if _SIGN_BEHIND.search(text, end, end + 64) else None
     if operator:
-        spaced = text[operator.end() - 1 : operator.end()] in (b" ", b"\t")
-        return _judge_value(pair, operator.end(), final, loose=spaced, stop=None)
+        return _judge_assigned(pair, operator, final)
     laid_out = _judge_layout(pair, final)
     if laid_out is not None:
         return laid_out
@@ -221,24 +283,87 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
     return _judge_spaced(pair, final)
 
 
+def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verdict:
+    """Judge what stands after an operator: a value, on the same line or on the next, or an object
+    that has the value.
+    """
+    text, at = pair.text, operator.end()
+    nested = _NESTED.match(text, at)
+    if nested:
+        return _judge_value(pair, nested.end(), final, loose=False, stop=None)
+    class_begins = None if final else _MAY_BE_CLASS.match(text, pair.name_start - 2)
+    if class_begins and class_begins.end() == len(text):
+        return Wait(at, True)
+    values = _LIST.match(text, at)
+    if values and _PLURAL.search(text, pair.name_start, pair.name_end):
+        return _judge_list(pair, values.end(), final)
+    begun = None if final else _MAY_BE_NESTED.match(text, at)
+    if begun and begun.end() == len(text) and len(text) - at < LOOK_AHEAD:
+        return Wait(len(text), False)
+    spaced = text[at - 1 : at] in (b" ", b"\t")
+    next_line = _NEXT_LINE.match(text, at)
+    if next_line and (b"=" in operator[0] or operator[0][:1] in (b'"', b"'")):
+        at = next_line.end()
+    verdict = _judge_value(pair, at, final, loose=spaced, stop=None)
+    was = _WAS.match(text, at)
+    if was:
+        return Both(verdict, _judge_value(pair, was.end(), final, loose=False, stop=None))
+    may_become = None if final else _MAY_BE_WAS.fullmatch(text, at)
+    return Both(verdict, Wait(len(text), False)) if may_become else verdict
+
+
+def _judge_list(pair: _Pair, at: int, final: bool) -> Verdict:
+    """Judge a list by its first value: all of it is secret or nothing."""
+    verdict = _judge_value(pair, at, final, loose=False, stop=None)
+    return Endless(*verdict, _LIST_STOP) if isinstance(verdict, Span) else verdict
+
+
 def _judge_layout(pair: _Pair, final: bool) -> Verdict:
     """Judge a value that stands next to its name in an element, in a form or in a table."""
     text, name, end = pair.text, pair.name_start, pair.name_end
     element = _ELEMENT.match(text, end)
     if element and _ELEMENT_BEGINS.match(text, max(0, name - 2), name):
-        verdict = _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
-        if isinstance(verdict, Span) and element.end() > end + 1:
+        stop = _RAW_STOP if element["raw"] else _ELEMENT_STOP
+        verdict = _judge_value(pair, element.end(), final, loose=False, stop=stop)
+        if isinstance(verdict, Span) and element.end() > end + 1 and not element["raw"]:
             return _require_closing(text, verdict, final)
         return verdict
+    next_element = _NEXT_ELEMENT.match(text, end)
+    if next_element:
+        return _judge_value(pair, next_element.end(), final, loose=False, stop=_ELEMENT_STOP)
     attribute = _ATTRIBUTE.match(text, end)
     if attribute and _NAME_ATTRIBUTE.search(text, max(0, name - 12), name):
         return _judge_value(pair, attribute.end(), final, loose=False, stop=None)
+    element = _ELEMENT.match(text, end + 1)
+    if element and _KEY_ATTRIBUTE.search(text, max(0, name - 12), name):
+        verdict = _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
+        return _require_closing(text, verdict, final) if isinstance(verdict, Span) else verdict
     cell = _CELL.match(text, end)
     if cell and _CELL_BEFORE.search(text, max(0, name - 48), name):
-        # The column after a name is as often its type, or what it is for.
-        named = pair._replace(weight=SUSPECT)
-        return _judge_value(named, cell.end(), final, loose=True, stop=_CELL_STOP)
+        return _judge_cell(pair, cell.end(), final)
     return None
+
+
+def _judge_cell(pair: _Pair, at: int, final: bool) -> Verdict:
+    """Judge the cell after a name: as often as a value it is a type, or what the name is for."""
+    verdict = _judge_value(pair, at, final, loose=True, stop=_CELL_STOP)
+    if not isinstance(verdict, Span) or looks_secret(pair.text[slice(*verdict)]):
+        return verdict
+    if pair.weight != SECRET or not looks_like_password(pair.text[slice(*verdict)]):
+        return None
+    return _require_end(pair.text, verdict, _CELL_END, _MAY_BE_CELL_END, final)
+
+
+def _require_end(
+    text: bytes, value: Span, end: re.Pattern[bytes], begun: re.Pattern[bytes], final: bool
+) -> Verdict:
+    """Take a value for one only if nothing else follows it in its cell or on its line."""
+    if end.match(text, value.end):
+        return value
+    may_end = begun.fullmatch(text, value.end)
+    if may_end and final:
+        return value
+    return Wait(value.start, True) if may_end else None
 
 
 def _require_closing(text: bytes, value: Span, final: bool) -> Verdict:
@@ -253,32 +378,69 @@ def _require_closing(text: bytes, value: Span, final: bool) -> Verdict:
 
 
 def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
-    """Judge a value after nothing but a space: a command line flag, netrc, or prose with a random
-    looking word.
+    """Judge a value after nothing but a space: a command line flag, netrc, SQL, a list of names and
+    values, or prose with a word that looks like a secret.
     """
-    space = _SPACE.match(pair.text, pair.name_end)
-    named = pair.weight == SECRET or pair.text[pair.name_end - 3 : pair.name_end].lower() == b"key"
+    text = pair.text
+    space = _SPACE.match(text, pair.name_end)
+    named = pair.weight == SECRET or text[pair.name_end - 3 : pair.name_end].lower() == b"key"
     if space is None or not named:
         return None
-    surely = _takes_spaced_value(pair)
-    verdict = _judge_value(pair, space.end(), final, loose=True, stop=None)
+    surely, is_flag = _takes_spaced_value(pair)
+    flag = _SETTING_FLAG.match(text, space.end()) if surely else None
+    at = flag.end() if flag else space.end()
+    stop = None if is_flag else _WORD_STOP
+    verdict = _judge_value(pair, at, final, loose=True, stop=stop)
     if surely or not isinstance(verdict, Span):
         return verdict if surely or isinstance(verdict, Wait) else None
-    value = pair.text[verdict.start : verdict.end]
-    return verdict if len(value) >= 14 and b"/" not in value and looks_random(value) else None
+    value = text[slice(*verdict)]
+    if (len(value) >= 14 and b"/" not in value and looks_random(value)) or (
+        pair.weight == SECRET and looks_like_password(value)
+    ):
+        return verdict
+    if verdict.start > at:
+        return verdict if _takes_quoted_value(pair, value) else None
+    wide = space.end() - space.start() > 1 or space[0] == b"\t"
+    if not (pair.weight == SECRET and wide and pair.begins_line() and _is_mixed(value)):
+        return None
+    return _require_end(text, verdict, _LINE_END, _MAY_BE_LINE_END, final)
 
 
-def _takes_spaced_value(pair: _Pair) -> bool:
+def _takes_spaced_value(pair: _Pair) -> tuple[bool, bool]:
+    """Say whether a word after the name is surely its value, and whether the name is a flag."""
     before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
-    flag = _FLAG_BEFORE.search(before + pair.text[pair.name_start : pair.name_end])
-    return any((flag, _LOGIN_BEFORE.search(before), _SETTING_BEFORE.search(before)))
+    name = pair.text[pair.name_start : pair.name_end]
+    is_flag = _FLAG_BEFORE.search(before + name) is not None
+    login = _LOGIN_BEFORE.search(before) or _SETTING_BEFORE.search(before)
+    return is_flag or login is not None or name == b"requirepass", is_flag
+
+
+def _takes_quoted_value(pair: _Pair, value: bytes) -> bool:
+    """Say whether a quoted text after the name is its value, as in SQL, and not the name of
+    something.
+    """
+    before = pair.text[max(0, pair.name_start - 16) : pair.name_start]
+    if not _PASSWORD_NAME.search(pair.text, pair.name_start, pair.name_end) or b" " in value:
+        return False
+    return _SQL_BEFORE.search(before) is not None or (len(value) >= 6 and _is_mixed(value))
+
+
+_MIXED = re.compile(rb"(?=.*[0-9])(?=.*[A-Za-z])[!-.0-~]{6,}")
+_VERSION = re.compile(
+    rb"v?[0-9]+(?:\.[0-9]+)+.*|.*\.[a-z]{1,4}|[0-9a-f-]+|[0-9]{4}-.*|(?:[0-9]+[a-z])+"
+)
+
+
+def _is_mixed(value: bytes) -> bool:
+    """Say whether a word has letters and digits and is no version, file, date or hash."""
+    return _MIXED.fullmatch(value) is not None and not _VERSION.fullmatch(value)
 
 
 def _find_begun_value(pair: _Pair) -> int | None:
     """Return where a value surely begins in a text that ends within it, None if it may be none."""
     text, end = pair.text, pair.name_end
     spellings = [_OPERATOR, _ARGUMENT, _ATTRIBUTE]
-    if pair.weight == SECRET and _takes_spaced_value(pair):
+    if pair.weight == SECRET and _takes_spaced_value(pair)[0]:
         spellings.append(_SPACE)
     for spelling in spellings:
         found = spelling.match(text, end)
@@ -292,15 +454,15 @@ def _judge_value(
 ) -> Verdict:
     """Judge the value that begins at `at`."""
     text = pair.text
-    block = _BLOCK.match(text, at)
+    block = _BLOCK.match(text, at) or _ANNOTATION.match(text, at)
     if block:
         at = block.end()
     wrapper = _WRAPPER.match(text, at)
-    if wrapper and wrapper.end() == len(text) and not final:
+    if not final and len(text) in (at if block else -1, wrapper.end() if wrapper else -1):
         return Wait(len(text), False)
     quote = _OPEN_QUOTE.match(text, wrapper.end() if wrapper else at)
     if quote:
-        at, stop = quote.end(), QUOTE_STOPS[quote[1]]
+        at, stop = quote.end(), quote_stop(quote["quote"])
     elif stop is None:
         stop = LINE_STOP if pair.begins_line() and not pair.in_query else _WIDE_STOP
     ending = stop.search(text, at, at + LOOK_AHEAD)
@@ -309,10 +471,18 @@ def _judge_value(
     value = text[at : ending.start() if ending else at + LOOK_AHEAD]
     if ending is None and len(value) == LOOK_AHEAD:
         return Endless(at, at + LOOK_AHEAD, stop)
-    if is_ordinary(value, quoted=quote is not None, loose=loose) or (
-        quote and quote[1] == b"`" and _SHELL_COMMAND.match(value)
-    ):
-        return None
-    if pair.weight == SUSPECT and not looks_secret(value):
-        return None
-    return Span(at, at + len(value))
+    harmless = (
+        is_ordinary(value, quoted=quote is not None, loose=loose)
+        or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))
+        or (pair.weight == SUSPECT and not _is_suspect_secret(pair, value))
+    )
+    return None if harmless else Span(at, at + len(value))
+
+
+def _is_suspect_secret(pair: _Pair, value: bytes) -> bool:
+    """Judge the value of a suspect name: of `pass` and `creds` it need not be generated."""
+    made_up = pair.text[pair.name_start : pair.name_end].lower().endswith(_MADE_UP)
+    return looks_secret(value) or (made_up and looks_like_password(value))
+
+
+_MADE_UP = (b"pass", b"creds", b"credentials", b"cred", b"credential", b"passwords", b"secrets")

@@ -558,7 +558,7 @@ KEY_SECRET_WORDS = _list_words(
     api access secret private encryption encrypt decryption decrypt signing sign master auth
     authentication account shared storage license licence hmac webhook jwt aes rsa ssl tls wpa
     psk subscription admin root deploy stream consumer personal functions function host sas
-    symmetric crypto cipher validation machine rails
+    symmetric crypto cipher validation machine rails unseal recovery
     """
 )
 KEY_ORDINARY_WORDS = _list_words(

@@ -160,6 +160,65 @@ SECRETS = [
     pytest.param("token                {}\n", GITHUB[4:], id="wide-table"),
     pytest.param("password: |\n  {}\nuser: x", "hunter2", id="yaml-block"),
     pytest.param("- password: >-\r\n    {}\r\n  user: x", "hunter2", id="yaml-folded-block"),
+    pytest.param('+ password = null -> "{}" # forced', "s3cr3t-word", id="plan-from-nothing"),
+    pytest.param(
+        '+ name  = "DB_PASSWORD"\n+ value = "{}"', "s3cr3t-word", id="plan-name-and-value"
+    ),
+    pytest.param('"db_password": {{"value": "{}", "type": "x"}}', "s3cr3t-word", id="object"),
+    pytest.param(
+        '"db_password": {{\n  "sensitive": true,\n  "type": "string",\n  "value": "{}"\n}}',
+        "s3cr3t-word",
+        id="object-with-fields",
+    ),
+    pytest.param(
+        '"Name": "/app/password", "Type": "SecureString", "Value": "{}" }}',
+        "s3cr3t-word",
+        id="pair-with-fields",
+    ),
+    pytest.param(
+        "ParameterKey=DbPassword,ParameterValue={}", "s3cr3t-word", id="pair-of-parameters"
+    ),
+    pytest.param('["password"]=>\n  string(11) "{}"\n', "s3cr3t-word", id="php-dump"),
+    pytest.param('["token":"App\\User":private]=> string(9) "{}"', "s3cr3t-word", id="php-object"),
+    pytest.param("[password:protected] => {}\n", "s3cr3t-word", id="php-print"),
+    pytest.param(r"{{\\\"password\\\": \\\"{}\\\", \\\"a\\\":1}}", "s3cr3t-word", id="json-thrice"),
+    pytest.param(r"\\\\\\\"token\\\\\\\":\\\\\\\"{}\\\\\\\"", "s3cr3t-word", id="json-four-times"),
+    pytest.param(r"{{\"password\":\"{}\"}}", r"a\\\"b1c2d3", id="escaped-quote-in-escaped-json"),
+    pytest.param("&quot;password&quot;: &quot;{}&quot;", "s3cr3t-word", id="html"),
+    pytest.param("q=%22password%22%3A%22{}%22&x=1", "s3cr3t-word", id="json-in-an-address"),
+    pytest.param(r"\u0022password\u0022:\u0022{}\u0022", "s3cr3t-word", id="unicode-quotes"),
+    pytest.param("&quot;token&quot;:&quot;{}&quot; end", FILLER * 9, id="endless-to-an-html-quote"),
+    pytest.param(r"\\\"token\\\":\\\"{}\\\" end", FILLER * 9, id="endless-to-escapes"),
+    pytest.param("token = \n    '{}'", "s3cr3t-word", id="on-the-next-line"),
+    pytest.param('"tokens": [\n  "{}"\n], "a": 1', FILLER, id="list"),
+    pytest.param('"unseal_keys_hex": ["{}"], "root": 1', f'{HEX}", "{HEX}', id="list-of-two"),
+    pytest.param("password: &anchor {}\n", "s3cr3t-word", id="yaml-anchor"),
+    pytest.param("password: !!str {}\n", "s3cr3t-word", id="yaml-type"),
+    pytest.param('password: Password("{}")', "s3cr3t-word", id="rust-struct"),
+    pytest.param("<password><![CDATA[{}]]></password>", "s<3cr3t-word", id="cdata"),
+    pytest.param('<entry key="db.password">{}</entry>', "s3cr3t-word", id="xml-entry"),
+    pytest.param("<key>password</key>\n\t<string>{}</string>", "s3cr3t-word", id="plist"),
+    pytest.param("<name>s3.secret.key</name><value>{}</value>", "s3cr3t-word", id="hadoop"),
+    pytest.param("Unseal Key 1: {}\n", FILLER + "/a=", id="vault-unseal-key"),
+    pytest.param("a temporary password is generated for root@h: {}", "s3cr3t-w?", id="mysql-first"),
+    pytest.param("**Password**: {}", "s3cr3t-word", id="markdown-before-the-colon"),
+    pytest.param("openssl rsa -passin pass:{} -in k", "s3cr3t-word", id="openssl"),
+    pytest.param("setenv DB_PASSWORD {}", "s3cr3t-word", id="csh"),
+    pytest.param("fastcgi_param DB_PASSWORD {};\n", "s3cr3t-word", id="nginx"),
+    pytest.param("gh secret set DB_TOKEN --body {}", "s3cr3t-word", id="setting-with-a-flag"),
+    pytest.param("user: jane pass: {} ok", "s3cr3t-w0rd", id="pass-alone"),
+    pytest.param("password   {}\n", "Tr0ub4dor&3!", id="blanks"),
+    pytest.param("password {}\nuser x", "Tr0ub4dor&3!", id="one-blank"),
+    pytest.param("  DB_PASSWORD                 {}\r\n", "correct-horse-7", id="wide-list"),
+    pytest.param("token\t{}\n", "correct-horse-7", id="tab"),
+    pytest.param("with password {}, then", "Tr0ub4dor&3!", id="in-a-sentence"),
+    pytest.param("machine h\nlogin me\n\tpassword {}\n", "hunter&two!x", id="netrc-on-lines"),
+    pytest.param("| password | {} |", "Tr0ub4dor&3!", id="cell-with-punctuation"),
+    pytest.param("\u2502 password \u2502 {} \u2502\n", "Tr0ub4dor&3!", id="drawn-cell"),
+    pytest.param(" password | {}\n", "Tr0ub4dor&3!", id="record-of-psql"),
+    pytest.param("CREATE ROLE a LOGIN PASSWORD '{}';", "hunter", id="sql-role"),
+    pytest.param("alter user a with encrypted password '{}'", "hunter", id="sql-user"),
+    pytest.param('failed with password "{}".', "s3cr3t-word", id="quoted-in-a-sentence"),
 ]
 
 
@@ -174,6 +233,13 @@ def test_removes_the_secret_and_nothing_before_it(text: str, secret: str) -> Non
     assert "[REDACTED]" in out
     assert out.startswith(before.rstrip("A"))
     assert after[-6:] in out
+
+
+def test_what_a_value_was_and_what_it_becomes_are_removed() -> None:
+    """A plan shows the value of a secret twice."""
+    out = redact_both_ways(b'  ~ password = "0ld-value" -> "n3w-value" # forces replacement\n')
+
+    assert out == b'  ~ password = "[REDACTED]" -> "[REDACTED]" # forces replacement\n'
 
 
 HARMLESS = [
@@ -248,6 +314,23 @@ HARMLESS = [
     "Authorization: Bearer <token>\nWWW-Authenticate: Bearer realm",
     "usage: tool login <password> [options]\n  <token> then press enter",
     "Cache hit for restore-key: Linux-npm-" + HEX[:32],
+    "password is required; the password field; password reset",
+    "password   The password of the account\n  token    A token, e.g. x1\n",
+    "token    string\r\npassword  varchar(255)\r\nsecret-tool  0.18.4-2\r\n",
+    "my-secret   Opaque   1      5d\ndb-password   kubernetes.io/basic-auth   2   5d2h",
+    "| password | varchar(255) | NO |\n| token | utf8mb4 | base64url |",
+    " password | email \n----------+-------\n",
+    "unexpected token 'export1' in x; token \"a1b2c3\"",
+    "the password 'field' and password \"name\" are labels",
+    "revoked token 3fa8b1c2, deleted secret web-config-2, renewed key id v1.2.3",
+    "token e2e: 2026-11-25T10:22:03Z 1h30m15s",
+    'def login(password):\n    """Log in, 2 times."""\n',
+    '"password": {"type": "string", "minLength": 8}',
+    "pass: 12, fail: 3; pass: all 4 tests",
+    '<add key="Password" value="' + FILLER[:10] + '" />',
+    "~ password = (sensitive value) -> (known after apply)",
+    'secret "app" created; secrets: ["db", "cache"]',
+    "tokens: [1, 2]; key = [\n  'id',\n]",
 ]
 
 
