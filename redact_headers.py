@@ -29,36 +29,53 @@ from redact_shapes import WEBHOOKS
 # --- the judge of flags ---------------------------------------------------------------------------
 
 # `curl -u user:…`, `mysql -p…`, `docker login -p …`: after which command a flag of one letter, with
-# a space behind it or without, takes a password.
-_FLAG = re.compile(rb"(--user|-[a-z])([ =]?)(\\?[\"'])?")
-_FLAG_COMMANDS = {
-    flag: re.compile(rb"(?:^|[^\w.-])(?:" + commands + rb")(?:[ ][^\r\n|;&]*)?$")
-    for commands, flags in (
-        (rb"curl|wget", (b"-u", b"-u ", b"--user ", b"--user=")),
-        (rb"mysql\w*|mariadb\w*|sshpass", (b"-p",)),
-        (rb"sshpass|[a-z]+(?:[ ][^\r\n|;&]*)? login", (b"-p ",)),
-        (rb"redis-cli", (b"-a ",)),
-        (rb"ldap[a-z]+", (b"-w ",)),
+# a space behind it or without, takes a password, and what stands between it and a user's name.
+_FLAG = re.compile(rb"(--(?:proxy-)?user|-[A-Za-z])([ =]?)(\\?[\"'])?")
+_LOGIN = rb"[a-z]+(?:[ ][^\r\n|;&]*)? login"
+_FLAG_COMMANDS = tuple(
+    (
+        frozenset(flags),
+        re.compile(rb"(?:^|[^\w.-])(?:" + commands + rb")(?:[ ][^\r\n|;&]*)?$"),
+        re.compile(separator),
     )
-    for flag in flags
-}
+    for commands, flags, separator in (
+        (rb"curl|wget", (b"-u", b"-u ", b"--user ", b"--user="), rb":|$"),
+        (rb"curl", (b"-U", b"-U ", b"--proxy-user ", b"--proxy-user="), rb":|$"),
+        (rb"smb[a-z]+|rpcclient|net", (b"-U ",), rb"%|$"),
+        (rb"https?|xhs?", (b"-a ",), rb":|$"),
+        (rb"mysql\w*|mariadb\w*|sshpass|7z[a-z]?", (b"-p",), rb""),
+        (rb"sshpass|mongo\w*|evil-winrm|nxc|netexec|" + _LOGIN, (b"-p ",), rb""),
+        (rb"sqlcmd|bcp|tsql|zip|unzip", (b"-P ",), rb""),
+        (rb"redis-[a-z]+", (b"-a ",), rb""),
+        (rb"ldap[a-z]+", (b"-w ",), rb""),
+    )
+)
 
 
 def judge_flag(text: bytes, at: int, final: bool) -> Verdict:
     """Judge a flag that means a password to a few commands."""
     flag = _FLAG.match(text, at)
-    command = _FLAG_COMMANDS.get(flag[1] + flag[2]) if flag else None
-    if flag is None or command is None or not command.search(text, max(0, at - LOOK_BACK), at):
+    if flag is None:
         return None
+    before = text[max(0, at - LOOK_BACK) : at]
+    for flags, command, separator in _FLAG_COMMANDS:
+        if flag[1] + flag[2] in flags and command.search(before):
+            return _judge_flag_value(text, flag, separator, final)
+    return None
+
+
+def _judge_flag_value(
+    text: bytes, flag: re.Match[bytes], separator: re.Pattern[bytes], final: bool
+) -> Verdict:
+    """Judge a password, or what follows the separator behind a user's name."""
     value = flag.end()
     stop = quote_stop(flag[3]) if flag[3] else LINE_STOP
     ending = stop.search(text, value, value + LOOK_AHEAD)
     if ending is None and not final and len(text) < value + LOOK_AHEAD:
         return Wait(value, True)
     end = ending.start() if ending else min(len(text), value + LOOK_AHEAD)
-    if flag[1] in (b"-u", b"--user"):
-        user, colon, _ = text[value:end].partition(b":")
-        value = value + len(user + colon) if colon else end
+    user = separator.search(text[value:end])
+    value += user.end() if user else 0
     if ending is None and end == flag.end() + LOOK_AHEAD:
         return Endless(value, end, stop)
     ordinary = is_ordinary(text[value:end], quoted=flag[3] is not None, loose=False)
@@ -83,7 +100,8 @@ _BEARER_WORDS = frozenset(
     """.split()  # noqa: SIM905 - words read better than a list of quoted ones
 )
 _COOKIE = re.compile(
-    rb"(?i)(?P<set>set-)?cookie\\?[\"']?[ ]?:[ ]{0,4}(?:\\?[\"'`])?[^=\s;\"']{1,64}="
+    rb"(?i)(?P<set>set-)?cookie\\?[\"']?(?:[ ]?:|,\s{0,24}\\?[\"']value\\?[\"'][ ]?:)[ ]{0,4}"
+    rb"(?:\\?[\"'`])?[^=\s;\"']{1,64}="
 )
 _COOKIE_STOP = re.compile(rb"[\"'`\r\n\\]")
 _SET_COOKIE_STOP = re.compile(rb"[;\"'`\s\\]")

@@ -81,6 +81,8 @@ _PAIR = re.compile(
     """.replace(b"FIELD", _FIELD),
     re.VERBOSE | re.IGNORECASE,
 )
+# 1) "requirepass", then 2) "…"
+_ITEM = re.compile(rb"""["']\r?\n[ ]{0,8}[0-9]{1,3}\)[ ](?=["'])""")
 # "db_password": {"sensitive": true, "value": …
 _NESTED = re.compile(
     rb"""\{\s{0,24}FIELD{0,3}\\?"(?:value|default)\\?"[ ]?:[ ]?(?=\\?")""".replace(
@@ -134,11 +136,12 @@ _MAY_BE_OPERATOR = re.compile(
 # text may become anything.
 _MAY_HAVE_VALUE = rb"""
     (?=[a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
-        (?:\\{0,7}["'`]|\\{1,3}u002[27]|\\)?[\])]{0,2}(?:\*\*)?[ \t]{0,20}
+        \\{0,7}(?:["'`]|u002[27])?[\])]{0,2}\*{0,2}[ \t]{0,20}
             (?:[:=+?.|&%^>-]|,\s{0,24}\\{0,7}["'`])
       | [ ][a-z.\[\]*]{1,16}[ ]:?=
       | \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})?\\?["']?(?:parameter)?value
-      | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n\r?\n) | [`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)
+      | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n(?:\r?\n|[ ]{0,8}[0-9]{1,3}\)))
+      | [`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)
       | </(?:key|name)>
       | [\s\S]?\Z
       | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
@@ -185,6 +188,7 @@ _SETTING_BEFORE = re.compile(
 _SETTING_FLAG = re.compile(rb"(?:-b|--body)[ =]")  # gh secret set TOKEN --body …
 _ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # of a resource's type in its name at AWS
 _LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
+_NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
 _SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
 _PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd$")
 _OPENSSL_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$")
@@ -274,7 +278,7 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
     laid_out = _judge_layout(pair, final)
     if laid_out is not None:
         return laid_out
-    for spelling in (_PAIR, _ARGUMENT):
+    for spelling in (_PAIR, _ITEM, _ARGUMENT):
         other = spelling.match(text, end)
         if other:
             verdict = _judge_value(pair, other.end(), final, loose=False, stop=None)
@@ -390,7 +394,9 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
     flag = _SETTING_FLAG.match(text, space.end()) if surely else None
     at = flag.end() if flag else space.end()
     stop = None if is_flag else _WORD_STOP
-    verdict = _judge_value(pair, at, final, loose=True, stop=stop)
+    before = text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
+    loose = _NETRC_BEFORE.search(before) is None
+    verdict = _judge_value(pair, at, final, loose=loose, stop=stop)
     if surely or not isinstance(verdict, Span):
         return verdict if surely or isinstance(verdict, Wait) else None
     value = text[slice(*verdict)]
@@ -411,8 +417,8 @@ def _takes_spaced_value(pair: _Pair) -> tuple[bool, bool]:
     before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
     name = pair.text[pair.name_start : pair.name_end]
     is_flag = _FLAG_BEFORE.search(before + name) is not None
-    login = _LOGIN_BEFORE.search(before) or _SETTING_BEFORE.search(before)
-    return is_flag or login is not None or name == b"requirepass", is_flag
+    setting = _LOGIN_BEFORE.search(before) or _SETTING_BEFORE.search(before)
+    return is_flag or setting is not None or name in (b"requirepass", b"masterauth"), is_flag
 
 
 def _takes_quoted_value(pair: _Pair, value: bytes) -> bool:

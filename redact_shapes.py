@@ -522,6 +522,11 @@ SECRET_ENDINGS = (
     "clientsecret",
     "userpass",
     "dbpass",
+    "requirepass",
+    "masterauth",
+    "storepass",
+    "keypass",
+    "passwort",
     "psk",
 )
 
