@@ -47,7 +47,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NewType
 
-from redact_headers import judge_address, judge_cookie, judge_flag, judge_scheme
+from redact_headers import judge_address, judge_cookie, judge_flag, judge_phrase, judge_scheme
 from redact_judges import (
     LOOK_BACK,
     Both,
@@ -111,29 +111,39 @@ _LITERALS = (
         + NO_ORDINARY_TOKEN
         + rb")"
         + MAY_HAVE_SPACED_VALUE
-        + rb"|ie(?<=cookie))",
-        {b"key": (0, judge_name), b"ken": (2, judge_name), b"kie": (3, judge_cookie)},
+        + rb"|ie(?<=cookie)|::(?<=::add-mask::))",
+        {
+            b"key": (0, judge_name),
+            b"ken": (2, judge_name),
+            b"kie": (3, judge_cookie),
+            b"k::": (0, judge_phrase),
+        },
     ),
     _search(
         rb"p(?:ass|w|sk)" + MAY_HAVE_SPACED_VALUE,
         {b"pass": (0, judge_name), b"pw": (0, judge_name), b"psk": (0, judge_name)},
     ),
     _search(
-        rb"b(?:earer|asic|egin[ +%](?<=-----begin[ +%]))",
+        rb"b(?:earer|asic|egin[ +%](?<=-----begin[ +%])"
+        rb"|y[ ](?:(?<=identified[ ]by[ ])|(?=[\"'])))",
         {
             b"bearer": (0, judge_scheme),
             b"basic": (0, judge_scheme),
+            b"by ": (0, judge_phrase),
             **dict.fromkeys((b"begin ", b"begin+", b"begin%"), (5, judge_key_header)),
         },
     ),
     # In `secret` and in `credential`.
     _search(rb"cre" + MAY_HAVE_SPACED_VALUE, {b"cre": (0, judge_name)}),
     _search(rb"sig" + MAY_HAVE_VALUE, {b"sig": (0, judge_name)}),
-    _search(rb"auth" + MAY_HAVE_VALUE, {b"auth": (0, judge_name)}),
+    _search(
+        rb"auth(?:[ ](?<=>[ ]auth[ ])|(?<=masterauth)(?=[ ])|" + MAY_HAVE_VALUE + rb")",
+        {b"auth": (0, judge_name), b"auth ": (0, judge_phrase)},
+    ),
     _search(rb"://", {b"://": (0, judge_address)}),
     _search(
-        rb"-(?<=[ ]-)(?:[aw](?=[ ])|[up]|-user(?=[ =]))",
-        dict.fromkeys((b"-a", b"-w", b"-u", b"-p", b"--user"), (0, judge_flag)),
+        rb"-(?<=[ ]-)(?:[aw](?=[ ])|[up]|-(?:proxy-)?user(?=[ =]))",
+        dict.fromkeys((b"-a", b"-w", b"-u", b"-p", b"--user", b"--proxy-user"), (0, judge_flag)),
     ),
 )
 

@@ -1,11 +1,12 @@
-"""The judges of what is written by a rule of its own: flags of commands, headers, cookies and
-addresses.
+"""The judges of what is written by a rule of its own: flags of commands, phrases, headers, cookies
+and addresses.
 """
 
 # ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from redact_judges import (
     HARMLESS_VALUE,
@@ -79,6 +80,60 @@ def _judge_flag_value(
     if ending is None and end == flag.end() + LOOK_AHEAD:
         return Endless(value, end, stop)
     ordinary = is_ordinary(text[value:end], quoted=flag[3] is not None, loose=False)
+    return None if ordinary else Span(value, end)
+
+
+# --- the judge of phrases -------------------------------------------------------------------------
+
+
+class _Phrase(NamedTuple):
+    """What a secret follows without a name: what stands before the place where it was found, what
+    stands there, and what ends the secret where no quote opens it.
+    """
+
+    before: re.Pattern[bytes]
+    here: re.Pattern[bytes]
+    stop: re.Pattern[bytes]
+
+
+_PHRASES = (
+    _Phrase(  # SQL
+        re.compile(
+            rb"(?i)\b(?:user|to)\s(?:if not exists )?\S{1,48}\s{1,16}identified "
+            rb"(?:with \S{1,32} )?$"
+        ),
+        re.compile(rb"(?i)by (?:password |values )?"),
+        re.compile(rb"[\s;,)]"),
+    ),
+    _Phrase(  # the prompt of Redis
+        re.compile(rb"(?:redis|:[0-9]{1,5}(?:\[[0-9]+\])?(?:\(TX\))?)> $"),
+        re.compile(rb"(?i)auth (?:[\w-]{1,24} (?=\S))?"),
+        re.compile(rb"[\r\n\"'`]"),
+    ),
+    _Phrase(  # a command for the runner of GitHub
+        re.compile(rb"::add-mas$"), re.compile(rb"k::"), re.compile(rb"[\r\n\"'`]")
+    ),
+)
+_PHRASE_QUOTE = re.compile(rb"\\?[\"']")
+
+
+def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `IDENTIFIED BY …`, `> AUTH …` and `::add-mask::…`."""
+    for phrase in _PHRASES:
+        here = phrase.here.match(text, at)
+        if here and phrase.before.search(text, max(0, at - LOOK_BACK), at):
+            break
+    else:
+        return None
+    quote = _PHRASE_QUOTE.match(text, here.end())
+    value, stop = (quote.end(), quote_stop(quote[0])) if quote else (here.end(), phrase.stop)
+    ending = stop.search(text, value, value + LOOK_AHEAD)
+    if ending is None and len(text) >= value + LOOK_AHEAD:
+        return Endless(value, value + LOOK_AHEAD, stop)
+    if ending is None and not final:
+        return Wait(value, True)
+    end = ending.start() if ending else len(text)
+    ordinary = is_ordinary(text[value:end], quoted=quote is not None, loose=False)
     return None if ordinary else Span(value, end)
 
 
