@@ -461,6 +461,39 @@ eyJjdHkiOi[A-Za-z0-9_.=-]{16,}
 eyJlbmMiOi[A-Za-z0-9_.=-]{16,}
 ZXlKaGJHY2lPaU[A-Za-z0-9+/=_-]{40,}
 ZXlK[A-Za-z0-9+/=_-]{80,}
+# Base64 of a private key in PEM, as Kubernetes keeps it; of Docker's credentials, of a service
+# account's of Google, each compact and indented
+LS0tLS1CRUdJTiBQUklWQVRFIEtFWS[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBSU0EgUFJJVkFUR[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBFQyBQUklWQVRFI[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBPUEVOU1NIIFBSS[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBFTkNSWVBURUQgUFJJV[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBEU0EgUFJJVkFUR[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBQR1AgUFJJVkFUR[A-Za-z0-9+/=]{20,}
+eyJhdXRocyI6[A-Za-z0-9+/=]{20,}
+ewogICJhdXRocyI6[A-Za-z0-9+/=]{20,}
+ewoJImF1dGhzIjog[A-Za-z0-9+/=]{20,}
+eyJ0eXBlIjoic2VydmljZV9hY2NvdW50[A-Za-z0-9+/=]{20,}
+eyJ0eXBlIjogInNlcnZpY2VfYWNjb3Vud[A-Za-z0-9+/=]{20,}
+ewogICJ0eXBlIjogInNlcnZpY2VfYWNjb3Vud[A-Za-z0-9+/=]{20,}
+# A private key on one line, without a header: RSA, elliptic curves and Edwards curves in PKCS#1 and
+# PKCS#8, and OpenSSH's own format
+MIIEpAIBAAKCAQEA[A-Za-z0-9+/=]{40,}
+MIIEowIBAAKCAQEA[A-Za-z0-9+/=]{40,}
+MIIEogIBAAKCAQEA[A-Za-z0-9+/=]{40,}
+MIIJKAIBAAKCAgEA[A-Za-z0-9+/=]{40,}
+MIIJKQIBAAKCAgEA[A-Za-z0-9+/=]{40,}
+MIIJKgIBAAKCAgEA[A-Za-z0-9+/=]{40,}
+MIIEvAIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIEvQIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIEvgIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIJQgIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIJQwIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIJRAIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MHcCAQEEI[A-Za-z0-9+/=]{40,}
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0w[A-Za-z0-9+/=]{20,}
+MC4CAQAwBQYDK2VwBCIEI[A-Za-z0-9+/=]{20,}
+b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=]{40,}
 """
 
 # Addresses whose path is the credential: anybody who knows the URL may post. What follows the
