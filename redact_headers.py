@@ -273,10 +273,22 @@ def judge_address(text: bytes, at: int, final: bool) -> Verdict:
     if sign:
         return _judge_userinfo(userinfo, start)
     colon = text.find(b":", start, end)
-    cut_short = ending is None
-    if cut_short and colon >= 0 and not _PORT.fullmatch(text, colon + 1, end):
-        return Endless(colon + 1, end, _PASSWORD_STOP)
+    if colon >= 0 and not _PORT.fullmatch(text, colon + 1, end):
+        if ending is None:
+            return Endless(colon + 1, end, _PASSWORD_STOP)
+        if ending[0] == b"/":
+            return _judge_raw_password(text, colon + 1, end, final)
     return _judge_webhook(text, start, final)
+
+
+def _judge_raw_password(text: bytes, start: int, slash: int, final: bool) -> Verdict:
+    """Judge what looks like a port and is none: a password with a slash that nobody encoded."""
+    ending = _PASSWORD_STOP.search(text, slash, start + LOOK_AHEAD)
+    if ending is None:
+        return Wait(start, True) if not final and len(text) < start + LOOK_AHEAD else None
+    password = text[start : ending.start()]
+    ordinary = ending[0] != b"@" or HARMLESS_VALUE.fullmatch(password)
+    return None if ordinary else Span(start, ending.start())
 
 
 def _judge_userinfo(userinfo: bytes, start: int) -> Verdict:
