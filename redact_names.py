@@ -171,14 +171,22 @@ _OPEN_QUOTE = re.compile(
 )
 _SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* ")
 _WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
+# Within a line, but outside an address `&` ends a value only before another name or another end.
+_INLINE_STOP = re.compile(rb"[\s\"'`,;<>)\]}|\\]|&(?:[\s\"'`,;&<>)\]}|\\]|[\w.%\[\]-]{1,32}=)")
+# Of a variable or a flag within a line: what stands before a space may belong to the sentence.
+_SHELL_STOP = re.compile(rb"[,;)\]}]{0,3}[ \t\"'`]|[\r\n]|\\[nrt\"']")
 # Of a word in a sentence or on a line of its own: passwords hold any character.
 _WORD_STOP = re.compile(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
 _ELEMENT_STOP = re.compile(rb"[\s<]")
 _RAW_STOP = re.compile(rb"\]\]>|[\r\n]")
 _CELL_STOP = re.compile(rb"[\s`*|]")
+# A line may be numbered, come from a file or from a service, or be drawn in a box.
 _LINE_START = re.compile(
-    rb"(?:^|[\r\n])(?:[\s+>#$*|-]|export |set |SET |ENV |env |declare -x |\x1b)*$"
+    rb"(?:^|[\r\n])(?:[\w./@-]{1,40}:(?:[0-9]{1,6}:)?|[\w./@-]{0,40}/|[\w.-]{1,24} +\|)?"
+    rb"(?:[\s+>#$*|-]|[0-9]{1,6}(?:[:\t)-]|\xe2\x86\x92)|\xe2[\x94\x8e].|export |set |SET |ENV "
+    rb"|env |declare -x |\x1b)*$"
 )
+_VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
 _SETTING_BEFORE = re.compile(
@@ -219,9 +227,8 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
     weight = weigh_name(name)
     if weight == SECRET and _ARN_BEFORE.search(text, max(0, name_start - 13), name_start):
         return None
-    in_query = False
+    in_query = text[name_start - 1 : name_start] in (b"?", b"&")
     if weight != SECRET:
-        in_query = text[name_start - 1 : name_start] in (b"?", b"&")
         if weight == HARMLESS and not (in_query and name.lower() == b"key"):
             return None
         if weight == HEADER:
@@ -247,8 +254,20 @@ class _Pair(NamedTuple):
     def begins_line(self) -> bool:
         """Say whether nothing but decoration stands before the name on its line."""
         return (
-            _LINE_START.search(self.text, max(0, self.name_start - 24), self.name_start) is not None
+            _LINE_START.search(self.text, max(0, self.name_start - 64), self.name_start) is not None
         )
+
+    def find_stop(self) -> re.Pattern[bytes]:
+        """Return what ends a value without quotes."""
+        if self.in_query:
+            return _WIDE_STOP
+        if self.begins_line():
+            return LINE_STOP
+        name = self.text[max(0, self.name_start - 2) : self.name_end]
+        assigned = self.text[self.name_end : self.name_end + 1] == b"="
+        if assigned and (_VARIABLE.search(name) or _FLAG_BEFORE.search(name)):
+            return _SHELL_STOP
+        return _INLINE_STOP
 
 
 def _find_name_start(text: bytes, at: int) -> int:
@@ -470,13 +489,13 @@ def _judge_value(
     if quote:
         at, stop = quote.end(), quote_stop(quote["quote"])
     elif stop is None:
-        stop = LINE_STOP if pair.begins_line() and not pair.in_query else _WIDE_STOP
+        stop = pair.find_stop()
     ending = stop.search(text, at, at + LOOK_AHEAD)
     if ending is None and len(text) < at + LOOK_AHEAD and not final:
         return Wait(at, True)
     value = text[at : ending.start() if ending else at + LOOK_AHEAD]
     if ending is None and len(value) == LOOK_AHEAD:
-        return Endless(at, at + LOOK_AHEAD, stop)
+        return Endless(at, at + LOOK_AHEAD, _WIDE_STOP if stop is _INLINE_STOP else stop)
     harmless = (
         is_ordinary(value, quoted=quote is not None, loose=loose)
         or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))

@@ -261,6 +261,51 @@ def test_removes_the_secret_and_nothing_before_it(text: str, secret: str) -> Non
     assert after[-6:] in out
 
 
+LINE_LEADS = [
+    *(
+        "     3\u2192",
+        "    12\t",
+        "3:",
+        ".env:",
+        ".env:3:",
+        "config/.env-3-",
+        "app-1  | ",
+        "+",
+        "> ",
+    ),
+    *("2026-11-25T10:22:03Z ", "Nov 25 10:22:03 host app[1]: ", "  \u23bf  ", "\u2502 ", "export "),
+]
+
+
+@pytest.mark.parametrize("lead", LINE_LEADS)
+@pytest.mark.parametrize("name", ["DB_PASSWORD=", "API_TOKEN="])
+def test_a_variable_with_any_character_behind_a_prefix(lead: str, name: str) -> None:
+    """A line of settings is one with a number, a file, a service or a date before it, too."""
+    out = redact_both_ways(f"A=1\n{lead}{name}a,b;c&d)e|f<g>1\nB=2\n".encode()).decode()
+
+    assert out == f"A=1\n{lead}{name}[REDACTED]\nB=2\n"
+
+
+INLINE = [
+    # (text, the same without its secret)
+    ("level=info password=Tr0ub4dor&3! user=x", "level=info password={} user=x"),
+    ("user=a&password=s3cr3t&b=1", "user=a&password={}&b=1"),
+    ("x --password=a,b;c&d e", "x --password={} e"),
+    ("(DB_PASSWORD=a1,b2, PORT=1)", "(DB_PASSWORD={}, PORT=1)"),
+    ("see ?token=s3cr3t&done", "see ?token={}&done"),
+    ("f(password=s3cr3t, n=1)", "f(password={}, n=1)"),
+    ("let x = {password:s3cr3t};", "let x = {{password:{}}};"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), INLINE)
+def test_a_value_within_a_line_ends_where_it_should(text: str, expected: str) -> None:
+    """What separates values ends one; the same sign within a value does not."""
+    out = redact_both_ways(f"{text}\n".encode()).decode()
+
+    assert out == expected.format("[REDACTED]") + "\n"
+
+
 def test_what_a_value_was_and_what_it_becomes_are_removed() -> None:
     """A plan shows the value of a secret twice."""
     out = redact_both_ways(b'  ~ password = "0ld-value" -> "n3w-value" # forces replacement\n')
