@@ -261,6 +261,18 @@ def test_removes_the_secret_and_nothing_before_it(text: str, secret: str) -> Non
     assert after[-6:] in out
 
 
+@pytest.mark.parametrize(
+    "between", [",", "\t", "\t2026-11-25T10:22:03+00:00\t", "\r\n", " : ", '","']
+)
+def test_the_secret_behind_a_key_id_of_aws_is_removed(between: str) -> None:
+    """It has no shape but its length, so only what stands right behind an id is one."""
+    key_id, secret = "AKI" + "AABCDEFGHIJKLMNO2", FILLER[:38] + "/+"
+
+    out = redact_both_ways(f"x {key_id}{between}{secret}\tend {secret}\n".encode()).decode()
+
+    assert out == f"x [REDACTED]{between}[REDACTED]\tend {secret}\n"
+
+
 LINE_LEADS = [
     *(
         "     3\u2192",
