@@ -142,7 +142,7 @@ _LITERALS = (
     ),
     _search(rb"://", {b"://": (0, judge_address)}),
     _search(
-        rb"-(?<=[ ]-)(?:[aw](?=[ ])|[up]|-(?:proxy-)?user(?=[ =]))",
+        rb"-(?<=[ \"']-)(?:[aw](?=[ \"'])|[up]|-(?:proxy-)?user(?=[ =\"']))",
         dict.fromkeys((b"-a", b"-w", b"-u", b"-p", b"--user", b"--proxy-user"), (0, judge_flag)),
     ),
 )

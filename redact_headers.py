@@ -31,12 +31,12 @@ from redact_shapes import WEBHOOKS
 
 # `curl -u user:…`, `mysql -p…`, `docker login -p …`: after which command a flag of one letter, with
 # a space behind it or without, takes a password, and what stands between it and a user's name.
-_FLAG = re.compile(rb"(--(?:proxy-)?user|-[A-Za-z])([ =]?)(\\?[\"'])?")
-_LOGIN = rb"[a-z]+(?:[ ][^\r\n|;&]*)? login"
+_FLAG = re.compile(rb"(--(?:proxy-)?user|-[A-Za-z])([ =]|(?:[\"'],[ ]?)(?=[\"']))?(\\?[\"'])?")
+_LOGIN = rb"[a-z]+(?:[\"']?,?[ ][^\r\n|;&]*)?[ \"']login"
 _FLAG_COMMANDS = tuple(
     (
         frozenset(flags),
-        re.compile(rb"(?:^|[^\w.-])(?:" + commands + rb")(?:[ ][^\r\n|;&]*)?$"),
+        re.compile(rb"(?:^|[^\w.-])(?:" + commands + rb")(?:[\"']?,?[ ][^\r\n|;&]*)?$"),
         re.compile(separator),
     )
     for commands, flags, separator in (
@@ -59,8 +59,10 @@ def judge_flag(text: bytes, at: int, final: bool) -> Verdict:
     if flag is None:
         return None
     before = text[max(0, at - LOOK_BACK) : at]
+    sign = flag[2] or b""
+    spelling = flag[1] + (b" " if b"," in sign else sign)
     for flags, command, separator in _FLAG_COMMANDS:
-        if flag[1] + flag[2] in flags and command.search(before):
+        if spelling in flags and command.search(before):
             return _judge_flag_value(text, flag, separator, final)
     return None
 
@@ -88,12 +90,13 @@ def _judge_flag_value(
 
 class _Phrase(NamedTuple):
     """What a secret follows without a name: what stands before the place where it was found, what
-    stands there, and what ends the secret where no quote opens it.
+    stands there, what ends the secret where no quote opens it, and what it looks like.
     """
 
     before: re.Pattern[bytes]
     here: re.Pattern[bytes]
     stop: re.Pattern[bytes]
+    value: re.Pattern[bytes] = re.compile(rb".+", re.DOTALL)
 
 
 _PHRASES = (
@@ -104,6 +107,12 @@ _PHRASES = (
         ),
         re.compile(rb"(?i)by (?:password |values )?"),
         re.compile(rb"[\s;,)]"),
+    ),
+    _Phrase(  # what curl sends to a server of mail
+        re.compile(rb"> $"),
+        re.compile(rb"(?i)auth (?:plain|login|xoauth2) "),
+        re.compile(rb"[\r\n]"),
+        re.compile(rb"(?=.*[A-Z0-9])[A-Za-z0-9+/=]{8,}"),
     ),
     _Phrase(  # the prompt of Redis
         re.compile(rb"(?:redis|:[0-9]{1,5}(?:\[[0-9]+\])?(?:\(TX\))?)> $"),
@@ -133,8 +142,10 @@ def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
     if ending is None and not final:
         return Wait(value, True)
     end = ending.start() if ending else len(text)
-    ordinary = is_ordinary(text[value:end], quoted=quote is not None, loose=False)
-    return None if ordinary else Span(value, end)
+    secret = phrase.value.fullmatch(text, value, end) and not is_ordinary(
+        text[value:end], quoted=quote is not None, loose=False
+    )
+    return Span(value, end) if secret else None
 
 
 # --- the judges of headers ------------------------------------------------------------------------

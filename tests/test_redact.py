@@ -140,6 +140,12 @@ SECRETS = [
     pytest.param("machine h login jane password {}\n", "hunter", id="netrc-word"),
     pytest.param('"name": "Cookie", "value": "sid={}"', HEX[:32], id="cookie-in-har"),
     pytest.param("Passwort: {}\n", "s3cr3t-word", id="german"),
+    pytest.param(
+        "\r\n> AUTH PLAIN {}\r\n< 235", base64.b64encode(b"\0me\0s3cr3t").decode(), id="smtp"
+    ),
+    pytest.param("Command ['mysql', '-uroot', '-p{}'] failed", "s3cr3t-word", id="list-glued-flag"),
+    pytest.param("['docker', 'login', '-p', '{}']", "s3cr3t-word", id="list-flag"),
+    pytest.param('["curl", "-u", "user:{}", "h"]', "s3cr3t-word", id="list-user"),
     pytest.param("DB_PW={}", "s3cr3t-word", id="short-name"),
     pytest.param('psk="{}"', "s3cr3t-word", id="wifi"),
     pytest.param("secret_key_base: {}", HEX, id="rails"),
