@@ -74,6 +74,8 @@ _ARGUMENT = re.compile(rb"""ESCAPE["'`][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b
 _FIELD = (
     rb"""(?:\\?"\w{1,24}\\?"[ ]?:[ ]?(?:\\?"[^"\\\r\n]{0,24}\\?"|true|false|null)[ ]?,\s{0,16})"""
 )
+# … or stand on the next line, if the name is a flag's.
+_NEXT_ARGUMENT = re.compile(rb"""["'],\r?\n[ \t]{0,32}(?=["'])""")
 _PAIR = re.compile(
     rb"""
     \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})? FIELD{0,2}
@@ -107,27 +109,39 @@ _ATTRIBUTE = re.compile(
 # | SecretAccessKey | … |, in ASCII or drawn with lines
 _CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}(?=[^\s|\xe2`*])")
 _CELL_BEFORE = re.compile(rb"(?:(?:\||\xe2\x94\x82)[ ]{1,40}|(?:^|[\r\n])[ ]{0,40})[`*]{0,2}$")
-_CELL_END = re.compile(rb"[`*]{0,2}[ ]{0,40}(?:\||\xe2\x94\x82|[\r\n])")
-_MAY_BE_CELL_END = re.compile(rb"[`*]{0,2}[ ]{0,40}(?:\xe2\x94?)?")
+_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{2,4};)?[ ]{0,40}(?:\||\xe2\x94\x82|[\r\n]|<)")
+_MAY_BE_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{0,4};?)?[ ]{0,40}(?:\xe2\x94?)?")
 # `token: Some("…")`, and what PHP says of a text: a call that only wraps it
 _WRAPPER = re.compile(
     rb"""
     (?:Some|Just|Ok|String::from|(?:[A-Z][A-Za-z]{0,16})?(?:Secret|Password)(?:Str|String)?)
         \( \s{0,32}
-    | \s{0,32}string\([0-9]{1,6}\)[ ]
+    | \s{0,32}string\([0-9]{1,6}\)[ ] | \[\]string\{
     """,
     re.VERBOSE,
 )
 _ANNOTATION = re.compile(rb"(?:&(?!mut )\w{1,24}|!!\w{1,12})[ ]")  # of a value, in YAML
-_BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}")  # a value on the next line, in YAML
+# A value on the next line, in YAML and in HCL
+_BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}|<<[-~]?\w{1,16}(?:\r?\n[ \t]{0,32}|\r?\Z)")
+# X-Api-Key=[value], as Java and Go print headers
+_BRACKETS = re.compile(rb"\[(?=[^\s\[\]\"',;]{6,128}\])")
+# What stands before the password in auth=("jane", …).
+_USER_BEFORE = re.compile(rb"""\([ ]?["'][^"'\s]{1,40}["'],[ ]?(?=["'])""")
 _NEXT_LINE = re.compile(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
 _ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
-_ELEMENT = re.compile(rb">\s{0,40}(?P<raw><!\[CDATA\[)?")  # <token>value
-# <entry key="token">value, <key>token</key><string>value
+_ELEMENT = re.compile(rb">\s{0,40}(?:<[Vv]alue>)?(?P<raw><!\[CDATA\[)?")  # <token>value
+# <key>token</key><string>value
 _NEXT_ELEMENT = re.compile(rb"</(?:key|name)>\s{0,32}<(?:string|value)>", re.IGNORECASE)
+# <td>token</td><td>value
+_NEXT_CELL = re.compile(
+    rb"[ ]?</t[dh]>\s{0,32}<td[^<>]{0,32}>\s{0,8}(?:<(?:pre|code)>)?(?:&\#(?:x27|39|34);|&quot;)?"
+)
+_HTML_STOP = re.compile(rb"[\s<]|&(?:#(?:x27|39|34)|quot);")
 _CLOSING = re.compile(rb"\s{0,40}</")
 _MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
 _SPACE = re.compile(rb"[ \t]{1,40}(?=[^\s=:])")  # --token value
+# The password was changed to …
+_VERB = re.compile(rb"(?:(?:is|was|has been) )?(?:(?:now|set|changed|reset|updated) )?(?:to )?")
 _MAY_BE_OPERATOR = re.compile(
     rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
 )
@@ -142,7 +156,7 @@ _MAY_HAVE_VALUE = rb"""
       | \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})?\\?["']?(?:parameter)?value
       | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n(?:\r?\n|[ ]{0,8}[0-9]{1,3}\)))
       | [`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)
-      | </(?:key|name)>
+      | [ ]?</(?:key|name|t[dh])>
       | [\s\S]?\Z
       | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
 """
@@ -193,13 +207,15 @@ _SETTING_BEFORE = re.compile(
     rb"(?i)(?:^|[\s>])(?:set(?:x|env)?|\#[ ]?define|env|arg|fastcgi_param|(?:config|secret)[ ]set)"
     rb"(?:[ ]-[a-z]+)*[ \t]+$"
 )
+_COMMANDS = (b"requirepass", b"masterauth", b"PASS")
 _SETTING_FLAG = re.compile(rb"(?:-b|--body)[ =]")  # gh secret set TOKEN --body …
 _ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # of a resource's type in its name at AWS
 _LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
 _NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
 _SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
 _PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd$")
-_OPENSSL_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$")
+# Of `pass` alone: -passin pass:… for openssl, and what curl sends to a server of files or mail
+_PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
 _LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
 _MAY_BE_LINE_END = re.compile(rb"[ \t]{0,40}")
 # What a value was before it becomes what follows, in a plan: password = "old" -> "new"
@@ -237,7 +253,7 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
             begins = text[name_end : name_end + 2] == b": "
             lead = find_line_lead(text, name_start)
             return KeyBegins(name_end + 1, name_end + 2, lead) if begins else None
-        opened = name == b"pass" and _OPENSSL_BEFORE.search(text, max(0, at - 16), at)
+        opened = name.lower() == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
         weight = SECRET if opened else SUSPECT
     return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
 
@@ -265,7 +281,7 @@ class _Pair(NamedTuple):
             return LINE_STOP
         name = self.text[max(0, self.name_start - 2) : self.name_end]
         assigned = self.text[self.name_end : self.name_end + 1] == b"="
-        if assigned and (_VARIABLE.search(name) or _FLAG_BEFORE.search(name)):
+        if assigned and (_VARIABLE.search(name) or _is_flag(self)):
             return _SHELL_STOP
         return _INLINE_STOP
 
@@ -297,6 +313,9 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
     laid_out = _judge_layout(pair, final)
     if laid_out is not None:
         return laid_out
+    argument = _NEXT_ARGUMENT.match(text, end)
+    if argument and _is_flag(pair):
+        return _judge_value(pair, argument.end(), final, loose=True, stop=None)
     for spelling in (_PAIR, _ITEM, _ARGUMENT):
         other = spelling.match(text, end)
         if other:
@@ -317,6 +336,15 @@ def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verd
     class_begins = None if final else _MAY_BE_CLASS.match(text, pair.name_start - 2)
     if class_begins and class_begins.end() == len(text):
         return Wait(at, True)
+    user = _USER_BEFORE.match(text, at) if _takes_user(pair) else None
+    if user:
+        named = pair._replace(weight=SECRET)
+        return _judge_value(named, user.end(), final, loose=False, stop=None)
+    brackets = _BRACKETS.match(text, at)
+    if brackets:
+        verdict = _judge_value(pair, brackets.end(), final, loose=True, stop=_WIDE_STOP)
+        generated = isinstance(verdict, Span) and _is_made_up(text[slice(*verdict)])
+        return verdict if generated or not isinstance(verdict, Span) else None
     values = _LIST.match(text, at)
     if values and _PLURAL.search(text, pair.name_start, pair.name_end):
         return _judge_list(pair, values.end(), final)
@@ -335,6 +363,14 @@ def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verd
     return Both(verdict, Wait(len(text), False)) if may_become else verdict
 
 
+def _takes_user(pair: _Pair) -> bool:
+    return pair.text[pair.name_end - 4 : pair.name_end].lower() == b"auth"
+
+
+def _is_made_up(value: bytes) -> bool:
+    return looks_secret(value) or looks_like_password(value)
+
+
 def _judge_list(pair: _Pair, at: int, final: bool) -> Verdict:
     """Judge a list by its first value: all of it is secret or nothing."""
     verdict = _judge_value(pair, at, final, loose=False, stop=None)
@@ -351,6 +387,9 @@ def _judge_layout(pair: _Pair, final: bool) -> Verdict:
         if isinstance(verdict, Span) and element.end() > end + 1 and not element["raw"]:
             return _require_closing(text, verdict, final)
         return verdict
+    table_cell = _NEXT_CELL.match(text, end)
+    if table_cell:
+        return _judge_cell(pair, table_cell.end(), _HTML_STOP, final)
     next_element = _NEXT_ELEMENT.match(text, end)
     if next_element:
         return _judge_value(pair, next_element.end(), final, loose=False, stop=_ELEMENT_STOP)
@@ -363,16 +402,16 @@ def _judge_layout(pair: _Pair, final: bool) -> Verdict:
         return _require_closing(text, verdict, final) if isinstance(verdict, Span) else verdict
     cell = _CELL.match(text, end)
     if cell and _CELL_BEFORE.search(text, max(0, name - 48), name):
-        return _judge_cell(pair, cell.end(), final)
+        return _judge_cell(pair, cell.end(), _CELL_STOP, final)
     return None
 
 
-def _judge_cell(pair: _Pair, at: int, final: bool) -> Verdict:
+def _judge_cell(pair: _Pair, at: int, stop: re.Pattern[bytes], final: bool) -> Verdict:
     """Judge the cell after a name: as often as a value it is a type, or what the name is for."""
-    verdict = _judge_value(pair, at, final, loose=True, stop=_CELL_STOP)
+    verdict = _judge_value(pair, at, final, loose=True, stop=stop)
     if not isinstance(verdict, Span) or looks_secret(pair.text[slice(*verdict)]):
         return verdict
-    if pair.weight != SECRET or not looks_like_password(pair.text[slice(*verdict)]):
+    if pair.weight != SECRET or not _is_made_up(pair.text[slice(*verdict)]):
         return None
     return _require_end(pair.text, verdict, _CELL_END, _MAY_BE_CELL_END, final)
 
@@ -411,7 +450,8 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
         return None
     surely, is_flag = _takes_spaced_value(pair)
     flag = _SETTING_FLAG.match(text, space.end()) if surely else None
-    at = flag.end() if flag else space.end()
+    verb = None if surely else _VERB.match(text, space.end())
+    at = flag.end() if flag else verb.end() if verb else space.end()
     stop = None if is_flag else _WORD_STOP
     before = text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
     loose = _NETRC_BEFORE.search(before) is None
@@ -425,19 +465,24 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
         return verdict
     if verdict.start > at:
         return verdict if _takes_quoted_value(pair, value) else None
-    wide = space.end() - space.start() > 1 or space[0] == b"\t"
+    wide = (space.end() - space.start() > 1 or space[0] == b"\t") and at == space.end()
     if not (pair.weight == SECRET and wide and pair.begins_line() and _is_mixed(value)):
         return None
     return _require_end(text, verdict, _LINE_END, _MAY_BE_LINE_END, final)
+
+
+def _is_flag(pair: _Pair) -> bool:
+    before = pair.text[max(0, pair.name_start - 4) : pair.name_end]
+    return _FLAG_BEFORE.search(before) is not None
 
 
 def _takes_spaced_value(pair: _Pair) -> tuple[bool, bool]:
     """Say whether a word after the name is surely its value, and whether the name is a flag."""
     before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
     name = pair.text[pair.name_start : pair.name_end]
-    is_flag = _FLAG_BEFORE.search(before + name) is not None
+    is_flag = _is_flag(pair)
     setting = _LOGIN_BEFORE.search(before) or _SETTING_BEFORE.search(before)
-    return is_flag or setting is not None or name in (b"requirepass", b"masterauth"), is_flag
+    return is_flag or setting is not None or name in _COMMANDS, is_flag
 
 
 def _takes_quoted_value(pair: _Pair, value: bytes) -> bool:
@@ -507,7 +552,7 @@ def _judge_value(
 def _is_suspect_secret(pair: _Pair, value: bytes) -> bool:
     """Judge the value of a suspect name: of `pass` and `creds` it need not be generated."""
     made_up = pair.text[pair.name_start : pair.name_end].lower().endswith(_MADE_UP)
-    return looks_secret(value) or (made_up and looks_like_password(value))
+    return _is_made_up(value) if made_up else looks_secret(value)
 
 
 _MADE_UP = (b"pass", b"creds", b"credentials", b"cred", b"credential", b"passwords", b"secrets")

@@ -461,8 +461,8 @@ eyJjdHkiOi[A-Za-z0-9_.=-]{16,}
 eyJlbmMiOi[A-Za-z0-9_.=-]{16,}
 ZXlKaGJHY2lPaU[A-Za-z0-9+/=_-]{40,}
 ZXlK[A-Za-z0-9+/=_-]{80,}
-# Base64 of a private key in PEM, as Kubernetes keeps it; of Docker's credentials, of a service
-# account's of Google, each compact and indented
+# Base64 of a private key in PEM, as Kubernetes keeps it; of Docker's credentials, and AWS's for
+# Docker; of a service account's of Google, each compact and indented
 LS0tLS1CRUdJTiBQUklWQVRFIEtFWS[A-Za-z0-9+/=]{20,}
 LS0tLS1CRUdJTiBSU0EgUFJJVkFUR[A-Za-z0-9+/=]{20,}
 LS0tLS1CRUdJTiBFQyBQUklWQVRFI[A-Za-z0-9+/=]{20,}
@@ -473,6 +473,7 @@ LS0tLS1CRUdJTiBQR1AgUFJJVkFUR[A-Za-z0-9+/=]{20,}
 eyJhdXRocyI6[A-Za-z0-9+/=]{20,}
 ewogICJhdXRocyI6[A-Za-z0-9+/=]{20,}
 ewoJImF1dGhzIjog[A-Za-z0-9+/=]{20,}
+eyJwYXlsb2FkIjoi[A-Za-z0-9+/=]{60,}
 eyJ0eXBlIjoic2VydmljZV9hY2NvdW50[A-Za-z0-9+/=]{20,}
 eyJ0eXBlIjogInNlcnZpY2VfYWNjb3Vud[A-Za-z0-9+/=]{20,}
 ewogICJ0eXBlIjogInNlcnZpY2VfYWNjb3Vud[A-Za-z0-9+/=]{20,}
@@ -627,7 +628,7 @@ TOKEN_ORDINARY_WORDS = _list_words(
 # Words after the name that change nothing: `token_value`, `password2`, `SECRET_PROD`.
 NEUTRAL_ENDINGS = _list_words(
     """
-    value string val b64 base64 hex raw plain plaintext prod production dev staging live old new
+    value string val b b64 base64 hex raw plain plaintext prod production dev staging live old new
     current previous main backup base data
     """
 )

@@ -140,12 +140,35 @@ SECRETS = [
     pytest.param("machine h login jane password {}\n", "hunter", id="netrc-word"),
     pytest.param('"name": "Cookie", "value": "sid={}"', HEX[:32], id="cookie-in-har"),
     pytest.param("Passwort: {}\n", "s3cr3t-word", id="german"),
+    pytest.param("<Password><Value>{}</Value></Password>", "s3cr3t-word", id="windows-setup"),
+    pytest.param("password = <<-EOT\n  {}\nEOT", "s3cr3t-word", id="heredoc"),
+    pytest.param(
+        "<td>DB_PASSWORD</td>\n<td class='c'><pre>&#x27;{}&#x27;</pre></td>",
+        "s3cr3t-w0rd",
+        id="html-row",
+    ),
+    pytest.param(
+        '<td class="e">DB_PASSWORD </td><td class="v">{} </td></tr>', "s3cr3t-w0rd", id="phpinfo"
+    ),
+    pytest.param("\r\n> PASS {}\r\n< 230 in", "s3cr3t-word", id="ftp"),
     pytest.param(
         "\r\n> AUTH PLAIN {}\r\n< 235", base64.b64encode(b"\0me\0s3cr3t").decode(), id="smtp"
     ),
+    pytest.param("{{X-Api-Key=[{}], Accept=[x]}}", "s3cr3t-w0rd", id="java-header"),
+    pytest.param("map[X-Api-Key:[{}] Accept:[x]]", "s3cr3t-w0rd", id="go-header"),
+    pytest.param(
+        'http.Header{{"X-Api-Key":[]string{{"{}"}}}}', "s3cr3t-word", id="go-header-typed"
+    ),
+    pytest.param("get(u, auth=('jane', '{}'))", "s3cr3t-word", id="requests"),
     pytest.param("Command ['mysql', '-uroot', '-p{}'] failed", "s3cr3t-word", id="list-glued-flag"),
     pytest.param("['docker', 'login', '-p', '{}']", "s3cr3t-word", id="list-flag"),
     pytest.param('["curl", "-u", "user:{}", "h"]', "s3cr3t-word", id="list-user"),
+    pytest.param(
+        '"Cmd": [\n  "x",\n  "--requirepass",\n  "{}"\n]', "s3cr3t-word", id="list-on-lines"
+    ),
+    pytest.param("Setting password to {} for jane", "s3cr3t-w0rd", id="set-to"),
+    pytest.param('password was changed to "{}"', "s3cr3t-w0rd", id="changed-to"),
+    pytest.param("The password is {}. Bye", "Tr0ub4dor&3", id="told-in-a-sentence"),
     pytest.param("DB_PW={}", "s3cr3t-word", id="short-name"),
     pytest.param('psk="{}"', "s3cr3t-word", id="wifi"),
     pytest.param("secret_key_base: {}", HEX, id="rails"),
@@ -417,6 +440,12 @@ HARMLESS = [
     'def login(password):\n    """Log in, 2 times."""\n',
     '"password": {"type": "string", "minLength": 8}',
     "pass: 12, fail: 3; pass: all 4 tests",
+    "token=[0-9a-fA-F]+; key: [A-Za-z0-9]{8}; secret=[u8; 32]; password=[hidden-1, x]",
+    "auth=(user, password); auth=('user', 'pass'); auth = (\"Basic\", \"x\")",
+    "<tr><th>Password</th><td>The password, 8 letters</td></tr>",
+    "['a', '-p', 'b'] '-u' and \"-p\"; PASS src/app.test.js\n> PASS\n",
+    "the token is required to be set; password was reset to default; secret is 5 to 8 letters",
+    '"csrf-token",\n    "MLKEM768X25519PublicKey",\n',
     "objects are identified by 'name'; sorted by \"date\"; users identified by $1",
     "> auth and AUTH LOGIN; the key-mask:: is x; > auth \r\n",
     "the net effect of -U and -P here; docker run -p 80:80 -P image -U x",
