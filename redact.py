@@ -124,7 +124,7 @@ _LITERALS = (
         {b"pass": (0, judge_name), b"pw": (0, judge_name), b"psk": (0, judge_name)},
     ),
     _search(
-        rb"b(?:earer|asic|egin[ +%](?<=-----begin[ +%])"
+        rb"b(?:earer|asic|egin[ +%](?<=----[ -]begin[ +%])"
         rb"|y[ ](?:(?<=identified[ ]by[ ])|(?=[\"'])))",
         {
             b"bearer": (0, judge_scheme),

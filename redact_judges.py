@@ -98,7 +98,7 @@ def find_line_lead(text: bytes, at: int) -> bytes:
 # --- names and values -----------------------------------------------------------------------------
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-HARMLESS, SUSPECT, SECRET, HEADER, PUTTY = range(5)
+HARMLESS, SUSPECT, SECRET, HEADER = range(4)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -106,12 +106,10 @@ def weigh_name(name: bytes) -> int:
     """Say what a name promises about its value.
 
     HARMLESS; SUSPECT, only a random looking value is secret; SECRET; or that it is no name but the
-    beginning of a HEADER with credentials, or of a key in PUTTY's format.
+    beginning of a HEADER with credentials.
     """
     if name.lower().endswith(b"authorization"):
         return HEADER
-    if name.startswith(b"PuTTY-User-Key-File"):
-        return PUTTY
     words = [word.lower() for word in _WORDS.findall(name.decode("latin-1"))]
     while len(words) > 1 and (words[-1].isdigit() or words[-1] in NEUTRAL_ENDINGS):
         words.pop()

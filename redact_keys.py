@@ -6,7 +6,8 @@ carries: base64 and nothing else between signs of layout; or base64 as long as a
 anything around it. What stands around such a line, and before the header, is its `_Frame`: the
 lines that carry too little to be told by themselves, like the last one, stand in the same.
 
-References: RFC 7468 and RFC 1421 for PEM; PuTTY's and OpenPGP's own formats.
+References: RFC 7468 and RFC 1421 for PEM; PuTTY's, OpenPGP's and SSH's (RFC 4716) own formats, and
+what `openssl pkey -text` prints.
 """
 
 # ruff: noqa: FBT001 - all judges have one signature, so that they fit one table
@@ -23,12 +24,12 @@ KEY_WIDTH = 40
 # A blank, also as an address has it.
 _BLANK = rb"(?:[ +]|%20)"
 _KEY_HEADER = re.compile(
-    rb"-----BEGIN%b(?:[A-Z0-9]+%b){0,4}PRIVATE%bKEY(?:%bBLOCK)?-----".replace(b"%b", _BLANK)
+    rb"----[- ]BEGIN%b(?:[A-Z0-9]+%b){0,4}PRIVATE%bKEY(?:%bBLOCK)?[- ]----".replace(b"%b", _BLANK)
 )
 _KEY_HEADER_PART = re.compile(
-    rb"-{1,5}(?:B(?:E(?:G(?:I(?:N(?:[ +%][A-Z0-9 +%]{0,60}-{0,5})?)?)?)?)?)?"
+    rb"-{1,4}[- ]?(?:B(?:E(?:G(?:I(?:N(?:[ +%][A-Z0-9 +%]{0,60}-{0,5})?)?)?)?)?)?"
 )
-KEY_HEADER_BEGINS = re.compile(rb"-{1,5}(?:B|BE|BEG|BEGI|BEGIN)?\Z")
+KEY_HEADER_BEGINS = re.compile(rb"-{1,4}[- ]?(?:B|BE|BEG|BEGI|BEGIN)?\Z")
 _KEY_FOOTER = re.compile(rb"-{4,5}[ +]?END%b[A-Z0-9 +%]{0,60}-{4,5}".replace(b"%b", _BLANK))
 _KEY_FOOTER_PART = re.compile(rb"(?<=-)END.{0,60}")
 _NEWLINE = re.compile(rb"\r?\n|\r")
@@ -42,25 +43,37 @@ _TAG = rb"</?[A-Za-z][\w-]{0,16}[ ]?/?>"
 # Lines, arrows and blocks that are drawn, and the blanks that no key on the keyboard makes.
 _DRAWN = rb"\xe2[\x80-\x9f][\x80-\xbf]|\xc2\xa0"
 _LAYOUT_BEFORE = re.compile(
-    rb"(?:[\s>|#*\"'`.,;:!$(\[{/+-]|" + _DRAWN + rb"|" + _TAG + rb"|[0-9]{1,6}(?=[\s:|)\xe2-]))*"
+    rb"(?:[\s>|#*\"'`.,;:!?^~$(\[{/+-]|" + _DRAWN + rb"|" + _TAG + rb"|[0-9]{1,6}(?=[\s:|)\xe2-]))*"
 )
 _LAYOUT_AFTER = re.compile(
-    rb"(?:[\s\"'`,;+)}\]|$]|\^M|" + _DRAWN + rb"|" + _TAG + rb"|" + _WRITTEN_NEWLINE + rb")*"
+    rb"(?:[\s\"'`.,;:!?~$+()\[\]{}|-]|\^M|"
+    + _DRAWN
+    + rb"|"
+    + _TAG
+    + rb"|"
+    + _WRITTEN_NEWLINE
+    + rb")*"
 )
 # Base64, also with its signs and line ends written out, and lines that were joined by a blank.
 _BODY = re.compile(
     rb"(?:[A-Za-z0-9+/=\\]|%[0-9A-Fa-f]{2}|&\#?\w{1,6};|[ ]+(?=[A-Za-z0-9+/=\\%]{16}))*"
 )
+# The numbers of a key as openssl prints them
+_HEX_PAIRS = re.compile(rb"(?:[0-9a-f]{2}:)+(?:[0-9a-f]{2})?\s*")
 _SHORT_BODY = re.compile(rb"[A-Za-z0-9+/=]*")
 # Base64 of a length that no word and no path has.
 _LONG_BODY = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{%d,}={0,2}" % KEY_WIDTH)
 _FIELD = re.compile(
-    rb"(?:Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Subject|Encryption"
-    rb"|PuTTY-User-Key-File-[0-9]|Public-Lines|Private-Lines|Private-MAC|Key-Derivation"
+    rb"(?:modulus|publicExponent|privateExponent|prime[0-9]|exponent[0-9]|coefficient|priv|pub"
+    rb"|ASN1 OID|NIST CURVE|Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Subject"
+    rb"|Encryption|PuTTY-User-Key-File-[0-9]|Public-Lines|Private-Lines|Private-MAC|Key-Derivation"
     rb"|Argon2-[A-Za-z]+|X-[\w-]+):"
 )
 _AFTER_HEADER = re.compile(
-    rb"(?:" + _WRITTEN_NEWLINE + rb"|\\|[ ]*[A-Za-z0-9+/=]{16}|(?:ssh|ecdsa)-[a-z0-9-]+\s*\Z)"
+    rb"(?:"
+    + _WRITTEN_NEWLINE
+    + rb"|\\|[ ]*[A-Za-z0-9+/=]{16}|(?:ssh|ecdsa)-[a-z0-9-]+\s*\Z|[\"'][ ]?,"
+    + rb"|[ ]?\([0-9]{2,5} bit[^()]{0,32}\)\s*\Z)"
 )
 # A line of a key is judged by so many bytes. A footer that begins among them is waited for.
 _KEY_LINE_BYTES = 384
@@ -174,6 +187,7 @@ class PrivateKey:
         begin = _skip(_LAYOUT_BEFORE, line, begin)
         return (
             _FIELD.match(line, begin) is not None
+            or _HEX_PAIRS.fullmatch(line, begin) is not None
             or _skip(_LAYOUT_AFTER, line, _skip(_BODY, line, begin)) >= end
             or _KEY_FOOTER_PART.fullmatch(line, begin) is not None
         )

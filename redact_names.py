@@ -20,7 +20,6 @@ from redact_judges import (
     LOOK_AHEAD,
     LOOK_BACK,
     PLAIN_WORD,
-    PUTTY,
     SECRET,
     SUSPECT,
     Both,
@@ -209,6 +208,10 @@ _SETTING_BEFORE = re.compile(
 )
 _COMMANDS = (b"requirepass", b"masterauth", b"PASS")
 _SETTING_FLAG = re.compile(rb"(?:-b|--body)[ =]")  # gh secret set TOKEN --body …
+# `Private-Key: (2048 bit, 2 primes)` of openssl, in the lines that follow its numbers; and of PuTTY
+# the kind of key
+_KEY_BEHIND_NAME = re.compile(rb":(?: \([0-9]{2,5} bit| (?:ssh|ecdsa)-|\r?\npriv:)")
+_MAY_BE_KEY = re.compile(rb":(?: (?:\([0-9]{0,5}(?: b?i?)?|s?s?h?|e?c?d?s?a?)|\r?\n?p?r?i?v?)?")
 _ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # of a resource's type in its name at AWS
 _LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
 _NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
@@ -243,19 +246,27 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
     weight = weigh_name(name)
     if weight == SECRET and _ARN_BEFORE.search(text, max(0, name_start - 13), name_start):
         return None
+    if name == b"Private-Key" or name.startswith(b"PuTTY-User-Key-File"):
+        key = _judge_key_name(text, name_start, name_end, final)
+        if key:
+            return key
     in_query = text[name_start - 1 : name_start] in (b"?", b"&")
     if weight != SECRET:
         if weight == HARMLESS and not (in_query and name.lower() == b"key"):
             return None
         if weight == HEADER:
             return judge_header(text, name_end - len(b"authorization"), final)
-        if weight == PUTTY:
-            begins = text[name_end : name_end + 2] == b": "
-            lead = find_line_lead(text, name_start)
-            return KeyBegins(name_end + 1, name_end + 2, lead) if begins else None
         opened = name.lower() == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
         weight = SECRET if opened else SUSPECT
     return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
+
+
+def _judge_key_name(text: bytes, start: int, end: int, final: bool) -> Verdict:
+    """Judge what a private key begins with that has no PEM header."""
+    if _KEY_BEHIND_NAME.match(text, end):
+        return KeyBegins(end + 1, end + 2, find_line_lead(text, start))
+    may_begin = not final and _MAY_BE_KEY.fullmatch(text, end)
+    return Wait(end + 1, False) if may_begin else None
 
 
 class _Pair(NamedTuple):

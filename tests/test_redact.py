@@ -653,6 +653,50 @@ def test_private_key_in_lines_of_json() -> None:
     assert LINES[-1] in out
 
 
+def test_private_key_in_records_without_line_ends() -> None:
+    """A field that ends with the line of the key hides nothing either."""
+    raw = "".join(f'{{"msg":"{line}","t":"10:22:0{n}"}}\n' for n, line in enumerate(LINES))
+
+    out = redact_both_ways(raw.encode()).decode()
+
+    assert FILLER[:12] not in out
+    assert TAIL not in out
+    assert LINES[-1] in out
+
+
+def test_private_key_in_a_diff_of_pytest() -> None:
+    """Lines that point at what differs belong to the key."""
+    lines = [f"E       - {line}\nE       ?  ++ ^^^\n" for line in LINES[:-2]]
+
+    out = redact_both_ways("".join([*lines, "E       next line, 2 words\n"]).encode()).decode()
+
+    assert out == "E       - [REDACTED]E       next line, 2 words\n"
+
+
+def test_private_key_in_the_format_of_ssh_com() -> None:
+    """Its dashes are four and a space."""
+    header, footer = (
+        f"---- {word} SSH2 ENCRYPTED PRIV" + "ATE KEY ----" for word in ("BEGIN", "END")
+    )
+    raw = f"$ cat\n{header}\nComment: x\n{BODY}\n{footer}\n$ ls\n"
+
+    assert redact_both_ways(raw.encode()) == b"$ cat\n" + MARK + b"\n$ ls\n"
+
+
+def test_private_key_in_numbers() -> None:
+    """What openssl prints of a key with `-text` is the key."""
+    pairs = "    " + ":".join(HEX[at : at + 2] for at in range(0, 30, 2))
+    lines = ["Private-Key: (2048 bit, 2 primes)", "modulus:", f"{pairs}:", pairs]
+    lines += ["publicExponent: 65537 (0x10001)", "privateExponent:", f"{pairs}:", pairs]
+    raw = "\r\n".join([*lines, "prime1:", pairs, "writing RSA key", ""])
+
+    out = redact_both_ways(raw.encode()).decode()
+
+    assert out == "Private-Key:[REDACTED]writing RSA key\r\n"
+    public = raw.replace("Private", "Public")
+    assert redact_both_ways(public.encode()).decode() == public
+
+
 def test_a_key_in_puttys_format_is_removed() -> None:
     """Its header is a name like any other, its body base64 like any other."""
     lines = ["PuTTY-User-Key-File-3: ssh-ed25519", "Encryption: none", "Comment: jane"]
