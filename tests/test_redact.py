@@ -1094,6 +1094,24 @@ LIMITS = [
     pytest.param('<add key="Password" value="s3cr3t!" />', "s3cr3t!", id="setting-in-xml"),
     pytest.param("the password is hunter2", "hunter2", id="told-in-prose"),
     pytest.param(GITHUB[::-1], GITHUB[::-1], id="encoded-in-a-way-of-its-own"),
+    pytest.param(
+        '{"value": "s3cr3t-word", "name": "DB_PASSWORD"}', "s3cr3t-word", id="value-before-its-name"
+    ),
+    pytest.param(
+        "| user | password |\n|---|---|\n| jane | s3cr3t-word |", "s3cr3t-word", id="table-header"
+    ),
+    pytest.param("user,password\njane,s3cr3t-word\n", "s3cr3t-word", id="csv-header"),
+    pytest.param("db.example:5432:app:jane:s3cr3t-word\n", "s3cr3t-word", id="pgpass"),
+    pytest.param("sqlplus scott/s3cr3t-word@orcl", "s3cr3t-word", id="login-of-a-kind-of-its-own"),
+    pytest.param("deploy --password swordfish", "swordfish", id="word-behind-a-space"),
+    pytest.param("password: correct horse 7\n", "horse 7", id="blanks-without-quotes"),
+    pytest.param("secret: |\n  f1rst-line\n  s3cond-line\n", "s3cond-line", id="block-of-lines"),
+    pytest.param('{"d": "' + FILLER + '", "kty": "RSA"}', FILLER, id="json-web-key"),
+    pytest.param(
+        f"a | {HEADER}\na | {BODY[:64]}\nb | 1 request, 2 ms\na | {BODY[66:130]}\n",
+        BODY[66:130],
+        id="other-output-within-a-key",
+    ),
 ]
 
 
