@@ -218,6 +218,7 @@ HARMLESS_VALUE = re.compile(
     | (?:your|my|the|some|example|sample|dummy|fake|insert|replace|enter|add|put|change)
         [-_.\ ][\w\-.\ ]*
     # numbers, amounts, versions
+    | [~^][0-9]+(?:\.[0-9x*]+){1,2}(?:-[a-z0-9.]+)?
     | [0-9]{1,3} | 0x[0-9a-f]{1,8} | [0-9.]{1,12} | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
     # a path; an address, in which its own judge looks for a password
     | (?:~|\.{1,2})?(?:/[\w.@+-]*[a-z._-][\w.@+-]*)+/? | [A-Za-z]:\\.*

@@ -359,6 +359,7 @@ HARMLESS = [
     "Password: ",
     "password=",
     "password=***",
+    '"jsonwebtoken": "^9.0.2", "is-password": "~1.x", "token": "^2.0.0-rc.1"',
     "api_key=<your-api-key>",
     "token=None",
     "token = null,",
