@@ -417,10 +417,10 @@ class Redactor:
 
 _END_OF_LINE = re.compile(rb"[\r\n]")
 # The beginning of a stop of several bytes: an escaped quote, a quote in HTML or in an address, the
-# end of CDATA, what ends a sentence.
+# end of CDATA, what ends a sentence, the end of a line in a list.
 _STOP_BYTES = 12
 _STOP_BEGINS = re.compile(
-    rb"(?:\\{1,8}(?:u(?:0(?:02?)?)?)?|&[\w#]{0,5}|%[0-9]{0,4}|[.,;:)\]}]{1,3})\Z"
+    rb"(?:\\{1,8}(?:u(?:0(?:02?)?)?)?|&[\w#]{0,5}|%[0-9]{0,4}|[.,;:)\]}]{1,3}|\r|\r?\n\r?)\Z"
 )
 
 

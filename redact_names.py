@@ -228,7 +228,8 @@ _MAY_BE_WAS = re.compile(rb"""(?:"[^"\r\n]{0,120}"|null)(?:[ ](?:[-=](?:>[ ]?)?)
 _MAY_BE_CLASS = re.compile(rb"""\["[\w.-]{1,64}":"[\w\\]{0,32}(?:":?[a-z]{0,9}\]?=?)?""")
 _PLURAL = re.compile(rb"s(?:_?(?:b64|base64|hex))?$", re.IGNORECASE)
 _LIST = re.compile(rb"""\[\s{0,32}(?=\\?["'])""")
-_LIST_STOP = re.compile(rb"[\]}]")
+# The end of a list, or a line that is none of its own.
+_LIST_STOP = re.compile(rb"[\]}]|\r?\n(?:\r?\n|[^\s\"'\]}])")
 
 
 def judge_name(text: bytes, at: int, final: bool) -> Verdict:

@@ -302,6 +302,16 @@ def test_the_secret_behind_a_key_id_of_aws_is_removed(between: str) -> None:
     assert out == f"x [REDACTED]{between}[REDACTED]\tend {secret}\n"
 
 
+@pytest.mark.parametrize("after", ["next line\r\n", "\r\n  indented\r\n"])
+def test_a_list_that_was_cut_off_ends_with_its_lines(after: str) -> None:
+    """What follows half a list of secrets shows."""
+    text = f'"tokens": [\r\n  "{FILLER}",\r\n  "{HEX}"\r\n{after}'
+
+    out = redact_both_ways(text.encode()).decode()
+
+    assert out == f'"tokens": [\r\n  "[REDACTED]\r\n{after}'
+
+
 LINE_LEADS = [
     *(
         "     3\u2192",
