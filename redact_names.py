@@ -138,7 +138,7 @@ _NEXT_CELL = re.compile(
 _HTML_STOP = re.compile(rb"[\s<]|&(?:#(?:x27|39|34)|quot);")
 _CLOSING = re.compile(rb"\s{0,40}</")
 _MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
-_SPACE = re.compile(rb"[ \t]{1,40}(?=[^\s=:])")  # --token value
+_SPACE = re.compile(rb"[ \t]{1,40}(?=[^\s=:|\xe2])")  # --token value, but no line of a table
 # The password was changed to …
 _VERB = re.compile(rb"(?:(?:is|was|has been) )?(?:(?:now|set|changed|reset|updated) )?(?:to )?")
 _MAY_BE_OPERATOR = re.compile(

@@ -442,6 +442,7 @@ HARMLESS = [
     "password   The password of the account\n  token    A token, e.g. x1\n",
     "token    string\r\npassword  varchar(255)\r\nsecret-tool  0.18.4-2\r\n",
     "my-secret   Opaque   1      5d\ndb-password   kubernetes.io/basic-auth   2   5d2h",
+    "-token \u2502  y",
     "| password | varchar(255) | NO |\n| token | utf8mb4 | base64url |",
     " password | email \n----------+-------\n",
     "unexpected token 'export1' in x; token \"a1b2c3\"",
