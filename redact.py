@@ -29,7 +29,8 @@ Where things are
 Imports go one way, from top to bottom: `redact.py`, this file, the rules put together and the
 stream; `redact_json.py`, JSON; `redact_known.py`, the values known to be secret;
 `redact_tokens.py`, what is recognised by its shape; `redact_keys.py`, private keys;
-`redact_judges.py`, names, flags, headers and addresses; `redact_view.py`, what is visible;
+`redact_names.py`, names and their values; `redact_headers.py`, flags, headers and addresses;
+`redact_judges.py`, what every judge works with; `redact_view.py`, what is visible;
 `redact_shapes.py`, data.
 
 References: the rules of gitleaks, trufflehog, noseyparker, kingfisher and detect-secrets for what
@@ -47,26 +48,21 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NewType
 
+from redact_headers import judge_address, judge_cookie, judge_flag, judge_phrase, judge_scheme
 from redact_json import JsonCleaner
 from redact_judges import (
     LOOK_BACK,
-    MAY_HAVE_SPACED_VALUE,
-    MAY_HAVE_VALUE,
-    NO_ORDINARY_TOKEN,
+    Both,
     Endless,
     Judge,
     KeyBegins,
     Span,
     Verdict,
     Wait,
-    judge_address,
-    judge_cookie,
-    judge_flag,
-    judge_name,
-    judge_scheme,
 )
 from redact_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_header
 from redact_known import KnownValues, Needles, collect_known_values
+from redact_names import MAY_HAVE_SPACED_VALUE, MAY_HAVE_VALUE, NO_ORDINARY_TOKEN, judge_name
 from redact_shapes import TokenShape
 from redact_tokens import PatternError, Tokens, parse_token_shapes
 from redact_view import CLIPBOARD, STRING, STRING_BEGINS, View
@@ -116,29 +112,39 @@ _LITERALS = (
         + NO_ORDINARY_TOKEN
         + rb")"
         + MAY_HAVE_SPACED_VALUE
-        + rb"|ie(?<=cookie))",
-        {b"key": (0, judge_name), b"ken": (2, judge_name), b"kie": (3, judge_cookie)},
+        + rb"|ie(?<=cookie)|::(?<=::add-mask::))",
+        {
+            b"key": (0, judge_name),
+            b"ken": (2, judge_name),
+            b"kie": (3, judge_cookie),
+            b"k::": (0, judge_phrase),
+        },
     ),
     _search(
         rb"p(?:ass|w|sk)" + MAY_HAVE_SPACED_VALUE,
         {b"pass": (0, judge_name), b"pw": (0, judge_name), b"psk": (0, judge_name)},
     ),
     _search(
-        rb"b(?:earer|asic|egin[ ](?<=-----begin[ ]))",
+        rb"b(?:earer|asic|egin[ +%](?<=----[ -]begin[ +%])"
+        rb"|y[ ](?:(?<=identified[ ]by[ ])|(?=[\"'])))",
         {
             b"bearer": (0, judge_scheme),
             b"basic": (0, judge_scheme),
-            b"begin ": (5, judge_key_header),
+            b"by ": (0, judge_phrase),
+            **dict.fromkeys((b"begin ", b"begin+", b"begin%"), (5, judge_key_header)),
         },
     ),
     # In `secret` and in `credential`.
     _search(rb"cre" + MAY_HAVE_SPACED_VALUE, {b"cre": (0, judge_name)}),
     _search(rb"sig" + MAY_HAVE_VALUE, {b"sig": (0, judge_name)}),
-    _search(rb"auth" + MAY_HAVE_VALUE, {b"auth": (0, judge_name)}),
+    _search(
+        rb"auth(?:[ ](?<=>[ ]auth[ ])|(?<=masterauth)(?=[ ])|" + MAY_HAVE_VALUE + rb")",
+        {b"auth": (0, judge_name), b"auth ": (0, judge_phrase)},
+    ),
     _search(rb"://", {b"://": (0, judge_address)}),
     _search(
-        rb"-(?<=[ ]-)(?:[aw](?=[ ])|[up]|-user(?=[ =]))",
-        dict.fromkeys((b"-a", b"-w", b"-u", b"-p", b"--user"), (0, judge_flag)),
+        rb"-(?<=[ \"']-)(?:[aw](?=[ \"'])|[up]|-(?:proxy-)?user(?=[ =\"']))",
+        dict.fromkeys((b"-a", b"-w", b"-u", b"-p", b"--user", b"--proxy-user"), (0, judge_flag)),
     ),
 )
 
@@ -386,11 +392,17 @@ class Redactor:
         first, last = view.find_raw(key.start - base), view.find_raw_after(key.end - base)
         out.append(MARK + view.keep_escapes(first, last))
         self._raw = self._raw[last - first :] if key.end > key.start else self._raw
-        self._key = PrivateKey()
+        self._key = PrivateKey(key.lead)
         return True
 
 
 _END_OF_LINE = re.compile(rb"[\r\n]")
+# The beginning of a stop of several bytes: an escaped quote, a quote in HTML or in an address, the
+# end of CDATA, what ends a sentence, the end of a line in a list.
+_STOP_BYTES = 12
+_STOP_BEGINS = re.compile(
+    rb"(?:\\{1,8}(?:u(?:0(?:02?)?)?)?|&[\w#]{0,5}|%[0-9]{0,4}|[.,;:)\]}]{1,3}|\r|\r?\n\r?)\Z"
+)
 
 
 class _Spans:
@@ -418,9 +430,11 @@ class _Spans:
         """Note a verdict; return True if those that follow do not matter."""
         if isinstance(verdict, KeyBegins):
             if self._base < verdict.end and verdict.start <= self.ready:
-                self.key = KeyBegins(max(self._base, verdict.start), verdict.end)
+                self.key = verdict._replace(start=max(self._base, verdict.start))
                 self.ready = self.key.start
             return True
+        if isinstance(verdict, Both):
+            return any(self.take(text, place, part) for part in verdict)
         if isinstance(verdict, Wait):
             if verdict.firm or not self._silent:
                 self.ready = max(self._base, min(self.ready, verdict.hold))
@@ -439,9 +453,11 @@ class _Spans:
 
     def _take_endless(self, text: bytes, verdict: Endless) -> None:
         end = self._find_stop(text, verdict)
-        if end > self._size and not self._final and text.endswith(b"\\"):
-            # An escape stops it with two bytes, of which this may be the first.
-            self.ready = max(self._base, min(self.ready, self._size - 1))
+        if end > self._size and not self._final:
+            # What stops it may be beginning here.
+            begun = _STOP_BEGINS.search(text, max(verdict.seen, self._size - _STOP_BYTES))
+            if begun:
+                self.ready = max(self._base, min(self.ready, begun.start()))
         self._found.append(Span(verdict.start, end))
         self._endless.append((verdict.start, end, verdict.stop))
 

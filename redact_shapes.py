@@ -461,6 +461,40 @@ eyJjdHkiOi[A-Za-z0-9_.=-]{16,}
 eyJlbmMiOi[A-Za-z0-9_.=-]{16,}
 ZXlKaGJHY2lPaU[A-Za-z0-9+/=_-]{40,}
 ZXlK[A-Za-z0-9+/=_-]{80,}
+# Base64 of a private key in PEM, as Kubernetes keeps it; of Docker's credentials, and AWS's for
+# Docker; of a service account's of Google, each compact and indented
+LS0tLS1CRUdJTiBQUklWQVRFIEtFWS[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBSU0EgUFJJVkFUR[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBFQyBQUklWQVRFI[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBPUEVOU1NIIFBSS[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBFTkNSWVBURUQgUFJJV[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBEU0EgUFJJVkFUR[A-Za-z0-9+/=]{20,}
+LS0tLS1CRUdJTiBQR1AgUFJJVkFUR[A-Za-z0-9+/=]{20,}
+eyJhdXRocyI6[A-Za-z0-9+/=]{20,}
+ewogICJhdXRocyI6[A-Za-z0-9+/=]{20,}
+ewoJImF1dGhzIjog[A-Za-z0-9+/=]{20,}
+eyJwYXlsb2FkIjoi[A-Za-z0-9+/=]{60,}
+eyJ0eXBlIjoic2VydmljZV9hY2NvdW50[A-Za-z0-9+/=]{20,}
+eyJ0eXBlIjogInNlcnZpY2VfYWNjb3Vud[A-Za-z0-9+/=]{20,}
+ewogICJ0eXBlIjogInNlcnZpY2VfYWNjb3Vud[A-Za-z0-9+/=]{20,}
+# A private key on one line, without a header: RSA, elliptic curves and Edwards curves in PKCS#1 and
+# PKCS#8, and OpenSSH's own format
+MIIEpAIBAAKCAQEA[A-Za-z0-9+/=]{40,}
+MIIEowIBAAKCAQEA[A-Za-z0-9+/=]{40,}
+MIIEogIBAAKCAQEA[A-Za-z0-9+/=]{40,}
+MIIJKAIBAAKCAgEA[A-Za-z0-9+/=]{40,}
+MIIJKQIBAAKCAgEA[A-Za-z0-9+/=]{40,}
+MIIJKgIBAAKCAgEA[A-Za-z0-9+/=]{40,}
+MIIEvAIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIEvQIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIEvgIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIJQgIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIJQwIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MIIJRAIBADANBgkqhkiG9w0BAQEFAASC[A-Za-z0-9+/=]{20,}
+MHcCAQEEI[A-Za-z0-9+/=]{40,}
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0w[A-Za-z0-9+/=]{20,}
+MC4CAQAwBQYDK2VwBCIEI[A-Za-z0-9+/=]{20,}
+b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=]{40,}
 """
 
 # Addresses whose path is the credential: anybody who knows the URL may post. What follows the
@@ -522,6 +556,11 @@ SECRET_ENDINGS = (
     "clientsecret",
     "userpass",
     "dbpass",
+    "requirepass",
+    "masterauth",
+    "storepass",
+    "keypass",
+    "passwort",
     "psk",
 )
 
@@ -558,7 +597,7 @@ KEY_SECRET_WORDS = _list_words(
     api access secret private encryption encrypt decryption decrypt signing sign master auth
     authentication account shared storage license licence hmac webhook jwt aes rsa ssl tls wpa
     psk subscription admin root deploy stream consumer personal functions function host sas
-    symmetric crypto cipher validation machine rails
+    symmetric crypto cipher validation machine rails unseal recovery
     """
 )
 KEY_ORDINARY_WORDS = _list_words(
@@ -589,7 +628,7 @@ TOKEN_ORDINARY_WORDS = _list_words(
 # Words after the name that change nothing: `token_value`, `password2`, `SECRET_PROD`.
 NEUTRAL_ENDINGS = _list_words(
     """
-    value string val b64 base64 hex raw plain plaintext prod production dev staging live old new
+    value string val b b64 base64 hex raw plain plaintext prod production dev staging live old new
     current previous main backup base data
     """
 )

@@ -5,7 +5,7 @@ number hardly matters: what is searched for is a run of the bytes that tokens co
 then the prefixes are looked up.
 """
 
-# ruff: noqa: FBT001 - all judges have one signature, so that they fit one table
+# ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
 from __future__ import annotations
 
 import functools
@@ -14,7 +14,7 @@ import string
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from redact_judges import LOOK_AHEAD, Endless, Verdict, Wait, find_all
+from redact_judges import LOOK_AHEAD, Both, Endless, Span, Verdict, Wait, find_all
 from redact_shapes import ShapeError, TokenShape, built_in_shapes, parse_shape
 
 # A run of these may be a token. `=` and `:` end it: assignments would all be runs otherwise.
@@ -151,6 +151,8 @@ class Tokens:
         for shape in self._shapes.get(text[at : at + 2], ()):
             if text.startswith(shape.prefix, at):
                 verdict = shape.judge(text, at, final)
+                if isinstance(verdict, Endless) and shape.prefix in _AWS_KEY_IDS:
+                    return Both(verdict, _judge_aws_secret(text, verdict.seen, final))
                 if verdict is not None:
                     return verdict
         waits = False
@@ -167,6 +169,24 @@ class Tokens:
         ):
             return Wait(at, len(text) - at > 12)
         return None
+
+
+# The secret that goes with a key id at AWS has no shape but its length: in a CSV, a table or on the
+# next line it stands right behind it.
+_AWS_KEY_IDS = (b"AKIA", b"ASIA")
+_AWS_SECRET = re.compile(
+    rb"[,:|\t \"'\r\n]{1,4}(?:[0-9]{4}-[0-9T:.Z+-]{12,28}[\t ])?(?P<run>[A-Za-z0-9+/]{0,41})"
+)
+
+
+def _judge_aws_secret(text: bytes, at: int, final: bool) -> Verdict:
+    behind = _AWS_SECRET.match(text, at)
+    if behind is None:
+        return Wait(len(text), False) if at == len(text) and not final else None
+    begin, end = behind.span("run")
+    if end == len(text) and end - begin <= 40 and not final:
+        return Wait(begin, end > begin)
+    return Span(begin, end) if end - begin == 40 else None
 
 
 _AZURE = re.compile(rb"Q~(?<=[0-9]Q~)")

@@ -19,18 +19,22 @@ MODULES = tuple(name[:-3] for name in RUNNER_FILES if name.endswith(".py"))
 # Which of the runner's modules each one may import; what is not named here imports none.
 MAY_IMPORT = {
     "redact": {
+        "redact_headers",
         "redact_json",
         "redact_judges",
         "redact_keys",
         "redact_known",
+        "redact_names",
         "redact_shapes",
         "redact_tokens",
         "redact_view",
     },
+    "redact_headers": {"redact_judges", "redact_shapes"},
     "redact_json": {"redact_judges"},
     "redact_judges": {"redact_shapes"},
     "redact_keys": {"redact_judges"},
     "redact_known": {"redact_judges", "redact_shapes"},
+    "redact_names": {"redact_headers", "redact_judges", "redact_shapes"},
     "redact_tokens": {"redact_judges", "redact_shapes"},
     "gateway_client": {"gateway_transport", "redact"},
     "spool": {"redact", "spool_events", "spool_store"},

@@ -10,7 +10,8 @@ import base64
 import json
 import re
 import time
-from collections.abc import Iterable
+import urllib.parse
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -38,10 +39,13 @@ JWT = ".".join(
     base64.urlsafe_b64encode(part).decode().rstrip("=")
     for part in (b'{"alg":"HS256"}', b'{"sub":"1234567890"}', b"0123456789abcdef0123")
 )
-BODY = "\r\n".join((FILLER + FILLER)[at : at + 64] for at in (0, 3, 7)) + "\r\nQUJD="
+TAIL = "QUJD="
+BODY = "\r\n".join([*((FILLER + FILLER)[at : at + 64] for at in (0, 3, 7)), TAIL])
 HEADER = "-----BEGIN RSA PRIV" + "ATE KEY-----"
 FOOTER = "-----END RSA PRIV" + "ATE KEY-----"
 KEY = f"{HEADER}\r\n{BODY}\r\n{FOOTER}"
+# What a program prints line by line, the last of it no part of the key.
+LINES = [*KEY.splitlines(), "next line, 2 words"]
 
 
 def run(chunks: Iterable[bytes], rules: Rules = RULES) -> bytes:
@@ -101,6 +105,9 @@ SECRETS = [
     pytest.param('<input name="password" type="text" value="{}">', "s3cr3t!", id="form-attribute"),
     pytest.param('<meta name="csrf-token" content="{}">', FILLER[:20], id="meta"),
     pytest.param('name="password"\r\n\r\n{}\r\n--x', "s3cr3t!", id="multipart"),
+    pytest.param(
+        'name="password"\r\n\r\n{}\r\n--x', "huntertwo", id="multipart-begins-with-letters"
+    ),
     pytest.param("curl -u admin:{} https://h/x", "s3cr3t-word", id="curl"),
     pytest.param("curl -s --user 'admin:{}' https://h/x", "s3cr3t word", id="curl-quoted"),
     pytest.param("mysql -uroot -p{} db", "s3cr3t-word", id="mysql"),
@@ -108,6 +115,60 @@ SECRETS = [
     pytest.param("docker login -u me -p {} registry.example", FILLER[:20], id="docker-login"),
     pytest.param("redis-cli -h h -a {} ping", "s3cr3t-word", id="redis"),
     pytest.param("curl -u admin:{} https://h/x", "s3cr3t-word" * 40, id="endless-flag"),
+    pytest.param("mongosh -u admin -p {} --host h", "s3cr3t-word", id="mongosh"),
+    pytest.param("smbclient //h/share -U user%{}\n", "s3cr3t-word", id="smbclient"),
+    pytest.param("curl -x p -U user:{} https://h", "s3cr3t-word", id="curl-proxy"),
+    pytest.param("curl --proxy-user 'user:{}' https://h", "s3cr3t word", id="curl-proxy-user"),
+    pytest.param("http -a user:{} https://h", "s3cr3t-word", id="httpie"),
+    pytest.param("unzip -P {} a.zip", "s3cr3t-word", id="unzip"),
+    pytest.param("7z x -p{} a.7z", "s3cr3t-word", id="7z"),
+    pytest.param("keytool -list -storepass {} -v", "s3cr3t-word", id="keytool"),
+    pytest.param("CREATE USER 'a'@'%' IDENTIFIED BY '{}';", "hunter two", id="sql-identified"),
+    pytest.param(
+        "alter user a identified with caching_sha2_password by '{}';", "hunter", id="sql-plugin"
+    ),
+    pytest.param("create user scott identified by {};\n", "tiger", id="oracle"),
+    pytest.param("create user scott identified by {};\n", FILLER * 9, id="endless-sql"),
+    pytest.param("# redis.conf\nrequirepass {}\nport 1", "hunter&2", id="redis-configuration"),
+    pytest.param("h:6379> CONFIG SET requirepass {}\r\nOK", "s3cr3t-word", id="redis-set"),
+    pytest.param('1) "requirepass"\r\n2) "{}"\r\n', "s3cr3t-word", id="redis-get"),
+    pytest.param("masterauth {}\r\n", "s3cr3t-word", id="redis-replica"),
+    pytest.param("127.0.0.1:6379> AUTH {}\r\nOK\r\n", "hunter", id="redis-auth"),
+    pytest.param("redis> auth jane {}\r\nOK\r\n", "hunter", id="redis-auth-user"),
+    pytest.param("::add-mask::{}\r\nnext", "hunter two", id="github-mask"),
+    pytest.param('echo "::add-mask::{}"\n', "hunter two", id="github-mask-quoted"),
+    pytest.param("machine h login jane password {}\n", "hunter", id="netrc-word"),
+    pytest.param('"name": "Cookie", "value": "sid={}"', HEX[:32], id="cookie-in-har"),
+    pytest.param("Passwort: {}\n", "s3cr3t-word", id="german"),
+    pytest.param("<Password><Value>{}</Value></Password>", "s3cr3t-word", id="windows-setup"),
+    pytest.param("password = <<-EOT\n  {}\nEOT", "s3cr3t-word", id="heredoc"),
+    pytest.param(
+        "<td>DB_PASSWORD</td>\n<td class='c'><pre>&#x27;{}&#x27;</pre></td>",
+        "s3cr3t-w0rd",
+        id="html-row",
+    ),
+    pytest.param(
+        '<td class="e">DB_PASSWORD </td><td class="v">{} </td></tr>', "s3cr3t-w0rd", id="phpinfo"
+    ),
+    pytest.param("\r\n> PASS {}\r\n< 230 in", "s3cr3t-word", id="ftp"),
+    pytest.param(
+        "\r\n> AUTH PLAIN {}\r\n< 235", base64.b64encode(b"\0me\0s3cr3t").decode(), id="smtp"
+    ),
+    pytest.param("{{X-Api-Key=[{}], Accept=[x]}}", "s3cr3t-w0rd", id="java-header"),
+    pytest.param("map[X-Api-Key:[{}] Accept:[x]]", "s3cr3t-w0rd", id="go-header"),
+    pytest.param(
+        'http.Header{{"X-Api-Key":[]string{{"{}"}}}}', "s3cr3t-word", id="go-header-typed"
+    ),
+    pytest.param("get(u, auth=('jane', '{}'))", "s3cr3t-word", id="requests"),
+    pytest.param("Command ['mysql', '-uroot', '-p{}'] failed", "s3cr3t-word", id="list-glued-flag"),
+    pytest.param("['docker', 'login', '-p', '{}']", "s3cr3t-word", id="list-flag"),
+    pytest.param('["curl", "-u", "user:{}", "h"]', "s3cr3t-word", id="list-user"),
+    pytest.param(
+        '"Cmd": [\n  "x",\n  "--requirepass",\n  "{}"\n]', "s3cr3t-word", id="list-on-lines"
+    ),
+    pytest.param("Setting password to {} for jane", "s3cr3t-w0rd", id="set-to"),
+    pytest.param('password was changed to "{}"', "s3cr3t-w0rd", id="changed-to"),
+    pytest.param("The password is {}. Bye", "Tr0ub4dor&3", id="told-in-a-sentence"),
     pytest.param("DB_PW={}", "s3cr3t-word", id="short-name"),
     pytest.param('psk="{}"', "s3cr3t-word", id="wifi"),
     pytest.param("secret_key_base: {}", HEX, id="rails"),
@@ -140,6 +201,7 @@ SECRETS = [
     pytest.param("redis://:{}@cache:6379/0", "p4ssw0rd", id="url-password-alone"),
     pytest.param("https://{}@git.example/x.git", FILLER[:36], id="url-token"),
     pytest.param("postgres://user:{}", "p4ssw0rd", id="url-cut-off"),
+    pytest.param("postgres://user:{}@db:5432/app", "p4ss/w0rd/x", id="url-password-with-a-slash"),
     pytest.param("https://{}", "hooks.slack.com/serv" + "ices/T0/B0/" + FILLER, id="webhook"),
     pytest.param("{}", GITHUB, id="github"),
     pytest.param("/tmp/{}.txt", OPENAI, id="token-in-path"),
@@ -153,6 +215,65 @@ SECRETS = [
     pytest.param("token                {}\n", GITHUB[4:], id="wide-table"),
     pytest.param("password: |\n  {}\nuser: x", "hunter2", id="yaml-block"),
     pytest.param("- password: >-\r\n    {}\r\n  user: x", "hunter2", id="yaml-folded-block"),
+    pytest.param('+ password = null -> "{}" # forced', "s3cr3t-word", id="plan-from-nothing"),
+    pytest.param(
+        '+ name  = "DB_PASSWORD"\n+ value = "{}"', "s3cr3t-word", id="plan-name-and-value"
+    ),
+    pytest.param('"db_password": {{"value": "{}", "type": "x"}}', "s3cr3t-word", id="object"),
+    pytest.param(
+        '"db_password": {{\n  "sensitive": true,\n  "type": "string",\n  "value": "{}"\n}}',
+        "s3cr3t-word",
+        id="object-with-fields",
+    ),
+    pytest.param(
+        '"Name": "/app/password", "Type": "SecureString", "Value": "{}" }}',
+        "s3cr3t-word",
+        id="pair-with-fields",
+    ),
+    pytest.param(
+        "ParameterKey=DbPassword,ParameterValue={}", "s3cr3t-word", id="pair-of-parameters"
+    ),
+    pytest.param('["password"]=>\n  string(11) "{}"\n', "s3cr3t-word", id="php-dump"),
+    pytest.param('["token":"App\\User":private]=> string(9) "{}"', "s3cr3t-word", id="php-object"),
+    pytest.param("[password:protected] => {}\n", "s3cr3t-word", id="php-print"),
+    pytest.param(r"{{\\\"password\\\": \\\"{}\\\", \\\"a\\\":1}}", "s3cr3t-word", id="json-thrice"),
+    pytest.param(r"\\\\\\\"token\\\\\\\":\\\\\\\"{}\\\\\\\"", "s3cr3t-word", id="json-four-times"),
+    pytest.param(r"{{\"password\":\"{}\"}}", r"a\\\"b1c2d3", id="escaped-quote-in-escaped-json"),
+    pytest.param("&quot;password&quot;: &quot;{}&quot;", "s3cr3t-word", id="html"),
+    pytest.param("q=%22password%22%3A%22{}%22&x=1", "s3cr3t-word", id="json-in-an-address"),
+    pytest.param(r"\u0022password\u0022:\u0022{}\u0022", "s3cr3t-word", id="unicode-quotes"),
+    pytest.param("&quot;token&quot;:&quot;{}&quot; end", FILLER * 9, id="endless-to-an-html-quote"),
+    pytest.param(r"\\\"token\\\":\\\"{}\\\" end", FILLER * 9, id="endless-to-escapes"),
+    pytest.param("token = \n    '{}'", "s3cr3t-word", id="on-the-next-line"),
+    pytest.param('"tokens": [\n  "{}"\n], "a": 1', FILLER, id="list"),
+    pytest.param('"unseal_keys_hex": ["{}"], "root": 1', f'{HEX}", "{HEX}', id="list-of-two"),
+    pytest.param("password: &anchor {}\n", "s3cr3t-word", id="yaml-anchor"),
+    pytest.param("password: !!str {}\n", "s3cr3t-word", id="yaml-type"),
+    pytest.param('password: Password("{}")', "s3cr3t-word", id="rust-struct"),
+    pytest.param("<password><![CDATA[{}]]></password>", "s<3cr3t-word", id="cdata"),
+    pytest.param('<entry key="db.password">{}</entry>', "s3cr3t-word", id="xml-entry"),
+    pytest.param("<key>password</key>\n\t<string>{}</string>", "s3cr3t-word", id="plist"),
+    pytest.param("<name>s3.secret.key</name><value>{}</value>", "s3cr3t-word", id="hadoop"),
+    pytest.param("Unseal Key 1: {}\n", FILLER + "/a=", id="vault-unseal-key"),
+    pytest.param("a temporary password is generated for root@h: {}", "s3cr3t-w?", id="mysql-first"),
+    pytest.param("**Password**: {}", "s3cr3t-word", id="markdown-before-the-colon"),
+    pytest.param("openssl rsa -passin pass:{} -in k", "s3cr3t-word", id="openssl"),
+    pytest.param("setenv DB_PASSWORD {}", "s3cr3t-word", id="csh"),
+    pytest.param("fastcgi_param DB_PASSWORD {};\n", "s3cr3t-word", id="nginx"),
+    pytest.param("gh secret set DB_TOKEN --body {}", "s3cr3t-word", id="setting-with-a-flag"),
+    pytest.param("user: jane pass: {} ok", "s3cr3t-w0rd", id="pass-alone"),
+    pytest.param("password   {}\n", "Tr0ub4dor&3!", id="blanks"),
+    pytest.param("password {}\nuser x", "Tr0ub4dor&3!", id="one-blank"),
+    pytest.param("  DB_PASSWORD                 {}\r\n", "correct-horse-7", id="wide-list"),
+    pytest.param("token\t{}\n", "correct-horse-7", id="tab"),
+    pytest.param("with password {}, then", "Tr0ub4dor&3!", id="in-a-sentence"),
+    pytest.param("machine h\nlogin me\n\tpassword {}\n", "hunter&two!x", id="netrc-on-lines"),
+    pytest.param("| password | {} |", "Tr0ub4dor&3!", id="cell-with-punctuation"),
+    pytest.param("\u2502 password \u2502 {} \u2502\n", "Tr0ub4dor&3!", id="drawn-cell"),
+    pytest.param(" password | {}\n", "Tr0ub4dor&3!", id="record-of-psql"),
+    pytest.param("CREATE ROLE a LOGIN PASSWORD '{}';", "hunter", id="sql-role"),
+    pytest.param("alter user a with encrypted password '{}'", "hunter", id="sql-user"),
+    pytest.param('failed with password "{}".', "s3cr3t-word", id="quoted-in-a-sentence"),
 ]
 
 
@@ -169,11 +290,86 @@ def test_removes_the_secret_and_nothing_before_it(text: str, secret: str) -> Non
     assert after[-6:] in out
 
 
+@pytest.mark.parametrize(
+    "between", [",", "\t", "\t2026-11-25T10:22:03+00:00\t", "\r\n", " : ", '","']
+)
+def test_the_secret_behind_a_key_id_of_aws_is_removed(between: str) -> None:
+    """It has no shape but its length, so only what stands right behind an id is one."""
+    key_id, secret = "AKI" + "AABCDEFGHIJKLMNO2", FILLER[:38] + "/+"
+
+    out = redact_both_ways(f"x {key_id}{between}{secret}\tend {secret}\n".encode()).decode()
+
+    assert out == f"x [REDACTED]{between}[REDACTED]\tend {secret}\n"
+
+
+@pytest.mark.parametrize("after", ["next line\r\n", "\r\n  indented\r\n"])
+def test_a_list_that_was_cut_off_ends_with_its_lines(after: str) -> None:
+    """What follows half a list of secrets shows."""
+    text = f'"tokens": [\r\n  "{FILLER}",\r\n  "{HEX}"\r\n{after}'
+
+    out = redact_both_ways(text.encode()).decode()
+
+    assert out == f'"tokens": [\r\n  "[REDACTED]\r\n{after}'
+
+
+LINE_LEADS = [
+    *(
+        "     3\u2192",
+        "    12\t",
+        "3:",
+        ".env:",
+        ".env:3:",
+        "config/.env-3-",
+        "app-1  | ",
+        "+",
+        "> ",
+    ),
+    *("2026-11-25T10:22:03Z ", "Nov 25 10:22:03 host app[1]: ", "  \u23bf  ", "\u2502 ", "export "),
+]
+
+
+@pytest.mark.parametrize("lead", LINE_LEADS)
+@pytest.mark.parametrize("name", ["DB_PASSWORD=", "API_TOKEN="])
+def test_a_variable_with_any_character_behind_a_prefix(lead: str, name: str) -> None:
+    """A line of settings is one with a number, a file, a service or a date before it, too."""
+    out = redact_both_ways(f"A=1\n{lead}{name}a,b;c&d)e|f<g>1\nB=2\n".encode()).decode()
+
+    assert out == f"A=1\n{lead}{name}[REDACTED]\nB=2\n"
+
+
+INLINE = [
+    # (text, the same without its secret)
+    ("level=info password=Tr0ub4dor&3! user=x", "level=info password={} user=x"),
+    ("user=a&password=s3cr3t&b=1", "user=a&password={}&b=1"),
+    ("x --password=a,b;c&d e", "x --password={} e"),
+    ("(DB_PASSWORD=a1,b2, PORT=1)", "(DB_PASSWORD={}, PORT=1)"),
+    ("see ?token=s3cr3t&done", "see ?token={}&done"),
+    ("f(password=s3cr3t, n=1)", "f(password={}, n=1)"),
+    ("let x = {password:s3cr3t};", "let x = {{password:{}}};"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), INLINE)
+def test_a_value_within_a_line_ends_where_it_should(text: str, expected: str) -> None:
+    """What separates values ends one; the same sign within a value does not."""
+    out = redact_both_ways(f"{text}\n".encode()).decode()
+
+    assert out == expected.format("[REDACTED]") + "\n"
+
+
+def test_what_a_value_was_and_what_it_becomes_are_removed() -> None:
+    """A plan shows the value of a secret twice."""
+    out = redact_both_ways(b'  ~ password = "0ld-value" -> "n3w-value" # forces replacement\n')
+
+    assert out == b'  ~ password = "[REDACTED]" -> "[REDACTED]" # forces replacement\n'
+
+
 HARMLESS = [
     "password:",
     "Password: ",
     "password=",
     "password=***",
+    '"jsonwebtoken": "^9.0.2", "is-password": "~1.x", "token": "^2.0.0-rc.1"',
     "api_key=<your-api-key>",
     "token=None",
     "token = null,",
@@ -201,6 +397,7 @@ HARMLESS = [
     "https://localhost:8080/x?page=2 redis://redis:6379/0",
     "ssh://git@host/x.git mailto:a@b.c",
     "postgres://<user>:<password>@host/db",
+    "http://${HOST}:${PORT}/a@b http://h:PORT/x and mail to jane@x",
     "sha256:" + HEX,
     "Authorization header is missing",
     "monkeys, Bearer: token",
@@ -241,6 +438,34 @@ HARMLESS = [
     "Authorization: Bearer <token>\nWWW-Authenticate: Bearer realm",
     "usage: tool login <password> [options]\n  <token> then press enter",
     "Cache hit for restore-key: Linux-npm-" + HEX[:32],
+    "password is required; the password field; password reset",
+    "password   The password of the account\n  token    A token, e.g. x1\n",
+    "token    string\r\npassword  varchar(255)\r\nsecret-tool  0.18.4-2\r\n",
+    "my-secret   Opaque   1      5d\ndb-password   kubernetes.io/basic-auth   2   5d2h",
+    "-token \u2502  y",
+    "| password | varchar(255) | NO |\n| token | utf8mb4 | base64url |",
+    " password | email \n----------+-------\n",
+    "unexpected token 'export1' in x; token \"a1b2c3\"",
+    "the password 'field' and password \"name\" are labels",
+    "revoked token 3fa8b1c2, deleted secret web-config-2, renewed key id v1.2.3",
+    "token e2e: 2026-11-25T10:22:03Z 1h30m15s",
+    'def login(password):\n    """Log in, 2 times."""\n',
+    '"password": {"type": "string", "minLength": 8}',
+    "pass: 12, fail: 3; pass: all 4 tests",
+    "token=[0-9a-fA-F]+; key: [A-Za-z0-9]{8}; secret=[u8; 32]; password=[hidden-1, x]",
+    "auth=(user, password); auth=('user', 'pass'); auth = (\"Basic\", \"x\")",
+    "<tr><th>Password</th><td>The password, 8 letters</td></tr>",
+    "['a', '-p', 'b'] '-u' and \"-p\"; PASS src/app.test.js\n> PASS\n",
+    "the token is required to be set; password was reset to default; secret is 5 to 8 letters",
+    '"csrf-token",\n    "MLKEM768X25519PublicKey",\n',
+    "objects are identified by 'name'; sorted by \"date\"; users identified by $1",
+    "> auth and AUTH LOGIN; the key-mask:: is x; > auth \r\n",
+    "the net effect of -U and -P here; docker run -p 80:80 -P image -U x",
+    "smbclient -U jane //h/s; curl -U jane h; http -a jane h; 7z x -p",
+    '<add key="Password" value="' + FILLER[:10] + '" />',
+    "~ password = (sensitive value) -> (known after apply)",
+    'secret "app" created; secrets: ["db", "cache"]',
+    "tokens: [1, 2]; key = [\n  'id',\n]",
 ]
 
 
@@ -353,6 +578,135 @@ def test_private_key_becomes_one_mark(text: str, expected: str) -> None:
     out = redact_both_ways(f"$ cat id\r\n{text}\r\n$ ls\r\n".encode())
 
     assert out == f"$ cat id\r\n{expected}\r\n$ ls\r\n".encode()
+
+
+# What stands before line `n`; `sign` and `plus` differ on the first.
+LEADS = [
+    pytest.param("{n:6}\u2192", id="read-tool"),
+    pytest.param("{n:6}\t", id="cat-n"),
+    pytest.param("{n}:", id="grep-n"),
+    pytest.param("deploy/id_rsa:{n}:", id="grep-file"),
+    pytest.param("id_rsa{sign}{n}{sign}", id="grep-after"),
+    pytest.param("app-1  | ", id="compose"),
+    pytest.param("2026-11-25T10:22:{n:02}.123Z ", id="ci-time"),
+    pytest.param("[pod/web-7f9c{n}/app] ", id="kubectl-prefix"),
+    pytest.param("Nov 25 10:22:{n:02} host app[12]: ", id="journal"),
+    pytest.param("#12 {n}.{n}3 ", id="buildkit"),
+    pytest.param("a1b2c3d4 (Jane Doe 2026-11-25 10:22:03 +0000 {n:2}) ", id="blame"),
+    pytest.param("> ", id="quoted"),
+    pytest.param("\u2502 ", id="box"),
+    pytest.param("-", id="removed"),
+    pytest.param("{n:5}  +", id="numbered-diff"),
+    pytest.param("    // ", id="comment"),
+    pytest.param("INFO:root:", id="logging"),
+    pytest.param("web_1 \u2502 [{n:02}:00] stdout F ", id="several-at-once"),
+    pytest.param('key {plus}= "', id="code"),
+]
+
+
+@pytest.mark.parametrize("lead", LEADS)
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " \u2502\r\n"])
+def test_private_key_behind_a_prefix_on_every_line(lead: str, ending: str) -> None:
+    """What a program puts before each line hides neither the body nor the line that ends it, and
+    what the program prints afterwards shows.
+    """
+    leads = [
+        lead.format(n=n + 7, sign="-" if n else ":", plus="+" if n else "")
+        for n in range(len(LINES))
+    ]
+    lines = [f"{before}{line}{ending}" for before, line in zip(leads, LINES)]
+
+    whole = redact_both_ways("".join(lines).encode()).decode()
+    cut_off = redact_both_ways("".join([*lines[:-2], lines[-1]]).encode()).decode()
+
+    assert whole == f"{leads[0]}[REDACTED]{ending}{lines[-1]}"
+    assert cut_off == f"{leads[0]}[REDACTED]{lines[-1]}"
+
+
+LINE_ENDS = ["\\n", "\\r\\n", "\\\\n", "\\\\r\\\\n", "\\u000a", "\\u000D\\u000A", "\\x0a", "\\012"]
+LINE_ENDS += ["%0A", "%0d%0a", "%250A", "&#10;", "&#xA;", "&#13;&#10;", "<br>", "<br />\n", "$\n"]
+LINE_ENDS += ["^M$\n", "</span>\n<span>", "\\n'\n'", '\\n" +\r\n    "', "\\n\\\n", " "]
+
+
+@pytest.mark.parametrize("line_end", LINE_ENDS)
+@pytest.mark.parametrize("quote", ["", '"', "'"])
+def test_private_key_with_its_line_ends_written_out(line_end: str, quote: str) -> None:
+    """However an encoder writes the end of a line, the key goes as a whole, cut off or not."""
+    key = line_end.join([HEADER, *BODY.splitlines(), FOOTER])
+    cut_off = line_end.join([HEADER, *BODY.splitlines()])
+
+    whole = redact_both_ways(f"k={quote}{key}{quote}, n=2\nnext line\n".encode()).decode()
+    assert whole == f"k={quote}[REDACTED]{quote}, n=2\nnext line\n"
+    part = redact_both_ways(f"k={quote}{cut_off}{quote}\nnext line\n".encode()).decode()
+    assert part == f"k={quote}[REDACTED]next line\n"
+
+
+@pytest.mark.parametrize("encode", [urllib.parse.quote, urllib.parse.quote_plus])
+def test_private_key_in_a_url(encode: Callable[[str], str]) -> None:
+    """Encoded for an address its header has no spaces."""
+    out = redact_both_ways(f"GET /x?d={encode(KEY)}&n=1\n".encode()).decode()
+
+    assert out == "GET /x?d=[REDACTED]&n=1\n"
+
+
+def test_private_key_in_lines_of_json() -> None:
+    """Each line of the key is a record of its own, with more fields behind it."""
+    raw = "".join(
+        json.dumps({"log": line + "\n", "stream": "stdout", "time": f"2026-11-25T10:22:0{n}.1Z"})
+        + "\n"
+        for n, line in enumerate(LINES)
+    )
+
+    out = redact_both_ways(raw.encode()).decode()
+
+    assert FILLER[:12] not in out
+    assert TAIL not in out
+    assert out.startswith('{"log": "[REDACTED]')
+    assert LINES[-1] in out
+
+
+def test_private_key_in_records_without_line_ends() -> None:
+    """A field that ends with the line of the key hides nothing either."""
+    raw = "".join(f'{{"msg":"{line}","t":"10:22:0{n}"}}\n' for n, line in enumerate(LINES))
+
+    out = redact_both_ways(raw.encode()).decode()
+
+    assert FILLER[:12] not in out
+    assert TAIL not in out
+    assert LINES[-1] in out
+
+
+def test_private_key_in_a_diff_of_pytest() -> None:
+    """Lines that point at what differs belong to the key."""
+    lines = [f"E       - {line}\nE       ?  ++ ^^^\n" for line in LINES[:-2]]
+
+    out = redact_both_ways("".join([*lines, "E       next line, 2 words\n"]).encode()).decode()
+
+    assert out == "E       - [REDACTED]E       next line, 2 words\n"
+
+
+def test_private_key_in_the_format_of_ssh_com() -> None:
+    """Its dashes are four and a space."""
+    header, footer = (
+        f"---- {word} SSH2 ENCRYPTED PRIV" + "ATE KEY ----" for word in ("BEGIN", "END")
+    )
+    raw = f"$ cat\n{header}\nComment: x\n{BODY}\n{footer}\n$ ls\n"
+
+    assert redact_both_ways(raw.encode()) == b"$ cat\n" + MARK + b"\n$ ls\n"
+
+
+def test_private_key_in_numbers() -> None:
+    """What openssl prints of a key with `-text` is the key."""
+    pairs = "    " + ":".join(HEX[at : at + 2] for at in range(0, 30, 2))
+    lines = ["Private-Key: (2048 bit, 2 primes)", "modulus:", f"{pairs}:", pairs]
+    lines += ["publicExponent: 65537 (0x10001)", "privateExponent:", f"{pairs}:", pairs]
+    raw = "\r\n".join([*lines, "prime1:", pairs, "writing RSA key", ""])
+
+    out = redact_both_ways(raw.encode()).decode()
+
+    assert out == "Private-Key:[REDACTED]writing RSA key\r\n"
+    public = raw.replace("Private", "Public")
+    assert redact_both_ways(public.encode()).decode() == public
 
 
 def test_a_key_in_puttys_format_is_removed() -> None:
@@ -795,6 +1149,24 @@ LIMITS = [
     pytest.param('<add key="Password" value="s3cr3t!" />', "s3cr3t!", id="setting-in-xml"),
     pytest.param("the password is hunter2", "hunter2", id="told-in-prose"),
     pytest.param(GITHUB[::-1], GITHUB[::-1], id="encoded-in-a-way-of-its-own"),
+    pytest.param(
+        '{"value": "s3cr3t-word", "name": "DB_PASSWORD"}', "s3cr3t-word", id="value-before-its-name"
+    ),
+    pytest.param(
+        "| user | password |\n|---|---|\n| jane | s3cr3t-word |", "s3cr3t-word", id="table-header"
+    ),
+    pytest.param("user,password\njane,s3cr3t-word\n", "s3cr3t-word", id="csv-header"),
+    pytest.param("db.example:5432:app:jane:s3cr3t-word\n", "s3cr3t-word", id="pgpass"),
+    pytest.param("sqlplus scott/s3cr3t-word@orcl", "s3cr3t-word", id="login-of-a-kind-of-its-own"),
+    pytest.param("deploy --password swordfish", "swordfish", id="word-behind-a-space"),
+    pytest.param("password: correct horse 7\n", "horse 7", id="blanks-without-quotes"),
+    pytest.param("secret: |\n  f1rst-line\n  s3cond-line\n", "s3cond-line", id="block-of-lines"),
+    pytest.param('{"d": "' + FILLER + '", "kty": "RSA"}', FILLER, id="json-web-key"),
+    pytest.param(
+        f"a | {HEADER}\na | {BODY[:64]}\nb | 1 request, 2 ms\na | {BODY[66:130]}\n",
+        BODY[66:130],
+        id="other-output-within-a-key",
+    ),
 ]
 
 

@@ -1,0 +1,569 @@
+"""The judge of names: `password` or `API_KEY`, what stands after it, and where its value is.
+
+A value is found in every spelling in which programs print pairs: with an operator, in an element,
+in a form, in a table, as an argument, after a flag. What a name promises and what a value looks
+like is told in `redact_judges.py`.
+"""
+
+# ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
+from __future__ import annotations
+
+import re
+import string
+from typing import NamedTuple
+
+from redact_headers import judge_header
+from redact_judges import (
+    HARMLESS,
+    HEADER,
+    LINE_STOP,
+    LOOK_AHEAD,
+    LOOK_BACK,
+    PLAIN_WORD,
+    SECRET,
+    SUSPECT,
+    Both,
+    Endless,
+    KeyBegins,
+    Span,
+    Verdict,
+    Wait,
+    find_line_lead,
+    first_sign,
+    is_ordinary,
+    looks_like_password,
+    looks_random,
+    looks_secret,
+    quote_stop,
+    weigh_name,
+)
+from redact_shapes import TOKEN_ORDINARY_WORDS
+
+_NAME_BYTES = (string.ascii_letters + string.digits + "_.-$").encode()
+# What may stand right after a name that has a value.
+_FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,*<") | {b""}
+_REST_OF_NAME = re.compile(rb"[A-Za-z0-9_.-]{0,64}")
+# A quote, also escaped once, twice or three times, or as HTML, an address or JSON write it.
+_ESCAPE = rb"(?:\\{7}|\\{3}|\\)?"
+_QUOTE = rb"""(?:ESCAPE["'`]|&quot;|&\#(?:34|39|x27);|%(?:25)?2[27]|\\{1,3}u002[27])""".replace(
+    b"ESCAPE", _ESCAPE
+)
+# What may stand between a name and its value. `=` and `:` in every language's spelling, with the
+# end of a quoted name before it.
+_OPERATOR = re.compile(
+    rb"""
+    (?:QUOTE|\\)? (?::(?:"?[\w\\]{1,32}"?:)?pr(?:otected|ivate))?   # ["token":protected] in PHP
+    [\])]{0,2} (?:\*\*)? [ \t]{0,20}
+    (?:
+        :[ ]?[A-Za-z&\[\]<>.|?]{1,20}[ ]=         # token: str =
+      | [ ][A-Za-z.\[\]*]{1,16}[ ]:?=             # var token string =
+      | [ ](?:is|was):                            # your password is:
+      | [ ](?:is[ ]generated[ ])?for[ ][^\s:'"]{1,32}:(?=[ ])   # a password is generated for x@h:
+      | (?<=[Kk]ey)[ ][0-9]{1,2}:                 # Unseal Key 1:
+      | %(?:25)?3[aAdD]                           # in an address
+      | [:+?.|&%^]{0,3}={1,3}>? | :{1,2} | ->     # = := ::= ?= .= == => : ->
+    ) [ \t]{0,20} (?:\*\*[ ])?                     # **Password:** in Markdown
+    """.replace(b"QUOTE", _QUOTE),
+    re.VERBOSE,
+)
+_SIGN_BEHIND = re.compile(rb"[:=]|->|%")
+# The value may be the next argument: setProperty("TOKEN", "value").
+_ARGUMENT = re.compile(rb"""ESCAPE["'`][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b"ESCAPE", _ESCAPE))
+# name: TOKEN, value: …, with up to two other fields between them
+_FIELD = (
+    rb"""(?:\\?"\w{1,24}\\?"[ ]?:[ ]?(?:\\?"[^"\\\r\n]{0,24}\\?"|true|false|null)[ ]?,\s{0,16})"""
+)
+# … or stand on the next line, if the name is a flag's.
+_NEXT_ARGUMENT = re.compile(rb"""["'],\r?\n[ \t]{0,32}(?=["'])""")
+_PAIR = re.compile(
+    rb"""
+    \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})? FIELD{0,2}
+    \\?["']?(?:parametervalue=|value(?:\\?["']?[ ]?:|[ ]{1,12}=)[ \t]{0,4})
+    """.replace(b"FIELD", _FIELD),
+    re.VERBOSE | re.IGNORECASE,
+)
+# 1) "requirepass", then 2) "…"
+_ITEM = re.compile(rb"""["']\r?\n[ ]{0,8}[0-9]{1,3}\)[ ](?=["'])""")
+# "db_password": {"sensitive": true, "value": …
+_NESTED = re.compile(
+    rb"""\{\s{0,24}FIELD{0,3}\\?"(?:value|default)\\?"[ ]?:[ ]?(?=\\?")""".replace(
+        b"FIELD", _FIELD
+    ),
+    re.VERBOSE | re.IGNORECASE,
+)
+_MAY_BE_NESTED = re.compile(rb"""\{[\s\w"\\:,]{0,240}""")
+# <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
+_NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
+_KEY_ATTRIBUTE = re.compile(rb"""(?:name|id|property|key)=["']$""", re.IGNORECASE)
+_ATTRIBUTE = re.compile(
+    rb"""
+    ["'](?:
+        (?:\s{1,2}(?!value|content)[a-z-]{2,12}=(?:"[^"<>]{0,16}"|'[^'<>]{0,16}')){0,2}
+        \s{1,2}(?:value|content)=(?=["'])
+      | \r?\n\r?\n
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# | SecretAccessKey | … |, in ASCII or drawn with lines
+_CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}(?=[^\s|\xe2`*])")
+_CELL_BEFORE = re.compile(rb"(?:(?:\||\xe2\x94\x82)[ ]{1,40}|(?:^|[\r\n])[ ]{0,40})[`*]{0,2}$")
+_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{2,4};)?[ ]{0,40}(?:\||\xe2\x94\x82|[\r\n]|<)")
+_MAY_BE_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{0,4};?)?[ ]{0,40}(?:\xe2\x94?)?")
+# `token: Some("…")`, and what PHP says of a text: a call that only wraps it
+_WRAPPER = re.compile(
+    rb"""
+    (?:Some|Just|Ok|String::from|(?:[A-Z][A-Za-z]{0,16})?(?:Secret|Password)(?:Str|String)?)
+        \( \s{0,32}
+    | \s{0,32}string\([0-9]{1,6}\)[ ] | \[\]string\{
+    """,
+    re.VERBOSE,
+)
+_ANNOTATION = re.compile(rb"(?:&(?!mut )\w{1,24}|!!\w{1,12})[ ]")  # of a value, in YAML
+# A value on the next line, in YAML and in HCL
+_BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}|<<[-~]?\w{1,16}(?:\r?\n[ \t]{0,32}|\r?\Z)")
+# X-Api-Key=[value], as Java and Go print headers
+_BRACKETS = re.compile(rb"\[(?=[^\s\[\]\"',;]{6,128}\])")
+# What stands before the password in auth=("jane", …).
+_USER_BEFORE = re.compile(rb"""\([ ]?["'][^"'\s]{1,40}["'],[ ]?(?=["'])""")
+_NEXT_LINE = re.compile(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
+_ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
+_ELEMENT = re.compile(rb">\s{0,40}(?:<[Vv]alue>)?(?P<raw><!\[CDATA\[)?")  # <token>value
+# <key>token</key><string>value
+_NEXT_ELEMENT = re.compile(rb"</(?:key|name)>\s{0,32}<(?:string|value)>", re.IGNORECASE)
+# <td>token</td><td>value
+_NEXT_CELL = re.compile(
+    rb"[ ]?</t[dh]>\s{0,32}<td[^<>]{0,32}>\s{0,8}(?:<(?:pre|code)>)?(?:&\#(?:x27|39|34);|&quot;)?"
+)
+_HTML_STOP = re.compile(rb"[\s<]|&(?:#(?:x27|39|34)|quot);")
+_CLOSING = re.compile(rb"\s{0,40}</")
+_MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
+_SPACE = re.compile(rb"[ \t]{1,40}(?=[^\s=:|\xe2])")  # --token value, but no line of a table
+# The password was changed to …
+_VERB = re.compile(rb"(?:(?:is|was|has been) )?(?:(?:now|set|changed|reset|updated) )?(?:to )?")
+_MAY_BE_OPERATOR = re.compile(
+    rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
+)
+# What must follow the beginning of a name, in lowered text, for `judge_name` to have anything to
+# say: most words that begin like the name of a secret are told from one here, in C. The end of the
+# text may become anything.
+_MAY_HAVE_VALUE = rb"""
+    (?=[a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
+        (?:[\\"'`\])*]{1,12}(?:u002[27])?)?[ \t]{0,20}(?:[:=+?.|&%^>-]|,\s{0,24}\\{0,7}["'`])
+      | [ ][a-z.\[\]*]{1,16}[ ]:?=
+      | \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})?\\?["']?(?:parameter)?value
+      | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n(?:\r?\n|[ ]{0,8}[0-9]{1,3}\)))
+      | [`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)
+      | [ ]?</(?:key|name|t[dh])>
+      | [\s\S]?\Z
+      | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
+"""
+MAY_HAVE_VALUE = _MAY_HAVE_VALUE + rb"))"
+# A name that is a secret's may also have nothing but a space before its value; `tokens` is none.
+MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)[ \t]{1,40}[^\s=:]))"
+
+
+def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
+    """Return a pattern that fails where one of the words and the ending have just been read.
+
+    What is looked back for must have one length, so there is one group for each.
+    """
+    groups: dict[int, list[str]] = {}
+    for word in sorted(words):
+        groups.setdefault(len(word), []).append(word)
+    return "".join(
+        f"(?<![^a-z](?:{'|'.join(group)})[_-]{ending})" for _, group in sorted(groups.items())
+    ).encode()
+
+
+# `max_tokens`, which what a language model prints about itself is full of.
+NO_ORDINARY_TOKEN = _exclude_ordinary(TOKEN_ORDINARY_WORDS, "token")
+_OPEN_QUOTE = re.compile(
+    rb"""(?:[rbfuL@$]{1,2}(?=["']))?(?P<quote>QUOTE)(?:(?P=quote){2})?""".replace(b"QUOTE", _QUOTE)
+)
+_SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* ")
+_WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
+# Within a line, but outside an address `&` ends a value only before another name or another end.
+_INLINE_STOP = re.compile(rb"[\s\"'`,;<>)\]}|\\]|&(?:[\s\"'`,;&<>)\]}|\\]|[\w.%\[\]-]{1,32}=)")
+# Of a variable or a flag within a line: what stands before a space may belong to the sentence.
+_SHELL_STOP = re.compile(rb"[,;)\]}]{0,3}[ \t\"'`]|[\r\n]|\\[nrt\"']")
+# Of a word in a sentence or on a line of its own: passwords hold any character.
+_WORD_STOP = re.compile(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
+_ELEMENT_STOP = re.compile(rb"[\s<]")
+_RAW_STOP = re.compile(rb"\]\]>|[\r\n]")
+_CELL_STOP = re.compile(rb"[\s`*|]")
+# A line may be numbered, come from a file or from a service, or be drawn in a box.
+_LINE_START = re.compile(
+    rb"(?:^|[\r\n])(?:[\w./@-]{1,40}:(?:[0-9]{1,6}:)?|[\w./@-]{0,40}/|[\w.-]{1,24} +\|)?"
+    rb"(?:[\s+>#$*|-]|[0-9]{1,6}(?:[:\t)-]|\xe2\x86\x92)|\xe2[\x94\x8e].|export |set |SET |ENV "
+    rb"|env |declare -x |\x1b)*$"
+)
+_VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
+_FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
+# ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
+_SETTING_BEFORE = re.compile(
+    rb"(?i)(?:^|[\s>])(?:set(?:x|env)?|\#[ ]?define|env|arg|fastcgi_param|(?:config|secret)[ ]set)"
+    rb"(?:[ ]-[a-z]+)*[ \t]+$"
+)
+_COMMANDS = (b"requirepass", b"masterauth", b"PASS")
+_SETTING_FLAG = re.compile(rb"(?:-b|--body)[ =]")  # gh secret set TOKEN --body …
+# `Private-Key: (2048 bit, 2 primes)` of openssl, in the lines that follow its numbers; and of PuTTY
+# the kind of key
+_KEY_BEHIND_NAME = re.compile(rb":(?: \([0-9]{2,5} bit| (?:ssh|ecdsa)-|\r?\npriv:)")
+_MAY_BE_KEY = re.compile(rb":(?: (?:\([0-9]{0,5}(?: b?i?)?|s?s?h?|e?c?d?s?a?)|\r?\n?p?r?i?v?)?")
+_ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # of a resource's type in its name at AWS
+_LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
+_NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
+_SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
+_PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd$")
+# Of `pass` alone: -passin pass:… for openssl, and what curl sends to a server of files or mail
+_PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
+_LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
+_MAY_BE_LINE_END = re.compile(rb"[ \t]{0,40}")
+# What a value was before it becomes what follows, in a plan: password = "old" -> "new"
+_WAS = re.compile(rb"""(?:"[^"\r\n]{0,120}"|null|\([a-z ]{1,24}\))[ ][-=]>[ ](?=")""")
+_MAY_BE_WAS = re.compile(rb"""(?:"[^"\r\n]{0,120}"|null)(?:[ ](?:[-=](?:>[ ]?)?)?)?""")
+# ["token":"User":private] in PHP, where a class stands as the value does in JSON
+_MAY_BE_CLASS = re.compile(rb"""\["[\w.-]{1,64}":"[\w\\]{0,32}(?:":?[a-z]{0,9}\]?=?)?""")
+_PLURAL = re.compile(rb"s(?:_?(?:b64|base64|hex))?$", re.IGNORECASE)
+_LIST = re.compile(rb"""\[\s{0,32}(?=\\?["'])""")
+# The end of a list, or a line that is none of its own.
+_LIST_STOP = re.compile(rb"[\]}]|\r?\n(?:\r?\n|[^\s\"'\]}])")
+
+
+def judge_name(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge a name and its value, in every spelling: `API_KEY=…`, `"apiKey": "…"`, `--token …`,
+    `<password>…`.
+    """
+    rest = _REST_OF_NAME.match(text, at)
+    name_end = rest.end() if rest else at
+    if name_end >= len(text) - 1 and not final:
+        return Wait(len(text), False)
+    if text[name_end - 1 : name_end] in (b".", b"-"):
+        name_end -= 1
+    name_start = _find_name_start(text, at)
+    name = text[name_start:name_end]
+    weight = weigh_name(name)
+    if weight == SECRET and _ARN_BEFORE.search(text, max(0, name_start - 13), name_start):
+        return None
+    if name == b"Private-Key" or name.startswith(b"PuTTY-User-Key-File"):
+        key = _judge_key_name(text, name_start, name_end, final)
+        if key:
+            return key
+    in_query = text[name_start - 1 : name_start] in (b"?", b"&")
+    if weight != SECRET:
+        if weight == HARMLESS and not (in_query and name.lower() == b"key"):
+            return None
+        if weight == HEADER:
+            return judge_header(text, name_end - len(b"authorization"), final)
+        opened = name.lower() == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
+        weight = SECRET if opened else SUSPECT
+    return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
+
+
+def _judge_key_name(text: bytes, start: int, end: int, final: bool) -> Verdict:
+    """Judge what a private key begins with that has no PEM header."""
+    if _KEY_BEHIND_NAME.match(text, end):
+        return KeyBegins(end + 1, end + 2, find_line_lead(text, start))
+    may_begin = not final and _MAY_BE_KEY.fullmatch(text, end)
+    return Wait(end + 1, False) if may_begin else None
+
+
+class _Pair(NamedTuple):
+    """A name that promises a secret, where it stands."""
+
+    text: bytes
+    name_start: int
+    name_end: int
+    weight: int
+    in_query: bool
+
+    def begins_line(self) -> bool:
+        """Say whether nothing but decoration stands before the name on its line."""
+        return (
+            _LINE_START.search(self.text, max(0, self.name_start - 64), self.name_start) is not None
+        )
+
+    def find_stop(self) -> re.Pattern[bytes]:
+        """Return what ends a value without quotes."""
+        if self.in_query:
+            return _WIDE_STOP
+        if self.begins_line():
+            return LINE_STOP
+        name = self.text[max(0, self.name_start - 2) : self.name_end]
+        assigned = self.text[self.name_end : self.name_end + 1] == b"="
+        if assigned and (_VARIABLE.search(name) or _is_flag(self)):
+            return _SHELL_STOP
+        return _INLINE_STOP
+
+
+def _find_name_start(text: bytes, at: int) -> int:
+    """Return where the name around `at` begins; `API key` is one name."""
+    before = text[at - 48 : at] if at > 48 else text[:at]
+    begin = at - len(before) + len(before.rstrip(_NAME_BYTES))
+    if begin == at and text[at : at + 3].lower() == b"key" and before[-1:] == b" ":
+        word = before[:-1].rpartition(b" ")[2]
+        return at - 1 - len(word) if word.isalpha() else begin
+    return begin
+
+
+def _judge_operator(pair: _Pair, final: bool) -> Verdict:
+    """Find the operator after the name, then judge the value."""
+    text, end = pair.text, pair.name_end
+    if text[end : end + 1] not in _FOLLOWING:
+        return None
+    if not final and len(text) - end < LOOK_BACK:
+        possible = _MAY_BE_OPERATOR.match(text, end)
+        if possible and possible.end() == len(text):
+            begun = _find_begun_value(pair)
+            hold = min(len(text), first_sign(text, end))
+            return Wait(hold if begun is None else min(hold, begun), begun is not None)
+    operator = _OPERATOR.match(text, end) if _SIGN_BEHIND.search(text, end, end + 64) else None
+    if operator:
+        return _judge_assigned(pair, operator, final)
+    laid_out = _judge_layout(pair, final)
+    if laid_out is not None:
+        return laid_out
+    argument = _NEXT_ARGUMENT.match(text, end)
+    if argument and _is_flag(pair):
+        return _judge_value(pair, argument.end(), final, loose=True, stop=None)
+    for spelling in (_PAIR, _ITEM, _ARGUMENT):
+        other = spelling.match(text, end)
+        if other:
+            verdict = _judge_value(pair, other.end(), final, loose=False, stop=None)
+            words = isinstance(verdict, Span) and PLAIN_WORD.fullmatch(text, *verdict)
+            return None if words and spelling is _ARGUMENT else verdict  # a list of names
+    return _judge_spaced(pair, final)
+
+
+def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verdict:
+    """Judge what stands after an operator: a value, on the same line or on the next, or an object
+    that has the value.
+    """
+    text, at = pair.text, operator.end()
+    nested = _NESTED.match(text, at)
+    if nested:
+        return _judge_value(pair, nested.end(), final, loose=False, stop=None)
+    class_begins = None if final else _MAY_BE_CLASS.match(text, pair.name_start - 2)
+    if class_begins and class_begins.end() == len(text):
+        return Wait(at, True)
+    user = _USER_BEFORE.match(text, at) if _takes_user(pair) else None
+    if user:
+        named = pair._replace(weight=SECRET)
+        return _judge_value(named, user.end(), final, loose=False, stop=None)
+    brackets = _BRACKETS.match(text, at)
+    if brackets:
+        verdict = _judge_value(pair, brackets.end(), final, loose=True, stop=_WIDE_STOP)
+        generated = isinstance(verdict, Span) and _is_made_up(text[slice(*verdict)])
+        return verdict if generated or not isinstance(verdict, Span) else None
+    values = _LIST.match(text, at)
+    if values and _PLURAL.search(text, pair.name_start, pair.name_end):
+        return _judge_list(pair, values.end(), final)
+    begun = None if final else _MAY_BE_NESTED.match(text, at)
+    if begun and begun.end() == len(text) and len(text) - at < LOOK_AHEAD:
+        return Wait(len(text), False)
+    spaced = text[at - 1 : at] in (b" ", b"\t")
+    next_line = _NEXT_LINE.match(text, at)
+    if next_line and (b"=" in operator[0] or operator[0][:1] in (b'"', b"'")):
+        at = next_line.end()
+    verdict = _judge_value(pair, at, final, loose=spaced, stop=None)
+    was = _WAS.match(text, at)
+    if was:
+        return Both(verdict, _judge_value(pair, was.end(), final, loose=False, stop=None))
+    may_become = None if final else _MAY_BE_WAS.fullmatch(text, at)
+    return Both(verdict, Wait(len(text), False)) if may_become else verdict
+
+
+def _takes_user(pair: _Pair) -> bool:
+    return pair.text[pair.name_end - 4 : pair.name_end].lower() == b"auth"
+
+
+def _is_made_up(value: bytes) -> bool:
+    return looks_secret(value) or looks_like_password(value)
+
+
+def _judge_list(pair: _Pair, at: int, final: bool) -> Verdict:
+    """Judge a list by its first value: all of it is secret or nothing."""
+    verdict = _judge_value(pair, at, final, loose=False, stop=None)
+    return Endless(*verdict, _LIST_STOP) if isinstance(verdict, Span) else verdict
+
+
+def _judge_layout(pair: _Pair, final: bool) -> Verdict:
+    """Judge a value that stands next to its name in an element, in a form or in a table."""
+    text, name, end = pair.text, pair.name_start, pair.name_end
+    element = _ELEMENT.match(text, end)
+    if element and _ELEMENT_BEGINS.match(text, max(0, name - 2), name):
+        stop = _RAW_STOP if element["raw"] else _ELEMENT_STOP
+        verdict = _judge_value(pair, element.end(), final, loose=False, stop=stop)
+        if isinstance(verdict, Span) and element.end() > end + 1 and not element["raw"]:
+            return _require_closing(text, verdict, final)
+        return verdict
+    table_cell = _NEXT_CELL.match(text, end)
+    if table_cell:
+        return _judge_cell(pair, table_cell.end(), _HTML_STOP, final)
+    next_element = _NEXT_ELEMENT.match(text, end)
+    if next_element:
+        return _judge_value(pair, next_element.end(), final, loose=False, stop=_ELEMENT_STOP)
+    attribute = _ATTRIBUTE.match(text, end)
+    if attribute and _NAME_ATTRIBUTE.search(text, max(0, name - 12), name):
+        return _judge_value(pair, attribute.end(), final, loose=False, stop=None)
+    element = _ELEMENT.match(text, end + 1)
+    if element and _KEY_ATTRIBUTE.search(text, max(0, name - 12), name):
+        verdict = _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
+        return _require_closing(text, verdict, final) if isinstance(verdict, Span) else verdict
+    cell = _CELL.match(text, end)
+    if cell and _CELL_BEFORE.search(text, max(0, name - 48), name):
+        return _judge_cell(pair, cell.end(), _CELL_STOP, final)
+    return None
+
+
+def _judge_cell(pair: _Pair, at: int, stop: re.Pattern[bytes], final: bool) -> Verdict:
+    """Judge the cell after a name: as often as a value it is a type, or what the name is for."""
+    verdict = _judge_value(pair, at, final, loose=True, stop=stop)
+    if not isinstance(verdict, Span) or looks_secret(pair.text[slice(*verdict)]):
+        return verdict
+    if pair.weight != SECRET or not _is_made_up(pair.text[slice(*verdict)]):
+        return None
+    return _require_end(pair.text, verdict, _CELL_END, _MAY_BE_CELL_END, final)
+
+
+def _require_end(
+    text: bytes, value: Span, end: re.Pattern[bytes], begun: re.Pattern[bytes], final: bool
+) -> Verdict:
+    """Take a value for one only if nothing else follows it in its cell or on its line."""
+    if end.match(text, value.end):
+        return value
+    may_end = begun.fullmatch(text, value.end)
+    if may_end and final:
+        return value
+    return Wait(value.start, True) if may_end else None
+
+
+def _require_closing(text: bytes, value: Span, final: bool) -> Verdict:
+    """Take a value for that of an element only if the element is closed after it: `<token>` also
+    stands for a token in a line of help, and what follows there is any text.
+    """
+    if _CLOSING.match(text, value.end):
+        return value
+    rest = text[value.end : value.end + 48]
+    may_close = not final and len(rest) < 48 and _MAY_BE_CLOSING.fullmatch(rest)
+    return Wait(value.start, True) if may_close else None
+
+
+def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
+    """Judge a value after nothing but a space: a command line flag, netrc, SQL, a list of names and
+    values, or prose with a word that looks like a secret.
+    """
+    text = pair.text
+    space = _SPACE.match(text, pair.name_end)
+    named = pair.weight == SECRET or text[pair.name_end - 3 : pair.name_end].lower() == b"key"
+    if space is None or not named:
+        return None
+    surely, is_flag = _takes_spaced_value(pair)
+    flag = _SETTING_FLAG.match(text, space.end()) if surely else None
+    verb = None if surely else _VERB.match(text, space.end())
+    at = flag.end() if flag else verb.end() if verb else space.end()
+    stop = None if is_flag else _WORD_STOP
+    before = text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
+    loose = _NETRC_BEFORE.search(before) is None
+    verdict = _judge_value(pair, at, final, loose=loose, stop=stop)
+    if surely or not isinstance(verdict, Span):
+        return verdict if surely or isinstance(verdict, Wait) else None
+    value = text[slice(*verdict)]
+    if (len(value) >= 14 and b"/" not in value and looks_random(value)) or (
+        pair.weight == SECRET and looks_like_password(value)
+    ):
+        return verdict
+    if verdict.start > at:
+        return verdict if _takes_quoted_value(pair, value) else None
+    wide = (space.end() - space.start() > 1 or space[0] == b"\t") and at == space.end()
+    if not (pair.weight == SECRET and wide and pair.begins_line() and _is_mixed(value)):
+        return None
+    return _require_end(text, verdict, _LINE_END, _MAY_BE_LINE_END, final)
+
+
+def _is_flag(pair: _Pair) -> bool:
+    before = pair.text[max(0, pair.name_start - 4) : pair.name_end]
+    return _FLAG_BEFORE.search(before) is not None
+
+
+def _takes_spaced_value(pair: _Pair) -> tuple[bool, bool]:
+    """Say whether a word after the name is surely its value, and whether the name is a flag."""
+    before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
+    name = pair.text[pair.name_start : pair.name_end]
+    is_flag = _is_flag(pair)
+    setting = _LOGIN_BEFORE.search(before) or _SETTING_BEFORE.search(before)
+    return is_flag or setting is not None or name in _COMMANDS, is_flag
+
+
+def _takes_quoted_value(pair: _Pair, value: bytes) -> bool:
+    """Say whether a quoted text after the name is its value, as in SQL, and not the name of
+    something.
+    """
+    before = pair.text[max(0, pair.name_start - 16) : pair.name_start]
+    if not _PASSWORD_NAME.search(pair.text, pair.name_start, pair.name_end) or b" " in value:
+        return False
+    return _SQL_BEFORE.search(before) is not None or (len(value) >= 6 and _is_mixed(value))
+
+
+_MIXED = re.compile(rb"(?=.*[0-9])(?=.*[A-Za-z])[!-.0-~]{6,}")
+_VERSION = re.compile(
+    rb"v?[0-9]+(?:\.[0-9]+)+.*|.*\.[a-z]{1,4}|[0-9a-f-]+|[0-9]{4}-.*|(?:[0-9]+[a-z])+"
+)
+
+
+def _is_mixed(value: bytes) -> bool:
+    """Say whether a word has letters and digits and is no version, file, date or hash."""
+    return _MIXED.fullmatch(value) is not None and not _VERSION.fullmatch(value)
+
+
+def _find_begun_value(pair: _Pair) -> int | None:
+    """Return where a value surely begins in a text that ends within it, None if it may be none."""
+    text, end = pair.text, pair.name_end
+    spellings = [_OPERATOR, _ARGUMENT, _ATTRIBUTE]
+    if pair.weight == SECRET and _takes_spaced_value(pair)[0]:
+        spellings.append(_SPACE)
+    for spelling in spellings:
+        found = spelling.match(text, end)
+        if found and found.end() < len(text):
+            return found.end()
+    return None
+
+
+def _judge_value(
+    pair: _Pair, at: int, final: bool, *, loose: bool, stop: re.Pattern[bytes] | None
+) -> Verdict:
+    """Judge the value that begins at `at`."""
+    text = pair.text
+    block = _BLOCK.match(text, at) or _ANNOTATION.match(text, at)
+    if block:
+        at = block.end()
+    wrapper = _WRAPPER.match(text, at)
+    if not final and len(text) in (at if block else -1, wrapper.end() if wrapper else -1):
+        return Wait(len(text), False)
+    quote = _OPEN_QUOTE.match(text, wrapper.end() if wrapper else at)
+    if quote:
+        at, stop = quote.end(), quote_stop(quote["quote"])
+    elif stop is None:
+        stop = pair.find_stop()
+    ending = stop.search(text, at, at + LOOK_AHEAD)
+    if ending is None and len(text) < at + LOOK_AHEAD and not final:
+        return Wait(at, True)
+    value = text[at : ending.start() if ending else at + LOOK_AHEAD]
+    if ending is None and len(value) == LOOK_AHEAD:
+        return Endless(at, at + LOOK_AHEAD, _WIDE_STOP if stop is _INLINE_STOP else stop)
+    harmless = (
+        is_ordinary(value, quoted=quote is not None, loose=loose)
+        or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))
+        or (pair.weight == SUSPECT and not _is_suspect_secret(pair, value))
+    )
+    return None if harmless else Span(at, at + len(value))
+
+
+def _is_suspect_secret(pair: _Pair, value: bytes) -> bool:
+    """Judge the value of a suspect name: of `pass` and `creds` it need not be generated."""
+    made_up = pair.text[pair.name_start : pair.name_end].lower().endswith(_MADE_UP)
+    return _is_made_up(value) if made_up else looks_secret(value)
+
+
+_MADE_UP = (b"pass", b"creds", b"credentials", b"cred", b"credential", b"passwords", b"secrets")
