@@ -37,7 +37,7 @@ from redact_judges import (
     quote_stop,
     weigh_name,
 )
-from redact_shapes import TOKEN_ORDINARY_WORDS
+from redact_shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
 
 _NAME_BYTES = (string.ascii_letters + string.digits + "_.-$").encode()
 # What may stand right after a name that has a value.
@@ -218,6 +218,9 @@ _SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ 
 _PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd$")
 # Of `pass` alone: -passin pass:… for openssl, and what curl sends to a server of files or mail
 _PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
+# A word alone behind a name on a line; in lower case, or it could be a type.
+_WORD_ENTRY = re.compile(rb"[a-z]{4,64}(?![^\r\n])")
+_COMPOUND_NAME = re.compile(rb"[_.-]|[a-z][A-Z]")
 _LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
 _MAY_BE_LINE_END = re.compile(rb"[ \t]{0,40}")
 # What a value was before it becomes what follows, in a plan: password = "old" -> "new"
@@ -337,8 +340,8 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
 
 
 def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verdict:
-    """Judge what stands after an operator: a value, on the same line or on the next, or an object
-    that has the value.
+    """Judge what stands after an operator: a value, on the same line or on the next, or an object,
+    a list or brackets with the value in them.
     """
     text, at = pair.text, operator.end()
     nested = _NESTED.match(text, at)
@@ -362,6 +365,12 @@ def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verd
     begun = None if final else _MAY_BE_NESTED.match(text, at)
     if begun and begun.end() == len(text) and len(text) - at < LOOK_AHEAD:
         return Wait(len(text), False)
+    return _judge_bare(pair, operator, final)
+
+
+def _judge_bare(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verdict:
+    """Judge a value that nothing wraps, and what becomes of it in a plan."""
+    text, at = pair.text, operator.end()
     spaced = text[at - 1 : at] in (b" ", b"\t")
     next_line = _NEXT_LINE.match(text, at)
     if next_line and (b"=" in operator[0] or operator[0][:1] in (b'"', b"'")):
@@ -370,6 +379,8 @@ def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verd
     was = _WAS.match(text, at)
     if was:
         return Both(verdict, _judge_value(pair, was.end(), final, loose=False, stop=None))
+    if verdict is None:
+        verdict = _judge_entry(pair, at)
     may_become = None if final else _MAY_BE_WAS.fullmatch(text, at)
     return Both(verdict, Wait(len(text), False)) if may_become else verdict
 
@@ -380,6 +391,24 @@ def _takes_user(pair: _Pair) -> bool:
 
 def _is_made_up(value: bytes) -> bool:
     return looks_secret(value) or looks_like_password(value)
+
+
+def _judge_entry(pair: _Pair, at: int) -> Verdict:
+    """Judge a word that is all there is behind `db_password: ` on its line, neither an answer nor
+    the name of a variable. A token is never just letters, and a password may be.
+    """
+    word = _WORD_ENTRY.match(pair.text, at)
+    name = pair.text[pair.name_start : pair.name_end]
+    if (
+        word is None
+        or pair.weight != SECRET
+        or not _PASSWORD_NAME.search(name)
+        or word[0].decode() in ORDINARY_VALUES | NO_PASSWORDS
+        or weigh_name(word[0]) != HARMLESS
+        or not (_COMPOUND_NAME.search(name) or pair.begins_line())
+    ):
+        return None
+    return Span(*word.span())
 
 
 def _judge_list(pair: _Pair, at: int, final: bool) -> Verdict:

@@ -649,3 +649,13 @@ ORDINARY_VALUES = _list_words(
     an and or for with
     """
 )
+# What is said about a password on a line of its own, and is none.
+NO_PASSWORDS = _list_words(
+    """
+    accepted answer args ask auto automatic bcrypt blank clear cleared content data encrypted
+    external forgotten generate good hash hashed hidden ident inherit input interactive keychain
+    later line login mandatory match matched matches mismatch none okay optional peer plain
+    plaintext prompted protected random rejected response result scram short strong trust
+    unchanged unencrypted unlocked unused used vault weak
+    """
+)

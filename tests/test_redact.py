@@ -935,6 +935,20 @@ def test_flush_makes_the_redactor_as_new() -> None:
     assert redactor.held == 0
 
 
+@pytest.mark.parametrize(
+    "line", ["password: {}", "  db_password: {}", "passwd = {}", "x: dbPwd: {}"]
+)
+def test_a_password_that_is_a_word(line: str) -> None:
+    """Alone behind its name on a line it is one, unless it is an answer, a type or a variable."""
+    for end in (b"", b"\n", b"\r\nuser: bob\n"):
+        assert redact_both_ways(line.format("opensesame").encode() + end) == (
+            line.format("[REDACTED]").encode() + end
+        )
+        for word in ("required", "string", "String", "passphrase", "input", "secret", "is wrong"):
+            text = line.format(word).encode() + end
+            assert redact_both_ways(text) == text
+
+
 def test_json_stays_json() -> None:
     """Strings are redacted one by one, by their own look or by their key."""
     value = {
