@@ -336,10 +336,11 @@ def _spell_html(piece: bytes) -> Iterator[bytes]:
 
 
 def _split_value(value: bytes) -> Iterator[bytes]:
+    if len(value) < KNOWN_BYTES:
+        return
     for start in range(0, len(value), PIECE_BYTES):
-        piece = value[start : start + PIECE_BYTES]
-        if len(piece) >= KNOWN_BYTES:
-            yield piece
+        # A rest that is too short to be looked for takes some of what stands before it.
+        yield value[min(start, len(value) - KNOWN_BYTES) : start + PIECE_BYTES]
 
 
 def _spell_base64(value: bytes) -> Iterator[bytes]:
@@ -354,6 +355,5 @@ def _spell_base64(value: bytes) -> Iterator[bytes]:
         first = (8 * offset + 5) // 6
         last = (8 * (offset + len(value))) // 6
         middle = encoded[first:last]
-        if len(middle) >= KNOWN_BYTES:
-            yield middle
-            yield middle.translate(bytes.maketrans(b"+/", b"-_"))
+        yield middle
+        yield middle.translate(bytes.maketrans(b"+/", b"-_"))

@@ -165,14 +165,14 @@ class _Pieces:
         self.raws.append(raw)
 
     def erase(self) -> bool:
-        while self._texts:
-            if len(self._texts[-1]) > 1:
-                self._texts[-1] = self._texts[-1][:-1]
-                return True
+        if not self._texts:
+            return False
+        if len(self._texts[-1]) > 1:
+            self._texts[-1] = self._texts[-1][:-1]
+        else:  # no piece is empty
+            self._texts.pop()
             self.raws.pop()
-            if self._texts.pop():
-                return True
-        return False
+        return True
 
     def join(self) -> tuple[bytes, list[int]]:
         starts, total = [], 0

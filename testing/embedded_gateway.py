@@ -36,7 +36,10 @@ ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 JSON_TYPE = "application/json"
-_INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TEST_GUARD_MARKER", "COVERAGE_FILE")
+_INHERITED = (
+    *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"),
+    *("TEST_GUARD_MARKER", "COVERAGE_FILE", "COVERAGE_PROCESS_CONFIG"),
+)
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,11 @@ class EmbeddedGateway:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self.kill()
+        try:
+            if self._process is not None:
+                self.stop()
+        finally:
+            self.kill()
 
     @property
     def log_file(self) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from claude_profile import is_claude_code
 from runner_config import SECRET_VARIABLES
 from testing.runner import Launch, RunnerProcess, plan, program
 from testing.strict_gateway import StrictGateway
@@ -26,6 +27,7 @@ if "stream-json" in sys.argv:
 else:
     print('{{"no": "stream"}} plain')
 """
+STREAM = ("--output-format", "stream-json")
 # Changes its mind at once and often, and then waits.
 FLICKERS = r"""
 import os
@@ -165,6 +167,94 @@ def test_its_own_bytes(
     assert gw.text(launch.run.id) == '{"no": "stream"} plain\n'
     assert [each.name for each in gw.artifacts(launch.run.id)] == ["claude.log"]
     assert "stream-json" not in (tmp_path / "bin" / "argv").read_text()
+
+
+# --- its command line -------------------------------------------------------------------------
+
+
+def given_argv(folder: Path) -> list[str]:
+    """Return the arguments that the stand-in got."""
+    argv: list[str] = json.loads((folder / "bin" / "argv").read_text())
+    return argv
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--print"], ["--session-id", "ID", *STREAM, "--verbose", "--print", "--", "go"]),
+        (["--verbose"], ["-p", "--session-id", "ID", *STREAM, "--verbose", "--", "go"]),
+        (["--resume", "one"], ["-p", *STREAM, "--verbose", "--resume", "one", "--", "go"]),
+        (["-c"], ["-p", *STREAM, "--verbose", "-c", "--", "go"]),
+    ],
+    ids=["print", "verbose", "resume", "continue"],
+)
+def test_what_the_user_chose_is_not_chosen_again(
+    gw: StrictGateway, tmp_path: Path, arguments: list[str], expected: list[str]
+) -> None:
+    """An argument of the user's own is passed on, and the runner adds none that contradicts it."""
+    launch = plan(gw, stand_in(tmp_path, said("hello")), tmp_path, arguments=arguments)
+
+    told = run_to_end(launch)
+
+    (started,) = gw.markers(launch.run.id, "started")
+    session_id = started.get("sessionId")
+    assert given_argv(tmp_path) == [session_id if each == "ID" else each for each in expected]
+    # A session that the user named needs no word on how to go on with it.
+    assert ("--resume" in told) is ("ID" in expected)
+
+
+def test_a_prompt_too_long_for_an_argument(gw: StrictGateway, tmp_path: Path) -> None:
+    """It goes to Claude Code's stdin, whole."""
+    prompt = "say hello. " * 20_000
+    (tmp_path / "prompt").write_text(prompt)
+    command = stand_in(tmp_path)
+    reads = "import pathlib, sys; pathlib.Path({!r}).write_text(sys.stdin.read())\n"
+    with open(command[0], "a") as script:
+        script.write(reads.format(str(tmp_path / "read")))
+    launch = plan(gw, command, tmp_path, prompt="-", options=["--output", "text"])
+
+    with (tmp_path / "prompt").open("rb") as stdin, RunnerProcess(launch, stdin=stdin) as runner:
+        assert runner.wait() == 0, runner.stderr
+
+    assert (tmp_path / "read").read_text() == prompt
+    assert prompt not in given_argv(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [(None, []), ("update", ["--", "update "]), ("-x marks it", ["--", "-x marks it"])],
+    ids=["none", "a word that may be a subcommand", "begins with a dash"],
+)
+def test_a_prompt_at_the_keyboard(
+    gw: StrictGateway, tmp_path: Path, prompt: str | None, expected: list[str]
+) -> None:
+    """A prompt reaches Claude Code as one, whatever it looks like."""
+    options = ["--mode", "interactive"]
+    launch = plan(gw, stand_in(tmp_path), tmp_path, prompt=prompt, options=options)
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        assert terminal.wait() == 0
+
+    assert given_argv(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "is_it"),
+    [
+        ("claude", True),
+        ("/opt/bin/claude-code", True),
+        ("my-claude", False),
+        ("npx -y @anthropic-ai/claude-code@1.2", True),
+        ("npx @anthropic-ai/claude-code", True),
+        ("env LANG=C claude", True),
+        ("node /usr/lib/node_modules/@anthropic-ai/claude-code/cli.js", True),
+        ("node other.js", False),
+        ("env", False),
+    ],
+)
+def test_claude_code_is_known_by_its_name(command: str, is_it: bool) -> None:
+    """Itself, and what the usual launchers start."""
+    assert is_claude_code(command.split()) is is_it
 
 
 # --- who is waiting ---------------------------------------------------------------------------

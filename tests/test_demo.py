@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
 from testing import processes
 from testing.embedded_gateway import EmbeddedGateway
@@ -226,3 +227,36 @@ def test_a_folder_without_the_gateway(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"claude-runner: there is no gateway in {tmp_path}")
     assert done.stderr.count("\n") == 1
+
+
+# What wrapper/requirements.txt installs; and coverage, where it is measured.
+RUNNER_PACKAGES = ("certifi", "charset_normalizer", "dotenv", "idna", "requests", "urllib3")
+MEASURING = ("coverage", "*coverage.pth", "*__mypyc*")
+
+
+def test_an_environment_without_the_gateways_packages(tmp_path: Path) -> None:
+    """It names what is missing and both ways to get it, and starts nothing."""
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "environment")], check=True
+    )
+    (folder,) = tmp_path.glob("environment/lib/python*/site-packages")
+    installed = Path(requests.__file__).parent.parent
+    for pattern in (*RUNNER_PACKAGES, *MEASURING):
+        for path in installed.glob(pattern):
+            (folder / path.name).symlink_to(path)
+    python = tmp_path / "environment" / "bin" / "python"
+
+    done = subprocess.run(
+        [str(python), str(ROOT / "claude_runner.py"), "gateway", "--no-open"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEMO_TIMEOUT_S,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "claude-runner: the gateway needs packages that are not there (cheroot, cryptography, "
+        "flask, segno, sqlalchemy); start it with ./wrapper/claude-runner, which installs them, "
+        "or install requirements-gateway.txt\n"
+    )

@@ -107,6 +107,50 @@ def test_a_stream_ends_with_its_session(gw: EmbeddedGateway) -> None:
         assert stream.next() is None
 
 
+def test_a_quiet_stream_stays_open(gw: EmbeddedGateway) -> None:
+    """A comment now and then tells proxies that somebody is there; what comes later is not lost."""
+    run = gw.create_run()
+    with gw.follow(f"/api/runs/{run.id}/stream") as stream:
+        line = b""
+        while not line.startswith(b":"):
+            line = stream.response.readline()
+            assert line, "the stream ended"
+        send_numbers(gw, run, 1, 3)
+
+        assert numbers(stream, 3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/api/stream", {}, 401),
+        ("/api/stream", {"Cookie": "a=1; =; session[]=?"}, 401),
+        ("/api/stream", {"Authorization": "Bearer of bad news"}, 401),
+        ("/api/runs/run_AAAAAAAAAAAA/stream", None, 404),
+    ],
+    ids=["no-login", "odd-cookie", "wrong-token", "no-such-run"],
+)
+def test_a_stream_that_is_refused(
+    gw: EmbeddedGateway, path: str, headers: dict[str, str] | None, status: int
+) -> None:
+    """The answer is one sentence as JSON, and the connection is not parked."""
+    token = {"Authorization": f"Bearer {gw.admin_token}"}
+
+    answer = gw.request("GET", path, headers=token if headers is None else headers)
+
+    assert answer.status == status
+    assert answer.error.endswith(".")
+
+
+def test_who_guesses_gets_no_stream(tmp_path: Path) -> None:
+    """After ten wrong tokens a stream is refused like every other way in."""
+    wrong = {"Authorization": "Bearer of bad news"}
+    with EmbeddedGateway(tmp_path) as own:
+        answers = [own.request("GET", "/api/stream", headers=wrong).status for _ in range(11)]
+
+    assert answers == [401] * 10 + [429]
+
+
 def test_two_hundred_viewers_see_the_same(gw: EmbeddedGateway) -> None:
     """Two hundred streams and fifty waiting polls at once, and events still get in and out."""
     run = gw.create_run()

@@ -261,6 +261,37 @@ def test_the_picture_is_a_login(tmp_path: Path, arguments: tuple[str, ...]) -> N
         assert terminal.wait() == 0
 
 
+def test_the_browser_is_opened(tmp_path: Path) -> None:
+    """Where there is a display the user's browser gets the page, with a login of its own."""
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f'#!/bin/sh\nprintf %s "$1" >"{opened}.partial"; mv "{opened}.partial" "{opened}"\n'
+    )
+    browser.chmod(0o755)
+    own = OpeningGateway(tmp_path, env={"DISPLAY": ":0", "BROWSER": str(browser)})
+
+    with own:
+        url = eventually(lambda: read_text(opened))
+
+        assert url.startswith(f"{own.url}/login?code=")
+        assert url != own.told["login_url"]
+
+
+class OpeningGateway(EmbeddedGateway):
+    """A gateway that may open a browser."""
+
+    def command(self) -> list[str]:
+        """Return the command line that starts it."""
+        return [each for each in super().command() if each != "--no-open"]
+
+
+def read_text(path: Path) -> str:
+    """Return what is in a file that another process makes."""
+    assert path.exists(), path
+    return path.read_text()
+
+
 def test_options_and_settings_are_documented() -> None:
     """What `--help` shows and what the settings are stands in docs/gateway.md and .env.example."""
     guide = (ROOT / "docs" / "gateway.md").read_text()
@@ -312,6 +343,24 @@ def test_a_data_folder_that_is_none(tmp_path: Path) -> None:
     own.data_dir.write_text("")
 
     assert str(own.data_dir) in refusal(own)
+
+
+def test_a_ready_file_that_cannot_be_written(tmp_path: Path) -> None:
+    """Who waits for it would wait for ever, so the gateway ends with one sentence."""
+    own = EmbeddedGateway(tmp_path)
+    (tmp_path / "ready").mkdir()
+    result = subprocess.run(
+        own.command(),
+        env=own.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=GIVES_UP_WITHIN_S,
+    )
+
+    assert result.returncode == 1
+    (line,) = result.stderr.decode().splitlines()
+    assert line == f"claude-runner: {tmp_path}/ready cannot be written: Is a directory"
 
 
 @pytest.mark.parametrize("content", [b"nonsense", b"", b"other key"])
@@ -401,6 +450,29 @@ def test_a_full_disk_answers_500_and_loses_nothing(small_disk: EmbeddedGateway) 
             assert own.send_event(run, "stdout", "x" * 100_000, number).status == 200
 
     assert [event["sequence"] for event in own.events(run)] == list(range(1, 12))
+
+
+def test_without_a_retention_runs_stay(tmp_path: Path) -> None:
+    """0 days keep a run for ever; what only guards against repeated requests goes all the same."""
+    with EmbeddedGateway(tmp_path, env={RETENTION_DAYS: "0"}) as own:
+        run = own.create_run()
+        own.send_event(run, "stdout", "x", 1)
+        own.stop()
+        path = own.data_dir / "gateway" / "gateway.db"
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("UPDATE runs SET last_event_at = last_event_at - 9999 * 86400")
+            database.execute("UPDATE nonces SET used_at = used_at - 86400")
+            database.commit()
+        own.start()
+
+        def the_nonces_are_gone() -> None:
+            with contextlib.closing(sqlite3.connect(path)) as database:
+                assert database.execute("SELECT count(*) FROM nonces").fetchone() == (0,)
+
+        eventually(the_nonces_are_gone)
+        own.stop()
+        own.start()
+        assert [event["data"] for event in own.events(run)] == ["x"]
 
 
 def test_old_runs_are_removed(tmp_path: Path) -> None:

@@ -1122,3 +1122,15 @@ def test_the_journals_files_are_private(tmp_path: Path) -> None:
         os.umask(before)
 
     assert modes == dict.fromkeys(("spool.db", "spool.db-wal", "spool.db-shm"), 0o600)
+
+
+def test_a_closed_journal_does_not_go_on_in_memory(tmp_path: Path) -> None:
+    """A thread whose write failed while another closed the journal changes nothing any more."""
+    path = tmp_path / "spool.db"
+    with opened(path) as spool:
+        spool.append("stdout", text("x"))
+
+    assert spool.go_on_in_memory("the disk is full") is False
+    assert spool.disk_failure is None
+    with opened(path) as again:
+        assert drain(again) == [("stdout", "x")]
