@@ -569,7 +569,7 @@ def _judge_value(
         at = block.end()
     wrapper = _WRAPPER.match(text, at)
     if not final and len(text) in (at if block else -1, wrapper.end() if wrapper else -1):
-        return Wait(len(text), False)
+        return Wait(at, wrapper is not None)
     quote = _OPEN_QUOTE.match(text, wrapper.end() if wrapper else at)
     if quote:
         at, stop = quote.end(), quote_stop(quote["quote"])

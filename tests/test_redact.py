@@ -935,6 +935,14 @@ def test_flush_makes_the_redactor_as_new() -> None:
     assert redactor.held == 0
 
 
+@pytest.mark.parametrize("wrapper", ["Some(", "String::from(", "[]string{"])
+def test_what_wraps_a_long_value_without_a_quote_goes_with_it(wrapper: str) -> None:
+    """Read byte by byte too, it is not out before it proves to be a part of the value."""
+    value = f"{wrapper}{FILLER * 9}".encode()
+
+    assert redact_both_ways(b"auth:" + value) == b"auth:[REDACTED]"
+
+
 @pytest.mark.parametrize(
     "line", ["password: {}", "  db_password: {}", "passwd = {}", "x: dbPwd: {}"]
 )
