@@ -88,8 +88,8 @@ class JsonCleaner:
             return items
         words = [item if _is_word(item) else _NO_WORD for item in items]
         cleaned = self._redact(" ".join(words)).split(" ")
-        if len(cleaned) != len(items):
-            return items
+        if len(cleaned) != len(items):  # several were one value, and none shows which
+            return [_MARK if _is_word(item) else item for item in items]
         before = ["", *words]
         return [
             new if _is_word(item) else _MARK if _is_secret(option, item) else item

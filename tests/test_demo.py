@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from gateway_launch import PACKAGES
 from testing import processes
 from testing.embedded_gateway import EmbeddedGateway
 from testing.embedded_record import EmbeddedRecord
@@ -256,7 +257,7 @@ def test_an_environment_without_the_gateways_packages(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "claude-runner: the gateway needs packages that are not there (cheroot, cryptography, "
-        "flask, segno, sqlalchemy); start it with ./wrapper/claude-runner, which installs them, "
-        "or install requirements-gateway.txt\n"
+        f"claude-runner: the gateway needs packages that are not there ({', '.join(PACKAGES)}); "
+        "start it with ./wrapper/claude-runner, which installs them, or install "
+        "requirements-gateway.txt\n"
     )

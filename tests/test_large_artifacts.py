@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import signal
@@ -13,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import artifact_upload
-from artifact_upload import MAX_PART_BYTES, file_parts, send_file
+from artifact_upload import MAX_PART_BYTES, NotTaken, file_parts, send_file
 from gateway_client import Credentials, GatewayClient, MultipartFile
-from gateway_pacer import Pacer
+from gateway_pacer import Pacer, Pauses
 from testing.children.floods import line
 from testing.faults import (
     Action,
@@ -219,6 +220,60 @@ def test_a_body_that_is_cut_off_is_signed_afresh(tmp_path: Path) -> None:
 
     assert (problem, errors) == (None, [])
     assert len(set(nonces)) == len(nonces) == 2
+
+
+def test_a_file_that_has_gone_is_told(gateway: StrictGateway, tmp_path: Path) -> None:
+    """Nothing is sent of it."""
+    path = tmp_path / "notes.md"
+    path.write_text("a note")
+    file = MultipartFile(path, "notes.md")
+    path.unlink()
+
+    with opened(gateway) as client:
+        problem = send_file(client, file, Pacer(None), threading.Event())
+
+    assert problem == NotTaken("it is not there any more")
+    assert gateway.requests == []
+
+
+def test_a_run_that_is_rejected_is_told_and_waited_for(
+    gateway: StrictGateway, tmp_path: Path
+) -> None:
+    """The file of a run is tried again until it is taken or somebody breaks it off."""
+    gateway.faults.add(Fault("artifact", JsonError(403, "Capability token mismatch"), every=1))
+    path = tmp_path / "notes.md"
+    path.write_text("a note")
+    stopping, told = threading.Event(), []
+
+    def wait(why: str) -> None:
+        told.append(why)
+        if len(told) == 2:
+            stopping.set()
+
+    with opened(gateway) as client:
+        problem = send_file(
+            client,
+            MultipartFile(path, "notes.md"),
+            Pacer(None),
+            stopping,
+            freeze=lambda _: None,
+            pauses=Pauses(rejected_s=0.01),
+            waits=wait,
+        )
+
+    assert problem == NotTaken("it was broken off")
+    assert all(why.startswith("the gateway does not accept this run any more (") for why in told)
+
+
+@contextlib.contextmanager
+def opened(gateway: StrictGateway) -> Iterator[GatewayClient]:
+    """A client of a new run."""
+    run = gateway.create_run()
+    client = GatewayClient(gateway.url, Credentials(gateway.secret, run.id, run.token))
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 # --- where parts are cut --------------------------------------------------------------------------

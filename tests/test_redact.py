@@ -979,7 +979,7 @@ def test_json_tells_what_a_string_alone_does_not() -> None:
     """The word after an option, and a value that has its name beside it or around it."""
     value = {
         "argv": ["mysql", "--password", FILLER, "-e", "select 1", "--token", f"two words {FILLER}"],
-        "curl": ["curl", "-u", f"me:{FILLER}", "https://host/"],
+        "curl": ["curl", "-u", f"me:{FILLER}", "--retry", 3, "https://host/"],
         "env": [{"name": "DB_PASSWORD", "value": FILLER}, {"name": "HOME", "value": "/root"}],
         "headers": [{"Name": "Authorization", "Value": FILLER}],
         "db_password": {"value": FILLER, "type": "string", "sensitive": True},
@@ -992,7 +992,7 @@ def test_json_tells_what_a_string_alone_does_not() -> None:
     mark = "[REDACTED]"
     assert cleaned == {
         "argv": ["mysql", "--password", mark, "-e", "select 1", "--token", mark],
-        "curl": ["curl", "-u", f"me:{mark}", "https://host/"],
+        "curl": ["curl", "-u", f"me:{mark}", "--retry", 3, "https://host/"],
         "env": [{"name": "DB_PASSWORD", "value": mark}, {"name": "HOME", "value": "/root"}],
         "headers": [{"Name": "Authorization", "Value": mark}],
         "db_password": {"value": mark, "type": "string", "sensitive": True},

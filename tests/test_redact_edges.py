@@ -78,8 +78,15 @@ def test_text_in_quotes(text: str, published: str) -> None:
         ("password: xxxx-end\n", "password: xxxx-end\n"),
         (f"Bearer {FILLER}\n", "Bearer [REDACTED]\n"),
         (f"forBearer {FILLER}\n", f"forBearer {FILLER}\n"),
+        (f"curl --USER me:{FILLER}\n", f"curl --USER me:{FILLER}\n"),
+        ("see http://host:name#part\n", "see http://host:name#part\n"),
+        ("PuTTY-User-Key-File-3 is its format\n", "PuTTY-User-Key-File-3 is its format\n"),
+        ("| password | Tr0ub4dor&3! ", "| password | [REDACTED] "),
     ],
-    ids=["mixed", "one-case", "no-base64", "ordinary-name", "hidden", "scheme", "word"],
+    ids=[
+        *("mixed", "one-case", "no-base64", "ordinary-name", "hidden", "scheme", "word"),
+        *("no-flag", "no-port", "no-key", "cell-at-the-end"),
+    ],
 )
 def test_names_that_say_little(text: str, published: str) -> None:
     """What may be a secret's name needs a value that looks generated; a word's end is no name."""
@@ -99,12 +106,21 @@ def test_an_address_without_a_token_is_no_webhook() -> None:
     assert redact_both_ways(f"see {address}T00/B00/{FILLER} here") == "see https://[REDACTED] here"
 
 
+def test_words_of_a_command_that_are_one_value_go_together() -> None:
+    """Where the line says that several words are one secret, none of them is shown."""
+    words = ["login", "--password", "'opensesame", "and", "more'"]
+
+    text = RULES.redact_json(["run", *words, "two words"])
+
+    assert not [word for word in words[2:] if word in text]
+
+
 # --- private keys --------------------------------------------------------------------------------
 
 
 def test_a_footer_late_on_its_line_ends_the_key() -> None:
     """A line that is longer than what it is judged by is dropped with the footer at its end."""
-    key = f"{HEADER}\n{FILLER}\n{'A1b2' * 75}{FOOTER}"
+    key = f"{HEADER}\n{FILLER}\n{'A1b2' * 100}{FOOTER}"
 
     assert redact_both_ways(f"before\n{key}\nafter\n") == "before\n[REDACTED]\nafter\n"
 

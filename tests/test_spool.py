@@ -1038,6 +1038,19 @@ def test_what_a_failing_disk_left_open_is_no_obstacle(tmp_path: Path) -> None:
         assert json.loads(event.body)["data"] == "on the disk\nin memory\n"
 
 
+def test_a_folder_that_has_gone_has_no_room(tmp_path: Path) -> None:
+    """The journal stays in memory, and delivers from there."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with opened(folder / "spool.db") as spool:
+        assert spool.go_on_in_memory("the disk is full")
+        spool.append("stdout", text("in memory\n"))
+        shutil.rmtree(folder)
+
+        assert not spool.return_to_disk(when_there_is_room=True)
+        assert drain(spool) == [("stdout", "in memory\n")]
+
+
 def test_what_memory_delivered_is_counted_by_the_next_process(tmp_path: Path) -> None:
     """The text is gone, so the digest is not known any more; the sizes are, and what follows."""
     path = tmp_path / "spool.db"
