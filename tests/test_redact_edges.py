@@ -82,10 +82,14 @@ def test_text_in_quotes(text: str, published: str) -> None:
         ("see http://host:name#part\n", "see http://host:name#part\n"),
         ("PuTTY-User-Key-File-3 is its format\n", "PuTTY-User-Key-File-3 is its format\n"),
         ("| password | Tr0ub4dor&3! ", "| password | [REDACTED] "),
+        (f"Authorization: {FILLER}\n", "Authorization: [REDACTED]\n"),
+        ("Authorization: required\n", "Authorization: required\n"),
+        ("ldapsearch -x -w Tr0ub4dor3 -b dc=x\n", "ldapsearch -x -w [REDACTED] -b dc=x\n"),
     ],
     ids=[
         *("mixed", "one-case", "no-base64", "ordinary-name", "hidden", "scheme", "word"),
         *("no-flag", "no-port", "no-key", "cell-at-the-end"),
+        *("no-scheme", "word-in-a-header", "ldap"),
     ],
 )
 def test_names_that_say_little(text: str, published: str) -> None:

@@ -132,6 +132,62 @@ def test_redacting_again_changes_no_escapes(stream: bytes) -> None:
     assert whole.count(b"\x1b[1m") == stream.count(b"\x1b[1m")
 
 
+# What a terminal is sent, one thing each, and what of it is seen; None takes the last thing back.
+SHOWN = {
+    b"a": b"a",
+    b"b": b"b",
+    b" ": b" ",
+    b"\n": b"\n",
+    b"\x1b[1;31m": b"",
+    b"\x1b[K": b"",
+    b"\x1b]0;t\x07": b"",
+    b"\x1b7": b"",
+    b"\x07": b"",
+    b"\0": b"",
+    b"\x1b[5G": b"\n",
+    b"\x1b[2;1H": b"\n",
+    b"\x1b[3C": b" ",
+    b" \r": b"",  # a shell's line that wraps
+    b"\b": None,
+}
+
+
+def show(sent: list[bytes]) -> tuple[list[bytes], list[int], int]:
+    """Return what is seen, where it stands in what was sent, and how much before it is gone."""
+    seen: list[bytes] = []
+    places: list[int] = []
+    erased = at = 0
+    for each in sent:
+        shown = SHOWN[each]
+        if shown:
+            seen.append(shown)
+            places.append(at)
+        elif shown is None and seen:
+            seen.pop()
+            places.pop()
+        elif shown is None:
+            erased += 1
+        at += len(each)
+    return seen, places, erased
+
+
+@settings(max_examples=300, deadline=None)
+@given(sent=st.lists(st.sampled_from(sorted(SHOWN)), max_size=20))
+def test_a_view_is_what_a_terminal_shows(sent: list[bytes]) -> None:
+    """And it leads back to where each byte of it stands."""
+    pairs = zip(sent, [*sent[1:], b""])
+    if any(one == b" \r" and two == b"\n" for one, two in pairs):
+        sent = [b"a" if each == b" \r" else each for each in sent]  # not a wrap, but a line's end
+    seen, places, erased = show(sent)
+
+    view = View(b"".join(sent), after_space=False, final=True, silent=False)
+
+    assert view.text == b"".join(seen)
+    assert view.erased == erased
+    assert [view.find_raw(place) for place in range(len(view.text))] == places
+    assert view.keep_escapes(0, view.size).count(b"\x1b") == b"".join(sent).count(b"\x1b")
+
+
 def spell(value: str) -> dict[str, str]:
     """Return a value as encoders write it."""
     raw = value.encode()
