@@ -1016,6 +1016,24 @@ def test_a_private_key_in_many_strings_of_json(sign: str) -> None:
         assert not [line for line in key[1:-1] if line[:12] in text]
         if not isinstance(value, list):
             assert "after it" in text
+            assert "null" not in text
+
+
+@pytest.mark.parametrize("value", ["value", "values", "val", "content", "data", "Value"])
+@pytest.mark.parametrize("name", ["name", "key", "variable", "field", "header", "Name"])
+def test_an_object_of_json_names_its_value(name: str, value: str) -> None:
+    """Whichever words it has for both."""
+    cleaned = RULES.redact_json([{name: "DB_PASSWORD", value: FILLER, "other": "kept"}])
+
+    assert json.loads(cleaned) == [{name: "DB_PASSWORD", value: "[REDACTED]", "other": "kept"}]
+
+
+@pytest.mark.parametrize("before", ["/tmp/", "a-b.", "x~", "\\n", "%3D", "a_"])
+def test_a_token_inside_a_word_is_removed(before: str) -> None:
+    """A path, a name or an escape may stand before it without a blank."""
+    text = f"see {before}{GITHUB} here".encode()
+
+    assert redact_both_ways(text) == f"see {before}[REDACTED] here".encode()
 
 
 def test_text_with_lone_surrogates_is_redacted() -> None:
