@@ -596,6 +596,8 @@ def command_install(
     """Copy the runner into another project, or take it out of one."""
     if options.upgrade and options.uninstall:
         raise RunnerError("give --upgrade or --uninstall, not both")
+    if not options.folder:
+        raise RunnerError("DIR is empty; name the folder of a project")
     target = Target(absolute_path(options.folder, "DIR"))
     if options.uninstall:
         tell_uninstalled(uninstall(target), target)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import getpass
 import hashlib
 import os
@@ -296,13 +297,19 @@ def _upwards(path: Path) -> tuple[Path, ...]:
 
 
 def _ignores(content: bytes, entry: str) -> bool:
-    """Whether these lines ignore the entry by its name; the last line that says so counts."""
-    name = entry.strip("/").encode()
+    """Whether these lines ignore the entry by its name; the last line that says so counts.
+
+    In doubt they do not: a line more does no harm. `.env/` is about folders alone.
+    """
+    name = entry.rstrip("/")
     is_ignored = False
-    for line in content.splitlines():
-        pattern = line.strip()
-        if pattern.lstrip(b"!").strip(b"/") == name:
-            is_ignored = not pattern.startswith(b"!")
+    for line in content.decode("utf-8", "replace").splitlines():
+        pattern = line.rstrip()
+        bare = pattern.lstrip("!").lstrip("/")
+        if pattern.startswith("!"):
+            is_ignored = is_ignored and not fnmatch.fnmatchcase(name, bare.rstrip("/"))
+        elif bare in (name, entry):
+            is_ignored = True
     return is_ignored
 
 

@@ -29,7 +29,7 @@ _PLAIN_RUN = re.compile(rb"[a-z._/+~-]+|[0-9a-f]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]
 _PREFIX_LIMIT = 64
 _TAIL_BYTES = _RUN_BYTES + b"%$=:"
 # What stands before a token inside a run. Also an escape in a string, `\n`, and a percent sign's
-# two digits: see `_begin_run`.
+# two digits: see `_SHIFTED`.
 _SEPARATOR = rb"[-_.~/+]"
 
 

@@ -17,7 +17,7 @@ import pytest
 from claude_profile import ClaudeProfile
 from project_install import Target, install
 from runner_config import RunnerError, load_config
-from testing.runner_files import RUNNER_FILES, copy_runner
+from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.terminal import Terminal
 from testing.waiting import eventually
 
@@ -547,3 +547,21 @@ def test_whoever_does_not_answer_gets_the_example(key: bytes, copy: _Copy) -> No
         assert terminal.wait() == 0
 
     assert "HMAC_SECRET=<must match gateway>" in (copy.project / ".env").read_text()
+
+
+@pytest.mark.parametrize("lines", [b".env/\n.data\n", b".env\n.env*\n!.env*\n", b" .env\n"])
+def test_git_does_not_see_the_secret_whatever_was_ignored_before(
+    tmp_path: Path, lines: bytes
+) -> None:
+    """A pattern for folders, one that is taken back, and one of another name do not count."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_bytes(lines)
+
+    subprocess.run(
+        [sys.executable, str(ROOT / "claude_runner.py"), "install", str(tmp_path)],
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
+
+    for name in (".env", ".data/x"):
+        subprocess.run(["git", "-C", str(tmp_path), "check-ignore", "-q", name], check=True)
