@@ -265,6 +265,19 @@ def test_a_run_that_is_rejected_is_told_and_waited_for(
     assert all(why.startswith("the gateway does not accept this run any more (") for why in told)
 
 
+def test_a_file_that_nobody_waits_for_is_given_up(gateway: StrictGateway, tmp_path: Path) -> None:
+    """One of a command, not of the run: it is refused with the run."""
+    gateway.faults.add(Fault("artifact", JsonError(403, "Capability token mismatch"), every=1))
+    (tmp_path / "latest.diff").write_text("a change")
+
+    with opened(gateway) as client:
+        file = MultipartFile(tmp_path / "latest.diff", "latest.diff")
+        problem = send_file(client, file, Pacer(None), threading.Event())
+
+    assert problem is not None
+    assert problem.reason.startswith("the gateway refused it (")
+
+
 @contextlib.contextmanager
 def opened(gateway: StrictGateway) -> Iterator[GatewayClient]:
     """A client of a new run."""
