@@ -302,19 +302,26 @@ def test_disk_gets_full_under_messages(gateway: StrictGateway, tmp_path: Path, d
     assert gateway.verify_finished(launch.run.id) == []
 
 
+def lose_gateway_and_disk(runner: RunnerProcess, disk: Disk, go: Path) -> None:
+    """Let the gateway go away and the disk be full when half of the output is there."""
+    runner.launch.expect(r"(?m)^100 .*\n")
+    gateway = runner.launch.gateway
+    assert isinstance(gateway, StrictGateway)
+    gateway.pause()
+    disk.fill()
+    go.touch()
+
+    def is_told() -> None:
+        assert "went on in memory" in runner.stderr
+
+    eventually(is_told)
+
+
 def test_disk_recovers(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
     """What was kept in memory goes back to a disk that has room again, and sync delivers it."""
     launch = plan_waiting(gateway, disk, tmp_path, drain_timeout_s=3)
     with RunnerProcess(launch) as runner:
-        launch.expect(r"(?m)^100 .*\n")
-        gateway.pause()
-        disk.fill()
-        (tmp_path / "go").touch()
-
-        def has_ended() -> None:
-            assert "went on in memory" in runner.stderr
-
-        eventually(has_ended)
+        lose_gateway_and_disk(runner, disk, tmp_path / "go")
         disk.make_room()
         assert runner.wait(30) == 0
 
@@ -331,15 +338,7 @@ def test_killed_after_the_disk_recovered(
     """What was kept in memory is on the disk soon after it has room, and outlives the runner."""
     launch = plan_on(disk, plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go")))
     with RunnerProcess(launch) as runner:
-        launch.expect(r"(?m)^100 .*\n")
-        gateway.pause()
-        disk.fill()
-        (tmp_path / "go").touch()
-
-        def has_ended() -> None:
-            assert "went on in memory" in runner.stderr
-
-        eventually(has_ended)
+        lose_gateway_and_disk(runner, disk, tmp_path / "go")
         assert "\n200 " not in committed(launch)
         disk.make_room()
         eventually(lambda: _assert_committed(launch, "\n200 "), 20)
