@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from gateway import __version__
 from gateway.announce import tell
@@ -28,10 +29,10 @@ class StartError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the gateway until a signal ends it; return the exit code."""
-    options = _parse(argv)
     os.umask(0o077)  # SQLite and others make files with what this leaves
     logging.basicConfig(level=logging.WARNING, format="gateway: %(message)s")
     try:
+        options = _parse(argv)
         settings = load_settings(os.environ, options.data_dir, options.env_file)
         with _only_one(settings.data_dir):
             _serve(options, settings)
@@ -41,8 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise StartError(f"{message}; see {self.prog} --help")
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="claude-runner gateway",
         description="The gateway for this machine or a small team: a page to watch runs.",
         allow_abbrev=False,
