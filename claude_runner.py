@@ -135,12 +135,20 @@ def _load_config(options: argparse.Namespace, profile: Profile) -> Config:
         os.environ,
         own=profile.settings,
         options=_given_settings(options),
-        env_file=absolute_path(options.env_file, "--env-file") if options.env_file else None,
+        env_file=_given_path(options.env_file, "--env-file"),
     )
+
+
+def _given_path(text: str | None, name: str) -> Path | None:
+    """Return what an option names; an empty one comes of a variable that is not set."""
+    if text == "":
+        raise RunnerError(f"{name} is empty; name a path, or leave it out")
+    return None if text is None else absolute_path(text, name)
 
 
 def _given_settings(options: argparse.Namespace) -> dict[str, str]:
     """Return the settings that the command line names, by their variables."""
+    _given_path(options.data_dir, "--data-dir")
     given = {"CLAUDE_RUNNER_DATA_DIR": options.data_dir}
     token_file = getattr(options, "token_file", None)
     given["CLAUDE_RUNNER_TOKEN"] = getattr(options, "token", None)

@@ -529,7 +529,7 @@ def read_text(path: Path, name: str) -> str:
         return path.read_text("utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise RunnerError(f"{name} cannot be read: {reason}") from error
+        raise RunnerError(f"{name} cannot be read: {reason}; name a text file") from error
 
 
 def prepare_data_dir(folder: Path) -> None:
@@ -546,7 +546,7 @@ def prepare_data_dir(folder: Path) -> None:
     except OSError as error:
         raise ConfigError(
             f"the data folder {folder} cannot be written ({error.strerror}); "
-            "set CLAUDE_RUNNER_DATA_DIR to another one"
+            "set --data-dir or CLAUDE_RUNNER_DATA_DIR to another one"
         ) from error
 
 

@@ -146,12 +146,24 @@ def test_version(line: _Line) -> None:
         (["start", "--token", "a", "--token-file", "b"], "not with both"),
         (["start", "--token-file", "/nowhere/x"], "--token-file /nowhere/x cannot be read"),
         (["info", "--env-file", "/nowhere/x"], "there is no file /nowhere/x"),
+        (["info", "--env-file", ""], "--env-file is empty; name a path, or leave it out"),
+        (["info", "--data-dir="], "--data-dir is empty; name a path, or leave it out"),
+        (["start", "--token-file", "/"], "--token-file / cannot be read: Is a directory; name a"),
+        (["install", ""], "DIR is empty; name the folder of a project"),
+        (["gateway", "--port", "abc"], "'abc' is no port; write a number such as 3100"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage_is_one_line(arguments: list[str], part: str, line: _Line) -> None:
     """A mistake is one sentence on stderr and exit code 1; no option may be abbreviated."""
     assert part in line.fail(*arguments)
+
+
+def test_a_variable_that_names_nobodys_home_is_told(line: _Line) -> None:
+    """By its own name."""
+    line.env["CLAUDE_RUNNER_DATA_DIR"] = "~no-such-user"
+
+    assert "CLAUDE_RUNNER_DATA_DIR is '~no-such-user', a home folder" in line.fail("info")
 
 
 @pytest.mark.parametrize(
@@ -423,7 +435,11 @@ BEFORE = {
     "cwd-file": ({}, ["--cwd", "env"], "(Not a directory); correct --cwd"),
     "artifact-of-nobody": ({}, ["--artifact", "~no-such-user/x.md"], "--artifact is '~no-such"),
     "artifact-too-long": ({}, ["--artifact", "x" * 300 + ".md"], "cannot be read: File name too"),
-    "data-of-nobody": ({"CLAUDE_RUNNER_DATA_DIR": "~no-such-user"}, ["--data-dir", ""], "DATA_DIR"),
+    "data-of-nobody": (
+        {},
+        ["--data-dir", "~no-such-user"],
+        "--data-dir is '~no-such-user', a home",
+    ),
     "controls": ({}, ["--cwd", "/no\nwhere\x1b[31m"], "no folder /no\\x0awhere\\x1b[31m; correct"),
     "unwritable": ({}, ["--data-dir", "/dev/null/x"], "cannot be written (Not a directory)"),
 }

@@ -372,7 +372,7 @@ def test_a_data_folder_of_no_use_is_told(tmp_path: Path) -> None:
 
     assert str(caught.value) == (
         f"the data folder {tmp_path}/file/data cannot be written (Not a directory); "
-        "set CLAUDE_RUNNER_DATA_DIR to another one"
+        "set --data-dir or CLAUDE_RUNNER_DATA_DIR to another one"
     )
 
 

@@ -255,7 +255,7 @@ def test_a_data_folder_of_no_use_is_told(patient: _Patient) -> None:
     found = patient.look()
 
     assert found["data folder"][0] == found["journal"][0] == "mend"
-    assert "set CLAUDE_RUNNER_DATA_DIR to another one" in found["data folder"][1]
+    assert "set --data-dir or CLAUDE_RUNNER_DATA_DIR to another one" in found["data folder"][1]
     assert "set CLAUDE_RUNNER_DATA_DIR to another folder" in found["journal"][1]
 
 
