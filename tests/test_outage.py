@@ -13,6 +13,7 @@ import pytest
 
 from testing.faults import (
     Action,
+    Delay,
     Drip,
     DropAfter,
     DropBefore,
@@ -398,7 +399,14 @@ def test_body_limit_of_a_proxy(gateway: StrictGateway, tmp_path: Path) -> None:
             tmp_path,
             env={"GATEWAY_URL": proxy.url},
         )
+
+        def all_is_kept() -> None:
+            assert len(committed(launch)) == 4_000_000
+
+        held = gateway.faults.add(Fault("event", Delay(60)))
         with RunnerProcess(launch) as runner:
+            eventually(all_is_kept, within_s=30)
+            gateway.faults.remove(held)  # what gathered meanwhile goes out in the largest events
             assert runner.wait(60) == 0
 
         refused = [r for r in proxy.requests if r.status == 413 and "event" in r.target]

@@ -153,10 +153,11 @@ def test_a_whole_run(installed: Path, tmp_path: Path) -> None:
 
 def test_what_could_not_be_delivered_names_this_program(installed: Path, tmp_path: Path) -> None:
     """The user types `claude-runner sync` here, and not the path of a shim."""
+    go = tmp_path / "go"
     with StrictGateway() as gateway:
         launch = plan(
             gateway,
-            ["sh", "-c", "read line; echo end"],
+            ["sh", "-c", f"until test -e '{go}'; do sleep 0.05; done; echo end"],
             tmp_path,
             env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": "0.2"},
         )
@@ -170,7 +171,7 @@ def test_what_could_not_be_delivered_names_this_program(installed: Path, tmp_pat
         ) as process:
             gateway.wait_for(lambda: gateway.markers(launch.run.id, "started"))
             gateway.pause()
-            gateway.stop(launch.run.id)
+            go.touch()
             _, told = process.communicate(timeout=WITHIN_S)
 
     assert "; `claude-runner sync` sends what is left" in told
