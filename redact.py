@@ -44,6 +44,7 @@ import base64
 import binascii
 import codecs
 import json
+import operator
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NewType
@@ -65,7 +66,7 @@ from redact_known import KnownValues, Needles, collect_known_values
 from redact_names import MAY_HAVE_SPACED_VALUE, MAY_HAVE_VALUE, NO_ORDINARY_TOKEN, judge_name
 from redact_shapes import TokenShape
 from redact_tokens import PatternError, Tokens, parse_token_shapes
-from redact_view import CLIPBOARD, STRING, STRING_BEGINS, View
+from redact_view import CLIPBOARD, STRING, View
 
 __all__ = [
     "MARK",
@@ -104,8 +105,9 @@ def _search(
 
 
 # Which literals in the lowered text call for which judge, and how far before what is found they
-# begin. Literals that share a byte are one search: each pattern begins with one byte, from which to
-# the next `re` goes by memchr, and that is twice as fast as to find the literals one by one.
+# begin. Literals that share a byte are one search: each pattern begins with one byte, the rarest
+# that will do, from which to the next `re` goes by memchr. That is twice as fast as to find the
+# literals one by one.
 _LITERALS = (
     _search(
         rb"k(?:(?:ey|en(?<=token)"
@@ -136,12 +138,12 @@ _LITERALS = (
     ),
     # In `secret` and in `credential`.
     _search(rb"cre" + MAY_HAVE_SPACED_VALUE, {b"cre": (0, judge_name)}),
-    _search(rb"sig" + MAY_HAVE_VALUE, {b"sig": (0, judge_name)}),
+    _search(rb"g(?<=sig)" + MAY_HAVE_VALUE, {b"g": (2, judge_name)}),
     _search(
-        rb"auth(?:[ ](?<=>[ ]auth[ ])|(?<=masterauth)(?=[ ])|" + MAY_HAVE_VALUE + rb")",
-        {b"auth": (0, judge_name), b"auth ": (0, judge_phrase)},
+        rb"u(?<=au)th(?:[ ](?<=>[ ]auth[ ])|(?<=masterauth)(?=[ ])|" + MAY_HAVE_VALUE + rb")",
+        {b"uth": (1, judge_name), b"uth ": (1, judge_phrase)},
     ),
-    _search(rb"://", {b"://": (0, judge_address)}),
+    _search(rb"/(?<=://)", {b"/": (2, judge_address)}),
     _search(
         rb"-(?<=[ \"']-)(?:[aw](?=[ \"'])|[up]|-(?:proxy-)?user(?=[ =\"']))",
         dict.fromkeys((b"-a", b"-w", b"-u", b"-p", b"--user", b"--proxy-user"), (0, judge_flag)),
@@ -190,8 +192,9 @@ class Rules:
         for pattern, literals in _LITERALS:
             for found in pattern.finditer(lower, start):
                 back, judge = literals[found[0]]
-                if found.start() - back >= start:
-                    places.append((found.start() - back, 0, judge))
+                at = found.start() - back
+                if at >= start:
+                    places.append((at, 0, judge))
         places += [(at, 1, self._tokens.judge) for at in self._tokens.places(text, start)]
         places += [(at, 2, self._known.judge) for at in self._known.places(text, start)]
         if not final:
@@ -211,8 +214,7 @@ class Rules:
             yield header.start(), 5, judge_key_header
 
 
-def _by_place(place: tuple[int, int, Judge]) -> tuple[int, int]:
-    return place[:2]
+_by_place = operator.itemgetter(0, 1)
 
 
 # --- the redactor ---------------------------------------------------------------------------------
@@ -281,11 +283,11 @@ class Redactor:
     def _advance(self, chunk: bytes, *, final: bool, silent: bool) -> bytes:
         before = len(self._raw)
         self._raw = self._raw + chunk if before else chunk
-        if STRING_BEGINS.search(self._raw):
-            self._redact_strings(before)
+        view = self._view(final=final, silent=silent)
+        if view.may_have_strings and self._redact_strings(before):
+            view = self._view(final=final, silent=silent)
         out: list[bytes] = []
         while True:
-            view = View(self._raw, after_space=self._after_space, final=final, silent=silent)
             if view.erased:
                 self._erase(view.erased)
             going_on = (
@@ -295,15 +297,20 @@ class Redactor:
             )
             if not going_on:
                 return b"".join(out)
+            view = self._view(final=final, silent=silent)
 
-    def _redact_strings(self, before: int) -> None:
+    def _view(self, *, final: bool, silent: bool) -> View:
+        return View(self._raw, after_space=self._after_space, final=final, silent=silent)
+
+    def _redact_strings(self, before: int) -> bool:
         """Redact what titles, links, the clipboard and texts for a multiplexer carry, where they
-        end after `before`.
+        end after `before`; return whether that changed anything.
         """
+        raw = self._raw
         self._raw = STRING.sub(
-            lambda match: match[0] if match.end() <= before else self._redact_string(match),
-            self._raw,
+            lambda match: match[0] if match.end() <= before else self._redact_string(match), raw
         )
+        return self._raw != raw
 
     def _redact_string(self, match: re.Match[bytes]) -> bytes:
         """Redact the payload of one sequence: a text of its own."""

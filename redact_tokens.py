@@ -24,7 +24,7 @@ _RUN_TABLE = bytes(0x61 if code in _RUN_BYTES else 0x20 for code in range(256))
 _RUN_SHORTEST = 20
 _RUN = re.compile(b"a" * _RUN_SHORTEST + b"a*")  # in the marked text
 # Runs without a token, told fast: words, paths, hashes. A token's body has digits or both cases.
-_PLAIN_RUN = re.compile(rb"[a-z._/+~-]+|[0-9a-f]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
+_PLAIN_RUN = re.compile(rb"[a-z._/+~-]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
 # No prefix is longer.
 _PREFIX_LIMIT = 64
 _TAIL_BYTES = _RUN_BYTES + b"%$=:"
@@ -106,9 +106,10 @@ class Tokens:
     def places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where a token may begin, at or after `start`, not in order."""
         is_plain = _PLAIN_RUN.fullmatch
-        spans = [run.span() for run in _RUN.finditer(text.translate(_RUN_TABLE), start)]
-        for at, end in [span for span in spans if not is_plain(text, *span)]:
-            yield from self._places_in_run(text, at, end)
+        for run in _RUN.finditer(text.translate(_RUN_TABLE), start):
+            at, end = run.span()
+            if not is_plain(text, at, end):
+                yield from self._places_in_run(text, at, end)
         for literal in self._own:
             yield from find_all(text, literal, start)
 

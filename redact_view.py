@@ -27,7 +27,6 @@ _UNFINISHED = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b\r\n]*\x1b?|[PX^_][^\x1b\r\n]*\x1b?|[ -/]*)?\Z"
 )
 _WRAP = re.compile(rb"\r(?<= \r)(?![\r\n])")
-STRING_BEGINS = re.compile(rb"\x1b[\]PX^_]")
 # Of a sequence with a text for the terminal, or for `tmux` or `screen` on the way to it: what it
 # is, the text, and the end.
 STRING = re.compile(
@@ -37,12 +36,8 @@ CLIPBOARD = re.compile(rb"[a-z0-9]*;")
 # A sequence that moves the cursor separates words as it does on the screen: forwards like a space,
 # anywhere else like a new line.
 _SEPARATORS = {**dict.fromkeys(b"ABDEFGHdf`", b"\n"), **dict.fromkeys(b"Ca", b" ")}
-# The same for most sequences in real output, in C. Styles come last: taking one out could join what
-# stands around it to a sequence.
-_COMMON = (
-    (re.compile(rb"\x1b\[[0-9;?]*[ABDEFGHdf`]"), b"\n"),
-    (re.compile(rb"\x1b\[[0-9;?]*[mKJhl]"), b""),
-)
+# Most sequences in real output: styles and erasing, which show nothing, and moves in the group.
+_COMMON = re.compile(rb"\x1b\[[0-9;?]*(?:[mKJhl]|[ABDEFGHdf`]())")
 
 
 def _show(escape: re.Match[bytes]) -> bytes:
@@ -51,12 +46,13 @@ def _show(escape: re.Match[bytes]) -> bytes:
     return _SEPARATORS.get(sequence[-1], b"") if sequence[1:2] == b"[" else b""
 
 
-def _show_all(raw: bytes) -> bytes:
-    """Return the visible text of bytes without other controls, in C where sequences are common."""
-    text = raw
-    for common, separator in _COMMON:
-        text = common.sub(separator, text)
-    return _ESCAPE.sub(_show, raw) if b"\x1b" in text else text
+def _show_common(raw: bytes) -> bytes:
+    """Return the text without the common sequences, in C. An escape byte that is left says that
+    there are others, and the text is not what is visible.
+    """
+    parts = _COMMON.split(raw)
+    parts[1::2] = [b"" if move is None else b"\n" for move in parts[1::2]]
+    return b"".join(parts)
 
 
 class View:
@@ -64,7 +60,8 @@ class View:
 
     `erased` counts visible characters *before* these bytes that they typed over. `size` is how many
     raw bytes the view covers: the rest is an escape sequence, or a space that may prove to be one
-    half of a line wrap, that has not arrived completely.
+    half of a line wrap, that has not arrived completely. `may_have_strings` is false where no
+    sequence in the view has a text of its own (see `STRING`).
     """
 
     def __init__(self, raw: bytes, *, after_space: bool, final: bool, silent: bool) -> None:
@@ -77,6 +74,7 @@ class View:
         self._starts: list[int] | None = None  # where each piece begins in the visible text
         self._raws: list[int] = []  # and in the raw bytes
         self._escapes: list[tuple[int, int]] = []
+        self.may_have_strings = False
         if (
             b"\b" in raw
             or b"\0" in raw
@@ -84,9 +82,13 @@ class View:
             or _WRAP.search(raw)
             or (after_space and raw[:1] == b"\r")
         ):
+            self.may_have_strings = b"\x1b" in raw
             self.text = self._index(_INVISIBLE)
         elif b"\x1b" in raw:
-            self.text = _show_all(raw[: self.size])
+            self.text = _show_common(raw[: self.size])
+            self.may_have_strings = b"\x1b" in self.text
+            if self.may_have_strings:
+                self.text = _ESCAPE.sub(_show, raw[: self.size])
         else:
             self.text = raw[: self.size]
             self._starts = []
