@@ -24,6 +24,7 @@ from redact_judges import (
     is_shouted_mix,
     looks_random,
     quote_stop,
+    read_value,
 )
 from redact_shapes import WEBHOOKS
 
@@ -136,16 +137,13 @@ def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
         return None
     quote = _PHRASE_QUOTE.match(text, here.end())
     value, stop = (quote.end(), quote_stop(quote[0])) if quote else (here.end(), phrase.stop)
-    ending = stop.search(text, value, value + LOOK_AHEAD)
-    if ending is None and len(text) >= value + LOOK_AHEAD:
-        return Endless(value, value + LOOK_AHEAD, stop)
-    if ending is None and not final:
-        return Wait(value, True)
-    end = ending.start() if ending else len(text)
-    secret = phrase.value.fullmatch(text, value, end) and not is_ordinary(
-        text[value:end], quoted=quote is not None, loose=False
+    body = read_value(text, value, stop, final)
+    if not isinstance(body, bytes):
+        return body
+    secret = phrase.value.fullmatch(body) and not is_ordinary(
+        body, quoted=quote is not None, loose=False
     )
-    return Span(value, end) if secret else None
+    return Span(value, value + len(body)) if secret else None
 
 
 # --- the judges of headers ------------------------------------------------------------------------
@@ -180,15 +178,13 @@ def judge_header(text: bytes, at: int, final: bool) -> Verdict:
         short = len(text) - at < 40 and b"\n" not in text[at:] and not final
         return Wait(min(len(text), first_sign(text, at)), False) if short else None
     value = header.end()
-    ending = _HEADER_STOP.search(text, value, value + LOOK_AHEAD)
-    if ending is None and not final and len(text) < value + LOOK_AHEAD:
-        return Wait(
-            min(value, first_sign(text, at)) if len(text) < value + 24 else value,
-            value < len(text),
-        )
-    if ending is None and len(text) >= value + LOOK_AHEAD:
-        return Endless(value, value + LOOK_AHEAD, _HEADER_STOP)
-    body = text[value : ending.start() if ending else len(text)].rstrip()
+    body = read_value(text, value, _HEADER_STOP, final)
+    if isinstance(body, Wait):  # what is there may still prove to be the scheme
+        hold = min(value, first_sign(text, at)) if len(text) < value + 24 else value
+        return Wait(hold, value < len(text))
+    if isinstance(body, Endless):
+        return body
+    body = body.rstrip()
     plain = body.isalpha() and not is_shouted_mix(body)
     return (
         None
@@ -207,12 +203,9 @@ def judge_scheme(text: bytes, at: int, final: bool) -> Verdict:
     value = scheme.end()
     if value >= len(text):
         return None if final else Wait(len(text), False)
-    ending = _CREDENTIAL_STOP.search(text, value, value + LOOK_AHEAD)
-    if ending is None and not final and len(text) < value + LOOK_AHEAD:
-        return Wait(value, True)
-    if ending is None and len(text) >= value + LOOK_AHEAD:
-        return Endless(value, value + LOOK_AHEAD, _CREDENTIAL_STOP)
-    body = text[value : ending.start() if ending else len(text)]
+    body = read_value(text, value, _CREDENTIAL_STOP, final)
+    if not isinstance(body, bytes):
+        return body
     basic = text[at : at + 2].lower() == b"ba"
     secret = (
         b":" in decode_base64(body)
@@ -249,12 +242,9 @@ def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
         return Wait(len(text), False) if short else None
     value = header.end()
     stop = _SET_COOKIE_STOP if header["set"] else _COOKIE_STOP
-    ending = stop.search(text, value, value + LOOK_AHEAD)
-    if ending is None and not final and len(text) < value + LOOK_AHEAD:
-        return Wait(value, True)
-    if ending is None and len(text) >= value + LOOK_AHEAD:
-        return Endless(value, value + LOOK_AHEAD, stop)
-    body = text[value : ending.start() if ending else len(text)]
+    body = read_value(text, value, stop, final)
+    if not isinstance(body, bytes):
+        return body
     return (
         None
         if len(body) < 8 or is_path_or_code(body, quoted=False)

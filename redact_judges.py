@@ -6,6 +6,7 @@ LOOK_AHEAD after it, keeps nothing, and never knows where a read ended. The judg
 their own; `redact.py` tells how it all works together.
 """
 
+# ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
 from __future__ import annotations
 
 import base64
@@ -87,6 +88,22 @@ def find_all(text: bytes, needle: bytes, start: int) -> Iterator[int]:
     while at >= 0:
         yield at
         at = text.find(needle, at + 1)
+
+
+def read_value(
+    text: bytes, at: int, stop: re.Pattern[bytes], final: bool
+) -> bytes | Endless | Wait:
+    """Return the value that begins at a place and ends before `stop`.
+
+    Where the text in hand ends first, the verdict on it: it may be harmless up to there, and is
+    waited for; and what is longer than any judge reads is no harmless value.
+    """
+    ending = stop.search(text, at, at + LOOK_AHEAD)
+    if ending:
+        return text[at : ending.start()]
+    if len(text) >= at + LOOK_AHEAD:
+        return Endless(at, at + LOOK_AHEAD, stop)
+    return text[at:] if final else Wait(at, True)
 
 
 def find_line_lead(text: bytes, at: int) -> bytes:

@@ -35,6 +35,7 @@ from redact_judges import (
     looks_random,
     looks_secret,
     quote_stop,
+    read_value,
     weigh_name,
 )
 from redact_shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
@@ -575,12 +576,11 @@ def _judge_value(
         at, stop = quote.end(), quote_stop(quote["quote"])
     elif stop is None:
         stop = pair.find_stop()
-    ending = stop.search(text, at, at + LOOK_AHEAD)
-    if ending is None and len(text) < at + LOOK_AHEAD and not final:
-        return Wait(at, True)
-    value = text[at : ending.start() if ending else at + LOOK_AHEAD]
-    if ending is None and len(value) == LOOK_AHEAD:
-        return Endless(at, at + LOOK_AHEAD, _WIDE_STOP if stop is _INLINE_STOP else stop)
+    value = read_value(text, at, stop, final)
+    if isinstance(value, Endless):
+        return value._replace(stop=_WIDE_STOP) if stop is _INLINE_STOP else value
+    if isinstance(value, Wait):
+        return value
     harmless = (
         is_ordinary(value, quoted=quote is not None, loose=loose)
         or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))
