@@ -11,7 +11,7 @@ import base64
 import json
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +142,8 @@ def _list_leaves(value: Any) -> Iterator[str]:
 
 # Needles are looked up by so many bytes.
 _HEAD_BYTES = 8
+# A sieve looks at one of so many pieces at least.
+_LONGEST_STRIDE = 4
 # A needle of more bytes can be told by pieces of eight bytes. One that is beginning at the end of
 # the text is looked for up to here.
 _TAIL_BYTES = 14
@@ -152,33 +154,34 @@ _SEARCHED_MOST = 12
 class _Sieve:
     """Finds which of many words may be in a text, at a cost that does not depend on their number.
 
-    A word is known by its first `2 * size - 1` bytes: whatever its position, one of the `size`
-    pieces in it that are `size` bytes long begins at a multiple of `size`, so one pass over the
-    aligned pieces of the text, in C, sees it.
+    In C, the text is looked at in aligned pieces of `size` bytes, of which a stride takes one. A
+    word that is no shorter than a stride and a piece has one of those in it wherever it stands, so
+    the stride is as long as the shortest word allows. The last piece is looked at in any case: it
+    tells a word that has only begun, from `2 * size - 1` bytes on.
     """
 
-    def __init__(self, size: int, code: Any) -> None:
-        self.size = size
+    def __init__(self, size: int, code: Any, words: Collection[bytes]) -> None:
+        self._size = size
         self._code = code
+        shortest = min(map(len, words), default=0)
+        self._stride = max(1, min((shortest + 1) // size - 1, _LONGEST_STRIDE))
         self._heads: dict[int, set[bytes]] = {}
-        self._pieces: set[int] = set()
-
-    def add(self, word: bytes, head: bytes) -> None:
-        for at in range(self.size):
-            piece = int.from_bytes(word[at : at + self.size], _ORDER)
-            self._heads.setdefault(piece, set()).add(head)
-            self._pieces.add(piece)
+        for word in words:
+            for at in range(self._stride * size):
+                piece = int.from_bytes(word[at : at + size], _ORDER)
+                self._heads.setdefault(piece, set()).add(word[:_HEAD_BYTES])
 
     def find(self, text: bytes, start: int) -> set[bytes]:
         """Return the heads of the words that may be in the text from `start` on."""
-        if not self._pieces:
+        if not self._heads:
             return set()
-        start -= start % self.size
-        end = len(text) - (len(text) - start) % self.size
+        start -= start % self._size
+        end = len(text) - (len(text) - start) % self._size
         pieces = memoryview(text)[start:end].cast(self._code)
-        if self._pieces.isdisjoint(pieces):
+        heads, passes = self._heads, (pieces[:: self._stride], pieces[-1:])
+        if all(map(heads.keys().isdisjoint, passes)):
             return set()
-        return set().union(*(self._heads[piece] for piece in self._pieces.intersection(pieces)))
+        return set().union(*(heads[piece] for some in passes for piece in heads.keys() & some))
 
 
 class Needles:
@@ -202,14 +205,14 @@ class Needles:
             for size in range(1, min(len(word), _TAIL_BYTES) + 1)
         }
         self._short = {word for word in first_words if len(word) < _HEAD_BYTES}
-        middling = {word[:_HEAD_BYTES] for word in first_words if len(word) <= _TAIL_BYTES}
-        self._searched = middling if len(middling) <= _SEARCHED_MOST else self._short
-        self._long, self._middling = _Sieve(8, "Q"), _Sieve(4, "I")
-        for word in first_words:
-            if len(word) > _TAIL_BYTES:
-                self._long.add(word, word[:_HEAD_BYTES])
-            elif word[:_HEAD_BYTES] not in self._searched:
-                self._middling.add(word, word[:_HEAD_BYTES])
+        long = {word for word in first_words if len(word) > _TAIL_BYTES}
+        middling = first_words - long
+        heads = {word[:_HEAD_BYTES] for word in middling}
+        self._searched = heads if len(heads) <= _SEARCHED_MOST else self._short
+        self._long = _Sieve(8, "Q", long)
+        self._middling = _Sieve(
+            4, "I", [word for word in middling if word[:_HEAD_BYTES] not in self._searched]
+        )
 
     def places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where a known value may begin, at or after `start`, not in order."""

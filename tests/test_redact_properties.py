@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import shlex
 import urllib.parse
 
@@ -89,6 +90,27 @@ def test_no_known_value_comes_out(
     out = run(Rules([secret]), cut(before + secret + after, places))
 
     assert secret not in out
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    secrets=st.lists(st.text("0123", min_size=8, max_size=70), min_size=1, max_size=3),
+    between=st.text("ab \n", min_size=1, max_size=70),
+    places=CUTS,
+    silent=st.booleans(),
+)
+def test_no_piece_of_a_known_value_comes_out(
+    secrets: list[str], between: str, places: list[int], silent: bool
+) -> None:
+    """Nor are 12 bytes of one, however long they are and wherever among others they begin."""
+    redactor = Redactor([secret.encode() for secret in secrets])
+
+    out = b""
+    for chunk in cut(between.join(["", *secrets, ""]).encode(), places):
+        out += redactor.feed(chunk) + (redactor.idle() if silent else b"")
+    out += redactor.flush()
+
+    assert not re.search(rb"[0-3]{12}", out)
 
 
 @settings(max_examples=200, deadline=None)
