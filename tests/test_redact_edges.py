@@ -6,7 +6,6 @@ Secrets are put together at run time: no line of this file has the shape of a li
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import pytest
 
@@ -19,29 +18,12 @@ from redact import (
     parse_token_shapes,
 )
 from redact_known import KNOWN_BYTES, PIECE_BYTES
-
-MARK = b"[REDACTED]"
-RULES = Rules()
-FILLER = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ2cF4hJ6kM8nP0rS"
-KIND = "RSA PRIV" + "ATE KEY"
-HEADER = f"-----BEGIN {KIND}-----"
-FOOTER = f"-----END {KIND}-----"
+from testing.redaction import FILLER, FOOTER, HEADER, MARK, RULES, redact_both_ways
 
 
-def run(chunks: Iterable[bytes], rules: Rules = RULES) -> bytes:
-    """Return what these reads are published as."""
-    redactor = Redactor(rules=rules)
-    out = b"".join([*map(redactor.feed, chunks), redactor.flush()])
-    assert redactor.failures == 0
-    return out
-
-
-def redact_both_ways(text: str, rules: Rules = RULES) -> str:
-    """Return the output for one whole read, having checked that single bytes give the same."""
-    raw = text.encode()
-    whole = run([raw], rules)
-    assert run((raw[at : at + 1] for at in range(len(raw))), rules) == whole
-    return whole.decode()
+def redact_text(text: str, rules: Rules = RULES) -> str:
+    """Return the output for a text, the same in one read and byte by byte."""
+    return redact_both_ways(text.encode(), rules).decode()
 
 
 def knowing(*values: str) -> Rules:
@@ -65,7 +47,7 @@ def knowing(*values: str) -> Rules:
 )
 def test_text_in_quotes(text: str, published: str) -> None:
     """Code after the end of a text is none of its value; a value with a bracket is no code."""
-    assert redact_both_ways(text) == published
+    assert redact_text(text) == published
 
 
 @pytest.mark.parametrize(
@@ -94,7 +76,7 @@ def test_text_in_quotes(text: str, published: str) -> None:
 )
 def test_names_that_say_little(text: str, published: str) -> None:
     """What may be a secret's name needs a value that looks generated; a word's end is no name."""
-    assert redact_both_ways(text) == published
+    assert redact_text(text) == published
 
 
 def test_variables_without_a_word_in_their_name() -> None:
@@ -106,8 +88,8 @@ def test_an_address_without_a_token_is_no_webhook() -> None:
     """What follows the address of a webhook is its secret once it is long enough for one."""
     address = "https://hooks.sl" + "ack.com/services/"
 
-    assert redact_both_ways(f"see {address}T00 here") == f"see {address}T00 here"
-    assert redact_both_ways(f"see {address}T00/B00/{FILLER} here") == "see https://[REDACTED] here"
+    assert redact_text(f"see {address}T00 here") == f"see {address}T00 here"
+    assert redact_text(f"see {address}T00/B00/{FILLER} here") == "see https://[REDACTED] here"
 
 
 def test_words_of_a_command_that_are_one_value_go_together() -> None:
@@ -126,7 +108,7 @@ def test_a_footer_late_on_its_line_ends_the_key() -> None:
     """A line that is longer than what it is judged by is dropped with the footer at its end."""
     key = f"{HEADER}\n{FILLER}\n{'A1b2' * 100}{FOOTER}"
 
-    assert redact_both_ways(f"before\n{key}\nafter\n") == "before\n[REDACTED]\nafter\n"
+    assert redact_text(f"before\n{key}\nafter\n") == "before\n[REDACTED]\nafter\n"
 
 
 def test_a_known_value_with_a_key_in_it() -> None:
@@ -151,20 +133,20 @@ def test_the_end_of_a_long_value_is_removed() -> None:
     for left in range(1, KNOWN_BYTES + 1):
         value = numbers[: PIECE_BYTES + left]
 
-        assert redact_both_ways(f"see {value} end", knowing(value)) == "see [REDACTED] end"
+        assert redact_text(f"see {value} end", knowing(value)) == "see [REDACTED] end"
 
 
 def test_a_value_too_short_to_be_looked_for() -> None:
     """It would be removed all over harmless output."""
-    assert redact_both_ways("a short word", knowing("short")) == "a short word"
+    assert redact_text("a short word", knowing("short")) == "a short word"
 
 
 def test_a_value_of_two_lines_that_goes_on_differently() -> None:
     """Its lines count one by one; a word that is stuck to the first is none of it."""
     rules = knowing("correct-horse\nstaple")
 
-    assert redact_both_ways("correct-horse \r\n staple.", rules) == "[REDACTED]."
-    assert redact_both_ways("correct-horsestaple", rules) == "[REDACTED]staple"
+    assert redact_text("correct-horse \r\n staple.", rules) == "[REDACTED]."
+    assert redact_text("correct-horsestaple", rules) == "[REDACTED]staple"
 
 
 def test_a_pattern_that_no_character_fits() -> None:
