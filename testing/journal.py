@@ -1,0 +1,57 @@
+"""What the tests of the journal do with one: open it, copy it as a crash would, read it out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from redact import RedactedText
+from spool import Spool
+from spool_events import FrozenEvent, encode_event
+
+
+def text(value: str) -> RedactedText:
+    """Say that there is nothing secret in a test's text."""
+    return RedactedText(value)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Spool]:
+    """Open a journal and close it with the block."""
+    spool = Spool(path)
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def crash_copy(path: Path, folder: Path) -> Path:
+    """Return a copy of the files as a kill would leave them, the journal still being open."""
+    target = folder / "spool.db"
+    for suffix in ("", "-wal"):
+        if Path(f"{path}{suffix}").exists():
+            shutil.copy(f"{path}{suffix}", f"{target}{suffix}")
+    return target
+
+
+def data_of(event: FrozenEvent) -> str:
+    """Return the text of an event, whose body must be what the wire protocol says."""
+    content = json.loads(event.body)
+    assert content["type"] == event.type
+    assert content["sequence"] == event.sequence
+    assert event.body == encode_event(event.type, content["data"], event.sequence)
+    return str(content["data"])
+
+
+def drain(spool: Spool) -> list[tuple[str, str]]:
+    """Accept everything that waits; return types and texts."""
+    events: list[tuple[str, str]] = []
+    while True:
+        event = spool.cut(1, "n")
+        if event is None:
+            return events
+        events.append((event.type, data_of(event)))
+        spool.accept()
