@@ -65,6 +65,7 @@ from run_plan import (
     parse_duration,
     plan_assist,
     plan_job,
+    read_prompt,
     require_run,
 )
 from runner_config import (
@@ -634,7 +635,8 @@ def command_gateway(
 def command_demo(
     options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
 ) -> int:
-    """Become the demo, which starts a gateway and a runner."""
+    """Become the demo, which starts a gateway and a runner. Raises RunnerError for a bad prompt."""
+    options.cmd = read_prompt(options.cmd)
     arguments = ["--cwd", os.getcwd(), *_handed_on(options, config, _DEMO_OPTIONS)]
     become_gateway(ROOT, "gateway.demo", arguments)
 

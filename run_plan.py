@@ -158,7 +158,7 @@ def plan_job(
     """
     run_id = require_run(options.run_id, config)
     cwd = _existing_folder(options.cwd)
-    prompt = _read_prompt(options.cmd)
+    prompt = read_prompt(options.cmd)
     is_limited = options.max_time is not None
     mode = _choose_mode(options.mode or "auto", prompt, config, is_limited=is_limited)
     invocation = profile.invocation(config, prompt, mode, options)
@@ -274,7 +274,8 @@ def _existing_folder(text: str | None) -> str:
     return str(path.resolve())
 
 
-def _read_prompt(text: str | None) -> str | None:
+def read_prompt(text: str | None) -> str | None:
+    """Return the prompt that --cmd gives, from stdin for `-`. Raises RunnerError."""
     prompt = _read_stdin() if text == "-" else text
     if prompt is not None and not prompt.strip():
         raise RunnerError("the prompt is empty; write it after --cmd, or leave --cmd out")

@@ -215,6 +215,18 @@ def test_in_a_terminal_the_page_stays_until_enter(tmp_path: Path, no_env_file: N
     processes.assert_gone(pids)
 
 
+def test_an_empty_prompt_starts_nothing(tmp_path: Path) -> None:
+    """It is refused as `start` does, before there is a gateway or any data."""
+    demo = Demo(tmp_path, "--cmd", " ")
+
+    assert demo.run() == (
+        1,
+        "",
+        "claude-runner: the prompt is empty; write it after --cmd, or leave --cmd out\n",
+    )
+    assert not demo.data_dir.exists()
+
+
 def test_a_folder_without_the_gateway(tmp_path: Path) -> None:
     """Where only the runner's files were copied there is no demo, and one sentence says so."""
     names = (ROOT / "wrapper" / "FILES").read_text().split("\n")
