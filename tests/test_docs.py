@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from claude_runner import build_command_line
 from rev_runner import RevProfile
 from run_plan import ARTIFACT_TYPES, Profile
 from runner_config import SETTINGS
+from testing.embedded_gateway import EmbeddedGateway
 from testing.runner import Kind, RunnerProcess, child, plan
 from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.shared_terminal import public_key
@@ -333,3 +336,19 @@ def test_each_command_of_a_page_works(page: str, line: str, reader: _Reader) -> 
     assert words[1] in build_command_line(ClaudeProfile()).parsers
     if words[1] not in ("demo", "gateway"):  # tests/test_demo.py and tests/test_embedded_*.py
         reader.type(line)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_documented_request_creates_a_run(tmp_path: Path) -> None:
+    """The lines of docs/gateway.md for the API, as they stand but for the address."""
+    page = (ROOT / "docs" / "gateway.md").read_text("utf-8")
+    (lines,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    with EmbeddedGateway(tmp_path, tls=True) as gateway:
+        (tmp_path / ".data").symlink_to(gateway.data_dir)
+        script = lines.replace("https://localhost:3100", gateway.url)
+        done = subprocess.run(
+            ["sh", "-ec", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        created = json.loads(done.stdout)
+        assert gateway.api("GET", f"/api/runs/{created['id']}").json()["command"] == "fix the tests"
