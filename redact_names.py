@@ -307,7 +307,8 @@ def _find_name_start(text: bytes, at: int) -> int:
     begin = at - len(before) + len(before.rstrip(_NAME_BYTES))
     if begin == at and text[at : at + 3].lower() == b"key" and before[-1:] == b" ":
         word = before[:-1].rpartition(b" ")[2]
-        return at - 1 - len(word) if word.isalpha() else begin
+        is_name = word.translate(None, b"_-").isalpha()
+        return at - 1 - len(word) if is_name else begin
     return begin
 
 

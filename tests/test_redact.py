@@ -24,6 +24,7 @@ from testing.redaction import (
 SECRETS = [
     # (text with {} in the place of the secret, secret)
     pytest.param("api_key={}", "abc123xyz", id="documented-api-key"),
+    pytest.param("service_role key: {}", FILLER, id="key-behind-a-compound-word"),
     pytest.param("apiKey: {}", "abc123xyz", id="documented-camel-case"),
     pytest.param('api_key = "{}"', "abc 123", id="quoted-with-space"),
     pytest.param("token={}\r\n", "abc123xyz", id="documented-token"),
@@ -457,6 +458,9 @@ LIMITS = [
     pytest.param("user,password\njane,s3cr3t-word\n", "s3cr3t-word", id="csv-header"),
     pytest.param("db.example:5432:app:jane:s3cr3t-word\n", "s3cr3t-word", id="pgpass"),
     pytest.param("sqlplus scott/s3cr3t-word@orcl", "s3cr3t-word", id="login-of-a-kind-of-its-own"),
+    pytest.param("openssl enc -k s3cr3t-w0rd", "s3cr3t-w0rd", id="flag-of-one-program"),
+    pytest.param("htpasswd -b users jane s3cr3t-w0rd", "s3cr3t-w0rd", id="argument-of-one-program"),
+    pytest.param(f"a.test\tTRUE\t/\tTRUE\t17\tsid\t{FILLER}", FILLER, id="jar-of-cookies"),
     pytest.param("deploy --password swordfish", "swordfish", id="word-behind-a-space"),
     pytest.param("password: correct horse 7\n", "horse 7", id="blanks-without-quotes"),
     pytest.param("secret: |\n  f1rst-line\n  s3cond-line\n", "s3cond-line", id="block-of-lines"),
