@@ -236,7 +236,7 @@ HARMLESS_VALUE = re.compile(
         [-_.\ ][\w\-.\ ]*
     # numbers, amounts, versions
     | [~^][0-9]+(?:\.[0-9x*]+){1,2}(?:-[a-z0-9.]+)?
-    | [0-9]{1,3} | 0x[0-9a-f]{1,8} | [0-9.]{1,12} | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
+    | -?(?:[0-9]{1,3} | 0x[0-9a-f]{1,8} | [0-9.]{1,12}):? | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
     # a path; an address, in which its own judge looks for a password
     | (?:~|\.{1,2})?(?:/[\w.@+-]*[a-z._-][\w.@+-]*)+/? | [A-Za-z]:\\.*
     | [a-z][a-z0-9+.-]{1,20}://.*
@@ -300,10 +300,18 @@ def is_path_or_code(value: bytes, *, quoted: bool) -> bool:
     )
 
 
+def repeats_name(name: bytes, value: bytes) -> bool:
+    """Say whether a value is its name again, as where a variable is handed on:
+    `api_token=apiToken`.
+    """
+    return name.translate(None, b"_- ").lower() == value.translate(None, b"_-,;)").lower()
+
+
 def is_secret(name: bytes, value: bytes, *, quoted: bool, loose: bool) -> bool:
     """Judge a finished pair."""
     weight = weigh_name(name)
-    if weight == HARMLESS or is_ordinary(value, quoted=quoted, loose=loose):
+    ordinary = repeats_name(name, value) or is_ordinary(value, quoted=quoted, loose=loose)
+    if weight == HARMLESS or ordinary:
         return False
     return weight == SECRET or looks_secret(value)
 

@@ -36,6 +36,7 @@ from redact_judges import (
     looks_secret,
     quote_stop,
     read_value,
+    repeats_name,
     weigh_name,
 )
 from redact_shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
@@ -200,6 +201,7 @@ _LINE_START = re.compile(
     rb"|env |declare -x |\x1b)*$"
 )
 _VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
+_VARIABLE_NAME = re.compile(rb"[a-z]+(?:_[a-z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
 _SETTING_BEFORE = re.compile(
@@ -584,10 +586,24 @@ def _judge_value(
         return value
     harmless = (
         is_ordinary(value, quoted=quote is not None, loose=loose)
+        or repeats_name(text[pair.name_start : pair.name_end], value)
+        or (quote is None and _is_variable(value, text[at + len(value) : at + len(value) + 1]))
         or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))
         or (pair.weight == SUSPECT and not _is_suspect_secret(pair, value))
     )
     return None if harmless else Span(at, at + len(value))
+
+
+def _is_variable(value: bytes, after: bytes) -> bool:
+    """Say whether a value is the name of a secret and one of several arguments:
+    `token=auth_token,`.
+    """
+    bare = value.rstrip(b",)")
+    return (
+        (len(bare) < len(value) or after in (b",", b")"))
+        and _VARIABLE_NAME.fullmatch(bare) is not None
+        and weigh_name(bare) == SECRET
+    )
 
 
 def _is_suspect_secret(pair: _Pair, value: bytes) -> bool:

@@ -287,6 +287,7 @@ INLINE = [
     ("(DB_PASSWORD=a1,b2, PORT=1)", "(DB_PASSWORD={}, PORT=1)"),
     ("see ?token=s3cr3t&done", "see ?token={}&done"),
     ("f(password=s3cr3t, n=1)", "f(password={}, n=1)"),
+    ("password=our_secret_password n=1", "password={} n=1"),
     ("let x = {password:s3cr3t};", "let x = {{password:{}}};"),
 ]
 
@@ -380,6 +381,9 @@ HARMLESS = [
     "Authorization: Bearer <token>\nWWW-Authenticate: Bearer realm",
     "usage: tool login <password> [options]\n  <token> then press enter",
     "Cache hit for restore-key: Linux-npm-" + HEX[:32],
+    "Client(client_secret=client_secret, token=auth_token, hmac_secret=hmacSecret)",
+    "Client(\r\n    password=db_password,\r\n    signing_key=signingKey,\r\n)",
+    "if len(password) == 0: return; elif token == 0x22: pass; while token == -1: wait()",
     "password is required; the password field; password reset",
     "password   The password of the account\n  token    A token, e.g. x1\n",
     "token    string\r\npassword  varchar(255)\r\nsecret-tool  0.18.4-2\r\n",
