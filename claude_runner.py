@@ -635,8 +635,9 @@ def command_gateway(
 def command_demo(
     options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
 ) -> int:
-    """Become the demo, which starts a gateway and a runner. Raises RunnerError for a bad prompt."""
-    options.cmd = read_prompt(options.cmd)
+    """Become the demo, which starts a gateway and a runner. Raises RunnerError for no prompt."""
+    if options.cmd != "-":  # the runner reads that one
+        read_prompt(options.cmd)
     arguments = ["--cwd", os.getcwd(), *_handed_on(options, config, _DEMO_OPTIONS)]
     become_gateway(ROOT, "gateway.demo", arguments)
 
