@@ -184,7 +184,7 @@ def judge_header(text: bytes, at: int, final: bool) -> Verdict:
         return Wait(hold, value < len(text))
     if isinstance(body, Endless):
         return body
-    body = body.rstrip()
+    body = body.rstrip(b" \t,;)")
     plain = body.isalpha() and not is_shouted_mix(body)
     return (
         None

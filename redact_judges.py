@@ -234,16 +234,17 @@ HARMLESS_VALUE = re.compile(
     # a stand-in for a value
     | (?:your|my|the|some|example|sample|dummy|fake|insert|replace|enter|add|put|change)
         [-_.\ ][\w\-.\ ]*
-    # numbers, amounts, versions
+    # numbers, amounts, versions, colours
     | [~^][0-9]+(?:\.[0-9x*]+){1,2}(?:-[a-z0-9.]+)?
-    | -?(?:[0-9]{1,3} | 0x[0-9a-f]{1,8} | [0-9.]{1,12}):? | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
+    | -?(?:[0-9]{1,3} | 0x[0-9a-f]{1,8} | [0-9.]{1,12}) | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
+    | \#(?:[0-9a-f]{3}|[0-9a-f]{6})
     # a path; an address, in which its own judge looks for a password
     | (?:~|\.{1,2})?(?:/[\w.@+-]*[a-z._-][\w.@+-]*)+/? | [A-Za-z]:\\.*
     | [a-z][a-z0-9+.-]{1,20}://.*
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-PLAIN_WORD = re.compile(rb"[A-Za-z_]+(?:[.!?:]|<[A-Za-z]\S*>)?")
+PLAIN_WORD = re.compile(rb"@{0,2}[A-Za-z_]+(?:[.!?:]|<[A-Za-z]\S*>)?")
 _LABEL = re.compile(
     rb"(?i)[\w' ]*\b(?:enter|your|please|required|invalid|must|forgot|reset|confirm|wrong"
     rb"|incorrect|missing|expired|provide|is|not|the|a|an|for|of|to)\b.*"
@@ -259,7 +260,7 @@ def is_ordinary(value: bytes, *, quoted: bool, loose: bool) -> bool:
 
     `loose` says that a single word would be no surprise here: `auth = username`, `token: expired`.
     """
-    bare = value.rstrip(b",;)")
+    bare = value.rstrip(b",;:)")
     if (
         len(bare) < 2  # what a minifier leaves of a name
         or bare.lower().decode("latin-1") in ORDINARY_VALUES
