@@ -238,6 +238,9 @@ class Redactor:
         self._unjudged = 0
         self._after_space = False  # the last raw byte published is a space
         self._stops: set[re.Pattern[bytes]] = set()  # of the endless spans that are open
+        # How much of what is held ends a span whose verdict is known. Its place may be further back
+        # than judging resumes.
+        self._decided = 0
         self._key: PrivateKey | None = None
         self.failures = 0
 
@@ -268,6 +271,7 @@ class Redactor:
         last = self._guard(b"", final=True)
         self._raw, self._context, self._redacted_to, self._unjudged = b"", b"", -1, 0
         self._stops.clear()
+        self._decided = 0
         self._key, self._after_space = None, False
         return last
 
@@ -278,6 +282,7 @@ class Redactor:
             self.failures += 1
             self._raw, self._context, self._redacted_to, self._unjudged = b"", b"", 0, 0
             self._stops = set() if self._key else {_END_OF_LINE}
+            self._decided = 0
             return Redacted(MARK)
 
     def _advance(self, chunk: bytes, *, final: bool, silent: bool) -> bytes:
@@ -342,7 +347,7 @@ class Redactor:
         if goes_on:
             return False
         self._key, self._after_space = None, False
-        self._context, self._redacted_to, self._unjudged = b"", -1, 0
+        self._context, self._redacted_to, self._unjudged, self._decided = b"", -1, 0, 0
         return bool(self._raw)
 
     def _publish(self, view: View, out: list[bytes], *, final: bool, silent: bool) -> bool:
@@ -350,7 +355,7 @@ class Redactor:
         base = len(self._context)
         text = self._context + view.text
         spans = _Spans(base, len(text), final=final, silent=silent)
-        spans.continue_open(text, base, self._stops)
+        spans.continue_open(text, base, self._stops, self._decided)
         start = max(0, min(base, base - self._unjudged) - LOOK_BACK)
         for place, verdict in self._rules.judge_all(text, start, final=final):
             if spans.take(text, place, verdict):
@@ -358,6 +363,7 @@ class Redactor:
         ready = spans.ready
         self._write(view, out, spans.merge(base, ready), base, ready)
         self._stops = spans.open_stops(ready)
+        self._decided = spans.decided_after(ready)
         self._remember(text, ready, spans)
         if spans.key is None or ready != spans.key.start:
             return False
@@ -429,7 +435,11 @@ class _Spans:
         self.key: KeyBegins | None = None
         self._size = size
 
-    def continue_open(self, text: bytes, base: int, stops: set[re.Pattern[bytes]]) -> None:
+    def continue_open(
+        self, text: bytes, base: int, stops: set[re.Pattern[bytes]], decided: int
+    ) -> None:
+        """Take what goes on from the text before: endless spans, and the end of a decided one."""
+        self._found.append(Span(base - 1, base + decided))
         for stop in stops:
             self._take_endless(text, Endless(base - 1, base, stop))
 
@@ -495,6 +505,11 @@ class _Spans:
             else:
                 merged.append(Span(start, end))
         return merged
+
+    def decided_after(self, ready: int) -> int:
+        """Return how far beyond `ready` the text is sure to be removed."""
+        ends = [end for start, end in self._found if start < ready < end <= self._size]
+        return max(ends, default=ready) - ready
 
     def open_stops(self, ready: int) -> set[re.Pattern[bytes]]:
         """Return the stops of the endless spans that go on after `ready`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 
 import pytest
@@ -104,6 +105,16 @@ def test_a_known_value_longer_than_what_is_searched_for_at_once() -> None:
     out = redact_both_ways(b"<" + value + b">", Rules([value]))
 
     assert FILLER[:12].encode() not in out
+
+
+@pytest.mark.parametrize("size", [500, 700, 1000, 3000])
+@pytest.mark.parametrize("shared", [1, 14])
+def test_a_long_known_value_that_ends_as_it_begins(size: int, shared: int) -> None:
+    """Its end may be the beginning of another one, and is not published for that."""
+    middle = hashlib.shake_128(bytes([shared])).hexdigest(size)[: size - 2 * shared]
+    value = (FILLER[:shared] + middle + FILLER[:shared]).encode()
+
+    assert redact_both_ways(b"see " + value + b" end", Rules([value])) == b"see [REDACTED] end"
 
 
 def test_known_values_are_collected_from_secret_names() -> None:
