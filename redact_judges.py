@@ -6,7 +6,7 @@ LOOK_AHEAD after it, keeps nothing, and never knows where a read ended. The judg
 their own; `redact.py` tells how it all works together.
 """
 
-# ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
+# ruff: noqa: FBT001, FBT003 - what every judge works with has the signature of a judge
 from __future__ import annotations
 
 import base64

@@ -201,7 +201,7 @@ _LINE_START = re.compile(
     rb"|env |declare -x |\x1b)*$"
 )
 _VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
-_VARIABLE_NAME = re.compile(rb"[a-z]+(?:_[a-z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
+_IDENTIFIER = re.compile(rb"[a-z]+(?:_[a-z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
 _SETTING_BEFORE = re.compile(
@@ -601,7 +601,7 @@ def _is_variable(value: bytes, after: bytes) -> bool:
     bare = value.rstrip(b",)")
     return (
         (len(bare) < len(value) or after in (b",", b")"))
-        and _VARIABLE_NAME.fullmatch(bare) is not None
+        and _IDENTIFIER.fullmatch(bare) is not None
         and weigh_name(bare) == SECRET
     )
 

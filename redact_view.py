@@ -22,7 +22,9 @@ _CONTROLS = (
     rb"|[ -/]+[0-~]|[78=>cDEHMNOZ\\]|)"
 )
 _ESCAPE = re.compile(_CONTROLS)
-_INVISIBLE = re.compile(_CONTROLS + rb"|[\x00\x07\x08]| \r(?![\r\n])")
+# Control characters that show nothing, or type over: `sgr0` of a terminal in tmux ends with SI.
+_UNSEEN = b"\0\a\b\x0e\x0f\x7f"
+_INVISIBLE = re.compile(_CONTROLS + b"|[" + _UNSEEN + rb"]| \r(?![\r\n])")
 _UNFINISHED = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b\r\n]*\x1b?|[PX^_][^\x1b\r\n]*\x1b?|[ -/]*)?\Z"
 )
@@ -76,9 +78,7 @@ class View:
         self._escapes: list[tuple[int, int]] = []
         self.may_have_strings = False
         if (
-            b"\b" in raw
-            or b"\0" in raw
-            or b"\a" in raw
+            any(map(raw.__contains__, _UNSEEN))
             or _WRAP.search(raw)
             or (after_space and raw[:1] == b"\r")
         ):
