@@ -397,6 +397,18 @@ def test_the_line_is_copied(browser: Browser, gateway: EmbeddedGateway) -> None:
             assert read.evaluate("clipboard => clipboard.readText()") == line
 
 
+def test_the_logout_needs_no_script(browser: Browser, gateway: EmbeddedGateway) -> None:
+    """It works from the first moment, while the page's scripts are still on their way."""
+    with Visitor(browser, gateway, allowed=("404 (Not Found)",)) as person:
+        page = person.log_in()
+        person.context.route("**/static/main.js", lambda route: route.fulfill(status=404))
+        page.goto(f"{gateway.url}/")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Admin token")).to_be_visible()
+        page.goto(f"{gateway.url}/")
+        expect(page.get_by_label("Admin token")).to_be_visible()
+
+
 def test_an_unknown_run_and_a_lost_login_say_what_to_do(
     browser: Browser, gateway: EmbeddedGateway
 ) -> None:

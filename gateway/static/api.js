@@ -35,13 +35,6 @@ export async function post(path, body = {}) {
   return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
-/** End the session and show the login page. */
-export async function logOut() {
-  const headers = { "Content-Type": "application/json" };
-  await request("/logout", { method: "POST", headers, body: "{}" });
-  location.assign("/login");
-}
-
 function goToLogin() {
   location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
 }

@@ -1,7 +1,6 @@
 /** The page's beginning: which view the address asks for, and what every view has. */
 
-import { logOut } from "./api.js";
-import { announce, offerNotifications, showConnection } from "./notices.js";
+import { offerNotifications, showConnection } from "./notices.js";
 import { RunPage } from "./run-page.js";
 import { RunsPage } from "./runs-page.js";
 
@@ -10,6 +9,5 @@ const page = run ? new RunPage(decodeURIComponent(run[1])) : new RunsPage();
 
 showConnection("connecting");
 offerNotifications();
-document.querySelector("#logout").addEventListener("click", () => logOut().catch((error) => announce(error.message)));
 document.querySelector("#main").replaceChildren(page.element);
 page.open();
