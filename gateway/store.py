@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from gateway import schema
-from gateway.admission import NONCE_MEMORY_S, hash_token
+from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
 from gateway.records import DONE, FAILED, NO_DETAILS, PENDING, Event, NewEvent
 from gateway.writer import EventJob, NonceJob, Writer, forget_typed
 
@@ -176,9 +176,13 @@ class Store:
         )
         return [(row.digest, row.used_at) for row in self._rows(query)]
 
-    def keep_nonce(self, digest: int, used_at: float) -> None:
-        """Keep the nonce of a request that stores nothing. Does not block."""
-        self._writer.submit(NonceJob(digest, used_at))
+    def keep_nonce(self, admitted: Admitted) -> None:
+        """Keep the nonce of a request that stores nothing. Does not block.
+
+        One that stores something keeps its nonce in the same transaction: after a crash its copy is
+        taken if what it brought is not there, and is a copy if it is.
+        """
+        self._writer.submit(NonceJob(admitted.nonce_digest, admitted.at))
 
     # --- commands ---
 
@@ -205,14 +209,14 @@ class Store:
         ]
 
     def acknowledge(
-        self, run_id: str, command_id: str, result: str | None, error: str | None
+        self, admitted: Admitted, command_id: str, result: str | None, error: str | None
     ) -> dict[str, Any] | None:
         """Note a command's outcome, the last one if there are several, and forget typed text.
 
         Returns its entry in the history, None if the run has no such command.
         """
         columns = schema.commands.c
-        this = (columns.run_id == run_id, columns.id == command_id)
+        this = (columns.run_id == admitted.run_id, columns.id == command_id)
         values = {
             "status": DONE if error is None else FAILED,
             "result": result,
@@ -221,6 +225,7 @@ class Store:
         }
 
         def work(connection: Connection) -> Row[Any] | None:
+            _insert_nonce(connection, admitted)
             connection.execute(update(schema.commands).where(*this).values(values))
             forget_typed(connection, *this)
             return connection.execute(select(schema.commands).where(*this)).one_or_none()
@@ -236,11 +241,12 @@ class Store:
 
     # --- artifacts ---
 
-    def add_artifact(self, row: dict[str, Any]) -> None:
+    def add_artifact(self, admitted: Admitted, row: dict[str, Any]) -> None:
         """Note an artifact whose file is in its place. Raises: RunFullError, with nothing noted."""
 
         def work(connection: Connection) -> None:
             _check_room(connection, row["run_id"], row["size"])
+            _insert_nonce(connection, admitted)
             connection.execute(insert(schema.artifacts), row)
 
         self._writer.call(work)
@@ -353,6 +359,11 @@ class Store:
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self._engine.connect() as connection:
             return connection.execute(query).all()
+
+
+def _insert_nonce(connection: Connection, admitted: Admitted) -> None:
+    values = {"digest": admitted.nonce_digest, "used_at": admitted.at}
+    connection.execute(insert(schema.nonces), values)
 
 
 def _check_room(connection: Connection, run_id: str, size_bytes: int) -> None:

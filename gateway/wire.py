@@ -226,7 +226,7 @@ class Wire:
             _refuse(400, "A GET has no body")
         admitted = self._admit(environ, path, EMPTY_HASH)
         run_id = _same_run(admitted, _COMMANDS, path)[0]
-        self._store.keep_nonce(admitted.nonce_digest, admitted.at)
+        self._store.keep_nonce(admitted)
         pending = self._store.pending_commands(run_id)
         wait_s = _asked_wait_s(environ.get("QUERY_STRING", ""))
         if pending or not wait_s or self._live.is_full:
@@ -245,8 +245,7 @@ class Wire:
                 raise InvalidError("an acknowledgement is an object")
             result = self._checked_text(content, "result", MAX_ACK_RESULT_UNITS)
             error = self._checked_text(content, "error", MAX_ACK_ERROR_UNITS)
-            self._store.keep_nonce(admitted.nonce_digest, admitted.at)
-            entry = self._store.acknowledge(run_id, command_id, result, error)
+            entry = self._store.acknowledge(admitted, command_id, result, error)
         if entry is not None:
             self._live.tell(run_id, "command", entry)
         return {"ok": True}
@@ -270,18 +269,18 @@ class Wire:
         admitted = self._admit(environ, path, EMPTY_HASH)
         if not admitted.run_id:
             _refuse(400, "Run ID required")
-        self._store.keep_nonce(admitted.nonce_digest, admitted.at)
         try:
-            row = self._receive_file(environ, admitted.run_id, content_type)
-        except UploadError as error:
-            _refuse(error.status, str(error))
-        except RunFullError as error:
-            # Not 413: a runner would cut the file, and send its pieces.
-            _refuse(400, str(error))
+            row = self._receive_file(environ, admitted, content_type)
+        except (UploadError, RunFullError) as error:
+            self._store.keep_nonce(admitted)
+            # A full run is not 413: a runner would cut the file, and send its pieces.
+            _refuse(error.status if isinstance(error, UploadError) else 400, str(error))
         self._live.tell(admitted.run_id, "artifact", row)
         return {"ok": True, "artifactId": row["id"], "name": row["name"], "size": row["size"]}
 
-    def _receive_file(self, environ: Environ, run_id: str, content_type: str) -> dict[str, Any]:
+    def _receive_file(
+        self, environ: Environ, admitted: Admitted, content_type: str
+    ) -> dict[str, Any]:
         """Write an upload to its place and note it; return its row.
 
         What the run has no room for is read to its end all the same: a runner on a slow line would
@@ -292,14 +291,14 @@ class Wire:
         connection.begin_reading()
         try:
             row = self._files.receive(
-                run_id, content_type, environ["wsgi.input"], MAX_ARTIFACT_BYTES
+                admitted.run_id, content_type, environ["wsgi.input"], MAX_ARTIFACT_BYTES
             )
         finally:
             connection.end_reading()
         try:
-            self._store.add_artifact(row)
+            self._store.add_artifact(admitted, row)
         except BaseException:
-            self._files.remove(run_id, row["id"])
+            self._files.remove(admitted.run_id, row["id"])
             raise
         return row
 

@@ -132,8 +132,8 @@ class Client:
         path = f"/api/runs/{self.run.id}/commands/{command_id}/ack"
         return self.send(self.sign("POST", path, json.dumps(content).encode()))
 
-    def upload(self, file_name: str, data: bytes, part_name: str = "file") -> Answer:
-        """Upload an artifact."""
+    def upload_attempt(self, file_name: str, data: bytes, part_name: str = "file") -> Attempt:
+        """Return an upload that is signed and not sent."""
         boundary = os.urandom(8).hex()
         head = (
             f"--{boundary}\r\n"
@@ -142,7 +142,11 @@ class Client:
         )
         body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
         content_type = f"multipart/form-data; boundary={boundary}"
-        return self.send(self.sign("POST", "/api/ingest/artifact", body, content_type=content_type))
+        return self.sign("POST", "/api/ingest/artifact", body, content_type=content_type)
+
+    def upload(self, file_name: str, data: bytes, part_name: str = "file") -> Answer:
+        """Upload an artifact."""
+        return self.send(self.upload_attempt(file_name, data, part_name))
 
     def send(self, attempt: Attempt) -> Answer:
         """Send a request as it is; after a failure the next one has a new connection."""

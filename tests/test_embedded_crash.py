@@ -121,6 +121,34 @@ def test_the_same_event_after_a_restart_is_stored_once(tmp_path: Path) -> None:
             assert record.text(client.run.id) == "once"
 
 
+def test_an_upload_that_was_cut_off_is_taken_again(tmp_path: Path) -> None:
+    """The nonce of a file that is not there is not spent: who repeats the upload is heard."""
+    with EmbeddedGateway(tmp_path, "--port", str(free_port())) as gateway:
+        record = EmbeddedRecord(gateway)
+        with closing(Client(record, record.create_run())) as client:
+            attempt = client.upload_attempt("claude.log", b"a line\n" * 100_000)
+            with closing(client.connect()) as half:
+                half.putrequest(attempt.method, attempt.path)
+                for name, value in attempt.headers.items():
+                    half.putheader(name, value)
+                half.putheader("Content-Length", str(len(attempt.body)))
+                half.endheaders(attempt.body[:400_000])
+
+                def is_arriving() -> None:
+                    assert list(gateway.data_dir.glob(f"gateway/artifacts/{client.run.id}/*"))
+
+                eventually(is_arriving)
+                # The writer takes one thing after the other, so what came before is on disk.
+                assert client.event("stdout", "hello\n", 1).status == 200
+                record.pause()
+            record.resume()
+            client.close()
+
+            assert client.send(attempt).status == 200
+            assert client.send(attempt).status == 401
+        assert [each.name for each in record.artifacts(client.run.id)] == ["claude.log"]
+
+
 def test_real_runners_survive_the_gateways_death(tmp_path: Path) -> None:
     """Three runners at work, a kill and a restart: every line once, every verdict right."""
     with EmbeddedGateway(tmp_path, "--port", str(free_port())) as gateway, ExitStack() as stack:
