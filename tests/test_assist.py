@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from assist_tmate import read_public_keys
 from runner_config import RunnerError
 from testing import processes
 from testing.faults import Action, DropAfter, DropBefore, Fault, JsonError
+from testing.needs import needs
 from testing.proxy import LoopbackProxy
 from testing.runner import ROOT, Launch, RunnerProcess, child, plan, program
 from testing.shared_terminal import FakeTmate, RealTmate, SharedTerminal, find_tmate, public_key
@@ -47,7 +47,7 @@ def gw() -> Iterator[StrictGateway]:
 
 
 # CI installs it, and does not allow these to be skipped.
-needs_tmate = pytest.mark.skipif(shutil.which("tmate") is None, reason="tmate is not installed")
+needs_tmate = needs("tmate")
 REAL = pytest.param(RealTmate, marks=needs_tmate, id="real")
 FAKE = pytest.param(FakeTmate, id="fake")
 

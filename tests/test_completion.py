@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import pytest
 from claude_profile import ClaudeProfile
 from claude_runner import build_command_line
 from shell_completion import SHELLS
+from testing.needs import needs
 from testing.runner_files import ROOT
 from testing.terminal import Terminal
 
@@ -40,11 +40,6 @@ SHELL_STARTS = {
         ),
     ),
 }
-
-
-def needs(shell: str) -> pytest.MarkDecorator:
-    """Skip where a shell is not installed."""
-    return pytest.mark.skipif(shutil.which(shell) is None, reason=f"{shell} is not installed")
 
 
 SHELL_NAMES = [pytest.param(shell, marks=needs(shell)) for shell in ("bash", "zsh", "fish")]

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from rev_runner import RevProfile
 from run_plan import ARTIFACT_TYPES, Profile
 from runner_config import SETTINGS
 from testing.embedded_gateway import EmbeddedGateway
+from testing.needs import needs
 from testing.runner import Kind, RunnerProcess, child, plan
 from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.shared_terminal import public_key
@@ -338,7 +338,7 @@ def test_each_command_of_a_page_works(page: str, line: str, reader: _Reader) -> 
         reader.type(line)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@needs("curl")
 def test_the_documented_request_creates_a_run(tmp_path: Path) -> None:
     """The lines of docs/gateway.md for the API, as they stand but for the address."""
     page = (ROOT / "docs" / "gateway.md").read_text("utf-8")

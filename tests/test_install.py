@@ -31,7 +31,10 @@ class _Copy:
 
     root: Path
     project: Path
-    env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    # The shim sends bytecode to .data; a copy that is started without it leaves none.
+    env: dict[str, str] = field(
+        default_factory=lambda: {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    )
 
     def argv(self, *arguments: str) -> list[str]:
         return [sys.executable, str(self.root / "claude_runner.py"), "install", *arguments]

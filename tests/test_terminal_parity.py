@@ -16,6 +16,7 @@ from typing import Callable
 import pytest
 
 from testing import processes
+from testing.needs import needs
 from testing.runner import plan, program
 from testing.screen import Screen
 from testing.strict_gateway import StrictGateway
@@ -152,7 +153,9 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs(SCRIPTS[name].command[0])) for name in SCRIPTS]
+)
 def test_the_screen_is_the_same(gw: StrictGateway, tmp_path: Path, name: str) -> None:
     """After the same keys each cell, its colour and the cursor are the same."""
     (tmp_path / "text").write_text("".join(f"line {n} of the text\n" for n in range(1, 101)))
@@ -203,6 +206,7 @@ TOP = Script(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has this top")
+@needs("top")
 def test_the_screen_of_top_is_the_same(gw: StrictGateway, tmp_path: Path) -> None:
     """Layout, words, colours and cursor are the same; what a figure says is not compared."""
     with subprocess.Popen(["sleep", "600"]) as sleeper:

@@ -24,6 +24,7 @@ from typing import Any, Union
 
 import pytest
 
+from testing.needs import needs
 from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.terminal import Terminal
 
@@ -33,10 +34,7 @@ SHELLS = [
     pytest.param(
         tuple(command.split()),
         id=command.split()[0],
-        marks=pytest.mark.skipif(
-            shutil.which(command.split()[0]) is None,
-            reason=f"{command.split()[0]} is not installed",
-        ),
+        marks=needs(command.split()[0]),
     )
     for command in ("dash", "bash", "busybox sh")
 ]
