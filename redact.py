@@ -123,8 +123,13 @@ _LITERALS = (
         },
     ),
     _search(
-        rb"p(?:ass|w|sk)" + MAY_HAVE_SPACED_VALUE,
-        {b"pass": (0, judge_name), b"pw": (0, judge_name), b"psk": (0, judge_name)},
+        rb"p(?:hrase(?=[\\\"' ]{0,3}[:=])|(?:ass|w|sk)" + MAY_HAVE_SPACED_VALUE + rb")",
+        {
+            b"pass": (0, judge_name),
+            b"pw": (0, judge_name),
+            b"psk": (0, judge_name),
+            b"phrase": (0, judge_phrase),
+        },
     ),
     _search(
         rb"b(?:earer|asic|egin[ +%](?<=----[ -]begin[ +%])"
@@ -137,16 +142,23 @@ _LITERALS = (
         },
     ),
     # In `secret` and in `credential`.
-    _search(rb"cre" + MAY_HAVE_SPACED_VALUE, {b"cre": (0, judge_name)}),
+    _search(
+        rb"c(?:re" + MAY_HAVE_SPACED_VALUE + rb"|(?<=mnemonic)(?=[\\\"' ]{0,3}[:=]))",
+        {b"cre": (0, judge_name), b"c": (0, judge_phrase)},
+    ),
     _search(rb"g(?<=sig)" + MAY_HAVE_VALUE, {b"g": (2, judge_name)}),
     _search(
         rb"u(?<=au)th(?:[ ](?<=>[ ]auth[ ])|(?<=masterauth)(?=[ ])|" + MAY_HAVE_VALUE + rb")",
         {b"uth": (1, judge_name), b"uth ": (1, judge_phrase)},
     ),
+    # A cookie without its header.
+    _search(rb"=(?:(?<=sid=)|(?<=session=)|(?<=sessionid=))", {b"=": (3, judge_name)}),
     _search(rb"/(?<=://)", {b"/": (2, judge_address)}),
     _search(
-        rb"-(?<=[ \"']-)(?:[aw](?=[ \"'])|[up]|-(?:proxy-)?user(?=[ =\"']))",
-        dict.fromkeys((b"-a", b"-w", b"-u", b"-p", b"--user", b"--proxy-user"), (0, judge_flag)),
+        rb"-(?<=[ \"']-)(?:[abw](?=[ \"'])|[up]|-(?:proxy-)?user(?=[ =\"']))",
+        dict.fromkeys(
+            (b"-a", b"-b", b"-w", b"-u", b"-p", b"--user", b"--proxy-user"), (0, judge_flag)
+        ),
     ),
 )
 

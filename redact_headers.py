@@ -43,6 +43,7 @@ _FLAG_COMMANDS = tuple(
     for commands, flags, separator in (
         (rb"curl|wget", (b"-u", b"-u ", b"--user ", b"--user="), rb":|$"),
         (rb"curl", (b"-U", b"-U ", b"--proxy-user ", b"--proxy-user="), rb":|$"),
+        (rb"curl", (b"-b ",), rb"=|$"),
         (rb"smb[a-z]+|rpcclient|net", (b"-U ",), rb"%|$"),
         (rb"https?|xhs?", (b"-a ",), rb":|$"),
         (rb"mysql\w*|mariadb\w*|sshpass|7z[a-z]?", (b"-p",), rb""),
@@ -120,6 +121,12 @@ _PHRASES = (
         re.compile(rb"(?i)auth (?:[\w-]{1,24} (?=\S))?"),
         re.compile(rb"[\r\n\"'`]"),
     ),
+    _Phrase(  # the words that a wallet is made from
+        re.compile(rb"(?i)(?:mnemoni|(?:seed|recovery|backup|secret)[ _-]?)$"),
+        re.compile(rb"(?i)(?:c|phrase)\\?[\"']?[ ]?[:=]{1,2}[ ]?"),
+        re.compile(rb"[\r\n\"'`,]"),
+        re.compile(rb"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}"),
+    ),
     _Phrase(  # a command for the runner of GitHub
         re.compile(rb"::add-mas$"), re.compile(rb"k::"), re.compile(rb"[\r\n\"'`]")
     ),
@@ -164,8 +171,9 @@ _BEARER_WORDS = frozenset(
     """.split()  # noqa: SIM905 - words read better than a list of quoted ones
 )
 _COOKIE = re.compile(
-    rb"(?i)(?P<set>set-)?cookie\\?[\"']?(?:[ ]?:|,\s{0,24}\\?[\"']value\\?[\"'][ ]?:)[ ]{0,4}"
-    rb"(?:\\?[\"'`])?[^=\s;\"']{1,64}="
+    rb"(?i)(?P<set>set-)?(?:cookie\\?[\"']?(?:[ ]?:|,\s{0,24}\\?[\"']value\\?[\"'][ ]?:)"
+    rb"|(?P<flag>(?<= --)cookie[ =]))[ ]{0,4}"
+    rb"(?P<quote>\\?[\"'`])?[^=\s;\"']{1,64}="
 )
 _COOKIE_STOP = re.compile(rb"[\"'`\r\n\\]")
 _SET_COOKIE_STOP = re.compile(rb"[;\"'`\s\\]")
@@ -232,7 +240,7 @@ def _is_bearer_credential(body: bytes, capital: bool) -> bool:
 
 def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
     """Judge a cookie header: `Cookie` from its first value on, `Set-Cookie` the value but not its
-    attributes.
+    attributes, and `--cookie` of curl.
     """
     if text[max(0, at - 4) : at].lower() == b"set-":
         at -= 4
@@ -241,7 +249,8 @@ def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
         short = len(text) - at < 90 and not re.search(rb"[\r\n=;]", text[at:]) and not final
         return Wait(len(text), False) if short else None
     value = header.end()
-    stop = _SET_COOKIE_STOP if header["set"] else _COOKIE_STOP
+    bare = header["set"] or (header["flag"] and not header["quote"])
+    stop = _SET_COOKIE_STOP if bare else _COOKIE_STOP
     body = read_value(text, value, stop, final)
     if not isinstance(body, bytes):
         return body

@@ -21,7 +21,9 @@ from redact_shapes import (
     KEY_SECRET_WORDS,
     NEUTRAL_ENDINGS,
     ORDINARY_VALUES,
+    PASSWORD_TRANSLATIONS,
     SECRET_ENDINGS,
+    SECRET_NAMES,
     SUSPECT_ENDINGS,
     TOKEN_ORDINARY_WORDS,
 )
@@ -127,6 +129,8 @@ def weigh_name(name: bytes) -> int:
     """
     if name.lower().endswith(b"authorization"):
         return HEADER
+    if name.lower() in SECRET_NAMES:
+        return SECRET
     words = [word.lower() for word in _WORDS.findall(name.decode("latin-1"))]
     while len(words) > 1 and (words[-1].isdigit() or words[-1] in NEUTRAL_ENDINGS):
         words.pop()
@@ -135,7 +139,7 @@ def weigh_name(name: bytes) -> int:
     last, before = words[-1], words[-2] if len(words) > 1 else ""
     if last in ("key", "keys"):
         return _weigh_key(before)
-    if last == "id" and before.endswith("secret"):
+    if (last == "id" and before.endswith("secret")) or (last == "sid" and before in _SID_BEFORE):
         return SUSPECT
     if last == "pw" or last.endswith(SECRET_ENDINGS):
         return HARMLESS if before in TOKEN_ORDINARY_WORDS and last == "token" else SECRET
@@ -152,6 +156,8 @@ def weigh_name(name: bytes) -> int:
     )
 
 
+# `sid` by itself and Express's `connect.sid` are cookies; an account's is an id that anybody knows.
+_SID_BEFORE = ("", "connect")
 _KEY_WORDS = frozenset(
     ["monkey", "turkey", "donkey", "hockey", "jockey", "whiskey", "hotkey", "pubkey"]
 )
@@ -216,7 +222,7 @@ def _mixes_case(value: bytes) -> bool:
 HARMLESS_VALUE = re.compile(
     rb"""
     # ***, ..., ----, bullets
-      [*\xe2\x80\xa2.\-_?\#]+
+      [*\xe2\x80\xa2.\-_?\#]+ | \xc2[\xbb\xb7]
     # <your key>, [REDACTED], {{ value }}, (hidden)
     | <.*>? | \[.* | \{.* | \(.*
     # $VAR, ${VAR}, $(pass), %VAR%, %(token)s, #{x}
@@ -250,7 +256,7 @@ _LABEL = re.compile(
     rb"|incorrect|missing|expired|provide|is|not|the|a|an|for|of|to)\b.*"
 )
 # After the end of a text such as "Token: ", which looks like an operator and an opening quote.
-_CODE_AFTER_TEXT = re.compile(rb"\s*[+%]\s|[,)]\s*[\w)\"']")
+_CODE_AFTER_TEXT = re.compile(rb"\s*[+%]\s|[,)]\s*(?:[\w)\"']|\Z)")
 _PLACEHOLDER = re.compile(rb"[A-Z]{2,}(?:[_-][A-Z]+)*|[x]{4,}-.*|.{0,3}\xe2\x80\xa6")
 
 
@@ -268,12 +274,21 @@ def is_ordinary(value: bytes, *, quoted: bool, loose: bool) -> bool:
     ):
         return True
     if quoted:
-        if _CODE_AFTER_TEXT.match(bare):
+        if _CODE_AFTER_TEXT.match(bare) or _is_translation(bare):
             return True
         return b" " in bare and _LABEL.fullmatch(bare) is not None and not _CHANGES.search(bare)
     if _PLACEHOLDER.fullmatch(bare) and loose:
         return True
     return loose and PLAIN_WORD.fullmatch(bare) is not None and not is_shouted_mix(bare)
+
+
+def _is_translation(value: bytes) -> bool:
+    """Say whether a text without digits is the word for a password in another language."""
+    text = value.decode("utf-8", "replace").lower()
+    return not any(map(str.isdigit, text)) and (
+        not PASSWORD_TRANSLATIONS.isdisjoint(re.findall(r"\w+", text))
+        or any(word in text for word in PASSWORD_TRANSLATIONS if not word.isascii())
+    )
 
 
 def is_shouted_mix(word: bytes) -> bool:

@@ -50,6 +50,8 @@ _ESCAPE = rb"(?:\\{7}|\\{3}|\\)?"
 _QUOTE = rb"""(?:ESCAPE["'`]|&quot;|&\#(?:34|39|x27);|%(?:25)?2[27]|\\{1,3}u002[27])""".replace(
     b"ESCAPE", _ESCAPE
 )
+# What points to a value in a prompt or in prose: arrows, guillemets, dashes and a middle dot.
+_POINTER = rb"(?:\xc2[\xbb\xb7]|\xe2(?:\x80[\x93\x94\xba]|[\x86\x87]\x92|\x9d\xaf|\x9e[\x94-\xbe]))"
 # What may stand between a name and its value. `=` and `:` in every language's spelling, with the
 # end of a quoted name before it.
 _OPERATOR = re.compile(
@@ -60,17 +62,35 @@ _OPERATOR = re.compile(
         :[ ]?[A-Za-z&\[\]<>.|?]{1,20}[ ]=         # token: str =
       | [ ][A-Za-z.\[\]*]{1,16}[ ]:?=             # var token string =
       | [ ](?:is|was):                            # your password is:
-      | [ ](?:is[ ]generated[ ])?for[ ][^\s:'"]{1,32}:(?=[ ])   # a password is generated for x@h:
+        # Password for x@h:, SET PASSWORD FOR x =, Secret Access Key [None]:
+      | [ ](?:is[ ]generated[ ])?for[ ](?:[^\s:'"]{1,32}|'[^\s']{1,64}'):(?=[ ])
+      | [ ]FOR[ ][^\s=]{1,64}[ ]=(?=[ ])
+      | [ ][(\[][^()\[\]\r\n]{1,24}[)\]]:(?=[ ])
       | (?<=[Kk]ey)[ ][0-9]{1,2}:                 # Unseal Key 1:
       | %(?:25)?3[aAdD]                           # in an address
       | [:+?.|&%^]{0,3}={1,3}>? | :{1,2} | ->     # = := ::= ?= .= == => : ->
-    ) [ \t]{0,20} (?:\*\*[ ])?                     # **Password:** in Markdown
-    """.replace(b"QUOTE", _QUOTE),
+    ) [ \t]{0,20} (?:(?:\*\*|POINTER)[ ])?         # **Password:** in Markdown, or a prompt
+    """.replace(b"QUOTE", _QUOTE).replace(b"POINTER", _POINTER),
     re.VERBOSE,
 )
 _SIGN_BEHIND = re.compile(rb"[:=]|->|%")
 # The value may be the next argument: setProperty("TOKEN", "value").
-_ARGUMENT = re.compile(rb"""ESCAPE["'`][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b"ESCAPE", _ESCAPE))
+_ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b"ESCAPE", _ESCAPE))
+# … or what is taken where nothing is set: process.env.TOKEN || "value", in other languages too
+_OTHERWISE = rb"""
+    (?: \s{0,24}(?:\|\||\?\?|\?:)\s{0,24} | \s{1,24}(?P<word>or|else)\s{1,24}
+      | \.unwrap_or(?:_else\(\|_?\|[ ]?|\() | ,[ ]?default[ ]?=[ ]? | [ ]\{[ ] )
+    (?=ESCAPE["'`])
+""".replace(b"ESCAPE", _ESCAPE)
+_FALLBACK = re.compile(
+    rb"""(?:ESCAPE["'])?[)\]]{0,2}""".replace(b"ESCAPE", _ESCAPE) + _OTHERWISE, re.VERBOSE
+)
+_FALLBACK_OF_EXPRESSION = re.compile(
+    rb"""[A-Za-z_$][\w.$?]{0,63}(?:[(\[](?:["'][\w.-]{1,64}["'])?[)\]]{1,2})?""" + _OTHERWISE,
+    re.VERBOSE,
+)
+# What may still lead to one of these: code, and the next line of it.
+_CODE_SO_FAR = re.compile(rb"""[\w.$?:()\[\]"'\\|{,=> -]{0,120}\s{0,24}[|?:]{0,2}\s{0,24}""")
 # name: TOKEN, value: …, with up to two other fields between them
 _FIELD = (
     rb"""(?:\\?"\w{1,24}\\?"[ ]?:[ ]?(?:\\?"[^"\\\r\n]{0,24}\\?"|true|false|null)[ ]?,\s{0,16})"""
@@ -93,6 +113,16 @@ _NESTED = re.compile(
     ),
     re.VERBOSE | re.IGNORECASE,
 )
+# variable "db_password" { default = "…"
+_HCL_BLOCK = re.compile(
+    rb"""
+    "[ ]\{\s{1,24}
+    (?:\w{1,24}[ ]{1,16}=[ ](?:"[^"\r\n]{0,80}"|[\w.()]{1,24})\s{1,24}){0,3}
+    (?:value|default)[ ]{1,16}=[ ](?=")
+    """,
+    re.VERBOSE,
+)
+_MAY_BE_HCL_BLOCK = re.compile(rb"""" \{[^{}]{0,200}""")
 _MAY_BE_NESTED = re.compile(rb"""\{[\s\w"\\:,]{0,240}""")
 # <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
 _NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
@@ -115,7 +145,8 @@ _MAY_BE_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{0,4};?)?[ ]{0,40}(?:\xe2\x94
 # `token: Some("…")`, and what PHP says of a text: a call that only wraps it
 _WRAPPER = re.compile(
     rb"""
-    (?:Some|Just|Ok|String::from|(?:[A-Z][A-Za-z]{0,16})?(?:Secret|Password)(?:Str|String)?)
+    (?:Some|Just|Ok|String::from|sensitive|PASSWORD
+      |(?:[A-Z][A-Za-z]{0,16})?(?:Secret|Password)(?:Str|String)?)
         \( \s{0,32}
     | \s{0,32}string\([0-9]{1,6}\)[ ] | \[\]string\{
     """,
@@ -140,9 +171,17 @@ _NEXT_CELL = re.compile(
 _HTML_STOP = re.compile(rb"[\s<]|&(?:#(?:x27|39|34)|quot);")
 _CLOSING = re.compile(rb"\s{0,40}</")
 _MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
-_SPACE = re.compile(rb"[ \t]{1,40}(?=[^\s=:|\xe2])")  # --token value, but no line of a table
-# The password was changed to …
-_VERB = re.compile(rb"(?:(?:is|was|has been) )?(?:(?:now|set|changed|reset|updated) )?(?:to )?")
+# --token value, `TOKEN` is `value`, but no line of a table
+_SPACE = re.compile(
+    rb"(?P<closed>`|\*\*)?(?P<blank>[ \t]{1,40})(?=[^\s=:|\xe2]|\xe2(?![\x94\x95]))"
+)
+# The password was changed to …, TOKEN → …, `TOKEN` (`…`)
+_VERB = re.compile(
+    rb"(?:-|"
+    + _POINTER
+    + rb") |\((?=`)"
+    + rb"|(?:(?:is|was|has been) )?(?:(?:now|set|changed|reset|updated) )?(?:to )?"
+)
 _MAY_BE_OPERATOR = re.compile(
     rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
 )
@@ -151,7 +190,8 @@ _MAY_BE_OPERATOR = re.compile(
 # text may become anything.
 _MAY_HAVE_VALUE = rb"""
     (?=[a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
-        (?:[\\"'`\])*]{1,12}(?:u002[27])?)?[ \t]{0,20}(?:[:=+?.|&%^>-]|,\s{0,24}\\{0,7}["'`])
+        (?:[\\"'`\])*]{1,12}(?:u002[27])?)?[ \t]{0,20}
+            (?:[:=+?.|&%^>{-]|,(?:\s{0,24}\\{0,7}["'`]|[ ]?default)|(?:or|else)\s{1,24}["'`])
       | [ ][a-z.\[\]*]{1,16}[ ]:?=
       | \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})?\\?["']?(?:parameter)?value
       | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n(?:\r?\n|[ ]{0,8}[0-9]{1,3}\)))
@@ -162,7 +202,7 @@ _MAY_HAVE_VALUE = rb"""
 """
 MAY_HAVE_VALUE = _MAY_HAVE_VALUE + rb"))"
 # A name that is a secret's may also have nothing but a space before its value; `tokens` is none.
-MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)[ \t]{1,40}[^\s=:]))"
+MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)(?:`|\*\*)?[ \t]{1,40}[^\s=:]))"
 
 
 def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
@@ -209,7 +249,8 @@ _SETTING_BEFORE = re.compile(
     rb"(?:[ ]-[a-z]+)*[ \t]+$"
 )
 _COMMANDS = (b"requirepass", b"masterauth", b"PASS")
-_SETTING_FLAG = re.compile(rb"(?:-b|--body)[ =]")  # gh secret set TOKEN --body …
+# gh secret set TOKEN --body …, TOKEN <<< …
+_SETTING_FLAG = re.compile(rb"(?:-b|--body|--value)(?:[ =]|(?=[\"']))|<<<[ ]?")
 # `Private-Key: (2048 bit, 2 primes)` of openssl, in the lines that follow its numbers; and of PuTTY
 # the kind of key
 _KEY_BEHIND_NAME = re.compile(rb":(?: \([0-9]{2,5} bit| (?:ssh|ecdsa)-|\r?\npriv:)")
@@ -262,7 +303,9 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
             return None
         if weight == HEADER:
             return judge_header(text, name_end - len(b"authorization"), final)
-        opened = name.lower() == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
+        opened = name == b"--pass" or (
+            name.lower() == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
+        )
         weight = SECRET if opened else SUSPECT
     return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
 
@@ -308,7 +351,7 @@ def _find_name_start(text: bytes, at: int) -> int:
     before = text[at - 48 : at] if at > 48 else text[:at]
     begin = at - len(before) + len(before.rstrip(_NAME_BYTES))
     if begin == at and text[at : at + 3].lower() == b"key" and before[-1:] == b" ":
-        word = before[:-1].rpartition(b" ")[2]
+        word = before[len(before[:-1].rstrip(_NAME_BYTES)) : -1]
         is_name = word.translate(None, b"_-").isalpha()
         return at - 1 - len(word) if is_name else begin
     return begin
@@ -326,21 +369,55 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
             hold = min(len(text), first_sign(text, end))
             return Wait(hold if begun is None else min(hold, begun), begun is not None)
     operator = _OPERATOR.match(text, end) if _SIGN_BEHIND.search(text, end, end + 64) else None
-    if operator:
-        return _judge_assigned(pair, operator, final)
+    return _judge_assigned(pair, operator, final) if operator else _judge_unassigned(pair, final)
+
+
+def _judge_unassigned(pair: _Pair, final: bool) -> Verdict:
+    """Judge a value that no operator leads to."""
+    text, end = pair.text, pair.name_end
     laid_out = _judge_layout(pair, final)
     if laid_out is not None:
         return laid_out
     argument = _NEXT_ARGUMENT.match(text, end)
     if argument and _is_flag(pair):
         return _judge_value(pair, argument.end(), final, loose=True, stop=None)
-    for spelling in (_PAIR, _ITEM, _ARGUMENT):
+    for spelling in (_PAIR, _ITEM, _HCL_BLOCK):
         other = spelling.match(text, end)
         if other:
-            verdict = _judge_value(pair, other.end(), final, loose=False, stop=None)
-            words = isinstance(verdict, Span) and PLAIN_WORD.fullmatch(text, *verdict)
-            return None if words and spelling is _ARGUMENT else verdict  # a list of names
-    return _judge_spaced(pair, final)
+            return _judge_value(pair, other.end(), final, loose=False, stop=None)
+    argument = _ARGUMENT.match(text, end)
+    if argument:
+        return _judge_no_word(pair, argument.end(), final)
+    fallback = _FALLBACK.match(text, end)
+    if fallback:
+        return _judge_fallback(pair, fallback, final)
+    more = _MAY_BE_HCL_BLOCK if text.startswith(b'" {', end) else _CODE_SO_FAR
+    return _may_become(_judge_spaced(pair, final), more, text, end, final)
+
+
+def _judge_no_word(pair: _Pair, at: int, final: bool) -> Verdict:
+    """Judge a value that is none if it is a word: a list of names has the same layout."""
+    verdict = _judge_value(pair, at, final, loose=False, stop=None)
+    if not isinstance(verdict, Span):
+        return verdict
+    word = pair.text[slice(*verdict)].rstrip(b",;:)")
+    return None if PLAIN_WORD.fullmatch(word) else verdict
+
+
+def _judge_fallback(pair: _Pair, fallback: re.Match[bytes], final: bool) -> Verdict:
+    """Judge what is taken otherwise. `or` and `else` are said of much that has no value."""
+    verdict = _judge_no_word(pair, fallback.end(), final)
+    if not (fallback["word"] and isinstance(verdict, Span)):
+        return verdict
+    return verdict if _is_made_up(pair.text[slice(*verdict)]) else None
+
+
+def _may_become(
+    verdict: Verdict, more: re.Pattern[bytes], text: bytes, at: int, final: bool
+) -> Verdict:
+    """Keep a place undecided where what follows on the text in hand may be another value."""
+    may_become = not final and len(text) - at < LOOK_AHEAD and more.fullmatch(text, at)
+    return Both(verdict, Wait(len(text), False)) if may_become else verdict
 
 
 def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verdict:
@@ -379,14 +456,26 @@ def _judge_bare(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verdict:
     next_line = _NEXT_LINE.match(text, at)
     if next_line and (b"=" in operator[0] or operator[0][:1] in (b'"', b"'")):
         at = next_line.end()
+    if _takes_no_word(pair, operator[0].strip()):
+        return _judge_no_word(pair, at, final)
     verdict = _judge_value(pair, at, final, loose=spaced, stop=None)
     was = _WAS.match(text, at)
     if was:
         return Both(verdict, _judge_value(pair, was.end(), final, loose=False, stop=None))
-    if verdict is None:
-        verdict = _judge_entry(pair, at)
-    may_become = None if final else _MAY_BE_WAS.fullmatch(text, at)
-    return Both(verdict, Wait(len(text), False)) if may_become else verdict
+    if verdict is not None:
+        return _may_become(verdict, _MAY_BE_WAS, text, at, final)
+    fallback = _FALLBACK_OF_EXPRESSION.match(text, at)
+    if fallback:
+        return _judge_fallback(pair, fallback, final)
+    return _may_become(_judge_entry(pair, at), _CODE_SO_FAR, text, at, final)
+
+
+def _takes_no_word(pair: _Pair, sign: bytes) -> bool:
+    """Say whether a word behind the operator is no value: a member of what has the name, or the
+    kind of token that a parser compares with.
+    """
+    name = pair.text[pair.name_start : pair.name_end]
+    return sign in (b"->", b"::") or (sign.startswith(b"==") and not _PASSWORD_NAME.search(name))
 
 
 def _takes_user(pair: _Pair) -> bool:
@@ -489,13 +578,15 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
     """
     text = pair.text
     space = _SPACE.match(text, pair.name_end)
-    named = pair.weight == SECRET or text[pair.name_end - 3 : pair.name_end].lower() == b"key"
+    name = text[pair.name_start : pair.name_end].lower()
+    named = pair.weight == SECRET or name.endswith((b"key", b"secret_id"))
     if space is None or not named:
         return None
-    surely, is_flag = _takes_spaced_value(pair)
-    flag = _SETTING_FLAG.match(text, space.end()) if surely else None
-    verb = None if surely else _VERB.match(text, space.end())
+    flag = _SETTING_FLAG.match(text, space.end())
+    surely, is_flag = (False, False) if space["closed"] else _takes_spaced_value(pair)
+    verb = None if is_flag or flag else _VERB.match(text, space.end())
     at = flag.end() if flag else verb.end() if verb else space.end()
+    surely = flag is not None or (surely and at == space.end())
     stop = None if is_flag else _WORD_STOP
     before = text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
     loose = _NETRC_BEFORE.search(before) is None
@@ -509,7 +600,7 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
         return verdict
     if verdict.start > at:
         return verdict if _takes_quoted_value(pair, value) else None
-    wide = (space.end() - space.start() > 1 or space[0] == b"\t") and at == space.end()
+    wide = (len(space["blank"]) > 1 or space["blank"] == b"\t") and at == space.end()
     if not (pair.weight == SECRET and wide and pair.begins_line() and _is_mixed(value)):
         return None
     return _require_end(text, verdict, _LINE_END, _MAY_BE_LINE_END, final)

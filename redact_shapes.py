@@ -564,6 +564,9 @@ SECRET_ENDINGS = (
     "psk",
 )
 
+# Names of a secret that do not end like one.
+SECRET_NAMES = frozenset((b"rediscli_auth", b"sshpass", b"bindpw", b"rootpw", b"olcrootpw"))
+
 # A name that ends in one of these may hold a secret: its value has to look random.
 SUSPECT_ENDINGS = (
     "tokens",
@@ -610,7 +613,7 @@ KEY_ORDINARY_WORDS = _list_words(
     filter s3 blob bucket redis dedup dedupe dedupli idempotency partial prefix suffix left
     right up down enter escape tab space delete home end page any press the a this that each
     every next previous last first restore websocket host_ rate limit user_id mac_ product feature
-    flag setting settings option dispatch react component element menu
+    flag setting settings option dispatch react component element menu from input
     """
 )
 
@@ -647,6 +650,16 @@ ORDINARY_VALUES = _list_words(
     digest prompt stdin env file var const let new self this typeof await async return function
     lambda static public private protected readonly final export import from is has your my the
     an and or for with
+    amd64 arm64 armhf aarch64 i386 x86_64 ppc64el riscv64 s390x
+    """
+)
+# What a password is called elsewhere, in files of translations. ASCII ones are whole words.
+PASSWORD_TRANSLATIONS = _list_words(
+    """
+    passwort kennwort passe senha wachtwoord adgangskode passord parola parole heslo lozinka
+    salasana contraseña contrasenya lösenord hasło şifre jelszó
+    парол 密码 密碼
+    パスワード 비밀번호
     """
 )
 # What is said about a password on a line of its own, and is none.

@@ -228,6 +228,74 @@ SECRETS = [
     pytest.param("CREATE ROLE a LOGIN PASSWORD '{}';", "hunter", id="sql-role"),
     pytest.param("alter user a with encrypted password '{}'", "hunter", id="sql-user"),
     pytest.param('failed with password "{}".', "s3cr3t-word", id="quoted-in-a-sentence"),
+    pytest.param(
+        'const k = process.env.API_KEY || "{}";', "s3cr3t-word", id="fallback-in-javascript"
+    ),
+    pytest.param(
+        "const password = process.env.DB_PASSWORD ?? '{}';", "s3cr3t-word", id="fallback-for-null"
+    ),
+    pytest.param(
+        "jwtSecret:\n    process.env.JWT_SECRET ||\n    '{}',",
+        "s3cr3t-word",
+        id="fallback-on-the-next-line",
+    ),
+    pytest.param(
+        "password = os.environ.get('DB_PASSWORD') or '{}'", "s3cr3t-word", id="fallback-in-python"
+    ),
+    pytest.param(
+        "SECRET_KEY = config('SECRET_KEY', default='{}')", "s3cr3t-word", id="fallback-by-name"
+    ),
+    pytest.param("SECRET_KEY = ENV['SECRET_KEY'] || '{}'", "s3cr3t-word", id="fallback-in-ruby"),
+    pytest.param("ENV.fetch('DB_PASSWORD') {{ '{}' }}", "s3cr3t-word", id="fallback-in-a-block"),
+    pytest.param("$pass = getenv('DB_PASS') ?: '{}';", "s3cr3t-word", id="fallback-in-php"),
+    pytest.param(
+        'let t = env::var("TOKEN").unwrap_or("{}".to_string());',
+        "s3cr3t-word",
+        id="fallback-in-rust",
+    ),
+    pytest.param(
+        'let t = env::var("TOKEN").unwrap_or_else(|_| "{}".into());',
+        "s3cr3t-word",
+        id="fallback-in-a-closure",
+    ),
+    pytest.param('const token = opts.t || "{}"', "s3cr3t-word", id="fallback-of-an-expression"),
+    pytest.param("`API_KEY` is `{}`", FILLER[:20], id="code-in-a-sentence"),
+    pytest.param("set `DB_PASSWORD` to `{}`", "s3cr3t-word", id="code-set-to"),
+    pytest.param("`DB_PASSWORD` (`{}`)", "s3cr3t-word", id="code-in-brackets"),
+    pytest.param("- **API key**: `{}`", FILLER[:20], id="bold-with-a-blank"),
+    pytest.param("API_KEY \u2192 {}", FILLER[:20], id="arrow"),
+    pytest.param("DB_PASSWORD \u2014 {}", "s3cr3t-w0rd", id="dash"),
+    pytest.param("? API Key: \u00bb {}\n", FILLER[:20], id="prompt-with-a-sign"),
+    pytest.param("\u2714 Enter your API key \u00b7 {}\n", FILLER[:20], id="answered-prompt"),
+    pytest.param("AWS Secret Access Key [None]: {}\n", FILLER, id="prompt-with-the-value-before"),
+    pytest.param("API key (optional): {}\n", FILLER[:20], id="prompt-with-a-remark"),
+    pytest.param("Password for 'https://jane@h': {}\n", "s3cr3t-word", id="prompt-of-git"),
+    pytest.param(
+        'variable "db_password" {{\n  type    = string\n  default = "{}"\n}}',
+        "s3cr3t-word",
+        id="hcl-block",
+    ),
+    pytest.param('password = sensitive("{}")', "s3cr3t-word", id="hcl-call"),
+    pytest.param('gh secret set DB_TOKEN -b"{}"', "s3cr3t-word", id="setting-with-a-short-flag"),
+    pytest.param('vault put --name DbPassword --value "{}"', "s3cr3t-word", id="value-with-a-flag"),
+    pytest.param('gh secret set DB_PASSWORD <<< "{}"', "s3cr3t-word", id="here-string"),
+    pytest.param("set DB_PASSWORD to {}\n", "s3cr3t-w0rd", id="set-to"),
+    pytest.param("SET PASSWORD FOR 'a'@'b' = PASSWORD('{}')", "s3cr3t-word", id="sql-set-password"),
+    pytest.param("redis-cli --pass {} ping", "s3cr3t-word", id="flag-called-pass"),
+    pytest.param("REDISCLI_AUTH={}", "hunter", id="redis-variable"),
+    pytest.param(
+        "secret_id               {}\n", "6d3f1a2b-9c4e-4f7a-8b1d-2e5f7a9c0b3d", id="vault-secret-id"
+    ),
+    pytest.param(
+        'MNEMONIC="{}"', " ".join(["legal", "winner", "thank"] * 4), id="words-of-a-wallet"
+    ),
+    pytest.param("Seed phrase: {}\n", " ".join(["legal", "winner", "thank"] * 4), id="seed-phrase"),
+    pytest.param(
+        "document.cookie = 'PHPSESSID={}'", FILLER[:26].lower(), id="cookie-without-a-header"
+    ),
+    pytest.param("connect.sid={}; Path=/", FILLER, id="cookie-of-express"),
+    pytest.param('curl -b "id={}" https://h', FILLER[:20], id="cookie-for-curl"),
+    pytest.param("curl --cookie id={} https://h", FILLER[:20], id="cookie-with-a-long-flag"),
 ]
 
 
@@ -414,6 +482,20 @@ HARMLESS = [
     '<add key="Password" value="' + FILLER[:10] + '" />',
     "~ password = (sensitive value) -> (known after apply)",
     'secret "app" created; secrets: ["db", "cache"]',
+    "`--token TOKEN`, `--token-file FILE`, `--password PASSWORD`",
+    "libsecret-1-0:amd64  0.20.5-3\nii  passwd  1:4.13+dfsg1-1+b1  amd64  change passwords",
+    "$token->is_start; Token::Ident; if token == 'dtype' and tokens === 'string'",
+    "process.env.TOKEN || \"\"; token ?? 'missing'; password || null; const token = a.b || c",
+    "the 'token' or 'id_token token'; crv = 'Ed448' if isinstance(key, PrivateKey) else 'Ed448'",
+    "`API_KEY` is `string`; set `API_KEY` to `true`; `token` is `null`; `--token` is used",
+    "password \u2192 passwordHash; token \u2014 a short word; Password: \u00bb\n? Token: \u00bb \n",
+    "key (optional): string; Password (8 letters): required; Token [None]: \n",
+    "mnemonic: mov; seed phrase: enter the 12 words; secret phrase: it is one",
+    "sid=1 session=new position=12 account_sid=AC1; curl -b cookies.txt --cookie jar.txt h",
+    '["password=", "token="]',
+    "Cache restored from key: Linux-npm-" + HEX,
+    '"password": "Mot de passe", "pwd": "Passwort vergessen?"',
+    '"password": "\u041f\u0430\u0440\u043e\u043b\u044c", "token": "\u5bc6\u7801"',
     "tokens: [1, 2]; key = [\n  'id',\n]",
 ]
 
