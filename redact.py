@@ -123,8 +123,13 @@ _LITERALS = (
         },
     ),
     _search(
-        rb"p(?:hrase(?=[\\\"' ]{0,3}[:=])|(?:ass|w|sk)" + MAY_HAVE_SPACED_VALUE + rb")",
+        rb"p(?:(?:ass|w|sk)"
+        + MAY_HAVE_SPACED_VALUE
+        + rb"|at(?<=[ _-]pat)"
+        + MAY_HAVE_VALUE
+        + rb"|hrase(?=[\\\"' ]{0,3}[:=]))",
         {
+            b"pat": (0, judge_name),
             b"pass": (0, judge_name),
             b"pw": (0, judge_name),
             b"psk": (0, judge_name),

@@ -43,7 +43,7 @@ from redact_shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
 
 _NAME_BYTES = (string.ascii_letters + string.digits + "_.-$").encode()
 # What may stand right after a name that has a value.
-_FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,*<") | {b""}
+_FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,*<(") | {b""}
 _REST_OF_NAME = re.compile(rb"[A-Za-z0-9_.-]{0,64}")
 # A quote, also escaped once, twice or three times, or as HTML, an address or JSON write it.
 _ESCAPE = rb"(?:\\{7}|\\{3}|\\)?"
@@ -157,8 +157,9 @@ _ANNOTATION = re.compile(rb"(?:&(?!mut )\w{1,24}|!!\w{1,12})[ ]")  # of a value,
 _BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}|<<[-~]?\w{1,16}(?:\r?\n[ \t]{0,32}|\r?\Z)")
 # X-Api-Key=[value], as Java and Go print headers
 _BRACKETS = re.compile(rb"\[(?=[^\s\[\]\"',;]{6,128}\])")
-# What stands before the password in auth=("jane", …).
-_USER_BEFORE = re.compile(rb"""\([ ]?["'][^"'\s]{1,40}["'],[ ]?(?=["'])""")
+# What stands before the password in auth=("jane", …) and NetworkCredential("jane", …).
+_USER_BEFORE = re.compile(rb"""\(\s{0,24}["'][^"'\s]{1,40}["'],\s{0,24}(?=["'])""")
+_USER_SO_FAR = re.compile(rb"""\(\s{0,24}(?:["'][^"'\s]{0,40}(?:["'](?:,\s{0,24})?)?)?""")
 _NEXT_LINE = re.compile(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
 _ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
 _ELEMENT = re.compile(rb">\s{0,40}(?:<[Vv]alue>)?(?P<raw><!\[CDATA\[)?")  # <token>value
@@ -196,6 +197,7 @@ _MAY_HAVE_VALUE = rb"""
       | \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})?\\?["']?(?:parameter)?value
       | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n(?:\r?\n|[ ]{0,8}[0-9]{1,3}\)))
       | [`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)
+      | (?<=(?:th|al|ls))\(\s{0,24}["']
       | [ ]?</(?:key|name|t[dh])>
       | [\s\S]?\Z
       | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
@@ -260,6 +262,8 @@ _LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
 _NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
 _SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
 _PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd$")
+_LOGIN_NAME = re.compile(rb"(?i)(?:auth|credentials?)$")
+_LOGIN_CALL = re.compile(rb"(?i)(?:basic_?auth|credentials?)$")
 # Of `pass` alone: -passin pass:… for openssl, and what curl sends to a server of files or mail
 _PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
 # A word alone behind a name on a line; in lower case, or it could be a type.
@@ -375,6 +379,9 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
 def _judge_unassigned(pair: _Pair, final: bool) -> Verdict:
     """Judge a value that no operator leads to."""
     text, end = pair.text, pair.name_end
+    if text[end : end + 1] == b"(":
+        called = _LOGIN_CALL.search(text, pair.name_start, end)
+        return _judge_login(pair, end, final) if called else None
     laid_out = _judge_layout(pair, final)
     if laid_out is not None:
         return laid_out
@@ -431,10 +438,9 @@ def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verd
     class_begins = None if final else _MAY_BE_CLASS.match(text, pair.name_start - 2)
     if class_begins and class_begins.end() == len(text):
         return Wait(at, True)
-    user = _USER_BEFORE.match(text, at) if _takes_user(pair) else None
-    if user:
-        named = pair._replace(weight=SECRET)
-        return _judge_value(named, user.end(), final, loose=False, stop=None)
+    login = _judge_login(pair, at, final)
+    if login is not None:
+        return login
     brackets = _BRACKETS.match(text, at)
     if brackets:
         verdict = _judge_value(pair, brackets.end(), final, loose=True, stop=_WIDE_STOP)
@@ -478,8 +484,15 @@ def _takes_no_word(pair: _Pair, sign: bytes) -> bool:
     return sign in (b"->", b"::") or (sign.startswith(b"==") and not _PASSWORD_NAME.search(name))
 
 
-def _takes_user(pair: _Pair) -> bool:
-    return pair.text[pair.name_end - 4 : pair.name_end].lower() == b"auth"
+def _judge_login(pair: _Pair, at: int, final: bool) -> Verdict:
+    """Judge the password in `("user", "password")`, which is what some names stand for."""
+    if not _LOGIN_NAME.search(pair.text, pair.name_start, pair.name_end):
+        return None
+    user = _USER_BEFORE.match(pair.text, at)
+    if user:
+        named = pair._replace(weight=SECRET)
+        return _judge_value(named, user.end(), final, loose=False, stop=None)
+    return _may_become(None, _USER_SO_FAR, pair.text, at, final)
 
 
 def _is_made_up(value: bytes) -> bool:

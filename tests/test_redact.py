@@ -295,6 +295,9 @@ SECRETS = [
     ),
     pytest.param("connect.sid={}; Path=/", FILLER, id="cookie-of-express"),
     pytest.param('curl -b "id={}" https://h', FILLER[:20], id="cookie-for-curl"),
+    pytest.param('HTTPBasicAuth(\n    "jane", "{}"\n)', "hunter", id="login-in-a-call"),
+    pytest.param('new NetworkCredential("a@b", "{}");', "hunter", id="login-in-an-object"),
+    pytest.param('ado_pat = "{}"', FILLER, id="personal-access-token"),
     pytest.param("curl --cookie id={} https://h", FILLER[:20], id="cookie-with-a-long-flag"),
 ]
 
@@ -491,6 +494,7 @@ HARMLESS = [
     "password \u2192 passwordHash; token \u2014 a short word; Password: \u00bb\n? Token: \u00bb \n",
     "key (optional): string; Password (8 letters): required; Token [None]: \n",
     "mnemonic: mov; seed phrase: enter the 12 words; secret phrase: it is one",
+    "useAuth('a', 'signs in'); auth(\"a\", b); git add -pat x; pat: *.txt; pat = {FILLER}",
     "sid=1 session=new position=12 account_sid=AC1; curl -b cookies.txt --cookie jar.txt h",
     '["password=", "token="]',
     "Cache restored from key: Linux-npm-" + HEX,
