@@ -224,7 +224,7 @@ HARMLESS_VALUE = re.compile(
     # ***, ..., ----, bullets
       [*\xe2\x80\xa2.\-_?\#]+ | \xc2[\xbb\xb7]
     # <your key>, [REDACTED], {{ value }}, (hidden)
-    | <.*>? | \[.* | \{.* | \(.*
+    | <.*>? | &(?:lt|\#x3c|\#60)(?:;.*)? | \[.* | \{.* | \(.*
     # $VAR, ${VAR}, $(pass), %VAR%, %(token)s, #{x}
     | \$[A-Za-z_{(\[@*\#0-9].*? | %[A-Za-z_(][A-Za-z_()]*%?s? | @?\w*\#?\{.*
     # a call, an index: getpass(), os.environ["X"]
@@ -237,6 +237,7 @@ HARMLESS_VALUE = re.compile(
         |res|response|ctx|data|params|props|state|event|user|secrets|vars|var|inputs|github|steps
         |values?|credentials?|local|module|each)(?:->|::|\??\.)[\w.?\->:]+!?
     | [&*!@:]{0,2}[A-Za-z_]+(?:(?:->|::|\??\.)[A-Za-z_]+)+
+    | \w{1,32}\.\w{0,32}(?:key|token|secret|password|credentials?)
     # a stand-in for a value
     | (?:your|my|the|some|example|sample|dummy|fake|insert|replace|enter|add|put|change)
         [-_.\ ][\w\-.\ ]*

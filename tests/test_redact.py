@@ -487,6 +487,8 @@ HARMLESS = [
     'secret "app" created; secrets: ["db", "cache"]',
     "`--token TOKEN`, `--token-file FILE`, `--password PASSWORD`",
     "libsecret-1-0:amd64  0.20.5-3\nii  passwd  1:4.13+dfsg1-1+b1  amd64  change passwords",
+    "private_key: ed25519.Ed25519PrivateKey, passphrase: &#x3C;string>, token: &lt;any&gt;",
+    "f(x, password=KEY_PASSWORD)\nheaders['proxy-authorization'] === `Basic ${x}`",
     "$token->is_start; Token::Ident; if token == 'dtype' and tokens === 'string'",
     "process.env.TOKEN || \"\"; token ?? 'missing'; password || null; const token = a.b || c",
     "the 'token' or 'id_token token'; crv = 'Ed448' if isinstance(key, PrivateKey) else 'Ed448'",
