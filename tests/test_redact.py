@@ -541,6 +541,10 @@ LIMITS = [
     pytest.param(GITHUB[:8] + "\x1b[5;9H" + GITHUB[8:16], GITHUB[8:16], id="drawn-by-cursor-moves"),
     pytest.param(f"see {FILLER}", FILLER, id="bare-random-text"),
     pytest.param(f"see {HEX[:36]}NR" + "AL", HEX[:36], id="token-known-by-its-end"),
+    pytest.param(
+        f"{FILLER[:14]}.atla" + f"sv1.{FILLER}{FILLER}", FILLER[:14], id="token-known-by-its-middle"
+    ),
+    pytest.param(f"{GITHUB[:9]}\u200b{GITHUB[9:]}", GITHUB[9:], id="characters-of-no-width"),
     pytest.param('<add key="Password" value="s3cr3t!" />', "s3cr3t!", id="setting-in-xml"),
     pytest.param("the password is hunter2", "hunter2", id="told-in-prose"),
     pytest.param(GITHUB[::-1], GITHUB[::-1], id="encoded-in-a-way-of-its-own"),
@@ -551,8 +555,11 @@ LIMITS = [
         "| user | password |\n|---|---|\n| jane | s3cr3t-word |", "s3cr3t-word", id="table-header"
     ),
     pytest.param("user,password\njane,s3cr3t-word\n", "s3cr3t-word", id="csv-header"),
+    pytest.param("echo s3cr3t-word | gh secret set DB_TOKEN", "s3cr3t-word", id="piped-value"),
+    pytest.param(f"kind: Secret\ndata:\n  db: {FILLER}\n", FILLER, id="data-in-kubernetes"),
     pytest.param("db.example:5432:app:jane:s3cr3t-word\n", "s3cr3t-word", id="pgpass"),
     pytest.param("sqlplus scott/s3cr3t-word@orcl", "s3cr3t-word", id="login-of-a-kind-of-its-own"),
+    pytest.param(f"vault login {FILLER}", FILLER, id="login-with-a-token"),
     pytest.param("openssl enc -k s3cr3t-w0rd", "s3cr3t-w0rd", id="flag-of-one-program"),
     pytest.param("htpasswd -b users jane s3cr3t-w0rd", "s3cr3t-w0rd", id="argument-of-one-program"),
     pytest.param(f"a.test\tTRUE\t/\tTRUE\t17\tsid\t{FILLER}", FILLER, id="jar-of-cookies"),
