@@ -148,8 +148,8 @@ _LITERALS = (
     ),
     # In `secret` and in `credential`.
     _search(
-        rb"c(?:re" + MAY_HAVE_SPACED_VALUE + rb"|(?<=mnemonic)(?=[\\\"' ]{0,3}[:=]))",
-        {b"cre": (0, judge_name), b"c": (0, judge_phrase)},
+        rb"c(?:re" + MAY_HAVE_SPACED_VALUE + rb"|urestring[ ]|(?<=mnemonic)(?=[\\\"' ]{0,3}[:=]))",
+        {b"cre": (0, judge_name), **dict.fromkeys((b"c", b"curestring "), (0, judge_phrase))},
     ),
     _search(rb"g(?<=sig)" + MAY_HAVE_VALUE, {b"g": (2, judge_name)}),
     _search(

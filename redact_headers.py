@@ -127,6 +127,11 @@ _PHRASES = (
         re.compile(rb"[\r\n\"'`,]"),
         re.compile(rb"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}"),
     ),
+    _Phrase(  # PowerShell
+        re.compile(rb"(?i)convertto-se$"),
+        re.compile(rb"(?i)curestring (?:-string )?(?=[\"'])"),
+        re.compile(rb"[\r\n]"),
+    ),
     _Phrase(  # a command for the runner of GitHub
         re.compile(rb"::add-mas$"), re.compile(rb"k::"), re.compile(rb"[\r\n\"'`]")
     ),

@@ -61,19 +61,19 @@ _OPERATOR = re.compile(
     (?:
         :[ ]?[A-Za-z&\[\]<>.|?]{1,20}[ ]=         # token: str =
       | [ ][A-Za-z.\[\]*]{1,16}[ ]:?=             # var token string =
-      | [ ](?:is|was):                            # your password is:
+      | [ ](?:is|was|issued|created|generated):   # your password is:
         # Password for x@h:, SET PASSWORD FOR x =, Secret Access Key [None]:
       | [ ](?:is[ ]generated[ ])?for[ ](?:[^\s:'"]{1,32}|'[^\s']{1,64}'):(?=[ ])
       | [ ]FOR[ ][^\s=]{1,64}[ ]=(?=[ ])
       | [ ][(\[][^()\[\]\r\n]{1,24}[)\]]:(?=[ ])
       | (?<=[Kk]ey)[ ][0-9]{1,2}:                 # Unseal Key 1:
       | %(?:25)?3[aAdD]                           # in an address
-      | [:+?.|&%^]{0,3}={1,3}>? | :{1,2} | ->     # = := ::= ?= .= == => : ->
+      | [:+?.|&%^]{0,3}={1,3}>? | :{1,2} | -> | <{1,2}-     # = := ::= ?= .= == => : -> <-
     ) [ \t]{0,20} (?:(?:\*\*|POINTER)[ ])?         # **Password:** in Markdown, or a prompt
     """.replace(b"QUOTE", _QUOTE).replace(b"POINTER", _POINTER),
     re.VERBOSE,
 )
-_SIGN_BEHIND = re.compile(rb"[:=]|->|%")
+_SIGN_BEHIND = re.compile(rb"[:=]|->|<-|%")
 # The value may be the next argument: setProperty("TOKEN", "value").
 _ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b"ESCAPE", _ESCAPE))
 # … or what is taken where nothing is set: process.env.TOKEN || "value", in other languages too

@@ -297,6 +297,12 @@ SECRETS = [
     pytest.param('curl -b "id={}" https://h', FILLER[:20], id="cookie-for-curl"),
     pytest.param('HTTPBasicAuth(\n    "jane", "{}"\n)', "hunter", id="login-in-a-call"),
     pytest.param('new NetworkCredential("a@b", "{}");', "hunter", id="login-in-an-object"),
+    pytest.param('password <- "{}"', "hunter", id="arrow-of-r"),
+    pytest.param("Token issued: {}\n", FILLER, id="token-issued"),
+    pytest.param("ConvertTo-SecureString '{}' -AsPlainText -Force", "hunter two", id="powershell"),
+    pytest.param(
+        'ConvertTo-SecureString -String "{}" -AsPlainText', "hunter", id="powershell-by-name"
+    ),
     pytest.param('ado_pat = "{}"', FILLER, id="personal-access-token"),
     pytest.param("curl --cookie id={} https://h", FILLER[:20], id="cookie-with-a-long-flag"),
 ]
@@ -489,6 +495,7 @@ HARMLESS = [
     "libsecret-1-0:amd64  0.20.5-3\nii  passwd  1:4.13+dfsg1-1+b1  amd64  change passwords",
     "private_key: ed25519.Ed25519PrivateKey, passphrase: &#x3C;string>, token: &lt;any&gt;",
     "f(x, password=KEY_PASSWORD)\nheaders['proxy-authorization'] === `Basic ${x}`",
+    "token <- value; secret <- tokens; ConvertTo-SecureString $x -AsPlainText",
     "$token->is_start; Token::Ident; if token == 'dtype' and tokens === 'string'",
     "process.env.TOKEN || \"\"; token ?? 'missing'; password || null; const token = a.b || c",
     "the 'token' or 'id_token token'; crv = 'Ed448' if isinstance(key, PrivateKey) else 'Ed448'",
