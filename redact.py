@@ -151,13 +151,15 @@ _LITERALS = (
         rb"c(?:re" + MAY_HAVE_SPACED_VALUE + rb"|urestring[ ]|(?<=mnemonic)(?=[\\\"' ]{0,3}[:=]))",
         {b"cre": (0, judge_name), **dict.fromkeys((b"c", b"curestring "), (0, judge_phrase))},
     ),
-    _search(rb"g(?<=sig)" + MAY_HAVE_VALUE, {b"g": (2, judge_name)}),
     _search(
         rb"u(?<=au)th(?:[ ](?<=>[ ]auth[ ])|(?<=masterauth)(?=[ ])|" + MAY_HAVE_VALUE + rb")",
         {b"uth": (1, judge_name), b"uth ": (1, judge_phrase)},
     ),
-    # A cookie without its header.
-    _search(rb"=(?:(?<=sid=)|(?<=session=)|(?<=sessionid=))", {b"=": (3, judge_name)}),
+    # A cookie without its header, and what signs an address: of most else, a signature is public.
+    _search(
+        rb"=(?:(?<=sid=)|(?<=sig=)|(?<=session=)|(?<=sessionid=)|(?<=signature=))",
+        {b"=": (3, judge_name)},
+    ),
     _search(rb"/(?<=://)", {b"/": (2, judge_address)}),
     _search(
         rb"-(?<=[ \"']-)(?:[abw](?=[ \"'])|[up]|-(?:proxy-)?user(?=[ =\"']))",

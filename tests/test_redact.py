@@ -298,6 +298,8 @@ SECRETS = [
     pytest.param('HTTPBasicAuth(\n    "jane", "{}"\n)', "hunter", id="login-in-a-call"),
     pytest.param('new NetworkCredential("a@b", "{}");', "hunter", id="login-in-an-object"),
     pytest.param('password <- "{}"', "hunter", id="arrow-of-r"),
+    pytest.param("https://h/b?sv=1&sig={}&se=2", FILLER, id="signed-address"),
+    pytest.param("https://h/b?X-Amz-Signature={}", HEX, id="signed-address-of-aws"),
     pytest.param("Token issued: {}\n", FILLER, id="token-issued"),
     pytest.param("ConvertTo-SecureString '{}' -AsPlainText -Force", "hunter two", id="powershell"),
     pytest.param(
@@ -495,6 +497,7 @@ HARMLESS = [
     "libsecret-1-0:amd64  0.20.5-3\nii  passwd  1:4.13+dfsg1-1+b1  amd64  change passwords",
     "private_key: ed25519.Ed25519PrivateKey, passphrase: &#x3C;string>, token: &lt;any&gt;",
     "f(x, password=KEY_PASSWORD)\nheaders['proxy-authorization'] === `Basic ${x}`",
+    '"signatures": [{"keyid": "SHA256:x", "sig": "MEU' + FILLER + '"}]',
     "token <- value; secret <- tokens; ConvertTo-SecureString $x -AsPlainText",
     "$token->is_start; Token::Ident; if token == 'dtype' and tokens === 'string'",
     "process.env.TOKEN || \"\"; token ?? 'missing'; password || null; const token = a.b || c",
