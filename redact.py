@@ -29,9 +29,10 @@ Where things are
 Imports go one way, from top to bottom: `redact.py`, this file, the rules put together and the
 stream; `redact_json.py`, JSON; `redact_known.py`, the values known to be secret;
 `redact_tokens.py`, what is recognised by its shape; `redact_keys.py`, private keys;
-`redact_names.py`, names and their values; `redact_headers.py`, flags, headers and addresses;
-`redact_judges.py`, what every judge works with; `redact_view.py`, what is visible;
-`redact_shapes.py`, data.
+`redact_names.py`, names and what leads to their values; `redact_layouts.py`, values that stand in
+tables and elements; `redact_values.py`, where a value ends and whether it is secret;
+`redact_headers.py`, flags, headers and addresses; `redact_judges.py`, what every judge works with;
+`redact_view.py`, what is visible; `redact_shapes.py`, data.
 
 References: the rules of gitleaks, trufflehog, noseyparker, kingfisher and detect-secrets for what
 secrets look like; Buildkite's and GitLab's log maskers for streaming; ECMA-48 and XTerm's "Control

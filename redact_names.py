@@ -1,8 +1,8 @@
 """The judge of names: `password` or `API_KEY`, what stands after it, and where its value is.
 
-A value is found in every spelling in which programs print pairs: with an operator, in an element,
-in a form, in a table, as an argument, after a flag. What a name promises and what a value looks
-like is told in `redact_judges.py`.
+A value is found in every spelling in which programs print pairs: with an operator, as an argument,
+after a flag, in a sentence; `redact_layouts.py` has tables and their like. What a name promises is
+told in `redact_judges.py`, what a value looks like in `redact_values.py`.
 """
 
 # ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import re
 import string
-from typing import NamedTuple
 
 from redact_headers import judge_header
 from redact_judges import (
     HARMLESS,
     HEADER,
-    LINE_STOP,
     LOOK_AHEAD,
     LOOK_BACK,
-    PLAIN_WORD,
     SECRET,
     SUSPECT,
     Both,
@@ -30,26 +27,28 @@ from redact_judges import (
     Wait,
     find_line_lead,
     first_sign,
-    is_ordinary,
     looks_like_password,
     looks_random,
-    looks_secret,
-    quote_stop,
-    read_value,
-    repeats_name,
     weigh_name,
 )
+from redact_layouts import ATTRIBUTE, MAY_BE_NESTED, NESTED, judge_layout
 from redact_shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
+from redact_values import (
+    ESCAPE,
+    QUOTE,
+    WIDE_STOP,
+    Pair,
+    is_made_up,
+    judge_no_word,
+    judge_value,
+    may_become,
+    require_end,
+)
 
 _NAME_BYTES = (string.ascii_letters + string.digits + "_.-$").encode()
 # What may stand right after a name that has a value.
 _FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,*<(") | {b""}
 _REST_OF_NAME = re.compile(rb"[A-Za-z0-9_.-]{0,64}")
-# A quote, also escaped once, twice or three times, or as HTML, an address or JSON write it.
-_ESCAPE = rb"(?:\\{7}|\\{3}|\\)?"
-_QUOTE = rb"""(?:ESCAPE["'`]|&quot;|&\#(?:34|39|x27);|%(?:25)?2[27]|\\{1,3}u002[27])""".replace(
-    b"ESCAPE", _ESCAPE
-)
 # What points to a value in a prompt or in prose: arrows, guillemets, dashes and a middle dot.
 _POINTER = rb"(?:\xc2[\xbb\xb7]|\xe2(?:\x80[\x93\x94\xba]|[\x86\x87]\x92|\x9d\xaf|\x9e[\x94-\xbe]))"
 # What may stand between a name and its value. `=` and `:` in every language's spelling, with the
@@ -70,20 +69,20 @@ _OPERATOR = re.compile(
       | %(?:25)?3[aAdD]                           # in an address
       | [:+?.|&%^]{0,3}={1,3}>? | :{1,2} | -> | <{1,2}-     # = := ::= ?= .= == => : -> <-
     ) [ \t]{0,20} (?:(?:\*\*|POINTER)[ ])?         # **Password:** in Markdown, or a prompt
-    """.replace(b"QUOTE", _QUOTE).replace(b"POINTER", _POINTER),
+    """.replace(b"QUOTE", QUOTE).replace(b"POINTER", _POINTER),
     re.VERBOSE,
 )
 _SIGN_BEHIND = re.compile(rb"[:=]|->|<-|%")
 # The value may be the next argument: setProperty("TOKEN", "value").
-_ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b"ESCAPE", _ESCAPE))
+_ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
 # … or what is taken where nothing is set: process.env.TOKEN || "value", in other languages too
 _OTHERWISE = rb"""
     (?: \s{0,24}(?:\|\||\?\?|\?:)\s{0,24} | \s{1,24}(?P<word>or|else)\s{1,24}
       | \.unwrap_or(?:_else\(\|_?\|[ ]?|\() | ,[ ]?default[ ]?=[ ]? | [ ]\{[ ] )
     (?=ESCAPE["'`])
-""".replace(b"ESCAPE", _ESCAPE)
+""".replace(b"ESCAPE", ESCAPE)
 _FALLBACK = re.compile(
-    rb"""(?:ESCAPE["'])?[)\]]{0,2}""".replace(b"ESCAPE", _ESCAPE) + _OTHERWISE, re.VERBOSE
+    rb"""(?:ESCAPE["'])?[)\]]{0,2}""".replace(b"ESCAPE", ESCAPE) + _OTHERWISE, re.VERBOSE
 )
 _FALLBACK_OF_EXPRESSION = re.compile(
     rb"""[A-Za-z_$][\w.$?]{0,63}(?:[(\[](?:["'][\w.-]{1,64}["'])?[)\]]{1,2})?""" + _OTHERWISE,
@@ -91,87 +90,14 @@ _FALLBACK_OF_EXPRESSION = re.compile(
 )
 # What may still lead to one of these: code, and the next line of it.
 _CODE_SO_FAR = re.compile(rb"""[\w.$?:()\[\]"'\\|{,=> -]{0,120}\s{0,24}[|?:]{0,2}\s{0,24}""")
-# name: TOKEN, value: …, with up to two other fields between them
-_FIELD = (
-    rb"""(?:\\?"\w{1,24}\\?"[ ]?:[ ]?(?:\\?"[^"\\\r\n]{0,24}\\?"|true|false|null)[ ]?,\s{0,16})"""
-)
 # … or stand on the next line, if the name is a flag's.
 _NEXT_ARGUMENT = re.compile(rb"""["'],\r?\n[ \t]{0,32}(?=["'])""")
-_PAIR = re.compile(
-    rb"""
-    \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})? FIELD{0,2}
-    \\?["']?(?:parametervalue=|value(?:\\?["']?[ ]?:|[ ]{1,12}=)[ \t]{0,4})
-    """.replace(b"FIELD", _FIELD),
-    re.VERBOSE | re.IGNORECASE,
-)
-# 1) "requirepass", then 2) "…"
-_ITEM = re.compile(rb"""["']\r?\n[ ]{0,8}[0-9]{1,3}\)[ ](?=["'])""")
-# "db_password": {"sensitive": true, "value": …
-_NESTED = re.compile(
-    rb"""\{\s{0,24}FIELD{0,3}\\?"(?:value|default)\\?"[ ]?:[ ]?(?=\\?")""".replace(
-        b"FIELD", _FIELD
-    ),
-    re.VERBOSE | re.IGNORECASE,
-)
-# variable "db_password" { default = "…"
-_HCL_BLOCK = re.compile(
-    rb"""
-    "[ ]\{\s{1,24}
-    (?:\w{1,24}[ ]{1,16}=[ ](?:"[^"\r\n]{0,80}"|[\w.()]{1,24})\s{1,24}){0,3}
-    (?:value|default)[ ]{1,16}=[ ](?=")
-    """,
-    re.VERBOSE,
-)
-_MAY_BE_HCL_BLOCK = re.compile(rb"""" \{[^{}]{0,200}""")
-_MAY_BE_NESTED = re.compile(rb"""\{[\s\w"\\:,]{0,240}""")
-# <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
-_NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
-_KEY_ATTRIBUTE = re.compile(rb"""(?:name|id|property|key)=["']$""", re.IGNORECASE)
-_ATTRIBUTE = re.compile(
-    rb"""
-    ["'](?:
-        (?:\s{1,2}(?!value|content)[a-z-]{2,12}=(?:"[^"<>]{0,16}"|'[^'<>]{0,16}')){0,2}
-        \s{1,2}(?:value|content)=(?=["'])
-      | \r?\n\r?\n
-    )
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-# | SecretAccessKey | … |, in ASCII or drawn with lines
-_CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}(?=[^\s|\xe2`*])")
-_CELL_BEFORE = re.compile(rb"(?:(?:\||\xe2\x94\x82)[ ]{1,40}|(?:^|[\r\n])[ ]{0,40})[`*]{0,2}$")
-_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{2,4};)?[ ]{0,40}(?:\||\xe2\x94\x82|[\r\n]|<)")
-_MAY_BE_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{0,4};?)?[ ]{0,40}(?:\xe2\x94?)?")
-# `token: Some("…")`, and what PHP says of a text: a call that only wraps it
-_WRAPPER = re.compile(
-    rb"""
-    (?:Some|Just|Ok|String::from|sensitive|PASSWORD
-      |(?:[A-Z][A-Za-z]{0,16})?(?:Secret|Password)(?:Str|String)?)
-        \( \s{0,32}
-    | \s{0,32}string\([0-9]{1,6}\)[ ] | \[\]string\{
-    """,
-    re.VERBOSE,
-)
-_ANNOTATION = re.compile(rb"(?:&(?!mut )\w{1,24}|!!\w{1,12})[ ]")  # of a value, in YAML
-# A value on the next line, in YAML and in HCL
-_BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}|<<[-~]?\w{1,16}(?:\r?\n[ \t]{0,32}|\r?\Z)")
 # X-Api-Key=[value], as Java and Go print headers
 _BRACKETS = re.compile(rb"\[(?=[^\s\[\]\"',;]{6,128}\])")
 # What stands before the password in auth=("jane", …) and NetworkCredential("jane", …).
 _USER_BEFORE = re.compile(rb"""\(\s{0,24}["'][^"'\s]{1,40}["'],\s{0,24}(?=["'])""")
 _USER_SO_FAR = re.compile(rb"""\(\s{0,24}(?:["'][^"'\s]{0,40}(?:["'](?:,\s{0,24})?)?)?""")
 _NEXT_LINE = re.compile(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
-_ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
-_ELEMENT = re.compile(rb">\s{0,40}(?:<[Vv]alue>)?(?P<raw><!\[CDATA\[)?")  # <token>value
-# <key>token</key><string>value
-_NEXT_ELEMENT = re.compile(rb"</(?:key|name)>\s{0,32}<(?:string|value)>", re.IGNORECASE)
-# <td>token</td><td>value
-_NEXT_CELL = re.compile(
-    rb"[ ]?</t[dh]>\s{0,32}<td[^<>]{0,32}>\s{0,8}(?:<(?:pre|code)>)?(?:&\#(?:x27|39|34);|&quot;)?"
-)
-_HTML_STOP = re.compile(rb"[\s<]|&(?:#(?:x27|39|34)|quot);")
-_CLOSING = re.compile(rb"\s{0,40}</")
-_MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
 # --token value, `TOKEN` is `value`, but no line of a table
 _SPACE = re.compile(
     rb"(?P<closed>`|\*\*)?(?P<blank>[ \t]{1,40})(?=[^\s=:|\xe2]|\xe2(?![\x94\x95]))"
@@ -222,29 +148,8 @@ def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
 
 # `max_tokens`, which what a language model prints about itself is full of.
 NO_ORDINARY_TOKEN = _exclude_ordinary(TOKEN_ORDINARY_WORDS, "token")
-_OPEN_QUOTE = re.compile(
-    rb"""(?:[rbfuL@$]{1,2}(?=["']))?(?P<quote>QUOTE)(?:(?P=quote){2})?""".replace(b"QUOTE", _QUOTE)
-)
-_SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* ")
-_WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
-# Within a line, but outside an address `&` ends a value only before another name or another end.
-_INLINE_STOP = re.compile(rb"[\s\"'`,;<>)\]}|\\]|&(?:[\s\"'`,;&<>)\]}|\\]|[\w.%\[\]-]{1,32}=)")
-# Of a variable or a flag within a line: what stands before a space may belong to the sentence.
-_SHELL_STOP = re.compile(rb"[,;)\]}]{0,3}[ \t\"'`]|[\r\n]|\\[nrt\"']")
 # Of a word in a sentence or on a line of its own: passwords hold any character.
 _WORD_STOP = re.compile(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
-_ELEMENT_STOP = re.compile(rb"[\s<]")
-_RAW_STOP = re.compile(rb"\]\]>|[\r\n]")
-_CELL_STOP = re.compile(rb"[\s`*|]")
-# A line may be numbered, come from a file or from a service, or be drawn in a box.
-_LINE_START = re.compile(
-    rb"(?:^|[\r\n])(?:[\w./@-]{1,40}:(?:[0-9]{1,6}:)?|[\w./@-]{0,40}/|[\w.-]{1,24} +\|)?"
-    rb"(?:[\s+>#$*|-]|[0-9]{1,6}(?:[:\t)-]|\xe2\x86\x92)|\xe2[\x94\x8e].|export |set |SET |ENV "
-    rb"|env |declare -x |\x1b)*$"
-)
-_VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
-_IDENTIFIER = re.compile(rb"[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
-_FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
 _SETTING_BEFORE = re.compile(
     rb"(?i)(?:^|[\s>])(?:set(?:x|env)?|\#[ ]?define|env|arg|fastcgi_param|(?:config|secret)[ ]set)"
@@ -311,7 +216,7 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
             name.lower() == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
         )
         weight = SECRET if opened else SUSPECT
-    return _judge_operator(_Pair(text, name_start, name_end, weight, in_query), final)
+    return _judge_operator(Pair(text, name_start, name_end, weight, in_query), final)
 
 
 def _judge_key_name(text: bytes, start: int, end: int, final: bool) -> Verdict:
@@ -320,34 +225,6 @@ def _judge_key_name(text: bytes, start: int, end: int, final: bool) -> Verdict:
         return KeyBegins(end + 1, end + 2, find_line_lead(text, start))
     may_begin = not final and _MAY_BE_KEY.fullmatch(text, end)
     return Wait(end + 1, False) if may_begin else None
-
-
-class _Pair(NamedTuple):
-    """A name that promises a secret, where it stands."""
-
-    text: bytes
-    name_start: int
-    name_end: int
-    weight: int
-    in_query: bool
-
-    def begins_line(self) -> bool:
-        """Say whether nothing but decoration stands before the name on its line."""
-        return (
-            _LINE_START.search(self.text, max(0, self.name_start - 64), self.name_start) is not None
-        )
-
-    def find_stop(self) -> re.Pattern[bytes]:
-        """Return what ends a value without quotes."""
-        if self.in_query:
-            return _WIDE_STOP
-        if self.begins_line():
-            return LINE_STOP
-        name = self.text[max(0, self.name_start - 2) : self.name_end]
-        assigned = self.text[self.name_end : self.name_end + 1] == b"="
-        if assigned and (_VARIABLE.search(name) or _is_flag(self)):
-            return _SHELL_STOP
-        return _INLINE_STOP
 
 
 def _find_name_start(text: bytes, at: int) -> int:
@@ -361,7 +238,7 @@ def _find_name_start(text: bytes, at: int) -> int:
     return begin
 
 
-def _judge_operator(pair: _Pair, final: bool) -> Verdict:
+def _judge_operator(pair: Pair, final: bool) -> Verdict:
     """Find the operator after the name, then judge the value."""
     text, end = pair.text, pair.name_end
     if text[end : end + 1] not in _FOLLOWING:
@@ -376,65 +253,43 @@ def _judge_operator(pair: _Pair, final: bool) -> Verdict:
     return _judge_assigned(pair, operator, final) if operator else _judge_unassigned(pair, final)
 
 
-def _judge_unassigned(pair: _Pair, final: bool) -> Verdict:
+def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
     """Judge a value that no operator leads to."""
     text, end = pair.text, pair.name_end
     if text[end : end + 1] == b"(":
         called = _LOGIN_CALL.search(text, pair.name_start, end)
         return _judge_login(pair, end, final) if called else None
-    laid_out = _judge_layout(pair, final)
+    laid_out = judge_layout(pair, final)
     if laid_out is not None:
         return laid_out
     argument = _NEXT_ARGUMENT.match(text, end)
-    if argument and _is_flag(pair):
-        return _judge_value(pair, argument.end(), final, loose=True, stop=None)
-    for spelling in (_PAIR, _ITEM, _HCL_BLOCK):
-        other = spelling.match(text, end)
-        if other:
-            return _judge_value(pair, other.end(), final, loose=False, stop=None)
+    if argument and pair.is_flag():
+        return judge_value(pair, argument.end(), final, loose=True, stop=None)
     argument = _ARGUMENT.match(text, end)
     if argument:
-        return _judge_no_word(pair, argument.end(), final)
+        return judge_no_word(pair, argument.end(), final)
     fallback = _FALLBACK.match(text, end)
     if fallback:
         return _judge_fallback(pair, fallback, final)
-    more = _MAY_BE_HCL_BLOCK if text.startswith(b'" {', end) else _CODE_SO_FAR
-    return _may_become(_judge_spaced(pair, final), more, text, end, final)
+    return may_become(_judge_spaced(pair, final), _CODE_SO_FAR, text, end, final)
 
 
-def _judge_no_word(pair: _Pair, at: int, final: bool) -> Verdict:
-    """Judge a value that is none if it is a word: a list of names has the same layout."""
-    verdict = _judge_value(pair, at, final, loose=False, stop=None)
-    if not isinstance(verdict, Span):
-        return verdict
-    word = pair.text[slice(*verdict)].rstrip(b",;:)")
-    return None if PLAIN_WORD.fullmatch(word) else verdict
-
-
-def _judge_fallback(pair: _Pair, fallback: re.Match[bytes], final: bool) -> Verdict:
+def _judge_fallback(pair: Pair, fallback: re.Match[bytes], final: bool) -> Verdict:
     """Judge what is taken otherwise. `or` and `else` are said of much that has no value."""
-    verdict = _judge_no_word(pair, fallback.end(), final)
+    verdict = judge_no_word(pair, fallback.end(), final)
     if not (fallback["word"] and isinstance(verdict, Span)):
         return verdict
-    return verdict if _is_made_up(pair.text[slice(*verdict)]) else None
+    return verdict if is_made_up(pair.text[slice(*verdict)]) else None
 
 
-def _may_become(
-    verdict: Verdict, more: re.Pattern[bytes], text: bytes, at: int, final: bool
-) -> Verdict:
-    """Keep a place undecided where what follows on the text in hand may be another value."""
-    may_become = not final and len(text) - at < LOOK_AHEAD and more.fullmatch(text, at)
-    return Both(verdict, Wait(len(text), False)) if may_become else verdict
-
-
-def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verdict:
+def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
     """Judge what stands after an operator: a value, on the same line or on the next, or an object,
     a list or brackets with the value in them.
     """
     text, at = pair.text, operator.end()
-    nested = _NESTED.match(text, at)
+    nested = NESTED.match(text, at)
     if nested:
-        return _judge_value(pair, nested.end(), final, loose=False, stop=None)
+        return judge_value(pair, nested.end(), final, loose=False, stop=None)
     class_begins = None if final else _MAY_BE_CLASS.match(text, pair.name_start - 2)
     if class_begins and class_begins.end() == len(text):
         return Wait(at, True)
@@ -443,19 +298,19 @@ def _judge_assigned(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verd
         return login
     brackets = _BRACKETS.match(text, at)
     if brackets:
-        verdict = _judge_value(pair, brackets.end(), final, loose=True, stop=_WIDE_STOP)
-        generated = isinstance(verdict, Span) and _is_made_up(text[slice(*verdict)])
+        verdict = judge_value(pair, brackets.end(), final, loose=True, stop=WIDE_STOP)
+        generated = isinstance(verdict, Span) and is_made_up(text[slice(*verdict)])
         return verdict if generated or not isinstance(verdict, Span) else None
     values = _LIST.match(text, at)
     if values and _PLURAL.search(text, pair.name_start, pair.name_end):
         return _judge_list(pair, values.end(), final)
-    begun = None if final else _MAY_BE_NESTED.match(text, at)
+    begun = None if final else MAY_BE_NESTED.match(text, at)
     if begun and begun.end() == len(text) and len(text) - at < LOOK_AHEAD:
         return Wait(len(text), False)
     return _judge_bare(pair, operator, final)
 
 
-def _judge_bare(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verdict:
+def _judge_bare(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
     """Judge a value that nothing wraps, and what becomes of it in a plan."""
     text, at = pair.text, operator.end()
     spaced = text[at - 1 : at] in (b" ", b"\t")
@@ -463,48 +318,44 @@ def _judge_bare(pair: _Pair, operator: re.Match[bytes], final: bool) -> Verdict:
     if next_line and (b"=" in operator[0] or operator[0][:1] in (b'"', b"'")):
         at = next_line.end()
     if _takes_no_word(pair, operator[0].strip()):
-        return _judge_no_word(pair, at, final)
-    verdict = _judge_value(pair, at, final, loose=spaced, stop=None)
+        return judge_no_word(pair, at, final)
+    verdict = judge_value(pair, at, final, loose=spaced, stop=None)
     was = _WAS.match(text, at)
     if was:
-        return Both(verdict, _judge_value(pair, was.end(), final, loose=False, stop=None))
+        return Both(verdict, judge_value(pair, was.end(), final, loose=False, stop=None))
     if verdict is not None:
-        return _may_become(verdict, _MAY_BE_WAS, text, at, final)
+        return may_become(verdict, _MAY_BE_WAS, text, at, final)
     fallback = _FALLBACK_OF_EXPRESSION.match(text, at)
     if fallback:
         return _judge_fallback(pair, fallback, final)
-    return _may_become(_judge_entry(pair, at), _CODE_SO_FAR, text, at, final)
+    return may_become(_judge_entry(pair, at), _CODE_SO_FAR, text, at, final)
 
 
-def _takes_no_word(pair: _Pair, sign: bytes) -> bool:
+def _takes_no_word(pair: Pair, sign: bytes) -> bool:
     """Say whether a word behind the operator is no value: a member of what has the name, or the
     kind of token that a parser compares with.
     """
-    name = pair.text[pair.name_start : pair.name_end]
+    name = pair.name
     return sign in (b"->", b"::") or (sign.startswith(b"==") and not _PASSWORD_NAME.search(name))
 
 
-def _judge_login(pair: _Pair, at: int, final: bool) -> Verdict:
+def _judge_login(pair: Pair, at: int, final: bool) -> Verdict:
     """Judge the password in `("user", "password")`, which is what some names stand for."""
     if not _LOGIN_NAME.search(pair.text, pair.name_start, pair.name_end):
         return None
     user = _USER_BEFORE.match(pair.text, at)
     if user:
         named = pair._replace(weight=SECRET)
-        return _judge_value(named, user.end(), final, loose=False, stop=None)
-    return _may_become(None, _USER_SO_FAR, pair.text, at, final)
+        return judge_value(named, user.end(), final, loose=False, stop=None)
+    return may_become(None, _USER_SO_FAR, pair.text, at, final)
 
 
-def _is_made_up(value: bytes) -> bool:
-    return looks_secret(value) or looks_like_password(value)
-
-
-def _judge_entry(pair: _Pair, at: int) -> Verdict:
+def _judge_entry(pair: Pair, at: int) -> Verdict:
     """Judge a word that is all there is behind `db_password: ` on its line, neither an answer nor
     the name of a variable. A token is never just letters, and a password may be.
     """
     word = _WORD_ENTRY.match(pair.text, at)
-    name = pair.text[pair.name_start : pair.name_end]
+    name = pair.name
     if (
         word is None
         or pair.weight != SECRET
@@ -517,81 +368,19 @@ def _judge_entry(pair: _Pair, at: int) -> Verdict:
     return Span(*word.span())
 
 
-def _judge_list(pair: _Pair, at: int, final: bool) -> Verdict:
+def _judge_list(pair: Pair, at: int, final: bool) -> Verdict:
     """Judge a list by its first value: all of it is secret or nothing."""
-    verdict = _judge_value(pair, at, final, loose=False, stop=None)
+    verdict = judge_value(pair, at, final, loose=False, stop=None)
     return Endless(*verdict, _LIST_STOP) if isinstance(verdict, Span) else verdict
 
 
-def _judge_layout(pair: _Pair, final: bool) -> Verdict:
-    """Judge a value that stands next to its name in an element, in a form or in a table."""
-    text, name, end = pair.text, pair.name_start, pair.name_end
-    element = _ELEMENT.match(text, end)
-    if element and _ELEMENT_BEGINS.match(text, max(0, name - 2), name):
-        stop = _RAW_STOP if element["raw"] else _ELEMENT_STOP
-        verdict = _judge_value(pair, element.end(), final, loose=False, stop=stop)
-        if isinstance(verdict, Span) and element.end() > end + 1 and not element["raw"]:
-            return _require_closing(text, verdict, final)
-        return verdict
-    table_cell = _NEXT_CELL.match(text, end)
-    if table_cell:
-        return _judge_cell(pair, table_cell.end(), _HTML_STOP, final)
-    next_element = _NEXT_ELEMENT.match(text, end)
-    if next_element:
-        return _judge_value(pair, next_element.end(), final, loose=False, stop=_ELEMENT_STOP)
-    attribute = _ATTRIBUTE.match(text, end)
-    if attribute and _NAME_ATTRIBUTE.search(text, max(0, name - 12), name):
-        return _judge_value(pair, attribute.end(), final, loose=False, stop=None)
-    element = _ELEMENT.match(text, end + 1)
-    if element and _KEY_ATTRIBUTE.search(text, max(0, name - 12), name):
-        verdict = _judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
-        return _require_closing(text, verdict, final) if isinstance(verdict, Span) else verdict
-    cell = _CELL.match(text, end)
-    if cell and _CELL_BEFORE.search(text, max(0, name - 48), name):
-        return _judge_cell(pair, cell.end(), _CELL_STOP, final)
-    return None
-
-
-def _judge_cell(pair: _Pair, at: int, stop: re.Pattern[bytes], final: bool) -> Verdict:
-    """Judge the cell after a name: as often as a value it is a type, or what the name is for."""
-    verdict = _judge_value(pair, at, final, loose=True, stop=stop)
-    if not isinstance(verdict, Span) or looks_secret(pair.text[slice(*verdict)]):
-        return verdict
-    if pair.weight != SECRET or not _is_made_up(pair.text[slice(*verdict)]):
-        return None
-    return _require_end(pair.text, verdict, _CELL_END, _MAY_BE_CELL_END, final)
-
-
-def _require_end(
-    text: bytes, value: Span, end: re.Pattern[bytes], begun: re.Pattern[bytes], final: bool
-) -> Verdict:
-    """Take a value for one only if nothing else follows it in its cell or on its line."""
-    if end.match(text, value.end):
-        return value
-    may_end = begun.fullmatch(text, value.end)
-    if may_end and final:
-        return value
-    return Wait(value.start, True) if may_end else None
-
-
-def _require_closing(text: bytes, value: Span, final: bool) -> Verdict:
-    """Take a value for that of an element only if the element is closed after it: `<token>` also
-    stands for a token in a line of help, and what follows there is any text.
-    """
-    if _CLOSING.match(text, value.end):
-        return value
-    rest = text[value.end : value.end + 48]
-    may_close = not final and len(rest) < 48 and _MAY_BE_CLOSING.fullmatch(rest)
-    return Wait(value.start, True) if may_close else None
-
-
-def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
+def _judge_spaced(pair: Pair, final: bool) -> Verdict:
     """Judge a value after nothing but a space: a command line flag, netrc, SQL, a list of names and
     values, or prose with a word that looks like a secret.
     """
     text = pair.text
     space = _SPACE.match(text, pair.name_end)
-    name = text[pair.name_start : pair.name_end].lower()
+    name = pair.name.lower()
     named = pair.weight == SECRET or name.endswith((b"key", b"secret_id"))
     if space is None or not named:
         return None
@@ -603,7 +392,7 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
     stop = None if is_flag else _WORD_STOP
     before = text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
     loose = _NETRC_BEFORE.search(before) is None
-    verdict = _judge_value(pair, at, final, loose=loose, stop=stop)
+    verdict = judge_value(pair, at, final, loose=loose, stop=stop)
     if surely or not isinstance(verdict, Span):
         return verdict if surely or isinstance(verdict, Wait) else None
     value = text[slice(*verdict)]
@@ -616,24 +405,19 @@ def _judge_spaced(pair: _Pair, final: bool) -> Verdict:
     wide = (len(space["blank"]) > 1 or space["blank"] == b"\t") and at == space.end()
     if not (pair.weight == SECRET and wide and pair.begins_line() and _is_mixed(value)):
         return None
-    return _require_end(text, verdict, _LINE_END, _MAY_BE_LINE_END, final)
+    return require_end(text, verdict, _LINE_END, _MAY_BE_LINE_END, final)
 
 
-def _is_flag(pair: _Pair) -> bool:
-    before = pair.text[max(0, pair.name_start - 4) : pair.name_end]
-    return _FLAG_BEFORE.search(before) is not None
-
-
-def _takes_spaced_value(pair: _Pair) -> tuple[bool, bool]:
+def _takes_spaced_value(pair: Pair) -> tuple[bool, bool]:
     """Say whether a word after the name is surely its value, and whether the name is a flag."""
     before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
-    name = pair.text[pair.name_start : pair.name_end]
-    is_flag = _is_flag(pair)
+    name = pair.name
+    is_flag = pair.is_flag()
     setting = _LOGIN_BEFORE.search(before) or _SETTING_BEFORE.search(before)
     return is_flag or setting is not None or name in _COMMANDS, is_flag
 
 
-def _takes_quoted_value(pair: _Pair, value: bytes) -> bool:
+def _takes_quoted_value(pair: Pair, value: bytes) -> bool:
     """Say whether a quoted text after the name is its value, as in SQL, and not the name of
     something.
     """
@@ -654,10 +438,10 @@ def _is_mixed(value: bytes) -> bool:
     return _MIXED.fullmatch(value) is not None and not _VERSION.fullmatch(value)
 
 
-def _find_begun_value(pair: _Pair) -> int | None:
+def _find_begun_value(pair: Pair) -> int | None:
     """Return where a value surely begins in a text that ends within it, None if it may be none."""
     text, end = pair.text, pair.name_end
-    spellings = [_OPERATOR, _ARGUMENT, _ATTRIBUTE]
+    spellings = [_OPERATOR, _ARGUMENT, ATTRIBUTE]
     if pair.weight == SECRET and _takes_spaced_value(pair)[0]:
         spellings.append(_SPACE)
     for spelling in spellings:
@@ -665,55 +449,3 @@ def _find_begun_value(pair: _Pair) -> int | None:
         if found and found.end() < len(text):
             return found.end()
     return None
-
-
-def _judge_value(
-    pair: _Pair, at: int, final: bool, *, loose: bool, stop: re.Pattern[bytes] | None
-) -> Verdict:
-    """Judge the value that begins at `at`."""
-    text = pair.text
-    block = _BLOCK.match(text, at) or _ANNOTATION.match(text, at)
-    if block:
-        at = block.end()
-    wrapper = _WRAPPER.match(text, at)
-    if not final and len(text) in (at if block else -1, wrapper.end() if wrapper else -1):
-        return Wait(at, wrapper is not None)
-    quote = _OPEN_QUOTE.match(text, wrapper.end() if wrapper else at)
-    if quote:
-        at, stop = quote.end(), quote_stop(quote["quote"])
-    elif stop is None:
-        stop = pair.find_stop()
-    value = read_value(text, at, stop, final)
-    if isinstance(value, Endless):
-        return value._replace(stop=_WIDE_STOP) if stop is _INLINE_STOP else value
-    if isinstance(value, Wait):
-        return value
-    harmless = (
-        is_ordinary(value, quoted=quote is not None, loose=loose)
-        or repeats_name(text[pair.name_start : pair.name_end], value)
-        or (quote is None and _is_variable(value, text[at + len(value) : at + len(value) + 1]))
-        or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))
-        or (pair.weight == SUSPECT and not _is_suspect_secret(pair, value))
-    )
-    return None if harmless else Span(at, at + len(value))
-
-
-def _is_variable(value: bytes, after: bytes) -> bool:
-    """Say whether a value is the name of a secret and one of several arguments:
-    `token=auth_token,`.
-    """
-    bare = value.rstrip(b",)")
-    return (
-        (len(bare) < len(value) or after in (b",", b")"))
-        and _IDENTIFIER.fullmatch(bare) is not None
-        and weigh_name(bare) == SECRET
-    )
-
-
-def _is_suspect_secret(pair: _Pair, value: bytes) -> bool:
-    """Judge the value of a suspect name: of `pass` and `creds` it need not be generated."""
-    made_up = pair.text[pair.name_start : pair.name_end].lower().endswith(_MADE_UP)
-    return _is_made_up(value) if made_up else looks_secret(value)
-
-
-_MADE_UP = (b"pass", b"creds", b"credentials", b"cred", b"credential", b"passwords", b"secrets")
