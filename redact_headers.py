@@ -198,12 +198,11 @@ def judge_header(text: bytes, at: int, final: bool) -> Verdict:
     if isinstance(body, Endless):
         return body
     body = body.rstrip(b" \t,;)")
-    plain = body.isalpha() and not is_shouted_mix(body)
-    return (
-        None
-        if plain or not body or is_path_or_code(body, quoted=False)
-        else Span(value, value + len(body))
-    )
+    prose = body.replace(b" ", b"").isalpha() and not any(map(is_shouted_mix, body.split()))
+    # A blank stands behind a quote that ends: the "Authorization:" header
+    if prose or not body.strip() or body[:1] == b" " or is_path_or_code(body, quoted=False):
+        return None
+    return Span(value, value + len(body))
 
 
 def judge_scheme(text: bytes, at: int, final: bool) -> Verdict:
@@ -308,6 +307,8 @@ def _judge_raw_password(text: bytes, start: int, slash: int, final: bool) -> Ver
 
 def _judge_userinfo(userinfo: bytes, start: int) -> Verdict:
     user, colon, password = userinfo.partition(b":")
+    if userinfo[:1] == b"[":  # what is optional, in a description
+        return None
     if colon:
         ordinary = not password or (
             HARMLESS_VALUE.fullmatch(password) and not password[:1].isalnum()

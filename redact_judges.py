@@ -152,14 +152,17 @@ def weigh_name(name: bytes) -> int:
     if last.endswith(SUSPECT_ENDINGS) and before not in TOKEN_ORDINARY_WORDS:
         return SUSPECT
     return (
-        SUSPECT if last.endswith("key") and len(last) > 5 and last not in _KEY_WORDS else HARMLESS
+        SUSPECT
+        if last.endswith("key") and len(last) > 5 and not last.endswith(_NO_KEYS)
+        else HARMLESS
     )
 
 
 # `sid` by itself and Express's `connect.sid` are cookies; an account's is an id that anybody knows.
 _SID_BEFORE = ("", "connect")
-_KEY_WORDS = frozenset(
-    ["monkey", "turkey", "donkey", "hockey", "jockey", "whiskey", "hotkey", "pubkey"]
+_NO_KEYS = (
+    *("monkey", "turkey", "donkey", "hockey", "jockey", "whiskey", "hotkey"),
+    *("pubkey", "publickey"),
 )
 
 
@@ -188,7 +191,7 @@ def looks_random(value: bytes) -> bool:
     if (
         _UUID.fullmatch(value)
         or _LONG_PART.search(value)
-        or (len(value) >= 20 and _mixes_case(value))
+        or (len(value) >= 20 and (_mixes_case(value) or value.isdigit()))
     ):
         return True
     return any(len(_CHANGES.findall(part)) >= 2 for part in _RANDOM_PART.findall(value))
@@ -199,7 +202,7 @@ def looks_like_password(value: bytes) -> bool:
     often, or a sign among them that an identifier does not have.
     """
     changes = len(_CHANGES.findall(value))
-    if changes == 0 or _NO_PASSWORD.fullmatch(value):
+    if changes == 0 or not value.isascii() or _NO_PASSWORD.fullmatch(value):
         return False
     signs = _PASSWORD_SIGN.search(value) is not None and not value.islower()
     return len(value) >= 6 and (changes >= 4 or signs)
@@ -216,7 +219,7 @@ _NO_PASSWORD = re.compile(
 
 def _mixes_case(value: bytes) -> bool:
     digits = sum(value.count(digit) for digit in b"0123456789")
-    return digits >= 2 and not value.islower() and not value.isupper()
+    return digits >= 2 and value.lower() != value and value.upper() != value
 
 
 HARMLESS_VALUE = re.compile(
@@ -233,8 +236,8 @@ HARMLESS_VALUE = re.compile(
     | [&*]{1,2}(?:'[a-z]+\ )?(?:mut\ )?(?:\[\])?\[?(?:str|string|u8|byte|[A-Z][A-Za-z]+)\]?
     | ![A-Za-z]\w*(?:[:!].*)? | arn:aws[a-z-]*:.* | [a-z_]+(?:\|[a-z_]+(?::[\w,]+)?)+
     # an attribute of something that holds settings, or any other in letters alone
-    | [&*!@:]{0,2}(?:self|this|cls|os|env|process|config|cfg|settings|options|opts|args|req|request
-        |res|response|ctx|data|params|props|state|event|user|secrets|vars|var|inputs|github|steps
+    | [&*!@:]{0,2}(?:self|this|cls|exports|os|env|process|config|cfg|settings|options|opts|args
+        |req|request|res|response|ctx|data|params|props|state|event|user|secrets|vars|var|inputs|github|steps
         |values?|credentials?|local|module|each)(?:->|::|\??\.)[\w.?\->:]+!?
     | [&*!@:]{0,2}[A-Za-z_]+(?:(?:->|::|\??\.)[A-Za-z_]+)+
     | \w{1,32}\.\w{0,32}(?:key|token|secret|password|credentials?)
@@ -243,8 +246,10 @@ HARMLESS_VALUE = re.compile(
         [-_.\ ][\w\-.\ ]*
     # numbers, amounts, versions, colours
     | [~^][0-9]+(?:\.[0-9x*]+){1,2}(?:-[a-z0-9.]+)?
-    | -?(?:[0-9]{1,3} | 0x[0-9a-f]{1,8} | [0-9.]{1,12}) | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
+    | -?(?:[0-9]{1,3} | 0x[0-9a-f]{1,16} | [0-9.]{1,12}) | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
     | \#(?:[0-9a-f]{3}|[0-9a-f]{6})
+    # fields of a line; a regular expression
+    | [a-z_]+(?::[a-z_]+){1,9} | (?:qr|m)?/[\^\[(\\].*
     # a path; an address, in which its own judge looks for a password
     | (?:~|\.{1,2})?(?:/[\w.@+-]*[a-z._-][\w.@+-]*)+/? | [A-Za-z]:\\.*
     | [a-z][a-z0-9+.-]{1,20}://.*
@@ -257,7 +262,7 @@ _LABEL = re.compile(
     rb"|incorrect|missing|expired|provide|is|not|the|a|an|for|of|to)\b.*"
 )
 # After the end of a text such as "Token: ", which looks like an operator and an opening quote.
-_CODE_AFTER_TEXT = re.compile(rb"\s*[+%]\s|[,)]\s*(?:[\w)\"']|\Z)")
+_CODE_AFTER_TEXT = re.compile(rb"\s*[+%.]\s|[,)]\s*(?:[\w)\"']|\Z)")
 _PLACEHOLDER = re.compile(rb"[A-Z]{2,}(?:[_-][A-Z]+)*|[x]{4,}-.*|.{0,3}\xe2\x80\xa6")
 
 

@@ -35,6 +35,7 @@ from redact_layouts import ATTRIBUTE, MAY_BE_NESTED, NESTED, judge_layout
 from redact_shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
 from redact_values import (
     ESCAPE,
+    FINGERPRINT,
     QUOTE,
     WIDE_STOP,
     Pair,
@@ -75,6 +76,7 @@ _OPERATOR = re.compile(
 _SIGN_BEHIND = re.compile(rb"[:=]|->|<-|%")
 # The value may be the next argument: setProperty("TOKEN", "value").
 _ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
+_IN_LIST = re.compile(rb"""["'],\s*["']$""")
 # … or what is taken where nothing is set: process.env.TOKEN || "value", in other languages too
 _OTHERWISE = rb"""
     (?: \s{0,24}(?:\|\||\?\?|\?:)\s{0,24} | \s{1,24}(?P<word>or|else)\s{1,24}
@@ -152,12 +154,12 @@ NO_ORDINARY_TOKEN = _exclude_ordinary(TOKEN_ORDINARY_WORDS, "token")
 _WORD_STOP = re.compile(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
 _SETTING_BEFORE = re.compile(
-    rb"(?i)(?:^|[\s>])(?:set(?:x|env)?|\#[ ]?define|env|arg|fastcgi_param|(?:config|secret)[ ]set)"
-    rb"(?:[ ]-[a-z]+)*[ \t]+$"
+    rb"(?i)(?:(?:^|[\r\n>$#;&|+])[ \t]*set|(?:^|[\s>])(?:setx|setenv|\#[ ]?define|env|arg"
+    rb"|fastcgi_param|(?:config|secret)[ ]set))(?:[ ]-[a-z]+)*[ \t]+$"
 )
 _COMMANDS = (b"requirepass", b"masterauth", b"PASS")
 # gh secret set TOKEN --body …, TOKEN <<< …
-_SETTING_FLAG = re.compile(rb"(?:-b|--body|--value)(?:[ =]|(?=[\"']))|<<<[ ]?")
+_SETTING_FLAG = re.compile(rb"(?:--body|--value)(?:[ =]|(?=[\"']))|-b[ =]?(?=[^\s=])|<<<[ ]?")
 # `Private-Key: (2048 bit, 2 primes)` of openssl, in the lines that follow its numbers; and of PuTTY
 # the kind of key
 _KEY_BEHIND_NAME = re.compile(rb":(?: \([0-9]{2,5} bit| (?:ssh|ecdsa)-|\r?\npriv:)")
@@ -200,6 +202,8 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
     name_start = _find_name_start(text, at)
     name = text[name_start:name_end]
     weight = weigh_name(name)
+    if name == b"PASS" and text.startswith(b": ", name_end):  # the verdict on a test
+        return None
     if weight == SECRET and _ARN_BEFORE.search(text, max(0, name_start - 13), name_start):
         return None
     if name == b"Private-Key" or name.startswith(b"PuTTY-User-Key-File"):
@@ -267,11 +271,24 @@ def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
         return judge_value(pair, argument.end(), final, loose=True, stop=None)
     argument = _ARGUMENT.match(text, end)
     if argument:
-        return judge_no_word(pair, argument.end(), final)
+        return _judge_argument(pair, argument.end(), final)
     fallback = _FALLBACK.match(text, end)
     if fallback:
         return _judge_fallback(pair, fallback, final)
     return may_become(_judge_spaced(pair, final), _CODE_SO_FAR, text, end, final)
+
+
+def _judge_argument(pair: Pair, at: int, final: bool) -> Verdict:
+    """Judge the next argument of a call. In a list of texts it is seldom the value of the one
+    before, and `/etc/passwd` is a file.
+    """
+    before = pair.text[max(0, pair.name_start - 8) : pair.name_start]
+    if before.endswith(b"/"):
+        return None
+    verdict = judge_no_word(pair, at, final)
+    if not (isinstance(verdict, Span) and _IN_LIST.search(before)):
+        return verdict
+    return verdict if is_made_up(pair.text[slice(*verdict)]) else None
 
 
 def _judge_fallback(pair: Pair, fallback: re.Match[bytes], final: bool) -> Verdict:
@@ -320,6 +337,8 @@ def _judge_bare(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
     if _takes_no_word(pair, operator[0].strip()):
         return judge_no_word(pair, at, final)
     verdict = judge_value(pair, at, final, loose=spaced, stop=None)
+    if isinstance(verdict, Span) and operator[0].startswith(b"):"):  # (hash_password): …
+        return verdict if is_made_up(text[slice(*verdict)]) else None
     was = _WAS.match(text, at)
     if was:
         return Both(verdict, judge_value(pair, was.end(), final, loose=False, stop=None))
@@ -393,9 +412,13 @@ def _judge_spaced(pair: Pair, final: bool) -> Verdict:
     before = text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
     loose = _NETRC_BEFORE.search(before) is None
     verdict = judge_value(pair, at, final, loose=loose, stop=stop)
-    if surely or not isinstance(verdict, Span):
+    if not isinstance(verdict, Span):
         return verdict if surely or isinstance(verdict, Wait) else None
     value = text[slice(*verdict)]
+    if surely:
+        return None if value[:1] == b"-" else verdict
+    if FINGERPRINT.fullmatch(value):
+        return None
     if (len(value) >= 14 and b"/" not in value and looks_random(value)) or (
         pair.weight == SECRET and looks_like_password(value)
     ):

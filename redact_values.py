@@ -13,7 +13,6 @@ from typing import NamedTuple
 from redact_judges import (
     LINE_STOP,
     LOOK_AHEAD,
-    PLAIN_WORD,
     SECRET,
     SUSPECT,
     Both,
@@ -51,7 +50,8 @@ _BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}|<<[-~]?\w{1,16}(?:\r?\n[ \t]{0,32
 _OPEN_QUOTE = re.compile(
     rb"""(?:[rbfuL@$]{1,2}(?=["']))?(?P<quote>QUOTE)(?:(?P=quote){2})?""".replace(b"QUOTE", QUOTE)
 )
-_SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* ")
+# In backticks: a command of a shell, a template of JavaScript
+_SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* |[^`]*\$\{")
 WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
 # Within a line, but outside an address `&` ends a value only before another name or another end.
 _INLINE_STOP = re.compile(rb"[\s\"'`,;<>)\]}|\\]|&(?:[\s\"'`,;&<>)\]}|\\]|[\w.%\[\]-]{1,32}=)")
@@ -68,6 +68,11 @@ _IDENTIFIER = re.compile(rb"[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z]
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 
 
+_WORDS = re.compile(rb"@{0,2}[A-Za-z_]+(?:[ -][A-Za-z_]+)*(?:[.,;:!?)]*|<[A-Za-z]\S*>)")
+# Of a public key: its number at GnuPG.
+FINGERPRINT = re.compile(rb"(?:[0-9A-F]{8}){1,2}|[0-9A-F]{40}")
+
+
 class Pair(NamedTuple):
     """A name that promises a secret, where it stands."""
 
@@ -81,6 +86,14 @@ class Pair(NamedTuple):
     def name(self) -> bytes:
         """The name itself."""
         return self.text[self.name_start : self.name_end]
+
+    def closes(self, quote: bytes) -> bool:
+        """Say whether a quote behind the name is the end of a text that is the name itself:
+        `"password:"`.
+        """
+        text, begin, end = self.text, self.name_start, self.name_end
+        begin -= text[begin - 1 : begin] == b"<"
+        return text[begin - len(quote) : begin] == quote and text[end : end + 1] != quote[:1]
 
     def is_flag(self) -> bool:
         """Say whether the name is an option of a command."""
@@ -118,6 +131,8 @@ def judge_value(
     if not final and len(text) in (at if block else -1, wrapper.end() if wrapper else -1):
         return Wait(at, wrapper is not None)
     quote = _OPEN_QUOTE.match(text, wrapper.end() if wrapper else at)
+    if quote and pair.closes(quote["quote"]):
+        return None
     if quote:
         at, stop = quote.end(), quote_stop(quote["quote"])
     elif stop is None:
@@ -132,6 +147,7 @@ def judge_value(
         or repeats_name(pair.name, value)
         or (quote is None and _is_variable(value, text[at + len(value) : at + len(value) + 1]))
         or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))
+        or (pair.weight == SUSPECT and FINGERPRINT.fullmatch(value))
         or (pair.weight == SUSPECT and not _is_suspect_secret(pair, value))
     )
     return None if harmless else Span(at, at + len(value))
@@ -142,8 +158,7 @@ def judge_no_word(pair: Pair, at: int, final: bool) -> Verdict:
     verdict = judge_value(pair, at, final, loose=False, stop=None)
     if not isinstance(verdict, Span):
         return verdict
-    word = pair.text[slice(*verdict)].rstrip(b",;:)")
-    return None if PLAIN_WORD.fullmatch(word) else verdict
+    return None if _WORDS.fullmatch(pair.text, *verdict) else verdict
 
 
 def _is_variable(value: bytes, after: bytes) -> bool:
