@@ -120,6 +120,14 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 HARMLESS, SUSPECT, SECRET, HEADER = range(4)
 
 
+def split_name(name: bytes) -> list[str]:
+    """Return the words of a name in lower case, without those at its end that change nothing."""
+    words = [word.lower() for word in _WORDS.findall(name.decode("latin-1"))]
+    while len(words) > 1 and (words[-1].isdigit() or words[-1] in NEUTRAL_ENDINGS):
+        words.pop()
+    return words
+
+
 @functools.lru_cache(maxsize=4096)
 def weigh_name(name: bytes) -> int:
     """Say what a name promises about its value.
@@ -131,9 +139,7 @@ def weigh_name(name: bytes) -> int:
         return HEADER
     if name.lower() in SECRET_NAMES:
         return SECRET
-    words = [word.lower() for word in _WORDS.findall(name.decode("latin-1"))]
-    while len(words) > 1 and (words[-1].isdigit() or words[-1] in NEUTRAL_ENDINGS):
-        words.pop()
+    words = split_name(name)
     if not words:
         return HARMLESS
     last, before = words[-1], words[-2] if len(words) > 1 else ""

@@ -24,9 +24,10 @@ from redact_judges import (
     Wait,
     find_all,
     looks_random,
+    split_name,
     weigh_name,
 )
-from redact_shapes import NEUTRAL_ENDINGS
+from redact_shapes import IDENTIFIERS, NEUTRAL_ENDINGS, PUBLIC_NAMES
 
 # The shortest value that is looked for wherever it stands. GitLab says 8, Buildkite 6; shorter ones
 # hit ordinary words.
@@ -71,20 +72,30 @@ def collect_known_values(*environments: Mapping[str, str]) -> KnownValues:
     for name, value in (item for environment in environments for item in environment.items()):
         if not _is_secret_name(name) or not value.strip() or _is_easy(value.strip()):
             continue
-        if len(value.strip().encode("utf-8", "surrogateescape")) < KNOWN_BYTES:
+        if len(_encode(value.strip())) < KNOWN_BYTES:
             too_short[name] = None
             continue
         for part in _list_secret_parts(value.strip()):
-            raw = part.encode("utf-8", "surrogateescape")
+            raw = _encode(part)
             if len(raw) >= KNOWN_BYTES and not _is_easy(part):
                 values[raw] = None
     return KnownValues(tuple(values), tuple(sorted(too_short)))
 
 
+def _encode(text: str) -> bytes:
+    """Return the bytes of a text from the environment, or of one from JSON, in which any half of a
+    surrogate pair may stand alone.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
 def _is_secret_name(name: str) -> bool:
     if name in _DIRECTORIES:
         return False
-    if weigh_name(name.encode("utf-8", "surrogateescape")) == SECRET:
+    if weigh_name(_encode(name)) == SECRET:
         return True
     while not _SECRET_VARIABLE.search(name):
         shorter = _NEUTRAL_ENDING.sub("", name)
@@ -102,16 +113,24 @@ def _is_easy(value: str) -> bool:
 
 
 def _list_secret_parts(value: str) -> Iterator[str]:
-    """Return what of a value is secret: each string in JSON, a password in an address or a
-    connection string, or all of it.
+    """Return what of a value is secret: the secret ones of a record in JSON, or all of it, and the
+    password in an address or a connection string.
     """
-    if value[:1] in ("{", "["):
-        try:
-            yield from _list_leaves(json.loads(value))
-        except ValueError:
-            yield value
+    leaves = _read_leaves(value)
+    if leaves is None:
+        yield value
+        yield from _list_passwords(value)
         return
-    yield value
+    for name, leaf in leaves:
+        text = leaf.strip()
+        if _is_public(name, text):
+            yield from _list_passwords(text)
+        else:
+            yield from _list_secret_parts(text)
+
+
+def _list_passwords(value: str) -> Iterator[str]:
+    """Return the password in an address, also decoded, and the secrets of a connection string."""
     if "://" in value:
         try:
             password = urllib.parse.urlsplit(value).password
@@ -126,15 +145,70 @@ def _list_secret_parts(value: str) -> Iterator[str]:
             yield part.strip()
 
 
-def _list_leaves(value: Any) -> Iterator[str]:
+# --- records of credentials -----------------------------------------------------------------------
+
+
+_JSON_BEGINS = ("{", "[")
+
+
+def _read_leaves(value: str) -> list[tuple[str, str]] | None:
+    """Return the strings in a value in JSON with the names that they have; None if it is none."""
+    if value[:1] not in _JSON_BEGINS:
+        return None
+    try:
+        return list(_list_leaves("", json.loads(value)))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _list_leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
-        yield value
+        yield name, value
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _list_leaves(item)
+        for key, item in value.items():
+            yield from _list_leaves(key, item)
     elif isinstance(value, list):
         for item in value:
-            yield from _list_leaves(item)
+            yield from _list_leaves(name, item)
+
+
+# A certificate, a public key
+_PUBLIC_KEY = re.compile(
+    r"-----BEGIN (?:[A-Z0-9]+ )*(?:CERTIFICATE|PUBLIC KEY)-|(?:ssh|ecdsa)-\S+ "
+)
+# The name of a host, with a port, and the name of somebody there
+_PLACE = re.compile(r"(?:[\w.+-]+@)?[\w-]+(?:\.[\w-]+)+(?::[0-9]{1,5})?")
+_HOST = re.compile(rb"(?:(?<=://)|(?<=@))[\w.:-]+(?=[/?#]|$)")
+_SIGN_IN_ADDRESS = re.compile(rb"[/?&=#:@.]+")
+
+
+def _is_public(name: str, value: str) -> bool:
+    """Say whether a string in a record is what goes with a secret: an id, a host, a user, an
+    address. What its name does not tell counts as secret.
+    """
+    raw_name, raw = _encode(name), _encode(value)
+    if "PRIVATE KEY" in value or value[:1] in _JSON_BEGINS:
+        return False
+    if _PUBLIC_KEY.match(value):
+        return True
+    if weigh_name(raw_name) != HARMLESS:
+        return False
+    if "://" in value:
+        return not any(map(looks_random, _SIGN_IN_ADDRESS.split(_HOST.sub(b"", raw))))
+    words = split_name(raw_name)
+    if "public" in words:
+        return True
+    if not words or (words[-1] in ("id", "ids") and _is_secret_word(words[-2:-1])):
+        return False
+    if words[-1] in IDENTIFIERS:
+        return True
+    generated = looks_random(raw) and not _PLACE.fullmatch(value)
+    return words[-1] in PUBLIC_NAMES and not generated
+
+
+def _is_secret_word(words: list[str]) -> bool:
+    """Say whether a word promises a secret, whose id then is one too: `session id`."""
+    return any(weigh_name(word.encode()) != HARMLESS for word in words)
 
 
 # --- finding them ---------------------------------------------------------------------------------

@@ -636,6 +636,28 @@ NEUTRAL_ENDINGS = _list_words(
     """
 )
 
+# The last word of a name in a record of credentials whose value is public: it is printed all day.
+# What it identifies may well be generated.
+IDENTIFIERS = _list_words(
+    """
+    id ids identifier arn arns bucket buckets fingerprint thumbprint kid sha1 version
+    clientid projectid tenantid userid appid keyid accountid teamid subscriptionid
+    """
+)
+# The same, unless the value looks generated after all.
+PUBLIC_NAMES = _list_words(
+    """
+    type kind format algorithm alg kty crv use engine driver protocol scheme sslmode scope scopes
+    name names username hostname dbname database schema db dbinstance catalog warehouse role roles
+    user users login account accounts email emails mail issuer iss audience aud subject sub realm
+    host hosts server servers node nodes domain domains endpoint endpoints url urls uri uris
+    origin origins address port path file folder location region zone cluster namespace context
+    project tenant subscription organization organisation org team group groups company
+    environment stage profile provider service description comment label labels title status
+    at on date time expires expiry expiration created updated
+    """
+)
+
 # --- values ---------------------------------------------------------------------------------------
 
 # What stands after `password=` without being a password.

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from redact import KnownValues, Rules, collect_known_values
-from testing.redaction import FILLER, MARK, redact_both_ways, run
+from testing.redaction import FILLER, FOOTER, HEADER, HEX, MARK, redact_both_ways, run
 
 KNOWN = "c0rr3ct-h0rse/b@ttery+st&ple"
 ENCODED = [
@@ -172,3 +172,191 @@ def test_a_variable_with_another_name_holds_none(name: str) -> None:
 
     assert known.values == ()
     assert known.too_short == ()
+
+
+def make_google_account() -> dict[str, str]:
+    """Return what Google gives for a service account."""
+    return {
+        "type": "service_account",
+        "project_id": "acme-production-4711",
+        "private_key_id": HEX[:40],
+        "private_key": f"{HEADER}\n{FILLER}\n{FOOTER}\n",
+        "client_email": "deploy-bot@acme-production-4711.iam.gserviceaccount.com",
+        "client_id": "104711081512342342342",
+        "auth_uri": "https://accounts.google.com/o/oauth2/auth",
+        "token_uri": "https://oauth2.googleapis.com/token",
+        "auth_provider_x509_cert_url": "https://www.googleapis.com/oauth2/v1/certs",
+        "client_x509_cert_url": "https://www.googleapis.com/robot/v1/metadata/x509/deploy-bot%40acme",
+        "universe_domain": "googleapis.com",
+    }
+
+
+UUID = "a88279e9-29a1-ac59-d2ec-88adc52d6476"
+RECORDS = [
+    pytest.param(make_google_account(), ["private_key"], id="google-service-account"),
+    pytest.param(
+        {
+            "type": "authorized_user",
+            "account": "jane.doe@acme.example",
+            "client_id": "4711-k3j4h5g6f7d8s9a0.apps.googleusercontent.com",
+            "client_secret": "d-FL95Q19q7MQmFpd7hHD0Ty",
+            "refresh_token": "1-refresh-t0ken-value",
+            "quota_project_id": "acme-production",
+        },
+        ["client_secret", "refresh_token"],
+        id="google-user",
+    ),
+    pytest.param(
+        {
+            "type": "external_account",
+            "audience": "//iam.googleapis.com/projects/4711/locations/global/providers/github",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": "https://sts.googleapis.com/v1/token",
+            "credential_source": {"file": "/run/token", "format": {"type": "json-format"}},
+        },
+        [],
+        id="google-federation",
+    ),
+    pytest.param(
+        {
+            "apiKey": "AI-pr3tend-key-0815",
+            "authDomain": "acme-4711.firebaseapp.com",
+            "databaseURL": "https://acme-4711-default-rtdb.firebaseio.com",
+            "storageBucket": "acme-4711.appspot.com",
+            "messagingSenderId": "123456789012",
+            "appId": "1:123456789012:web:a1b2c3d4e5f6a7b8c9",
+        },
+        ["apiKey"],
+        id="firebase",
+    ),
+    pytest.param(
+        {
+            "username": "billing_writer",
+            "password": "c0rrect-h0rse",
+            "engine": "postgresql",
+            "host": "billing.c9akciq32xyz.us-east-1.rds.amazonaws.com",
+            "port": 5432,
+            "dbname": "billing_production",
+            "dbInstanceIdentifier": "billing-7f3a9c2d1e",
+        },
+        ["password"],
+        id="aws-secrets-manager",
+    ),
+    pytest.param(
+        {
+            "Version": 1,
+            "AccessKeyId": "AK-pretend-id-1",
+            "SecretAccessKey": "s3cret/access+key",
+            "SessionToken": "s3ssion-t0ken",
+            "Expiration": "2026-11-26T10:22:03Z",
+        },
+        ["SecretAccessKey", "SessionToken"],
+        id="aws-process",
+    ),
+    pytest.param(
+        {
+            "clientId": UUID,
+            "clientSecret": "azure~s3cret",
+            "subscriptionId": UUID[::-1],
+            "tenantId": UUID.replace("a", "b"),
+            "activeDirectoryEndpointUrl": "https://login.microsoftonline.com",
+            "resourceManagerEndpointUrl": "https://management.azure.com/",
+            "sqlManagementEndpointUrl": "https://management.core.windows.net:8443/",
+        },
+        ["clientSecret"],
+        id="azure",
+    ),
+    pytest.param(
+        {"ghcr.io": {"auth": "amFuZTpzM2NyM3Qtdw==", "email": "jane@acme.example"}},
+        ["auth"],
+        id="docker",
+    ),
+    pytest.param(
+        {"acme": "some-v4lue", "x": "", "admin": "0ther-v4lue"}, ["acme", "admin"], id="plain"
+    ),
+    pytest.param(
+        {"name": "DB_PASSWORD_PRODUCTION", "value": "c0rrect-h0rse"}, ["value"], id="name-and-value"
+    ),
+    pytest.param(
+        {"secret_id": UUID, "session_id": "s3ssion-identifier", "role_id": UUID[::-1]},
+        ["secret_id", "session_id"],
+        id="ids-that-are-secret",
+    ),
+    pytest.param(
+        {"user": FILLER, "url": f"https://hooks.acme.example/in/{FILLER}"},
+        ["user", "url"],
+        id="generated",
+    ),
+    pytest.param(
+        {"url": f"https://{HEX[:32].upper()}.gr7.eks.amazonaws.com", "cluster": "acme-production"},
+        [],
+        id="generated-host",
+    ),
+    pytest.param(
+        {"key": f"{HEADER}\n{FILLER}\n{FOOTER}", "id": f"{HEADER}\n"},
+        ["key", "id"],
+        id="private-keys",
+    ),
+    pytest.param(
+        {
+            "cert": "-----BEGIN CERTIFICATE-----\nMIIDdzCCAl\n-----END CERTIFICATE-----",
+            "publicKey": FILLER,
+            "deploy": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI jane",
+        },
+        [],
+        id="certificate-and-public-keys",
+    ),
+]
+
+
+def list_strings(record: object) -> dict[str, str]:
+    """Return the strings of a record and of the records in it, by name."""
+    if not isinstance(record, dict):
+        return {}
+    found = {name: value for name, value in record.items() if isinstance(value, str)}
+    for value in record.values():
+        found.update(list_strings(value))
+    return found
+
+
+@pytest.mark.parametrize(("record", "secret"), RECORDS)
+def test_of_a_record_of_credentials_only_what_is_secret_is_known(
+    record: dict[str, object], secret: list[str]
+) -> None:
+    """Its ids, hosts and addresses are printed all day, and stay."""
+    known = collect_known_values({"ACME_CREDENTIALS": json.dumps(record, indent=2)})
+
+    strings = list_strings(record)
+    assert sorted(known.values) == sorted({strings[name].strip().encode() for name in secret})
+
+
+def test_of_a_public_address_in_a_record_the_password_is_known() -> None:
+    """Also of a connection string, and of a record within the record."""
+    inner = json.dumps({"password": "inner-p4ss", "host": "db.acme.example"})
+    record = {
+        "url": "postgres://billing:url-p4ssw0rd@db.acme.example/billing",
+        "endpoint": "Endpoint=sb://acme.example/;SharedAccessKey=shar3d-key",
+        "name": inner,
+    }
+
+    known = collect_known_values({"ACME_SECRET": json.dumps(record)})
+
+    assert set(known.values) == {b"url-p4ssw0rd", b"shar3d-key", b"inner-p4ss"}
+
+
+def test_a_list_of_values_is_known_by_its_name() -> None:
+    """A list without one is of secrets; nesting without end is no JSON."""
+    lists = {"scopes": ["https://acme.example/auth", "read-write"], "keys": ["k3y-number-1"]}
+    nested = "[" * 100_000
+
+    assert collect_known_values({"A_TOKENS": json.dumps(lists)}).values == (b"k3y-number-1",)
+    assert collect_known_values({"A_TOKENS": '["t0ken-number-1"]'}).values == (b"t0ken-number-1",)
+    assert collect_known_values({"A_TOKENS": nested}).values == (nested.encode(),)
+
+
+def test_half_a_character_in_a_record_is_a_value_like_any_other() -> None:
+    """JSON may hold what no text can."""
+    known = collect_known_values({"A_TOKEN": '{"acme": "v4lue-\\ud800-of-it"}'})
+
+    assert known.values == ("v4lue-\ud800-of-it".encode("utf-8", "surrogatepass"),)
+    assert Rules(known.values).redact("a v4lue-\ud800-of-it b") == "a [REDACTED] b"
