@@ -56,7 +56,7 @@ from project_install import (
     tell_uninstalled,
     uninstall,
 )
-from redact import Rules, collect_known_values
+from redact import Rules
 from run_folder import RunFolder, find_undelivered, prune_delivered
 from run_plan import (
     ARTIFACT_TYPES,
@@ -69,11 +69,13 @@ from run_plan import (
     require_run,
 )
 from runner_config import (
+    SECRET_VARIABLES,
     VERSION,
     Config,
     RunnerError,
     absolute_path,
     build_rules,
+    collect_secrets,
     load_config,
     prepare_data_dir,
     read_text,
@@ -347,9 +349,7 @@ def command_start(
         raise RunnerError("--authorized-keys says who may enter an assist session; add --assist")
     allowlist = Allowlist(profile.extra_allowed_commands(config))
     rules = build_rules(config, os.environ)
-    too_short = collect_known_values(os.environ, config.dotenv).too_short
-    if too_short:
-        console.detail(f"too short to be known as secrets: {', '.join(too_short)}")
+    _tell_unprotected(config, console)
     prepare_data_dir(config.data_dir)
     prune_delivered(config.data_dir, config.retention_days)
     leftovers = count_leftovers(config.data_dir)
@@ -379,6 +379,22 @@ def command_start(
         raise
     finally:
         folder.close()
+
+
+def _tell_unprotected(config: Config, console: Console) -> None:
+    """Name the secrets that are not looked for; the runner's own whether asked or not."""
+    unprotected = collect_secrets(config, os.environ).unprotected
+    for name in SECRET_VARIABLES:
+        if name in unprotected:
+            console.note(
+                f"{name} is too short to be removed wherever it is printed; let the gateway have "
+                "a longer one"
+            )
+    if unprotected:
+        console.detail(_UNPROTECTED + ", ".join(unprotected))
+
+
+_UNPROTECTED: Final = "not protected, too short or an ordinary word: "
 
 
 def _plan_assist_beside(
@@ -539,7 +555,7 @@ def command_info(
     options: argparse.Namespace, config: Config, profile: Profile, _console: Console
 ) -> int:
     """Show the configuration and where each value comes from, without a secret."""
-    known = collect_known_values(os.environ, config.dotenv)
+    known = collect_secrets(config, os.environ)
     rows = [
         {
             "variable": setting.variable,
@@ -556,7 +572,7 @@ def command_info(
         "files": str(ROOT),
         "envFile": config.sources[".env"],
         "knownSecrets": len(known.values),
-        "tooShortToProtect": list(known.too_short),
+        "notProtected": list(known.unprotected),
         "allowedCommands": list(allowed),
     }
     if options.json:
@@ -568,8 +584,8 @@ def command_info(
         for row in rows
     ]
     lines += ["", f"known secret values: {len(known.values)} (removed wherever they appear)"]
-    if known.too_short:
-        lines.append(f"too short to protect: {', '.join(known.too_short)}")
+    if known.unprotected:
+        lines.append(_UNPROTECTED + ", ".join(known.unprotected))
     lines += ["", "the operator may run:", *(f"  {name}" for name in allowed)]
     print_out("\n".join(lines))
     return 0

@@ -49,37 +49,46 @@ _SECRET_VARIABLE = re.compile(
 _NEUTRAL_ENDING = re.compile(rf"(?:_?[0-9]+|_(?:{'|'.join(NEUTRAL_ENDINGS)}))$", re.IGNORECASE)
 # Where a shell is and was. A path may have any character, so not every one is known for a path.
 _DIRECTORIES = ("PWD", "OLDPWD")
-_EASY_VALUE = re.compile(r"[A-Za-z]{1,15}|[0-9.,:\s+-]*|(?:[~.]{0,2}|[A-Za-z]:)?[/\\][\w./\\@+ -]*")
+_PATH = re.compile(r"(?:[~.]{0,2}|[A-Za-z]:)?[/\\][\w./\\@+ -]*")
+_WORD_OR_NUMBER = re.compile(r"[A-Za-z]{1,15}|[0-9.,:\s+-]*")
+# A variable with the name of a secret that holds one of these only says whether there is one.
+_SWITCH = re.compile(
+    r"(?i)[01yntf]|true|false|yes|no|on|off|none|null|nil|undefined|enabled|disabled"
+)
 
 
 @dataclass(frozen=True)
 class KnownValues:
-    """The values to look for, and the names of the variables whose value is too short to be looked
-    for.
+    """The values to look for, and the names of the variables with a secret that is not looked for:
+    it is too short, a word or a number, and would be removed all over harmless output.
     """
 
     values: tuple[bytes, ...]
-    too_short: tuple[str, ...]
+    unprotected: tuple[str, ...]
 
 
-def collect_known_values(*environments: Mapping[str, str]) -> KnownValues:
+def collect_known_values(
+    *environments: Mapping[str, str], always: Collection[str] = ()
+) -> KnownValues:
     """Return the values of secret-named variables, and of the secret parts of such values.
 
-    Words, paths, numbers and booleans are left out: they would be removed all over harmless output.
+    Words, paths, numbers and booleans are left out, but for the variables in `always`, which surely
+    hold a secret.
     """
     values: dict[bytes, None] = {}
-    too_short: dict[str, None] = {}
-    for name, value in (item for environment in environments for item in environment.items()):
-        if not _is_secret_name(name) or not value.strip() or _is_easy(value.strip()):
+    unprotected: set[str] = set()
+    for variable, text in (item for each in environments for item in each.items()):
+        value, surely = text.strip(), variable in always
+        if not value or not (surely or _is_secret_name(variable)):
             continue
-        if len(_encode(value.strip())) < KNOWN_BYTES:
-            too_short[name] = None
-            continue
-        for part in _list_secret_parts(value.strip()):
+        parts = [(variable, value)] if surely else _list_secret_parts(variable, value)
+        for name, part in parts:
             raw = _encode(part)
-            if len(raw) >= KNOWN_BYTES and not _is_easy(part):
+            if len(raw) >= KNOWN_BYTES and (surely or not _is_easy(part)):
                 values[raw] = None
-    return KnownValues(tuple(values), tuple(sorted(too_short)))
+            elif surely or _is_weak(name, part):
+                unprotected.add(variable)
+    return KnownValues(tuple(values), tuple(sorted(unprotected)))
 
 
 def _encode(text: str) -> bytes:
@@ -107,26 +116,39 @@ def _is_secret_name(name: str) -> bool:
 
 def _is_easy(value: str) -> bool:
     """Say whether a value is a word, a path, a number or a boolean rather than a secret."""
-    return _EASY_VALUE.fullmatch(value) is not None and not (
+    return _WORD_OR_NUMBER.fullmatch(value) is not None or _is_path(value)
+
+
+def _is_path(value: str) -> bool:
+    return _PATH.fullmatch(value) is not None and not (
         value[:1] == "/" and looks_random(value.replace("/", "").encode("utf-8", "replace"))
     )
 
 
-def _list_secret_parts(value: str) -> Iterator[str]:
-    """Return what of a value is secret: the secret ones of a record in JSON, or all of it, and the
-    password in an address or a connection string.
+def _is_weak(name: str, value: str) -> bool:
+    """Say whether a value that is not looked for is a secret all the same. A word or a number needs
+    a name that leaves no doubt: `MAX_TOKENS` has one too.
     """
-    leaves = _read_leaves(value)
+    if not name or _is_path(value) or _SWITCH.fullmatch(value):
+        return False
+    return not _is_easy(value) or weigh_name(_encode(name)) == SECRET
+
+
+def _list_secret_parts(name: str, value: str) -> Iterator[tuple[str, str]]:
+    """Return the secret ones of a record in JSON, or all of a value, and the password in an address
+    or a connection string.
+    """
+    leaves = _read_leaves(name, value)
     if leaves is None:
-        yield value
-        yield from _list_passwords(value)
+        yield name, value
+        yield from (("", password) for password in _list_passwords(value))
         return
-    for name, leaf in leaves:
+    for leaf_name, leaf in leaves:
         text = leaf.strip()
-        if _is_public(name, text):
-            yield from _list_passwords(text)
-        else:
-            yield from _list_secret_parts(text)
+        if _is_public(leaf_name, text):
+            yield from (("", password) for password in _list_passwords(text))
+        elif text:
+            yield from _list_secret_parts(leaf_name, text)
 
 
 def _list_passwords(value: str) -> Iterator[str]:
@@ -151,12 +173,14 @@ def _list_passwords(value: str) -> Iterator[str]:
 _JSON_BEGINS = ("{", "[")
 
 
-def _read_leaves(value: str) -> list[tuple[str, str]] | None:
-    """Return the strings in a value in JSON with the names that they have; None if it is none."""
+def _read_leaves(name: str, value: str) -> list[tuple[str, str]] | None:
+    """Return the strings in a value in JSON, each with its own name or, in a list without one, that
+    of the value; None if it is no JSON.
+    """
     if value[:1] not in _JSON_BEGINS:
         return None
     try:
-        return list(_list_leaves("", json.loads(value)))
+        return list(_list_leaves(name, json.loads(value)))
     except (ValueError, RecursionError):
         return None
 

@@ -25,7 +25,7 @@ from redact import PatternError, Rules, collect_known_values, parse_token_shapes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from redact import TokenShape
+    from redact import KnownValues, TokenShape
 
 VERSION: Final = "0.1.0"
 
@@ -508,9 +508,14 @@ def build_rules(config: Config, environ: Mapping[str, str]) -> Rules:
 
     Raises RunnerError when the user's file of token shapes cannot be read.
     """
-    known = collect_known_values(environ, config.dotenv)
-    own = [value.encode("utf-8") for value in (config.hmac_secret, config.token) if value]
-    return Rules([*known.values, *own], _read_token_shapes(config.redact_patterns))
+    known = collect_secrets(config, environ)
+    return Rules(known.values, _read_token_shapes(config.redact_patterns))
+
+
+def collect_secrets(config: Config, environ: Mapping[str, str]) -> KnownValues:
+    """Return the values that this machine knows as secrets, the runner's own among them."""
+    own = dict(zip(SECRET_VARIABLES, (config.hmac_secret, config.token)))
+    return collect_known_values(environ, config.dotenv, own, always=SECRET_VARIABLES)
 
 
 def _read_token_shapes(path: Path | None) -> tuple[TokenShape, ...]:

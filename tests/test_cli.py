@@ -756,12 +756,41 @@ def test_the_users_own_shapes_are_redacted(line: _Line) -> None:
     assert "use [REDACTED] here" in logged
 
 
-def test_values_too_short_to_protect_are_named(line: _Line) -> None:
-    """`info` says how many values are known, and which names have one that is too short."""
-    line.env |= {"FIRST_TOKEN": "x7" * 8, "SECOND_TOKEN": "x7q9"}
+def test_values_that_cannot_be_protected_are_named(line: _Line) -> None:
+    """`info` says how many values are known, and whose are too short, or words."""
+    line.env |= {"FIRST_TOKEN": "x7" * 8, "SECOND_TOKEN": "x7q9", "THIRD_TOKEN": "swordfish"}
 
     shown = line.use("info", *_own(line)).stdout
+    facts = json.loads(line.use("info", "--json", *_own(line)).stdout)
 
     assert "known secret values: 1 " in shown
-    assert "too short to protect: SECOND_TOKEN" in shown
+    assert "not protected, too short or an ordinary word: SECOND_TOKEN, THIRD_TOKEN\n" in shown
+    assert facts["notProtected"] == ["SECOND_TOKEN", "THIRD_TOKEN"]
     assert "x7q9" not in shown
+    assert "swordfish" not in shown
+
+
+def test_a_start_names_the_runners_own_secrets_that_cannot_be_protected(line: _Line) -> None:
+    """Others are named only where details are asked for."""
+    line.env |= {"SECOND_TOKEN": "x7q9"}
+    with StrictGateway(secret="hunter") as gw:
+        _, options = with_gateway(line, gw)
+        silent = line.use("start", *options, "--cmd", "x").stderr
+        _, options = with_gateway(line, gw)
+        told = line.use("start", "-v", *options, "--cmd", "x").stderr
+
+    note = "HMAC_SECRET is too short to be removed wherever it is printed"
+    assert silent.count(note) == 1
+    assert told.count(note) == 1
+    assert "SECOND_TOKEN" not in silent
+    assert "not protected, too short or an ordinary word: HMAC_SECRET, SECOND_TOKEN" in told
+
+
+def test_a_start_names_no_secret_that_is_protected(line: _Line) -> None:
+    """The gateway's secret is looked for even if it is a word."""
+    with StrictGateway(secret="swordfish") as gw:
+        run, options = with_gateway(line, gw)
+        done = line.use("start", *options, "--cmd", "say swordfish twice")
+
+    assert "HMAC_SECRET" not in done.stderr
+    assert "swordfish" not in "".join(each.data for each in gw.events(run.id))

@@ -140,10 +140,52 @@ def test_known_values_are_collected_from_secret_names() -> None:
     assert b"db-p4ssw0rd" in known.values
     assert b"json-l3af-value" in known.values
     assert b"acc0unt-key-value" in known.values
-    assert known.too_short == ("SHORT_PASSWORD",)
+    assert known.unprotected == ("SHORT_PASSWORD",)
     assert not any(value.count(b"jane") for value in known.values)
     assert b"not-a-secret-1" not in known.values
     assert isinstance(known, KnownValues)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("DB_PASSWORD", "hunter"), ("DB_PASSWORD", "swordfish"), ("PGPASSWORD", "password")),
+        *(("DB_PASSWORD", "1234567"), ("DB_PASSWORD", "12345678"), ("PIN_SECRET", "0000")),
+        *(("API_KEY_PROD", "abc-1"), ("STRIPE_KEY", "abc-1"), ("SQL_CONNECTION_STRING", "a=b;c")),
+        ("DB_SECRET", '{"username": "admin", "password": "hunter2"}'),
+    ],
+)
+def test_a_secret_that_is_not_looked_for_is_told_by_name(name: str, value: str) -> None:
+    """It is too short, a word or a number, and would be removed all over harmless output."""
+    assert collect_known_values({name: value}) == KnownValues((), (name,))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("DB_PASSWORD", "true"),
+            ("DB_PASSWORD", "No"),
+            ("DB_PASSWORD", "1"),
+            ("A_TOKEN", "none"),
+        ),
+        *(("SSH_KEY", "/home/jane/.ssh/id_rsa"), ("DB_PASSWORD", "./pw"), ("DB_PASSWORD", " ")),
+        *(("MAX_THINKING_TOKENS", "8000"), ("SORT_KEY", "created"), ("STRIPE_KEY", "test")),
+        ("DB_SECRET", '{"username": "admin", "host": "db-1", "port": 5432}'),
+    ],
+)
+def test_what_is_no_secret_is_not_told(name: str, value: str) -> None:
+    """A switch, a path or a number says where a secret is, whether there is one, or how many."""
+    assert collect_known_values({name: value}) == KnownValues((), ())
+
+
+def test_what_is_surely_secret_is_known_whatever_it_looks_like() -> None:
+    """Of some variables even a word or a path is looked for, and what is too short is told."""
+    environment = {"HMAC_SECRET": "swordfish", "A_TOKEN": "/run/tokens/a", "B_TOKEN": "true"}
+
+    known = collect_known_values(environment, always=tuple(environment))
+
+    assert known == KnownValues((b"swordfish", b"/run/tokens/a"), ("B_TOKEN",))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +213,7 @@ def test_a_variable_with_another_name_holds_none(name: str) -> None:
     known = collect_known_values({name: "v4lue-of-it", f"{name}_X": "abc"})
 
     assert known.values == ()
-    assert known.too_short == ()
+    assert known.unprotected == ()
 
 
 def make_google_account() -> dict[str, str]:
