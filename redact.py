@@ -19,7 +19,8 @@ verdict is a function of the text alone, and overlapping spans merge.
 
 Holding back. Text is published as soon as no judge waits for it. A judge that waits names the first
 byte that must stay: of `password=hun` that is the `h`. `idle()` publishes what is held only because
-it *could* become a prefix (`s` of `sk-`), never the body of a secret.
+it *could* become a secret (`s` of `sk-`, `https://acme`): words of any length, and of what looks
+generated up to 11 bytes.
 
 State between reads: the raw bytes held; the end of the visible text already published, which judges
 look back into; the `Endless` spans still open; the private key being swallowed.
@@ -61,6 +62,7 @@ from redact_judges import (
     Span,
     Verdict,
     Wait,
+    looks_random,
 )
 from redact_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_header
 from redact_known import KnownValues, Needles, collect_known_values
@@ -283,6 +285,9 @@ class Redactor:
     def idle(self) -> Redacted:
         """Return what may be shown although more may follow: the source has been silent for a
         moment.
+
+        What surely belongs to a secret stays, and so does what only may, from 12 bytes on that look
+        generated.
         """
         return self._guard(b"", silent=True)
 
@@ -438,6 +443,12 @@ _STOP_BEGINS = re.compile(
 )
 
 
+# What a text ends with, once it is longer than what may be shown of a secret, with the host behind
+# it in an address; not the end of a UUID. And a mix of cases that no identifier has.
+_LAST_RUN = re.compile(rb"(?<![0-9a-f]-)([A-Za-z0-9_-]{12,})(?:@[A-Za-z0-9.-]*)?\Z")
+_MIXED_CASE = re.compile(rb"[A-Z][a-z][A-Z]|[a-z][A-Z]{2}")
+
+
 class _Spans:
     """The verdicts on one text, put together: what to remove, and up to where the text may be
     published.
@@ -473,7 +484,7 @@ class _Spans:
         if isinstance(verdict, Both):
             return any(self.take(text, place, part) for part in verdict)
         if isinstance(verdict, Wait):
-            if verdict.firm or not self._silent:
+            if verdict.firm or not self._silent or self._shows_generated(text, verdict.hold):
                 self.ready = max(self._base, min(self.ready, verdict.hold))
             self._reach.append((place, self._size + 1))
         elif isinstance(verdict, Span):
@@ -483,6 +494,11 @@ class _Spans:
             self._take_endless(text, verdict)
             self._reach.append((place, self._found[-1].end))
         return False
+
+    def _shows_generated(self, text: bytes, hold: int) -> bool:
+        """Say whether what silence would show ends with what looks generated."""
+        run = _LAST_RUN.search(text, max(hold, self._size - LOOK_BACK))
+        return run is not None and (looks_random(run[1]) or bool(_MIXED_CASE.search(run[1])))
 
     def find_undecided(self, ready: int) -> int:
         """Return the first place whose verdict goes on after `ready`, where judging resumes."""

@@ -33,50 +33,77 @@ _TAIL_BYTES = _RUN_BYTES + b"%$=:"
 _SEPARATOR = rb"[-_.~/+]"
 
 
+# Digits among letters, or a mix of cases that no identifier has. More text never takes the evidence
+# away, so that a read that ends early cannot change the verdict.
+_EVIDENCE = re.compile(
+    rb"[0-9][A-Za-z]|[A-Z][0-9]|[a-z][0-9][_-]?[a-z0-9]|[A-Z][a-z][A-Z]|[a-z][A-Z]{2}|[0-9]{5}"
+)
+
+
 class _Irregular(NamedTuple):
-    """A token that is no prefix and one run: what it looks like, and what may become one."""
+    """A token that is no prefix and one run: what it looks like, what may become one, and what of
+    that is no word that goes on, so that even silence must not show it.
+    """
 
     begins: bytes
     full: re.Pattern[bytes]
     part: re.Pattern[bytes]
+    telling: re.Pattern[bytes]
 
 
+# Nobody types 12 bytes like these.
+_GENERATED = rb"(?=.{12}).*?(?:%b)" % _EVIDENCE.pattern
 _IRREGULAR = tuple(
-    _Irregular(begins, re.compile(full), re.compile(part))
-    for begins, full, part in (
+    _Irregular(begins, re.compile(full), re.compile(part), re.compile(telling))
+    for begins, full, part, telling in (
         # Mailchimp, Mailgun
         (
             b"",
             rb"[a-f0-9]{32}-(?:us[0-9]|[a-f0-9]{8}-[a-f0-9]{8})",
             rb"[a-f0-9]{0,32}(?:-(?:us?|[a-f0-9]{1,8}(?:-[a-f0-9]{0,7})?)?)?",
+            rb"(?<![a-f0-9]-)(?=[a-f0-9]{12})(?:[0-9]+[a-f]|[a-f]+[0-9])",  # not within a UUID
         ),
         # Discord bot
         (
             b"MNO",
             rb"[MNO][A-Za-z0-9_-]{23,28}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}",
             rb"[MNO][A-Za-z0-9_-]{0,28}(?:\.[A-Za-z0-9_-]{0,6}(?:\.[A-Za-z0-9_-]{0,26})?)?",
+            _GENERATED,
         ),
         # Resend
         (
             b"r",
             rb"re_[A-Za-z0-9]{8}_[A-Za-z0-9]{16,}",
             rb"re_[A-Za-z0-9]{0,8}(?:_[A-Za-z0-9]{0,15})?",
+            _GENERATED,
         ),
         # Airtable
         (
             b"p",
             rb"pat[A-Za-z0-9]{14}\.[a-f0-9]{50,}",
             rb"pat[A-Za-z0-9]{0,14}(?:\.[a-f0-9]{0,49})?",
+            _GENERATED,
         ),
         # Telegram bot, after its number and a colon
-        (b"A", rb"(?<=[0-9]:)A[A-Za-z0-9_-]{32,}", rb"(?<=[0-9]:)A[A-Za-z0-9_-]{0,31}"),
+        (
+            b"A",
+            rb"(?<=[0-9]:)A[A-Za-z0-9_-]{32,}",
+            rb"(?<=[0-9]:)A[A-Za-z0-9_-]{0,31}",
+            rb"A(?=.{3})[a-z-]*[A-Z0-9_]",
+        ),
         # Azure AD client secret, whose first three characters and digit are not worth waiting for
-        (b"Q", rb"(?<=[0-9])Q~[A-Za-z0-9_~.-]{28,}", rb"(?<=[0-9])Q(?:~[A-Za-z0-9_~.-]{0,27})?"),
+        (
+            b"Q",
+            rb"(?<=[0-9])Q~[A-Za-z0-9_~.-]{28,}",
+            rb"(?<=[0-9])Q(?:~[A-Za-z0-9_~.-]{0,27})?",
+            rb"Q~..",
+        ),
         # Any other JSON Web Token: two parts that are base64 of JSON
         (
             b"e",
             rb"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{4,}",
             rb"eyJ[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]{0,3})?",
+            rb"eyJ.",
         ),
     )
 )
@@ -156,20 +183,24 @@ class Tokens:
                     return Both(verdict, _judge_aws_secret(text, verdict.seen, final))
                 if verdict is not None:
                     return verdict
-        waits = False
+        waits = firm = False
+        begun = b"" if final else text[at : at + _PREFIX_LIMIT]
         for kind in (_HEX_AND_ENDING, _IRREGULAR_BY_BYTE.get(text[at : at + 1])):
             match = kind.full.match(text, at) if kind else None
             if match:
                 return Endless(at, match.end(), _IRREGULAR_STOP)
-            begun = kind.part.match(text, at) if kind and not final else None
-            waits = waits or (begun is not None and at < begun.end() == len(text))
-        if waits or (
-            not final
-            and text[at : at + _PREFIX_LIMIT] in self._beginnings
-            and len(text) - at < _PREFIX_LIMIT
-        ):
-            return Wait(at, len(text) - at > 12)
-        return None
+            part = kind.part.match(text, at) if kind and begun else None
+            if kind and part and at < part.end() == len(text):
+                waits = True
+                firm = firm or kind.telling.match(text, at) is not None
+        if begun in self._beginnings and len(begun) < _PREFIX_LIMIT:
+            waits, firm = True, firm or _is_telling(begun)
+        return Wait(at, firm) if waits else None
+
+
+def _is_telling(begun: bytes) -> bool:
+    """Say whether the beginning of a token is a piece of one, of 12 bytes, that is no word."""
+    return len(begun) >= 12 and not begun.islower()
 
 
 # The secret that goes with a key id at AWS has no shape but its length: in a CSV, a table or on the
@@ -242,20 +273,13 @@ class _Shape:
             return None
         if size >= shape.shortest and (shape.any_word or _is_generated(text[body:end])):
             return Endless(at, end, self._stop)
-        return Wait(at, size > 0) if open_ended else None
+        return Wait(at, size > 0 or _is_telling(self.prefix)) if open_ended else None
 
 
 @functools.lru_cache(maxsize=1)
 def _compile_built_in() -> tuple[_Shape, ...]:
     """Compile the built-in table, once for the process."""
     return tuple(map(_Shape, built_in_shapes()))
-
-
-# Digits among letters, or a mix of cases that no identifier has. More text never takes the evidence
-# away, so that a read that ends early cannot change the verdict.
-_EVIDENCE = re.compile(
-    rb"[0-9][A-Za-z]|[A-Z][0-9]|[a-z][0-9][_-]?[a-z0-9]|[A-Z][a-z][A-Z]|[a-z][A-Z]{2}|[0-9]{5}"
-)
 
 
 def _is_generated(body: bytes) -> bool:
