@@ -242,7 +242,7 @@ def _read(line: CommandLine) -> _Program:
     parsers = dict(line.parsers)
     whole = parsers.pop("")
     commands = [
-        _Command(name, _one_line(parser.description), _options(parser))
+        _Command(name, _help_text(parser.description), _options(parser))
         for name, parser in parsers.items()
     ]
     return _Program(line.program, _options(whole), tuple(commands))
@@ -251,7 +251,7 @@ def _read(line: CommandLine) -> _Program:
 def _options(parser: argparse.ArgumentParser) -> tuple[_Option, ...]:
     actions = (action for action in parser._actions if action.dest != "command")
     return tuple(
-        _Option(tuple(action.option_strings), *_value(action), _one_line(action.help))
+        _Option(tuple(action.option_strings), *_value(action), _help_text(action.help))
         for action in actions
     )
 
@@ -267,9 +267,9 @@ def _value(action: argparse.Action) -> tuple[str, tuple[str, ...]]:
     return _KINDS.get(action.metavar, "any"), ()
 
 
-def _one_line(text: str | None) -> str:
-    """Return help as one short line: without its end, and what %-signs stand for."""
-    return (text or "").split("; ")[0].strip().rstrip(".").replace("%%", "%")
+def _help_text(text: str | None) -> str:
+    """Return help as it reads in a list: without a full stop, and what %-signs stand for."""
+    return (text or "").rstrip(".").replace("%%", "%")
 
 
 SHELLS: Final = {"bash": complete_bash, "fish": complete_fish, "zsh": complete_zsh}

@@ -120,6 +120,17 @@ def test_tab_completes(
     assert not [word for word in unwanted if word in shown], shown
 
 
+@pytest.mark.parametrize("shell", SHELL_NAMES[1:])  # bash shows names alone
+@pytest.mark.parametrize("command", ["start", "gateway"])
+def test_an_option_is_explained_in_full(shell: str, command: str, folder: Path) -> None:
+    """As `--help` does it: a text that ends within its brackets helps nobody."""
+    parser = build_command_line(ClaudeProfile()).parsers[command]
+
+    shown = complete(shell, folder, f"claude-runner {command} -")
+
+    assert not [action.help for action in parser._actions if str(action.help) not in shown], shown
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_option_of_every_command_is_in_the_script(shell: str) -> None:
     """What is added to the command line is completed without another thought."""
