@@ -556,10 +556,11 @@ def command_info(
 ) -> int:
     """Show the configuration and where each value comes from, without a secret."""
     known = collect_secrets(config, os.environ)
+    rules = build_rules(config, os.environ)
     rows = [
         {
             "variable": setting.variable,
-            "value": _shown_value(value, setting, config),
+            "value": rules.redact(_shown_value(value, setting, config)),
             "source": config.sources[setting.variable],
             "meaning": setting.meaning,
         }

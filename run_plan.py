@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Callable, Final
 from assist import AssistPlan
 from assist_tmate import Tmate, read_public_keys
 from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
-from runner_config import VERSION, RunnerError, absolute_path
+from runner_config import VERSION, RunnerError, absolute_path, build_rules
 
 if TYPE_CHECKING:
     import argparse
@@ -339,14 +339,16 @@ def require_program(
     if "/" in program:
         path = Path(cwd, program)
         if not os.path.isfile(path):  # False where it may not be looked for, unlike Path's
-            raise RunnerError(f"there is no program {path}; correct {variable}")
+            shown = build_rules(config, env).redact(str(path))
+            raise RunnerError(f"there is no program {shown}; correct {variable}")
         if not os.access(path, os.X_OK):
             raise RunnerError(f"{path} is not executable; chmod +x it, or correct {variable}")
     elif shutil.which(program, path=env.get("PATH")) is None:
         home = Path(env.get("HOME") or "~").expanduser()
         places = profile.program_folders(home, env)
+        shown = build_rules(config, env).redact(program)  # `API_KEY=… claude` is a usual mistake
         raise RunnerError(
-            f"{program!r} ({variable}, {config.sources[variable]}) was not found in PATH"
+            f"{shown!r} ({variable}, {config.sources[variable]}) was not found in PATH"
             f"{_found_elsewhere(program, places)}; install it, or set {variable} to its path "
             "(shell aliases do not count)"
         )

@@ -171,11 +171,12 @@ def parse_command(value: str, variable: str) -> tuple[str, ...]:
     try:
         argv = tuple(shlex.split(value))
     except ValueError as error:
+        # Without its value, which may hold a secret.
         is_quote = "quotation" in str(error)
         what = (
             "has a quote that is not closed; close it, or" if is_quote else "ends with a backslash;"
         )
-        raise ConfigError(f"{variable} is {value!r}, which {what} leave it out") from None
+        raise ConfigError(f"{variable} {what} leave it out") from None
     if not (argv and argv[0]):
         raise ConfigError(f"{variable} is {value!r}; write the program to run")
     return argv

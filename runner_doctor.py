@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from gateway_client import GatewayClient, Reply
     from local_terminal import Console
+    from redact import Rules
     from run_plan import Profile
     from runner_config import Config
 
@@ -99,8 +101,8 @@ class Doctor:
         found = shutil.which(command[0], path=env.get("PATH")) or command[0]
         if not self._profile.answers_version(config):
             return "ok", f"{found}; it is not {self._profile.title}, so its version was not asked"
-        lines = ask_version([*command, "--version"], env)
         rules = build_rules(config, os.environ)
+        lines = ask_version([*command, "--version"], env, rules)
         version = printable(rules.redact(lines[0]), 80) if lines else "it tells no version"
         return "ok", f"{found}: {version}"
 
@@ -229,12 +231,13 @@ def _check_journal(config: Config) -> tuple[str, str]:
     return "ok", "it can be written and made durable there"
 
 
-def ask_version(argv: list[str], env: dict[str, str]) -> list[str]:
+def ask_version(argv: list[str], env: dict[str, str], rules: Rules) -> list[str]:
     """Return what a program prints when asked for its version, line by line.
 
     Blocks for `VERSION_PATIENCE_S` at most; then it is killed, with its process group. Raises
-    RunnerError when it cannot be started, fails, or hangs.
+    RunnerError when it cannot be started, fails, or hangs; `rules` redact what it tells of `argv`.
     """
+    shown = printable(rules.redact(shlex.join(argv)))
     try:
         process = subprocess.Popen(
             argv,
@@ -250,8 +253,7 @@ def ask_version(argv: list[str], env: dict[str, str]) -> list[str]:
         output, _ = process.communicate(timeout=VERSION_PATIENCE_S)
     except subprocess.TimeoutExpired:
         raise RunnerError(
-            f"`{printable(' '.join(argv))}` did not end within {VERSION_PATIENCE_S:.0f} s; "
-            "try it by hand"
+            f"`{shown}` did not end within {VERSION_PATIENCE_S:.0f} s; try it by hand"
         ) from None
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -260,9 +262,7 @@ def ask_version(argv: list[str], env: dict[str, str]) -> list[str]:
         if process.stdout is not None:
             process.stdout.close()
     if process.returncode != 0:
-        raise RunnerError(
-            f"`{printable(' '.join(argv))}` failed with {process.returncode}; try it by hand"
-        )
+        raise RunnerError(f"`{shown}` failed with {process.returncode}; try it by hand")
     return output.decode("utf-8", "replace").splitlines()
 
 

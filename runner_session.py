@@ -512,7 +512,8 @@ class Run:
         self._terminal.give_back()
         self._console.release()
         if self._job.resume_command is not None:
-            self._console.note(f"to go on with this session: {self._job.resume_command}")
+            command = self._rules.redact(self._job.resume_command)
+            self._console.note(f"to go on with this session: {command}")
         self._tell_of_the_disk()
         self._deliver()
         self._pump.join(LOCAL_TIMEOUT_S)

@@ -271,6 +271,34 @@ def test_info_shows_where_values_come_from_and_no_secret(as_json: bool, line: _L
         assert "git log --oneline -10" in done.stdout
 
 
+def test_a_secret_within_a_command_is_not_shown(line: _Line) -> None:
+    """What is told of CLAUDE_COMMAND ends up in bug reports: its flags are there, no values."""
+    secret = "s3cr" * 8
+    claude = line.folder / "claude"
+    claude.write_text("#!/bin/sh\nexit 3\n")
+    claude.chmod(0o755)
+    with StrictGateway() as gw:
+        _, options = with_gateway(line, gw)
+        line.env["CLAUDE_COMMAND"] = f"{claude} --api-key {secret}"
+        line.env["CLAUDE_RUNNER_FLAVOR"] = "claude"
+        shown = [
+            line.use("info", *_own(line)),
+            line.use("info", "--json", *_own(line)),
+            line.use("doctor", *_own(line)),
+            line.use("start", "-vv", *options, "--cmd", "x"),
+        ]
+        line.env["CLAUDE_COMMAND"] += " 'unclosed"
+        mistaken = [line.fail("info", *_own(line))]
+        for assignment in (f"API_KEY={secret}", f"API_KEY={secret}/x"):
+            line.env["CLAUDE_COMMAND"] = f"{assignment} claude"
+            mistaken.append(line.fail("start", *options, "--cmd", "x"))
+
+    for done in shown:
+        assert f"{claude} --api-key [REDACTED]" in done.stdout + done.stderr
+        assert secret not in done.stdout + done.stderr
+    assert not [sentence for sentence in mistaken if secret in sentence]
+
+
 @pytest.mark.parametrize(("length", "words"), [(31, "so short"), (32, "(set)")])
 def test_info_flags_a_secret_that_could_be_guessed(length: int, words: str, line: _Line) -> None:
     """A key is safe from 32 bytes on; its length is told to nobody."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import runner_doctor
+from redact import Rules
 from runner_config import RunnerError
 from runner_doctor import PACKAGES, ask_version
 from testing.certificates import self_signed
@@ -243,7 +244,7 @@ def test_a_program_that_hangs_is_killed_with_what_it_started(
     script = f"sleep 600 & echo $! >{shlex.quote(str(tmp_path))}/pid; wait"
 
     with pytest.raises(RunnerError, match="did not end within 1 s"):
-        ask_version(["sh", "-c", script], dict(os.environ))
+        ask_version(["sh", "-c", script], dict(os.environ), Rules())
 
     assert_gone([int((tmp_path / "pid").read_text())])
 

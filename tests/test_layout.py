@@ -65,6 +65,7 @@ MAY_IMPORT = {
         "gateway_client",
         "gateway_transport",
         "local_terminal",
+        "redact",
         "run_plan",
         "runner_config",
         "spool",
