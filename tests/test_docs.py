@@ -247,8 +247,9 @@ def test_the_workflow_asks_for_what_the_script_does() -> None:
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in asked)
 
 
-# What is not started here: it needs the network, another project, or all the time there is.
 PROGRAMS = ("./wrapper/claude-runner", "./wrapper/rev-runner")
+_SHELL_WORDS = ("$", "bash", "cd", "curl", "export", "git", "make", "npm", "pip", "pipx", "python")
+# What is not started here: it needs the network, another project, or all the time there is.
 _NOT_STARTED = ("pipx install .", "uvx --from . claude-runner --version", "python benchmarks/")
 
 
@@ -336,6 +337,18 @@ def test_each_command_of_a_page_works(page: str, line: str, reader: _Reader) -> 
     assert words[1] in build_command_line(ClaudeProfile()).parsers
     if words[1] not in ("demo", "gateway"):  # tests/test_demo.py and tests/test_embedded_*.py
         reader.type(line)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_to_be_typed_stands_where_it_is_tried(page: str) -> None:
+    """A block that is only indented holds data or a drawing, and no command."""
+    text = (ROOT / page).read_text("utf-8")
+    unfenced = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    typed = {*PROGRAMS, *_SHELL_WORDS}
+
+    indented = re.findall(r"^(?: {4,}|\t)(\S+)(.*)$", unfenced, re.MULTILINE)
+
+    assert not [first + rest for first, rest in indented if first in typed]
 
 
 @needs("curl")
