@@ -64,6 +64,7 @@ LOCAL_TIMEOUT_S: Final = 10.0
 # The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 KEEPER_TIMEOUT_S: Final = 10.0
 MAX_SHOWN_COMMAND_CHARS: Final = 4_000
+_MAKE_ROOM: Final = "make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
 
 
 @dataclass(frozen=True)
@@ -152,13 +153,18 @@ class Run:
 
     def _open_spool(self) -> Spool:
         """Open the journal, with what another process needs to deliver it."""
-        spool = Spool(self._folder.spool_path)
+        try:
+            spool = Spool(self._folder.spool_path)
+        except SpoolError as error:
+            if not error.is_disk_failure:
+                raise  # it says itself what to do
+            raise RunnerError(f"{error}; {_MAKE_ROOM}") from error
         spool.put_fact("gateway_url", self._job.gateway_url)
         spool.put_fact("token", self._job.token)
         spool.put_fact("log_name", self._job.log_name)
         if spool.disk_failure is not None:
             spool.close()
-            raise RunnerError(f"{spool.disk_failure}; make room, or set CLAUDE_RUNNER_DATA_DIR")
+            raise RunnerError(f"{spool.disk_failure}; {_MAKE_ROOM}")
         return spool
 
     def _take_terminal(self) -> None:

@@ -143,7 +143,7 @@ def test_full_disk_before_a_later_start(gateway: StrictGateway, tmp_path: Path, 
     (launch.data_dir / ".gitignore").write_text("*\n")
     disk.fill()
 
-    assert_refuses_to_start(launch, ran, "full|No space left")
+    assert_refuses_to_start(launch, ran, "(full|No space left).*CLAUDE_RUNNER_DATA_DIR")
     assert not launch.run_dir.exists()
 
     disk.make_room()
@@ -192,7 +192,7 @@ def test_no_file_may_grow(gateway: StrictGateway, tmp_path: Path) -> None:
     unmeasured = {name: launch.env[name] for name in launch.env if not name.startswith("COVERAGE_")}
     small = limited(replace(launch, env=unmeasured), 16_384)
 
-    assert_refuses_to_start(small, ran, "journal|cannot be")
+    assert_refuses_to_start(small, ran, "(journal|cannot be).*CLAUDE_RUNNER_DATA_DIR")
     assert not launch.run_dir.exists()
 
     assert_runs(launch, ran)
