@@ -100,7 +100,8 @@ class Doctor:
         )  # the current folder may be gone
         found = shutil.which(command[0], path=env.get("PATH")) or command[0]
         if not self._profile.answers_version(config):
-            return "ok", f"{found}; it is not {self._profile.title}, so its version was not asked"
+            title = self._profile.title
+            return "ok", f"{found}; it is not known to be {title}, so its version was not asked"
         rules = build_rules(config, os.environ)
         lines = ask_version([*command, "--version"], env, rules)
         version = printable(rules.redact(lines[0]), 80) if lines else "it tells no version"

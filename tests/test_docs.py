@@ -107,7 +107,7 @@ def test_the_documented_kind_of_runner_runs(tmp_path: Path) -> None:
             check=False,
         )
     assert (looked.returncode, looked.stderr) == (0, "")
-    assert re.search("^ok    command: .*; it is not quill, so", looked.stdout, re.MULTILINE)
+    assert re.search("^ok    command: .*; it is not known to be quill", looked.stdout, re.MULTILINE)
 
 
 def test_the_readme_begins_with_two_commands() -> None:

@@ -139,7 +139,7 @@ def test_nothing_but_the_version_is_asked_of_claude_code(patient: _Patient) -> N
     assert (patient.folder / "bin" / "claude.calls").read_text() == "--version\n"
     assert (status, text) == (
         "ok",
-        f"{other}; it is not Claude Code, so its version was not asked",
+        f"{other}; it is not known to be Claude Code, so its version was not asked",
     )
     assert not (patient.folder / "other.was-started").exists()
 
