@@ -192,13 +192,13 @@ def _report_crash(error: Exception, profile: Profile, config: Config | None) -> 
 
 def build_command_line(profile: Profile) -> CommandLine:
     """Return the commands of this kind of runner."""
+    typed = typed_name(ROOT, profile.program)
     line = CommandLine(
         profile.program,
+        typed,
         VERSION,
         f"Run {profile.title} on this machine, connected to a gateway.",
-        _EXAMPLES.format(
-            program=typed_name(ROOT, profile.program), arguments=profile.example_arguments
-        ),
+        _EXAMPLES.format(program=typed, arguments=profile.example_arguments),
     )
 
     def add_command(

@@ -42,11 +42,15 @@ class CommandLine:
     """A program's commands and their options.
 
     The item after an option that takes a value is its value, whatever it begins with; what follows
-    `--` is handed on as it is, by the commands that have somebody to hand it to.
+    `--` is handed on as it is, by the commands that have somebody to hand it to. `typed` is how a
+    user calls the program.
     """
 
-    def __init__(self, program: str, version: str, description: str, examples: str) -> None:
+    def __init__(
+        self, program: str, typed: str, version: str, description: str, examples: str
+    ) -> None:
         self.program = program
+        self._typed = typed
         self._examples = examples
         self._with_value: set[str] = set()
         self._handing_on: set[str] = set()
@@ -54,7 +58,7 @@ class CommandLine:
         self._common = _Parser(add_help=False)
         _add_verbosity(self._common)
         self._parser = _Parser(
-            prog=program,
+            prog=typed,
             parents=[self._common],
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -114,7 +118,7 @@ class CommandLine:
             if name in self._with_value:
                 given = value if has_value else next(items, None)
                 if given is None:
-                    raise RunnerError(f"{name} needs a value; see {self.program} --help")
+                    raise RunnerError(f"{name} needs a value; see {self._typed} --help")
                 item = f"{name}={_VALUE_MARK}{given}"
             ours.append(item)
         options, unknown = self._parser.parse_known_args(ours)
@@ -122,7 +126,7 @@ class CommandLine:
             # Without its value, which may be a token that the command does not take.
             name = unknown[0].partition("=")[0]
             raise RunnerError(
-                f"unrecognized argument: {name}; see {self.program} {options.command} --help"
+                f"unrecognized argument: {name}; see {self._typed} {options.command} --help"
             )
         options.arguments = list(items)
         options.needs_settings = options.command not in self._without_settings

@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(
-        prog="claude-runner gateway",
+        prog="./wrapper/claude-runner gateway",
         description="The gateway for this machine or a small team: a page to watch runs.",
         allow_abbrev=False,
     )

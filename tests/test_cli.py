@@ -118,7 +118,7 @@ def test_help_is_on_stdout_with_examples(arguments: list[str], line: _Line) -> N
 
     assert done.returncode == 0
     assert done.stderr == ""
-    assert "usage: claude-runner" in done.stdout
+    assert "usage: ./wrapper/claude-runner" in done.stdout
     assert './wrapper/claude-runner start --run-id ID --token TOKEN --cmd "fix' in done.stdout
 
 
@@ -194,7 +194,7 @@ def test_a_value_that_is_not_asked_for_is_not_repeated(line: _Line) -> None:
     """It may be a token, and what is told may go to a file."""
     sentence = line.fail("info", "--token", "let-nobody-see-me")
 
-    assert "unrecognized argument: --token; see claude-runner info --help" in sentence
+    assert "unrecognized argument: --token; see ./wrapper/claude-runner info --help" in sentence
     assert "let-nobody" not in sentence
 
 

@@ -14,7 +14,7 @@ from testing.runner_files import ROOT
 
 def small_line() -> CommandLine:
     """Return a command line with one command of each kind."""
-    line = CommandLine("prog", "1.2", "What it is for.", "examples:\n  prog go")
+    line = CommandLine("prog", "./prog", "1.2", "What it is for.", "examples:\n  prog go")
     add_option = line.add_command("go", lambda: 0, "go on", hands_on=True)
     add_option("--to", metavar="PLACE", help="where")
     add_option("--how", metavar="MODE", choices=("fast", "slow"), help="how")
@@ -62,12 +62,12 @@ def test_only_commands_that_say_so_do_without_settings() -> None:
     ("argv", "sentence"),
     [
         (["put", "x", "--", "y"], "nothing may follow -- with put"),
-        (["put"], "the following arguments are required: DIR; see prog put --help"),
+        (["put"], "the following arguments are required: DIR; see ./prog put --help"),
         (["go", "--how", "sideways"], "invalid choice: 'sideways'"),
-        (["go", "--fla"], "unrecognized argument: --fla; see prog go --help"),
-        (["go", "--too=x"], "unrecognized argument: --too; see prog go --help"),
-        (["go", "--to"], "--to needs a value; see prog --help"),
-        (["put", "a", "b"], "unrecognized argument: b; see prog put --help"),
+        (["go", "--fla"], "unrecognized argument: --fla; see ./prog go --help"),
+        (["go", "--too=x"], "unrecognized argument: --too; see ./prog go --help"),
+        (["go", "--to"], "--to needs a value; see ./prog --help"),
+        (["put", "a", "b"], "unrecognized argument: b; see ./prog put --help"),
     ],
 )
 def test_a_mistake_is_one_sentence(argv: list[str], sentence: str) -> None:

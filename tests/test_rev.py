@@ -177,7 +177,7 @@ def test_help_and_info_speak_of_rev() -> None:
     helped, info, version = ask("start", "--help"), ask("info"), ask("--version")
     mistake = ask("start", "--nonsense")
 
-    assert helped.stdout.startswith("usage: rev-runner start ")
+    assert helped.stdout.startswith("usage: ./wrapper/rev-runner start ")
     assert "./wrapper/rev-runner start --run-id ID" in helped.stdout
     assert "claude" not in helped.stdout.lower()
     assert "--output" not in helped.stdout
@@ -186,7 +186,7 @@ def test_help_and_info_speak_of_rev() -> None:
     assert "CLAUDE_COMMAND" not in info.stdout
     assert version.stdout.startswith("rev-runner ")
     assert mistake.stderr.startswith(
-        "rev-runner: unrecognized argument: --nonsense; see rev-runner"
+        "rev-runner: unrecognized argument: --nonsense; see ./wrapper/rev-runner"
     )
 
 
