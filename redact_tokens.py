@@ -98,11 +98,12 @@ _IRREGULAR = tuple(
             rb"(?<=[0-9])Q(?:~[A-Za-z0-9_~.-]{0,27})?",
             rb"Q~..",
         ),
-        # Any other JSON Web Token: two parts that are base64 of JSON
+        # Any other JSON Web Token: two parts that are base64 of JSON. A longer first part is that of
+        # one with a certificate in it, and begins like those in the table of shapes.
         (
             b"e",
-            rb"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{4,}",
-            rb"eyJ[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]{0,3})?",
+            rb"eyJ[A-Za-z0-9_-]{10,240}\.[A-Za-z0-9_-]{4,}",
+            rb"eyJ[A-Za-z0-9_-]{0,240}(?:\.[A-Za-z0-9_-]{0,3})?",
             rb"eyJ.",
         ),
     )

@@ -125,7 +125,7 @@ def test_silence_keeps_an_unfinished_escape_sequence() -> None:
 
 
 @pytest.mark.parametrize(
-    "start", [b"token=", b"\x1b]0;", b"\x1bP", HEADER.encode() + b"\n", b"a://b:"]
+    "start", [b"token=", b"\x1b]0;", b"\x1bP", HEADER.encode() + b"\n", b"a://b:", b"ey" + b"J"]
 )
 def test_never_holds_more_than_4_kilobytes(start: bytes) -> None:
     """What never ends is not held for ever."""
