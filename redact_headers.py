@@ -47,7 +47,12 @@ _FLAG_COMMANDS = tuple(
         (rb"smb[a-z]+|rpcclient|net", (b"-U ",), rb"%|$"),
         (rb"https?|xhs?", (b"-a ",), rb":|$"),
         (rb"mysql\w*|mariadb\w*|sshpass|7z[a-z]?", (b"-p",), rb""),
-        (rb"sshpass|mongo\w*|evil-winrm|nxc|netexec|" + _LOGIN, (b"-p ",), rb""),
+        (
+            rb"sshpass|mongo\w*|evil-winrm|nxc|netexec|cqlsh|cypher-shell|twine|mycli|rdesktop"
+            rb"|unlock-keychain|" + _LOGIN,
+            (b"-p ",),
+            rb"",
+        ),
         (rb"sqlcmd|bcp|tsql|zip|unzip", (b"-P ",), rb""),
         (rb"redis-[a-z]+", (b"-a ",), rb""),
         (rb"ldap[a-z]+", (b"-w ",), rb""),
@@ -230,7 +235,7 @@ def judge_scheme(text: bytes, at: int, final: bool) -> Verdict:
 def _is_bearer_credential(body: bytes, capital: bool) -> bool:
     word = body.rstrip(b".:,")
     if (
-        not word
+        not word.strip(b"=")
         or word.lower().decode("latin-1") in _BEARER_WORDS
         or word.lower().startswith(b"realm=")
     ):
@@ -310,8 +315,11 @@ def _judge_userinfo(userinfo: bytes, start: int) -> Verdict:
     if userinfo[:1] == b"[":  # what is optional, in a description
         return None
     if colon:
-        ordinary = not password or (
-            HARMLESS_VALUE.fullmatch(password) and not password[:1].isalnum()
+        ordinary = (
+            not password.strip(b"x")
+            or (  # Go masks with them
+                HARMLESS_VALUE.fullmatch(password) and not password[:1].isalnum()
+            )
         )
         both = user and not ordinary and _is_hex_word(user) and _is_hex_word(password)
         return (

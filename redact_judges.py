@@ -20,6 +20,7 @@ from redact_shapes import (
     KEY_ORDINARY_WORDS,
     KEY_SECRET_WORDS,
     NEUTRAL_ENDINGS,
+    NO_SECRETS,
     ORDINARY_VALUES,
     PASSWORD_TRANSLATIONS,
     SECRET_ENDINGS,
@@ -139,6 +140,8 @@ def weigh_name(name: bytes) -> int:
         return HEADER
     if name.lower() in SECRET_NAMES:
         return SECRET
+    if name.lower().endswith(NO_SECRETS):
+        return HARMLESS
     words = split_name(name)
     if not words:
         return HARMLESS
@@ -250,8 +253,22 @@ HARMLESS_VALUE = re.compile(
     # a stand-in for a value
     | (?:your|my|the|some|example|sample|dummy|fake|insert|replace|enter|add|put|change)
         [-_.\ ][\w\-.\ ]*
+    # what `printf` fills in, a parameter of a query
+    | (?:%(?:\{\w+\})?[-0-9.]*[a-z@][:/\ ]?)+ | %\(\w+\)s | \?[0-9]{0,2}
+    | [:@]\w*(?:password|passwd|pwd|token|secret|key)[0-9]{0,2}
+    # what a prompt of a shell or Perl says went wrong
+    | \$[!@?].*
+    # a type with a number in its name, an algorithm, a public key
+    | [*&]?(?:[iu](?:8|16|32|64|128)|u?int(?:8|16|32|64)|uint8array|bytes(?:16|32|64)|sha[0-9]{1,3}
+        |utf-?8|base64(?:-\w+)?|uuidv[0-9]|jwt[0-9]?) | (?:x|ed)25519\w* | oauth2\w+
+    | (?:sk-)?(?:ssh|ecdsa)-[\w@.-]+
+    # a place where secrets are kept
+    | (?:projects/\S+/)?secrets/\S+
+    # masked, or left out
+    | [\w-]{0,14}(?:\.{3}|x{5,}|\*{3,})[\w*]{0,12}
     # numbers, amounts, versions, colours
     | [~^][0-9]+(?:\.[0-9x*]+){1,2}(?:-[a-z0-9.]+)?
+    | [0-9]{1,4}(?:\+|/[0-9]{1,4}) | [0-9]\*\S* | \.\*.*
     | -?(?:[0-9]{1,3} | 0x[0-9a-f]{1,16} | [0-9.]{1,12}) | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
     | \#(?:[0-9a-f]{3}|[0-9a-f]{6})
     # fields of a line; a regular expression
@@ -268,7 +285,9 @@ _LABEL = re.compile(
     rb"|incorrect|missing|expired|provide|is|not|the|a|an|for|of|to)\b.*"
 )
 # After the end of a text such as "Token: ", which looks like an operator and an opening quote.
-_CODE_AFTER_TEXT = re.compile(rb"\s*[+%.]\s|[,)]\s*(?:[\w)\"']|\Z)")
+_CODE_AFTER_TEXT = re.compile(
+    rb"\s|;|[+%.]\s|(?:<<|&&|\|\|)\s|\\?[\"'] ?[.+] |[,)]\s*(?:[\w)\"']|\Z)"
+)
 _PLACEHOLDER = re.compile(rb"[A-Z]{2,}(?:[_-][A-Z]+)*|[x]{4,}-.*|.{0,3}\xe2\x80\xa6")
 
 
@@ -286,12 +305,20 @@ def is_ordinary(value: bytes, *, quoted: bool, loose: bool) -> bool:
     ):
         return True
     if quoted:
-        if _CODE_AFTER_TEXT.match(bare) or _is_translation(bare):
+        if _CODE_AFTER_TEXT.match(bare) or _is_translation(bare) or _is_path_of_name(bare):
             return True
         return b" " in bare and _LABEL.fullmatch(bare) is not None and not _CHANGES.search(bare)
     if _PLACEHOLDER.fullmatch(bare) and loose:
         return True
     return loose and PLAIN_WORD.fullmatch(bare) is not None and not is_shouted_mix(bare)
+
+
+_PATH_OF_NAME = re.compile(rb"[A-Za-z]+(?:[./][A-Za-z_]+)+")
+
+
+def _is_path_of_name(value: bytes) -> bool:
+    """Say whether a value is where a name is kept: `auth.password`, `auth/SET_PASSWORD`."""
+    return _PATH_OF_NAME.fullmatch(value) is not None and weigh_name(value) != HARMLESS
 
 
 def _is_translation(value: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from redact_judges import SECRET, Span, Verdict, Wait, looks_secret
-from redact_values import Pair, is_made_up, judge_value, may_become, require_end
+from redact_values import Pair, is_made_up, is_strong, judge_value, may_become, require_end
 
 # name: TOKEN, value: …, with up to two other fields between them
 _FIELD = (
@@ -26,7 +26,7 @@ _PAIR = re.compile(
 _ITEM = re.compile(rb"""["']\r?\n[ ]{0,8}[0-9]{1,3}\)[ ](?=["'])""")
 # "db_password": {"sensitive": true, "value": …
 NESTED = re.compile(
-    rb"""\{\s{0,24}FIELD{0,3}\\?"(?:value|default)\\?"[ ]?:[ ]?(?=\\?")""".replace(
+    rb"""\{\s{0,24}FIELD{0,3}\\?"(?:value|default|defaultvalue)\\?"[ ]?:[ ]?(?=\\?")""".replace(
         b"FIELD", _FIELD
     ),
     re.VERBOSE | re.IGNORECASE,
@@ -60,8 +60,13 @@ _CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}(?=
 _CELL_BEFORE = re.compile(rb"(?:(?:\||\xe2\x94\x82)[ ]{1,40}|(?:^|[\r\n])[ ]{0,40})[`*]{0,2}$")
 _CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{2,4};)?[ ]{0,40}(?:\||\xe2\x94\x82|[\r\n]|<)")
 _MAY_BE_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{0,4};?)?[ ]{0,40}(?:\xe2\x94?)?")
-_ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<")
-_ELEMENT = re.compile(rb">\s{0,40}(?:<[Vv]alue>)?(?P<raw><!\[CDATA\[)?")  # <token>value
+_ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<(?:[\w.-]{1,16}:)?$")
+# <token>value, <wsse:Password Type="…">value
+_ELEMENT = re.compile(
+    rb"""(?:[ ][\w:.-]{1,32}="[^"<>\r\n]{0,120}"){0,3}"""
+    rb"""> \s{0,40} (?:<[Vv]alue>)? (?P<raw><!\[CDATA\[)?""",
+    re.VERBOSE,
+)
 # <key>token</key><string>value
 _NEXT_ELEMENT = re.compile(rb"</(?:key|name)>\s{0,32}<(?:string|value)>", re.IGNORECASE)
 # <td>token</td><td>value
@@ -80,7 +85,7 @@ def judge_layout(pair: Pair, final: bool) -> Verdict:
     """Judge a value that stands next to its name in an element, in a form or in a table."""
     text, name, end = pair.text, pair.name_start, pair.name_end
     element = _ELEMENT.match(text, end)
-    if element and _ELEMENT_BEGINS.match(text, max(0, name - 2), name):
+    if element and _ELEMENT_BEGINS.search(text, max(0, name - 20), name):
         stop = _RAW_STOP if element["raw"] else _ELEMENT_STOP
         verdict = judge_value(pair, element.end(), final, loose=False, stop=stop)
         if isinstance(verdict, Span) and element.end() > end + 1 and not element["raw"]:
@@ -114,7 +119,9 @@ def _judge_cell(pair: Pair, at: int, stop: re.Pattern[bytes], final: bool) -> Ve
     verdict = judge_value(pair, at, final, loose=True, stop=stop)
     if not isinstance(verdict, Span) or looks_secret(pair.text[slice(*verdict)]):
         return verdict
-    if pair.weight != SECRET or not is_made_up(pair.text[slice(*verdict)]):
+    value = pair.text[slice(*verdict)]
+    in_code = pair.text[at - 1 : at] == b"`"
+    if pair.weight != SECRET or not (is_made_up(value) or (in_code and is_strong(value))):
         return None
     return require_end(pair.text, verdict, _CELL_END, _MAY_BE_CELL_END, final)
 

@@ -36,10 +36,13 @@ from redact_shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
 from redact_values import (
     ESCAPE,
     FINGERPRINT,
+    LOGIN_NAME,
     QUOTE,
     WIDE_STOP,
     Pair,
     is_made_up,
+    is_mixed,
+    is_strong,
     judge_no_word,
     judge_value,
     may_become,
@@ -57,7 +60,7 @@ _POINTER = rb"(?:\xc2[\xbb\xb7]|\xe2(?:\x80[\x93\x94\xba]|[\x86\x87]\x92|\x9d\xa
 _OPERATOR = re.compile(
     rb"""
     (?:QUOTE|\\)? (?::(?:"?[\w\\]{1,32}"?:)?pr(?:otected|ivate))?   # ["token":protected] in PHP
-    [\])]{0,2} (?:\*\*)? [ \t]{0,20}
+    (?:[\])]{0,2}|%(?:25)?5[Dd]) (?:\*\*)? [ \t]{0,20}
     (?:
         :[ ]?[A-Za-z&\[\]<>.|?]{1,20}[ ]=         # token: str =
       | [ ][A-Za-z.\[\]*]{1,16}[ ]:?=             # var token string =
@@ -75,7 +78,7 @@ _OPERATOR = re.compile(
 )
 _SIGN_BEHIND = re.compile(rb"[:=]|->|<-|%")
 # The value may be the next argument: setProperty("TOKEN", "value").
-_ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
+_ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=b?ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
 _IN_LIST = re.compile(rb"""["'],\s*["']$""")
 # … or what is taken where nothing is set: process.env.TOKEN || "value", in other languages too
 _OTHERWISE = rb"""
@@ -104,12 +107,13 @@ _NEXT_LINE = re.compile(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
 _SPACE = re.compile(
     rb"(?P<closed>`|\*\*)?(?P<blank>[ \t]{1,40})(?=[^\s=:|\xe2]|\xe2(?![\x94\x95]))"
 )
-# The password was changed to …, TOKEN → …, `TOKEN` (`…`)
+# The password was changed to …, TOKEN → …, `TOKEN` (`…`), the key for production is **…**
 _VERB = re.compile(
-    rb"(?:-|"
+    rb"(?:(?:-|"
     + _POINTER
-    + rb") |\((?=`)"
-    + rb"|(?:(?:is|was|has been) )?(?:(?:now|set|changed|reset|updated) )?(?:to )?"
+    + rb") |\((?:currently )?(?=`)"
+    + rb"|(?:for (?:the )?[^\s:]{1,32} )?(?:(?:is|was|has been) )?"
+    + rb"(?:(?:now|currently|set|changed|reset|updated) )?(?:to |from )?)(?:\*\*)?"
 )
 _MAY_BE_OPERATOR = re.compile(
     rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
@@ -120,12 +124,12 @@ _MAY_BE_OPERATOR = re.compile(
 _MAY_HAVE_VALUE = rb"""
     (?=[a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
         (?:[\\"'`\])*]{1,12}(?:u002[27])?)?[ \t]{0,20}
-            (?:[:=+?.|&%^>{-]|,(?:\s{0,24}\\{0,7}["'`]|[ ]?default)|(?:or|else)\s{1,24}["'`])
+            (?:[:=+?.|&%^>{-]|,(?:\s{0,24}b?\\{0,7}["'`]|[ ]?default)|(?:or|else)\s{1,24}["'`])
       | [ ][a-z.\[\]*]{1,16}[ ]:?=
       | \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})?\\?["']?(?:parameter)?value
       | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n(?:\r?\n|[ ]{0,8}[0-9]{1,3}\)))
       | [`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)
-      | (?<=(?:th|al|ls))\(\s{0,24}["']
+      | \(\s{0,24}["']
       | [ ]?</(?:key|name|t[dh])>
       | [\s\S]?\Z
       | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
@@ -152,6 +156,7 @@ def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
 NO_ORDINARY_TOKEN = _exclude_ordinary(TOKEN_ORDINARY_WORDS, "token")
 # Of a word in a sentence or on a line of its own: passwords hold any character.
 _WORD_STOP = re.compile(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
+_BOLD_STOP = re.compile(rb"\*\*|[\r\n]")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
 _SETTING_BEFORE = re.compile(
     rb"(?i)(?:(?:^|[\r\n>$#;&|+])[ \t]*set|(?:^|[\s>])(?:setx|setenv|\#[ ]?define|env|arg"
@@ -168,9 +173,13 @@ _ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # of a resource's type in its name at
 _LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
 _NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
 _SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
-_PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd$")
-_LOGIN_NAME = re.compile(rb"(?i)(?:auth|credentials?)$")
+_PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd?$")
 _LOGIN_CALL = re.compile(rb"(?i)(?:basic_?auth|credentials?)$")
+# user.setPassword("…"), .password("…")
+_SETTER = re.compile(
+    rb"(?i)(?:\.|(?:set|with)_?)\w{0,16}(?:password|passphrase|secret|token|api_?key)$"
+)
+_TEST_PASSED = re.compile(rb": (?![\"'])")
 # Of `pass` alone: -passin pass:… for openssl, and what curl sends to a server of files or mail
 _PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
 # A word alone behind a name on a line; in lower case, or it could be a type.
@@ -179,8 +188,10 @@ _COMPOUND_NAME = re.compile(rb"[_.-]|[a-z][A-Z]")
 _LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
 _MAY_BE_LINE_END = re.compile(rb"[ \t]{0,40}")
 # What a value was before it becomes what follows, in a plan: password = "old" -> "new"
-_WAS = re.compile(rb"""(?:"[^"\r\n]{0,120}"|null|\([a-z ]{1,24}\))[ ][-=]>[ ](?=")""")
-_MAY_BE_WAS = re.compile(rb"""(?:"[^"\r\n]{0,120}"|null)(?:[ ](?:[-=](?:>[ ]?)?)?)?""")
+# or "old" → "new", from `old` to `new`
+_OLD = rb"""(?:"[^"\r\n]{0,120}"|'[^'\r\n]{0,120}'|`[^`\r\n]{0,120}`|null|\([a-z ]{1,24}\))"""
+_WAS = re.compile(_OLD + rb"""(?: (?:[-=]>|\xe2\x86\x92|to)|,? now) (?=["'`])""")
+_MAY_BE_WAS = re.compile(_OLD + rb"[ ,=>tonw\xe2\x86\x92-]{0,5}")
 # ["token":"User":private] in PHP, where a class stands as the value does in JSON
 _MAY_BE_CLASS = re.compile(rb"""\["[\w.-]{1,64}":"[\w\\]{0,32}(?:":?[a-z]{0,9}\]?=?)?""")
 _PLURAL = re.compile(rb"s(?:_?(?:b64|base64|hex))?$", re.IGNORECASE)
@@ -202,7 +213,7 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
     name_start = _find_name_start(text, at)
     name = text[name_start:name_end]
     weight = weigh_name(name)
-    if name == b"PASS" and text.startswith(b": ", name_end):  # the verdict on a test
+    if name == b"PASS" and _TEST_PASSED.match(text, name_end):
         return None
     if weight == SECRET and _ARN_BEFORE.search(text, max(0, name_start - 13), name_start):
         return None
@@ -216,7 +227,7 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
             return None
         if weight == HEADER:
             return judge_header(text, name_end - len(b"authorization"), final)
-        opened = name == b"--pass" or (
+        opened = name in (b"--pass", b"-pass") or (
             name.lower() == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
         )
         weight = SECRET if opened else SUSPECT
@@ -261,14 +272,13 @@ def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
     """Judge a value that no operator leads to."""
     text, end = pair.text, pair.name_end
     if text[end : end + 1] == b"(":
-        called = _LOGIN_CALL.search(text, pair.name_start, end)
-        return _judge_login(pair, end, final) if called else None
+        return _judge_call(pair, final)
     laid_out = judge_layout(pair, final)
     if laid_out is not None:
         return laid_out
     argument = _NEXT_ARGUMENT.match(text, end)
     if argument and pair.is_flag():
-        return judge_value(pair, argument.end(), final, loose=True, stop=None)
+        return judge_no_word(pair, argument.end(), final)
     argument = _ARGUMENT.match(text, end)
     if argument:
         return _judge_argument(pair, argument.end(), final)
@@ -276,6 +286,20 @@ def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
     if fallback:
         return _judge_fallback(pair, fallback, final)
     return may_become(_judge_spaced(pair, final), _CODE_SO_FAR, text, end, final)
+
+
+def _judge_call(pair: Pair, final: bool) -> Verdict:
+    """Judge the argument of what sets a secret, and the second of what takes a login."""
+    text, end = pair.text, pair.name_end
+    if _LOGIN_CALL.search(pair.name):
+        return _judge_login(pair, end, final)
+    if not _SETTER.search(pair.name):
+        return None
+    verdict = judge_no_word(pair, end + 1, final)
+    if not isinstance(verdict, Span):
+        return verdict
+    value = text[slice(*verdict)]
+    return verdict if verdict.start > end + 1 and is_mixed(value) else None
 
 
 def _judge_argument(pair: Pair, at: int, final: bool) -> Verdict:
@@ -286,7 +310,8 @@ def _judge_argument(pair: Pair, at: int, final: bool) -> Verdict:
     if before.endswith(b"/"):
         return None
     verdict = judge_no_word(pair, at, final)
-    if not (isinstance(verdict, Span) and _IN_LIST.search(before)):
+    doubtful = pair.weight == SUSPECT or _IN_LIST.search(before)
+    if not (isinstance(verdict, Span) and doubtful):
         return verdict
     return verdict if is_made_up(pair.text[slice(*verdict)]) else None
 
@@ -304,6 +329,8 @@ def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdi
     a list or brackets with the value in them.
     """
     text, at = pair.text, operator.end()
+    if operator[0] == b":" and text[pair.name_start - 2 : pair.name_start] == b"${":
+        return _judge_default(pair, at, final)
     nested = NESTED.match(text, at)
     if nested:
         return judge_value(pair, nested.end(), final, loose=False, stop=None)
@@ -325,6 +352,17 @@ def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdi
     if begun and begun.end() == len(text) and len(text) - at < LOOK_AHEAD:
         return Wait(len(text), False)
     return _judge_bare(pair, operator, final)
+
+
+def _judge_default(pair: Pair, at: int, final: bool) -> Verdict:
+    """Judge what a shell takes where a variable is not set: the value in `${TOKEN:-value}`."""
+    sign = pair.text[at : at + 1]
+    if sign in (b"?", b"+"):  # what is said then, and what is taken if it is set
+        return None
+    return judge_value(pair, at + (sign in (b"-", b"=")), final, loose=False, stop=_DEFAULT_STOP)
+
+
+_DEFAULT_STOP = re.compile(rb"[}\r\n]")
 
 
 def _judge_bare(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
@@ -360,7 +398,7 @@ def _takes_no_word(pair: Pair, sign: bytes) -> bool:
 
 def _judge_login(pair: Pair, at: int, final: bool) -> Verdict:
     """Judge the password in `("user", "password")`, which is what some names stand for."""
-    if not _LOGIN_NAME.search(pair.text, pair.name_start, pair.name_end):
+    if not LOGIN_NAME.search(pair.text, pair.name_start, pair.name_end):
         return None
     user = _USER_BEFORE.match(pair.text, at)
     if user:
@@ -408,27 +446,49 @@ def _judge_spaced(pair: Pair, final: bool) -> Verdict:
     verb = None if is_flag or flag else _VERB.match(text, space.end())
     at = flag.end() if flag else verb.end() if verb else space.end()
     surely = flag is not None or (surely and at == space.end())
-    stop = None if is_flag else _WORD_STOP
+    stop = None if is_flag else _BOLD_STOP if text[at - 2 : at] == b"**" else _WORD_STOP
     before = text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
     loose = _NETRC_BEFORE.search(before) is None
+    verdict = _judge_word(pair, space, at, final, surely=surely, loose=loose, stop=stop)
+    was = _WAS.match(text, at) if verb else None
+    if was:
+        return Both(verdict, judge_no_word(pair, was.end(), final))
+    return may_become(verdict, _MAY_BE_WAS, text, at, final) if verb else verdict
+
+
+def _judge_word(
+    pair: Pair,
+    space: re.Match[bytes],
+    at: int,
+    final: bool,
+    *,
+    surely: bool,
+    loose: bool,
+    stop: re.Pattern[bytes] | None,
+) -> Verdict:
+    """Judge the word at a place behind a name and a space, or behind what else leads to it."""
     verdict = judge_value(pair, at, final, loose=loose, stop=stop)
     if not isinstance(verdict, Span):
         return verdict if surely or isinstance(verdict, Wait) else None
-    value = text[slice(*verdict)]
+    value = pair.text[slice(*verdict)]
     if surely:
-        return None if value[:1] == b"-" else verdict
+        return None if value[:1] == b"-" else verdict  # the next option
     if FINGERPRINT.fullmatch(value):
         return None
     if (len(value) >= 14 and b"/" not in value and looks_random(value)) or (
         pair.weight == SECRET and looks_like_password(value)
     ):
         return verdict
+    told = at > space.end()
     if verdict.start > at:
-        return verdict if _takes_quoted_value(pair, value) else None
-    wide = (len(space["blank"]) > 1 or space["blank"] == b"\t") and at == space.end()
-    if not (pair.weight == SECRET and wide and pair.begins_line() and _is_mixed(value)):
+        return verdict if _takes_quoted_value(pair, value, told) else None
+    begins = pair.begins_line()
+    if (told or begins) and _PASSWORD_NAME.search(pair.name) and is_strong(value):
+        return verdict
+    wide = (len(space["blank"]) > 1 or space["blank"] == b"\t") and not told
+    if not (pair.weight == SECRET and wide and begins and is_mixed(value)):
         return None
-    return require_end(text, verdict, _LINE_END, _MAY_BE_LINE_END, final)
+    return require_end(pair.text, verdict, _LINE_END, _MAY_BE_LINE_END, final)
 
 
 def _takes_spaced_value(pair: Pair) -> tuple[bool, bool]:
@@ -440,25 +500,17 @@ def _takes_spaced_value(pair: Pair) -> tuple[bool, bool]:
     return is_flag or setting is not None or name in _COMMANDS, is_flag
 
 
-def _takes_quoted_value(pair: Pair, value: bytes) -> bool:
-    """Say whether a quoted text after the name is its value, as in SQL, and not the name of
-    something.
+def _takes_quoted_value(pair: Pair, value: bytes, told: bool) -> bool:
+    """Say whether a quoted text after the name is its value, as in SQL or where a sentence tells
+    it, and not the name of something.
     """
     before = pair.text[max(0, pair.name_start - 16) : pair.name_start]
-    if not _PASSWORD_NAME.search(pair.text, pair.name_start, pair.name_end) or b" " in value:
+    named = _PASSWORD_NAME.search(pair.name) or (
+        pair.weight == SECRET and (told or is_strong(value))
+    )
+    if not named or b" " in value:
         return False
-    return _SQL_BEFORE.search(before) is not None or (len(value) >= 6 and _is_mixed(value))
-
-
-_MIXED = re.compile(rb"(?=.*[0-9])(?=.*[A-Za-z])[!-.0-~]{6,}")
-_VERSION = re.compile(
-    rb"v?[0-9]+(?:\.[0-9]+)+.*|.*\.[a-z]{1,4}|[0-9a-f-]+|[0-9]{4}-.*|(?:[0-9]+[a-z])+"
-)
-
-
-def _is_mixed(value: bytes) -> bool:
-    """Say whether a word has letters and digits and is no version, file, date or hash."""
-    return _MIXED.fullmatch(value) is not None and not _VERSION.fullmatch(value)
+    return _SQL_BEFORE.search(before) is not None or (len(value) >= 6 and is_mixed(value))
 
 
 def _find_begun_value(pair: Pair) -> int | None:

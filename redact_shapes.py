@@ -570,6 +570,9 @@ SECRET_ENDINGS = (
 # Names of a secret that do not end like one.
 SECRET_NAMES = frozenset((b"rediscli_auth", b"sshpass", b"bindpw", b"rootpw", b"olcrootpw"))
 
+# Ends of names whose value is none: of sudo, of Java's packages, of Kubernetes.
+NO_SECRETS = (b"nopasswd", b"jsonwebtoken", b"existingsecret")
+
 # A name that ends in one of these may hold a secret: its value has to look random.
 SUSPECT_ENDINGS = (
     "tokens",
@@ -601,7 +604,7 @@ SUSPECT_ENDINGS = (
 KEY_SECRET_WORDS = _list_words(
     """
     api access secret private encryption encrypt decryption decrypt signing sign master auth
-    authentication account shared storage license licence hmac webhook jwt aes rsa ssl tls wpa
+    authentication account shared license licence hmac webhook jwt aes rsa ssl tls wpa
     psk subscription admin root deploy stream consumer personal functions function host sas
     symmetric crypto cipher validation machine rails unseal recovery
     """
@@ -635,7 +638,7 @@ TOKEN_ORDINARY_WORDS = _list_words(
 NEUTRAL_ENDINGS = _list_words(
     """
     value string val b b64 base64 hex raw plain plaintext prod production dev staging live old new
-    current previous main backup base data
+    current previous main backup base data confirm confirmation again
     """
 )
 
@@ -675,6 +678,7 @@ ORDINARY_VALUES = _list_words(
     digest prompt stdin env file var const let new self this typeof await async return function
     lambda static public private protected readonly final export import from is has your my the
     an and or for with
+    hashed n/a yes/no
     amd64 arm64 armhf aarch64 i386 x86_64 ppc64el riscv64 s390x
     """
 )

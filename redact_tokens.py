@@ -98,8 +98,8 @@ _IRREGULAR = tuple(
             rb"(?<=[0-9])Q(?:~[A-Za-z0-9_~.-]{0,27})?",
             rb"Q~..",
         ),
-        # Any other JSON Web Token: two parts that are base64 of JSON. A longer first part is that of
-        # one with a certificate in it, and begins like those in the table of shapes.
+        # Any other JSON Web Token: two parts that are base64 of JSON. A longer first part has a
+        # certificate in it, and begins like those in the table of shapes.
         (
             b"e",
             rb"eyJ[A-Za-z0-9_-]{10,240}\.[A-Za-z0-9_-]{4,}",
@@ -177,6 +177,8 @@ class Tokens:
 
     def judge(self, text: bytes, at: int, final: bool) -> Verdict:
         """Judge a place where a token may begin."""
+        if text.startswith(_ALGORITHMS, at):
+            return None
         for shape in self._shapes.get(text[at : at + 2], ()):
             if text.startswith(shape.prefix, at):
                 verdict = shape.judge(text, at, final)
@@ -202,6 +204,10 @@ class Tokens:
 def _is_telling(begun: bytes) -> bool:
     """Say whether the beginning of a token is a piece of one, of 12 bytes, that is no word."""
     return len(begun) >= 12 and not begun.islower()
+
+
+# Of OpenSSH, which begin like a key of OpenAI.
+_ALGORITHMS = (b"sk-ssh-ed25519", b"sk-ecdsa-sha2-")
 
 
 # The secret that goes with a key id at AWS has no shape but its length: in a CSV, a table or on the

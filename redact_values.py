@@ -37,10 +37,11 @@ QUOTE = rb"""(?:ESCAPE["'`]|&quot;|&\#(?:34|39|x27);|%(?:25)?2[27]|\\{1,3}u002[2
 # `token: Some("…")`, and what PHP says of a text: a call that only wraps it
 _WRAPPER = re.compile(
     rb"""
-    (?:Some|Just|Ok|String::from|sensitive|PASSWORD
+    (?:Some|Just|Ok|String::from|sensitive|PASSWORD|\[\]byte|Buffer\.from|new[ ]SecureString
       |(?:[A-Z][A-Za-z]{0,16})?(?:Secret|Password)(?:Str|String)?)
         \( \s{0,32}
     | \s{0,32}string\([0-9]{1,6}\)[ ] | \[\]string\{
+    | \(?[Cc]onvert[Tt]o-[Ss]ecure[Ss]tring[ ](?:-[Ss]tring[ ])?
     """,
     re.VERBOSE,
 )
@@ -48,7 +49,7 @@ _ANNOTATION = re.compile(rb"(?:&(?!mut )\w{1,24}|!!\w{1,12})[ ]")  # of a value,
 # A value on the next line, in YAML and in HCL
 _BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}|<<[-~]?\w{1,16}(?:\r?\n[ \t]{0,32}|\r?\Z)")
 _OPEN_QUOTE = re.compile(
-    rb"""(?:[rbfuL@$]{1,2}(?=["']))?(?P<quote>QUOTE)(?:(?P=quote){2})?""".replace(b"QUOTE", QUOTE)
+    rb"""(?:[rbfuLN@$]{1,2}(?=["']))?(?P<quote>QUOTE)(?:(?P=quote){2})?""".replace(b"QUOTE", QUOTE)
 )
 # In backticks: a command of a shell, a template of JavaScript
 _SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* |[^`]*\$\{")
@@ -64,11 +65,13 @@ _LINE_START = re.compile(
     rb"|env |declare -x |\x1b)*$"
 )
 _VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
-_IDENTIFIER = re.compile(rb"[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
+_IDENTIFIER = re.compile(
+    rb"(?:[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z][a-z]+)+|[a-z]+(?=[0-9]))[0-9]{0,2}"
+)
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 
 
-_WORDS = re.compile(rb"@{0,2}[A-Za-z_]+(?:[ -][A-Za-z_]+)*(?:[.,;:!?)]*|<[A-Za-z]\S*>)")
+_WORDS = re.compile(rb"@{0,2}[A-Za-z_]+(?:[ ./-][A-Za-z_]+)*(?:[.,;:!?)]*|<[A-Za-z]\S*>)")
 # Of a public key: its number at GnuPG.
 FINGERPRINT = re.compile(rb"(?:[0-9A-F]{8}){1,2}|[0-9A-F]{40}")
 
@@ -94,6 +97,10 @@ class Pair(NamedTuple):
         text, begin, end = self.text, self.name_start, self.name_end
         begin -= text[begin - 1 : begin] == b"<"
         return text[begin - len(quote) : begin] == quote and text[end : end + 1] != quote[:1]
+
+    def is_surely_secret(self) -> bool:
+        """Say whether the name leaves no doubt; the `signingkey` of Git is a public one."""
+        return self.weight == SECRET and not self.name.lower().endswith(b"signingkey")
 
     def is_flag(self) -> bool:
         """Say whether the name is an option of a command."""
@@ -147,8 +154,8 @@ def judge_value(
         or repeats_name(pair.name, value)
         or (quote is None and _is_variable(value, text[at + len(value) : at + len(value) + 1]))
         or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))
-        or (pair.weight == SUSPECT and FINGERPRINT.fullmatch(value))
-        or (pair.weight == SUSPECT and not _is_suspect_secret(pair, value))
+        or (not pair.is_surely_secret() and FINGERPRINT.fullmatch(value))
+        or (pair.weight == SUSPECT and not _is_suspect_secret(pair, value, loose and not quote))
     )
     return None if harmless else Span(at, at + len(value))
 
@@ -158,33 +165,59 @@ def judge_no_word(pair: Pair, at: int, final: bool) -> Verdict:
     verdict = judge_value(pair, at, final, loose=False, stop=None)
     if not isinstance(verdict, Span):
         return verdict
-    return None if _WORDS.fullmatch(pair.text, *verdict) else verdict
+    is_option = pair.is_flag() and pair.text[verdict.start : verdict.start + 1] == b"-"
+    return None if is_option or _WORDS.fullmatch(pair.text, *verdict) else verdict
 
 
 def _is_variable(value: bytes, after: bytes) -> bool:
     """Say whether a value is the name of a secret and one of several arguments:
     `token=auth_token,`.
     """
-    bare = value.rstrip(b",)")
+    bare = value.rstrip(b",;)}")
     return (
-        (len(bare) < len(value) or after in (b",", b")"))
+        (len(bare) < len(value) or after in (b",", b";", b")", b"}"))
         and _IDENTIFIER.fullmatch(bare) is not None
         and weigh_name(bare) == SECRET
     )
 
 
-def _is_suspect_secret(pair: Pair, value: bytes) -> bool:
+def _is_suspect_secret(pair: Pair, value: bytes, loose: bool) -> bool:
     """Judge the value of a suspect name: of `pass` and `creds` it need not be generated."""
-    made_up = pair.name.lower().endswith(_MADE_UP)
-    return is_made_up(value) if made_up else looks_secret(value)
+    login = _LOGIN.fullmatch(value) if LOGIN_NAME.search(pair.name) else None
+    if login and (is_mixed(login[1]) or is_made_up(login[1])):
+        return True
+    if not pair.name.lower().endswith(_MADE_UP):
+        return looks_secret(value)
+    return is_made_up(value) or (not loose and is_mixed(value))
 
 
+LOGIN_NAME = re.compile(rb"(?i)(?:auth|cred(?:ential)?s?)$")
+_LOGIN = re.compile(rb"[\w.@+-]{1,40}:([^\s:/]{6,})")
 _MADE_UP = (b"pass", b"creds", b"credentials", b"cred", b"credential", b"passwords", b"secrets")
 
 
 def is_made_up(value: bytes) -> bool:
     """Tell a value that somebody or something made up from a word, an identifier or a version."""
     return looks_secret(value) or looks_like_password(value)
+
+
+_MIXED = re.compile(rb"(?=.*[0-9])(?=.*[A-Za-z])[!-.0-~]{6,}")
+_VERSION = re.compile(
+    rb"v?[0-9]+(?:\.[0-9]+)+.*|.*\.[a-z]{1,4}|[0-9a-f-]+|[0-9]{4}-.*|(?:[0-9]+[a-z])+"
+)
+_ALL_KINDS = re.compile(rb"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])(?=.*[^A-Za-z0-9]|.*[0-9]\Z).{8,}")
+
+
+def is_mixed(value: bytes) -> bool:
+    """Say whether a word has letters and digits and is no version, file, date or hash."""
+    return _MIXED.fullmatch(value) is not None and not _VERSION.fullmatch(value)
+
+
+def is_strong(value: bytes) -> bool:
+    """Say whether a word is what the rules for passwords demand: of both cases, with digits, and
+    with a sign or the digits at its end, which no name of a type has.
+    """
+    return _ALL_KINDS.fullmatch(value) is not None and is_mixed(value)
 
 
 def may_become(

@@ -298,6 +298,33 @@ SECRETS = [
     pytest.param('HTTPBasicAuth(\n    "jane", "{}"\n)', "hunter", id="login-in-a-call"),
     pytest.param('new NetworkCredential("a@b", "{}");', "hunter", id="login-in-an-object"),
     pytest.param('password <- "{}"', "hunter", id="arrow-of-r"),
+    pytest.param('auth: {{ user: "jane", pass: "{}" }}', "s3cretpw", id="pass-quoted"),
+    pytest.param("user=jane pass={}", "s3cretpw", id="pass-assigned"),
+    pytest.param('creds: "{}"', "jane:s3cretpw", id="login-as-one-value"),
+    pytest.param("The password for `admin` is **{}**.", "Winter2024!", id="told-of-a-user"),
+    pytest.param('The JWT secret is "{}".', "s3cretpw", id="told-of-a-secret"),
+    pytest.param("The password is {}\n", "sunny-Meadow42", id="told-without-quotes"),
+    pytest.param("DB_PASSWORD \u2192 {}\n", "sunny-Meadow42", id="arrow-to-a-password"),
+    pytest.param("`DB_PASSWORD` (currently `{}`)", "Winter2024!", id="told-in-brackets"),
+    pytest.param("| `DB_PASSWORD` | `{}` | database |", "sunny-Meadow42", id="cell-in-code"),
+    pytest.param('client.setPassword("{}");', "s3cretpw", id="setter"),
+    pytest.param("user.set_password('{}')", "s3cretpw", id="setter-in-python"),
+    pytest.param('builder.password("{}")', "s3cretpw", id="setter-in-a-chain"),
+    pytest.param('password: []byte("{}"),', "hunter", id="bytes-in-go"),
+    pytest.param('password_confirmation: "{}"', "hunter", id="password-again"),
+    pytest.param("ALTER LOGIN sa WITH PASSWORD = N'{}'", "hunter two", id="sql-server"),
+    pytest.param("user%5Bpassword%5D={}&x=1", "hunter", id="encoded-form"),
+    pytest.param(
+        '<wsse:Password Type="a#b">{}</wsse:Password>', "hunter", id="element-with-attributes"
+    ),
+    pytest.param(
+        '"adminPassword": {{"type": "securestring", "defaultValue": "{}"}}', "hunter", id="arm"
+    ),
+    pytest.param('(b"x-api-key", b"{}")', FILLER, id="bytes-as-arguments"),
+    pytest.param("cqlsh -u cass -p {} host", "s3cretpw", id="cqlsh"),
+    pytest.param("rootpw {}\n", "sunny-Meadow42", id="line-of-settings"),
+    pytest.param("${{TOKEN:-{}}}", "s3cretpw", id="default-in-a-shell"),
+    pytest.param("APP_KEY={}", f"base64:{FILLER}=", id="laravel"),
     pytest.param("https://h/b?sv=1&sig={}&se=2", FILLER, id="signed-address"),
     pytest.param("https://h/b?X-Amz-Signature={}", HEX, id="signed-address-of-aws"),
     pytest.param("Token issued: {}\n", FILLER, id="token-issued"),
@@ -379,11 +406,20 @@ def test_a_value_within_a_line_ends_where_it_should(text: str, expected: str) ->
     assert out == expected.format("[REDACTED]") + "\n"
 
 
-def test_what_a_value_was_and_what_it_becomes_are_removed() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        '  ~ password = "{}" -> "{}" # forces replacement\n',
+        'DB_PASSWORD: "{}" \u2192 "{}"\n',
+        "I changed the password from `{}` to `{}`.\n",
+        "`DB_PASSWORD` was `{}`, now `{}`.\n",
+    ],
+)
+def test_what_a_value_was_and_what_it_becomes_are_removed(text: str) -> None:
     """A plan shows the value of a secret twice."""
-    out = redact_both_ways(b'  ~ password = "0ld-value" -> "n3w-value" # forces replacement\n')
+    out = redact_both_ways(text.format("0ld-value", "n3w-value").encode()).decode()
 
-    assert out == b'  ~ password = "[REDACTED]" -> "[REDACTED]" # forces replacement\n'
+    assert out == text.replace("{}", "[REDACTED]")
 
 
 HARMLESS = [
@@ -498,6 +534,23 @@ HARMLESS = [
     "private_key: ed25519.Ed25519PrivateKey, passphrase: &#x3C;string>, token: &lt;any&gt;",
     "f(x, password=KEY_PASSWORD)\nheaders['proxy-authorization'] === `Basic ${x}`",
     '"signatures": [{"keyid": "SHA256:x", "sig": "MEU' + FILLER + '"}]',
+    "add_argument('--password', '-p', type=str); option('--token', '-t', 'x'); ['--api-key', '-k']",
+    'read -s -p "Password: " DB_PASSWORD; printf \'Password: \'; read -r x; echo "Token: "; a',
+    'x << "Token: " << token; echo "Token: " . $token . "n"; Write-Host "Password:" $P',
+    "${API_TOKEN:?API_TOKEN must be set} ${TOKEN:-$(cat f1)} ${KEY:-$OTHER_KEY} ${TOKEN:+-H x1}",
+    '"current-password", "new-password", "one-time-code"; ["a/prompt_pwd", "a/psub"]',
+    "storageKey = \"vite-ui-theme\"; const STORAGE_KEY = 'todos-vuejs-2.0'",
+    "user.signingkey=3AA5C34371567BD2\nsigningKey: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5",
+    "sk-ssh-ed25519-cert-v01@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com",
+    "const BEARER = 'Bearer'; OAUTH2_JWT_BEARER = 2",
+    "existingSecret: app-db-secret1; --secret=projects/my-project/secrets/db1/versions/2",
+    "#<Token:0x000055d0c8a0b1c8>; token=0x7ffd3c2b1a00",
+    "OPENAI_API_KEY=sk-...; api_key: sk-ant-****; token: abc...xyz; https://u:xxxxx@host/",
+    "NOPASSWD:ALL; io.jsonwebtoken:jjwt-api:0.12.3; 'password' => 'hashed', password: yes/no",
+    "token: i64, secret: Uint8Array, private_key: X25519PrivateKey, auth=OAuth2PasswordBearer",
+    "f(token=token1, password=pw2); x = :password2, %(password1)s; password: 8+ characters",
+    "password: 'auth.password', const SET_PASSWORD = 'auth/SET_PASSWORD'; Token: 3/10",
+    'printf("token=%s%n", t); "user_pass = %s:%s"; "Cannot open $pwd: $!"',
     "token <- value; secret <- tokens; ConvertTo-SecureString $x -AsPlainText",
     "$token->is_start; Token::Ident; if token == 'dtype' and tokens === 'string'",
     "process.env.TOKEN || \"\"; token ?? 'missing'; password || null; const token = a.b || c",
