@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from redact_judges import SECRET, Span, Verdict, Wait, looks_secret
-from redact_values import Pair, is_made_up, is_strong, judge_value, may_become, require_end
+from redact_values import Pair, is_made_up, is_strong, judge_value, require_end
 
 # name: TOKEN, value: …, with up to two other fields between them
 _FIELD = (
@@ -32,7 +32,7 @@ NESTED = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 # variable "db_password" { default = "…"
-_HCL_BLOCK = re.compile(
+_BLOCK = re.compile(
     rb"""
     "[ ]\{\s{1,24}
     (?:\w{1,24}[ ]{1,16}=[ ](?:"[^"\r\n]{0,80}"|[\w.()]{1,24})\s{1,24}){0,3}
@@ -40,7 +40,7 @@ _HCL_BLOCK = re.compile(
     """,
     re.VERBOSE,
 )
-_MAY_BE_HCL_BLOCK = re.compile(rb"""" \{[^{}]{0,200}""")
+MAY_BE_BLOCK = re.compile(rb"""" \{[^{}]{0,200}""")
 MAY_BE_NESTED = re.compile(rb"""\{[\s\w"\\:,]{0,240}""")
 # <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
 _NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
@@ -107,11 +107,16 @@ def judge_layout(pair: Pair, final: bool) -> Verdict:
     cell = _CELL.match(text, end)
     if cell and _CELL_BEFORE.search(text, max(0, name - 48), name):
         return _judge_cell(pair, cell.end(), _CELL_STOP, final)
-    for spelling in (_PAIR, _ITEM, _HCL_BLOCK):
-        other = spelling.match(text, end)
-        if other:
-            return judge_value(pair, other.end(), final, loose=False, stop=None)
-    return may_become(None, _MAY_BE_HCL_BLOCK, text, end, final)
+    return None
+
+
+def find_field(pair: Pair) -> int | None:
+    """Return where the value is that stands in a field of its own; None if there is none."""
+    for spelling in (_PAIR, _ITEM, _BLOCK):
+        field = spelling.match(pair.text, pair.name_end)
+        if field:
+            return field.end()
+    return None
 
 
 def _judge_cell(pair: Pair, at: int, stop: re.Pattern[bytes], final: bool) -> Verdict:

@@ -31,7 +31,14 @@ from redact_judges import (
     looks_random,
     weigh_name,
 )
-from redact_layouts import ATTRIBUTE, MAY_BE_NESTED, NESTED, judge_layout
+from redact_layouts import (
+    ATTRIBUTE,
+    MAY_BE_BLOCK,
+    MAY_BE_NESTED,
+    NESTED,
+    find_field,
+    judge_layout,
+)
 from redact_shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
 from redact_values import (
     ESCAPE,
@@ -279,13 +286,17 @@ def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
     argument = _NEXT_ARGUMENT.match(text, end)
     if argument and pair.is_flag():
         return judge_no_word(pair, argument.end(), final)
+    field = find_field(pair)
+    if field is not None:
+        return judge_value(pair, field, final, loose=False, stop=None)
     argument = _ARGUMENT.match(text, end)
     if argument:
         return _judge_argument(pair, argument.end(), final)
     fallback = _FALLBACK.match(text, end)
     if fallback:
         return _judge_fallback(pair, fallback, final)
-    return may_become(_judge_spaced(pair, final), _CODE_SO_FAR, text, end, final)
+    more = MAY_BE_BLOCK if text.startswith(b'" {', end) else _CODE_SO_FAR
+    return may_become(_judge_spaced(pair, final), more, text, end, final)
 
 
 def _judge_call(pair: Pair, final: bool) -> Verdict:

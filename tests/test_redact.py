@@ -562,6 +562,7 @@ HARMLESS = [
     "useAuth('a', 'signs in'); auth(\"a\", b); git add -pat x; pat: *.txt; pat = {FILLER}",
     "sid=1 session=new position=12 account_sid=AC1; curl -b cookies.txt --cookie jar.txt h",
     '["password=", "token="]',
+    "password','value =\r",
     "PASS: ld-elf/compress1a\nPASS: test_login2",
     "the 'passwd:' and 'group:' lines; x \"Token: \", $t->dump; log('the token: ' . s(x1[i]))",
     'the "Authorization:" header, the "Proxy-Authorization:" header; Use "<password>" instead.',
