@@ -167,7 +167,7 @@ def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
 
 _HEADER = re.compile(
     rb"""(?i)(?:proxy-)?authorization\\?["']?\]?[ ]?"""
-    rb"""(?::|={1,3}|,(?=[ ]?\\?["']))[ ]{0,4}(?:[fbr]?\\?["'`])?"""
+    rb"""(?::|={1,3}|,(?=[ ]?\\?["']))[ \t]{0,40}(?:[fbr]?\\?["'`])?"""
     rb"""(?:(?:bearer|basic|token|apikey|api-key|key|digest|negotiate|ntlm|hawk|sharedkey|sharedkeylite|bot|jwt|oauth|splunk"""
     rb"""|genie?key|ssws|discogs|mac|signature|pat|aws4-hmac-sha256|goog4-rsa-sha256)[ ]+)?"""
 )

@@ -195,7 +195,7 @@ def looks_random(value: bytes) -> bool:
     """Tell a generated value from a word, a path or a version: a long part of letters and digits,
     or both cases and digits.
     """
-    if not _RANDOM_ALPHABET.fullmatch(value) or b"/" in value[:1]:
+    if not _RANDOM_ALPHABET.fullmatch(value) or (b"/" in value[:1] and len(value) < 40):
         return False
     if (
         _UUID.fullmatch(value)
@@ -211,12 +211,13 @@ def looks_like_password(value: bytes) -> bool:
     often, or a sign among them that an identifier does not have.
     """
     changes = len(_CHANGES.findall(value))
-    if changes == 0 or not value.isascii() or _NO_PASSWORD.fullmatch(value):
+    if changes == 0 or _OTHER_SCRIPT.search(value) or _NO_PASSWORD.fullmatch(value):
         return False
     signs = _PASSWORD_SIGN.search(value) is not None and not value.islower()
     return len(value) >= 6 and (changes >= 4 or signs)
 
 
+_OTHER_SCRIPT = re.compile(rb"[\xca-\xf4][\x80-\xbf]")  # a character behind U+027F, in UTF-8
 _PASSWORD_SIGN = re.compile(rb".[!@#$%&*?^+~]")
 # Hex, durations, dates, a file, an address, code, and what is at a version: x@1.2
 _NO_PASSWORD = re.compile(
@@ -255,29 +256,36 @@ HARMLESS_VALUE = re.compile(
         [-_.\ ][\w\-.\ ]*
     # what `printf` fills in, a parameter of a query
     | (?:%(?:\{\w+\})?[-0-9.]*[a-z@][:/\ ]?)+ | %\(\w+\)s | \?[0-9]{0,2}
-    | [:@]\w*(?:password|passwd|pwd|token|secret|key)[0-9]{0,2}
+    | (?-i:[:@][a-z_]*(?:password|passwd|pwd|token|secret|key)[0-9]{0,2})
     # what a prompt of a shell or Perl says went wrong
-    | \$[!@?].*
+    | \$[!@?](?:\\?[\w;"]{0,3})
     # a type with a number in its name, an algorithm, a public key
     | [*&]?(?:[iu](?:8|16|32|64|128)|u?int(?:8|16|32|64)|uint8array|bytes(?:16|32|64)|sha[0-9]{1,3}
         |utf-?8|base64(?:-\w+)?|uuidv[0-9]|jwt[0-9]?) | (?:x|ed)25519\w* | oauth2\w+
     | (?:sk-)?(?:ssh|ecdsa)-[\w@.-]+
     # a place where secrets are kept
-    | (?:projects/\S+/)?secrets/\S+
+    | projects/\S+/secrets/\S+
     # masked, or left out
-    | [\w-]{0,14}(?:\.{3}|x{5,}|\*{3,})[\w*]{0,12}
+    | (?:[a-z]{1,5}[-_]){0,3}\w{0,4}(?:\.{3}|x{5,}|\*{3,})(?:\w{0,4}|\w{1,8}\*{3,})
     # numbers, amounts, versions, colours
     | [~^][0-9]+(?:\.[0-9x*]+){1,2}(?:-[a-z0-9.]+)?
-    | [0-9]{1,4}(?:\+|/[0-9]{1,4}) | [0-9]\*\S* | \.\*.*
-    | -?(?:[0-9]{1,3} | 0x[0-9a-f]{1,16} | [0-9.]{1,12}) | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
+    | [0-9]{1,4}(?:\+|/[0-9]{1,4}) | 1\*[<(]?[a-z]* | \.\*.*
+    | -?(?:[0-9]{1,3} | [0-9.]{1,12}) | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
+    | -?0x[0-9a-f]{1,8} | 0x(?:00|7f|5[56]|60|10)[0-9a-f]{1,14}
     | \#(?:[0-9a-f]{3}|[0-9a-f]{6})
     # fields of a line; a regular expression
-    | [a-z_]+(?::[a-z_]+){1,9} | (?:qr|m)?/[\^\[(\\].*
+    | [a-z_]*(?:uid|gid|port|dn)(?::[a-z_]+){1,9} | (?:qr|m)?/[\^\[(\\].*
     # a path; an address, in which its own judge looks for a password
     | (?:~|\.{1,2})?(?:/[\w.@+-]*[a-z._-][\w.@+-]*)+/? | [A-Za-z]:\\.*
     | [a-z][a-z0-9+.-]{1,20}://.*
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+# What a generator of passwords makes of all characters, and looks like code: letters of both cases,
+# digits and signs, without a word in it, and no call.
+_SCRAMBLED = re.compile(
+    rb"(?=[!-~]{8})(?!.*[A-Za-z]{5}|[\w.:&*-]+[(\[].*[)\]]\Z)"
+    rb"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9]*[0-9])(?=(?:[\w.:>/-]*[^\w.:>/-]){2})[!-~]+"
 )
 PLAIN_WORD = re.compile(rb"@{0,2}[A-Za-z_]+(?:[.!?:]|<[A-Za-z]\S*>)?")
 _LABEL = re.compile(
@@ -286,7 +294,7 @@ _LABEL = re.compile(
 )
 # After the end of a text such as "Token: ", which looks like an operator and an opening quote.
 _CODE_AFTER_TEXT = re.compile(
-    rb"\s|;|[+%.]\s|(?:<<|&&|\|\|)\s|\\?[\"'] ?[.+] |[,)]\s*(?:[\w)\"']|\Z)"
+    rb"\s|;(?:\s|\Z)|[+%.]\s|(?:<<|&&|\|\|)\s|\\?[\"'] ?[.+] |[,)]\s*(?:[\w)\"']|\Z)"
 )
 _PLACEHOLDER = re.compile(rb"[A-Z]{2,}(?:[_-][A-Z]+)*|[x]{4,}-.*|.{0,3}\xe2\x80\xa6")
 
@@ -341,8 +349,7 @@ def is_shouted_mix(word: bytes) -> bool:
 
 def is_path_or_code(value: bytes, *, quoted: bool) -> bool:
     """Say whether a value is a path, a placeholder, or an expression that yields the value."""
-    match = HARMLESS_VALUE.fullmatch(value)
-    if match is None:
+    if HARMLESS_VALUE.fullmatch(value) is None or _SCRAMBLED.fullmatch(value):
         return False
     if (
         quoted

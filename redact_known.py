@@ -23,6 +23,7 @@ from redact_judges import (
     Verdict,
     Wait,
     find_all,
+    looks_like_password,
     looks_random,
     split_name,
     weigh_name,
@@ -226,7 +227,7 @@ def _is_public(name: str, value: str) -> bool:
         return False
     if words[-1] in IDENTIFIERS:
         return True
-    generated = looks_random(raw) and not _PLACE.fullmatch(value)
+    generated = (looks_random(raw) or looks_like_password(raw)) and not _PLACE.fullmatch(value)
     return words[-1] in PUBLIC_NAMES and not generated
 
 

@@ -13,7 +13,8 @@ from redact_values import Pair, is_made_up, is_strong, judge_value, require_end
 
 # name: TOKEN, value: …, with up to two other fields between them
 _FIELD = (
-    rb"""(?:\\?"\w{1,24}\\?"[ ]?:[ ]?(?:\\?"[^"\\\r\n]{0,24}\\?"|true|false|null)[ ]?,\s{0,16})"""
+    rb"""(?:\\?"(?!(?:parameter)?value\\?")\w{1,24}\\?"[ ]?:[ ]?"""
+    rb"""(?:\\?"[^"\\\r\n]{0,24}\\?"|true|false|null)[ ]?,\s{0,16})"""
 )
 _PAIR = re.compile(
     rb"""

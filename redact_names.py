@@ -49,6 +49,7 @@ from redact_values import (
     Pair,
     is_made_up,
     is_mixed,
+    is_option,
     is_strong,
     judge_no_word,
     judge_value,
@@ -167,7 +168,8 @@ _BOLD_STOP = re.compile(rb"\*\*|[\r\n]")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
 _SETTING_BEFORE = re.compile(
     rb"(?i)(?:(?:^|[\r\n>$#;&|+])[ \t]*set|(?:^|[\s>])(?:setx|setenv|\#[ ]?define|env|arg"
-    rb"|fastcgi_param|(?:config|secret)[ ]set))(?:[ ]-[a-z]+)*[ \t]+$"
+    rb"|fastcgi_param|(?:config(?:ure)?|secrets?|settings|redis-cli|RUN)[ ]set))"
+    rb"(?:[ ]-[a-z]+)*[ \t]+$"
 )
 _COMMANDS = (b"requirepass", b"masterauth", b"PASS")
 # gh secret set TOKEN --body …, TOKEN <<< …
@@ -186,7 +188,8 @@ _LOGIN_CALL = re.compile(rb"(?i)(?:basic_?auth|credentials?)$")
 _SETTER = re.compile(
     rb"(?i)(?:\.|(?:set|with)_?)\w{0,16}(?:password|passphrase|secret|token|api_?key)$"
 )
-_TEST_PASSED = re.compile(rb": (?![\"'])")
+# The name of a test behind its verdict: no signs, as passwords have them
+_TEST_PASSED = re.compile(rb": [\w./-]{0,80}(?![^\s:,;(])")
 # Of `pass` alone: -passin pass:… for openssl, and what curl sends to a server of files or mail
 _PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
 # A word alone behind a name on a line; in lower case, or it could be a type.
@@ -220,8 +223,9 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
     name_start = _find_name_start(text, at)
     name = text[name_start:name_end]
     weight = weigh_name(name)
-    if name == b"PASS" and _TEST_PASSED.match(text, name_end):
-        return None
+    passed = _TEST_PASSED.match(text, name_end) if name == b"PASS" else None
+    if passed:
+        return None if final or passed.end() < len(text) else Wait(name_end + 2, False)
     if weight == SECRET and _ARN_BEFORE.search(text, max(0, name_start - 13), name_start):
         return None
     if name == b"Private-Key" or name.startswith(b"PuTTY-User-Key-File"):
@@ -321,10 +325,12 @@ def _judge_argument(pair: Pair, at: int, final: bool) -> Verdict:
     if before.endswith(b"/"):
         return None
     verdict = judge_no_word(pair, at, final)
-    doubtful = pair.weight == SUSPECT or _IN_LIST.search(before)
+    doubtful = pair.weight == SUSPECT or (_IN_LIST.search(before) and not pair.is_flag())
     if not (isinstance(verdict, Span) and doubtful):
         return verdict
-    return verdict if is_made_up(pair.text[slice(*verdict)]) else None
+    value = pair.text[slice(*verdict)]
+    named = b"-" in value or b"." in value
+    return verdict if is_made_up(value) or (is_mixed(value) and not named) else None
 
 
 def _judge_fallback(pair: Pair, fallback: re.Match[bytes], final: bool) -> Verdict:
@@ -368,9 +374,12 @@ def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdi
 def _judge_default(pair: Pair, at: int, final: bool) -> Verdict:
     """Judge what a shell takes where a variable is not set: the value in `${TOKEN:-value}`."""
     sign = pair.text[at : at + 1]
-    if sign in (b"?", b"+"):  # what is said then, and what is taken if it is set
-        return None
-    return judge_value(pair, at + (sign in (b"-", b"=")), final, loose=False, stop=_DEFAULT_STOP)
+    begins = at + (sign in (b"-", b"="))
+    verdict = judge_value(pair, begins, final, loose=False, stop=_DEFAULT_STOP)
+    if sign not in (b"?", b"+") or not isinstance(verdict, Span):
+        return verdict
+    # What is said then, and what is taken if it is set; or a value that begins like that.
+    return verdict if looks_random(pair.text[at + 1 : verdict.end]) else None
 
 
 _DEFAULT_STOP = re.compile(rb"[}\r\n]")
@@ -387,7 +396,8 @@ def _judge_bare(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
         return judge_no_word(pair, at, final)
     verdict = judge_value(pair, at, final, loose=spaced, stop=None)
     if isinstance(verdict, Span) and operator[0].startswith(b"):"):  # (hash_password): …
-        return verdict if is_made_up(text[slice(*verdict)]) else None
+        value = text[slice(*verdict)]
+        return verdict if is_made_up(value) or (len(value) >= 8 and is_mixed(value)) else None
     was = _WAS.match(text, at)
     if was:
         return Both(verdict, judge_value(pair, was.end(), final, loose=False, stop=None))
@@ -404,7 +414,7 @@ def _takes_no_word(pair: Pair, sign: bytes) -> bool:
     kind of token that a parser compares with.
     """
     name = pair.name
-    return sign in (b"->", b"::") or (sign.startswith(b"==") and not _PASSWORD_NAME.search(name))
+    return sign in (b"->", b"::") or (sign.startswith(b"==") and name.lower().endswith(b"token"))
 
 
 def _judge_login(pair: Pair, at: int, final: bool) -> Verdict:
@@ -483,8 +493,8 @@ def _judge_word(
         return verdict if surely or isinstance(verdict, Wait) else None
     value = pair.text[slice(*verdict)]
     if surely:
-        return None if value[:1] == b"-" else verdict  # the next option
-    if FINGERPRINT.fullmatch(value):
+        return None if loose and verdict.start == at and is_option(value) else verdict
+    if FINGERPRINT.fullmatch(value) and pair.name.endswith((b"key", b"Key")):
         return None
     if (len(value) >= 14 and b"/" not in value and looks_random(value)) or (
         pair.weight == SECRET and looks_like_password(value)

@@ -646,14 +646,15 @@ NEUTRAL_ENDINGS = _list_words(
 # What it identifies may well be generated.
 IDENTIFIERS = _list_words(
     """
-    id ids identifier arn arns bucket buckets fingerprint thumbprint kid sha1 version
+    id ids identifier arn arns bucket buckets fingerprint thumbprint kid sha1
     clientid projectid tenantid userid appid keyid accountid teamid subscriptionid
     """
 )
 # The same, unless the value looks generated after all.
 PUBLIC_NAMES = _list_words(
     """
-    type kind format algorithm alg kty crv use engine driver protocol scheme sslmode scope scopes
+    type kind version format algorithm alg kty crv use engine driver protocol scheme sslmode
+    scope scopes
     name names username hostname dbname database schema db dbinstance catalog warehouse role roles
     user users login account accounts email emails mail issuer iss audience aud subject sub realm
     host hosts server servers node nodes domain domains endpoint endpoints url urls uri uris

@@ -65,15 +65,20 @@ _LINE_START = re.compile(
     rb"|env |declare -x |\x1b)*$"
 )
 _VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
-_IDENTIFIER = re.compile(
-    rb"(?:[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z][a-z]+)+|[a-z]+(?=[0-9]))[0-9]{0,2}"
-)
+_IDENTIFIER = re.compile(rb"[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 
 
-_WORDS = re.compile(rb"@{0,2}[A-Za-z_]+(?:[ ./-][A-Za-z_]+)*(?:[.,;:!?)]*|<[A-Za-z]\S*>)")
+_WORDS = re.compile(
+    rb"(?!(?:[a-z]{4} ){3}[a-z]{4}\Z)@{0,2}[A-Za-z_]+(?:[ ./-][A-Za-z_]+)*"
+    rb"(?:[.,;:)]*|[!?]|<[A-Za-z]\S*>)"
+)
+# Letters in no order that a word or an identifier has
+_SHUFFLED = re.compile(rb"(?=[A-Za-z]{12})[A-Za-z]*?(?:[A-Z][a-z][A-Z]|[a-z][A-Z]{2})")
+_OPTION = re.compile(rb"-{1,2}[A-Za-z][A-Za-z0-9-]*(?:=.*)?")
 # Of a public key: its number at GnuPG.
-FINGERPRINT = re.compile(rb"(?:[0-9A-F]{8}){1,2}|[0-9A-F]{40}")
+FINGERPRINT = re.compile(rb"(?:0x)?(?:(?:[0-9A-F]{8}){1,2}|[0-9A-F]{40})")
+_KEY_NUMBERS = (b"signingkey", b"install-key", b"sign-key", b"recv-key", b"pg key")
 
 
 class Pair(NamedTuple):
@@ -98,9 +103,9 @@ class Pair(NamedTuple):
         begin -= text[begin - 1 : begin] == b"<"
         return text[begin - len(quote) : begin] == quote and text[end : end + 1] != quote[:1]
 
-    def is_surely_secret(self) -> bool:
-        """Say whether the name leaves no doubt; the `signingkey` of Git is a public one."""
-        return self.weight == SECRET and not self.name.lower().endswith(b"signingkey")
+    def is_quoted(self) -> bool:
+        """Say whether a quote stands behind the name, so that the next one opens the value."""
+        return self.text[self.name_end : self.name_end + 1] in (b'"', b"'", b"\\")
 
     def is_flag(self) -> bool:
         """Say whether the name is an option of a command."""
@@ -139,7 +144,11 @@ def judge_value(
         return Wait(at, wrapper is not None)
     quote = _OPEN_QUOTE.match(text, wrapper.end() if wrapper else at)
     if quote and pair.closes(quote["quote"]):
-        return None
+        at = quote.end()
+        behind = text[at : at + 1]
+        if not behind.isalnum():
+            return None if behind or final else Wait(at, False)
+        quote = None  # a shell joins "TOKEN="value
     if quote:
         at, stop = quote.end(), quote_stop(quote["quote"])
     elif stop is None:
@@ -150,11 +159,13 @@ def judge_value(
     if isinstance(value, Wait):
         return value
     harmless = (
-        is_ordinary(value, quoted=quote is not None, loose=loose)
+        is_ordinary(
+            value.lstrip() if pair.is_quoted() else value, quoted=quote is not None, loose=loose
+        )
         or repeats_name(pair.name, value)
         or (quote is None and _is_variable(value, text[at + len(value) : at + len(value) + 1]))
         or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))
-        or (not pair.is_surely_secret() and FINGERPRINT.fullmatch(value))
+        or (pair.name.lower().endswith(_KEY_NUMBERS) and FINGERPRINT.fullmatch(value))
         or (pair.weight == SUSPECT and not _is_suspect_secret(pair, value, loose and not quote))
     )
     return None if harmless else Span(at, at + len(value))
@@ -165,17 +176,23 @@ def judge_no_word(pair: Pair, at: int, final: bool) -> Verdict:
     verdict = judge_value(pair, at, final, loose=False, stop=None)
     if not isinstance(verdict, Span):
         return verdict
-    is_option = pair.is_flag() and pair.text[verdict.start : verdict.start + 1] == b"-"
-    return None if is_option or _WORDS.fullmatch(pair.text, *verdict) else verdict
+    value = pair.text[slice(*verdict)]
+    is_word = _WORDS.fullmatch(value) is not None and not _SHUFFLED.search(value)
+    return None if is_word or (pair.is_flag() and is_option(value)) else verdict
+
+
+def is_option(value: bytes) -> bool:
+    """Say whether a value is the next option of a command."""
+    return _OPTION.fullmatch(value) is not None and not is_made_up(value)
 
 
 def _is_variable(value: bytes, after: bytes) -> bool:
     """Say whether a value is the name of a secret and one of several arguments:
     `token=auth_token,`.
     """
-    bare = value.rstrip(b",;)}")
+    bare = value.rstrip(b",)")
     return (
-        (len(bare) < len(value) or after in (b",", b";", b")", b"}"))
+        (len(bare) < len(value) or after in (b",", b")"))
         and _IDENTIFIER.fullmatch(bare) is not None
         and weigh_name(bare) == SECRET
     )
