@@ -70,7 +70,7 @@ _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 
 
 _WORDS = re.compile(
-    rb"(?!(?:[a-z]{4} ){3}[a-z]{4}\Z)@{0,2}[A-Za-z_]+(?:[ ./-][A-Za-z_]+)*"
+    rb"(?!(?:[a-z]{4}[ -]){3}[a-z]{4}\Z)@{0,2}[A-Za-z_]+(?:[ ./-][A-Za-z_]+)*"
     rb"(?:[.,;:)]*|[!?]|<[A-Za-z]\S*>)"
 )
 # Letters in no order that a word or an identifier has

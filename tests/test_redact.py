@@ -345,6 +345,9 @@ SECRETS = [
     pytest.param(
         'getenv("GMAIL_APP_PASSWORD", "{}")', "qwvz hrty plmk nbxs", id="four-groups-of-letters"
     ),
+    pytest.param(
+        "define('FASTLANE_PASSWORD', '{}');", "qwvz-hrty-plmk-nbxs", id="four-groups-with-hyphens"
+    ),
     pytest.param('if (apiKey == "{}") {{', "swordfish", id="compared-with-a-word"),
     pytest.param('{{"password": "{}"}}', " Abc123$xyz", id="begins-with-a-blank"),
     pytest.param("authorization:       {}\n", FILLER, id="header-with-many-blanks"),
