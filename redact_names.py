@@ -87,6 +87,7 @@ _OPERATOR = re.compile(
 _SIGN_BEHIND = re.compile(rb"[:=]|->|<-|%")
 # The value may be the next argument: setProperty("TOKEN", "value").
 _ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=b?ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
+_WORD_NEXT = re.compile(rb"""["'][a-z_]{1,16}["']""")  # most often, and told at little cost
 _IN_LIST = re.compile(rb"""["'],\s*["']$""")
 # … or what is taken where nothing is set: process.env.TOKEN || "value", in other languages too
 _OTHERWISE = rb"""
@@ -322,7 +323,7 @@ def _judge_argument(pair: Pair, at: int, final: bool) -> Verdict:
     before, and `/etc/passwd` is a file.
     """
     before = pair.text[max(0, pair.name_start - 8) : pair.name_start]
-    if before.endswith(b"/"):
+    if before.endswith(b"/") or _WORD_NEXT.match(pair.text, at):
         return None
     verdict = judge_no_word(pair, at, final)
     doubtful = pair.weight == SUSPECT or (_IN_LIST.search(before) and not pair.is_flag())
