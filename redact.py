@@ -149,10 +149,14 @@ _LITERALS = (
             **dict.fromkeys((b"begin ", b"begin+", b"begin%"), (5, judge_key_header)),
         },
     ),
-    # In `secret` and in `credential`.
+    # In `secret` and in `credential`, in `SecureString`, and at the end of `mnemonic`.
     _search(
-        rb"c(?:re" + MAY_HAVE_SPACED_VALUE + rb"|urestring[ ]|(?<=mnemonic)(?=[\\\"' ]{0,3}[:=]))",
-        {b"cre": (0, judge_name), **dict.fromkeys((b"c", b"curestring "), (0, judge_phrase))},
+        rb"c(?:re" + MAY_HAVE_SPACED_VALUE + rb"|urestring[ ]|[\\\"':= ](?<=mnemonic.))",
+        {
+            b"cre": (0, judge_name),
+            b"curestring ": (0, judge_phrase),
+            **dict.fromkeys((b"c\\", b'c"', b"c'", b"c:", b"c=", b"c "), (0, judge_phrase)),
+        },
     ),
     _search(
         rb"u(?<=au)th(?:[ ](?<=>[ ]auth[ ])|(?<=masterauth)(?=[ ])|" + MAY_HAVE_VALUE + rb")",
