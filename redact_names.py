@@ -364,7 +364,7 @@ def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdi
         generated = isinstance(verdict, Span) and is_made_up(text[slice(*verdict)])
         return verdict if generated or not isinstance(verdict, Span) else None
     values = _LIST.match(text, at)
-    if values and _PLURAL.search(text, pair.name_start, pair.name_end):
+    if values and _PLURAL.search(pair.name):
         return _judge_list(pair, values.end(), final)
     begun = None if final else MAY_BE_NESTED.match(text, at)
     if begun and begun.end() == len(text) and len(text) - at < LOOK_AHEAD:
@@ -414,13 +414,13 @@ def _takes_no_word(pair: Pair, sign: bytes) -> bool:
     """Say whether a word behind the operator is no value: a member of what has the name, or the
     kind of token that a parser compares with.
     """
-    name = pair.name
-    return sign in (b"->", b"::") or (sign.startswith(b"==") and name.lower().endswith(b"token"))
+    compared = sign.startswith(b"==") and pair.name.lower().endswith(b"token")
+    return compared or sign in (b"->", b"::")
 
 
 def _judge_login(pair: Pair, at: int, final: bool) -> Verdict:
     """Judge the password in `("user", "password")`, which is what some names stand for."""
-    if not LOGIN_NAME.search(pair.text, pair.name_start, pair.name_end):
+    if not LOGIN_NAME.search(pair.name):
         return None
     user = _USER_BEFORE.match(pair.text, at)
     if user:
@@ -516,10 +516,9 @@ def _judge_word(
 def _takes_spaced_value(pair: Pair) -> tuple[bool, bool]:
     """Say whether a word after the name is surely its value, and whether the name is a flag."""
     before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
-    name = pair.name
     is_flag = pair.is_flag()
     setting = _LOGIN_BEFORE.search(before) or _SETTING_BEFORE.search(before)
-    return is_flag or setting is not None or name in _COMMANDS, is_flag
+    return is_flag or setting is not None or pair.name in _COMMANDS, is_flag
 
 
 def _takes_quoted_value(pair: Pair, value: bytes, told: bool) -> bool:

@@ -67,8 +67,7 @@ _LINE_START = re.compile(
 _VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
 _IDENTIFIER = re.compile(rb"[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
-
-
+# Words as lists of names have them; four groups of four letters are a password, of an app
 _WORDS = re.compile(
     rb"(?!(?:[a-z]{4}[ -]){3}[a-z]{4}\Z)@{0,2}[A-Za-z_]+(?:[ ./-][A-Za-z_]+)*"
     rb"(?:[.,;:)]*|[!?]|<[A-Za-z]\S*>)"
@@ -241,8 +240,8 @@ def may_become(
     verdict: Verdict, more: re.Pattern[bytes], text: bytes, at: int, final: bool
 ) -> Verdict:
     """Keep a place undecided where what follows on the text in hand may be another value."""
-    may_become = not final and len(text) - at < LOOK_AHEAD and more.fullmatch(text, at)
-    return Both(verdict, Wait(len(text), False)) if may_become else verdict
+    leads_on = not final and len(text) - at < LOOK_AHEAD and more.fullmatch(text, at)
+    return Both(verdict, Wait(len(text), False)) if leads_on else verdict
 
 
 def require_end(
