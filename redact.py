@@ -55,6 +55,7 @@ from redact_headers import judge_address, judge_cookie, judge_flag, judge_phrase
 from redact_json import JsonCleaner
 from redact_judges import (
     LOOK_BACK,
+    MIXED_CASE,
     Both,
     Endless,
     Judge,
@@ -448,9 +449,9 @@ _STOP_BEGINS = re.compile(
 
 
 # What a text ends with, once it is longer than what may be shown of a secret, with the host behind
-# it in an address; not the end of a UUID. And a mix of cases that no identifier has.
+# it in an address; not the end of a UUID.
 _LAST_RUN = re.compile(rb"(?<![0-9a-f]-)([A-Za-z0-9_-]{12,})(?:@[A-Za-z0-9.-]*)?\Z")
-_MIXED_CASE = re.compile(rb"[A-Z][a-z][A-Z]|[a-z][A-Z]{2}")
+_MIXED_CASE = re.compile(MIXED_CASE)
 
 
 class _Spans:

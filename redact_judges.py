@@ -189,6 +189,8 @@ _RANDOM_PART = re.compile(rb"[A-Za-z0-9]{10,}")
 _LONG_PART = re.compile(rb"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}")
 _UUID = re.compile(rb"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _CHANGES = re.compile(rb"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
+# Letters in an order of cases that no word or identifier has; a part of other patterns.
+MIXED_CASE = rb"[A-Z][a-z][A-Z]|[a-z][A-Z]{2}"
 
 
 def looks_random(value: bytes) -> bool:
@@ -287,7 +289,7 @@ _SCRAMBLED = re.compile(
     rb"(?=[!-~]{8})(?!.*[A-Za-z]{5}|[\w.:&*-]+[(\[].*[)\]]\Z)"
     rb"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9]*[0-9])(?=(?:[\w.:>/-]*[^\w.:>/-]){2})[!-~]+"
 )
-PLAIN_WORD = re.compile(rb"@{0,2}[A-Za-z_]+(?:[.!?:]|<[A-Za-z]\S*>)?")
+_PLAIN_WORD = re.compile(rb"@{0,2}[A-Za-z_]+(?:[.!?:]|<[A-Za-z]\S*>)?")
 _LABEL = re.compile(
     rb"(?i)[\w' ]*\b(?:enter|your|please|required|invalid|must|forgot|reset|confirm|wrong"
     rb"|incorrect|missing|expired|provide|is|not|the|a|an|for|of|to)\b.*"
@@ -318,7 +320,7 @@ def is_ordinary(value: bytes, *, quoted: bool, loose: bool) -> bool:
         return b" " in bare and _LABEL.fullmatch(bare) is not None and not _CHANGES.search(bare)
     if _PLACEHOLDER.fullmatch(bare) and loose:
         return True
-    return loose and PLAIN_WORD.fullmatch(bare) is not None and not is_shouted_mix(bare)
+    return loose and _PLAIN_WORD.fullmatch(bare) is not None and not is_shouted_mix(bare)
 
 
 _PATH_OF_NAME = re.compile(rb"[A-Za-z]+(?:[./][A-Za-z_]+)+")

@@ -14,7 +14,7 @@ import string
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from redact_judges import LOOK_AHEAD, Both, Endless, Span, Verdict, Wait, find_all
+from redact_judges import LOOK_AHEAD, MIXED_CASE, Both, Endless, Span, Verdict, Wait, find_all
 from redact_shapes import ShapeError, TokenShape, built_in_shapes, parse_shape
 
 # A run of these may be a token. `=` and `:` end it: assignments would all be runs otherwise.
@@ -35,9 +35,7 @@ _SEPARATOR = rb"[-_.~/+]"
 
 # Digits among letters, or a mix of cases that no identifier has. More text never takes the evidence
 # away, so that a read that ends early cannot change the verdict.
-_EVIDENCE = re.compile(
-    rb"[0-9][A-Za-z]|[A-Z][0-9]|[a-z][0-9][_-]?[a-z0-9]|[A-Z][a-z][A-Z]|[a-z][A-Z]{2}|[0-9]{5}"
-)
+_EVIDENCE = re.compile(rb"[0-9][A-Za-z]|[A-Z][0-9]|[a-z][0-9][_-]?[a-z0-9]|[0-9]{5}|" + MIXED_CASE)
 
 
 class _Irregular(NamedTuple):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from redact_judges import (
     LINE_STOP,
     LOOK_AHEAD,
+    MIXED_CASE,
     SECRET,
     SUSPECT,
     Both,
@@ -72,8 +73,7 @@ _WORDS = re.compile(
     rb"(?!(?:[a-z]{4}[ -]){3}[a-z]{4}\Z)@{0,2}[A-Za-z_]+(?:[ ./-][A-Za-z_]+)*"
     rb"(?:[.,;:)]*|[!?]|<[A-Za-z]\S*>)"
 )
-# Letters in no order that a word or an identifier has
-_SHUFFLED = re.compile(rb"(?=[A-Za-z]{12})[A-Za-z]*?(?:[A-Z][a-z][A-Z]|[a-z][A-Z]{2})")
+_SHUFFLED = re.compile(rb"(?=[A-Za-z]{12})[A-Za-z]*?(?:" + MIXED_CASE + rb")")
 _OPTION = re.compile(rb"-{1,2}[A-Za-z][A-Za-z0-9-]*(?:=.*)?")
 # Of a public key: its number at GnuPG.
 FINGERPRINT = re.compile(rb"(?:0x)?(?:(?:[0-9A-F]{8}){1,2}|[0-9A-F]{40})")
