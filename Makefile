@@ -52,14 +52,14 @@ test: $(STAMP)
 	$(RUN) pytest $(if $(JOBS),-n $(JOBS) --dist worksteal) $(ARGS)
 
 check-claude: $(STAMP)
-	$(RUN) pytest tests_claude $(ARGS)
+	$(RUN) pytest tests/claude $(ARGS)
 
 # Two browsers: each takes a core.
 check-browser: $(STAMP)
-	$(RUN) pytest tests_browser $(if $(JOBS),-n 2 --dist worksteal) $(ARGS)
+	$(RUN) pytest tests/browser $(if $(JOBS),-n 2 --dist worksteal) $(ARGS)
 
 screenshots: $(STAMP)
-	$(RUN) tests_browser.screenshots
+	$(RUN) tests.browser.screenshots
 
 fix: $(STAMP)
 	$(RUN) ruff check --fix --quiet .
@@ -82,7 +82,7 @@ coverage: $(STAMP)
 		-W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS); tests=$$?; \
 	$(RUN) coverage report && $(RUN) coverage json -q -o .coverage.json || exit; \
 	[ $$tests -eq 0 ] || echo "coverage: tests failed, see above; what they alone take is missing here"; \
-	$(RUN) testing.coverage_gate .coverage.json && exit $$tests
+	$(ENV)/bin/python .ci/coverage_gate.py .coverage.json && exit $$tests
 
 soak: $(STAMP)
 	$(ENV)/bin/python benchmarks/soak.py $(ARGS)

@@ -1,8 +1,8 @@
 """Start Claude Code on this machine and connect the session to a gateway.
 
 `main` reads the command line and calls one of the commands below it. `start` checks what the user
-asked for (`run_plan`), asks the gateway (`gateway_check`), and hands a `Job` to `Run`
-(`runner_session`), which has the main thread from there on and starts, stops and joins the others.
+asked for (`runner.plan`), asks the gateway (`runner.checks`), and hands a `Job` to `Run`
+(`runner.session`), which has the main thread from there on and starts, stops and joins the others.
 Every other thread has a module of its own.
 
     thread     owns                                    waits in                if it crashes
@@ -15,8 +15,8 @@ Every other thread has a module of its own.
     assist     its client, the session's files         a queue, HTTP, tmate    there is no session
     syncer     nothing                                 an event, the disk      power cuts lose more
 
-The keeper (`keeper.py`) is a process of its own, forked while this one has a single thread: the
-parent of all that the run starts. The journal (`spool.py`) is shared, behind one lock.
+The keeper (`runner/keeper.py`) is a process of its own, forked while this one has a single thread:
+the parent of all that the run starts. The journal (`journal/spool.py`) is shared, behind one lock.
 
 Shutdown, producers before consumers. The keeper ends the child, if it does not end by itself. No
 more commands are taken, the queued ones are refused, the assist session is ended. The keeper kills
@@ -40,35 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from allowlist import Allowlist
-from assist import AssistAlone, remove_stale_folders
-from claude_profile import ClaudeProfile
-from command_line import CommandLine, print_out
-from gateway_check import check_health, check_run, check_secret, open_client
-from gateway_client import is_confidential
-from gateway_launch import become_gateway
-from gateway_transport import GatewayError
-from local_terminal import Console
-from project_install import (
-    Target,
-    configure,
-    install,
-    tell_installed,
-    tell_uninstalled,
-    uninstall,
-)
-from redact import Rules
-from run_folder import RunFolder, find_undelivered, prune_delivered
-from run_plan import (
-    ARTIFACT_TYPES,
-    ASSIST_MAX_TIME_S,
-    RUN_ID,
-    parse_duration,
-    plan_assist,
-    plan_job,
-    read_prompt,
-    require_run,
-)
-from runner_config import (
+from config import (
     SECRET_VARIABLES,
     VERSION,
     Config,
@@ -82,20 +54,48 @@ from runner_config import (
     typed_name,
     write_private,
 )
-from runner_doctor import Doctor
-from runner_session import Run
-from shell_completion import SHELLS
-from spool import SpoolError
-from sync_runs import SyncRun, count_leftovers
+from gateway_client import is_confidential
+from gateway_launch import become_gateway
+from gateway_transport import GatewayError
+from journal.spool import SpoolError
+from kinds.claude import ClaudeProfile
+from redact import Rules
+from runner.assist import AssistAlone, remove_stale_folders
+from runner.checks import check_health, check_run, check_secret, open_client
+from runner.folder import RunFolder, find_undelivered, prune_delivered
+from runner.plan import (
+    ARTIFACT_TYPES,
+    ASSIST_MAX_TIME_S,
+    RUN_ID,
+    parse_duration,
+    plan_assist,
+    plan_job,
+    read_prompt,
+    require_run,
+)
+from runner.session import Run
+from runner.terminal import Console
+from tools.completion import SHELLS
+from tools.doctor import Doctor
+from tools.install import (
+    Target,
+    configure,
+    install,
+    tell_installed,
+    tell_uninstalled,
+    uninstall,
+)
+from tools.options import CommandLine, print_out
+from tools.sync import SyncRun, count_leftovers
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from assist import AssistPlan
+    from config import Setting
     from gateway_client import GatewayClient
-    from run_plan import Profile
-    from runner_config import Setting
+    from kinds.profile import Profile
+    from runner.assist import AssistPlan
 
 ROOT: Final = Path(__file__).resolve().parent
 CLAUDE: Final = ClaudeProfile()

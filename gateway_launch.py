@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from runner_config import RunnerError
+from config import RunnerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

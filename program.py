@@ -13,7 +13,7 @@ from typing import Final
 
 PROGRAM: Final = Path(__file__).resolve().parent
 
-# The folders of the program. What else lies in a clone (the gateway, tests, benchmarks) stays there.
+# The program's packages. What else lies in a clone (the gateway, tests, benchmarks) stays there.
 PACKAGES: Final = ("journal", "kinds", "redaction", "runner", "tools")
 
 _BUILDS_THE_PACKAGE: Final = "setup.py"

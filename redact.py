@@ -27,13 +27,8 @@ look back into; the `Endless` spans still open; the private key being swallowed.
 
 Where things are
 ----------------
-Imports go one way, from top to bottom: `redact.py`, this file, the rules put together and the
-stream; `redact_json.py`, JSON; `redact_known.py`, the values known to be secret;
-`redact_tokens.py`, what is recognised by its shape; `redact_keys.py`, private keys;
-`redact_names.py`, names and what leads to their values; `redact_layouts.py`, values that stand in
-tables and elements; `redact_values.py`, where a value ends and whether it is secret;
-`redact_headers.py`, flags, headers and addresses; `redact_judges.py`, what every judge works with;
-`redact_view.py`, what is visible; `redact_shapes.py`, data.
+This module puts the rules together and is the stream. `redaction/` has a module for each kind of
+evidence; the first sentence of each says what it knows.
 
 References: the rules of gitleaks, trufflehog, noseyparker, kingfisher and detect-secrets for what
 secrets look like; Buildkite's and GitLab's log maskers for streaming; ECMA-48 and XTerm's "Control
@@ -51,9 +46,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NewType
 
-from redact_headers import judge_address, judge_cookie, judge_flag, judge_phrase, judge_scheme
-from redact_json import JsonCleaner
-from redact_judges import (
+from redaction.evidence import (
     LOOK_BACK,
     MIXED_CASE,
     Both,
@@ -65,12 +58,14 @@ from redact_judges import (
     Wait,
     looks_random,
 )
-from redact_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_header
-from redact_known import KnownValues, Needles, collect_known_values
-from redact_names import MAY_HAVE_SPACED_VALUE, MAY_HAVE_VALUE, NO_ORDINARY_TOKEN, judge_name
-from redact_shapes import TokenShape
-from redact_tokens import PatternError, Tokens, parse_token_shapes
-from redact_view import CLIPBOARD, STRING, View
+from redaction.headers import judge_address, judge_cookie, judge_flag, judge_phrase, judge_scheme
+from redaction.json_values import JsonCleaner
+from redaction.known import KnownValues, Needles, collect_known_values
+from redaction.names import MAY_HAVE_SPACED_VALUE, MAY_HAVE_VALUE, NO_ORDINARY_TOKEN, judge_name
+from redaction.private_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_header
+from redaction.shapes import TokenShape
+from redaction.tokens import PatternError, Tokens, parse_token_shapes
+from redaction.view import CLIPBOARD, STRING, View
 
 __all__ = [
     "MARK",
@@ -206,7 +201,7 @@ class Rules:
         """Return a JSON value as compact JSON without its secrets.
 
         Shape: every string is redacted where it stands, so the result is always valid JSON with the
-        structure of the value (see `redact_json.py`). Raises what `json.dumps` raises for a value
+        structure of the value (`redaction/json_values.py`). Raises what `json.dumps` raises for one
         that is not JSON.
         """
         cleaned = JsonCleaner(self.redact).clean(value)

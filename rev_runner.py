@@ -9,13 +9,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from claude_runner import main
-from run_plan import Invocation, Profile
-from runner_config import RunnerError, Setting, parse_command, parse_extra
+from config import RunnerError, Setting, parse_command, parse_extra
+from kinds.profile import Invocation, Profile
 
 if TYPE_CHECKING:
     import argparse
 
-    from runner_config import Config
+    from config import Config
 
 
 class RevProfile(Profile):

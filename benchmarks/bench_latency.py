@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from beside import Rows, Way, rounds, row, ways
 
-from testing.runner import program
+from testing.programs.runner import program
 
 PROGRAM = """
 import sys, time

@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from testing import processes  # noqa: E402 - it is beside this folder
-from testing.runner import plan  # noqa: E402
-from testing.strict_gateway import StrictGateway  # noqa: E402
+from testing.gateways.strict_gateway import StrictGateway  # noqa: E402
+from testing.programs import processes  # noqa: E402 - it is beside this folder
+from testing.programs.runner import plan  # noqa: E402
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from testing.gateway_records import Event
+    from testing.gateways.gateway_records import Event
 
 GIVE_UP_S = 600.0
 _LOOK_EVERY_S = 0.05

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from redact import Redactor, Rules
-from redact_view import View
+from redaction.view import View
 
 MAX_HELD_BYTES = 4096
 KNOWN = (b"abab-abac-abad", b"tok-tok-x9/z+", b"line one 1\nline two 2", b"p@ss w0rd&<x>")

@@ -37,8 +37,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from testing import claude_code, processes  # noqa: E402 - it is beside this folder
-from testing.faults import (  # noqa: E402
+from testing.gateways.faults import (  # noqa: E402
     Action,
     DropAfter,
     DropBefore,
@@ -49,13 +48,14 @@ from testing.faults import (  # noqa: E402
     JsonError,
     RateLimited,
 )
-from testing.model_api import ModelApi  # noqa: E402
-from testing.runner import Launch, RunnerProcess, child, plan, program  # noqa: E402
-from testing.strict_gateway import StrictGateway  # noqa: E402
-from testing.verdict import ASKED_TWICE, committed, files_with, judge, sync  # noqa: E402
+from testing.gateways.strict_gateway import StrictGateway  # noqa: E402
+from testing.programs import claude_code, processes  # noqa: E402 - it is beside this folder
+from testing.programs.model_api import ModelApi  # noqa: E402
+from testing.programs.runner import Launch, RunnerProcess, child, plan, program  # noqa: E402
+from testing.programs.verdict import ASKED_TWICE, committed, files_with, judge, sync  # noqa: E402
 from testing.waiting import eventually  # noqa: E402
-from tests_claude.scene import GONE_WITHIN_S, Scene  # noqa: E402
-from tests_claude.states import PRINT, SESSIONS, kill_runner, stop  # noqa: E402
+from tests.claude.scene import GONE_WITHIN_S, Scene  # noqa: E402
+from tests.claude.states import PRINT, SESSIONS, kill_runner, stop  # noqa: E402
 
 REPORT = ROOT / "docs" / "reliability.md"
 BEGIN = "<!-- soak: written by benchmarks/soak.py, do not edit -->"

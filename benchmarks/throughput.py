@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from testing.children import floods  # noqa: E402 - it is beside this folder
-from testing.faults import Delay, Fault  # noqa: E402
-from testing.runner import child, plan  # noqa: E402
-from testing.strict_gateway import StrictGateway  # noqa: E402
+from testing.gateways.faults import Delay, Fault  # noqa: E402
+from testing.gateways.strict_gateway import StrictGateway  # noqa: E402
+from testing.programs.children import floods  # noqa: E402 - it is beside this folder
+from testing.programs.runner import child, plan  # noqa: E402
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

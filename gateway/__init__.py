@@ -1,7 +1,7 @@
 """The embedded gateway: it takes what runners send, keeps it, and shows it on a web page.
 
 A process of its own, started with `python -m gateway`. Of the runner's files it uses `redact` and
-`runner_config`; the runner imports nothing from here.
+`config`; the runner imports nothing from here.
 
 Where things are, from the outside in:
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import segno
 
+from config import write_private
 from gateway.assembly import Gateway
 from gateway.certificate import fingerprint
 from gateway.hosts import Hosts, base_url, is_any, lan_addresses
 from gateway.settings import Settings, SettingsError
-from runner_config import write_private
 
 
 def tell(

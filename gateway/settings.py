@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from runner_config import Config, ConfigError, load_config, prepare_data_dir, write_private
+from config import Config, ConfigError, load_config, prepare_data_dir, write_private
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 

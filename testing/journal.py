@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from journal.events import FrozenEvent, encode_event
+from journal.spool import Spool
 from redact import RedactedText
-from spool import Spool
-from spool_events import FrozenEvent, encode_event
 
 
 def text(value: str) -> RedactedText:

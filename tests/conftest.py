@@ -14,11 +14,11 @@ from typing import Any
 import hypothesis
 import pytest
 
-from testing import processes
-from testing.runner import CLAUDE, REV, Kind
+from testing.programs import processes
+from testing.programs.runner import CLAUDE, REV, Kind
 from testing.waiting import eventually
 
-pytest_plugins = ["testing.both_gateways"]
+pytest_plugins = ["testing.gateways.both_gateways"]
 
 # How long a thread, process or descriptor may take to go after its test has ended.
 GONE_WITHIN_S = 5.0

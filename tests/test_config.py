@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import runner_config
-from claude_profile import ClaudeProfile
-from runner_config import SETTINGS, Config, ConfigError, prepare_data_dir
+import config
+from config import SETTINGS, Config, ConfigError, prepare_data_dir
+from kinds.claude import ClaudeProfile
 
 SECRET = "s3" * 16
 
 
 # With the settings of Claude Code's runner.
-load_config = functools.partial(runner_config.load_config, own=ClaudeProfile.settings)
+load_config = functools.partial(config.load_config, own=ClaudeProfile.settings)
 
 
 @pytest.fixture

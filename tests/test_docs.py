@@ -17,17 +17,19 @@ import pytest
 import yaml
 
 from allowlist import DOCUMENTED_COMMANDS
-from claude_profile import ClaudeProfile
 from claude_runner import build_command_line
+from config import SETTINGS
+from kinds.claude import ClaudeProfile
+from kinds.profile import Profile
+from program import program_files
 from rev_runner import RevProfile
-from run_plan import ARTIFACT_TYPES, Profile
-from runner_config import SETTINGS
-from testing.embedded_gateway import EmbeddedGateway
+from runner.plan import ARTIFACT_TYPES
+from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.strict_gateway import StrictGateway
 from testing.needs import needs
-from testing.runner import Kind, RunnerProcess, child, plan
-from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
-from testing.shared_terminal import public_key
-from testing.strict_gateway import StrictGateway
+from testing.programs.runner import Kind, RunnerProcess, child, plan
+from testing.programs.runner_files import ROOT, RUNNER_FILES, copy_runner
+from testing.programs.shared_terminal import public_key
 
 pytestmark = pytest.mark.once
 
@@ -154,10 +156,12 @@ def test_links_lead_somewhere(page: str) -> None:
 def members_of_classes() -> dict[tuple[str, str], set[str]]:
     """Return, by module and class, what each class of the program has."""
     found: dict[tuple[str, str], set[str]] = {}
-    for path in (*ROOT.glob("*.py"), *(ROOT / "gateway").glob("*.py")):
+    ours = [ROOT / name for name in program_files() if name.endswith(".py")]
+    for path in (*ours, *ROOT.glob("gateway/*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef):
-                found[path.stem, node.name] = {
+                found[module, node.name] = {
                     each.name if isinstance(each, ast.FunctionDef) else ast.unparse(each.target)
                     for each in node.body
                     if isinstance(each, (ast.FunctionDef, ast.AnnAssign))
@@ -171,7 +175,7 @@ def test_the_code_that_a_page_names_is_there(page: str) -> None:
     classes = members_of_classes()
     ours = {"", *(module for module, _ in classes)}
     text = (ROOT / page).read_text("utf-8")
-    named = re.findall(r"`(?:(\w+)\.)?(_?[A-Z]\w*[a-z]\w*)(?:\.(\w+))?(?:\(\))?`", text)
+    named = re.findall(r"`(?:([\w.]+)\.)?(_?[A-Z]\w*[a-z]\w*)(?:\.(\w+))?(?:\(\))?`", text)
     for module, name, member in named:
         if module in ours and (module or member):
             homes = [

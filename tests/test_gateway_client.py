@@ -37,10 +37,10 @@ from gateway_client import (
     says_ok,
 )
 from gateway_transport import GatewayError, PinStore, printable
+from journal.events import encode_event
 from redact import Rules
-from spool_events import encode_event
-from testing.certificates import self_signed
-from testing.faults import (
+from testing.gateways.certificates import self_signed
+from testing.gateways.faults import (
     Action,
     Drip,
     DropBefore,
@@ -54,9 +54,9 @@ from testing.faults import (
     Redirect,
     Status,
 )
-from testing.http_server import Connection, LoopbackServer, PeerGoneError
-from testing.proxy import LoopbackProxy
-from testing.strict_gateway import Run, StrictGateway
+from testing.gateways.http_server import Connection, LoopbackServer, PeerGoneError
+from testing.gateways.proxy import LoopbackProxy
+from testing.gateways.strict_gateway import Run, StrictGateway
 
 FAR_NAME = "gateway.test"
 WITHIN_S = 20.0

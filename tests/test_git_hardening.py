@@ -16,8 +16,8 @@ from typing import Callable
 import pytest
 
 from allowlist import SHOWING_ENVIRONMENT, Allowed, Allowlist, AllowlistError, override_git_config
-from testing.runner import RunnerProcess, child, plan, program
-from testing.strict_gateway import StrictGateway
+from testing.gateways.strict_gateway import StrictGateway
+from testing.programs.runner import RunnerProcess, child, plan, program
 
 COMMANDS = ("git diff", "git diff --cached", "git status", "git log --oneline -10")
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=m")

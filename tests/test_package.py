@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from runner_config import VERSION
-from testing.runner import child, plan
-from testing.runner_files import ROOT, RUNNER_FILES
-from testing.strict_gateway import StrictGateway
+from config import VERSION
+from testing.gateways.strict_gateway import StrictGateway
+from testing.programs.runner import child, plan
+from testing.programs.runner_files import ROOT, RUNNER_FILES
 
 WITHIN_S = 100.0
 # What a build reads besides the runner's files.

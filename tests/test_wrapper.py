@@ -25,8 +25,8 @@ from typing import Any, Union
 import pytest
 
 from testing.needs import needs
-from testing.runner_files import ROOT, RUNNER_FILES, copy_runner
-from testing.terminal import Terminal
+from testing.programs.runner_files import ROOT, RUNNER_FILES, copy_runner
+from testing.programs.terminal import Terminal
 
 pytestmark = pytest.mark.once
 

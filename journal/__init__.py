@@ -1,0 +1,1 @@
+"""What the run has to deliver, on disk until the gateway has it."""

@@ -1,0 +1,429 @@
+"""What a journal's output becomes: chunks, and the events that they are cut into.
+
+Theory of operation. Output arrives as *chunks*: redacted text of one stream, never changed. An
+*event* is a cut: a run of chunks of one stream, merged, given the next sequence number and frozen,
+body bytes and nonce included, before it is sent. At most one event is in flight. It ends as
+accepted, itself or a notice in its place (see `set_aside`). Each stream has a cursor, the last
+chunk that was cut; streams are cut independently of each other, so that order holds within a
+stream, and a marker or message is a barrier that no later output passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from journal.store import SpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from journal.store import Store
+    from redact import RedactedText
+
+# One event's `data` may have 1,048,576 UTF-16 code units; staying below leaves the gateway room.
+MAX_EVENT_UNITS: Final = 1_000_000
+# No character has more than two units, so a text of this many characters fits into one event.
+_MAX_MESSAGE_CHARS: Final = MAX_EVENT_UNITS // 2
+# Small enough that a chunk which a gateway refuses by itself costs little, large enough for speed.
+MAX_CHUNK_CHARS: Final = 16_384
+# Output may be merged and may pass the other output stream; everything else is a barrier.
+OUTPUT_STREAMS: Final = ("stdout", "stderr")
+STREAMS: Final = (*OUTPUT_STREAMS, "marker", "info", "error")
+
+
+@dataclass(frozen=True)
+class FrozenEvent:
+    """One event as it is sent, byte for byte, until it is answered.
+
+    `body` is the request's JSON in UTF-8. `chunk_count` says whether it can be cut smaller,
+    `data_bytes` how large its chunks are in UTF-8; both also while a notice takes its place.
+    `timestamp` is whole Unix seconds.
+    """
+
+    sequence: int
+    type: str
+    body: bytes
+    timestamp: int
+    nonce: str
+    chunk_count: int
+    data_bytes: int
+    is_notice: bool
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the gateway has accepted so far, in order: for the `finished` marker.
+
+    `sha256` is None if another process accepted some of it when it had no disk: then nobody has
+    all of the text any more.
+    """
+
+    events: int
+    bytes: int
+    sha256: str | None
+    refused: int
+
+
+class Outbox:
+    """A journal's output on its way: what waits, what is in flight, and what was accepted.
+
+    What it knows without asking the tables equals what they hold. Raises SpoolError where an event
+    must be in flight and none is, else what SQLite raises. Not thread-safe: its owner has the lock,
+    and makes each change inside a transaction and `all_or_nothing`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._state = self._load_state()
+
+    @contextlib.contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Forget all changes of a block that fails."""
+        before = self._state.copy()
+        try:
+            yield
+        except BaseException:
+            self._state = before
+            raise
+
+    # --- what there is -----------------------------------------------------------------------
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether anything is in flight or waits to be cut."""
+        return self._state.has_pending
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the last marker is there, sent or not: nothing may follow it."""
+        return self._state.is_ended
+
+    @property
+    def totals(self) -> Totals:
+        """What the gateway has accepted until now."""
+        return self._state.totals.snapshot()
+
+    def pending_bytes(self) -> int:
+        """Return how many bytes of text wait, what is in flight included."""
+        state = self._state
+        waiting = 0 if state.in_flight is None else state.in_flight.data_bytes
+        for stream in state.waiting:
+            first_id = state.cursors[stream] + 1
+            _, size_bytes = self._store.measure(stream, first_id, state.newest_id)
+            waiting += size_bytes
+        return waiting
+
+    # --- what comes --------------------------------------------------------------------------
+
+    def add(self, stream: str, text: RedactedText) -> None:
+        """Let a text wait at the end of its stream, as one chunk or several."""
+        for piece in _split(storable(text), stream):
+            self._state.newest_id += 1
+            self._state.last_ids[stream] = self._state.newest_id
+            self._store.insert_chunk(self._state.newest_id, stream, piece)
+
+    def end(self, marker: RedactedText) -> None:
+        """Let the last marker wait: nothing follows it."""
+        self.add("marker", marker)
+        self._store.execute("INSERT INTO facts VALUES ('finished', 'true')")
+        self._state.is_ended = True
+
+    # --- what goes ---------------------------------------------------------------------------
+
+    def cut(
+        self, timestamp: int, nonce: str, max_body_bytes: int | None, max_chunks: int | None
+    ) -> FrozenEvent | None:
+        """Return the event in flight, or freeze the next one; None when nothing waits."""
+        stream = self._next_stream() if self._state.in_flight is None else None
+        if stream is not None:
+            self._freeze(stream, timestamp, nonce, max_body_bytes, max_chunks)
+        return self._state.in_flight
+
+    def cut_smaller(self, timestamp: int, nonce: str, max_body_bytes: int | None) -> FrozenEvent:
+        """Replace the event in flight by one with the first half of its chunks."""
+        half = max(1, self._in_flight.chunk_count // 2)
+        return self._freeze(self._thaw(), timestamp, nonce, max_body_bytes, half)
+
+    def refreeze(self, timestamp: int, nonce: str) -> FrozenEvent:
+        """Give the event in flight a fresh nonce."""
+        event = self._in_flight
+        self._store.execute(
+            "UPDATE events SET timestamp = ?, nonce = ? WHERE sequence = ?",
+            (timestamp, nonce, event.sequence),
+        )
+        self._state.in_flight = replace(event, timestamp=timestamp, nonce=nonce)
+        return self._state.in_flight
+
+    def set_aside(self, notice: RedactedText, timestamp: int, nonce: str) -> FrozenEvent:
+        """Let `notice` take the place of the event in flight, with its sequence number."""
+        event = self._in_flight
+        notice_text = storable(notice)
+        body = encode_event("error", notice_text, event.sequence)
+        self._store.execute(
+            "UPDATE events SET notice = ?, body = ?, timestamp = ?, nonce = ? WHERE sequence = ?",
+            (notice_text, body, timestamp, nonce, event.sequence),
+        )
+        self._state.in_flight = self._load_event(event.sequence)
+        return self._state.in_flight
+
+    def restore(self, timestamp: int, nonce: str) -> FrozenEvent:
+        """Undo `set_aside`."""
+        chunk_count = self._in_flight.chunk_count
+        return self._freeze(self._thaw(), timestamp, nonce, None, chunk_count)
+
+    def accept(self) -> None:
+        """Count the event in flight as the gateway's."""
+        event = self._in_flight
+        self._store.execute(
+            "UPDATE events SET state = 'accepted', body = NULL WHERE sequence = ?",
+            (event.sequence,),
+        )
+        self._count(self._state.totals, event.sequence)
+        if self._store.is_in_memory:
+            self._forget_accepted(event.sequence)
+        self._state.in_flight = None
+
+    @property
+    def _in_flight(self) -> FrozenEvent:
+        if self._state.in_flight is None:
+            raise SpoolError("no event is in flight")
+        return self._state.in_flight
+
+    def _forget_accepted(self, sequence: int) -> None:
+        """Make room: what the gateway has need not be kept in memory, but for its totals."""
+        stream, last_id = self._store.execute(
+            "SELECT stream, last_id FROM events WHERE sequence = ?", (sequence,)
+        ).fetchone()
+        if self._store.forget(stream, last_id):
+            totals = self._state.totals.snapshot()
+            self._store.execute(
+                "INSERT OR REPLACE INTO facts (name, value) VALUES ('accepted', ?)",
+                (json.dumps([totals.events, totals.bytes, totals.refused]),),
+            )
+
+    def _next_stream(self) -> str | None:
+        """Return the stream whose oldest waiting chunk is the oldest of all."""
+        waiting = [(self._first_waiting(stream), stream) for stream in self._state.waiting]
+        return min(waiting)[1] if waiting else None
+
+    def _first_waiting(self, stream: str) -> int:
+        waiting = self._store.chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
+        with contextlib.closing(waiting):  # type: ignore[type-var]
+            return next(waiting)[0]
+
+    def _barrier(self, stream: str) -> float:
+        """Return the id that a merge of `stream` must not pass: the next chunk of no output."""
+        if stream not in OUTPUT_STREAMS:
+            return 0  # what is no output is never merged
+        others = [each for each in self._state.waiting if each not in OUTPUT_STREAMS]
+        return min((self._first_waiting(other) for other in others), default=float("inf"))
+
+    def _freeze(
+        self,
+        stream: str,
+        timestamp: int,
+        nonce: str,
+        max_body_bytes: int | None,
+        max_chunks: int | None,
+    ) -> FrozenEvent:
+        barrier = self._barrier(stream)
+        ids: list[int] = []
+        texts: list[str] = []
+        units = body_bytes = 0
+        waiting = self._store.chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
+        with contextlib.closing(waiting):  # type: ignore[type-var]
+            for chunk_id, text in waiting:
+                units += utf16_units(text)
+                is_full = units > MAX_EVENT_UNITS
+                if max_body_bytes is not None:
+                    body_bytes += len(encode_event(stream, text, 0))
+                    is_full = is_full or body_bytes > max_body_bytes
+                if ids and (is_full or chunk_id > barrier or len(ids) == max_chunks):
+                    break
+                ids.append(chunk_id)
+                texts.append(text)
+        sequence = self._state.totals.next_sequence
+        body = encode_event(stream, "".join(texts), sequence)
+        self._store.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, 'frozen', NULL, ?, ?, ?)",
+            (sequence, stream, ids[0], ids[-1], body, timestamp, nonce),
+        )
+        self._state.cursors[stream] = ids[-1]
+        event = self._load_event(sequence)
+        self._state.in_flight = event
+        return event
+
+    def _thaw(self) -> str:
+        """Let the chunks of the event in flight wait again. Returns their stream."""
+        event = self._in_flight
+        stream, first_id = self._store.execute(
+            "SELECT stream, first_id FROM events WHERE sequence = ?", (event.sequence,)
+        ).fetchone()
+        self._store.execute("DELETE FROM events WHERE sequence = ?", (event.sequence,))
+        self._state.cursors[stream] = first_id - 1
+        self._state.in_flight = None
+        return str(stream)
+
+    def _load_event(self, sequence: int) -> FrozenEvent:
+        stream, first_id, last_id, notice, body, timestamp, nonce = self._store.execute(
+            "SELECT stream, first_id, last_id, notice, body, timestamp, nonce FROM events "
+            "WHERE sequence = ?",
+            (sequence,),
+        ).fetchone()
+        chunk_count, data_bytes = self._store.measure(stream, first_id, last_id)
+        return FrozenEvent(
+            sequence=sequence,
+            type=stream if notice is None else "error",
+            body=bytes(body),
+            timestamp=timestamp,
+            nonce=nonce,
+            chunk_count=chunk_count,
+            data_bytes=data_bytes,
+            is_notice=notice is not None,
+        )
+
+    def _load_state(self) -> _State:
+        """Read from the file what is kept in memory for speed."""
+        state = _State()
+        state.last_ids.update(
+            self._store.execute("SELECT stream, max(id) FROM chunks GROUP BY stream")
+        )
+        state.cursors.update(
+            self._store.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
+        )
+        # What was cut may have been forgotten, and no later chunk may pass for it.
+        state.newest_id = max(*state.last_ids.values(), *state.cursors.values())
+        row = self._store.execute("SELECT 1 FROM facts WHERE name = 'finished'").fetchone()
+        state.is_ended = row is not None
+        row = self._store.execute("SELECT value FROM facts WHERE name = 'accepted'").fetchone()
+        if row is not None:
+            state.totals.resume(*json.loads(row[0]))
+        rows = self._store.execute(
+            "SELECT sequence, state FROM events WHERE sequence >= ? ORDER BY sequence",
+            (state.totals.next_sequence,),
+        )
+        for sequence, event_state in rows.fetchall():
+            if event_state == "accepted":
+                self._count(state.totals, sequence)
+            else:
+                state.in_flight = self._load_event(sequence)
+        return state
+
+    def _count(self, totals: _RunningTotals, sequence: int) -> None:
+        """Add what the gateway accepted under this sequence number."""
+        stream, first_id, last_id, notice = self._store.execute(
+            "SELECT stream, first_id, last_id, notice FROM events WHERE sequence = ?", (sequence,)
+        ).fetchone()
+        if notice is not None:
+            totals.add([notice], is_notice=True)
+        else:
+            texts = (text for _, text in self._store.chunks(stream, first_id, last_id))
+            totals.add(texts, is_notice=False)
+
+
+def encode_event(event_type: str, data: str, sequence: int | None = None) -> bytes:
+    """Return the request body of one event: compact JSON in UTF-8."""
+    number = {} if sequence is None else {"sequence": sequence}
+    return json.dumps(
+        {"type": event_type, "data": data, **number}, ensure_ascii=False, separators=(",", ":")
+    ).encode("utf-8")
+
+
+def utf16_units(text: str) -> int:
+    """Return the length of `text` as the gateway counts it, in UTF-16 code units."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+
+
+def storable(text: str) -> str:
+    """Return `text` as UTF-8 can hold it: half a character becomes U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return str(text)
+
+
+def _split(text: str, stream: str) -> Iterator[str]:
+    """Yield the chunks of a text, whole lines if there are any."""
+    limit = MAX_CHUNK_CHARS if stream in OUTPUT_STREAMS else _MAX_MESSAGE_CHARS
+    if stream == "marker":
+        limit = len(text)
+    start = 0
+    while len(text) - start > limit:
+        end = _split_point(text, start, start + limit)
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _split_point(text: str, start: int, limit: int) -> int:
+    """Return where to end a chunk: not inside an escape sequence, which an event may end with."""
+    newline = text.rfind("\n", start, limit)
+    if newline >= 0:
+        return newline + 1
+    escape = text.rfind("\x1b", start + 1, limit)
+    return escape if escape >= 0 else limit
+
+
+class _RunningTotals:
+    def __init__(self) -> None:
+        self.next_sequence = 1
+        self._bytes = 0
+        self._refused = 0
+        self._sha256: Any = hashlib.sha256()
+
+    def copy(self) -> _RunningTotals:
+        same = _RunningTotals()
+        same.__dict__.update(self.__dict__, _sha256=self._sha256 and self._sha256.copy())
+        return same
+
+    def resume(self, events: int, size_bytes: int, refused: int) -> None:
+        """Begin with what was accepted before, whose text is gone."""
+        self.next_sequence, self._bytes, self._refused = events + 1, size_bytes, refused
+        self._sha256 = None
+
+    def add(self, texts: Iterable[str], *, is_notice: bool) -> None:
+        for text in texts:
+            encoded = text.encode("utf-8")
+            if self._sha256 is not None:
+                self._sha256.update(encoded)
+            self._bytes += len(encoded)
+        self.next_sequence += 1
+        self._refused += is_notice
+
+    def snapshot(self) -> Totals:
+        digest = self._sha256 and self._sha256.hexdigest()
+        return Totals(self.next_sequence - 1, self._bytes, digest, self._refused)
+
+
+@dataclass
+class _State:
+    """What is known of the file without asking it: by stream, the last chunk and the last cut."""
+
+    last_ids: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+    cursors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+    in_flight: FrozenEvent | None = None
+    totals: _RunningTotals = field(default_factory=_RunningTotals)
+    newest_id: int = 0
+    is_ended: bool = False
+
+    def copy(self) -> _State:
+        return replace(
+            self,
+            last_ids=dict(self.last_ids),
+            cursors=dict(self.cursors),
+            totals=self.totals.copy(),
+        )
+
+    @property
+    def waiting(self) -> list[str]:
+        """The streams of which something is not cut yet."""
+        return [each for each in STREAMS if self.last_ids[each] > self.cursors[each]]
+
+    @property
+    def has_pending(self) -> bool:
+        return self.in_flight is not None or bool(self.waiting)

@@ -1,0 +1,220 @@
+"""How Claude Code is started, and what is read out of what it prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Final
+
+from config import ConfigError, Setting, parse_command
+from kinds.claude_messages import ClaudeStream
+from kinds.profile import MAX_ARGUMENT_BYTES, WAITING, WORKING, Invocation, Profile
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+    from config import Config
+
+
+def _parse_flavor(value: str, variable: str) -> str:
+    if value not in ("auto", "claude", "plain"):
+        raise ConfigError(f"{variable} is {value!r}; write auto, claude or plain")
+    return value
+
+
+class ClaudeProfile(Profile):
+    """Claude Code, or any other program that takes a prompt as its last argument."""
+
+    name = "claude"
+    title = "Claude Code"
+    program = "claude-runner"
+    command_variable = "CLAUDE_COMMAND"
+    example_arguments = "--model opus"
+    settings = (
+        Setting(
+            "command",
+            command_variable,
+            "claude",
+            parse_command,
+            "the program to run, with arguments that come first; never seen by a shell",
+        ),
+        Setting(
+            "flavor",
+            "CLAUDE_RUNNER_FLAVOR",
+            "auto",
+            _parse_flavor,
+            "whether CLAUDE_COMMAND is Claude Code: auto (by its name), claude, or plain",
+        ),
+    )
+
+    def add_start_options(self, add_option: Callable[..., None]) -> None:
+        """Let the user choose between the messages as text and Claude Code's own output."""
+        add_option(
+            "--output",
+            metavar="FORM",
+            choices=("auto", "text"),
+            help="auto (default): print mode shows what Claude Code does while it does it; "
+            "text: Claude Code's own output, at its end",
+        )
+
+    def answers_version(self, config: Config) -> bool:
+        """Whether the program is Claude Code itself."""
+        return self._is_claude_code(config)
+
+    def _is_claude_code(self, config: Config) -> bool:
+        """Whether it is, by its name or by the user's word."""
+        flavor = config.own["flavor"]
+        return flavor == "claude" or (flavor == "auto" and is_claude_code(self.command(config)))
+
+    def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
+        """Return where its own installer, and npm by its usual settings, put it."""
+        prefixes = [env.get("npm_config_prefix"), env.get("NPM_CONFIG_PREFIX")]
+        folders = [Path(prefix, "bin") for prefix in prefixes if prefix]
+        usual = [home / ".npm-global" / "bin", Path("/usr/local/bin"), Path("/usr/bin")]
+        return {
+            "~/.claude/local": [home / ".claude" / "local"],
+            "~/.local/bin": [home / ".local" / "bin"],
+            "npm's global folders": [*folders, *usual],
+        }
+
+    def invocation(
+        self, config: Config, prompt: str | None, mode: str, options: argparse.Namespace
+    ) -> Invocation:
+        """Return how to start it with this prompt.
+
+        Source: how Claude Code reads its arguments. `--` goes before a prompt that begins with a
+        dash; a single word that is the name of a subcommand is a prompt only with a blank after it.
+        """
+        command = self.command(config)
+        arguments = options.arguments
+        states = StateWatcher() if mode == "interactive" else None
+        if not self._is_claude_code(config):
+            argv = (*command, *arguments, *(() if prompt is None else (prompt,)))
+            return Invocation(argv, states=states)
+        if mode == "print":
+            return _print_mode(command, prompt or "", arguments, options.output or "auto")
+        argv = (*command, *arguments)
+        if prompt is None:
+            return Invocation(argv, states=states)
+        if len(prompt.split()) == 1 and not prompt.endswith(" "):
+            prompt += " "
+        return Invocation((*argv, "--", prompt), states=states)
+
+
+def _print_mode(
+    command: Sequence[str], prompt: str, arguments: Sequence[str], output: str
+) -> Invocation:
+    added: list[str] = []
+    session: dict[str, Any] = {}
+    if not _names_any(arguments, ("-p", "--print")):
+        added.append("-p")
+    if not _names_any(arguments, _SESSION_ARGUMENTS):
+        session_id = str(uuid.uuid4())
+        added += ["--session-id", session_id]
+        session = {"session_id": session_id, "resume_argv": (*command, "--resume", session_id)}
+    messages = None
+    if output == "auto" and not _names_any(arguments, _FORMAT_ARGUMENTS):
+        added += ["--output-format", "stream-json"]
+        added += [] if _names_any(arguments, ("--verbose",)) else ["--verbose"]
+        messages = ClaudeStream()
+    argv = (*command, *added, *arguments)
+    if len(os.fsencode(prompt)) > MAX_ARGUMENT_BYTES:
+        return Invocation(argv, os.fsencode(prompt), messages=messages, **session)
+    return Invocation((*argv, "--", prompt), messages=messages, **session)
+
+
+# Arguments of Claude Code that choose the session themselves.
+_SESSION_ARGUMENTS: Final = ("--session-id", "--resume", "-r", "--continue", "-c", "--from-pr")
+# Arguments that choose what it prints, or that go with one format only.
+_FORMAT_ARGUMENTS: Final = ("--output-format", "--input-format", "--json-schema")
+_CLAUDE_NAMES: Final = frozenset({"claude", "claude-code"})
+_CLAUDE_PACKAGE: Final = "@anthropic-ai/claude-code"
+_LAUNCHERS: Final = frozenset({"npx", "node", "bunx", "env"})
+
+
+def is_claude_code(command: Sequence[str]) -> bool:
+    """Whether a command starts Claude Code, itself or through npx, node, bunx or env."""
+    program = command[0]
+    if Path(program).name in _LAUNCHERS:
+        started = (item for item in command[1:] if not item.startswith("-") and "=" not in item)
+        program = next(started, "")
+    if program == _CLAUDE_PACKAGE or program.startswith(f"{_CLAUDE_PACKAGE}@"):
+        return True
+    return Path(program).name in _CLAUDE_NAMES or program.endswith(f"{_CLAUDE_PACKAGE}/cli.js")
+
+
+def _names_any(arguments: Sequence[str], options: Sequence[str]) -> bool:
+    return any(item.split("=", 1)[0] in options for item in arguments)
+
+
+# A bell, or the beginning of a control string: `]` is an operating system command.
+_BEGIN: Final = re.compile(rb"\x07|\x1b(?:[\]PX^_]|\Z)")
+# What ends a string: its terminator, a cancelling character, or any other escape sequence.
+_END: Final = re.compile(rb"[\x07\x18\x1a]|\x1b(?:\\|\Z)?")
+_END_WITHOUT_BELL: Final = re.compile(rb"[\x18\x1a]|\x1b(?:\\|\Z)?")
+# Enough of a string for the number of a title and the sign behind it.
+_KEPT_BYTES: Final = 16
+_TITLE: Final = re.compile(rb"\][02];")
+_WAITING_SIGN: Final = "\N{EIGHT SPOKED ASTERISK}"
+
+
+class StateWatcher:
+    """The state of one session. Thread: one caller. How the output is cut makes no difference."""
+
+    def __init__(self) -> None:
+        self.state: str | None = None
+        self._ends_in_escape = False
+        self._string: bytes | None = None  # the beginning of the control string that is under way
+
+    def feed(self, raw: bytes) -> None:
+        """Look at a piece of the program's output; `state` is what it says by now."""
+        if not raw:
+            return
+        if self._ends_in_escape:
+            self._ends_in_escape = False
+            raw = b"\x1b" + raw
+        at = 0
+        while at < len(raw):
+            at = self._look(raw, at) if self._string is None else self._go_on(self._string, raw, at)
+
+    def _look(self, raw: bytes, at: int) -> int:
+        """Find the next bell or string; return where to go on."""
+        begin = _BEGIN.search(raw, at)
+        if begin is None:
+            return len(raw)
+        if begin[0] == b"\x07":
+            self.state = WAITING
+        elif begin[0] == b"\x1b":
+            self._ends_in_escape = True
+        else:
+            self._string = begin[0][1:]
+        return begin.end()
+
+    def _go_on(self, string: bytes, raw: bytes, at: int) -> int:
+        """Find the end of the string; return where to go on."""
+        end = (_END if string[:1] == b"]" else _END_WITHOUT_BELL).search(raw, at)
+        stop = len(raw) if end is None else end.start()
+        self._string = string + raw[at : min(stop, at + _KEPT_BYTES - len(string))]
+        if end is None:
+            return len(raw)
+        if end[0] == b"\x1b" and end.end() == len(raw):
+            self._ends_in_escape = True
+            return len(raw)
+        if end[0] in (b"\x07", b"\x1b\\"):
+            self.state = _read_title(self._string) or self.state
+        self._string = None
+        return stop if end[0] == b"\x1b" else end.end()
+
+
+def _read_title(string: bytes) -> str | None:
+    """Return what a control string says, None if it says nothing or is no title."""
+    number = _TITLE.match(string)
+    sign = string[number.end() :].decode("utf-8", "replace")[:1] if number else ""
+    if sign == _WAITING_SIGN:
+        return WAITING
+    is_circle = "\N{CIRCLE WITH LEFT HALF BLACK}" <= sign <= "\N{CIRCLE WITH UPPER HALF BLACK}"
+    is_braille = "\N{BRAILLE PATTERN BLANK}" <= sign <= "\N{BRAILLE PATTERN DOTS-12345678}"
+    return WORKING if is_circle or is_braille else None

@@ -1,0 +1,760 @@
+"""Claude Code's JSON stream in, text that a person likes to read out.
+
+What `claude -p --output-format stream-json --verbose` prints, as bytes in any pieces, becomes
+`Item`s: a `Message` for each line that is one of Claude Code's, with the text to show for it, and
+`Passed` for everything else, unchanged and at once. Pure: no I/O, no threads, no clock.
+
+It neither redacts nor cuts: `kinds.profile` says who does.
+
+    stream = ClaudeStream()
+    for item in stream.feed(raw):
+        if isinstance(item, Passed):
+            ...                                            # through the redactor of the stream
+        else:
+            ... rules.redact_json(item.value)              # a line of claude.jsonl
+            ... [piece.finish(rules.redact(piece.text)) for piece in item.pieces]
+
+What it looks like, on 40 columns too: what Claude says stands as it is; `>` is a tool and its
+input, two blanks deeper its result; `~` is a thought; `*` a notice, `!` something that went wrong;
+`=` the end of a turn. What a subagent does stands behind `| `.
+
+Invariants: any split of the same input gives the same items (neighbouring `Passed` joined). No
+input raises. At most `MAX_LINE_BYTES` are held back. The messages are not documented as a whole and
+change with each release: every field is looked at as if it could be missing or of another type,
+and a message of an unknown kind shows nothing.
+
+Source: messages of Claude Code 2.1.330, and the types of its SDK,
+https://docs.anthropic.com/en/docs/claude-code/sdk/sdk-headless
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Final
+
+from kinds.profile import Message, Passed, Piece
+
+if TYPE_CHECKING:
+    from kinds.profile import Item
+
+# A line that is longer is not held back any more. Claude Code's longest lines are images that it
+# has read, a few megabytes each.
+MAX_LINE_BYTES: Final = 16 * 1_048_576
+# Messages are about ten levels deep. Whoever walks through a value with recursion is safe below
+# this, and a hostile line cannot make it fail.
+MAX_DEPTH: Final = 100
+
+# Limits of what is shown. Lines, and characters of one line; a phone shows about 40 in a row.
+_ONE_LINE: Final = 1
+_LINE_CHARS: Final = 240
+_RESULT_LINES: Final = 8
+_SUBAGENT_RESULT_LINES: Final = 3
+_THOUGHT_LINES: Final = 2
+_NOTE_LINES: Final = 3
+# A run that loops must not fill the memory, nor a `finished` marker.
+_MAX_REMEMBERED: Final = 1_000
+_MAX_DENIALS_SHOWN: Final = 20
+# A piece of a message that follows whole. Left out: a secret that is spread over several of them
+# would not be recognised in any.
+_PARTIAL: Final = "stream_event"
+# The result of a turn may come after the next turn's words, when background tasks end.
+_LAST_WORDS: Final = 8
+# The longest name that a tool may have is 128.
+_MAX_WORD_CHARS: Final = 200
+
+_INDENT: Final = "  "
+_SUBAGENT: Final = "| "
+
+# Bytes before a message that nobody sees: what a terminal is told, blanks, padding.
+_NOISE: Final = re.compile(
+    rb"(?:[\x00-\x09\x0b-\x1a\x1c-\x20\x7f]|\x1b\[[0-?]*[ -/]*[@-~]"
+    rb"|\x1b\][^\x07\x0a\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-OQ-Z^-~])*"
+)
+_ESCAPE_BEGINS: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x0a\x1b]*\x1b?|[ -/]*)\Z")
+_LONGEST_ESCAPE: Final = 256
+# What an object can look like at its beginning; bounded, as it is asked with each read.
+_MAY_BE_OBJECT: Final = re.compile(rb"\{[ \t\r]{0,64}(?:[\"}]|\Z)")
+
+# What must not reach a terminal or a page out of a message: escape sequences whole, else control
+# characters one by one.
+_ESCAPES: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]{0,2000}(?:\x07|\x1b\\)")
+_LINE_ENDS: Final = re.compile("\r\n?|[\u0085\u2028\u2029]")
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_NO_OUTPUT: Final = re.compile(r"\(\w+ completed with no output\)\s*")
+_ERROR_LABEL: Final = re.compile(r"\A(?:Error: )+")
+_PROGRAM_WORD: Final = re.compile(r"[a-z]+(?:_[a-z]+)*")
+_TOOL_ERROR_TAGS: Final = re.compile(r"</?tool_use_error>")
+
+
+@dataclass(frozen=True)
+class ResultSummary:
+    """What a `result` message says. A value is None, or empty, where it says nothing usable."""
+
+    is_error: bool
+    subtype: str
+    terminal_reason: str
+    duration_ms: float | None
+    total_cost_usd: float | None
+    num_turns: int | None
+    permission_denials: tuple[str, ...]
+    session_id: str
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether the turn was ended from outside."""
+        return self.terminal_reason.startswith("aborted")
+
+    def marker_fields(self) -> dict[str, Any]:
+        """Return it as the `finished` marker shows it, without what is not known."""
+        fields = {
+            "isError": self.is_error,
+            "subtype": self.subtype,
+            "terminalReason": self.terminal_reason,
+            "durationMs": self.duration_ms,
+            "totalCostUsd": self.total_cost_usd,
+            "numTurns": self.num_turns,
+            "permissionDenials": list(self.permission_denials),
+            "sessionId": self.session_id,
+        }
+        return {name: value for name, value in fields.items() if value not in (None, "", [])}
+
+
+class ClaudeStream:
+    """The stream of one run. Thread: one caller.
+
+    `summary` is what the last `result` message said; there is one for each turn, and a turn may
+    follow when a background task ends.
+    """
+
+    def __init__(self) -> None:
+        self._renderer = _Renderer()
+        # Either at the beginning of a line, where `_escape` is an incomplete escape sequence that
+        # has been passed on; or inside a line that may be a message, held in `_line`; or inside
+        # one that is none.
+        self._line: bytearray | None = None
+        self._escape = b""
+        self._is_passing = False
+
+    @property
+    def summary(self) -> ResultSummary | None:
+        """What the last result said, None as long as there was none."""
+        return self._renderer.summary
+
+    def result(self) -> dict[str, Any]:
+        """Return the last result for the `finished` marker; empty as long as there was none."""
+        return {} if self.summary is None else self.summary.marker_fields()
+
+    def feed(self, raw: bytes) -> list[Item]:
+        """Return what is complete now. Raises nothing; linear in the size of the input."""
+        items: list[Item] = []
+        at = 0
+        while at < len(raw):
+            end = raw.find(b"\n", at) + 1 or len(raw)
+            items += self._feed_part(raw[at:end])
+            at = end
+        return items
+
+    def flush(self) -> list[Item]:
+        """Return what was held back, at the end of the stream."""
+        line, self._line = self._line, None
+        self._escape, self._is_passing = b"", False
+        return [] if line is None else list(self._read_line(bytes(line)))
+
+    def _feed_part(self, part: bytes) -> Iterator[Item]:
+        """Take a line's end or a part of one; only its last byte can be a newline."""
+        if self._line is None and not self._is_passing:
+            noise = self._begin_line(part)
+            if noise:
+                yield Passed(part[:noise])
+                part = part[noise:]
+            if not part:
+                return
+        if self._line is not None:
+            self._line += part
+            if not _MAY_BE_OBJECT.match(self._line) or len(self._line) > MAX_LINE_BYTES:
+                part, self._line, self._is_passing = bytes(self._line), None, True
+        if self._is_passing:
+            yield Passed(part)
+            self._is_passing = not part.endswith(b"\n")
+        elif self._line is not None and part.endswith(b"\n"):
+            line, self._line = bytes(self._line), None
+            yield from self._read_line(line)
+
+    def _begin_line(self, part: bytes) -> int:
+        """Decide what kind of line this is; return how much of it is only noise before that."""
+        seen = self._escape + part
+        match = _NOISE.match(seen)
+        noise = match.end() if match else 0
+        rest = seen[noise:]
+        self._escape = b""
+        if rest.startswith(b"{"):
+            self._line = bytearray()
+        elif rest and len(rest) <= _LONGEST_ESCAPE and _ESCAPE_BEGINS.match(rest):
+            self._escape = rest
+            noise = len(seen)
+        elif rest and rest != b"\n":
+            self._is_passing = True
+        else:
+            noise = len(seen)
+        return max(0, noise - (len(seen) - len(part)))
+
+    def _read_line(self, line: bytes) -> Iterator[Item]:
+        value, behind = _parse(line)
+        if value is None:
+            yield Passed(line)
+            return
+        if value["type"] != _PARTIAL:
+            yield Message(value, tuple(self._renderer.render(value)))
+        if behind:
+            yield Passed(behind)
+
+
+def _parse(line: bytes) -> tuple[dict[str, Any] | None, bytes]:
+    """Return a line's message, None if it is none, and the noise behind it."""
+    try:
+        text = line.decode("utf-8", "surrogatepass")
+        value, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None, b""
+    behind = text[end:].strip().encode("utf-8", "surrogatepass")
+    noise = _NOISE.match(behind)
+    is_clean = noise is not None and noise.end() == len(behind)
+    if not (is_clean and isinstance(value, dict) and isinstance(value.get("type"), str)):
+        return None, b""
+    return (value, behind) if _is_shallow(value) else (None, b"")
+
+
+def _is_shallow(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        containers = [each for each in level if isinstance(each, (dict, list))]
+        if not containers:
+            return True
+        level = [
+            inner
+            for each in containers
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return False
+
+
+def _parse_int(digits: str) -> int | None:
+    # Thousands of digits take time that grows with their square.
+    return int(digits) if len(digits) < 100 else None
+
+
+def _parse_float(digits: str) -> float | None:
+    value = float(digits)
+    return value if math.isfinite(value) else None
+
+
+# Control characters in strings are let through; what JSON cannot hold again becomes null.
+_DECODER: Final = json.JSONDecoder(
+    strict=False,
+    parse_int=_parse_int,
+    parse_float=_parse_float,
+    parse_constant=lambda _name: None,
+)
+
+
+# --- fields that may be missing or anything -------------------------------------------------------
+
+
+def _clean(value: Any) -> str:
+    """Return a text as it may be shown: its lines and tabs, and nothing that moves a cursor."""
+    if not isinstance(value, str):
+        return ""
+    text = _LINE_ENDS.sub("\n", _ESCAPES.sub("", value))
+    return _SURROGATES.sub("\ufffd", _CONTROLS.sub("", text))
+
+
+def _text(fields: Any, name: str) -> str:
+    return _clean(fields.get(name)) if isinstance(fields, Mapping) else ""
+
+
+def _word(fields: Any, name: str) -> str:
+    """Return a short text in one line, for names and kinds; what is too long for one is none."""
+    word = " ".join(_text(fields, name).split())
+    return word if len(word) <= _MAX_WORD_CHARS else ""
+
+
+def _number(fields: Any, name: str) -> float | None:
+    """Return a number that is not negative and not absurd."""
+    value = fields.get(name) if isinstance(fields, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < 1e12 and math.isfinite(value) else None
+
+
+def _list(fields: Any, name: str) -> list[Any]:
+    value = fields.get(name) if isinstance(fields, Mapping) else None
+    return value if isinstance(value, list) else []
+
+
+def _map(fields: Any, name: str) -> dict[str, Any]:
+    value = fields.get(name) if isinstance(fields, Mapping) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {_plural(count, noun)}"
+
+
+def _line_count(text: str) -> str:
+    return _count(len(text.splitlines()), "line")
+
+
+def _spoken(name: str) -> str:
+    """Return what a program calls something as a person does; a token would not be one any more."""
+    return name.replace("_", " ") if _PROGRAM_WORD.fullmatch(name) else name
+
+
+def _duration(duration_s: float) -> str:
+    if duration_s < 59.5:
+        digits = 2 if duration_s < 0.1 else 1 if duration_s < 9.95 else 0
+        return f"{duration_s:.{digits}f} s"
+    minutes, seconds = divmod(round(duration_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def _cost(cost_usd: float) -> str:
+    return f"${cost_usd:.4f}" if 0 < cost_usd < 0.01 else f"${cost_usd:.2f}"
+
+
+# --- one tool, one line ---------------------------------------------------------------------------
+
+
+def _show_bash(given: Mapping[str, Any], _cwd: str) -> str:
+    place = "(in the background) " if given.get("run_in_background") is True else ""
+    return place + _text(given, "command").strip()
+
+
+def _show_read(given: Mapping[str, Any], cwd: str) -> str:
+    offset, limit = _number(given, "offset"), _number(given, "limit")
+    first = int(offset or 1)
+    if limit:
+        return f"{_path(given, cwd)}, lines {first} to {first + int(limit) - 1}"
+    return _path(given, cwd) + (f", from line {first}" if offset else "")
+
+
+def _show_write(given: Mapping[str, Any], cwd: str) -> str:
+    return f"{_path(given, cwd)} ({_line_count(_text(given, 'content'))})"
+
+
+def _show_edit(given: Mapping[str, Any], cwd: str) -> str:
+    edits = _list(given, "edits") or [given]
+    removed = sum(len(_text(edit, "old_string").splitlines()) for edit in edits)
+    added = sum(len(_text(edit, "new_string").splitlines()) for edit in edits)
+    return f"{_path(given, cwd)} (-{removed} +{added} {_plural(max(removed, added), 'line')})"
+
+
+def _show_path(given: Mapping[str, Any], cwd: str) -> str:
+    return _path(given, cwd)
+
+
+def _show_search(given: Mapping[str, Any], cwd: str) -> str:
+    where = _shown_path(_text(given, "path") or _text(given, "glob"), cwd)
+    return _text(given, "pattern") + (f" in {where}" if where else "")
+
+
+def _show_agent(given: Mapping[str, Any], _cwd: str) -> str:
+    kind = _text(given, "subagent_type")
+    return _text(given, "description") + (f" ({kind})" if kind else "")
+
+
+def _show_todos(given: Mapping[str, Any], _cwd: str) -> str:
+    todos = _list(given, "todos")
+    done = sum(_text(todo, "status") == "completed" for todo in todos)
+    active = [_text(todo, "activeForm") or _text(todo, "content") for todo in todos
+              if _text(todo, "status") == "in_progress"]  # fmt: skip
+    return f"{done} of {len(todos)} done" + "".join(f"; {each}" for each in active[:1])
+
+
+def _show_question(given: Mapping[str, Any], _cwd: str) -> str:
+    return " ".join(_text(each, "question") for each in _list(given, "questions"))
+
+
+def _show_field(name: str) -> Callable[[Mapping[str, Any], str], str]:
+    return lambda given, _cwd: _text(given, name)
+
+
+def _show_anything(given: Mapping[str, Any], _cwd: str) -> str:
+    """Name every value; those of one line first, because only the first line is shown."""
+    shown = [f"{_clean(name)}={_plain(value)}" for name, value in given.items()]
+    return " ".join(sorted(shown, key=lambda each: "\n" in each))
+
+
+def _plain(value: Any) -> str:
+    return _clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _path(given: Mapping[str, Any], cwd: str) -> str:
+    return _shown_path(_text(given, "file_path") or _text(given, "notebook_path"), cwd)
+
+
+def _shown_path(path: str, cwd: str) -> str:
+    return path[len(cwd) + 1 :] if cwd and path.startswith(f"{cwd}/") else path
+
+
+_TOOLS: Final[Mapping[str, Callable[[Mapping[str, Any], str], str]]] = {
+    "Agent": _show_agent,
+    "AskUserQuestion": _show_question,
+    "Bash": _show_bash,
+    "Edit": _show_edit,
+    "Glob": _show_search,
+    "Grep": _show_search,
+    "MultiEdit": _show_edit,
+    "NotebookEdit": _show_path,
+    "Read": _show_read,
+    "Skill": _show_field("skill"),
+    "Task": _show_agent,
+    "TaskCreate": _show_field("subject"),
+    "TodoWrite": _show_todos,
+    "WebFetch": _show_field("url"),
+    "WebSearch": _show_field("query"),
+    "Write": _show_write,
+}
+# Their result repeats the input, or is a file that nobody reads on a phone.
+_BRIEF_RESULTS: Final = frozenset({"Edit", "MultiEdit", "NotebookEdit", "TodoWrite", "Write"})
+_COUNTED_RESULTS: Final = frozenset({"Read"})
+
+# Why a tool was refused, where `--allowedTools` changes it. Measured: a deny rule and the check of
+# the automatic mode stay as they are.
+_GRANTABLE: Final = frozenset({"", "mode", "workingDir"})
+# Nobody is there to answer them, whatever is allowed.
+_NEVER_GRANTABLE: Final = frozenset({"AskUserQuestion", "ExitPlanMode"})
+
+
+@dataclass(frozen=True)
+class _Tool:
+    """A tool that is being used: its name, and its line."""
+
+    name: str
+    line: str
+
+
+class _Renderer:
+    """Messages to text. Knows what was shown, so that nothing is shown twice."""
+
+    def __init__(self) -> None:
+        self.summary: ResultSummary | None = None
+        self._cwd = ""
+        self._has_begun = False
+        self._tools: dict[str, _Tool] = {}
+        self._last_tool = ""  # the id of the tool whose line was the last thing shown
+        self._last_kind = ""
+        self._said: list[str] = []  # its last words, which a result repeats
+        self._reasons: dict[str, str] = {}  # why a tool was refused, by its id
+        self._denied: dict[str, _Tool] = {}
+        self._running_tasks = 0
+
+    def render(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        kind = message["type"]
+        if kind == "system":
+            yield from self._system(message)
+        elif kind == "assistant":
+            yield from self._assistant(message)
+        elif kind == "user":
+            yield from self._user(message)
+        elif kind == "result":
+            yield from self._result(message)
+        elif kind == "rate_limit_event":
+            yield from self._rate_limit(_map(message, "rate_limit_info"))
+        elif kind == "error":
+            error = _map(message, "error")
+            yield from self._note("!", _text(error, "message") or _text(message, "message"))
+
+    # --- building pieces ---
+
+    def _piece(
+        self,
+        kind: str,
+        text: str,
+        *,
+        lines: int | None = None,
+        chars: int | None = _LINE_CHARS,
+        indent: str = "",
+    ) -> Iterator[Piece]:
+        """Yield a piece, with an empty line before it where another kind of thing begins."""
+        text = text.strip("\n").rstrip()
+        if not text.strip():
+            return
+        is_apart = kind in ("text", "end") or kind != self._last_kind
+        belongs = kind == "result" or {kind, self._last_kind} <= {"note", "result"}
+        before = "\n" if self._last_kind and is_apart and not belongs else ""
+        self._last_kind = kind
+        self._last_tool = ""
+        yield Piece(text, lines, chars, indent, before)
+
+    def _note(self, sign: str, text: str, indent: str = "") -> Iterator[Piece]:
+        text = text.strip()
+        if text:
+            yield from self._piece("note", f"{sign} {text}", lines=_NOTE_LINES, indent=indent)
+
+    # --- system ---
+
+    def _system(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        render = {
+            "init": self._init,
+            "api_retry": self._retry,
+            "permission_denied": self._permission_denied,
+            "compact_boundary": self._compacted,
+            "status": self._status,
+            "background_tasks_changed": self._tasks_changed,
+            "task_notification": self._task_ended,
+        }.get(_word(message, "subtype"))
+        if render is not None:
+            yield from render(message)
+        elif _word(message, "level") in ("warning", "error"):
+            yield from self._note("!", _text(message, "content") or _text(message, "message"))
+
+    def _init(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        self._cwd = _text(message, "cwd").rstrip("/")
+        if self._has_begun:
+            return  # every turn begins with one
+        self._has_begun = True
+        words = [f"Claude Code {_word(message, 'claude_code_version')}".strip()]
+        words.append(_word(message, "model"))
+        mode = _word(message, "permissionMode")
+        if mode not in ("", "default"):
+            words.append(f"permission mode {mode}")
+        yield from self._note("*", ", ".join(word for word in words if word))
+        for server in _list(message, "mcp_servers"):
+            status = _word(server, "status")
+            if status in ("failed", "needs-auth"):
+                name = _word(server, "name")
+                yield from self._note("!", f"MCP server {name}: {status.replace('-', ' ')}")
+
+    def _retry(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        status = _number(message, "error_status")
+        error = _spoken(_word(message, "error")) or "no answer"
+        text = f"API: {error}" + (f" ({status:.0f})" if status else "")
+        attempt, most = _number(message, "attempt"), _number(message, "max_retries")
+        if attempt:
+            text += f"; retry {attempt:.0f}" + (f" of {most:.0f}" if most else "")
+        delay_ms = _number(message, "retry_delay_ms")
+        if delay_ms is not None:
+            text += f" in {_duration(delay_ms / 1_000)}"
+        yield from self._note("!", text)
+
+    def _permission_denied(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        tool_id = _text(message, "tool_use_id")
+        reason = _text(message, "message") or _text(message, "decision_reason")
+        if len(self._reasons) < _MAX_REMEMBERED:
+            self._reasons[tool_id] = _word(message, "decision_reason_type")
+        said = f"refused: {reason}" if reason else "refused"
+        if tool_id and tool_id == self._last_tool:
+            yield from self._piece("result", f"! {said}", lines=_NOTE_LINES, indent=_INDENT)
+        else:
+            yield from self._note("!", f"{_word(message, 'tool_name') or 'a tool'} {said}")
+
+    def _compacted(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        tokens = _number(_map(message, "compact_metadata"), "pre_tokens")
+        size = f" ({tokens:,.0f} tokens)" if tokens else ""
+        yield from self._note("*", f"the conversation was compacted{size}")
+
+    def _status(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        if _word(message, "status") == "compacting":
+            yield from self._note("*", "compacting the conversation")
+
+    def _tasks_changed(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        self._running_tasks = len(_list(message, "tasks"))
+        yield from ()
+
+    def _task_ended(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        if message.get("summary_is_report") is True:
+            return  # a subagent's last words, which have been shown
+        yield from self._note("*", _text(message, "summary"))
+
+    def _rate_limit(self, info: Mapping[str, Any]) -> Iterator[Piece]:
+        status = _word(info, "status")
+        if status in ("", "allowed"):
+            return
+        said = {"allowed_warning": "nearly used up", "rejected": "used up"}.get(status, status)
+        kind = _spoken(_word(info, "rateLimitType"))
+        yield from self._note("!", f"rate limit {said}" + (f" ({kind})" if kind else ""))
+
+    # --- what Claude says and does ---
+
+    def _assistant(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        indent = _SUBAGENT if message.get("parent_tool_use_id") else ""
+        is_error = message.get("is_api_error_message") is True or bool(message.get("error"))
+        for block in _list(_map(message, "message"), "content"):
+            kind = _word(block, "type")
+            if kind == "text":
+                yield from self._say(_text(block, "text"), indent, is_error=is_error)
+            elif kind in ("thinking", "redacted_thinking"):
+                yield from self._think(_text(block, "thinking"), indent)
+            elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
+                yield from self._use_tool(block, indent)
+
+    def _say(self, text: str, indent: str, *, is_error: bool = False) -> Iterator[Piece]:
+        if not indent:
+            self._said = [*self._said[1 - _LAST_WORDS :], text.strip()]
+        if is_error:
+            yield from self._note("!", text, indent)
+        else:
+            yield from self._piece("text", text, chars=None, indent=indent)
+
+    def _think(self, thought: str, indent: str) -> Iterator[Piece]:
+        if thought.strip():
+            shown = f"~ {thought.strip()}"
+            yield from self._piece("thought", shown, lines=_THOUGHT_LINES, indent=indent)
+
+    def _use_tool(self, block: Mapping[str, Any], indent: str) -> Iterator[Piece]:
+        tool_id = _text(block, "id")
+        tool = self._describe(_word(block, "name"), _map(block, "input"))
+        if len(self._tools) < _MAX_REMEMBERED:
+            self._tools[tool_id] = tool
+        yield from self._piece("tool", f"> {tool.line}", lines=_ONE_LINE, indent=indent)
+        self._last_tool = tool_id
+
+    def _describe(self, name: str, given: Mapping[str, Any]) -> _Tool:
+        name = name or "(a tool without a name)"
+        shown = _TOOLS.get(name, _show_anything)(given, self._cwd).strip()
+        return _Tool(name, f"{name}: {shown}" if shown else name)
+
+    # --- what came of it ---
+
+    def _user(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        indent = _SUBAGENT if message.get("parent_tool_use_id") else ""
+        content = _map(message, "message").get("content")
+        for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+            kind = _word(block, "type")
+            if kind == "text" and _text(block, "text").startswith("[Request interrupted"):
+                yield from self._note("!", _text(block, "text").strip("[]"), indent)
+            elif kind.endswith("tool_result"):
+                yield from self._tool_result(block, message.get("tool_use_result"), indent)
+
+    def _tool_result(self, block: Mapping[str, Any], details: Any, indent: str) -> Iterator[Piece]:
+        tool_id = _text(block, "tool_use_id")
+        tool = self._tools.pop(tool_id, _Tool("", ""))
+        if tool_id in self._reasons:
+            return  # it was refused, and that has been told
+        if tool.line and tool_id != self._last_tool:
+            # Several tools at once: say whose result this is.
+            header = f"< {tool.line}"
+            yield from self._piece("tool", header, lines=_ONE_LINE, indent=indent)
+        lines = _SUBAGENT_RESULT_LINES if indent else _RESULT_LINES
+        if tool.name in _BRIEF_RESULTS:
+            lines = _ONE_LINE
+        shown = _show_result(tool.name, block, details)
+        yield from self._piece("result", shown, lines=lines, indent=indent + _INDENT)
+
+    # --- the end of a turn ---
+
+    def _result(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        is_error = message.get("is_error") is True
+        self._collect_denials(message)
+        turns = _number(message, "num_turns")
+        self.summary = ResultSummary(
+            is_error,
+            _word(message, "subtype"),
+            _word(message, "terminal_reason"),
+            _number(message, "duration_ms"),
+            _number(message, "total_cost_usd"),
+            None if turns is None else int(turns),
+            tuple(tool.name for tool in self._denied.values()),
+            _word(message, "session_id"),
+        )
+        text = _text(message, "result").strip()
+        if text and text not in self._said:
+            yield from self._say(text, "", is_error=is_error)
+        errors = "\n".join(_clean(each) for each in _list(message, "errors"))
+        # After an interruption they are about Claude Code's inside.
+        if errors.strip() not in self._said and not self.summary.was_interrupted:
+            yield from self._note("!", errors)
+        yield from self._tell_denials()
+        yield from self._piece("end", f"= {_end_line(self.summary, self._running_tasks)}")
+
+    def _collect_denials(self, message: Mapping[str, Any]) -> None:
+        for denial in _list(message, "permission_denials"):
+            if len(self._denied) < _MAX_REMEMBERED:
+                name, given = _word(denial, "tool_name"), _map(denial, "tool_input")
+                tool_id = _text(denial, "tool_use_id") or str(len(self._denied))
+                self._denied[tool_id] = self._describe(name, given)
+
+    def _tell_denials(self) -> Iterator[Piece]:
+        if not self._denied:
+            return
+        yield from self._piece("denials", f"! {_count(len(self._denied), 'tool')} refused:")
+        for tool in list(self._denied.values())[:_MAX_DENIALS_SHOWN]:
+            yield from self._piece("denials", tool.line, lines=_ONE_LINE, indent=_INDENT)
+        left = len(self._denied) - _MAX_DENIALS_SHOWN
+        if left > 0:
+            yield from self._piece("denials", f"and {left} more", indent=_INDENT)
+        names = sorted(
+            {
+                tool.name
+                for tool_id, tool in self._denied.items()
+                if self._reasons.get(tool_id, "") in _GRANTABLE
+                and tool.name not in _NEVER_GRANTABLE
+            }
+        )
+        if names:
+            argument = shlex.quote(f"--allowedTools={','.join(names)}")
+            yield from self._piece("denials", f"! to allow: {argument}", chars=None)
+
+
+def _show_result(tool_name: str, block: Mapping[str, Any], details: Any) -> str:
+    """Return what came of a tool. `details` is the same for programs."""
+    if isinstance(details, Mapping) and (details.get("backgroundTaskId") or details.get("isAsync")):
+        return "(it goes on in the background)"  # what it says besides is for the model
+    if details == "User rejected tool use":
+        return "interrupted"
+    text = _TOOL_ERROR_TAGS.sub("", _result_text(block)).strip("\n")
+    if block.get("is_error") is True:
+        return f"failed: {_ERROR_LABEL.sub('', text) or 'it does not say why'}"
+    if not text.strip() or _NO_OUTPUT.fullmatch(text):
+        return "(no output)"
+    return _line_count(text) if tool_name in _COUNTED_RESULTS else text
+
+
+def _result_text(block: Mapping[str, Any]) -> str:
+    """Return what a tool gave back, as text; for what is no text, what it is."""
+    content = block.get("content")
+    if isinstance(content, str):
+        return _clean(content)
+    return "\n".join(_block_text(each) for each in _list(block, "content"))
+
+
+def _block_text(block: Any) -> str:
+    if isinstance(block, str):
+        return _clean(block)
+    kind = _word(block, "type")
+    if kind == "tool_reference":
+        return _text(block, "tool_name")
+    return _text(block, "text") if kind == "text" else f"({_spoken(kind) or 'something'})"
+
+
+def _end_line(summary: ResultSummary, running_tasks: int) -> str:
+    if summary.was_interrupted:
+        verdict = "Interrupted after"
+    elif summary.is_error:
+        ended, kind = summary.terminal_reason, summary.subtype
+        reason = ended if ended not in ("", "completed") else kind.replace("success", "")
+        verdict = f"Failed ({_spoken(reason)}) after" if reason else "Failed after"
+    else:
+        verdict = "Done in"
+    duration_ms = summary.duration_ms
+    parts = [verdict.rsplit(" ", 1)[0]]
+    if duration_ms is not None:
+        parts = [f"{verdict} {_duration(duration_ms / 1_000)}"]
+    if summary.num_turns is not None:
+        parts.append(_count(summary.num_turns, "turn"))
+    if summary.total_cost_usd is not None:
+        parts.append(_cost(summary.total_cost_usd))
+    if running_tasks:
+        parts.append(f"{_count(running_tasks, 'background task')} still running")
+    return ", ".join(parts)

@@ -1,0 +1,361 @@
+"""The judges of what is written by a rule of its own: flags of commands, phrases, headers, cookies
+and addresses.
+"""
+
+# ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from redaction.evidence import (
+    HARMLESS_VALUE,
+    LINE_STOP,
+    LOOK_AHEAD,
+    LOOK_BACK,
+    Endless,
+    Span,
+    Verdict,
+    Wait,
+    decode_base64,
+    first_sign,
+    is_ordinary,
+    is_path_or_code,
+    is_shouted_mix,
+    looks_random,
+    quote_stop,
+    read_value,
+)
+from redaction.shapes import WEBHOOKS
+
+# --- the judge of flags ---------------------------------------------------------------------------
+
+# `curl -u user:…`, `mysql -p…`, `docker login -p …`: after which command a flag of one letter, with
+# a space behind it or without, takes a password, and what stands between it and a user's name.
+_FLAG = re.compile(rb"(--(?:proxy-)?user|-[A-Za-z])([ =]|(?:[\"'],[ ]?)(?=[\"']))?(\\?[\"'])?")
+_LOGIN = rb"[a-z]+(?:[\"']?,?[ ][^\r\n|;&]*)?[ \"']login"
+_FLAG_COMMANDS = tuple(
+    (
+        frozenset(flags),
+        re.compile(rb"(?:^|[^\w.-])(?:" + commands + rb")(?:[\"']?,?[ ][^\r\n|;&]*)?$"),
+        re.compile(separator),
+    )
+    for commands, flags, separator in (
+        (rb"curl|wget", (b"-u", b"-u ", b"--user ", b"--user="), rb":|$"),
+        (rb"curl", (b"-U", b"-U ", b"--proxy-user ", b"--proxy-user="), rb":|$"),
+        (rb"curl", (b"-b ",), rb"=|$"),
+        (rb"smb[a-z]+|rpcclient|net", (b"-U ",), rb"%|$"),
+        (rb"https?|xhs?", (b"-a ",), rb":|$"),
+        (rb"mysql\w*|mariadb\w*|sshpass|7z[a-z]?", (b"-p",), rb""),
+        (
+            rb"sshpass|mongo\w*|evil-winrm|nxc|netexec|cqlsh|cypher-shell|twine|mycli|rdesktop"
+            rb"|unlock-keychain|" + _LOGIN,
+            (b"-p ",),
+            rb"",
+        ),
+        (rb"sqlcmd|bcp|tsql|zip|unzip", (b"-P ",), rb""),
+        (rb"redis-[a-z]+", (b"-a ",), rb""),
+        (rb"ldap[a-z]+", (b"-w ",), rb""),
+    )
+)
+
+
+def judge_flag(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge a flag that means a password to a few commands."""
+    flag = _FLAG.match(text, at)
+    if flag is None:
+        return None
+    before = text[max(0, at - LOOK_BACK) : at]
+    sign = flag[2] or b""
+    spelling = flag[1] + (b" " if b"," in sign else sign)
+    for flags, command, separator in _FLAG_COMMANDS:
+        if spelling in flags and command.search(before):
+            return _judge_flag_value(text, flag, separator, final)
+    return None
+
+
+def _judge_flag_value(
+    text: bytes, flag: re.Match[bytes], separator: re.Pattern[bytes], final: bool
+) -> Verdict:
+    """Judge a password, or what follows the separator behind a user's name."""
+    value = flag.end()
+    stop = quote_stop(flag[3]) if flag[3] else LINE_STOP
+    ending = stop.search(text, value, value + LOOK_AHEAD)
+    if ending is None and not final and len(text) < value + LOOK_AHEAD:
+        return Wait(value, True)
+    end = ending.start() if ending else min(len(text), value + LOOK_AHEAD)
+    user = separator.search(text[value:end])
+    value += user.end() if user else 0
+    if ending is None and end == flag.end() + LOOK_AHEAD:
+        return Endless(value, end, stop)
+    ordinary = is_ordinary(text[value:end], quoted=flag[3] is not None, loose=False)
+    return None if ordinary else Span(value, end)
+
+
+# --- the judge of phrases -------------------------------------------------------------------------
+
+
+class _Phrase(NamedTuple):
+    """What a secret follows without a name: what stands before the place where it was found, what
+    stands there, what ends the secret where no quote opens it, and what it looks like.
+    """
+
+    before: re.Pattern[bytes]
+    here: re.Pattern[bytes]
+    stop: re.Pattern[bytes]
+    value: re.Pattern[bytes] = re.compile(rb".+", re.DOTALL)
+
+
+_PHRASES = (
+    _Phrase(  # SQL
+        re.compile(
+            rb"(?i)\b(?:user|to)\s(?:if not exists )?\S{1,48}\s{1,16}identified "
+            rb"(?:with \S{1,32} )?$"
+        ),
+        re.compile(rb"(?i)by (?:password |values )?"),
+        re.compile(rb"[\s;,)]"),
+    ),
+    _Phrase(  # what curl sends to a server of mail
+        re.compile(rb"> $"),
+        re.compile(rb"(?i)auth (?:plain|login|xoauth2) "),
+        re.compile(rb"[\r\n]"),
+        re.compile(rb"(?=.*[A-Z0-9])[A-Za-z0-9+/=]{8,}"),
+    ),
+    _Phrase(  # the prompt of Redis
+        re.compile(rb"(?:redis|:[0-9]{1,5}(?:\[[0-9]+\])?(?:\(TX\))?)> $"),
+        re.compile(rb"(?i)auth (?:[\w-]{1,24} (?=\S))?"),
+        re.compile(rb"[\r\n\"'`]"),
+    ),
+    _Phrase(  # the words that a wallet is made from
+        re.compile(rb"(?i)(?:mnemoni|(?:seed|recovery|backup|secret)[ _-]?)$"),
+        re.compile(rb"(?i)(?:c|phrase)\\?[\"']?[ ]?[:=]{1,2}[ ]?"),
+        re.compile(rb"[\r\n\"'`,]"),
+        re.compile(rb"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}"),
+    ),
+    _Phrase(  # PowerShell
+        re.compile(rb"(?i)convertto-se$"),
+        re.compile(rb"(?i)curestring (?:-string )?(?=[\"'])"),
+        re.compile(rb"[\r\n]"),
+    ),
+    _Phrase(  # a command for the runner of GitHub
+        re.compile(rb"::add-mas$"), re.compile(rb"k::"), re.compile(rb"[\r\n\"'`]")
+    ),
+)
+_PHRASE_QUOTE = re.compile(rb"\\?[\"']")
+
+
+def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `IDENTIFIED BY …`, `> AUTH …` and `::add-mask::…`."""
+    for phrase in _PHRASES:
+        here = phrase.here.match(text, at)
+        if here and phrase.before.search(text, max(0, at - LOOK_BACK), at):
+            break
+    else:
+        return None
+    quote = _PHRASE_QUOTE.match(text, here.end())
+    value, stop = (quote.end(), quote_stop(quote[0])) if quote else (here.end(), phrase.stop)
+    body = read_value(text, value, stop, final)
+    if not isinstance(body, bytes):
+        return body
+    secret = phrase.value.fullmatch(body) and not is_ordinary(
+        body, quoted=quote is not None, loose=False
+    )
+    return Span(value, value + len(body)) if secret else None
+
+
+# --- the judges of headers ------------------------------------------------------------------------
+
+_HEADER = re.compile(
+    rb"""(?i)(?:proxy-)?authorization\\?["']?\]?[ ]?"""
+    rb"""(?::|={1,3}|,(?=[ ]?\\?["']))[ \t]{0,40}(?:[fbr]?\\?["'`])?"""
+    rb"""(?:(?:bearer|basic|token|apikey|api-key|key|digest|negotiate|ntlm|hawk|sharedkey|sharedkeylite|bot|jwt|oauth|splunk"""
+    rb"""|genie?key|ssws|discogs|mac|signature|pat|aws4-hmac-sha256|goog4-rsa-sha256)[ ]+)?"""
+)
+_HEADER_STOP = re.compile(rb"[\"'`\r\n<>\\]")
+_CREDENTIAL_STOP = re.compile(rb"[\s\"'`,;<>)\]}\\]")
+_SCHEME = re.compile(rb"(?i)(?:bearer|basic)(?:%20|\+|[ ]+)")
+_BEARER_WORDS = frozenset(
+    """
+    token tokens auth authentication authorization scheme format realm header headers is of and or
+    error in to with for access api credentials
+    """.split()  # noqa: SIM905 - words read better than a list of quoted ones
+)
+_COOKIE = re.compile(
+    rb"(?i)(?P<set>set-)?(?:cookie\\?[\"']?(?:[ ]?:|,\s{0,24}\\?[\"']value\\?[\"'][ ]?:)"
+    rb"|(?P<flag>(?<= --)cookie[ =]))[ ]{0,4}"
+    rb"(?P<quote>\\?[\"'`])?[^=\s;\"']{1,64}="
+)
+_COOKIE_STOP = re.compile(rb"[\"'`\r\n\\]")
+_SET_COOKIE_STOP = re.compile(rb"[;\"'`\s\\]")
+
+
+def judge_header(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `Authorization: <scheme> <credentials>`: all that follows the scheme is secret."""
+    header = _HEADER.match(text, at)
+    if header is None:
+        short = len(text) - at < 40 and b"\n" not in text[at:] and not final
+        return Wait(min(len(text), first_sign(text, at)), False) if short else None
+    value = header.end()
+    body = read_value(text, value, _HEADER_STOP, final)
+    if isinstance(body, Wait):  # what is there may still prove to be the scheme
+        hold = min(value, first_sign(text, at)) if len(text) < value + 24 else value
+        return Wait(hold, value < len(text))
+    if isinstance(body, Endless):
+        return body
+    body = body.rstrip(b" \t,;)")
+    prose = body.replace(b" ", b"").isalpha() and not any(map(is_shouted_mix, body.split()))
+    # A blank stands behind a quote that ends: the "Authorization:" header
+    if prose or not body.strip() or body[:1] == b" " or is_path_or_code(body, quoted=False):
+        return None
+    return Span(value, value + len(body))
+
+
+def judge_scheme(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `Bearer <token>` and `Basic <base64>` wherever they stand."""
+    if text[at - 1 : at].isalnum():
+        return None
+    scheme = _SCHEME.match(text, at)
+    if scheme is None:
+        return None
+    value = scheme.end()
+    if value >= len(text):
+        return None if final else Wait(len(text), False)
+    body = read_value(text, value, _CREDENTIAL_STOP, final)
+    if not isinstance(body, bytes):
+        return body
+    basic = text[at : at + 2].lower() == b"ba"
+    secret = (
+        b":" in decode_base64(body)
+        if basic
+        else _is_bearer_credential(body, text[at : at + 1].isupper())
+    )
+    return Span(value, value + len(body)) if secret else None
+
+
+def _is_bearer_credential(body: bytes, capital: bool) -> bool:
+    word = body.rstrip(b".:,")
+    if (
+        not word.strip(b"=")
+        or word.lower().decode("latin-1") in _BEARER_WORDS
+        or word.lower().startswith(b"realm=")
+    ):
+        return False
+    if is_path_or_code(word, quoted=False) and not looks_random(word):
+        return False
+    if not capital:
+        return looks_random(word)
+    return not word.isalpha() or len(word) < 5 or is_shouted_mix(word)
+
+
+def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge a cookie header: `Cookie` from its first value on, `Set-Cookie` the value but not its
+    attributes, and `--cookie` of curl.
+    """
+    if text[max(0, at - 4) : at].lower() == b"set-":
+        at -= 4
+    header = _COOKIE.match(text, at)
+    if header is None:
+        short = len(text) - at < 90 and not re.search(rb"[\r\n=;]", text[at:]) and not final
+        return Wait(len(text), False) if short else None
+    value = header.end()
+    bare = header["set"] or (header["flag"] and not header["quote"])
+    stop = _SET_COOKIE_STOP if bare else _COOKIE_STOP
+    body = read_value(text, value, stop, final)
+    if not isinstance(body, bytes):
+        return body
+    return (
+        None
+        if len(body) < 8 or is_path_or_code(body, quoted=False)
+        else Span(value, value + len(body))
+    )
+
+
+# --- the judge of addresses -----------------------------------------------------------------------
+
+_AUTHORITY_STOP = re.compile(rb"[\s/\"'<>`\\]")
+_PASSWORD_STOP = re.compile(rb"[\s@\"'<>`\\]")
+_PATH_STOP = re.compile(rb"[\s\"'<>`\\)|]")
+_PORT = re.compile(rb"[0-9]{0,5}[\])},.;]*")
+_WEBHOOK_REACH = 48
+
+
+def judge_address(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `://` and what follows: a password before `@`, or a path that is the credential."""
+    start = at + 3
+    ending = _AUTHORITY_STOP.search(text, start, start + LOOK_AHEAD)
+    whole = len(text) >= start + LOOK_AHEAD or final
+    if ending is None and not whole:
+        colon = text.find(b":", start)
+        return Wait(start, colon >= 0 and not _PORT.fullmatch(text, colon + 1))
+    end = ending.start() if ending else min(len(text), start + LOOK_AHEAD)
+    userinfo, sign, _ = text[start:end].rpartition(b"@")
+    if sign:
+        return _judge_userinfo(userinfo, start)
+    colon = text.find(b":", start, end)
+    if colon >= 0 and not _PORT.fullmatch(text, colon + 1, end):
+        if ending is None:
+            return Endless(colon + 1, end, _PASSWORD_STOP)
+        if ending[0] == b"/":
+            return _judge_raw_password(text, colon + 1, end, final)
+    return _judge_webhook(text, start, final)
+
+
+def _judge_raw_password(text: bytes, start: int, slash: int, final: bool) -> Verdict:
+    """Judge what looks like a port and is none: a password with a slash that nobody encoded."""
+    ending = _PASSWORD_STOP.search(text, slash, start + LOOK_AHEAD)
+    if ending is None:
+        return Wait(start, True) if not final and len(text) < start + LOOK_AHEAD else None
+    password = text[start : ending.start()]
+    ordinary = ending[0] != b"@" or HARMLESS_VALUE.fullmatch(password)
+    return None if ordinary else Span(start, ending.start())
+
+
+def _judge_userinfo(userinfo: bytes, start: int) -> Verdict:
+    user, colon, password = userinfo.partition(b":")
+    if userinfo[:1] == b"[":  # what is optional, in a description
+        return None
+    if colon:
+        ordinary = (
+            not password.strip(b"x")
+            or (  # Go masks with them
+                HARMLESS_VALUE.fullmatch(password) and not password[:1].isalnum()
+            )
+        )
+        both = user and not ordinary and _is_hex_word(user) and _is_hex_word(password)
+        return (
+            None
+            if ordinary
+            else Span(start if both else start + len(user) + 1, start + len(userinfo))
+        )
+    return Span(start, start + len(user)) if len(user) >= 16 and looks_random(user) else None
+
+
+def _is_hex_word(word: bytes) -> bool:
+    """Say whether a user name is part of the credential, as package servers hand them out."""
+    return len(word) >= 8 and not word.strip(b"0123456789abcdef")
+
+
+def _judge_webhook(text: bytes, start: int, final: bool) -> Verdict:
+    for literal in WEBHOOKS:
+        found = text.find(literal, start, start + _WEBHOOK_REACH + len(literal))
+        if found == start or (found > start and literal[:1] == b"."):
+            body = found + len(literal)
+            ending = _PATH_STOP.search(text, body, body + LOOK_AHEAD)
+            if ending is None and not final and len(text) < body + LOOK_AHEAD:
+                return Wait(start, True)
+            if ending is None:
+                return Endless(start, min(len(text), body + LOOK_AHEAD), _PATH_STOP)
+            return Span(start, ending.start()) if ending.start() - body >= 16 else None
+    reach = text[start : start + _WEBHOOK_REACH * 2]
+    if (
+        not final
+        and len(reach) < _WEBHOOK_REACH
+        and not re.search(rb"\s", reach)
+        and _may_be_webhook(reach)
+    ):
+        return Wait(start, False)
+    return None
+
+
+def _may_be_webhook(reach: bytes) -> bool:
+    return any(literal.startswith(reach) or literal[:1] == b"." for literal in WEBHOOKS)

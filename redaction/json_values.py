@@ -1,0 +1,109 @@
+"""JSON: strings redacted where they stand, so that the value stays JSON of the same structure.
+
+A string by itself has lost what text around it would tell: that it is the next line of a private
+key, the word after `--password`, the value of a member called `token`. JSON tells all that more
+surely than text does, so here it is asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from redaction.evidence import HEADER, is_secret, weigh_name
+
+_MARK = "[REDACTED]"
+# With which members an object gives a name and its value: a variable, a header, a field of a form.
+_NAME_MEMBERS = ("name", "key", "variable", "field", "header")
+_VALUE_MEMBERS = ("value", "values", "val", "content", "data")
+# What a private key may begin with, and a line that belongs to any.
+_KEY_HEADERS = ("-----BEGIN ", "---- BEGIN ", "PuTTY-User-Key-File")
+_KEY_LINE = "Ab1+" * 16
+# Stands for what is no word of a command line.
+_NO_WORD = "_"
+
+
+class JsonCleaner:
+    """One JSON value without its secrets; `redact` redacts a whole text by itself.
+
+    Thread: one; a cleaner for each value.
+    """
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact = redact
+        self._open_key = ""  # the header of the private key that goes on in the next string
+
+    def clean(self, value: Any) -> Any:
+        """Return the value, its strings redacted, the names of members too."""
+        if isinstance(value, str):
+            return self._clean_text(value)
+        if isinstance(value, Mapping):
+            return dict(self._clean_members(value))
+        if isinstance(value, (list, tuple)):
+            return [self.clean(item) for item in self._clean_words(value)]
+        return value
+
+    def _clean_text(self, text: str) -> str:
+        """Redact a string, and what in it goes on with a private key of the strings before it."""
+        begins = any(header in text for header in _KEY_HEADERS)
+        if not begins and not self._open_key:
+            return self._redact(text)
+        whole = f"{self._open_key}\n{text}" if self._open_key else text
+        is_open = _KEY_LINE not in self._redact(f"{whole}\n{_KEY_LINE}")
+        if begins:
+            start = max(map(text.rfind, _KEY_HEADERS))
+            self._open_key = text[text.rfind("\n", 0, start) + 1 :].splitlines()[0]
+        if not is_open:
+            self._open_key = ""
+        return self._redact(whole)
+
+    def _clean_members(self, members: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield the members, the values cleaned: by themselves, by their own name, and by the name
+        that another member gives them.
+        """
+        given = [members[key] for key in members if str(key).lower() in _NAME_MEMBERS]
+        name = next((each for each in given if isinstance(each, str)), "")
+        for key, item in members.items():
+            is_named = name and str(key).lower() in _VALUE_MEMBERS
+            cleaned = self._clean_named(name if is_named else str(key), item)
+            yield self._redact(key) if isinstance(key, str) else key, cleaned
+
+    def _clean_named(self, name: str, item: Any) -> Any:
+        """Clean a value that has a name. What is wrapped once more, in a list or as a `value`,
+        still has it.
+        """
+        if isinstance(item, str):
+            return _MARK if _is_secret(name, item) else self.clean(item)
+        if isinstance(item, (list, tuple)) and all(isinstance(each, str) for each in item):
+            return [_MARK if _is_secret(name, each) else each for each in self.clean(item)]
+        if isinstance(item, Mapping):
+            wrapped = [key for key in item if str(key).lower() in _VALUE_MEMBERS]
+            named = {key: _MARK for key in wrapped if _is_secret(name, item[key])}
+            return self.clean({**item, **named})
+        return self.clean(item)
+
+    def _clean_words(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Redact the words of a command line, a list with options in it, as in one line of text."""
+        if not any(isinstance(item, str) and item.startswith("-") for item in items):
+            return items
+        words = [item if _is_word(item) else _NO_WORD for item in items]
+        cleaned = self._redact(" ".join(words)).split(" ")
+        if len(cleaned) != len(items):  # several were one value, and none shows which
+            return [_MARK if _is_word(item) else item for item in items]
+        before = ["", *words]
+        return [
+            new if _is_word(item) else _MARK if _is_secret(option, item) else item
+            for item, new, option in zip(items, cleaned, before)
+        ]
+
+
+def _is_word(item: Any) -> bool:
+    return isinstance(item, str) and item.split() == [item]
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """Judge a name and its value."""
+    if not isinstance(value, str):
+        return False
+    raw_name, raw = (text.encode("utf-8", "surrogatepass") for text in (name.lstrip("-"), value))
+    return weigh_name(raw_name) == HEADER or is_secret(raw_name, raw, quoted=True, loose=False)

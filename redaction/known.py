@@ -1,0 +1,461 @@
+"""Known values: what is secret whatever it looks like, and how it may be spelled.
+
+Collects the values from environments that the caller hands in (nothing is read here), makes from
+each what encoders make of it, and finds all of that in a text.
+"""
+
+# ruff: noqa: FBT001 - all judges have one signature, so that they fit one table
+from __future__ import annotations
+
+import base64
+import json
+import re
+import urllib.parse
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redaction.evidence import (
+    HARMLESS,
+    LOOK_AHEAD,
+    SECRET,
+    Span,
+    Verdict,
+    Wait,
+    find_all,
+    looks_like_password,
+    looks_random,
+    split_name,
+    weigh_name,
+)
+from redaction.shapes import IDENTIFIERS, NEUTRAL_ENDINGS, PUBLIC_NAMES
+
+# The shortest value that is looked for wherever it stands. GitLab says 8, Buildkite 6; shorter ones
+# hit ordinary words.
+KNOWN_BYTES = 8
+# A known value longer than this is looked for in pieces, so that no more than a piece is ever held
+# back.
+PIECE_BYTES = 1024
+
+
+# --- known values from the environment ------------------------------------------------------------
+
+_SECRET_VARIABLE = re.compile(
+    r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PWD|PW|PASS|PASSPHRASE|CREDENTIAL"
+    r"|CONNECTION_STRING|DSN|AUTH|APIKEY)S?$"
+    r"|PASSWORD$",
+    re.IGNORECASE,
+)
+# `API_KEY_1`, `GITHUB_TOKEN2`, `DB_PASSWORD_PROD`.
+_NEUTRAL_ENDING = re.compile(rf"(?:_?[0-9]+|_(?:{'|'.join(NEUTRAL_ENDINGS)}))$", re.IGNORECASE)
+# Where a shell is and was. A path may have any character, so not every one is known for a path.
+_DIRECTORIES = ("PWD", "OLDPWD")
+_PATH = re.compile(r"(?:[~.]{0,2}|[A-Za-z]:)?[/\\][\w./\\@+ -]*")
+_WORD_OR_NUMBER = re.compile(r"[A-Za-z]{1,15}|[0-9.,:\s+-]*")
+# A variable with the name of a secret that holds one of these only says whether there is one.
+_SWITCH = re.compile(
+    r"(?i)[01yntf]|true|false|yes|no|on|off|none|null|nil|undefined|enabled|disabled"
+)
+
+
+@dataclass(frozen=True)
+class KnownValues:
+    """The values to look for, and the names of the variables with a secret that is not looked for:
+    it is too short, a word or a number, and would be removed all over harmless output.
+    """
+
+    values: tuple[bytes, ...]
+    unprotected: tuple[str, ...]
+
+
+def collect_known_values(
+    *environments: Mapping[str, str], always: Collection[str] = ()
+) -> KnownValues:
+    """Return the values of secret-named variables, and of the secret parts of such values.
+
+    Words, paths, numbers and booleans are left out, but for the variables in `always`, which surely
+    hold a secret.
+    """
+    values: dict[bytes, None] = {}
+    unprotected: set[str] = set()
+    for variable, text in (item for each in environments for item in each.items()):
+        value, surely = text.strip(), variable in always
+        if not value or not (surely or _is_secret_name(variable)):
+            continue
+        parts = [(variable, value)] if surely else _list_secret_parts(variable, value)
+        for name, part in parts:
+            raw = _encode(part)
+            if len(raw) >= KNOWN_BYTES and (surely or not _is_easy(part)):
+                values[raw] = None
+            elif surely or _is_weak(name, part):
+                unprotected.add(variable)
+    return KnownValues(tuple(values), tuple(sorted(unprotected)))
+
+
+def _encode(text: str) -> bytes:
+    """Return the bytes of a text from the environment, or of one from JSON, in which any half of a
+    surrogate pair may stand alone.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _is_secret_name(name: str) -> bool:
+    if name in _DIRECTORIES:
+        return False
+    if weigh_name(_encode(name)) == SECRET:
+        return True
+    while not _SECRET_VARIABLE.search(name):
+        shorter = _NEUTRAL_ENDING.sub("", name)
+        if shorter == name:
+            return False
+        name = shorter
+    return True
+
+
+def _is_easy(value: str) -> bool:
+    """Say whether a value is a word, a path, a number or a boolean rather than a secret."""
+    return _WORD_OR_NUMBER.fullmatch(value) is not None or _is_path(value)
+
+
+def _is_path(value: str) -> bool:
+    return _PATH.fullmatch(value) is not None and not (
+        value[:1] == "/" and looks_random(value.replace("/", "").encode("utf-8", "replace"))
+    )
+
+
+def _is_weak(name: str, value: str) -> bool:
+    """Say whether a value that is not looked for is a secret all the same. A word or a number needs
+    a name that leaves no doubt: `MAX_TOKENS` has one too.
+    """
+    if not name or _is_path(value) or _SWITCH.fullmatch(value):
+        return False
+    return not _is_easy(value) or weigh_name(_encode(name)) == SECRET
+
+
+def _list_secret_parts(name: str, value: str) -> Iterator[tuple[str, str]]:
+    """Return the secret ones of a record in JSON, or all of a value, and the password in an address
+    or a connection string.
+    """
+    leaves = _read_leaves(name, value)
+    if leaves is None:
+        yield name, value
+        yield from (("", password) for password in _list_passwords(value))
+        return
+    for leaf_name, leaf in leaves:
+        text = leaf.strip()
+        if _is_public(leaf_name, text):
+            yield from (("", password) for password in _list_passwords(text))
+        elif text:
+            yield from _list_secret_parts(leaf_name, text)
+
+
+def _list_passwords(value: str) -> Iterator[str]:
+    """Return the password in an address, also decoded, and the secrets of a connection string."""
+    if "://" in value:
+        try:
+            password = urllib.parse.urlsplit(value).password
+        except ValueError:
+            password = None
+        if password:
+            yield password
+            yield urllib.parse.unquote(password)
+    for field in value.split(";") if ";" in value else ():
+        name, sign, part = field.partition("=")
+        if sign and weigh_name(name.strip().encode("utf-8", "replace")) != HARMLESS:
+            yield part.strip()
+
+
+# --- records of credentials -----------------------------------------------------------------------
+
+
+_JSON_BEGINS = ("{", "[")
+
+
+def _read_leaves(name: str, value: str) -> list[tuple[str, str]] | None:
+    """Return the strings in a value in JSON, each with its own name or, in a list without one, that
+    of the value; None if it is no JSON.
+    """
+    if value[:1] not in _JSON_BEGINS:
+        return None
+    try:
+        return list(_list_leaves(name, json.loads(value)))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _list_leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _list_leaves(key, item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _list_leaves(name, item)
+
+
+# A certificate, a public key
+_PUBLIC_KEY = re.compile(
+    r"-----BEGIN (?:[A-Z0-9]+ )*(?:CERTIFICATE|PUBLIC KEY)-|(?:ssh|ecdsa)-\S+ "
+)
+# The name of a host, with a port, and the name of somebody there
+_PLACE = re.compile(r"(?:[\w.+-]+@)?[\w-]+(?:\.[\w-]+)+(?::[0-9]{1,5})?")
+_HOST = re.compile(rb"(?:(?<=://)|(?<=@))[\w.:-]+(?=[/?#]|$)")
+_SIGN_IN_ADDRESS = re.compile(rb"[/?&=#:@.]+")
+
+
+def _is_public(name: str, value: str) -> bool:
+    """Say whether a string in a record is what goes with a secret: an id, a host, a user, an
+    address. What its name does not tell counts as secret.
+    """
+    raw_name, raw = _encode(name), _encode(value)
+    if "PRIVATE KEY" in value or value[:1] in _JSON_BEGINS:
+        return False
+    if _PUBLIC_KEY.match(value):
+        return True
+    if weigh_name(raw_name) != HARMLESS:
+        return False
+    if "://" in value:
+        return not any(map(looks_random, _SIGN_IN_ADDRESS.split(_HOST.sub(b"", raw))))
+    words = split_name(raw_name)
+    if "public" in words:
+        return True
+    if not words or (words[-1] in ("id", "ids") and _is_secret_word(words[-2:-1])):
+        return False
+    if words[-1] in IDENTIFIERS:
+        return True
+    generated = (looks_random(raw) or looks_like_password(raw)) and not _PLACE.fullmatch(value)
+    return words[-1] in PUBLIC_NAMES and not generated
+
+
+def _is_secret_word(words: list[str]) -> bool:
+    """Say whether a word promises a secret, whose id then is one too: `session id`."""
+    return any(weigh_name(word.encode()) != HARMLESS for word in words)
+
+
+# --- finding them ---------------------------------------------------------------------------------
+
+
+# Needles are looked up by so many bytes.
+_HEAD_BYTES = 8
+# A sieve looks at one of so many pieces at least.
+_LONGEST_STRIDE = 4
+# A needle of more bytes can be told by pieces of eight bytes. One that is beginning at the end of
+# the text is looked for up to here.
+_TAIL_BYTES = 14
+# So many searches cost as much as one pass over pieces of four bytes.
+_SEARCHED_MOST = 12
+
+
+class _Sieve:
+    """Finds which of many words may be in a text, at a cost that does not depend on their number.
+
+    In C, the text is looked at in aligned pieces of `size` bytes, of which a stride takes one. A
+    word that is no shorter than a stride and a piece has one of those in it wherever it stands, so
+    the stride is as long as the shortest word allows. The last piece is looked at in any case: it
+    tells a word that has only begun, from `2 * size - 1` bytes on.
+    """
+
+    def __init__(self, size: int, code: Any, words: Collection[bytes]) -> None:
+        self._size = size
+        self._code = code
+        shortest = min(map(len, words), default=0)
+        self._stride = max(1, min((shortest + 1) // size - 1, _LONGEST_STRIDE))
+        self._heads: dict[int, set[bytes]] = {}
+        for word in words:
+            for at in range(self._stride * size):
+                piece = int.from_bytes(word[at : at + size], _ORDER)
+                self._heads.setdefault(piece, set()).add(word[:_HEAD_BYTES])
+
+    def find(self, text: bytes, start: int) -> set[bytes]:
+        """Return the heads of the words that may be in the text from `start` on."""
+        if not self._heads:
+            return set()
+        start -= start % self._size
+        end = len(text) - (len(text) - start) % self._size
+        pieces = memoryview(text)[start:end].cast(self._code)
+        heads, passes = self._heads, (pieces[:: self._stride], pieces[-1:])
+        if all(map(heads.keys().isdisjoint, passes)):
+            return set()
+        return set().union(*(heads[piece] for some in passes for piece in heads.keys() & some))
+
+
+class Needles:
+    """Values that are secret whatever they look like, and what encoders make of them.
+
+    A needle is found by its head, its first 8 bytes. Which heads are worth searching for is told by
+    a sieve: of long pieces for long needles, because that is half the work, of short pieces for the
+    others; a few short ones are just searched for.
+    """
+
+    def __init__(self, values: Iterable[bytes]) -> None:
+        needles = {needle for value in values for needle in _spell_variants(value)}
+        self._by_head: dict[bytes, list[tuple[bytes, ...]]] = {}
+        for needle in needles:
+            words = tuple(needle.split()) if re.search(rb"[\r\n]", needle) else (needle,)
+            self._by_head.setdefault(words[0][:_HEAD_BYTES], []).append(words)
+        first_words = {words[0] for group in self._by_head.values() for words in group}
+        self._beginnings = {
+            word[:size]
+            for word in first_words
+            for size in range(1, min(len(word), _TAIL_BYTES) + 1)
+        }
+        self._short = {word for word in first_words if len(word) < _HEAD_BYTES}
+        long = {word for word in first_words if len(word) > _TAIL_BYTES}
+        middling = first_words - long
+        heads = {word[:_HEAD_BYTES] for word in middling}
+        self._searched = heads if len(heads) <= _SEARCHED_MOST else self._short
+        self._long = _Sieve(8, "Q", long)
+        self._middling = _Sieve(
+            4, "I", [word for word in middling if word[:_HEAD_BYTES] not in self._searched]
+        )
+
+    def places(self, text: bytes, start: int) -> Iterator[int]:
+        """Return where a known value may begin, at or after `start`, not in order."""
+        heads = self._searched.union(self._long.find(text, start), self._middling.find(text, start))
+        for head in heads:
+            yield from find_all(text, head, start)
+
+    def tail_places(self, text: bytes) -> Iterator[int]:
+        """Return where, at the end of the text, a needle may be beginning."""
+        if self._beginnings:
+            for size in range(1, min(_TAIL_BYTES, len(text)) + 1):
+                if text[-size:] in self._beginnings:
+                    yield len(text) - size
+
+    def judge(self, text: bytes, at: int, final: bool) -> Verdict:
+        """Judge a place where a known value may stand; the longest one wins."""
+        best: Verdict = None
+        waiting = False
+        for words in self._find_needles(text, at):
+            end = _match_words(text, at, words)
+            if end is None:
+                waiting = True
+            elif end > at and (not isinstance(best, Span) or end > best.end):
+                best = Span(at, end)
+        if waiting and not final:
+            return Wait(at, len(text) - at > 3)
+        if (
+            best is None
+            and not final
+            and len(text) - at < _HEAD_BYTES
+            and text[at:] in self._beginnings
+        ):
+            return Wait(at, len(text) - at > 3)
+        return best
+
+    def _find_needles(self, text: bytes, at: int) -> Iterator[tuple[bytes, ...]]:
+        yield from self._by_head.get(text[at : at + _HEAD_BYTES], ())
+        for head in self._short:
+            if text.startswith(head, at):
+                yield from self._by_head[head]
+
+
+_ORDER: Any = "little" if memoryview(b"\x01\0\0\0").cast("I")[0] == 1 else "big"
+_BLANK = re.compile(rb"\s*")
+
+
+def _match_words(text: bytes, at: int, words: tuple[bytes, ...]) -> int | None:
+    """Return where the words end, any white space between them; `at` if they do not match, None if
+    the text ends too early.
+    """
+    place = at
+    for index, word in enumerate(words):
+        if index:
+            blank = _BLANK.match(text, place, place + LOOK_AHEAD)
+            begin = blank.end() if blank else place
+            if begin == place and begin < len(text):
+                return at
+            place = begin
+        if not text.startswith(word, place):
+            return None if word.startswith(text[place:]) else at
+        place += len(word)
+    return place
+
+
+def _spell_variants(value: bytes) -> Iterator[bytes]:
+    """Return a known value in every encoding that output carries it in, in pieces if it is long."""
+    for piece in _split_value(value):
+        yield piece
+        yield from (line.strip() for line in piece.splitlines() if len(line.strip()) >= KNOWN_BYTES)
+        yield piece.hex().encode()
+        yield piece.hex().upper().encode()
+        yield from _spell_base64(piece)
+        for safe in _LEFT_IN_URLS:
+            quoted = urllib.parse.quote(piece, safe=safe)
+            yield quoted.encode()
+            yield re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), quoted).encode()
+        yield urllib.parse.quote_plus(piece).encode()
+        yield from _spell_json(piece)
+        yield from _spell_shell(piece)
+        yield from _spell_html(piece)
+
+
+# What encoders leave as it is: Python's, its `quote` of a path, of an address; JavaScript's
+# `encodeURIComponent` and `encodeURI`.
+_LEFT_IN_URLS = ("", "/", "/:@", "!'()*", ";/?:@&=+$,#!'()*")
+_HTML_QUOTES = (
+    (b"&quot;", b"&#x27;"),
+    (b"&quot;", b"&#39;"),
+    (b"&#34;", b"&#39;"),
+    (b"&quot;", b"'"),
+)
+_SHELL_SPECIAL = re.compile(rb"""[\s!"#$&'()*;<>?\[\\\]^`{|}~]""")
+
+
+def _spell_json(piece: bytes) -> Iterator[bytes]:
+    """Return a value inside a text in JSON: as most write it, Go, which escapes what HTML is made
+    of, PHP, which escapes slashes, and each in JSON once more.
+    """
+    text = piece.decode("utf-8", "replace")
+    for ascii_only in (True, False):
+        plain = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        go = plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+        for spelling in (plain, go, plain.replace("/", "\\/")):
+            yield spelling.encode("utf-8", "replace")
+            again = json.dumps(spelling, ensure_ascii=ascii_only)[1:-1]
+            yield again.encode("utf-8", "replace")
+
+
+def _spell_shell(piece: bytes) -> Iterator[bytes]:
+    """Return a value in single quotes (two ways), in double quotes, after `$'`, and in none."""
+    yield piece.replace(b"'", b"'\\''")
+    yield piece.replace(b"'", b"'\"'\"'")
+    yield re.sub(rb'([\\"$`])', rb"\\\1", piece)
+    yield re.sub(rb"([\\'])", rb"\\\1", piece).replace(b"\n", b"\\n").replace(b"\t", b"\\t")
+    yield _SHELL_SPECIAL.sub(rb"\\\g<0>", piece)
+
+
+def _spell_html(piece: bytes) -> Iterator[bytes]:
+    """Return a value in the text and in the attributes of a page, with either name of a quote."""
+    text = piece.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;")
+    yield text
+    for double, single in _HTML_QUOTES:
+        yield text.replace(b'"', double).replace(b"'", single)
+
+
+def _split_value(value: bytes) -> Iterator[bytes]:
+    if len(value) < KNOWN_BYTES:
+        return
+    for start in range(0, len(value), PIECE_BYTES):
+        # A rest that is too short to be looked for takes some of what stands before it.
+        yield value[min(start, len(value) - KNOWN_BYTES) : start + PIECE_BYTES]
+
+
+def _spell_base64(value: bytes) -> Iterator[bytes]:
+    """Return what is the same in the base64 of any text that contains `value`: one form for each
+    offset in a group of three.
+
+    The characters at both ends also carry bits of the neighbours and are left out (GitHub's ADR
+    0297 tells how that went wrong).
+    """
+    for offset in range(3):
+        encoded = base64.b64encode(b"\0" * offset + value)
+        first = (8 * offset + 5) // 6
+        last = (8 * (offset + len(value))) // 6
+        middle = encoded[first:last]
+        yield middle
+        yield middle.translate(bytes.maketrans(b"+/", b"-_"))

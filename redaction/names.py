@@ -1,0 +1,547 @@
+"""The judge of names: `password` or `API_KEY`, what stands after it, and where its value is.
+
+A value is found in every spelling in which programs print pairs: with an operator, as an argument,
+after a flag, in a sentence; `redaction/layouts.py` has tables and their like. What a name promises
+is told in `redaction/evidence.py`, what a value looks like in `redaction/values.py`.
+"""
+
+# ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
+from __future__ import annotations
+
+import re
+import string
+
+from redaction.evidence import (
+    HARMLESS,
+    HEADER,
+    LOOK_AHEAD,
+    LOOK_BACK,
+    SECRET,
+    SUSPECT,
+    Both,
+    Endless,
+    KeyBegins,
+    Span,
+    Verdict,
+    Wait,
+    find_line_lead,
+    first_sign,
+    looks_like_password,
+    looks_random,
+    weigh_name,
+)
+from redaction.headers import judge_header
+from redaction.layouts import (
+    ATTRIBUTE,
+    MAY_BE_BLOCK,
+    MAY_BE_NESTED,
+    NESTED,
+    find_field,
+    judge_layout,
+)
+from redaction.shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
+from redaction.values import (
+    ESCAPE,
+    FINGERPRINT,
+    LOGIN_NAME,
+    QUOTE,
+    WIDE_STOP,
+    Pair,
+    is_made_up,
+    is_mixed,
+    is_option,
+    is_strong,
+    judge_no_word,
+    judge_value,
+    may_become,
+    require_end,
+)
+
+_NAME_BYTES = (string.ascii_letters + string.digits + "_.-$").encode()
+# What may stand right after a name that has a value.
+_FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,*<(") | {b""}
+_REST_OF_NAME = re.compile(rb"[A-Za-z0-9_.-]{0,64}")
+# What points to a value in a prompt or in prose: arrows, guillemets, dashes and a middle dot.
+_POINTER = rb"(?:\xc2[\xbb\xb7]|\xe2(?:\x80[\x93\x94\xba]|[\x86\x87]\x92|\x9d\xaf|\x9e[\x94-\xbe]))"
+# What may stand between a name and its value. `=` and `:` in every language's spelling, with the
+# end of a quoted name before it.
+_OPERATOR = re.compile(
+    rb"""
+    (?:QUOTE|\\)? (?::(?:"?[\w\\]{1,32}"?:)?pr(?:otected|ivate))?   # ["token":protected] in PHP
+    (?:[\])]{0,2}|%(?:25)?5[Dd]) (?:\*\*)? [ \t]{0,20}
+    (?:
+        :[ ]?[A-Za-z&\[\]<>.|?]{1,20}[ ]=         # token: str =
+      | [ ][A-Za-z.\[\]*]{1,16}[ ]:?=             # var token string =
+      | [ ](?:is|was|issued|created|generated):   # your password is:
+        # Password for x@h:, SET PASSWORD FOR x =, Secret Access Key [None]:
+      | [ ](?:is[ ]generated[ ])?for[ ](?:[^\s:'"]{1,32}|'[^\s']{1,64}'):(?=[ ])
+      | [ ]FOR[ ][^\s=]{1,64}[ ]=(?=[ ])
+      | [ ][(\[][^()\[\]\r\n]{1,24}[)\]]:(?=[ ])
+      | (?<=[Kk]ey)[ ][0-9]{1,2}:                 # Unseal Key 1:
+      | %(?:25)?3[aAdD]                           # in an address
+      | [:+?.|&%^]{0,3}={1,3}>? | :{1,2} | -> | <{1,2}-     # = := ::= ?= .= == => : -> <-
+    ) [ \t]{0,20} (?:(?:\*\*|POINTER)[ ])?         # **Password:** in Markdown, or a prompt
+    """.replace(b"QUOTE", QUOTE).replace(b"POINTER", _POINTER),
+    re.VERBOSE,
+)
+_SIGN_BEHIND = re.compile(rb"[:=]|->|<-|%")
+# The value may be the next argument: setProperty("TOKEN", "value").
+_ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=b?ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
+_WORD_NEXT = re.compile(rb"""["'][a-z_]{1,16}["']""")  # most often, and told at little cost
+_IN_LIST = re.compile(rb"""["'],\s*["']$""")
+# … or what is taken where nothing is set: process.env.TOKEN || "value", in other languages too
+_OTHERWISE = rb"""
+    (?: \s{0,24}(?:\|\||\?\?|\?:)\s{0,24} | \s{1,24}(?P<word>or|else)\s{1,24}
+      | \.unwrap_or(?:_else\(\|_?\|[ ]?|\() | ,[ ]?default[ ]?=[ ]? | [ ]\{[ ] )
+    (?=ESCAPE["'`])
+""".replace(b"ESCAPE", ESCAPE)
+_FALLBACK = re.compile(
+    rb"""(?:ESCAPE["'])?[)\]]{0,2}""".replace(b"ESCAPE", ESCAPE) + _OTHERWISE, re.VERBOSE
+)
+_FALLBACK_OF_EXPRESSION = re.compile(
+    rb"""[A-Za-z_$][\w.$?]{0,63}(?:[(\[](?:["'][\w.-]{1,64}["'])?[)\]]{1,2})?""" + _OTHERWISE,
+    re.VERBOSE,
+)
+# What may still lead to one of these: code, and the next line of it.
+_CODE_SO_FAR = re.compile(rb"""[\w.$?:()\[\]"'\\|{,=> -]{0,120}\s{0,24}[|?:]{0,2}\s{0,24}""")
+# … or stand on the next line, if the name is a flag's.
+_NEXT_ARGUMENT = re.compile(rb"""["'],\r?\n[ \t]{0,32}(?=["'])""")
+# X-Api-Key=[value], as Java and Go print headers
+_BRACKETS = re.compile(rb"\[(?=[^\s\[\]\"',;]{6,128}\])")
+# What stands before the password in auth=("jane", …) and NetworkCredential("jane", …).
+_USER_BEFORE = re.compile(rb"""\(\s{0,24}["'][^"'\s]{1,40}["'],\s{0,24}(?=["'])""")
+_USER_SO_FAR = re.compile(rb"""\(\s{0,24}(?:["'][^"'\s]{0,40}(?:["'](?:,\s{0,24})?)?)?""")
+_NEXT_LINE = re.compile(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
+# --token value, `TOKEN` is `value`, but no line of a table
+_SPACE = re.compile(
+    rb"(?P<closed>`|\*\*)?(?P<blank>[ \t]{1,40})(?=[^\s=:|\xe2]|\xe2(?![\x94\x95]))"
+)
+# The password was changed to …, TOKEN → …, `TOKEN` (`…`), the key for production is **…**
+_VERB = re.compile(
+    rb"(?:(?:-|"
+    + _POINTER
+    + rb") |\((?:currently )?(?=`)"
+    + rb"|(?:for (?:the )?[^\s:]{1,32} )?(?:(?:is|was|has been) )?"
+    + rb"(?:(?:now|currently|set|changed|reset|updated) )?(?:to |from )?)(?:\*\*)?"
+)
+_MAY_BE_OPERATOR = re.compile(
+    rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
+)
+# What must follow the beginning of a name, in lowered text, for `judge_name` to have anything to
+# say: most words that begin like the name of a secret are told from one here, in C. The end of the
+# text may become anything.
+_MAY_HAVE_VALUE = rb"""
+    (?=[a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
+        (?:[\\"'`\])*]{1,12}(?:u002[27])?)?[ \t]{0,20}
+            (?:[:=+?.|&%^>{-]|,(?:\s{0,24}b?\\{0,7}["'`]|[ ]?default)|(?:or|else)\s{1,24}["'`])
+      | [ ][a-z.\[\]*]{1,16}[ ]:?=
+      | \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})?\\?["']?(?:parameter)?value
+      | ["'](?:\s{1,2}[a-z-]{2,12}=|\r?\n(?:\r?\n|[ ]{0,8}[0-9]{1,3}\)))
+      | [`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)
+      | \(\s{0,24}["']
+      | [ ]?</(?:key|name|t[dh])>
+      | [\s\S]?\Z
+      | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
+"""
+MAY_HAVE_VALUE = _MAY_HAVE_VALUE + rb"))"
+# A name that is a secret's may also have nothing but a space before its value; `tokens` is none.
+MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)(?:`|\*\*)?[ \t]{1,40}[^\s=:]))"
+
+
+def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
+    """Return a pattern that fails where one of the words and the ending have just been read.
+
+    What is looked back for must have one length, so there is one group for each.
+    """
+    groups: dict[int, list[str]] = {}
+    for word in sorted(words):
+        groups.setdefault(len(word), []).append(word)
+    return "".join(
+        f"(?<![^a-z](?:{'|'.join(group)})[_-]{ending})" for _, group in sorted(groups.items())
+    ).encode()
+
+
+# `max_tokens`, which what a language model prints about itself is full of.
+NO_ORDINARY_TOKEN = _exclude_ordinary(TOKEN_ORDINARY_WORDS, "token")
+# Of a word in a sentence or on a line of its own: passwords hold any character.
+_WORD_STOP = re.compile(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
+_BOLD_STOP = re.compile(rb"\*\*|[\r\n]")
+# ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
+_SETTING_BEFORE = re.compile(
+    rb"(?i)(?:(?:^|[\r\n>$#;&|+])[ \t]*set|(?:^|[\s>])(?:setx|setenv|\#[ ]?define|env|arg"
+    rb"|fastcgi_param|(?:config(?:ure)?|secrets?|settings|redis-cli|RUN)[ ]set))"
+    rb"(?:[ ]-[a-z]+)*[ \t]+$"
+)
+_COMMANDS = (b"requirepass", b"masterauth", b"PASS")
+# gh secret set TOKEN --body …, TOKEN <<< …
+_SETTING_FLAG = re.compile(rb"(?:--body|--value)(?:[ =]|(?=[\"']))|-b[ =]?(?=[^\s=])|<<<[ ]?")
+# `Private-Key: (2048 bit, 2 primes)` of openssl, in the lines that follow its numbers; and of PuTTY
+# the kind of key
+_KEY_BEHIND_NAME = re.compile(rb":(?: \([0-9]{2,5} bit| (?:ssh|ecdsa)-|\r?\npriv:)")
+_MAY_BE_KEY = re.compile(rb":(?: (?:\([0-9]{0,5}(?: b?i?)?|s?s?h?|e?c?d?s?a?)|\r?\n?p?r?i?v?)?")
+_ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # of a resource's type in its name at AWS
+_LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
+_NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
+_SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
+_PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd?$")
+_LOGIN_CALL = re.compile(rb"(?i)(?:basic_?auth|credentials?)$")
+# user.setPassword("…"), .password("…")
+_SETTER = re.compile(
+    rb"(?i)(?:\.|(?:set|with)_?)\w{0,16}(?:password|passphrase|secret|token|api_?key)$"
+)
+# The name of a test behind its verdict: no signs, as passwords have them
+_TEST_PASSED = re.compile(rb": [\w./-]{0,80}(?![^\s:,;(])")
+# Of `pass` alone: -passin pass:… for openssl, and what curl sends to a server of files or mail
+_PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
+# A word alone behind a name on a line; in lower case, or it could be a type.
+_WORD_ENTRY = re.compile(rb"[a-z]{4,64}(?![^\r\n])")
+_COMPOUND_NAME = re.compile(rb"[_.-]|[a-z][A-Z]")
+_LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
+_MAY_BE_LINE_END = re.compile(rb"[ \t]{0,40}")
+# What a value was before it becomes what follows, in a plan: password = "old" -> "new"
+# or "old" → "new", from `old` to `new`
+_OLD = rb"""(?:"[^"\r\n]{0,120}"|'[^'\r\n]{0,120}'|`[^`\r\n]{0,120}`|null|\([a-z ]{1,24}\))"""
+_WAS = re.compile(_OLD + rb"""(?: (?:[-=]>|\xe2\x86\x92|to)|,? now) (?=["'`])""")
+_MAY_BE_WAS = re.compile(_OLD + rb"[ ,=>tonw\xe2\x86\x92-]{0,5}")
+# ["token":"User":private] in PHP, where a class stands as the value does in JSON
+_MAY_BE_CLASS = re.compile(rb"""\["[\w.-]{1,64}":"[\w\\]{0,32}(?:":?[a-z]{0,9}\]?=?)?""")
+_PLURAL = re.compile(rb"s(?:_?(?:b64|base64|hex))?$", re.IGNORECASE)
+_LIST = re.compile(rb"""\[\s{0,32}(?=\\?["'])""")
+# The end of a list, or a line that is none of its own.
+_LIST_STOP = re.compile(rb"[\]}]|\r?\n(?:\r?\n|[^\s\"'\]}])")
+
+
+def judge_name(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge a name and its value, in every spelling: `API_KEY=…`, `"apiKey": "…"`, `--token …`,
+    `<password>…`.
+    """
+    rest = _REST_OF_NAME.match(text, at)
+    name_end = rest.end() if rest else at
+    if name_end >= len(text) - 1 and not final:
+        return Wait(len(text), False)
+    if text[name_end - 1 : name_end] in (b".", b"-"):
+        name_end -= 1
+    name_start = _find_name_start(text, at)
+    name = text[name_start:name_end]
+    weight = weigh_name(name)
+    passed = _TEST_PASSED.match(text, name_end) if name == b"PASS" else None
+    if passed:
+        return None if final or passed.end() < len(text) else Wait(name_end + 2, False)
+    if weight == SECRET and _ARN_BEFORE.search(text, max(0, name_start - 13), name_start):
+        return None
+    if name == b"Private-Key" or name.startswith(b"PuTTY-User-Key-File"):
+        key = _judge_key_name(text, name_start, name_end, final)
+        if key:
+            return key
+    in_query = text[name_start - 1 : name_start] in (b"?", b"&")
+    if weight != SECRET:
+        if weight == HARMLESS and not (in_query and name.lower() == b"key"):
+            return None
+        if weight == HEADER:
+            return judge_header(text, name_end - len(b"authorization"), final)
+        opened = name in (b"--pass", b"-pass") or (
+            name.lower() == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
+        )
+        weight = SECRET if opened else SUSPECT
+    return _judge_operator(Pair(text, name_start, name_end, weight, in_query), final)
+
+
+def _judge_key_name(text: bytes, start: int, end: int, final: bool) -> Verdict:
+    """Judge what a private key begins with that has no PEM header."""
+    if _KEY_BEHIND_NAME.match(text, end):
+        return KeyBegins(end + 1, end + 2, find_line_lead(text, start))
+    may_begin = not final and _MAY_BE_KEY.fullmatch(text, end)
+    return Wait(end + 1, False) if may_begin else None
+
+
+def _find_name_start(text: bytes, at: int) -> int:
+    """Return where the name around `at` begins; `API key` is one name."""
+    before = text[at - 48 : at] if at > 48 else text[:at]
+    begin = at - len(before) + len(before.rstrip(_NAME_BYTES))
+    if begin == at and text[at : at + 3].lower() == b"key" and before[-1:] == b" ":
+        word = before[len(before[:-1].rstrip(_NAME_BYTES)) : -1]
+        is_name = word.translate(None, b"_-").isalpha()
+        return at - 1 - len(word) if is_name else begin
+    return begin
+
+
+def _judge_operator(pair: Pair, final: bool) -> Verdict:
+    """Find the operator after the name, then judge the value."""
+    text, end = pair.text, pair.name_end
+    if text[end : end + 1] not in _FOLLOWING:
+        return None
+    if not final and len(text) - end < LOOK_BACK:
+        possible = _MAY_BE_OPERATOR.match(text, end)
+        if possible and possible.end() == len(text):
+            begun = _find_begun_value(pair)
+            hold = min(len(text), first_sign(text, end))
+            return Wait(hold if begun is None else min(hold, begun), begun is not None)
+    operator = _OPERATOR.match(text, end) if _SIGN_BEHIND.search(text, end, end + 64) else None
+    return _judge_assigned(pair, operator, final) if operator else _judge_unassigned(pair, final)
+
+
+def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
+    """Judge a value that no operator leads to."""
+    text, end = pair.text, pair.name_end
+    if text[end : end + 1] == b"(":
+        return _judge_call(pair, final)
+    laid_out = judge_layout(pair, final)
+    if laid_out is not None:
+        return laid_out
+    argument = _NEXT_ARGUMENT.match(text, end)
+    if argument and pair.is_flag():
+        return judge_no_word(pair, argument.end(), final)
+    field = find_field(pair)
+    if field is not None:
+        return judge_value(pair, field, final, loose=False, stop=None)
+    argument = _ARGUMENT.match(text, end)
+    if argument:
+        return _judge_argument(pair, argument.end(), final)
+    fallback = _FALLBACK.match(text, end)
+    if fallback:
+        return _judge_fallback(pair, fallback, final)
+    more = MAY_BE_BLOCK if text.startswith(b'" {', end) else _CODE_SO_FAR
+    return may_become(_judge_spaced(pair, final), more, text, end, final)
+
+
+def _judge_call(pair: Pair, final: bool) -> Verdict:
+    """Judge the argument of what sets a secret, and the second of what takes a login."""
+    text, end = pair.text, pair.name_end
+    if _LOGIN_CALL.search(pair.name):
+        return _judge_login(pair, end, final)
+    if not _SETTER.search(pair.name):
+        return None
+    verdict = judge_no_word(pair, end + 1, final)
+    if not isinstance(verdict, Span):
+        return verdict
+    value = text[slice(*verdict)]
+    return verdict if verdict.start > end + 1 and is_mixed(value) else None
+
+
+def _judge_argument(pair: Pair, at: int, final: bool) -> Verdict:
+    """Judge the next argument of a call. In a list of texts it is seldom the value of the one
+    before, and `/etc/passwd` is a file.
+    """
+    before = pair.text[max(0, pair.name_start - 8) : pair.name_start]
+    if before.endswith(b"/") or _WORD_NEXT.match(pair.text, at):
+        return None
+    verdict = judge_no_word(pair, at, final)
+    doubtful = pair.weight == SUSPECT or (_IN_LIST.search(before) and not pair.is_flag())
+    if not (isinstance(verdict, Span) and doubtful):
+        return verdict
+    value = pair.text[slice(*verdict)]
+    named = b"-" in value or b"." in value
+    return verdict if is_made_up(value) or (is_mixed(value) and not named) else None
+
+
+def _judge_fallback(pair: Pair, fallback: re.Match[bytes], final: bool) -> Verdict:
+    """Judge what is taken otherwise. `or` and `else` are said of much that has no value."""
+    verdict = judge_no_word(pair, fallback.end(), final)
+    if not (fallback["word"] and isinstance(verdict, Span)):
+        return verdict
+    return verdict if is_made_up(pair.text[slice(*verdict)]) else None
+
+
+def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
+    """Judge what stands after an operator: a value, on the same line or on the next, or an object,
+    a list or brackets with the value in them.
+    """
+    text, at = pair.text, operator.end()
+    if operator[0] == b":" and text[pair.name_start - 2 : pair.name_start] == b"${":
+        return _judge_default(pair, at, final)
+    nested = NESTED.match(text, at)
+    if nested:
+        return judge_value(pair, nested.end(), final, loose=False, stop=None)
+    class_begins = None if final else _MAY_BE_CLASS.match(text, pair.name_start - 2)
+    if class_begins and class_begins.end() == len(text):
+        return Wait(at, True)
+    login = _judge_login(pair, at, final)
+    if login is not None:
+        return login
+    brackets = _BRACKETS.match(text, at)
+    if brackets:
+        verdict = judge_value(pair, brackets.end(), final, loose=True, stop=WIDE_STOP)
+        generated = isinstance(verdict, Span) and is_made_up(text[slice(*verdict)])
+        return verdict if generated or not isinstance(verdict, Span) else None
+    values = _LIST.match(text, at)
+    if values and _PLURAL.search(pair.name):
+        return _judge_list(pair, values.end(), final)
+    begun = None if final else MAY_BE_NESTED.match(text, at)
+    if begun and begun.end() == len(text) and len(text) - at < LOOK_AHEAD:
+        return Wait(len(text), False)
+    return _judge_bare(pair, operator, final)
+
+
+def _judge_default(pair: Pair, at: int, final: bool) -> Verdict:
+    """Judge what a shell takes where a variable is not set: the value in `${TOKEN:-value}`."""
+    sign = pair.text[at : at + 1]
+    begins = at + (sign in (b"-", b"="))
+    verdict = judge_value(pair, begins, final, loose=False, stop=_DEFAULT_STOP)
+    if sign not in (b"?", b"+") or not isinstance(verdict, Span):
+        return verdict
+    # What is said then, and what is taken if it is set; or a value that begins like that.
+    return verdict if looks_random(pair.text[at + 1 : verdict.end]) else None
+
+
+_DEFAULT_STOP = re.compile(rb"[}\r\n]")
+
+
+def _judge_bare(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
+    """Judge a value that nothing wraps, and what becomes of it in a plan."""
+    text, at = pair.text, operator.end()
+    spaced = text[at - 1 : at] in (b" ", b"\t")
+    next_line = _NEXT_LINE.match(text, at)
+    if next_line and (b"=" in operator[0] or operator[0][:1] in (b'"', b"'")):
+        at = next_line.end()
+    if _takes_no_word(pair, operator[0].strip()):
+        return judge_no_word(pair, at, final)
+    verdict = judge_value(pair, at, final, loose=spaced, stop=None)
+    if isinstance(verdict, Span) and operator[0].startswith(b"):"):  # (hash_password): …
+        value = text[slice(*verdict)]
+        return verdict if is_made_up(value) or (len(value) >= 8 and is_mixed(value)) else None
+    was = _WAS.match(text, at)
+    if was:
+        return Both(verdict, judge_value(pair, was.end(), final, loose=False, stop=None))
+    if verdict is not None:
+        return may_become(verdict, _MAY_BE_WAS, text, at, final)
+    fallback = _FALLBACK_OF_EXPRESSION.match(text, at)
+    if fallback:
+        return _judge_fallback(pair, fallback, final)
+    return may_become(_judge_entry(pair, at), _CODE_SO_FAR, text, at, final)
+
+
+def _takes_no_word(pair: Pair, sign: bytes) -> bool:
+    """Say whether a word behind the operator is no value: a member of what has the name, or the
+    kind of token that a parser compares with.
+    """
+    compared = sign.startswith(b"==") and pair.name.lower().endswith(b"token")
+    return compared or sign in (b"->", b"::")
+
+
+def _judge_login(pair: Pair, at: int, final: bool) -> Verdict:
+    """Judge the password in `("user", "password")`, which is what some names stand for."""
+    if not LOGIN_NAME.search(pair.name):
+        return None
+    user = _USER_BEFORE.match(pair.text, at)
+    if user:
+        named = pair._replace(weight=SECRET)
+        return judge_value(named, user.end(), final, loose=False, stop=None)
+    return may_become(None, _USER_SO_FAR, pair.text, at, final)
+
+
+def _judge_entry(pair: Pair, at: int) -> Verdict:
+    """Judge a word that is all there is behind `db_password: ` on its line, neither an answer nor
+    the name of a variable. A token is never just letters, and a password may be.
+    """
+    word = _WORD_ENTRY.match(pair.text, at)
+    name = pair.name
+    if (
+        word is None
+        or pair.weight != SECRET
+        or not _PASSWORD_NAME.search(name)
+        or word[0].decode() in ORDINARY_VALUES | NO_PASSWORDS
+        or weigh_name(word[0]) != HARMLESS
+        or not (_COMPOUND_NAME.search(name) or pair.begins_line())
+    ):
+        return None
+    return Span(*word.span())
+
+
+def _judge_list(pair: Pair, at: int, final: bool) -> Verdict:
+    """Judge a list by its first value: all of it is secret or nothing."""
+    verdict = judge_value(pair, at, final, loose=False, stop=None)
+    return Endless(*verdict, _LIST_STOP) if isinstance(verdict, Span) else verdict
+
+
+def _judge_spaced(pair: Pair, final: bool) -> Verdict:
+    """Judge a value after nothing but a space: a command line flag, netrc, SQL, a list of names and
+    values, or prose with a word that looks like a secret.
+    """
+    text = pair.text
+    space = _SPACE.match(text, pair.name_end)
+    name = pair.name.lower()
+    named = pair.weight == SECRET or name.endswith((b"key", b"secret_id"))
+    if space is None or not named:
+        return None
+    flag = _SETTING_FLAG.match(text, space.end())
+    surely, is_flag = (False, False) if space["closed"] else _takes_spaced_value(pair)
+    verb = None if is_flag or flag else _VERB.match(text, space.end())
+    at = flag.end() if flag else verb.end() if verb else space.end()
+    surely = flag is not None or (surely and at == space.end())
+    stop = None if is_flag else _BOLD_STOP if text[at - 2 : at] == b"**" else _WORD_STOP
+    before = text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
+    loose = _NETRC_BEFORE.search(before) is None
+    verdict = _judge_word(pair, space, at, final, surely=surely, loose=loose, stop=stop)
+    was = _WAS.match(text, at) if verb else None
+    if was:
+        return Both(verdict, judge_no_word(pair, was.end(), final))
+    return may_become(verdict, _MAY_BE_WAS, text, at, final) if verb else verdict
+
+
+def _judge_word(
+    pair: Pair,
+    space: re.Match[bytes],
+    at: int,
+    final: bool,
+    *,
+    surely: bool,
+    loose: bool,
+    stop: re.Pattern[bytes] | None,
+) -> Verdict:
+    """Judge the word at a place behind a name and a space, or behind what else leads to it."""
+    verdict = judge_value(pair, at, final, loose=loose, stop=stop)
+    if not isinstance(verdict, Span):
+        return verdict if surely or isinstance(verdict, Wait) else None
+    value = pair.text[slice(*verdict)]
+    if surely:
+        return None if loose and verdict.start == at and is_option(value) else verdict
+    if FINGERPRINT.fullmatch(value) and pair.name.endswith((b"key", b"Key")):
+        return None
+    if (len(value) >= 14 and b"/" not in value and looks_random(value)) or (
+        pair.weight == SECRET and looks_like_password(value)
+    ):
+        return verdict
+    told = at > space.end()
+    if verdict.start > at:
+        return verdict if _takes_quoted_value(pair, value, told) else None
+    begins = pair.begins_line()
+    if (told or begins) and _PASSWORD_NAME.search(pair.name) and is_strong(value):
+        return verdict
+    wide = (len(space["blank"]) > 1 or space["blank"] == b"\t") and not told
+    if not (pair.weight == SECRET and wide and begins and is_mixed(value)):
+        return None
+    return require_end(pair.text, verdict, _LINE_END, _MAY_BE_LINE_END, final)
+
+
+def _takes_spaced_value(pair: Pair) -> tuple[bool, bool]:
+    """Say whether a word after the name is surely its value, and whether the name is a flag."""
+    before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
+    is_flag = pair.is_flag()
+    setting = _LOGIN_BEFORE.search(before) or _SETTING_BEFORE.search(before)
+    return is_flag or setting is not None or pair.name in _COMMANDS, is_flag
+
+
+def _takes_quoted_value(pair: Pair, value: bytes, told: bool) -> bool:
+    """Say whether a quoted text after the name is its value, as in SQL or where a sentence tells
+    it, and not the name of something.
+    """
+    before = pair.text[max(0, pair.name_start - 16) : pair.name_start]
+    named = _PASSWORD_NAME.search(pair.name) or (
+        pair.weight == SECRET and (told or is_strong(value))
+    )
+    if not named or b" " in value:
+        return False
+    return _SQL_BEFORE.search(before) is not None or (len(value) >= 6 and is_mixed(value))
+
+
+def _find_begun_value(pair: Pair) -> int | None:
+    """Return where a value surely begins in a text that ends within it, None if it may be none."""
+    text, end = pair.text, pair.name_end
+    spellings = [_OPERATOR, _ARGUMENT, ATTRIBUTE]
+    if pair.weight == SECRET and _takes_spaced_value(pair)[0]:
+        spellings.append(_SPACE)
+    for spelling in spellings:
+        found = spelling.match(text, end)
+        if found and found.end() < len(text):
+            return found.end()
+    return None

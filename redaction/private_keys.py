@@ -1,0 +1,199 @@
+"""Private keys: where one begins, and dropping it line by line without ever keeping it.
+
+What programs print is seldom the file: a line comes numbered, dated, quoted, commented out, in a
+diff, in a record of JSON, or with its end written out. So a line of a key is told by what it
+carries: base64 and nothing else between signs of layout; or base64 as long as a key's line is, with
+anything around it. What stands around such a line, and before the header, is its `_Frame`: the
+lines that carry too little to be told by themselves, like the last one, stand in the same.
+
+References: RFC 7468 and RFC 1421 for PEM; PuTTY's, OpenPGP's and SSH's (RFC 4716) own formats, and
+what `openssl pkey -text` prints.
+"""
+
+# ruff: noqa: FBT001 - all judges have one signature, so that they fit one table
+from __future__ import annotations
+
+import re
+
+from redaction.evidence import KeyBegins, Verdict, Wait, find_line_lead
+
+# No private key has more lines. After so many, a line shorter than any but the last of a key ends
+# it, so that a list of words does not vanish behind a key without an end.
+KEY_LINES = 2000
+KEY_WIDTH = 40
+# A blank, also as an address has it.
+_BLANK = rb"(?:[ +]|%20)"
+_KEY_HEADER = re.compile(
+    rb"----[- ]BEGIN%b(?:[A-Z0-9]+%b){0,4}PRIVATE%bKEY(?:%bBLOCK)?[- ]----".replace(b"%b", _BLANK)
+)
+_KEY_HEADER_PART = re.compile(
+    rb"-{1,4}[- ]?(?:B(?:E(?:G(?:I(?:N(?:[ +%][A-Z0-9 +%]{0,60}-{0,5})?)?)?)?)?)?"
+)
+KEY_HEADER_BEGINS = re.compile(rb"-{1,4}[- ]?(?:B|BE|BEG|BEGI|BEGIN)?\Z")
+_KEY_FOOTER = re.compile(rb"-{4,5}[ +]?END%b[A-Z0-9 +%]{0,60}-{4,5}".replace(b"%b", _BLANK))
+_KEY_FOOTER_PART = re.compile(rb"(?<=-)END.{0,60}")
+_NEWLINE = re.compile(rb"\r?\n|\r")
+
+# The end of a line as encoders write it, once or twice over.
+_WRITTEN_NEWLINE = (
+    rb"(?:\\+(?:[nr]|u000[adAD]|x0[adAD]|0?1[25])|%(?:25)?0[aAdD]"
+    rb"|&(?:amp;)?\#(?:1[03]|[xX]0?[aAdD]);|<br[ ]?/?>)"
+)
+_TAG = rb"</?[A-Za-z][\w-]{0,16}[ ]?/?>"
+# Lines, arrows and blocks that are drawn, and the blanks that no key on the keyboard makes.
+_DRAWN = rb"\xe2[\x80-\x9f][\x80-\xbf]|\xc2\xa0"
+_LAYOUT_BEFORE = re.compile(
+    rb"(?:[\s>|#*\"'`.,;:!?^~$(\[{/+-]|" + _DRAWN + rb"|" + _TAG + rb"|[0-9]{1,6}(?=[\s:|)\xe2-]))*"
+)
+_LAYOUT_AFTER = re.compile(
+    rb"(?:[\s\"'`.,;:!?~$+()\[\]{}|-]|\^M|"
+    + _DRAWN
+    + rb"|"
+    + _TAG
+    + rb"|"
+    + _WRITTEN_NEWLINE
+    + rb")*"
+)
+# Base64, also with its signs and line ends written out, and lines that were joined by a blank.
+_BODY = re.compile(
+    rb"(?:[A-Za-z0-9+/=\\]|%[0-9A-Fa-f]{2}|&\#?\w{1,6};|[ ]+(?=[A-Za-z0-9+/=\\%]{16}))*"
+)
+# The numbers of a key as openssl prints them
+_HEX_PAIRS = re.compile(rb"(?:[0-9a-f]{2}:)+(?:[0-9a-f]{2})?\s*")
+_SHORT_BODY = re.compile(rb"[A-Za-z0-9+/=]*")
+# Base64 of a length that no word and no path has.
+_LONG_BODY = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{%d,}={0,2}" % KEY_WIDTH)
+_FIELD = re.compile(
+    rb"(?:modulus|publicExponent|privateExponent|prime[0-9]|exponent[0-9]|coefficient|priv|pub"
+    rb"|ASN1 OID|NIST CURVE|Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Subject"
+    rb"|Encryption|PuTTY-User-Key-File-[0-9]|Public-Lines|Private-Lines|Private-MAC|Key-Derivation"
+    rb"|Argon2-[A-Za-z]+|X-[\w-]+):"
+)
+_AFTER_HEADER = re.compile(
+    rb"(?:"
+    + _WRITTEN_NEWLINE
+    + rb"|\\|[ ]*[A-Za-z0-9+/=]{16}|(?:ssh|ecdsa)-[a-z0-9-]+\s*\Z|[\"'][ ]?,"
+    + rb"|[ ]?\([0-9]{2,5} bit[^()]{0,32}\)\s*\Z)"
+)
+# A line of a key is judged by so many bytes. A footer that begins among them is waited for.
+_KEY_LINE_BYTES = 384
+_KEY_FOOTER_BYTES = 96
+_KEY_REACH = _KEY_LINE_BYTES + _KEY_FOOTER_BYTES
+
+
+def judge_key_header(text: bytes, at: int, final: bool) -> Verdict:
+    """Judge `BEGIN`, or dashes at the end: the header of a private key, of anything else, or just
+    dashes.
+
+    Certificates and public keys pass.
+    """
+    header = _KEY_HEADER.match(text, at)
+    if header:
+        return KeyBegins(at, header.end(), find_line_lead(text, at))
+    part = _KEY_HEADER_PART.match(text, at)
+    if part and part.end() == len(text) and not final and len(text) - at < 100:
+        return Wait(at, len(text) - at > 10)
+    return None
+
+
+class _Frame:
+    """What stands before and after the body of a line: the same for the next line but for numbers,
+    blanks and signs.
+    """
+
+    def __init__(self, before: bytes, after: bytes = b"") -> None:
+        self._before = before
+        self._after = after
+
+    def cut(self, line: bytes) -> tuple[int, int]:
+        """Return where the line's own text begins and ends; all of it if it stands in another
+        frame.
+        """
+        before = re.match(_generalise(self._before), line)
+        begin = before.end() if before else 0
+        end = _skip(_SHORT_BODY, line, begin)
+        after = re.fullmatch(_generalise(self._after), line[end:].rstrip())
+        return begin, end if after else len(line)
+
+
+_VARYING = re.compile(
+    rb"(?P<signs>[\s:+-]+)|(?P<number>[A-Za-z]*[0-9][A-Za-z0-9]*)|(?P<word>[A-Za-z]+|.)", re.DOTALL
+)
+
+
+def _generalise(text: bytes) -> bytes:
+    """Return a pattern of texts like this one: any number for a number, any signs that separate for
+    such signs.
+    """
+    kinds = {"signs": rb"[\s:+-]+", "number": rb"[A-Za-z0-9]+"}
+    parts = [kinds.get(str(part.lastgroup), re.escape(part[0])) for part in _VARYING.finditer(text)]
+    return rb"[\s:+-]*" + b"".join(parts[1:] if parts[:1] == [kinds["signs"]] else parts)
+
+
+class PrivateKey:
+    """A private key being swallowed line by line, never kept.
+
+    What ends it is its footer, or the first line that cannot belong to it. A line is judged by its
+    first bytes; one that belongs to the key is dropped as it comes. `lead` is what stands before
+    the header on its line.
+    """
+
+    def __init__(self, lead: bytes = b"") -> None:
+        self._lines = 0
+        self._inside_line = False  # the line that is coming was judged and belongs to the key
+        self._frame = _Frame(lead)
+
+    def swallow(self, text: bytes, final: bool) -> tuple[int, bool]:
+        """Return how much of the visible text belongs to the key, and whether the key goes on."""
+        at = 0
+        while True:
+            newline = _NEWLINE.search(text, at)
+            end = newline.start() if newline else len(text)
+            footer = self._find_footer(text, at, end)
+            if footer and (footer.end() < len(text) or final or footer[0].endswith(b"-----")):
+                return footer.end(), False
+            if not self._inside_line:
+                if newline is None and not final and end - at < _KEY_REACH:
+                    return at, True
+                if not self._fits(text[at : min(end, at + _KEY_LINE_BYTES)]):
+                    return at, False
+                self._inside_line = True
+                continue
+            if newline is None:
+                return (end, False) if final else (max(at, end - _KEY_FOOTER_BYTES), True)
+            at, self._inside_line = newline.end(), False
+            self._lines += 1
+
+    def _find_footer(self, text: bytes, at: int, end: int) -> re.Match[bytes] | None:
+        """Find the footer on a line; on one that is not judged yet only where it can be judged."""
+        if not self._inside_line:
+            end = min(end, at + _KEY_REACH)
+        footer = _KEY_FOOTER.search(text, at, end)
+        if footer and not self._inside_line and footer.start() > at + _KEY_LINE_BYTES:
+            return None
+        return footer
+
+    def _fits(self, line: bytes) -> bool:
+        if self._lines > KEY_LINES and len(line) < KEY_WIDTH:
+            return False
+        if not self._lines:
+            rest = _skip(_LAYOUT_AFTER, line, 0)
+            return rest == len(line) or _AFTER_HEADER.match(line, 0) is not None
+        for body in _LONG_BODY.finditer(line):
+            if not body[0].islower() and not body[0].isupper():
+                self._frame = _Frame(line[: body.start()], line[body.end() :])
+                return True
+        begin, end = self._frame.cut(line)
+        begin = _skip(_LAYOUT_BEFORE, line, begin)
+        return (
+            _FIELD.match(line, begin) is not None
+            or _HEX_PAIRS.fullmatch(line, begin) is not None
+            or _skip(_LAYOUT_AFTER, line, _skip(_BODY, line, begin)) >= end
+            or _KEY_FOOTER_PART.fullmatch(line, begin) is not None
+        )
+
+
+def _skip(pattern: re.Pattern[bytes], line: bytes, at: int) -> int:
+    """Return where a match of a pattern that may be empty ends."""
+    match = pattern.match(line, at)
+    return match.end() if match else at

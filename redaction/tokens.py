@@ -1,0 +1,335 @@
+"""Tokens: what is recognised by its shape alone, wherever it stands.
+
+The built-in table is data (`redaction/shapes.py`), and the user may add shapes of the same kind.
+Their number hardly matters: what is searched for is a run of the bytes that tokens consist of, and
+only then the prefixes are looked up.
+"""
+
+# ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
+from __future__ import annotations
+
+import functools
+import re
+import string
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from redaction.evidence import LOOK_AHEAD, MIXED_CASE, Both, Endless, Span, Verdict, Wait, find_all
+from redaction.shapes import ShapeError, TokenShape, built_in_shapes, parse_shape
+
+# A run of these may be a token. `=` and `:` end it: assignments would all be runs otherwise.
+_RUN_BYTES = (string.ascii_letters + string.digits + "_-.~/+").encode()
+_RUN_BYTE = re.compile(b"[" + re.escape(_RUN_BYTES) + b"]")
+_RUN_TABLE = bytes(0x61 if code in _RUN_BYTES else 0x20 for code in range(256))
+_RUN_SHORTEST = 20
+_RUN = re.compile(b"a" * _RUN_SHORTEST + b"a*")  # in the marked text
+# Runs without a token, told fast: words, paths, hashes. A token's body has digits or both cases.
+_PLAIN_RUN = re.compile(rb"[a-z._/+~-]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
+# No prefix is longer.
+_PREFIX_LIMIT = 64
+_TAIL_BYTES = _RUN_BYTES + b"%$=:"
+# What stands before a token inside a run. Also an escape in a string, `\n`, and a percent sign's
+# two digits: see `_SHIFTED`.
+_SEPARATOR = rb"[-_.~/+]"
+
+
+# Digits among letters, or a mix of cases that no identifier has. More text never takes the evidence
+# away, so that a read that ends early cannot change the verdict.
+_EVIDENCE = re.compile(rb"[0-9][A-Za-z]|[A-Z][0-9]|[a-z][0-9][_-]?[a-z0-9]|[0-9]{5}|" + MIXED_CASE)
+
+
+class _Irregular(NamedTuple):
+    """A token that is no prefix and one run: what it looks like, what may become one, and what of
+    that is no word that goes on, so that even silence must not show it.
+    """
+
+    begins: bytes
+    full: re.Pattern[bytes]
+    part: re.Pattern[bytes]
+    telling: re.Pattern[bytes]
+
+
+# Nobody types 12 bytes like these.
+_GENERATED = rb"(?=.{12}).*?(?:%b)" % _EVIDENCE.pattern
+_IRREGULAR = tuple(
+    _Irregular(begins, re.compile(full), re.compile(part), re.compile(telling))
+    for begins, full, part, telling in (
+        # Mailchimp, Mailgun
+        (
+            b"",
+            rb"[a-f0-9]{32}-(?:us[0-9]|[a-f0-9]{8}-[a-f0-9]{8})",
+            rb"[a-f0-9]{0,32}(?:-(?:us?|[a-f0-9]{1,8}(?:-[a-f0-9]{0,7})?)?)?",
+            rb"(?<![a-f0-9]-)(?=[a-f0-9]{12})(?:[0-9]+[a-f]|[a-f]+[0-9])",  # not within a UUID
+        ),
+        # Discord bot
+        (
+            b"MNO",
+            rb"[MNO][A-Za-z0-9_-]{23,28}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}",
+            rb"[MNO][A-Za-z0-9_-]{0,28}(?:\.[A-Za-z0-9_-]{0,6}(?:\.[A-Za-z0-9_-]{0,26})?)?",
+            _GENERATED,
+        ),
+        # Resend
+        (
+            b"r",
+            rb"re_[A-Za-z0-9]{8}_[A-Za-z0-9]{16,}",
+            rb"re_[A-Za-z0-9]{0,8}(?:_[A-Za-z0-9]{0,15})?",
+            _GENERATED,
+        ),
+        # Airtable
+        (
+            b"p",
+            rb"pat[A-Za-z0-9]{14}\.[a-f0-9]{50,}",
+            rb"pat[A-Za-z0-9]{0,14}(?:\.[a-f0-9]{0,49})?",
+            _GENERATED,
+        ),
+        # Telegram bot, after its number and a colon
+        (
+            b"A",
+            rb"(?<=[0-9]:)A[A-Za-z0-9_-]{32,}",
+            rb"(?<=[0-9]:)A[A-Za-z0-9_-]{0,31}",
+            rb"A(?=.{3})[a-z-]*[A-Z0-9_]",
+        ),
+        # Azure AD client secret, whose first three characters and digit are not worth waiting for
+        (
+            b"Q",
+            rb"(?<=[0-9])Q~[A-Za-z0-9_~.-]{28,}",
+            rb"(?<=[0-9])Q(?:~[A-Za-z0-9_~.-]{0,27})?",
+            rb"Q~..",
+        ),
+        # Any other JSON Web Token: two parts that are base64 of JSON. A longer first part has a
+        # certificate in it, and begins like those in the table of shapes.
+        (
+            b"e",
+            rb"eyJ[A-Za-z0-9_-]{10,240}\.[A-Za-z0-9_-]{4,}",
+            rb"eyJ[A-Za-z0-9_-]{0,240}(?:\.[A-Za-z0-9_-]{0,3})?",
+            rb"eyJ.",
+        ),
+    )
+)
+_HEX_AND_ENDING = _IRREGULAR[0]
+_IRREGULAR_BY_BYTE = {bytes((code,)): kind for kind in _IRREGULAR[1:] for code in kind.begins}
+_IRREGULAR_STOP = re.compile(rb"[^A-Za-z0-9_.~=-]")
+
+
+class Tokens:
+    """Every token shape, found by prefix: the run of token bytes is found first, then its
+    beginnings are looked up.
+    """
+
+    def __init__(self, patterns: Iterable[TokenShape]) -> None:
+        own = tuple(map(_Shape, patterns))
+        self._shapes: dict[bytes, list[_Shape]] = {}
+        self._beginnings: set[bytes] = set()
+        for shape in (*own, *_compile_built_in()):
+            self._shapes.setdefault(shape.prefix[:2], []).append(shape)
+            self._beginnings.update(shape.prefix[:size] for size in range(1, len(shape.prefix) + 1))
+        for shapes in self._shapes.values():
+            shapes.sort(key=lambda shape: -len(shape.prefix))
+        self._own = tuple(shape.prefix for shape in own)
+        self._first = _compile_places(shape.prefix for shape in _compile_built_in())
+        self._inner = re.compile(_SEPARATOR + b"(?=" + self._first.pattern + b")")
+
+    def places(self, text: bytes, start: int) -> Iterator[int]:
+        """Return where a token may begin, at or after `start`, not in order."""
+        is_plain = _PLAIN_RUN.fullmatch
+        for run in _RUN.finditer(text.translate(_RUN_TABLE), start):
+            at, end = run.span()
+            if not is_plain(text, at, end):
+                yield from self._places_in_run(text, at, end)
+        for literal in self._own:
+            yield from find_all(text, literal, start)
+
+    def _places_in_run(self, text: bytes, at: int, end: int) -> Iterator[int]:
+        shifted = _SHIFTED.match(text, max(0, at - 1))
+        if shifted:
+            yield shifted.end()
+        if self._first.match(text, at) and not _RUN_BYTE.match(text[at - 1 : at]):
+            yield at
+        for inner in self._inner.finditer(text, at, end):
+            yield inner.end()
+        if b"Q~" in text[at:end]:
+            for azure in _AZURE.finditer(text, at, end):
+                yield azure.start()
+
+    def tail_places(self, text: bytes, start: int) -> Iterator[int]:
+        """Return where, in the run that the text ends with, a token may be beginning."""
+        run = max(start, len(text) - LOOK_AHEAD, len(text.rstrip(_TAIL_BYTES)))
+        if run < len(text):
+            for place in _TAIL_PLACE.finditer(text, run):
+                if self._may_begin(text, place.start()):
+                    yield place.start()
+        for literal in self._own:
+            for size in range(1, len(literal)):
+                if text.endswith(literal[:size]):
+                    yield len(text) - size
+
+    def _may_begin(self, text: bytes, at: int) -> bool:
+        """Say whether the first bytes at the end of a text are those of a token."""
+        head = text[at : at + 2]
+        return (
+            len(head) < 2
+            or head in self._shapes
+            or head[:1] in _IRREGULAR_BY_BYTE
+            or _HEX_AND_ENDING.part.fullmatch(text, at) is not None
+        )
+
+    def judge(self, text: bytes, at: int, final: bool) -> Verdict:
+        """Judge a place where a token may begin."""
+        if text.startswith(_ALGORITHMS, at):
+            return None
+        for shape in self._shapes.get(text[at : at + 2], ()):
+            if text.startswith(shape.prefix, at):
+                verdict = shape.judge(text, at, final)
+                if isinstance(verdict, Endless) and shape.prefix in _AWS_KEY_IDS:
+                    return Both(verdict, _judge_aws_secret(text, verdict.seen, final))
+                if verdict is not None:
+                    return verdict
+        waits = firm = False
+        begun = b"" if final else text[at : at + _PREFIX_LIMIT]
+        for kind in (_HEX_AND_ENDING, _IRREGULAR_BY_BYTE.get(text[at : at + 1])):
+            match = kind.full.match(text, at) if kind else None
+            if match:
+                return Endless(at, match.end(), _IRREGULAR_STOP)
+            part = kind.part.match(text, at) if kind and begun else None
+            if kind and part and at < part.end() == len(text):
+                waits = True
+                firm = firm or kind.telling.match(text, at) is not None
+        if begun in self._beginnings and len(begun) < _PREFIX_LIMIT:
+            waits, firm = True, firm or _is_telling(begun)
+        return Wait(at, firm) if waits else None
+
+
+def _is_telling(begun: bytes) -> bool:
+    """Say whether the beginning of a token is a piece of one, of 12 bytes, that is no word."""
+    return len(begun) >= 12 and not begun.islower()
+
+
+# Of OpenSSH, which begin like a key of OpenAI.
+_ALGORITHMS = (b"sk-ssh-ed25519", b"sk-ecdsa-sha2-")
+
+
+# The secret that goes with a key id at AWS has no shape but its length: in a CSV, a table or on the
+# next line it stands right behind it.
+_AWS_KEY_IDS = (b"AKIA", b"ASIA")
+_AWS_SECRET = re.compile(
+    rb"[,:|\t \"'\r\n]{1,4}(?:[0-9]{4}-[0-9T:.Z+-]{12,28}[\t ])?(?P<run>[A-Za-z0-9+/]{0,41})"
+)
+
+
+def _judge_aws_secret(text: bytes, at: int, final: bool) -> Verdict:
+    behind = _AWS_SECRET.match(text, at)
+    if behind is None:
+        return Wait(len(text), False) if at == len(text) and not final else None
+    begin, end = behind.span("run")
+    if end == len(text) and end - begin <= 40 and not final:
+        return Wait(begin, end > begin)
+    return Span(begin, end) if end - begin == 40 else None
+
+
+_AZURE = re.compile(rb"Q~(?<=[0-9]Q~)")
+# `\n` and `%3D` stand for a separator, so a token may begin after them.
+_SHIFTED = re.compile(rb"\\[nrt]|%[0-9A-Fa-f]{2}")
+_TAIL_PLACE = re.compile(
+    rb"(?<![A-Za-z0-9])(?=[A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2})|(?<=[0-9])(?=Q)"
+)
+
+
+def _compile_places(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
+    """Compile what a run must begin with to be looked at: the first bytes of every prefix, grouped
+    by their first byte.
+    """
+    groups: dict[bytes, set[bytes]] = {}
+    for prefix in prefixes:
+        groups.setdefault(prefix[:1], set()).add(re.escape(prefix[1:4]))
+    others = [
+        b"[MNO][A-Za-z0-9_-]{23,28}[.]",
+        b"re_",
+        b"pat[A-Za-z0-9]{14}[.]",
+        b"A(?<=[0-9]:A)",
+        b"[a-f0-9]{32}-",
+        b"eyJ",
+    ]
+    known = [
+        re.escape(first) + b"(?:" + b"|".join(sorted(rests)) + b")"
+        for first, rests in sorted(groups.items())
+    ]
+    return re.compile(b"|".join(known + others))
+
+
+class _Shape:
+    """A token shape, ready to match."""
+
+    def __init__(self, shape: TokenShape) -> None:
+        self.prefix = shape.prefix
+        self._shape = shape
+        self._run = re.compile(b"[" + re.escape(shape.alphabet) + b"]*")
+        self._stop = re.compile(b"[^" + re.escape(shape.alphabet) + b"]")
+
+    def judge(self, text: bytes, at: int, final: bool) -> Verdict:
+        """Judge the run after the prefix."""
+        shape, body = self._shape, at + len(self.prefix)
+        found = self._run.match(text, body, body + LOOK_AHEAD)
+        end = found.end() if found else body
+        size = end - body
+        open_ended = end == len(text) and not final and size < LOOK_AHEAD
+        if shape.ends and (open_ended or size >= LOOK_AHEAD):
+            return Wait(at, size > 3) if open_ended and size <= (shape.longest or 0) else None
+        if shape.ends and size > (shape.longest or 0):
+            return None
+        if size >= shape.shortest and (shape.any_word or _is_generated(text[body:end])):
+            return Endless(at, end, self._stop)
+        return Wait(at, size > 0 or _is_telling(self.prefix)) if open_ended else None
+
+
+@functools.lru_cache(maxsize=1)
+def _compile_built_in() -> tuple[_Shape, ...]:
+    """Compile the built-in table, once for the process."""
+    return tuple(map(_Shape, built_in_shapes()))
+
+
+def _is_generated(body: bytes) -> bool:
+    """Tell a token's body from words: `sk-circle-fade-dot`, `npm_config_registry`."""
+    return _EVIDENCE.search(body) is not None
+
+
+# --- the user's own shapes ------------------------------------------------------------------------
+
+
+class PatternError(ValueError):
+    """A line of the user's patterns is not a token shape. The user must act: `line_number` says
+    where, `message` what is wrong.
+    """
+
+    def __init__(self, line_number: int, message: str) -> None:
+        super().__init__(f"line {line_number}: {message}")
+        self.line_number = line_number
+        self.message = message
+
+
+# A user's prefix is at least this long: a shorter one would be looked at in every other word.
+PREFIX_BYTES = 3
+
+
+def parse_token_shapes(text: str) -> tuple[TokenShape, ...]:
+    """Return the user's token shapes, one a line; empty lines and lines that begin with `#` are
+    skipped.
+
+    Raises: PatternError, for the user. A count must be bounded: `acme_[A-Za-z0-9]{20,64}`.
+    """
+    shapes = []
+    for number, line in enumerate(text.splitlines(), 1):
+        pattern = line.strip()
+        if not pattern or pattern.startswith("#"):
+            continue
+        try:
+            shape = parse_shape(pattern, any_word=True)
+        except ShapeError as error:
+            raise PatternError(number, str(error)) from None
+        if len(shape.prefix) < PREFIX_BYTES:
+            raise PatternError(number, f"the prefix must have at least {PREFIX_BYTES} characters")
+        if shape.longest is None or pattern.endswith("\\b"):
+            raise PatternError(number, "the count must be bounded at both ends, like {20,64}")
+        if not shape.alphabet:
+            raise PatternError(number, "the character class is empty")
+        shapes.append(shape)
+    return tuple(shapes)

@@ -1,0 +1,490 @@
+"""A terminal on this machine for somebody elsewhere: opened, told to the gateway, ended.
+
+Whoever holds the address of an assist session is logged in here. So it goes to the user's screen
+and into the `assist` event, and nowhere else: it is never logged, traced, or written to a journal,
+and what a gateway answers to it is not repeated, as that might hold it. If nobody can be told of a
+session, it is closed.
+
+What shares the terminal is a `Provider`. The program that it names runs under the keeper, like
+everything that the runner starts, so that nothing of a session outlives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import queue
+import select
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
+
+from config import RunnerError
+from gateway_client import Outcome
+from gateway_transport import GatewayError
+from journal.events import encode_event
+from runner.keeper import ASSIST, Keeper, Report
+from runner.mailbox import Mailbox, Signal, WorkerEnded
+from runner.pacing import Pacer, backoff_s
+from runner.processes import kill_descendants, name_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO
+
+    from gateway_client import Attempt, GatewayClient
+    from runner.terminal import Console
+
+# How often the program is asked for its address: at first, and later for another one.
+OPENING_INTERVAL_S: Final = 0.25
+WATCHING_INTERVAL_S: Final = 2.0
+# A program that was told to end gets this long before it is killed.
+CLOSE_S: Final = 3.0
+# A frozen attempt may be repeated for 280 s; nobody waits that long for an address.
+MAX_PATIENCE_S: Final = 240.0
+# How often the gateway may fail on the event itself.
+_MAX_FAILURES: Final = 3
+# A session that ends while an address is being sent waits this long for the answer to it.
+_LAST_ANSWER_S: Final = 0.5
+_JOIN_S: Final = 10.0
+# The keeper's sweep, and some room.
+_SWEEP_S: Final = 10.0
+_MAX_OUTPUT_BYTES: Final = 65_536
+# The longest folder for temporary files that leaves room for a socket's name, of 107 bytes at most
+# (104 on macOS).
+_LONGEST_TMPDIR_BYTES: Final = 70
+_SHORT_TMPDIR: Final = "/tmp"  # noqa: S108 - only for a folder of our own in it, 0700
+_FOLDER_PREFIX: Final = "cr-assist-"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a provider's program is started."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why there is no session, and what to do. `is_final`: no patience would change it."""
+
+    reason: str
+    is_final: bool = False
+
+
+class Provider(Protocol):
+    """A program that shares a terminal. Thread: that of the session.
+
+    `name` is the `type` of the event.
+    """
+
+    name: str
+
+    def prepare(self, folder: Path) -> Preparation:
+        """Write what the program needs into a private, empty folder. Raises RunnerError."""
+
+    def address(self) -> str:
+        """Ask for the address, as a command to connect with; empty as long as there is none.
+
+        It has been checked to be such a command and nothing else. Raises RunnerError for any other.
+        """
+
+    def explain(self, output: str, *, has_ended: bool) -> Explanation:
+        """Say why there is no session, from what the program printed."""
+
+
+@dataclass(frozen=True)
+class AssistPlan:
+    """How a session is to be opened. Units: `_s` is seconds; `patience_s` is for its delivery."""
+
+    provider: Provider
+    cwd: str
+    timeout_s: float
+    patience_s: float
+    open_client: Callable[[], GatewayClient]
+
+
+class Assist:
+    """The thread that holds one session open. Lifecycle: start, stop, join; `report` in between.
+
+    `show` gets each address, `tell` sentences for the user. `ended` is called with None when the
+    session was ended, by its user or by `stop`, else with what was wrong: a RunnerError, or a bug.
+    """
+
+    def __init__(
+        self,
+        plan: AssistPlan,
+        keeper: Keeper,
+        pacer: Pacer,
+        *,
+        show: Callable[[str], None],
+        tell: Callable[[str], None],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        self._plan = plan
+        self._provider = plan.provider
+        self._keeper = keeper
+        self._pacer = pacer
+        self._show = show
+        self._tell = tell
+        self._ended = ended
+        self._client = plan.open_client()
+        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        # How the program ended: a wait status, or None while it runs or was never started.
+        self._status: int | None = None
+        self._is_running = False
+        self.was_open = False
+        self._thread = threading.Thread(target=self._run, name="runner-assist", daemon=True)
+
+    def start(self) -> None:
+        """Begin to open the session."""
+        self._thread.start()
+
+    def report(self, report: Report) -> None:
+        """Take what the keeper says about the program. Thread: any."""
+        self._reports.put(report)
+
+    def stop(self) -> None:
+        """End the session. Thread: any."""
+        self._stopping.set()
+        self._reports.put(None)
+
+    def join(self, timeout_s: float = _JOIN_S) -> None:
+        """Wait for the end, which was asked for; no address is sent after it."""
+        self._thread.join(_LAST_ANSWER_S)
+        if self._thread.is_alive():
+            self._client.abort()
+            self._thread.join(timeout_s)
+        self._client.close()
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            # The output holds the address, so it has no name on the disk.
+            with tempfile.TemporaryFile() as output, _private_folder() as folder:
+                try:
+                    self._hold(Path(folder), output)
+                finally:
+                    self._close()
+        except BrokenPipeError as gone:  # nobody reads the address
+            error = gone
+        except OSError as failure:
+            error = RunnerError(
+                f"the session's files cannot be written ({failure.strerror}); make room, or set "
+                "TMPDIR to another folder"
+            )
+        except BaseException as crash:  # noqa: BLE001 - its owner decides
+            error = crash
+        self._ended(error)
+
+    def _hold(self, folder: Path, output: BinaryIO) -> None:
+        preparation = self._provider.prepare(folder)
+        null_fd = os.open(os.devnull, os.O_RDONLY)
+        try:
+            self._is_running = True
+            self._keeper.spawn(
+                ASSIST,
+                preparation.argv,
+                cwd=self._plan.cwd,
+                env=preparation.env,
+                fds=(null_fd, output.fileno(), output.fileno()),
+                on_terminal=False,
+            )
+        except OSError:
+            self._is_running = False
+            raise RunnerError(
+                "the process that watches over the session is gone; start it again"
+            ) from None
+        finally:
+            os.close(null_fd)
+        address = self._await_first(output)
+        while address and self._publish(address):
+            address = self._await_another(address)
+        self._judge_end()
+
+    def _await_first(self, output: BinaryIO) -> str:
+        """Return the first address; empty if the session was stopped before there was one."""
+        deadline = time.monotonic() + self._plan.timeout_s
+        while self._wait(OPENING_INTERVAL_S):
+            address = self._provider.address() if self._is_running else ""
+            if address:
+                return address
+            found = self._provider.explain(_read(output), has_ended=not self._is_running)
+            name = self._provider.name
+            if not self._is_running:
+                raise RunnerError(f"{name} ended at once{self._how_it_ended}: {found.reason}")
+            if found.is_final:
+                raise RunnerError(f"there is no {name} session: {found.reason}")
+            if time.monotonic() >= deadline:
+                raise RunnerError(
+                    f"no {name} session after {self._plan.timeout_s:g} s: {found.reason}"
+                )
+        return ""
+
+    def _await_another(self, address: str) -> str:
+        """Return the next address, which comes after a reconnection; empty at the session's end."""
+        while self._wait(WATCHING_INTERVAL_S) and self._is_running:
+            another = self._provider.address()
+            if another not in ("", address):
+                return another
+        return ""
+
+    def _judge_end(self) -> None:
+        """Raise RunnerError unless the session was open, and ended as its user or owner wanted."""
+        if self._stopping.is_set() or (self.was_open and self._status == 0):
+            return
+        raise RunnerError(
+            f"the {self._provider.name} session was broken off{self._how_it_ended}; start a new one"
+        )
+
+    @property
+    def _how_it_ended(self) -> str:
+        if self._status is None:
+            return ""
+        code = os.waitstatus_to_exitcode(self._status)
+        return f" (exit code {code})" if code >= 0 else f" (killed by {name_signal(-code)})"
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait, or until the program ends. Returns whether the session is still wanted."""
+        deadline = time.monotonic() + seconds
+        while not self._stopping.is_set():
+            try:
+                report = self._reports.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if report is not None and self._note(report):
+                break
+        return not self._stopping.is_set()
+
+    def _note(self, report: Report) -> bool:
+        """Note what the keeper says; returns whether the program has ended."""
+        if report.event == "exited":
+            self._status = report.number
+        elif report.event == "failed":
+            self._is_running = False
+            if not self._stopping.is_set():
+                raise RunnerError(f"{self._provider.name} cannot be started: {report.text}")
+        else:
+            return False
+        self._is_running = False
+        return True
+
+    def _close(self) -> None:
+        """End the program, and wait until the keeper has seen its end."""
+        for end in (self._keeper.terminate, self._keeper.kill):
+            if not self._is_running:
+                return
+            end(ASSIST)
+            deadline = time.monotonic() + CLOSE_S
+            while self._is_running and time.monotonic() < deadline:
+                try:
+                    report = self._reports.get(timeout=max(0.0, deadline - time.monotonic()))
+                except queue.Empty:
+                    break
+                if report is not None and report.event in ("exited", "failed"):
+                    self._is_running = False
+
+    # --- telling ---------------------------------------------------------------------------------
+
+    def _publish(self, address: str) -> bool:
+        """Send the address to the gateway, then show it. False if the session was stopped.
+
+        Raises RunnerError if the gateway does not take it.
+        """
+        data = json.dumps(
+            {"type": self._provider.name, "url": address}, ensure_ascii=False, separators=(",", ":")
+        )
+        if not self._send(encode_event("assist", data)):
+            return False
+        self.was_open = True
+        self._show(address)
+        return True
+
+    def _send(self, body: bytes) -> bool:
+        """Repeat one frozen attempt until it is answered; see `docs/protocol.md`, "Refusals".
+
+        A nonce that was used is this attempt's own: an earlier copy of it was accepted. After the
+        gateway failed on a copy that is not so any more, and the event is signed afresh.
+        """
+        attempt = first = self._client.event(body)
+        unanswered = failures = 0
+        while self._wait(self._pacer.blocked_s()) and self._is_running:
+            reply = self._try(attempt)
+            if reply.is_taken:
+                return True
+            if reply is Outcome.FAILED and failures < _MAX_FAILURES:
+                failures += 1
+                attempt = self._client.event(body)
+            elif reply not in (Outcome.UNKNOWN, Outcome.LIMITED):
+                raise RunnerError(
+                    f"the gateway did not take the session's address ({reply.value}), so the "
+                    "session was closed; `test-connection` tells more"
+                )
+            unanswered += 1
+            if unanswered == 2 and reply is Outcome.UNKNOWN:
+                self._tell("the gateway does not answer; the session's address is sent again")
+            if first.age_s(self._client.clock) > min(self._plan.patience_s, MAX_PATIENCE_S):
+                raise RunnerError(
+                    "the gateway could not be told of the session, so it was closed; start it "
+                    "again when the gateway answers"
+                )
+            self._wait(backoff_s(unanswered))
+        return False
+
+    def _try(self, attempt: Attempt) -> Outcome:
+        try:
+            reply = self._client.send(attempt)
+        except GatewayError as error:  # nothing was sent: another certificate
+            raise RunnerError(f"the session was closed, because {error}") from error
+        self._pacer.note(reply)
+        return reply.outcome
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[str]:
+    """Make a folder for this user alone, whose path leaves room for a socket's name.
+
+    It is locked for as long as this process lives: `remove_stale_folders` tells by that.
+    """
+    is_short = len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TMPDIR_BYTES
+    parent = None if is_short else _SHORT_TMPDIR
+    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=parent) as folder:
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            os.close(fd)
+
+
+def remove_stale_folders() -> int:
+    """Remove what sessions have left behind whose runner was killed. Returns how many."""
+    parents = {_SHORT_TMPDIR}
+    with contextlib.suppress(FileNotFoundError):  # there is no folder that can be written
+        parents.add(tempfile.gettempdir())
+    removed = 0
+    for folder in (each for parent in parents for each in Path(parent).glob(f"{_FOLDER_PREFIX}*")):
+        with contextlib.suppress(OSError):  # another user's, in use, or gone meanwhile
+            removed += _remove_if_stale(folder)
+    return removed
+
+
+def _remove_if_stale(folder: Path) -> bool:
+    """Remove a session's folder unless it is in use. Raises OSError, also when it is."""
+    # Not followed where it is a link, which anybody may make there.
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # An empty one may be so new that it is not locked yet.
+        if os.fstat(fd).st_uid != os.getuid() or not os.listdir(fd):
+            return False
+        shutil.rmtree(folder)
+    finally:
+        os.close(fd)
+    return True
+
+
+def _read(output: BinaryIO) -> str:
+    """Return what the program has printed of late. It shares the file's position: hands off."""
+    fd = output.fileno()
+    size = os.fstat(fd).st_size
+    start = max(0, size - _MAX_OUTPUT_BYTES)
+    return os.pread(fd, size - start, start).decode("utf-8", "replace")
+
+
+# === A session by itself ==========================================================================
+
+
+class AssistAlone:
+    """The `assist` command: a session without a run beside it. Thread: the main thread."""
+
+    def __init__(self, plan: AssistPlan, max_time_s: float, console: Console) -> None:
+        self._plan = plan
+        self._max_time_s = max_time_s
+        self._console = console
+        self._has_ended = False
+        self._swept = False
+        self._error: BaseException | None = None
+        self._signal: int | None = None
+
+    def execute(self, show: Callable[[str], None]) -> int:
+        """Hold the session until its end. Returns 0, or 130 if it was ended before it was open.
+
+        Raises RunnerError when there is no session, or it was broken off.
+        """
+        self._keeper = Keeper()
+        try:
+            with Mailbox() as self._mailbox:
+                self._assist = Assist(
+                    self._plan,
+                    self._keeper,
+                    Pacer(None),
+                    show=show,
+                    tell=self._console.warn,
+                    ended=lambda error: self._mailbox.post(WorkerEnded("assist", error)),
+                )
+                self._assist.start()
+                self._watch()
+                self._assist.join()
+                self._sweep()
+        finally:
+            self._keeper.close()
+        if self._error is not None:
+            raise self._error
+        if not self._assist.was_open:
+            self._console.note("ended before there was a session")
+        return 0 if self._assist.was_open else 130
+
+    def _watch(self) -> None:
+        """Wait for the session's end, a signal, or the time limit."""
+        limit_at: float | None = time.monotonic() + self._max_time_s
+        while not self._has_ended:
+            self._wait(limit_at)
+            if limit_at is not None and time.monotonic() >= limit_at and not self._has_ended:
+                limit_at = None
+                self._console.note("the time limit is reached; the session is ended")
+                self._assist.stop()
+
+    def _sweep(self) -> None:
+        """Let the keeper kill what was started inside and left its terminal."""
+        self._keeper.halt_run()
+        deadline = time.monotonic() + _SWEEP_S
+        while not self._swept and time.monotonic() < deadline:
+            self._wait(deadline)
+
+    def _wait(self, deadline: float | None) -> None:
+        watched: list[Any] = [self._mailbox, *([] if self._swept else [self._keeper])]
+        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        readable, _, _ = select.select(watched, [], [], timeout_s)
+        if self._keeper in readable:
+            self._take_reports(self._keeper.receive())
+        if self._mailbox in readable:
+            for message in self._mailbox.receive():
+                self._take_message(message)
+
+    def _take_reports(self, reports: list[Report] | None) -> None:
+        if reports is None:  # killed; what it watched over has come to this process
+            kill_descendants(time.sleep)
+            reports = [Report("swept", "", 0), Report("exited", ASSIST, signal.SIGKILL)]
+        for report in reports:
+            self._swept = self._swept or report.event == "swept"
+            if report.key == ASSIST:
+                self._assist.report(report)
+
+    def _take_message(self, message: object) -> None:
+        if isinstance(message, Signal) and message.number != signal.SIGWINCH:
+            self._assist.stop()
+        elif isinstance(message, WorkerEnded):
+            self._has_ended = True
+            self._error = message.error

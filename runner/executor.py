@@ -1,0 +1,452 @@
+"""The operator's commands, executed one at a time: run, redacted, recorded, acknowledged.
+
+A command that the allowlist let through runs without a shell, without a terminal and without the
+runner's secrets, under the keeper and a time limit. Its end is in the journal before the gateway is
+told of it.
+
+At the end of the run the executor waits for the poller's last word, records that what is still
+queued was refused, and then acknowledges whatever has not been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import select
+import threading
+import time
+from typing import TYPE_CHECKING, BinaryIO, Callable, Final
+
+from allowlist import SHOWING_ENVIRONMENT, Allowed, AllowlistError, override_git_config
+from gateway_client import Outcome
+from gateway_transport import GatewayError
+from journal.spool import SpoolError
+from redact import Redactor
+from runner.keeper import EVERY_PROGRAM, Report
+from runner.pacing import backoff_s
+from runner.processes import name_signal
+from runner.upload import file_parts, open_part, send_file, size_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from gateway_client import Attempt, GatewayClient
+    from journal.spool import Command, Spool
+    from redact import Redacted, RedactedText, Rules
+    from runner.keeper import Keeper
+    from runner.pacing import Pacer
+
+_MAX_QUEUED: Final = 50
+_ACK_TRIES: Final = 3
+# The first and the last part of a command's output fit into an acknowledgement; a proxy in front of
+# the gateway may allow no more than 1 MB, and an `error` no more than 100,000 characters.
+_HEAD_BYTES: Final = 24_000
+_TAIL_BYTES: Final = 64_000
+# A descendant that keeps the pipe open does not keep the command's result back.
+_AFTER_EXIT_S: Final = 1.0
+# How long the executor waits, at the end, for what the poller still has to say.
+_LAST_POLL_S: Final = 2.0
+# git's list of its configuration. More than this is no configuration, and nothing is executed.
+_MAX_LISTING_BYTES: Final = 4 * 1_048_576
+RUN_HAS_ENDED: Final = "the run has ended"
+_DIFF_COMMANDS: Final = frozenset({"git diff", "git diff --cached"})
+
+
+class Executor:
+    """The thread that runs allowed commands, one at a time. Lifecycle: start, stop, join."""
+
+    def __init__(
+        self,
+        client: GatewayClient,
+        spool: Spool,
+        pacer: Pacer,
+        rules: Rules,
+        keeper: Keeper,
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        timeout_s: float,
+        folder: Path,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._spool = spool
+        self._pacer = pacer
+        self._rules = rules
+        self._keeper = keeper
+        self._cwd = cwd
+        self._env = env
+        self._timeout_s = timeout_s
+        self._folder = folder
+        self._tell = tell
+        self._queue: queue.Queue[tuple[str, Allowed] | None] = queue.Queue(_MAX_QUEUED + 1)
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._has_last = threading.Event()
+        self._started_count = 0
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        self._thread = threading.Thread(target=self._run, name="runner-executor", daemon=True)
+
+    def start(self) -> None:
+        """Begin to execute."""
+        self._thread.start()
+
+    def submit(self, command_id: str, command: Allowed) -> bool:
+        """Queue a command; False when too many wait. Thread: the poller."""
+        if self._queue.qsize() >= _MAX_QUEUED or self._stopping.is_set():
+            return False
+        self._queue.put((command_id, command))
+        return True
+
+    def report(self, report: Report) -> None:
+        """Take the keeper's report on a command. Thread: the one that owns the keeper."""
+        self._reports.put(report)
+        self._wake()
+
+    def expect_no_more(self) -> None:
+        """Learn that the poller will neither submit nor acknowledge any more."""
+        self._has_last.set()
+
+    def stop(self) -> None:
+        """Refuse what is queued; the command that runs ends with the run. Thread: any."""
+        self._stopping.set()
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)
+        self._wake()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread, and close what it owns.
+
+        May be called again: what the gateway does not take in time is tried a little longer.
+        """
+        self._thread.join(timeout_s)
+        if not self._thread.is_alive() and self._wake_r >= 0:
+            self._client.close()
+            os.close(self._wake_r)
+            os.close(self._wake_w)
+            self._wake_r = self._wake_w = -1
+
+    def acknowledge(self, command: Command, client: GatewayClient) -> bool:
+        """Tell the gateway once how a command ended. Returns whether it knows now."""
+        return self._try_to_acknowledge(command, self._sign(command, client), client) is None
+
+    def _sign(self, command: Command, client: GatewayClient) -> Attempt:
+        result, error = command.result, command.error
+        return client.acknowledge(command.id, result, error)
+
+    def _try_to_acknowledge(
+        self, command: Command, attempt: Attempt, client: GatewayClient
+    ) -> Outcome | None:
+        """Send one copy. Returns None once the gateway has it, else what it said."""
+        try:
+            reply = client.send(attempt)
+        except GatewayError:
+            return Outcome.UNKNOWN
+        self._pacer.note(reply)
+        if reply.outcome.is_taken:
+            self._spool.acknowledge(command.id)
+            return None
+        return reply.outcome
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            item = self._queue.get()
+            if item is not None:
+                self._finish(*item)
+        # The run is over. Everything is recorded first, so that no event comes after its end.
+        self._has_last.wait(_LAST_POLL_S)
+        with contextlib.suppress(SpoolError):
+            for item in self._take_queued():
+                self._fail(*item, RUN_HAS_ENDED)
+            for command in self._spool.unacknowledged():
+                if command.has_ended:
+                    self._acknowledge_patiently(command)
+
+    def _take_queued(self) -> Iterator[tuple[str, Allowed]]:
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if item is not None:
+                yield item
+
+    def _finish(self, command_id: str, command: Allowed) -> None:
+        """Execute one command and tell how it ended; its failure is not the next one's."""
+        try:
+            if self._stopping.is_set():
+                self._fail(command_id, command, RUN_HAS_ENDED)
+                return
+            ended = self._execute(command_id, command)
+            if not self._stopping.is_set():
+                self._acknowledge_patiently(ended)
+                if command.name in _DIFF_COMMANDS and ended.error is None:
+                    self._upload(self._diff_path)
+        except SpoolError as error:
+            self._tell(f"the end of {command.name} was not recorded: {error}")
+
+    def _acknowledge_patiently(self, command: Command) -> None:
+        """Try it a few times. What does not arrive is listed, seen and acknowledged again."""
+        attempt = self._sign(command, self._client)
+        for failures in range(_ACK_TRIES):
+            pause_s = backoff_s(failures - 1) if failures else 0.0
+            self._pause(max(pause_s, self._pacer.blocked_s()))
+            outcome = self._try_to_acknowledge(command, attempt, self._client)
+            if outcome is None:
+                return
+            if outcome not in (Outcome.UNKNOWN, Outcome.LIMITED):
+                attempt = self._sign(command, self._client)  # the nonce may be spent
+
+    def _pause(self, seconds: float) -> None:
+        """Wait. After the run's end nobody waits for this thread, so nothing has to wake it."""
+        if self._stopping.is_set():
+            time.sleep(seconds)
+        else:
+            self._stopping.wait(seconds)
+
+    def _execute(self, command_id: str, command: Allowed) -> Command:
+        self._spool.append("info", self._rules.redact(f"Executing command: {command.name}"))
+        excerpt = _Excerpt()
+        try:
+            problem = self._run_command(command, excerpt)
+        except (OSError, AllowlistError) as error:
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001 - one command's failure is not the next one's
+            problem = f"{type(error).__name__}: {error}"
+        if not problem:
+            return self._spool.end_command(command_id, result=excerpt.text(self._rules))
+        if self._stopping.is_set() and problem != RUN_HAS_ENDED:
+            problem = f"{RUN_HAS_ENDED} ({problem})"
+        return self._fail(command_id, command, problem, excerpt.text(self._rules))
+
+    def _fail(self, command_id: str, command: Allowed, problem: str, output: str = "") -> Command:
+        sentence = f"Command failed: {command.name}: {problem}"
+        error = self._rules.redact(f"{problem}\n{output}" if output else problem)
+        notice = self._rules.redact(sentence)
+        return self._spool.end_command(command_id, error=error, notice=notice)
+
+    def _upload(self, path: Path) -> None:
+        try:
+            self._send_parts(path)
+        except (GatewayError, OSError) as error:
+            self._tell(f"{path.name} is not uploaded: {error}")
+
+    def _send_parts(self, path: Path) -> None:
+        parts = list(file_parts(self._folder, path.name, path.name))
+        number = 1
+        while parts:
+            part = parts.pop(0)
+            file = open_part(self._folder, part)
+            problem = send_file(self._client, file, self._pacer, self._stopping)
+            smaller_bytes = size_after(problem, part)
+            if smaller_bytes is not None:
+                rest = {"start": part.start, "number": number, "max_bytes": smaller_bytes}
+                parts = list(file_parts(self._folder, path.name, path.name, **rest))
+                continue
+            number += 1
+            if problem is not None:
+                self._tell(f"{part.name} is not uploaded: {problem.reason}")
+
+    @property
+    def _diff_path(self) -> Path:
+        return self._folder / "latest.diff"
+
+    def _run_command(self, command: Allowed, excerpt: _Excerpt) -> str:
+        """Run it to its end. Returns why it failed, or an empty text."""
+        argv, env = command.argv, self._env
+        if command.git_query:
+            env = {**env, **SHOWING_ENVIRONMENT}
+            listing = _Listing()
+            with _Stream(self._rules, excerpt.add) as errors:
+                problem = self._run_program(command.git_query, env, listing.add, errors.feed)
+            if problem:
+                return problem
+            argv = override_git_config(argv, bytes(listing.raw))
+        with contextlib.ExitStack() as stack:
+            if command.name not in _DIFF_COMMANDS:
+                both = stack.enter_context(_Stream(self._rules, excerpt.add))
+                return self._run_program(argv, env, both.feed)
+            # What git says besides, about line ends and the like, is no part of the diff.
+            file = stack.enter_context(self._diff_path.open("wb"))
+            out = stack.enter_context(_Stream(self._rules, excerpt.add, file))
+            errors = stack.enter_context(_Stream(self._rules, excerpt.add))
+            return self._run_program(argv, env, out.feed, errors.feed)
+
+    def _run_program(
+        self,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        take: Callable[[bytes], None],
+        take_errors: Callable[[bytes], None] | None = None,
+    ) -> str:
+        """Run a program to its end. Returns why it failed, or an empty text.
+
+        What it writes is taken as it comes; both streams in one unless `take_errors` is given.
+        """
+        self._started_count += 1
+        key = f"command-{self._started_count}"
+        with contextlib.ExitStack() as reading:
+            with contextlib.ExitStack() as until_spawned:
+                null_fd = os.open(os.devnull, os.O_RDONLY)
+                until_spawned.callback(os.close, null_fd)
+                output_r, output_w = _open_pipe(reading, until_spawned)
+                sinks = {output_r: take}
+                errors_w = output_w
+                if take_errors is not None:
+                    errors_r, errors_w = _open_pipe(reading, until_spawned)
+                    sinks[errors_r] = take_errors
+                self._keeper.spawn(
+                    key,
+                    argv,
+                    cwd=self._cwd,
+                    env=env,
+                    fds=(null_fd, output_w, errors_w),
+                    on_terminal=False,
+                )
+            try:
+                return self._watch(key, argv[0], sinks)
+            except BaseException:
+                self._keeper.kill(key)  # a full disk, for one; nobody would read what it writes
+                raise
+
+    def _watch(self, key: str, program: str, sinks: dict[int, Callable[[bytes], None]]) -> str:
+        """Read until the program has ended. Returns why it failed, or an empty text."""
+        deadline = time.monotonic() + self._timeout_s
+        problem = ""
+        status: int | None = None
+        while status is None or sinks:
+            left_s = max(0.0, deadline - time.monotonic())
+            readable, _, _ = select.select([self._wake_r, *sinks], [], [], left_s)
+            for fd in readable:
+                raw = os.read(fd, 65_536)
+                if fd == self._wake_r:
+                    continue
+                if raw:
+                    sinks[fd](raw)
+                else:
+                    del sinks[fd]
+            report = self._next_report(key)
+            if report is not None and report.event == "failed":
+                return self._why_not_started(program, report)
+            if report is not None:
+                status = report.number
+                deadline = min(deadline, time.monotonic() + _AFTER_EXIT_S)
+            if time.monotonic() >= deadline:
+                if status is not None:
+                    break
+                problem = f"it ran longer than {self._timeout_s:g} s and was killed"
+                self._keeper.kill(key)
+                deadline = time.monotonic() + _AFTER_EXIT_S
+        return problem or _failure(status)
+
+    def _why_not_started(self, program: str, report: Report) -> str:
+        if report.number in (0, errno.ECANCELED):
+            return RUN_HAS_ENDED  # or its keeper has
+        if not os.path.isdir(self._cwd):
+            return f"the run's folder {self._cwd} is gone"
+        if report.number != errno.ENOENT:
+            return f"{program} cannot be executed ({os.strerror(report.number)})"
+        if "/" not in program:
+            return f"{program} was not found; is it installed, and in the PATH of the runner?"
+        if os.path.exists(os.path.join(self._cwd, program)):
+            return f"{program} names an interpreter that was not found"
+        return f"{program} was not found"
+
+    def _next_report(self, key: str) -> Report | None:
+        """Return the report that ends the program, if it has come."""
+        while True:
+            try:
+                report = self._reports.get_nowait()
+            except queue.Empty:
+                return None
+            if report.key in (key, EVERY_PROGRAM) and report.event in ("failed", "exited"):
+                return report
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_w, b"w")
+
+
+def _open_pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[int, int]:
+    """Open a pipe, whose two ends are closed by these."""
+    read_fd, write_fd = os.pipe()
+    reading.callback(os.close, read_fd)
+    writing.callback(os.close, write_fd)
+    return read_fd, write_fd
+
+
+def _failure(status: int | None) -> str:
+    """Say what a wait status means; an empty text for success."""
+    code = 0 if status is None else os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}" if code else ""
+    return f"killed by {name_signal(-code)}"
+
+
+class _Listing:
+    """What a query of git prints, raw and whole: it is compared, never shown and never sent."""
+
+    def __init__(self) -> None:
+        self.raw = bytearray()
+
+    def add(self, raw: bytes) -> None:
+        """Take what was read. Raises AllowlistError when it does not end."""
+        self.raw += raw
+        if len(self.raw) > _MAX_LISTING_BYTES:
+            raise AllowlistError("git's list of the configuration is too long")
+
+
+class _Stream:
+    """Redacts one stream as it comes. Leaving the `with` block ends it."""
+
+    def __init__(
+        self, rules: Rules, publish: Callable[[Redacted], None], copy: BinaryIO | None = None
+    ) -> None:
+        self._redactor = Redactor(rules=rules)
+        self._publish = publish
+        self._copy = copy
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._pass_on(self._redactor.flush())
+
+    def feed(self, raw: bytes) -> None:
+        """Take what was read."""
+        self._pass_on(self._redactor.feed(raw))
+
+    def _pass_on(self, redacted: Redacted) -> None:
+        if self._copy is not None:
+            self._copy.write(redacted)
+        self._publish(redacted)
+
+
+class _Excerpt:
+    """The beginning and the end of what a command printed."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._size = 0
+
+    def add(self, redacted: Redacted) -> None:
+        """Take more of it."""
+        self._size += len(redacted)
+        room = _HEAD_BYTES - len(self._head)
+        self._head += redacted[:room]
+        self._tail += redacted[room:]
+        del self._tail[:-_TAIL_BYTES]
+
+    def text(self, rules: Rules) -> RedactedText:
+        """Return what fits into an acknowledgement, with a notice where something was left out."""
+        cut = self._size - len(self._head) - len(self._tail)
+        notice = f"\n[… {cut} bytes are left out here …]\n".encode() if cut > 0 else b""
+        text = (bytes(self._head) + notice + bytes(self._tail)).decode("utf-8", "replace")
+        return rules.redact(text)

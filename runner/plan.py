@@ -1,0 +1,321 @@
+"""What the user asked for, checked, as a `Job`: before anything is started or sent.
+
+Every refusal is a RunnerError with one sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shlex
+import shutil
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Final
+
+from config import VERSION, RunnerError, absolute_path, build_rules
+from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
+from kinds.profile import MAX_ARGUMENT_BYTES
+from runner.assist import AssistPlan
+from runner.tmate import Tmate, read_public_keys
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+    from config import Config
+    from gateway_client import GatewayClient
+    from kinds.profile import MessageStream, Profile, StateReader
+    from runner.terminal import Console
+
+RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
+ARTIFACT_TYPES: Final = (".log", ".txt", ".json", ".diff", ".patch", ".md")
+# A healthy server of the other end of the world takes a few seconds.
+ASSIST_TIMEOUT_S: Final = 30.0
+# A login that was forgotten ends by itself.
+ASSIST_MAX_TIME_S: Final = 3_600.0
+
+_DURATION: Final = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, checked: everything that is needed to start the child. Units: `_s` is seconds."""
+
+    run_id: str
+    # What the user types to start this runner, for messages.
+    program: str
+    runner: str
+    title: str
+    version: str
+    mode: str
+    argv: tuple[str, ...]
+    stdin_text: bytes | None
+    session_id: str | None
+    messages: MessageStream | None
+    states: StateReader | None
+    max_time_s: float | None
+    resume_command: str | None
+    shown_command: str
+    cwd: str
+    env: Mapping[str, str]
+    log_name: str
+    messages_name: str
+    artifacts: tuple[Path, ...]
+    gateway_url: str
+    token: str = field(repr=False)
+    poll_interval_s: float
+    command_timeout_s: float
+    drain_timeout_s: float
+    allow_remote_input: bool
+    assist: AssistPlan | None
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person or the operator types into the session."""
+        return self.mode == "interactive"
+
+
+def plan_job(
+    options: argparse.Namespace, config: Config, profile: Profile, program: str, console: Console
+) -> Job:
+    """Check what the user asked for. Raises RunnerError or ConfigError, each with a way out.
+
+    `program` is what the user types to start this runner.
+    """
+    run_id = require_run(options.run_id, config)
+    cwd = _existing_folder(options.cwd)
+    prompt = read_prompt(options.cmd)
+    is_limited = options.max_time is not None
+    mode = _choose_mode(options.mode or "auto", prompt, config, is_limited=is_limited)
+    invocation = profile.invocation(config, prompt, mode, options)
+    for item in invocation.argv:
+        if len(os.fsencode(item)) > MAX_ARGUMENT_BYTES:
+            raise RunnerError(
+                f"the prompt is longer than the {MAX_ARGUMENT_BYTES} bytes that one argument may "
+                "have; put it into a file and let the prompt name the file"
+            )
+    env = config.child_environment(os.environ)
+    env.setdefault("TERM", "xterm-256color")
+    require_program(invocation.argv[0], cwd, env, profile, config)
+    shown = [*profile.command(config), *options.arguments, *([] if prompt is None else [prompt])]
+    return Job(
+        run_id=run_id,
+        program=program,
+        runner=profile.name,
+        title=profile.title,
+        version=VERSION,
+        mode=mode,
+        argv=invocation.argv,
+        stdin_text=invocation.stdin_text,
+        session_id=invocation.session_id,
+        messages=invocation.messages,
+        states=invocation.states,
+        resume_command=shlex.join(invocation.resume_argv) if invocation.resume_argv else None,
+        shown_command=shlex.join(shown),
+        cwd=cwd,
+        env=env,
+        max_time_s=parse_duration(options.max_time, "--max-time"),
+        log_name=f"{profile.name}.log",
+        messages_name=f"{profile.name}.jsonl",
+        artifacts=_check_artifacts(options.artifact, console),
+        gateway_url=config.gateway_url,
+        token=config.token,
+        poll_interval_s=config.poll_interval_s,
+        command_timeout_s=config.command_timeout_s,
+        drain_timeout_s=config.drain_timeout_s,
+        allow_remote_input=config.allow_remote_input and is_confidential(config.gateway_url),
+        assist=None,
+    )
+
+
+def plan_assist(
+    options: argparse.Namespace,
+    config: Config,
+    console: Console,
+    open_client: Callable[[], GatewayClient],
+) -> AssistPlan:
+    """Check how an assist session is to be opened. Raises RunnerError.
+
+    Whether tmate is there is looked at when it is started.
+    """
+    if not is_confidential(config.gateway_url):
+        raise RunnerError(
+            "an assist session is a login to this machine, and GATEWAY_URL "
+            f"({config.gateway_url}) is not encrypted; use https"
+        )
+    # What is wrong is told before what is only to be known.
+    cwd = _existing_folder(options.cwd)
+    timeout = getattr(options, "timeout", None)  # `start` waits for nothing
+    if timeout is not None and re.fullmatch("[0-9]+", timeout):
+        timeout += "s"  # as it is documented: --timeout 30
+    timeout_s = parse_duration(timeout, "--timeout") or ASSIST_TIMEOUT_S
+    keys = None
+    if options.authorized_keys is not None:
+        option = "--authorized-keys"
+        keys = read_public_keys(absolute_path(options.authorized_keys, option), option)
+    else:
+        console.warn(
+            "whoever holds the address of the assist session is in; --authorized-keys FILE lets "
+            "only the owners of the keys in FILE in"
+        )
+    return AssistPlan(
+        Tmate(config, config.child_environment(os.environ), keys),
+        cwd=cwd,
+        timeout_s=timeout_s,
+        patience_s=config.drain_timeout_s,
+        open_client=open_client,
+    )
+
+
+def require_run(run_id: str | None, config: Config) -> str:
+    """Return the run id, checked before it meets the file system; the token must be there too."""
+    if not run_id or not RUN_ID.fullmatch(run_id):
+        raise RunnerError(
+            "--run-id must be the id of a run: 1 to 50 letters, digits, dashes and underscores"
+            if run_id
+            else "--run-id is missing; create a run in the gateway's page and copy its id"
+        )
+    if not config.token and "CLAUDE_RUNNER_TOKEN" in config.placeholders:
+        raise RunnerError(config.missing_sentence("CLAUDE_RUNNER_TOKEN", "the run's token"))
+    if not config.token:
+        raise RunnerError(
+            "the run's token is missing; give it with --token, --token-file or CLAUDE_RUNNER_TOKEN"
+        )
+    return run_id
+
+
+def _existing_folder(text: str | None) -> str:
+    path = absolute_path(text or ".", "--cwd")
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(path, os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError:
+        raise RunnerError(f"there is no folder {path}; correct --cwd") from None
+    except OSError as error:
+        raise RunnerError(
+            f"{path} cannot be the working directory ({error.strerror}); correct --cwd"
+        ) from error
+    return str(path.resolve())
+
+
+def read_prompt(text: str | None) -> str | None:
+    """Return the prompt that --cmd gives, from stdin for `-`. Raises RunnerError."""
+    prompt = _read_stdin() if text == "-" else text
+    if prompt is not None and not prompt.strip():
+        raise RunnerError("the prompt is empty; write it after --cmd, or leave --cmd out")
+    if prompt is not None and "\0" in prompt:
+        raise RunnerError("the prompt contains a NUL character, which no argument can")
+    return prompt
+
+
+def _read_stdin() -> str:
+    try:
+        # Not sys.stdin, which is None where the caller has closed it.
+        with open(0, "rb", closefd=False) as stdin:
+            return os.fsdecode(stdin.read())
+    except OSError as error:
+        raise RunnerError(
+            f"the prompt cannot be read from stdin ({error.strerror}); write it after --cmd"
+        ) from error
+
+
+def parse_duration(text: str | None, option: str) -> float | None:
+    """Read a time such as 90s, 45m, 2h or 1h30m. Raises RunnerError."""
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text.strip())
+    seconds = 0
+    if match is not None:
+        hours, minutes, rest = (int(number or 0) for number in match.groups())
+        seconds = hours * 3_600 + minutes * 60 + rest
+    if seconds <= 0:
+        raise RunnerError(f"{option} is {text!r}; write a time such as 90s, 45m, 2h or 1h30m")
+    return float(seconds)
+
+
+def _choose_mode(asked: str, prompt: str | None, config: Config, *, is_limited: bool) -> str:
+    """With a prompt a run is a job that ends by itself; without one it is a session."""
+    at_terminal = os.isatty(0) and os.isatty(1)
+    if asked == "auto":
+        if prompt is None and not at_terminal:
+            raise RunnerError(
+                "there is neither a prompt nor a terminal; give a prompt with --cmd, "
+                "or start it in a terminal"
+            )
+        return "interactive" if prompt is None else "print"
+    if asked == "print" and prompt is None:
+        raise RunnerError("--mode print needs a prompt; give it with --cmd")
+    may_end = at_terminal or is_limited or config.allow_remote_input
+    if asked == "interactive" and not may_end:
+        raise RunnerError(
+            "--mode interactive without a terminal would wait for ever; start it in a terminal, "
+            "limit it with --max-time, or let the operator type with "
+            "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT=true"
+        )
+    return asked
+
+
+def require_program(
+    program: str, cwd: str, env: Mapping[str, str], profile: Profile, config: Config
+) -> None:
+    """Raise RunnerError, with what to do, unless `program` can be started in `cwd`."""
+    variable = profile.command_variable
+    if "/" in program:
+        path = Path(cwd, program)
+        if not os.path.isfile(path):  # False where it may not be looked for, unlike Path's
+            shown = build_rules(config, env).redact(str(path))
+            raise RunnerError(f"there is no program {shown}; correct {variable}")
+        if not os.access(path, os.X_OK):
+            raise RunnerError(f"{path} is not executable; chmod +x it, or correct {variable}")
+    elif shutil.which(program, path=env.get("PATH")) is None:
+        home = Path(env.get("HOME") or "~").expanduser()
+        places = profile.program_folders(home, env)
+        shown = build_rules(config, env).redact(program)  # `API_KEY=… claude` is a usual mistake
+        raise RunnerError(
+            f"{shown!r} ({variable}, {config.sources[variable]}) was not found in PATH"
+            f"{_found_elsewhere(program, places)}; install it, or set {variable} to its path "
+            "(shell aliases do not count)"
+        )
+
+
+def _found_elsewhere(program: str, places: Mapping[str, Sequence[Path]]) -> str:
+    """Return where else a program was looked for, and whether it is there."""
+    candidates = [folder / program for folders in places.values() for folder in folders]
+    found = next((place for place in candidates if os.access(place, os.X_OK)), None)
+    if found is not None:
+        return f", but it is there as {found}"
+    return "".join(f", {name}" for name in list(places)[:-1]) + f" and {list(places)[-1]}"
+
+
+def _check_artifacts(paths: Sequence[str], console: Console) -> tuple[Path, ...]:
+    checked = []
+    for text in paths:
+        path = absolute_path(text, "--artifact")
+        if path.suffix.lower() not in ARTIFACT_TYPES:
+            raise RunnerError(
+                f"--artifact {text} cannot be uploaded; the types are {', '.join(ARTIFACT_TYPES)}"
+            )
+        _check_artifact(text, path, console)
+        checked.append(path)
+    return tuple(checked)
+
+
+def _check_artifact(text: str, path: Path, console: Console) -> None:
+    try:
+        status = path.stat()
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError:
+        console.note(f"--artifact {text} is not there yet; it is looked for again at the end")
+        return
+    except OSError as error:
+        raise RunnerError(f"--artifact {text} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise RunnerError(f"--artifact {text} is not a file")
+    if status.st_size > MAX_ARTIFACT_BYTES:
+        console.note(f"--artifact {text} is larger than 50 MiB and will be uploaded in parts")

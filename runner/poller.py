@@ -1,0 +1,266 @@
+"""What the operator may do: commands are asked for, checked, and obeyed or passed on.
+
+The poller asks the gateway, decides, and carries out at once what cannot wait: stop, halt, keys for
+the session. Commands of the allowlist go to the executor (`runner.executor`), which runs one at a
+time, so that a slow one delays neither the output nor a stop.
+
+Every command is written to the journal before anything is done about it. The gateway lists it until
+it is acknowledged, so it is seen again and again; what the journal knows is never executed twice.
+
+At the end of the run the poller's exchange is broken off, and the executor has the last word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
+
+from allowlist import MAX_COMMAND_CHARS, Allowlist, Refused
+from gateway_client import Outcome
+from gateway_transport import GatewayError, printable
+from journal.spool import SpoolError
+from runner.executor import RUN_HAS_ENDED
+from runner.pacing import backoff_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from gateway_client import GatewayClient, Reply
+    from journal.spool import Command, Spool
+    from redact import RedactedText, Rules
+    from runner.executor import Executor
+    from runner.pacing import Pacer
+
+_COMMAND_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
+# What the gateway sends besides commands to execute.
+_STOP: Final = "__STOP__"
+_HALT: Final = "__HALT__"
+_ESCAPE: Final = "__ESCAPE__"
+_INPUT: Final = "__INPUT__:"
+# What cannot wait, as an answer names it.
+_URGENT: Final = {_STOP: "Stop", _HALT: "Halt"}
+# So much of a refused command is enough to recognise it.
+_MAX_SHOWN_CHARS: Final = 200
+# How long a gateway that knows long polls may keep a question open.
+LONG_POLL_S: Final = 20
+_POLL_REPLY_S: Final = LONG_POLL_S + 10.0
+# A stop must get through soon after an outage.
+_MAX_POLL_PAUSE_S: Final = 10.0
+_REJECTED_PAUSE_S: Final = 30.0
+# A gateway that lists more than this at once is broken; the rest stays listed. A stop is found
+# wherever it stands.
+_MAX_COMMANDS_A_POLL: Final = 100
+# Malformed commands are told apart by their digests, so that each is counted once.
+_MAX_DROPPED: Final = 10_000
+
+
+class Session(Protocol):
+    """What a command may do to the running session. Every method returns at once. Thread: any."""
+
+    def stop_run(self) -> None:
+        """End it gracefully."""
+
+    def halt_run(self) -> None:
+        """Kill it."""
+
+    def type(self, text: bytes) -> str | None:
+        """Type into it; returns the reason when that is not possible."""
+
+
+class Poller:
+    """The thread that asks for commands. Lifecycle: start, stop, join.
+
+    `tell` gets plain sentences for the user. `crashed` is called when the thread cannot go on: the
+    session continues without remote control.
+    """
+
+    def __init__(
+        self,
+        client: GatewayClient,
+        spool: Spool,
+        pacer: Pacer,
+        rules: Rules,
+        allowlist: Allowlist,
+        session: Session,
+        executor: Executor,
+        *,
+        poll_interval_s: float,
+        allow_remote_input: bool,
+        tell: Callable[[str], None],
+        crashed: Callable[[BaseException], None],
+    ) -> None:
+        self._client = client
+        self._spool = spool
+        self._pacer = pacer
+        self._rules = rules
+        self._allowlist = allowlist
+        self._session = session
+        self._executor = executor
+        self._poll_interval_s = poll_interval_s
+        self._allow_remote_input = allow_remote_input
+        self._tell = tell
+        self._crashed = crashed
+        self._stopping = threading.Event()
+        self._failures = 0
+        self._told: set[str] = set()
+        self._dropped: set[bytes] = set()
+        self._can_acknowledge = True
+        self._thread = threading.Thread(target=self._run, name="runner-poller", daemon=True)
+
+    @property
+    def dropped_count(self) -> int:
+        """How many malformed commands were ignored."""
+        return len(self._dropped)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more commands; breaks off a question that is under way. Thread: any."""
+        self._stopping.set()
+        self._client.abort()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread, and close its connection."""
+        self._thread.join(timeout_s)
+        self._client.close()
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(self._pacer.blocked_s()):
+                self._stopping.wait(self._poll())
+        except BaseException as crash:  # noqa: BLE001 - its owner tells; the session goes on
+            if not self._stopping.is_set():
+                self._crashed(crash)
+        finally:
+            self._executor.expect_no_more()
+
+    def _poll(self) -> float:
+        """Ask once and obey. Returns how long to pause."""
+        asked_at = time.monotonic()
+        try:
+            reply = self._client.send(self._client.commands(LONG_POLL_S), _POLL_REPLY_S)
+        except GatewayError as error:  # nothing was sent: another certificate
+            self._tell_once("rejected", str(error))
+            return _REJECTED_PAUSE_S
+        self._pacer.note(reply)
+        if reply.outcome is Outcome.ACCEPTED and isinstance(reply.body, list):
+            self._failures = 0
+            self._told.discard("rejected")
+            self._receive_all(reply.body)
+            # An early empty answer means that this gateway has no long poll, and a command that is
+            # still being executed stays listed: both times an immediate question would be a flood.
+            waited_s = time.monotonic() - asked_at
+            if waited_s >= LONG_POLL_S * 0.9:
+                return 0.0
+            return self._pacer.poll_pause_s(self._poll_interval_s)
+        return self._pause_after(reply)
+
+    def _pause_after(self, reply: Reply) -> float:
+        """Return how long to pause after an answer that is no list of commands."""
+        if reply.outcome.is_rejection:
+            self._tell_once("rejected", f"the gateway refuses remote control ({reply.message})")
+            return _REJECTED_PAUSE_S
+        if reply.status == 200:
+            self._tell_once(
+                "unusable",
+                "the gateway answers the question for commands with something else; "
+                "it is asked again",
+            )
+        self._failures += 1
+        return max(self._poll_interval_s, min(_MAX_POLL_PAUSE_S, backoff_s(self._failures)))
+
+    def _receive_all(self, items: Iterable[Any]) -> None:
+        commands = [command for item in items for command in self._parse(item)]
+        for _, text in commands:
+            if text == _STOP:
+                self._session.stop_run()  # before anything that could fail or wait
+            elif text == _HALT:
+                self._session.halt_run()
+        commands.sort(key=lambda command: command[1] not in _URGENT)
+        self._can_acknowledge = True
+        for command_id, text in commands[:_MAX_COMMANDS_A_POLL]:
+            try:
+                self._receive(command_id, text)
+            except SpoolError as error:
+                # What cannot be recorded is not executed; a stop was carried out before that.
+                self._tell_once("journal", f"commands are not executed any more: {error}")
+
+    def _parse(self, item: Any) -> Iterator[tuple[str, str]]:
+        """Yield the id and the text of a command that has both; count any other."""
+        if (
+            isinstance(item, dict)
+            and isinstance(item.get("id"), str)
+            and _COMMAND_ID.fullmatch(item["id"])
+            and isinstance(item.get("command"), str)
+        ):
+            yield item["id"], item["command"]
+        elif len(self._dropped) < _MAX_DROPPED:
+            # It stays listed, and would be counted again at every poll.
+            self._dropped.add(hashlib.sha256(json.dumps(item).encode()).digest())
+
+    def _receive(self, command_id: str, text: str) -> None:
+        shown = self._shorten(text, MAX_COMMAND_CHARS)
+        known = self._spool.record_command(command_id, shown)
+        if known is None:
+            self._decide(command_id, text)
+        elif known.has_ended:
+            self._acknowledge(known)
+
+    def _acknowledge(self, command: Command) -> None:
+        """Tell how a command ended. After a failure the rest has to wait for the next poll."""
+        if self._can_acknowledge:
+            self._can_acknowledge = self._executor.acknowledge(command, self._client)
+
+    def _tell_once(self, topic: str, sentence: str) -> None:
+        if topic not in self._told:
+            self._told.add(topic)
+            self._tell(sentence)
+
+    def _decide(self, command_id: str, text: str) -> None:
+        if text in _URGENT:
+            what = _URGENT[text]
+            self._spool.append("info", self._rules.redact(f"{what} requested by the operator"))
+            self._answer(command_id, f"{what} initiated")
+        elif text == _ESCAPE:
+            self._type(command_id, "escape", b"\x03")
+        elif text.startswith(_INPUT):
+            self._type(command_id, "input", text[len(_INPUT) :].encode("utf-8", "replace"))
+        else:
+            decision = self._allowlist.check(text)
+            if isinstance(decision, Refused):
+                self._refuse(command_id, text, decision.reason)
+            elif not self._executor.submit(command_id, decision):
+                has_ended = self._stopping.is_set()
+                reason = RUN_HAS_ENDED if has_ended else "too many commands are waiting"
+                self._refuse(command_id, text, reason)
+
+    def _type(self, command_id: str, what: str, keys: bytes) -> None:
+        if what == "input" and not self._allow_remote_input:
+            problem: str | None = "remote input is not allowed (CLAUDE_RUNNER_ALLOW_REMOTE_INPUT)"
+        else:
+            problem = self._session.type(keys)
+        if problem is None:
+            self._answer(command_id, f"{what.capitalize()} sent")
+        else:
+            self._refuse(command_id, what, problem)
+
+    def _refuse(self, command_id: str, text: str, reason: str) -> None:
+        shown = self._shorten(text, _MAX_SHOWN_CHARS)
+        notice = self._rules.redact(f"Refused command: {shown}: {reason}")
+        error = self._rules.redact(f"refused: {reason}")
+        self._acknowledge(self._spool.end_command(command_id, error=error, notice=notice))
+
+    def _shorten(self, text: str, max_chars: int) -> RedactedText:
+        """Return what of a command is kept. Redacted whole: half a secret is not recognised."""
+        return printable(self._rules.redact(text), max_chars)
+
+    def _answer(self, command_id: str, result: str) -> None:
+        self._acknowledge(self._spool.end_command(command_id, result=self._rules.redact(result)))

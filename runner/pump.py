@@ -1,0 +1,436 @@
+"""The thread between the child's terminals and everybody who watches them.
+
+It reads what the child prints, shows it locally, redacts it at once and hands it on, and types what
+the user and the operator type. Raw output never leaves this thread: it is not queued, not logged
+and not kept. Neither the local reader nor the network can block it.
+
+Theory of operation. One `select` over the masters, the keyboard, the local outputs that lag behind
+and a wake pipe. A master that answers EIO has no slave open any more: all of its output has been
+read (the keeper holds a slave until the child is gone, so this cannot happen early). A descendant
+of the child may hold a slave for ever, so `finish` brings a deadline. After the end was told the
+thread lives on for a local reader that lags behind, as long as that one reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import termios
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final
+
+from kinds.profile import Passed
+from redact import Redacted, RedactedDecoder, Redactor
+from runner.terminal import LocalOutput, set_window_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from kinds.profile import Item, Message, MessageStream, StateReader
+    from redact import RedactedText, Rules
+    from runner.plan import Job
+    from runner.terminal import LocalOutput, ModeTracker, Size
+
+# What is held back for more context is shown after this long without output.
+IDLE_S: Final = 0.05
+# A read is at most 4,095 bytes on Linux; taking several together costs a chunk less each.
+_BURST_BYTES: Final = 65_536
+# A pasted megabyte waits here while the child does not read; the keyboard waits after that.
+_MAX_TYPED_BYTES: Final = 65_536
+# Nothing for this long means that all has come that was printed.
+_QUIET_S: Final = 0.02
+# A state is told no more often than this, however fast it changes.
+STATE_INTERVAL_S: Final = 1.0
+# At the end, a local reader that has taken nothing for this long has stopped.
+_READER_PATIENCE_S: Final = 1.0
+
+
+@dataclass
+class Transcript:
+    """What reads the child's messages out of a channel, and the file that keeps them."""
+
+    stream: MessageStream
+    lines: BinaryIO
+    is_full: bool = False
+
+    def keep(self, line: RedactedText) -> None:
+        """Write one line; from the first on that the disk does not take, none."""
+        encoded = line.encode("utf-8") + b"\n"
+        try:
+            self.is_full = self.is_full or self.lines.write(encoded) != len(encoded)
+        except OSError:
+            self.is_full = True
+
+
+@dataclass
+class Channel:
+    """One stream of the child: the PTY's master and where its output goes.
+
+    `local` is None when nothing is shown locally.
+    """
+
+    stream: str
+    master_fd: int
+    rules: Rules
+    local: LocalOutput | None
+    transcript: Transcript | None = None
+    redactor: Redactor = field(init=False)
+    decoder: RedactedDecoder = field(default_factory=RedactedDecoder)
+    last_read_at: float = 0.0
+    is_open: bool = True
+
+    def __post_init__(self) -> None:
+        self.redactor = Redactor(rules=self.rules)
+        os.set_blocking(self.master_fd, False)
+
+
+class PtyPump:
+    """Owns the masters, the keyboard and the log. Lifecycle: start, finish, join."""
+
+    def __init__(
+        self,
+        channels: list[Channel],
+        log: BinaryIO,
+        *,
+        modes: ModeTracker,
+        keyboard_fd: int | None,
+        publish: Callable[[str, RedactedText], None],
+        publish_state: Callable[[str], None],
+        states: StateReader | None,
+        note_undo: Callable[[bytes], None],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        self._channels = channels
+        self._outputs = [c.local for c in channels if c.local is not None]
+        self._log = log
+        self._modes = modes
+        self._keyboard_fd = keyboard_fd
+        self._publish = publish
+        self._publish_state = publish_state
+        self._note_undo = note_undo
+        self._states = states
+        self._state_told: str | None = None
+        self._state_told_at = float("-inf")
+        self._ended = ended
+        self._typed = bytearray()
+        self._injected: list[bytes] = []
+        self._lock = threading.Lock()
+        self._finish_at: float | None = None
+        self._keyboard_paused = False
+        self._caught_up: threading.Event | None = None
+        # What the log lacks at its end, because the disk did not take it.
+        self.unlogged_bytes = 0
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
+        self._thread = threading.Thread(target=self._run, name="runner-pty-pump", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def finish(self, within_s: float) -> None:
+        """Read what is still to come, at most this long, then end. Thread: any."""
+        self._finish_at = time.monotonic() + within_s
+        self._wake()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end and for slow local readers; close what the pump owns. Idempotent."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive() or self._log.closed:
+            return
+        for fd in (self._wake_r, self._wake_w, *(c.master_fd for c in self._channels)):
+            os.close(fd)
+        self._log.close()
+        for output in self._outputs:
+            output.close()
+        for channel in self._channels:
+            if channel.transcript is not None:
+                channel.transcript.lines.close()
+
+    @property
+    def unshown_bytes(self) -> int:
+        """How much of the output was not shown locally, because nobody read it."""
+        return sum(output.unshown_bytes for output in self._outputs)
+
+    @property
+    def lacks_messages(self) -> bool:
+        """Whether the file of the child's messages ends before they do, as the disk was full."""
+        return any(c.transcript is not None and c.transcript.is_full for c in self._channels)
+
+    @property
+    def redaction_failures(self) -> int:
+        """How often a redactor failed, and removed what it could not judge."""
+        return sum(channel.redactor.failures for channel in self._channels)
+
+    def type(self, text: bytes) -> None:
+        """Type into the child's terminal, as if at the keyboard. Thread: any."""
+        with self._lock:
+            self._injected.append(text)
+        self._wake()
+
+    def resize(self, size: Size) -> None:
+        """Give the child's terminals a new size. Thread: any."""
+        for channel in self._channels:
+            with contextlib.suppress(OSError):
+                set_window_size(channel.master_fd, size)
+
+    def pause_keyboard(self, *, paused: bool) -> None:
+        """Leave the user's keys to somebody else while the session is suspended. Thread: any."""
+        self._keyboard_paused = paused
+        self._wake()
+
+    def catch_up(self, within_s: float) -> None:
+        """Wait until what was printed so far is shown. Thread: any but the pump's."""
+        caught_up = threading.Event()
+        self._caught_up = caught_up
+        self._wake()
+        caught_up.wait(within_s)
+        self._caught_up = None
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_w, b"w")
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            while not self._is_done():
+                self._turn()
+            for channel in self._channels:
+                if channel.transcript is not None:
+                    self._show_items(channel, channel.transcript.stream.flush())
+                self._hand_on(channel, channel.redactor.flush(), last=True)
+        except BaseException as crash:  # noqa: BLE001 - its owner decides, and ends the run
+            error = crash
+        self._ended(error)
+        for output in self._outputs:
+            output.wait_read(_READER_PATIENCE_S)
+
+    def _is_done(self) -> bool:
+        if self._finish_at is None:
+            return False
+        return time.monotonic() >= self._finish_at or not any(c.is_open for c in self._channels)
+
+    def _turn(self) -> None:
+        """Wait for something to do, and do all of it."""
+        open_channels = [c for c in self._channels if c.is_open]
+        masters = {c.master_fd: c for c in open_channels}
+        lagging = {output.fileno(): output for output in self._outputs if output.is_waiting}
+        with self._lock:
+            self._typed += b"".join(self._injected)
+            self._injected.clear()
+        reading = [self._wake_r, *masters, *self._keyboard()]
+        writing = [
+            *lagging,
+            *([open_channels[0].master_fd] if self._typed and open_channels else []),
+        ]
+        caught_up = self._caught_up
+        readable, writable, _ = select.select(reading, writing, [], self._timeout_s(open_channels))
+        if caught_up is not None and not readable and not lagging:
+            caught_up.set()
+        for fd in readable:
+            if fd in masters:
+                self._read(masters[fd])
+            elif fd == self._wake_r:
+                os.read(self._wake_r, 4096)
+            else:
+                self._read_keyboard(fd)
+        for fd in writable:
+            if fd in lagging:
+                lagging[fd].write_pending()
+            else:
+                self._write_typed(fd)
+        self._tick(open_channels)
+
+    def _keyboard(self) -> list[int]:
+        """Return the keyboard's descriptor, if keys are wanted from it now."""
+        is_full = len(self._typed) >= _MAX_TYPED_BYTES
+        if self._keyboard_fd is None or self._keyboard_paused or is_full:
+            return []
+        return [self._keyboard_fd]
+
+    def _timeout_s(self, channels: list[Channel]) -> float | None:
+        dues = [c.last_read_at + IDLE_S for c in channels if c.redactor.held and c.last_read_at]
+        if self._caught_up is not None:
+            dues.append(time.monotonic() + _QUIET_S)
+        if self._finish_at is not None:
+            dues.append(self._finish_at)
+        if self._states is not None and self._states.state != self._state_told:
+            dues.append(self._state_told_at + STATE_INTERVAL_S)
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
+
+    def _tick(self, channels: list[Channel]) -> None:
+        now = time.monotonic()
+        for channel in channels:
+            if channel.last_read_at and now >= channel.last_read_at + IDLE_S:
+                channel.last_read_at = 0.0
+                self._hand_on(channel, channel.redactor.idle())
+        if now >= self._state_told_at + STATE_INTERVAL_S:
+            self._tell_state(now)
+
+    def _tell_state(self, now: float) -> None:
+        """Tell what the child is doing if that has changed; what flickers is told as it ends."""
+        state = None if self._states is None else self._states.state
+        if state is not None and state != self._state_told:
+            self._state_told, self._state_told_at = state, now
+            self._publish_state(state)
+
+    def _read(self, channel: Channel) -> None:
+        raw = bytearray()
+        while len(raw) < _BURST_BYTES:
+            try:
+                piece = os.read(channel.master_fd, _BURST_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:  # EIO: every slave is closed
+                piece = b""
+            if not piece:
+                channel.is_open = False
+                break
+            raw += piece
+        if raw:
+            self._show(channel, bytes(raw))
+
+    def _show(self, channel: Channel, raw: bytes) -> None:
+        if self._modes.feed(raw):
+            self._note_undo(self._modes.undo())  # before it is shown, and has to be undone
+        if self._states is not None:
+            self._states.feed(raw)
+        if channel.transcript is None:
+            self._show_raw(channel, raw)
+        else:
+            self._show_items(channel, channel.transcript.stream.feed(raw))
+
+    def _show_items(self, channel: Channel, items: Iterable[Item]) -> None:
+        for item in items:
+            if isinstance(item, Passed):
+                self._show_raw(channel, item.raw)
+            else:
+                self._show_message(channel, item)
+
+    def _show_message(self, channel: Channel, message: Message) -> None:
+        """Show a message of the child's. Rendered whole, then redacted, then shortened."""
+        # What is held back came before it, and a new redactor begins behind it.
+        self._hand_on(channel, channel.redactor.flush(), last=True)
+        channel.last_read_at = 0.0
+        for piece in message.pieces:
+            text = piece.finish(channel.rules.redact(piece.text))
+            redacted = text.encode("utf-8")
+            if channel.local is not None:
+                is_raw = channel.local.is_terminal
+                channel.local.write(piece.finish(piece.text).encode() if is_raw else redacted)
+            self._keep(redacted)
+            self._publish(channel.stream, text)
+        # The long redaction of what nobody is waiting for comes last.
+        if channel.transcript is not None:
+            channel.transcript.keep(channel.rules.redact_json(message.value))
+
+    def _show_raw(self, channel: Channel, raw: bytes) -> None:
+        if channel.local is not None and channel.local.is_terminal:
+            channel.local.write(raw)
+        redacted = channel.redactor.feed(raw)
+        channel.last_read_at = time.monotonic() if channel.redactor.held else 0.0
+        self._hand_on(channel, redacted)
+
+    def _hand_on(self, channel: Channel, redacted: Redacted, *, last: bool = False) -> None:
+        if channel.local is not None and not channel.local.is_terminal:
+            channel.local.write(redacted)
+        self._keep(redacted)
+        text = channel.decoder.feed(redacted)
+        if text:
+            self._publish(channel.stream, text)
+        rest = channel.decoder.flush() if last else None
+        if rest:
+            self._publish(channel.stream, rest)
+
+    def _keep(self, redacted: bytes) -> None:
+        """Write to the log. A disk that takes nothing more does not end the session."""
+        rest = memoryview(redacted)
+        try:
+            while rest and not self.unlogged_bytes:
+                rest = rest[self._log.write(rest) :]
+        except OSError:
+            pass
+        # From the first gap on nothing is written: a log with holes would read as if it had none.
+        self.unlogged_bytes += len(rest)
+
+    def _read_keyboard(self, fd: int) -> None:
+        try:
+            keys = os.read(fd, _MAX_TYPED_BYTES)
+        except OSError:
+            keys = b""
+        if keys:
+            self._typed += keys
+        else:
+            self._keyboard_fd = None  # hung up; the signal that goes with it ends the run
+
+    def _write_typed(self, master_fd: int) -> None:
+        try:
+            written = os.write(master_fd, self._typed)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._typed.clear()
+            return
+        del self._typed[:written]
+
+
+class ChildTerminals:
+    """The two sides of the terminals, until each has its owner.
+
+    `channels` is the runner's side, which is the pump's from then on; `fds` are 0, 1 and 2 of the
+    child, and closed by `close_fds` once it has them. `attributes` are those that a session's
+    terminal begins with. Raises OSError.
+    """
+
+    def __init__(
+        self, job: Job, folder: Path, rules: Rules, size: Size, attributes: list[Any] | None
+    ) -> None:
+        streams = ("stdout",) if job.is_interactive else ("stdout", "stderr")
+        self.channels: list[Channel] = []
+        slaves = []
+        for number, stream in enumerate(streams, start=1):
+            master_fd, slave_fd = os.openpty()
+            set_window_size(slave_fd, size)
+            if attributes is not None:
+                termios.tcsetattr(slave_fd, termios.TCSANOW, attributes)
+            elif not job.is_interactive:
+                _make_transparent(slave_fd)
+            self.channels.append(Channel(stream, master_fd, rules, LocalOutput(number)))
+            slaves.append(slave_fd)
+        if job.messages is not None:
+            lines = open(folder / job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
+            self.channels[0].transcript = Transcript(job.messages, lines)
+        stdin_fd = slaves[0] if job.is_interactive else _open_stdin(job, folder)
+        self.fds = (stdin_fd, slaves[0], slaves[-1])
+
+    def close_fds(self) -> None:
+        """Close the child's side here: the end of the output is when nobody has it open."""
+        for fd in set(self.fds):
+            os.close(fd)
+
+
+def _make_transparent(slave_fd: int) -> None:
+    """Let a line end in a single newline, and show nothing that is typed: nobody types here."""
+    attributes = termios.tcgetattr(slave_fd)
+    attributes[1] &= ~termios.OPOST
+    attributes[3] &= ~termios.ECHO
+    termios.tcsetattr(slave_fd, termios.TCSANOW, attributes)
+
+
+def _open_stdin(job: Job, folder: Path) -> int:
+    """Return a descriptor with the prompt that was too long for an argument, or nothing."""
+    if job.stdin_text is None:
+        return os.open(os.devnull, os.O_RDONLY)
+    path = folder / "prompt"
+    path.write_bytes(job.stdin_text)
+    fd = os.open(path, os.O_RDONLY)
+    path.unlink()
+    return fd

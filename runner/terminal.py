@@ -1,0 +1,449 @@
+"""The user's own descriptors: written without ever waiting, and a terminal left as it was found.
+
+Nothing here sets O_NONBLOCK on a descriptor that the user's shell shares; that flag belongs to the
+open file, so it would outlive this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import select
+import signal
+import socket
+import stat
+import struct
+import sys
+import termios
+import threading
+import time
+import tty
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.keeper import Keeper
+
+_IS_LINUX: Final = sys.platform.startswith("linux")
+# More than a screen can lag behind; a reader that has stopped for good costs no more than this.
+MAX_PENDING_BYTES: Final = 4 * 1_048_576
+# A message names paths, and a path may hold anything.
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+# POSIX: a pipe that select() calls writable takes this much without blocking.
+_PIPE_WRITE_BYTES: Final = select.PIPE_BUF
+
+
+class Size(NamedTuple):
+    """The size of a terminal in characters."""
+
+    columns: int
+    lines: int
+
+
+def window_size(fd: int) -> Size | None:
+    """Return the size of the terminal behind `fd`, or None when it has none."""
+    try:
+        lines, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8))
+    except OSError:
+        return None
+    return Size(columns, lines) if columns and lines else None
+
+
+def set_window_size(fd: int, size: Size) -> None:
+    """Set the size of the terminal behind `fd`; its foreground gets SIGWINCH if it changed."""
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", size.lines, size.columns, 0, 0))
+
+
+class LocalOutput:
+    """One of the user's descriptors, written to without blocking. Thread: one at a time.
+
+    What the reader does not take is kept up to `MAX_PENDING_BYTES`; past that it is dropped, and a
+    notice says so when there is room again. A reader that is gone is no error.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._pending = bytearray()
+        self._dropped_bytes = 0
+        self._gone = False
+        mode = os.fstat(fd).st_mode
+        self.is_terminal = os.isatty(fd)
+        self._own_fd = reopen(fd) if self.is_terminal or stat.S_ISFIFO(mode) else None
+        self._socket = socket.socket(fileno=os.dup(fd)) if stat.S_ISSOCK(mode) else None
+        self._never_blocks = stat.S_ISREG(mode)
+
+    def close(self) -> None:
+        """Close what this class has opened; the user's descriptor stays."""
+        self._gone = True
+        if self._own_fd is not None:
+            os.close(self._own_fd)
+            self._own_fd = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on for writing."""
+        return self._fd if self._own_fd is None else self._own_fd
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is still to be written."""
+        return bool(self._pending) and not self._gone
+
+    @property
+    def unshown_bytes(self) -> int:
+        """How much a reader that has stopped, and is not gone, has not taken."""
+        return len(self._pending) + self._dropped_bytes
+
+    def write(self, data: bytes) -> None:
+        """Write what the reader takes now, and keep the rest for `write_pending`."""
+        if self._gone or not data:
+            return
+        if self._dropped_bytes or len(self._pending) + len(data) > MAX_PENDING_BYTES:
+            # Nothing more until the notice: a gap must be where the notice says that it is.
+            self._dropped_bytes += len(data)
+        else:
+            self._pending += data
+        self.write_pending()
+
+    def write_pending(self) -> None:
+        """Write what the reader takes now."""
+        while self._pending and not self._gone:
+            if not (self._never_blocks or self._is_writable(0)):
+                return
+            try:
+                written = self._write_some()
+            except BlockingIOError:
+                return
+            except OSError:
+                self._gone = True
+                self._pending.clear()
+                self._dropped_bytes = 0
+                return
+            del self._pending[:written]
+            if not self._pending and self._dropped_bytes:
+                self._pending += (
+                    f"\r\n[{self._dropped_bytes} bytes were not shown here, "
+                    "because nobody read them]\r\n"
+                ).encode()
+                self._dropped_bytes = 0
+
+    def wait_written(self, deadline: float) -> None:
+        """Wait for a slow reader, at most until the monotonic `deadline`."""
+        self.write_pending()
+        while self.is_waiting and self._is_writable(deadline - time.monotonic()):
+            self.write_pending()
+
+    def wait_read(self, patience_s: float) -> None:
+        """Wait for a slow reader, as long as it goes on reading."""
+        self.write_pending()
+        while self.is_waiting and self._is_writable(patience_s):
+            self.write_pending()
+
+    def _is_writable(self, timeout_s: float) -> bool:
+        return bool(select.select([], [self.fileno()], [], max(0.0, timeout_s))[1])
+
+    def _write_some(self) -> int:
+        if self._socket is not None:
+            return self._socket.send(self._pending, socket.MSG_DONTWAIT)
+        if self._own_fd is not None or self._never_blocks:
+            return os.write(self.fileno(), self._pending)
+        return os.write(self._fd, memoryview(self._pending)[:_PIPE_WRITE_BYTES].tobytes())
+
+
+def reopen(fd: int) -> int | None:
+    """Open a terminal or pipe once more, with an O_NONBLOCK that the user's shell does not share.
+
+    None where that cannot be: a pipe on macOS, or one of another user. Then short writes, each
+    after a look whether there is room, are the best that can be done.
+    """
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    with contextlib.suppress(OSError):
+        # On Linux not by its name, which a terminal that was handed into a container lacks.
+        return os.open(f"/proc/self/fd/{fd}" if _IS_LINUX else os.ttyname(fd), flags)
+    return None
+
+
+class RawTerminal:
+    """The user's terminal while a session has it: raw, and restored whatever happens.
+
+    Attributes change at once: waiting for what is still to be shown (TCSADRAIN) could take for ever
+    where nobody looks.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._saved: list[Any] = termios.tcgetattr(fd)
+
+    @property
+    def attributes(self) -> list[Any]:
+        """The terminal's attributes as the user had them, for the child's terminal."""
+        return self._saved
+
+    def enter(self) -> list[Any]:
+        """Pass every key on, and print bytes as they are. Returns the attributes that do so."""
+        tty.setraw(self.fd, termios.TCSANOW)
+        return termios.tcgetattr(self.fd)
+
+    def restore(self) -> None:
+        """Put the attributes back. A terminal that is gone is no error."""
+        with contextlib.suppress(termios.error, OSError):
+            termios.tcsetattr(self.fd, termios.TCSANOW, self._saved)
+
+
+class ModeTracker:
+    """Which of a terminal's modes a program has switched on and not off again.
+
+    A program that is killed cannot undo its modes; `undo` is what it would have sent. Pure.
+    Source: https://invisible-island.net/xterm/ctlseqs/ctlseqs.html
+    """
+
+    # Modes whose normal state is off; 25 (cursor) and 7 (wrap) are normally on.
+    _OFF: Final = frozenset({1, 9, 47, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 1047, 1049,
+                             2004, 2026, 2031})  # fmt: skip
+    _ON: Final = frozenset({7, 25})
+    # Left last, so that nothing of the other screen shows on the normal one.
+    _SCREENS: Final = frozenset({47, 1047, 1049})
+    # A number has an end here: output is not to be trusted, and int() refuses one of 5,000 digits.
+    _SEQUENCE: Final = re.compile(
+        rb"\x1b(?:\[(?:\?([\d;]{1,60})([hl])|([<>])([\d;]{0,60})([um]))|([=>c]))"
+    )
+    _LONGEST: Final = 64
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._changed: set[int] = set()
+        self._kitty_depth = 0
+        self._other_keys = False
+        self._keypad = False
+
+    def feed(self, raw: bytes) -> bool:
+        """Look at a piece of the program's output. Returns whether a mode was named in it."""
+        seen = self._tail + raw
+        if b"\x1b" not in seen:
+            return False
+        has_any = False
+        for match in self._SEQUENCE.finditer(seen):
+            has_any = True
+            self._note(match)
+        at = seen.rfind(b"\x1b")
+        # A complete sequence seen again would change the depth again, so it must not be kept.
+        complete = self._SEQUENCE.match(seen, at)
+        self._tail = b"" if complete or len(seen) - at > self._LONGEST else seen[at:]
+        return has_any
+
+    def undo(self) -> bytes:
+        """Return what puts the terminal back."""
+        parts = [
+            f"\x1b[?{mode}{'h' if mode in self._ON else 'l'}".encode()
+            for mode in sorted(self._changed, key=lambda mode: (mode in self._SCREENS, mode))
+        ]
+        if self._kitty_depth > 0:
+            parts.insert(0, b"\x1b[<%du" % self._kitty_depth)
+        if self._other_keys:
+            parts.append(b"\x1b[>4m")
+        if self._keypad:
+            parts.append(b"\x1b>")
+        return b"".join(parts) + (b"\x1b[0m" if parts else b"")
+
+    def _note(self, match: re.Match[bytes]) -> None:
+        modes, switch, kind, numbers, final, other = match.groups()
+        if modes is not None:
+            self._note_modes(modes.split(b";"), switched_on=switch == b"h")
+        elif other == b"c":
+            self._reset()
+        elif other is not None:
+            self._keypad = other == b"="
+        elif final == b"u" and kind == b">":
+            self._kitty_depth += 1
+        elif final == b"u":
+            popped = int(numbers.split(b";")[0] or b"1")
+            self._kitty_depth = max(0, self._kitty_depth - popped)
+        elif kind == b">":
+            self._other_keys = numbers.startswith(b"4;")
+
+    def _note_modes(self, modes: Sequence[bytes], *, switched_on: bool) -> None:
+        for text in modes:
+            mode = int(text or b"0")
+            if mode in (self._OFF if switched_on else self._ON):
+                self._changed.add(mode)
+            elif mode in (self._ON if switched_on else self._OFF):
+                self._changed.discard(mode)
+
+
+class Console:
+    """Messages of the runner itself, on stderr, one line each. Thread: any.
+
+    Held back while a session has the terminal. Never blocks longer than a moment: a reader that
+    has stopped must not keep the run from ending.
+    """
+
+    _PATIENCE_S: Final = 1.0
+
+    def __init__(self, program: str) -> None:
+        self.verbosity = 0
+        self._program = program
+        self._lock = threading.Lock()
+        self._output = LocalOutput(2)
+        self._held: list[str] | None = None
+        self._progress = ""
+        self._colored = self._output.is_terminal and not os.environ.get("NO_COLOR")
+
+    def note(self, sentence: str) -> None:
+        """Tell something that is good to know; -q leaves it out."""
+        if self.verbosity >= 0:
+            self._write(sentence, "")
+
+    def detail(self, sentence: str) -> None:
+        """Tell something that -v asks for."""
+        if self.verbosity >= 1:
+            self._write(sentence, "2")
+
+    def trace(self, sentence: str) -> None:
+        """Tell something that -vv asks for."""
+        if self.verbosity >= 2:
+            self._write(sentence, "2")
+
+    def warn(self, sentence: str) -> None:
+        """Tell something that the user should know."""
+        self._write(sentence, "33")
+
+    def error(self, sentence: str) -> None:
+        """Tell why the command fails."""
+        self._write(sentence, "31")
+
+    def progress(self, state: str) -> None:
+        """Show, on a terminal alone, what is going on; empty text takes it away again."""
+        with self._lock:
+            is_shown = self._output.is_terminal and self._held is None and self.verbosity >= 0
+            if is_shown and state != self._progress:
+                self._print(f"\r\x1b[K{state}")
+                self._progress = state
+
+    def hold(self) -> None:
+        """Keep messages until `release`."""
+        with self._lock:
+            self._held = []
+
+    def release(self) -> None:
+        """Print what was kept."""
+        with self._lock:
+            held, self._held = self._held or [], None
+            self._print("".join(held))
+
+    def _write(self, sentence: str, color: str) -> None:
+        line = f"{self._program}: {sentence.translate(_CONTROLS)}"
+        if self._colored and color:
+            line = f"\x1b[{color}m{line}\x1b[0m"
+        with self._lock:
+            if self._held is not None:
+                self._held.append(line + "\n")
+            else:
+                # Over the line that shows progress, and that below it again.
+                self._print(f"\r\x1b[K{line}\n{self._progress}" if self._progress else line + "\n")
+
+    def _print(self, text: str) -> None:
+        if not text:
+            return  # and no reason to wait once more for a reader that has stopped
+        encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
+        self._output.write(text.encode(encoding or "utf-8", "replace"))
+        self._output.wait_written(time.monotonic() + self._PATIENCE_S)
+
+
+def shown_size(size_bytes: int) -> str:
+    """Return a size as a person says it."""
+    if size_bytes < 1_000:
+        return f"{size_bytes} bytes"
+    if size_bytes < 1_000_000:
+        return f"{size_bytes / 1e3:.0f} KB"
+    if size_bytes < 1_000_000_000:
+        return f"{size_bytes / 1e6:.1f} MB"
+    return f"{size_bytes / 1e9:.1f} GB"
+
+
+# A size for recordings that nobody has a terminal for.
+UNATTENDED_SIZE: Final = Size(120, 40)
+# A screen that takes nothing keeps nobody from having the terminal back.
+_UNDO_TIMEOUT_S: Final = 1.0
+
+
+class SessionTerminal:
+    """Standard input and output, as far as they are a terminal.
+
+    `modes` is what the child has switched on, fed by whoever shows its output; `size` the size that
+    the child's terminals get. `attributes` are those that the user had, None unless it was taken.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._raw: RawTerminal | None = None
+        self.modes = ModeTracker()
+        self.size = UNATTENDED_SIZE
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a session has it, with every key."""
+        return self._raw is not None
+
+    @property
+    def attributes(self) -> list[Any] | None:
+        """The terminal's attributes as the user had them, for the child's terminal."""
+        return None if self._raw is None else self._raw.attributes
+
+    def take(self) -> None:
+        """Take it for a session; 0 and 1 must be a terminal."""
+        self._raw = RawTerminal(0)
+        self.size = window_size(0) or UNATTENDED_SIZE
+        self._enter_raw(self._raw)
+
+    def guard(self) -> None:
+        """Leave it as it is; but what is printed there may switch on modes, to be undone."""
+        self._let_keeper_guard(None, None)
+
+    def measure(self) -> bool:
+        """Look how large it is. Returns whether that has changed."""
+        size = window_size(0) if self.is_taken else None
+        if size is None or size == self.size:
+            return False
+        self.size = size
+        return True
+
+    def suspend(self) -> None:
+        """Stop the whole job, as Ctrl-Z does without the runner. Returns when it is continued."""
+        if self._raw is None:
+            return
+        self._keeper.release_terminal()  # from here on it is the shell's
+        self._raw.restore()
+        os.kill(0, signal.SIGTSTP)
+        # Continued. In the background this stops again, until the job is in the foreground.
+        self._enter_raw(self._raw)
+
+    def give_back(self) -> None:
+        """Undo what the child did to it and did not undo, and what this class did. Idempotent."""
+        undo = self.modes.undo()
+        self.modes = ModeTracker()
+        if undo and os.isatty(1):
+            output = LocalOutput(1)
+            output.write(undo)
+            output.wait_written(time.monotonic() + _UNDO_TIMEOUT_S)
+            output.close()
+        if self._raw is not None:
+            self._raw.restore()
+            self._raw = None
+        self._keeper.release_terminal()
+
+    def _enter_raw(self, terminal: RawTerminal) -> None:
+        self._let_keeper_guard(terminal.attributes, terminal.enter())
+
+    def _let_keeper_guard(self, attributes: list[Any] | None, raw: list[Any] | None) -> None:
+        own_fd = reopen(1) if os.isatty(1) else None
+        if own_fd is not None:
+            self._keeper.guard_terminal(own_fd, attributes, raw)
+            os.close(own_fd)

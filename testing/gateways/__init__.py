@@ -1,0 +1,1 @@
+"""Gateways to talk to, what can go wrong with them, and what they recorded."""

@@ -1,0 +1,76 @@
+"""What schemathesis is told about the gateway's API: signatures, and ids that exist.
+
+Loaded by schemathesis in a process of its own (`SCHEMATHESIS_HOOKS`); what it needs to know is in
+`API_FACTS`, as JSON: `secret`, `admin_token`, `run_id`, `token`, `artifact_id`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from typing import Any
+
+import requests
+import schemathesis
+
+from testing.gateways.wire import expected_signature
+
+FACTS: dict[str, str] = json.loads(os.environ["API_FACTS"])
+_SIGNED = re.compile(r"/api/(ingest/\w+|runs/[^/]+/commands(/[^/]+/ack)?)")
+
+
+class Credentials(requests.auth.AuthBase):
+    """Signs what runners send, with the exact bytes that go out; all else has the admin token."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add what lets this request in."""
+        path = request.path_url.partition("?")[0]
+        if not _SIGNED.fullmatch(path):
+            request.headers["Authorization"] = f"Bearer {FACTS['admin_token']}"
+            return request
+        body = request.body or b""
+        body = body.encode() if isinstance(body, str) else body
+        kind = str(request.headers.get("Content-Type", ""))
+        is_hashed_empty = request.method == "GET" or kind.startswith("multipart/form-data")
+        timestamp, nonce = str(int(time.time())), secrets.token_hex(16)
+        request.headers["X-Timestamp"], request.headers["X-Nonce"] = timestamp, nonce
+        request.headers["X-Run-Id"] = FACTS["run_id"]
+        request.headers["X-Capability-Token"] = FACTS["token"]
+        request.headers["X-Signature"] = expected_signature(
+            FACTS["secret"],
+            str(request.method),
+            path,
+            b"" if is_hashed_empty else body,
+            timestamp,
+            nonce,
+            FACTS["run_id"],
+            FACTS["token"],
+        )
+        return request
+
+
+schemathesis.auth.set_from_requests(Credentials())  # type: ignore[attr-defined]
+
+
+@schemathesis.hook
+def map_path_parameters(
+    _context: schemathesis.HookContext, parameters: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Let most requests meet a run and an artifact that are there."""
+    for name in ("run_id", "artifact_id"):
+        if parameters and name in parameters and len(str(parameters[name])) % 4:
+            parameters[name] = FACTS[name]
+    return parameters
+
+
+@schemathesis.hook
+def map_query(
+    _context: schemathesis.HookContext, query: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Let no poll wait: what a long poll does has tests of its own."""
+    if query and "wait" in query:
+        query["wait"] = 0
+    return query

@@ -1,0 +1,1 @@
+"""Programs to run, and terminals and disks for them."""

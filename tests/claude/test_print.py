@@ -1,0 +1,144 @@
+"""Print mode with the real Claude Code: prompts arrive, answers arrive, the end is told."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from testing.programs.runner import RunnerProcess
+from tests.claude.scene import Scene
+
+
+def test_an_answer_arrives(scene: Scene) -> None:
+    """The answer is at the gateway and on stdout, the exit code is 0, the session has an id."""
+    launch = scene.plan("hello there")
+
+    with RunnerProcess(launch) as runner:
+        code = runner.wait(30.0)
+        shown = runner.stdout.decode()
+
+    assert code == 0
+    assert "Answer: hello there" in scene.gateway.text(launch.run.id)
+    assert "Answer: hello there" in shown
+    assert scene.api.prompts == ["hello there"]
+    (started,) = scene.gateway.markers(launch.run.id, "started")
+    assert started["mode"] == "print"
+    session = str(uuid.UUID(started["sessionId"]))
+    assert [path.stem for path in scene.home.transcripts] == [session]
+    assert scene.finished(launch.run)["reason"] == "exited"
+    assert scene.gateway.verify_finished(launch.run.id) == []
+    # Nothing but the model was asked: what is meant for other machines goes to the proxy.
+    assert not any("api.anthropic.com" in each.path for each in scene.api.requests)
+
+
+def test_lines_end_in_a_newline(scene: Scene) -> None:
+    """Several lines come without carriage returns."""
+    code, launch = scene.run("model: say one\\ntwo\\nthree")
+
+    assert code == 0
+    text = scene.gateway.text(launch.run.id)
+    assert "one\ntwo\nthree\n" in text
+    assert "\r" not in text
+
+
+def test_a_tool_runs(scene: Scene) -> None:
+    """A tool that is allowed is executed in the working directory."""
+    code, launch = scene.run(
+        "model: run echo made > made.txt\nmodel: say All done.", "--allowedTools=Bash"
+    )
+
+    assert code == 0
+    assert (scene.home.work / "made.txt").read_text() == "made\n"
+    assert "All done." in scene.gateway.text(launch.run.id)
+
+
+def test_a_background_task_is_waited_for(scene: Scene) -> None:
+    """The run ends with the process, not with the first result."""
+    code, launch = scene.run(
+        'model: background python3 -c "import time; time.sleep(1.5)"; touch late\n'
+        "model: say Started.",
+        "--allowedTools=Bash",
+    )
+
+    assert code == 0
+    assert (scene.home.work / "late").exists()
+    assert "Done." in scene.gateway.text(launch.run.id)
+
+
+@pytest.mark.parametrize(
+    ("status", "env"), [(400, {}), (529, {"CLAUDE_CODE_MAX_RETRIES": "1"})], ids=["400", "529"]
+)
+def test_an_api_error_is_told(scene: Scene, status: int, env: dict[str, str]) -> None:
+    """An error of the API is in the output, and the exit code is Claude Code's."""
+    code, launch = scene.run(f"model: fail {status}", env=env)
+
+    assert code == 1
+    assert f"API Error: {status}" in scene.gateway.text(launch.run.id)
+    marker = scene.finished(launch.run)
+    assert (marker["reason"], marker["childExitCode"]) == ("exited", 1)
+
+
+def test_a_dropped_connection_is_tried_again(scene: Scene) -> None:
+    """An answer that does not come is asked for again, by Claude Code itself."""
+    code, launch = scene.run("model: drop 1\nmodel: say At last.")
+
+    assert code == 0
+    assert "At last." in scene.gateway.text(launch.run.id)
+
+
+PROMPTS = [
+    pytest.param("-x is no option", id="leading dash"),
+    pytest.param("--help", id="an option"),
+    pytest.param("doctor", id="the name of a subcommand"),
+    pytest.param("mcp", id="another one"),
+    pytest.param("one\n\n  'two' \"three\"\t$HOME `x` $(y) %d \\n \u00e9\U0001f980", id="lines"),
+    pytest.param("a" * 131_071, id="131,071 bytes"),
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_prompt_arrives_as_it_is(scene: Scene, prompt: str) -> None:
+    """Whatever the prompt looks like, it is a prompt, and the model gets it whole."""
+    code, _ = scene.run(prompt)
+
+    assert code == 0
+    assert scene.api.prompts[-1] == prompt
+
+
+def test_a_longer_prompt_goes_through_stdin(scene: Scene) -> None:
+    """What no argument can hold arrives as well."""
+    prompt = "line of a long prompt\n" * 20_000
+    (scene.folder / "prompt.txt").write_text(prompt)
+    launch = scene.plan("-")
+
+    with (
+        (scene.folder / "prompt.txt").open("rb") as file,
+        RunnerProcess(launch, stdin=file) as runner,
+    ):
+        code = runner.wait(30.0)
+
+    assert code == 0
+    assert scene.api.prompts[-1] == prompt.strip()
+
+
+def test_the_users_own_format_is_left_alone(scene: Scene) -> None:
+    """With --output-format of the user's the output is Claude Code's own bytes."""
+    code, launch = scene.run("hello", "--output-format", "json")
+
+    assert code == 0
+    text = scene.gateway.text(launch.run.id)
+    assert text.startswith("{")
+    assert '"result":"Answer: hello"' in text
+
+
+def test_the_end_says_how_to_resume(scene: Scene) -> None:
+    """The session id is printed at the end, in the command that goes on with it."""
+    launch = scene.plan("hello")
+
+    with RunnerProcess(launch) as runner:
+        assert runner.wait(30.0) == 0
+        told = runner.stderr
+
+    (started,) = scene.gateway.markers(launch.run.id, "started")
+    assert f"--resume {started['sessionId']}" in told

@@ -1,0 +1,275 @@
+"""`claude-runner demo`: the whole loop with one command, as its user starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from gateway_launch import PACKAGES
+from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.embedded_record import EmbeddedRecord
+from testing.programs import processes
+from testing.programs.runner import ROOT, child, program
+from testing.programs.terminal import Terminal
+from testing.waiting import eventually
+
+ADDRESS = re.compile(r"http://localhost:\d+/login\?code=[\w-]+&next=/runs/(run_\w+)")
+# The gateway and two Pythons more; on a machine with other work.
+DEMO_TIMEOUT_S = 60.0
+
+
+class Demo:
+    """One start of `demo`, with its data in a folder of the test's own."""
+
+    def __init__(self, folder: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.env_file = folder / "settings.env"
+        self.argv = [sys.executable, str(ROOT / "claude_runner.py"), "demo", "--no-open", *options]
+        self.env = {
+            **os.environ,
+            "CLAUDE_RUNNER_DATA_DIR": str(self.data_dir),
+            "TMPDIR": str(folder),
+            **(env or {}),
+        }
+
+    @contextmanager
+    def started(self, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+        """Start it without a terminal; it is killed when the block is left."""
+        with subprocess.Popen(
+            self.argv,
+            env=self.env,
+            cwd=cwd or self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C of whoever runs the tests is not for it
+        ) as process:
+            try:
+                yield process
+            finally:
+                for pid in (process.pid, *processes.descendants(process.pid)):
+                    if process.poll() is None or pid != process.pid:
+                        os.kill(pid, signal.SIGKILL)
+
+    def run(self, cwd: Path | None = None) -> tuple[int, str, str]:
+        """Let it come to its end; return exit code and output."""
+        with self.started(cwd) as process:
+            stdout, stderr = process.communicate(timeout=DEMO_TIMEOUT_S)
+        return process.returncode, stdout, stderr
+
+    @contextmanager
+    def looked_at(self) -> Iterator[tuple[EmbeddedGateway, EmbeddedRecord]]:
+        """Start a gateway on the same data afterwards."""
+        gateway = EmbeddedGateway(self.folder)
+        gateway.data_dir = self.data_dir
+        with gateway:
+            yield gateway, EmbeddedRecord(gateway)
+
+
+@pytest.fixture
+def no_env_file() -> Iterator[None]:
+    """The project's own `.env` is neither there before nor made by the test."""
+    assert not (ROOT / ".env").exists(), "this test needs a checkout without a .env"
+    yield
+    assert not (ROOT / ".env").exists()
+
+
+def test_the_bundled_session(tmp_path: Path, no_env_file: None) -> None:
+    """It ends well, names its page first and last, and what it did can be looked at afterwards."""
+    demo = Demo(tmp_path)
+
+    code, stdout, stderr = demo.run()
+
+    assert code == 0, stderr
+    lines = stdout.splitlines()
+    first, last = ADDRESS.search(lines[0]), ADDRESS.search(lines[-1])
+    assert first is not None
+    assert last is not None
+    assert first.group(0) != last.group(0)  # a code works once
+    assert "Traceback" not in stderr
+    run_id = first.group(1)
+    with demo.looked_at() as (gateway, record):
+        for secret in (gateway.admin_token, gateway.secret):
+            assert secret not in stdout + stderr
+        assert not re.search(r"ghp_\w|[0-9a-f]{32}", stdout + stderr)
+        assert "token = [REDACTED]" in stdout
+        assert record.verify_finished(run_id) == []
+        assert (record.status(run_id), record.exit_code(run_id)) == ("done", 0)
+        assert record.text(run_id).endswith("The greeting is friendlier now.\n")
+        assert "told apart" in record.text(run_id, "stderr")
+        (command,) = gateway.api("GET", f"/api/runs/{run_id}/history").json()["commands"]
+        assert (command["command"], command["status"]) == ("git diff", "done")
+        assert "+    return f" in command["result"]
+        files = {each.name: each.data for each in record.artifacts(run_id)}
+        assert sorted(files) == ["claude.log", "latest.diff", "summary.md"]
+        assert b"friendlier" in files["summary.md"]
+        assert b"greeting.py" in files["latest.diff"]
+    assert list(tmp_path.glob("claude-runner-demo-*")) == []
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_own_command(tmp_path: Path, no_env_file: None, code: int) -> None:
+    """`--cmd` runs CLAUDE_COMMAND with the prompt in the current folder; its code is passed on."""
+    project = tmp_path / "a project"
+    project.mkdir()
+    source = f"import os, sys; print(os.getcwd(), sys.argv[1:]); sys.exit({code})"
+    prompt = "--mend 'it' $HOME"
+    command = shlex.join(program(source))
+    demo = Demo(tmp_path, f"--cmd={prompt}", env={"CLAUDE_COMMAND": command})
+
+    exit_code, stdout, stderr = demo.run(project)
+
+    assert exit_code == code, stderr
+    assert f"{project} {[prompt]!r}" in stdout
+    found = ADDRESS.search(stdout)
+    assert found is not None
+    with demo.looked_at() as (gateway, record):
+        run = gateway.api("GET", f"/api/runs/{found.group(1)}").json()
+        assert (run["exit_code"], run["mode"], run["working_dir"]) == (code, "print", str(project))
+        assert record.verify_finished(found.group(1)) == []
+
+
+def test_another_gateway_holds_the_data(tmp_path: Path, no_env_file: None) -> None:
+    """A gateway that cannot start is one sentence, and exit code 1."""
+    with EmbeddedGateway(tmp_path) as gateway:
+        code, stdout, stderr = Demo(tmp_path).run()
+
+        assert gateway.request("GET", "/api/health").status == 200
+    assert (code, stdout) == (1, "")
+    assert stderr.count("\n") == 1
+    assert stderr.startswith("claude-runner: the gateway did not start: a gateway is already")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_run_and_gateway(
+    tmp_path: Path, no_env_file: None, number: signal.Signals
+) -> None:
+    """Both end in order, the child tidies up, and nothing is left."""
+    tidies = program(
+        "import os, signal, sys; signal.signal(2, lambda *_: (print('tidied'), sys.exit(0)))\n"
+        "print('READY', os.getpid(), flush=True)\n"
+        "while True: signal.pause()"
+    )
+    demo = Demo(tmp_path, "--cmd=x", env={"CLAUDE_COMMAND": shlex.join(tidies)})
+
+    with demo.started() as process:
+        assert process.stdout is not None
+        shown = ""
+        while "READY" not in shown:
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            shown += line
+        pids = processes.descendants(process.pid)
+        process.send_signal(number)
+        rest, stderr = process.communicate(timeout=DEMO_TIMEOUT_S)
+
+    assert process.returncode == 130
+    assert "tidied" in rest
+    assert "Traceback" not in stderr
+    processes.assert_gone(pids)
+    assert ADDRESS.search(rest.splitlines()[-1])
+
+
+def test_a_signal_before_the_run_ends_the_gateway(tmp_path: Path, no_env_file: None) -> None:
+    """In the moment between the two the gateway is not left behind either."""
+    demo = Demo(tmp_path)
+    with demo.started() as process:
+
+        def gateway_is_there() -> list[int]:
+            found = processes.descendants(process.pid)
+            assert found
+            return found
+
+        pids = eventually(gateway_is_there, DEMO_TIMEOUT_S)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=DEMO_TIMEOUT_S)
+
+    processes.assert_gone(pids)
+    assert process.returncode in (128 + signal.SIGTERM, 130)
+    assert "Traceback" not in stderr
+
+
+def test_in_a_terminal_the_page_stays_until_enter(tmp_path: Path, no_env_file: None) -> None:
+    """The last address works until somebody has looked; Ctrl-C there ends all as well."""
+    demo = Demo(tmp_path, "--cmd=x", env={"CLAUDE_COMMAND": shlex.join(child("exits.py", "0"))})
+    with Terminal(demo.argv, env=demo.env, cwd=tmp_path) as terminal:
+        terminal.expect(b"press Enter", DEMO_TIMEOUT_S)
+        terminal.expect(b"/runs/run_")
+        pids = processes.descendants(terminal.pid)
+        assert pids
+        terminal.send(b"\n")
+        assert terminal.wait() == 0
+    processes.assert_gone(pids)
+
+
+def test_an_empty_prompt_starts_nothing(tmp_path: Path) -> None:
+    """It is refused as `start` does, before there is a gateway or any data."""
+    demo = Demo(tmp_path, "--cmd", " ")
+
+    assert demo.run() == (
+        1,
+        "",
+        "claude-runner: the prompt is empty; write it after --cmd, or leave --cmd out\n",
+    )
+    assert not demo.data_dir.exists()
+
+
+def test_a_folder_without_the_gateway(tmp_path: Path) -> None:
+    """Where only the runner's files were copied there is no demo, and one sentence says so."""
+    names = (ROOT / "wrapper" / "FILES").read_text().split("\n")
+    for name in filter(None, names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    argv = [sys.executable, str(tmp_path / "claude_runner.py"), "demo", "--no-open"]
+
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"claude-runner: there is no gateway in {tmp_path}")
+    assert done.stderr.count("\n") == 1
+
+
+# What wrapper/requirements.txt installs; and coverage, where it is measured.
+RUNNER_PACKAGES = ("certifi", "charset_normalizer", "dotenv", "idna", "requests", "urllib3")
+MEASURING = ("coverage", "*coverage.pth", "*__mypyc*")
+
+
+def test_an_environment_without_the_gateways_packages(tmp_path: Path) -> None:
+    """It names what is missing and both ways to get it, and starts nothing."""
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "environment")], check=True
+    )
+    (folder,) = tmp_path.glob("environment/lib/python*/site-packages")
+    installed = Path(requests.__file__).parent.parent
+    for pattern in (*RUNNER_PACKAGES, *MEASURING):
+        for path in installed.glob(pattern):
+            (folder / path.name).symlink_to(path)
+    python = tmp_path / "environment" / "bin" / "python"
+
+    done = subprocess.run(
+        [str(python), str(ROOT / "claude_runner.py"), "gateway", "--no-open"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEMO_TIMEOUT_S,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"claude-runner: the gateway needs packages that are not there ({', '.join(PACKAGES)}); "
+        "start it with ./wrapper/claude-runner, which installs them, or install "
+        "requirements-gateway.txt\n"
+    )

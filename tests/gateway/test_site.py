@@ -1,0 +1,532 @@
+"""Page and API: who is let in, what they may do, and what is noted about it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlencode
+
+import jsonschema
+import pytest
+
+from gateway.front import STREAMS
+from gateway.site import Parts, build_site
+from gateway.wire import ROUTES
+from testing.gateways.embedded_gateway import Answer, EmbeddedGateway
+from testing.gateways.gateway_records import Run
+
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.fixture(scope="module")
+def gw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedGateway]:
+    """A gateway without TLS and without a rate limit, shared: each test has runs of its own."""
+    with EmbeddedGateway(tmp_path_factory.mktemp("gateway")) as gateway:
+        yield gateway
+
+
+def log_in(gw: EmbeddedGateway, token: str, **headers: str) -> Answer:
+    """Post the login form."""
+    body = urlencode({"token": token}).encode()
+    return gw.request("POST", "/login", body, {"Content-Type": FORM, **headers})
+
+
+def session_of(answer: Answer) -> str:
+    """Return the cookie that an answer sets, for the next request."""
+    return answer.headers["set-cookie"].partition(";")[0]
+
+
+def start(gw: EmbeddedGateway, run: Run, **fields: Any) -> None:
+    """Let a run begin."""
+    gw.send_marker(run, {"event": "started", "commands": ["pwd"], **fields}, 1)
+
+
+# --- logging in ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/runs/run_1"])
+def test_a_stranger_is_sent_to_the_login(gw: EmbeddedGateway, path: str) -> None:
+    """Pages lead to the login page."""
+    answer = gw.request("GET", path)
+
+    assert (answer.status, answer.headers["location"]) == (303, f"/login?next={path}")
+    assert gw.request("GET", "/login").status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/runs",
+        "/api/runs/x",
+        "/api/stream",
+        "/api/runs/x/stream",
+        "/api/openapi.json",
+        "/api/x",
+    ],
+)
+def test_the_api_wants_a_session_or_the_token(gw: EmbeddedGateway, path: str) -> None:
+    """Without one, or with a wrong one, it is 401 with a sentence."""
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": f"gateway-{gw.port}=x"}):
+        answer = gw.request("GET", path, headers=headers)
+        assert answer.status == 401
+        assert answer.error
+
+
+def test_a_login_code_works_once(tmp_path: Path) -> None:
+    """The printed address lets one browser in, and nobody after it."""
+    with EmbeddedGateway(tmp_path) as own:
+        path = own.told["login_url"][len(own.url) :]
+
+        first, second = own.request("GET", path), own.request("GET", path)
+
+        assert (first.status, first.headers["location"]) == (303, "/")
+        assert second.status == 401
+        assert "used already" in second.body.decode()
+        headers = {"Cookie": session_of(first)}
+        assert own.request("GET", "/api/runs", headers=headers).status == 200
+        port = own.port
+        own.stop()
+        own.start()
+        again = {"Cookie": session_of(first).replace(f"-{port}=", f"-{own.port}=")}
+        assert own.request("GET", "/api/runs", headers=again).status == 200
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given"),
+    [
+        ("/runs/run_1", "/runs/run_1"),
+        ("//evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("/a%0d%0aX:%20y", "/"),
+    ],
+)
+def test_the_login_leads_back(gw: EmbeddedGateway, wanted: str, given: str) -> None:
+    """To where somebody wanted to go, and never to another site."""
+    body = urlencode({"token": gw.admin_token}).encode()
+
+    answer = gw.request("POST", f"/login?next={wanted}", body, {"Content-Type": FORM})
+
+    assert (answer.status, answer.headers["location"]) == (303, given)
+
+
+def test_the_cookie_is_for_this_site_alone(tmp_path: Path) -> None:
+    """HttpOnly, SameSite=Strict, and with TLS Secure and bound to the host."""
+    with EmbeddedGateway(tmp_path, tls=True) as own:
+        cookie = log_in(own, own.admin_token).headers["set-cookie"]
+
+        assert cookie.startswith(f"__Host-gateway-{own.port}=")
+        for attribute in ("Secure", "HttpOnly", "SameSite=Strict", "Path=/"):
+            assert attribute in cookie
+
+
+def test_a_session_ends_with_the_logout(gw: EmbeddedGateway) -> None:
+    """The cookie is worth nothing afterwards."""
+    headers = {"Cookie": session_of(log_in(gw, gw.admin_token))}
+    assert gw.request("GET", "/api/runs", headers=headers).status == 200
+
+    out = gw.request("POST", "/logout", b"", {**headers, "Origin": f"http://127.0.0.1:{gw.port}"})
+
+    assert out.headers["location"] == "/login"
+    assert gw.request("GET", "/api/runs", headers=headers).status == 401
+
+
+def test_guessing_is_stopped(tmp_path: Path) -> None:
+    """After ten wrong guesses nobody is told any more whether one is wrong, however it is made."""
+    with EmbeddedGateway(tmp_path) as own:
+        answers = [log_in(own, f"guess {number}").status for number in range(11)]
+        wrong = log_in(own, "one more")
+        bearer = own.request("GET", "/api/runs", headers={"Authorization": "Bearer guess"})
+        code = own.request("GET", "/login?code=x")
+
+        assert answers == [401] * 10 + [429]
+        assert "try again" in wrong.body.decode().lower()
+        for answer in (wrong, bearer, code):
+            assert answer.status == 429
+            assert int(answer.headers["retry-after"]) > 0
+
+
+def test_nobody_can_lock_the_operator_out(tmp_path: Path) -> None:
+    """Ten images in a stranger's page must not: who has the right token or code is let in."""
+    with EmbeddedGateway(tmp_path) as own:
+        code = own.api("POST", "/api/login-codes", {}).json()["code"]
+        for _ in range(12):
+            own.request("GET", "/login?code=x", headers={"Sec-Fetch-Site": "cross-site"})
+
+        assert own.api("GET", "/api/runs").status == 200
+        assert log_in(own, own.admin_token).status == 303
+        assert own.request("GET", f"/login?code={code}").status == 303
+
+
+def test_looking_at_a_link_does_not_use_it_up(gw: EmbeddedGateway) -> None:
+    """A preview asks for the head of a page; the code in it is still the person's."""
+    code = gw.api("POST", "/api/login-codes", {}).json()["code"]
+
+    assert gw.request("HEAD", f"/login?code={code}").status == 200
+    assert gw.request("GET", f"/login?code={code}").status == 303
+
+
+# --- what a stranger's page could try ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "ours", "Content-Type": "text/plain"}, 403),
+        ({"Origin": "ours", "Content-Type": FORM}, 403),
+        ({"Origin": "ours"}, 201),
+    ],
+    ids=str,
+)
+def test_only_our_page_may_use_a_session(
+    gw: EmbeddedGateway, headers: Mapping[str, str], status: int
+) -> None:
+    """A change needs our Origin and JSON, which no form of another page can send."""
+    cookie = session_of(log_in(gw, gw.admin_token))
+    sent = {"Cookie": cookie, "Content-Type": "application/json", **headers}
+    if sent.get("Origin") == "ours":
+        sent["Origin"] = f"http://127.0.0.1:{gw.port}"
+
+    assert gw.request("POST", "/api/runs", b"{}", sent).status == status
+
+
+def test_another_page_cannot_log_anybody_in(gw: EmbeddedGateway) -> None:
+    """The login form of a stranger's page is refused."""
+    assert log_in(gw, gw.admin_token, Origin="https://evil.example").status == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8080", 200),
+        ("127.0.0.1:3100", 200),
+        ("[::1]:3100", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example:3100", 421),
+        ("evil.example@localhost", 421),
+        ("localhost:x", 421),
+        ("", 421),
+    ],
+)
+def test_another_name_is_refused(gw: EmbeddedGateway, host: str, status: int) -> None:
+    """A name that a stranger points to this machine is none of ours (DNS rebinding)."""
+    for path in ("/api/health", "/login"):
+        assert gw.request("GET", path, headers={"Host": host}).status == status
+
+
+def test_the_public_address_is_ours(tmp_path: Path) -> None:
+    """`--public-url` adds one name, and its Origin; nothing else."""
+    with EmbeddedGateway(tmp_path, "--public-url", "https://runs.example:8443") as own:
+        headers = {"Host": "runs.example:8443", "Origin": "https://runs.example:8443"}
+        body = urlencode({"token": own.admin_token}).encode()
+
+        answer = own.request("POST", "/login", body, {"Content-Type": FORM, **headers})
+
+        assert answer.status == 303
+        assert own.told["url"] == "https://runs.example:8443"
+        assert own.request("GET", "/login", headers={"Host": "runs.example"}).status == 421
+
+
+def test_every_answer_is_hardened(gw: EmbeddedGateway) -> None:
+    """A strict policy, nothing sniffed, framed, referred to or kept."""
+    for path in ("/login", "/", "/api/runs", "/nowhere", "/static/nothing.js"):
+        headers = gw.request("GET", path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+        assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../command_line.py",
+        "/static/%2e%2e/command_line.py",
+        "/static/..%2fcommand_line.py",
+        "/static//etc/passwd",
+        "/static/vendor/xterm/../../admin-token",
+        "/static/vendor/xterm/%2e%2e/%2e%2e/admin-token",
+        "/api/artifacts/..%2f..%2fadmin-token",
+        "/api/artifacts/%2e%2e",
+    ],
+)
+def test_no_path_leads_out(gw: EmbeddedGateway, path: str) -> None:
+    """Static files and artifacts come from their folders alone."""
+    answer = gw.api("GET", path)
+
+    assert answer.status == 404
+    assert gw.admin_token not in answer.body.decode()
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def test_only_offered_commands_are_taken(gw: EmbeddedGateway) -> None:
+    """A run's `started` marker says which; and once it has ended, none."""
+    run = gw.create_run()
+    path = f"/api/runs/{run.id}"
+    assert gw.api("POST", f"{path}/command", {"command": "pwd"}).status == 400  # not yet started
+    start(gw, run)
+
+    assert gw.api("POST", f"{path}/command", {"command": "pwd"}).status == 202
+    for text in ("pwd; id", " pwd", "ls", "", 7, None):
+        assert gw.api("POST", f"{path}/command", {"command": text}).status == 400
+    assert gw.api("POST", f"{path}/input", {"text": "y"}).status == 409
+    assert gw.api("POST", f"{path}/escape", {}).status == 202
+    gw.send_marker(run, {"event": "finished", "exitCode": 0}, 2)
+    for name, body in (("command", {"command": "pwd"}), ("stop", {}), ("input", {"text": "y"})):
+        assert gw.api("POST", f"{path}/{name}", body).status == 409
+    history = gw.api("GET", f"{path}/history").json()["commands"]
+    assert [each["command"] for each in history] == ["pwd", "__ESCAPE__"]
+
+
+def test_input_is_passed_on_as_it_is(gw: EmbeddedGateway) -> None:
+    """To a run that takes it."""
+    run = gw.create_run()
+    start(gw, run, remoteInput=True)
+
+    gw.api("POST", f"/api/runs/{run.id}/input", {"text": "yes\r\n"})
+
+    (command,) = gw.send("GET", f"/api/runs/{run.id}/commands", run=run).json()
+    assert command["command"] == "__INPUT__:yes\r\n"
+
+
+@pytest.mark.parametrize("end", ["ack", "finished"])
+def test_typed_text_is_forgotten_when_it_was_delivered(tmp_path: Path, end: str) -> None:
+    """It may be a password. Once it was acknowledged, or the run has ended, it is in no answer, no
+    stream and no file; that something was typed still is, and what other commands were.
+    """
+    typed = "correct horse " * 1_000
+    with EmbeddedGateway(tmp_path) as own:
+        run, other = own.create_run(), own.create_run()
+        for each in (run, other):
+            start(own, each, remoteInput=True)
+        base = f"/api/runs/{run.id}"
+        own.api("POST", f"/api/runs/{other.id}/input", {"text": "kept, as it waits"})
+        own.api("POST", f"{base}/command", {"command": "pwd"})
+        typed_id = own.api("POST", f"{base}/input", {"text": typed}).json()["id"]
+        waiting = own.send("GET", f"{base}/commands", run=run).json()
+        assert [each["command"] for each in waiting] == ["pwd", f"__INPUT__:{typed}"]
+
+        with own.follow(f"{base}/stream") as stream:
+            if end == "ack":
+                ack = f"{base}/commands/{typed_id}/ack"
+                assert own.send("POST", ack, {"result": "Input sent"}, run).status == 200
+                assert stream.take(1, "command")[0].data["command"] == "__INPUT__:"
+            else:
+                own.send_marker(run, {"event": "finished", "exitCode": 0}, 2)
+        history = own.api("GET", f"{base}/history").json()["commands"]
+        (others,) = own.api("GET", f"/api/runs/{other.id}/history").json()["commands"]
+        own.stop()
+
+    assert [each["command"] for each in history] == ["pwd", "__INPUT__:"]
+    assert others["command"] == "__INPUT__:kept, as it waits"
+    for file in own.data_dir.rglob("*"):
+        assert not file.is_file() or b"correct horse" not in file.read_bytes(), file
+
+
+def test_the_start_command_is_quoted(gw: EmbeddedGateway) -> None:
+    """It can be pasted into a shell, whatever the prompt is."""
+    answer = gw.api("POST", "/api/runs", {"command": "fix 'it'; rm -rf $HOME"}).json()
+
+    assert answer["start_command"] == (
+        f"./wrapper/claude-runner start --run-id {answer['id']} --token "
+        f"{answer['capabilityToken']} --cmd 'fix '\"'\"'it'\"'\"'; rm -rf $HOME'"
+    )
+    assert answer["capabilityToken"] not in str(gw.api("GET", f"/api/runs/{answer['id']}").json())
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b'{"command":5}', b'{"metadata":[]}'])
+def test_a_wrong_body_is_400(gw: EmbeddedGateway, body: bytes) -> None:
+    """One sentence says what is wrong."""
+    headers = {"Authorization": f"Bearer {gw.admin_token}", "Content-Type": "application/json"}
+
+    answer = gw.request("POST", "/api/runs", body, headers)
+
+    assert answer.status == 400
+    assert answer.error.endswith(".")
+
+
+def test_what_operators_do_is_noted(tmp_path: Path) -> None:
+    """Logins, failed ones too, and every action, with address and run."""
+    with EmbeddedGateway(tmp_path) as own:
+        log_in(own, "wrong")
+        own.request("GET", "/api/runs", headers={"Authorization": "Bearer wrong"})
+        own.request("GET", "/api/stream", headers={"Authorization": "Bearer wrong"})
+        log_in(own, own.admin_token)
+        run = own.create_run()
+        own.api("POST", f"/api/runs/{run.id}/halt", {})
+        own.stop()
+        with closing(sqlite3.connect(own.database_file)) as database:
+            rows = database.execute(
+                "SELECT address, actor, action, run_id, succeeded FROM audit ORDER BY number"
+            ).fetchall()
+
+    assert rows == [
+        ("127.0.0.1", "token", "login", None, 0),
+        ("127.0.0.1", "token", "request", None, 0),
+        ("127.0.0.1", "token", "request", None, 0),
+        ("127.0.0.1", "token", "login", None, 1),
+        ("127.0.0.1", "token", "create", run.id, 1),
+        ("127.0.0.1", "token", "halt", run.id, 1),
+    ]
+
+
+def test_no_token_is_stored(tmp_path: Path) -> None:
+    """Of tokens and sessions only hashes are in the database."""
+    with EmbeddedGateway(tmp_path) as own:
+        run = own.create_run()
+        session = session_of(log_in(own, own.admin_token)).partition("=")[2]
+        own.send_event(run, "stdout", "x", 1)
+        own.stop()
+
+    stored = b"".join(path.read_bytes() for path in own.data_dir.rglob("gateway.db*"))
+    for secret in (run.token, session, own.secret, own.admin_token):
+        assert secret.encode() not in stored
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_runs_are_paged_newest_first(tmp_path: Path) -> None:
+    """Each run is on one page."""
+    with EmbeddedGateway(tmp_path) as own:
+        made = [own.create_run().id for _ in range(5)]
+        seen: list[str] = []
+        query = "limit=2"
+        while query:
+            page = own.api("GET", f"/api/runs?{query}").json()
+            seen += [run["id"] for run in page["runs"]]
+            query = f"limit=2&before={page['next']}" if page["next"] else ""
+
+    assert seen == made[::-1]
+
+
+def test_runs_of_one_moment_are_all_listed(tmp_path: Path) -> None:
+    """However the clock stands, or is set back: no page leaves one out, and none has one twice."""
+    with EmbeddedGateway(tmp_path) as own:
+        made = [own.create_run().id for _ in range(5)]
+        with closing(sqlite3.connect(own.database_file)) as database:
+            database.execute("UPDATE runs SET created_at = 1700000000 - 10 * (number % 2)")
+            database.commit()
+        seen: list[str] = []
+        before = ""
+        for _ in made:
+            page = own.api("GET", f"/api/runs?limit=1{before}").json()
+            seen += [run["id"] for run in page["runs"]]
+            before = f"&before={page['next']}"
+
+    assert seen == made[::-1]
+
+
+def test_events_are_paged_both_ways(gw: EmbeddedGateway) -> None:
+    """From the end backwards, or forwards after one; the flags say whether there is more."""
+    run = gw.create_run()
+    for number in range(1, 8):
+        gw.send_event(run, "stdout", str(number), number)
+
+    def page(query: str) -> tuple[str, bool, bool]:
+        found = gw.api("GET", f"/api/runs/{run.id}/events?{query}").json()
+        data = "".join(event["data"] for event in found["events"])
+        return data, found["has_before"], found["has_after"]
+
+    ids = [event["id"] for event in gw.events(run)]
+    assert page("limit=3") == ("567", True, False)
+    assert page(f"limit=3&before={ids[4]}") == ("234", True, True)
+    assert page(f"limit=3&before={ids[1]}") == ("1", False, True)
+    assert page(f"limit=3&before={ids[0]}") == ("", False, True)
+    assert page(f"limit=3&after={ids[0]}") == ("234", True, True)
+    assert page(f"limit=9&after={ids[6]}") == ("", True, False)
+    assert gw.api("GET", f"/api/runs/{run.id}/events?limit=1001").status == 400
+    assert gw.api("GET", f"/api/runs/{run.id}/events?after=-1").status == 400
+    assert gw.api("GET", "/api/runs/nobody/events").status == 404
+
+
+def test_a_page_of_large_events_is_cut(gw: EmbeddedGateway) -> None:
+    """A page has a few megabytes, and at least one event."""
+    run = gw.create_run()
+    for number in range(1, 8):
+        gw.send_event(run, "stdout", "x" * 1_000_000, number)
+
+    page = gw.api("GET", f"/api/runs/{run.id}/events?limit=100").json()
+
+    assert 1 <= len(page["events"]) < 7
+    assert page["has_before"]
+
+
+# --- the OpenAPI document ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def document(gw: EmbeddedGateway) -> dict[str, Any]:
+    """The document as it is served."""
+    served: dict[str, Any] = gw.api("GET", "/api/openapi.json").json()
+    return served
+
+
+def test_the_document_names_every_address(document: dict[str, Any]) -> None:
+    """What the gateway's routes answer under /api is in it, and nothing else."""
+    site = build_site(cast(Parts, None))  # only its addresses are looked at
+    served = {
+        (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+        for rule in site.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule.startswith("/api/")
+    }
+    documented = {
+        (method.upper(), path)
+        for path, item in document["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+
+    assert documented == {*served, *ROUTES, *(("GET", path) for path in STREAMS)}
+
+
+def test_answers_have_the_documented_shape(gw: EmbeddedGateway, document: dict[str, Any]) -> None:
+    """Each kind of answer of a run's whole life is valid by its schema."""
+    run = gw.create_run("x")
+
+    def check(method: str, path: str, answer: Answer) -> None:
+        operation = document["paths"][path][method.lower()]
+        schema = operation["responses"][str(answer.status)]["content"]["application/json"]["schema"]
+        jsonschema.validate(answer.json(), {**schema, "components": document["components"]})
+
+    base = f"/api/runs/{run.id}"
+    check("POST", "/api/runs", gw.api("POST", "/api/runs", {}))
+    check("GET", "/api/runs/{run_id}", gw.api("GET", base))
+    start(gw, run, command="c", runner="claude", mode="print", columns=1, lines=2, workingDir="/")
+    gw.send_marker(run, {"event": "state", "state": "working"}, 2)
+    queued = gw.api("POST", f"{base}/stop", {})
+    check("POST", "/api/runs/{run_id}/stop", queued)
+    commands = f"{base}/commands"
+    poll = "/api/runs/{run_id}/commands"
+    check("GET", poll, gw.send("GET", commands, run=run))
+    check("GET", poll, gw.api("GET", commands))
+    ack = gw.send("POST", f"{commands}/{queued.json()['id']}/ack", {"error": "no"}, run)
+    check("POST", "/api/runs/{run_id}/commands/{command_id}/ack", ack)
+    check("POST", "/api/ingest/event", gw.send_event(run, "stdout", "x", 3))
+    check("POST", "/api/ingest/artifact", gw.send_artifact(run, "a.md", b"# x"))
+    gw.send_marker(
+        run, {"event": "finished", "exitCode": 0, "result": {"turns": 1}, "events": 1}, 4
+    )
+    for name in ("events", "history", "artifacts"):
+        check("GET", f"/api/runs/{{run_id}}/{name}", gw.api("GET", f"{base}/{name}"))
+    check("GET", "/api/runs/{run_id}", gw.api("GET", base))
+    check("GET", "/api/runs", gw.api("GET", "/api/runs"))
+    check("GET", "/api/runs/{run_id}", gw.api("GET", "/api/runs/nobody"))
+    check("POST", "/api/runs/{run_id}/stop", gw.api("POST", f"{base}/stop", {}))
+    check("GET", "/api/health", gw.request("GET", "/api/health"))

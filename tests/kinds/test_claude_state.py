@@ -1,0 +1,99 @@
+"""What Claude Code's window title and bell tell about who is waiting."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinds.claude import StateWatcher
+from kinds.profile import WAITING, WORKING
+
+
+def state_of(*pieces: bytes) -> str | None:
+    """Return the state after these pieces of output."""
+    watcher = StateWatcher()
+    for piece in pieces:
+        watcher.feed(piece)
+    return watcher.state
+
+
+def title(text: str, number: int = 0, end: str = "\x07") -> bytes:
+    """Return the sequence that sets a window's title."""
+    return f"\x1b]{number};{text}{end}".encode()
+
+
+WORKS = title("\u25d0 Claude Code")
+WAITS = title("\u2733 Claude Code")
+
+CASES = [
+    pytest.param(b"", None, id="nothing"),
+    pytest.param(b"plain \x1b[1mtext\x1b[0m\r\n", None, id="no title"),
+    pytest.param(WAITS, WAITING, id="star"),
+    *(
+        pytest.param(title(f"{sign} x"), WORKING, id=f"circle {sign}")
+        for sign in "\u25d0\u25d1\u25d2\u25d3"
+    ),
+    *(
+        pytest.param(title(f"{sign} x"), WORKING, id=f"dots {sign}")
+        for sign in "\u2800\u2802\u2810\u28ff"
+    ),
+    pytest.param(title("\u25d0 x", 2, "\x1b\\"), WORKING, id="the other spelling"),
+    pytest.param(WAITS + WORKS, WORKING, id="the last one counts"),
+    pytest.param(WORKS + WAITS, WAITING, id="the last one counts, turned round"),
+    pytest.param(WORKS + title(""), WORKING, id="an empty title says nothing"),
+    pytest.param(WORKS + title("vim \u2733"), WORKING, id="a sign inside of a title"),
+    pytest.param(title("user@host: ~"), None, id="a shell's title"),
+    pytest.param(title("\u2733 x", 1), None, id="the icon's name"),
+    pytest.param(WORKS + b"\x07", WAITING, id="bell"),
+    pytest.param(WORKS + b"\x1b]8;;http://x\x07link\x1b]8;;\x07", WORKING, id="a link's end"),
+    pytest.param(WORKS + b"\x1b]9;4;1;50\x07", WORKING, id="a progress bar's end"),
+    pytest.param(WORKS + b"\x1b]52;c;" + b"QUJD" * 500 + b"\x07", WORKING, id="a long one's end"),
+    pytest.param(WORKS + b"\x1bP+q\x07\x1b\\", WORKING, id="a bell inside of a string"),
+    pytest.param(WORKS + b"\x1bP+q\x07\x07\x1b\\", WORKING, id="two bells inside of a string"),
+    pytest.param(WORKS + b"\x1bc\x07", WAITING, id="a bell behind an escape"),
+    pytest.param(WORKS[1:], WAITING, id="a title without its beginning"),
+    pytest.param(WORKS + b"\x1b]0;\xe2\x9c\x18\x07", WAITING, id="cancelled, then a bell"),
+    pytest.param(b"\x1b]0;lost\x1b[m" + WAITS, WAITING, id="a title without an end"),
+    pytest.param(b"\x1b]0;lost" + WORKS, WORKING, id="a title inside of a title"),
+    pytest.param(b"\x1b\x1b" + WAITS, WAITING, id="escapes before it"),
+    pytest.param(b"\x1b]0;\xff\xfe\x07", None, id="no text"),
+]
+
+
+@pytest.mark.parametrize(("output", "state"), CASES)
+def test_signs_are_read(output: bytes, state: str | None) -> None:
+    """Each sign means what it means, whole and a byte at a time."""
+    assert state_of(output) == state
+    assert state_of(*(output[at : at + 1] for at in range(len(output)))) == state
+
+
+PIECES = st.one_of(
+    st.sampled_from(
+        [WORKS, WAITS, b"\x1b", b"\x07", b"\x1b\\", b"\x1b]0;", b"\x1b]8;;", b"\x1bP", b"\x18",
+         "\u2733".encode(), "\u25d0".encode(), b"\x1b[?25h", b"x" * 600]
+    ),
+    st.binary(max_size=4),
+)  # fmt: skip
+
+
+@given(pieces=st.lists(PIECES, max_size=12), cuts=st.lists(st.integers(0, 4_000), max_size=8))
+def test_how_it_is_cut_makes_no_difference(pieces: list[bytes], cuts: list[int]) -> None:
+    """Any split of any output gives the state that the whole of it gives."""
+    output = b"".join(pieces)
+    places = sorted({0, len(output), *(min(cut, len(output)) for cut in cuts)})
+
+    parts = [output[begin:end] for begin, end in zip(places, places[1:])]
+
+    assert state_of(*parts) == state_of(output)
+
+
+def test_what_never_ends_costs_nothing() -> None:
+    """A string without an end is not kept."""
+    watcher = StateWatcher()
+    watcher.feed(b"\x1b]0;")
+
+    for _ in range(100):
+        watcher.feed(b"x" * 10_000)
+
+    assert max(len(each) for each in vars(watcher).values() if isinstance(each, bytes)) < 100

@@ -1,0 +1,121 @@
+"""The rules of the command line: a value may be anything, a mistake is one sentence."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config import RunnerError, typed_name
+from runner.plan import parse_duration
+from testing.programs.runner_files import ROOT
+from tools.options import CommandLine, print_out
+
+
+def small_line() -> CommandLine:
+    """Return a command line with one command of each kind."""
+    line = CommandLine("prog", "./prog", "1.2", "What it is for.", "examples:\n  prog go")
+    add_option = line.add_command("go", lambda: 0, "go on", hands_on=True)
+    add_option("--to", metavar="PLACE", help="where")
+    add_option("--how", metavar="MODE", choices=("fast", "slow"), help="how")
+    add_option("--each", metavar="X", action="append", default=[], help="more")
+    add_option("--flag", action="store_true", help="a flag")
+    add_option = line.add_command("put", lambda: 0, "put down")
+    add_option("folder", metavar="DIR", help="where")
+    line.needs_no_settings("put")
+    return line
+
+
+@given(value=st.text(), others=st.lists(st.text(), max_size=3))
+def test_a_value_is_any_text(value: str, others: list[str]) -> None:
+    """What follows an option is its value, however it is given and whatever it looks like."""
+    line = small_line()
+    repeated = [item for each in others for item in ("--each", each)]
+
+    apart = line.parse(["go", "--to", value, *repeated, "--flag"])
+    joined = line.parse(["go", f"--to={value}", *(f"--each={each}" for each in others)])
+
+    assert (apart.to, apart.each, apart.flag) == (value, others, True)
+    assert (joined.to, joined.each, joined.flag) == (value, others, False)
+
+
+@given(rest=st.lists(st.text(), max_size=4))
+def test_what_follows_two_dashes_is_handed_on(rest: list[str]) -> None:
+    """As it is, options of ours and further dashes included."""
+    options = small_line().parse(["go", "--to", "--", "--", *rest])
+
+    assert options.to == "--"
+    assert options.arguments == rest
+
+
+def test_only_commands_that_say_so_do_without_settings() -> None:
+    """An operand may be called as an option is, or as a command."""
+    line = small_line()
+
+    assert line.parse(["go"]).needs_settings
+    for folder in ("go", "folder", "to", "./--x"):
+        options = line.parse(["put", folder])
+        assert (options.folder, options.needs_settings) == (folder, False)
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["put", "x", "--", "y"], "nothing may follow -- with put"),
+        (["put"], "the following arguments are required: DIR; see ./prog put --help"),
+        (["go", "--how", "sideways"], "invalid choice: 'sideways'"),
+        (["go", "--fla"], "unrecognized argument: --fla; see ./prog go --help"),
+        (["go", "--too=x"], "unrecognized argument: --too; see ./prog go --help"),
+        (["go", "--to"], "--to needs a value; see ./prog --help"),
+        (["put", "a", "b"], "unrecognized argument: b; see ./prog put --help"),
+    ],
+)
+def test_a_mistake_is_one_sentence(argv: list[str], sentence: str) -> None:
+    """It says where to look, and shows no value."""
+    with pytest.raises(RunnerError) as told:
+        small_line().parse(argv)
+
+    assert sentence in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_help_is_printed_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the program and of each command."""
+    for argv in (["--help"], ["go", "-h"]):
+        with pytest.raises(SystemExit):
+            small_line().parse(argv)
+        assert "examples:\n  prog go" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        small_line().parse(["--version"])
+    assert capsys.readouterr().out == "prog 1.2\n"
+    print_out("said")
+    assert capsys.readouterr().out == "said\n"
+
+
+@given(hours=st.integers(0, 99), minutes=st.integers(0, 999), seconds=st.integers(0, 9_999))
+def test_a_duration_is_the_sum_of_its_parts(hours: int, minutes: int, seconds: int) -> None:
+    """Every part may be left out, but not all of them."""
+    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
+    text = "".join(f"{number}{unit}" for number, unit in parts if number)
+    total_s = hours * 3_600 + minutes * 60 + seconds
+
+    if total_s:
+        assert parse_duration(text, "--max-time") == total_s
+        assert parse_duration(f" {text} ", "--max-time") == total_s
+    else:
+        with pytest.raises(RunnerError, match="write a time such as 90s"):
+            parse_duration(text, "--max-time")
+    assert parse_duration(None, "--max-time") is None
+
+
+@pytest.mark.parametrize("text", ["", "5", "1.5h", "-5s", "5s5m", "1h 5m", "0s", "forever", "٣s"])
+def test_what_is_no_duration_is_told(text: str) -> None:
+    """With what to write instead."""
+    with pytest.raises(RunnerError, match="write a time such as 90s, 45m, 2h or 1h30m"):
+        parse_duration(text, "--max-time")
+
+
+def test_the_program_is_called_as_it_is_started() -> None:
+    """In a project by the path of its shim."""
+    assert typed_name(ROOT, "claude-runner") == "./wrapper/claude-runner"
+    assert typed_name(ROOT / "tests", "claude-runner") == "claude-runner"

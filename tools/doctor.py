@@ -1,0 +1,312 @@
+"""Look over all that a run needs, one line each, without starting one.
+
+Starts nothing but Claude Code's own `--version`, and asks the gateway what `test-connection` asks.
+What fails says what to do; the rest is still looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Final
+from urllib.parse import urlsplit
+
+from config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir
+from gateway_client import is_confidential
+from gateway_transport import GatewayError, PinStore, printable
+from journal.spool import Spool, SpoolError
+from runner.checks import check_health, check_run, check_secret, open_client
+from runner.plan import require_program, require_run
+from runner.terminal import shown_size, window_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from config import Config
+    from gateway_client import GatewayClient, Reply
+    from kinds.profile import Profile
+    from redact import Rules
+    from runner.terminal import Console
+
+OLDEST_PYTHON: Final = (3, 9)
+# As in wrapper/requirements.txt; a test compares them.
+PACKAGES: Final = {"requests": "2.28", "python-dotenv": "0.21"}
+# A start of Claude Code takes 1 s; npx, which may download it, takes longer.
+VERSION_PATIENCE_S: Final = 30.0
+# A run's journal and log are seldom larger; with less, a long one would end in memory.
+ENOUGH_DISK_BYTES: Final = 200_000_000
+# The gateway accepts 300 s. A clock that is this far off is not kept by anything, and drifts on.
+CLOCK_TOLERANCE_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `status` is `ok`, `mend`, or `note`: it works without."""
+
+    check: str
+    status: str
+    text: str
+
+
+class Doctor:
+    """Looks at one thing after the other. Thread: one. Raises nothing that a check finds."""
+
+    def __init__(self, profile: Profile, console: Console, load: Callable[[], Config]) -> None:
+        self._profile = profile
+        self._console = console
+        self._load = load
+
+    def look(self, run_id: str | None = None) -> Iterator[Finding]:
+        """Yield each finding as soon as it is there; the gateway may take a while to answer."""
+        yield self._check("Python", _check_python)
+        yield self._check("packages", _check_packages)
+        yield self._check("terminal", _check_terminal)
+        try:
+            config = self._load()
+        except RunnerError as error:
+            yield Finding("configuration", "mend", f"{error}; the rest was not looked at")
+            return
+        yield self._check("configuration", lambda: _check_configuration(config))
+        yield self._check("command", lambda: self._check_command(config))
+        yield self._check("tmate", lambda: _check_tmate(config))
+        yield self._check("data folder", lambda: _check_folder(config))
+        yield self._check("journal", lambda: _check_journal(config))
+        yield from self._ask_gateway(config, run_id)
+
+    def _check(self, name: str, check: Callable[[], tuple[str, str]]) -> Finding:
+        self._console.progress(f"{name} …")
+        try:
+            return Finding(name, *check())
+        except (RunnerError, GatewayError, SpoolError) as error:
+            return Finding(name, "mend", str(error))
+        finally:
+            self._console.progress("")
+
+    def _check_command(self, config: Config) -> tuple[str, str]:
+        command = self._profile.command(config)
+        env = config.child_environment(os.environ)
+        require_program(
+            command[0], ".", env, self._profile, config
+        )  # the current folder may be gone
+        found = shutil.which(command[0], path=env.get("PATH")) or command[0]
+        if not self._profile.answers_version(config):
+            title = self._profile.title
+            return "ok", f"{found}; it is not known to be {title}, so its version was not asked"
+        rules = build_rules(config, os.environ)
+        lines = ask_version([*command, "--version"], env, rules)
+        version = printable(rules.redact(lines[0]), 80) if lines else "it tells no version"
+        return "ok", f"{found}: {version}"
+
+    def _ask_gateway(self, config: Config, run_id: str | None) -> Iterator[Finding]:
+        replies: list[Reply] = []
+        try:
+            client = open_client(config, self._console)
+        except GatewayError as error:
+            yield Finding("gateway", "mend", str(error))
+            return
+        with contextlib.closing(client):
+            before = _pinned(config)
+
+            def reach() -> tuple[str, str]:
+                replies.append(check_health(client, config))
+                return "ok", f"{config.gateway_url} answers"
+
+            yield self._check("gateway", reach)
+            if not replies:
+                return
+            yield self._check("TLS", lambda: _describe_trust(config, before))
+            yield self._check("clock", lambda: _check_clock(replies[0]))
+            if config.hmac_secret:
+                yield self._check("signature", lambda: _check_signature(client, config))
+            else:
+                yield Finding("signature", "mend", "without HMAC_SECRET nothing can be signed")
+        if run_id is not None and config.hmac_secret:
+            yield self._check("run", lambda: self._check_run(config, run_id))
+
+    def _check_run(self, config: Config, run_id: str) -> tuple[str, str]:
+        require_run(run_id, config)
+        client = open_client(config, self._console, run_id, config.token)
+        with contextlib.closing(client):
+            check_run(client, run_id, config, self._console)
+        return "ok", f"{run_id} is there, and the token is right"
+
+
+# --- this machine ---------------------------------------------------------------------------------
+
+
+def _check_python() -> tuple[str, str]:
+    shown = f"{sys.version.split()[0]} ({sys.executable})"
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return "mend", f"{shown} is too old; set CLAUDE_RUNNER_PYTHON to Python 3.9 or newer"
+    return "ok", shown
+
+
+def _check_packages() -> tuple[str, str]:
+    shown = []
+    for name, least in PACKAGES.items():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            shown.append(name)  # put there by hand, and it was imported before this line
+            continue
+        if _numbers(version) < _numbers(least):
+            return "mend", f"{name} {version} is too old; {least} or newer is needed: use pip"
+        shown.append(f"{name} {version}")
+    return "ok", ", ".join(shown)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def _check_terminal() -> tuple[str, str]:
+    size = window_size(0)
+    if not (os.isatty(0) and os.isatty(1)):
+        return "note", "there is none here; a session needs one, a run with a prompt does not"
+    shown = f"{size.columns} x {size.lines}" if size is not None else "of unknown size"
+    return "ok", f"{shown}, TERM={os.environ.get('TERM') or '(not set)'}"
+
+
+def _check_tmate(config: Config) -> tuple[str, str]:
+    program, variable = config.tmate_command[0], "CLAUDE_RUNNER_TMATE_COMMAND"
+    found = shutil.which(program, path=config.child_environment(os.environ).get("PATH"))
+    if found is None:
+        return "note", (
+            f"{program!r} ({variable}, {config.sources[variable]}) was not found; only assist "
+            f"sessions need it: apt or brew install tmate, or correct {variable}"
+        )
+    return "ok", found
+
+
+def _check_configuration(config: Config) -> tuple[str, str]:
+    config.require_secret()
+    build_rules(config, os.environ)  # whether the user's own token shapes can be read
+    shown = f"HMAC_SECRET is set ({config.sources['HMAC_SECRET']})"
+    if config.is_secret_short:
+        return "note", (
+            f"{shown}, but is so short that it could be guessed; let the gateway have one of "
+            f"{SAFE_SECRET_BYTES} characters or more, and copy that"
+        )
+    return "ok", shown
+
+
+def _check_folder(config: Config) -> tuple[str, str]:
+    prepare_data_dir(config.data_dir)
+    try:
+        free_bytes = shutil.disk_usage(config.data_dir).free
+    except OSError as error:
+        return "mend", f"{config.data_dir} cannot be measured: {error.strerror}"
+    shown = f"{config.data_dir} can be written, {shown_size(free_bytes)} free"
+    if free_bytes < ENOUGH_DISK_BYTES:
+        return "mend", f"{shown}; make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
+    return "ok", shown
+
+
+def _check_journal(config: Config) -> tuple[str, str]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="doctor-", dir=config.data_dir) as folder:
+            spool = Spool(Path(folder, "spool.db"))
+            try:
+                spool.put_fact("doctor", "was here")
+                spool.sync_to_disk()
+            finally:
+                spool.close()
+    except (OSError, SpoolError) as error:
+        if isinstance(error, SpoolError) and not error.is_disk_failure:
+            raise  # it says itself what to do
+        reason = error.strerror if isinstance(error, OSError) else error
+        return "mend", (
+            f"{config.data_dir} cannot hold a journal ({reason}); make room, or set "
+            "CLAUDE_RUNNER_DATA_DIR to another folder"
+        )
+    return "ok", "it can be written and made durable there"
+
+
+def ask_version(argv: list[str], env: dict[str, str], rules: Rules) -> list[str]:
+    """Return what a program prints when asked for its version, line by line.
+
+    Blocks for `VERSION_PATIENCE_S` at most; then it is killed, with its process group. Raises
+    RunnerError when it cannot be started, fails, or hangs; `rules` redact what it tells of `argv`.
+    """
+    shown = printable(rules.redact(shlex.join(argv)))
+    try:
+        process = subprocess.Popen(
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise RunnerError(f"{argv[0]} cannot be started: {error.strerror}") from error
+    try:
+        output, _ = process.communicate(timeout=VERSION_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        raise RunnerError(
+            f"`{shown}` did not end within {VERSION_PATIENCE_S:.0f} s; try it by hand"
+        ) from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    if process.returncode != 0:
+        raise RunnerError(f"`{shown}` failed with {process.returncode}; try it by hand")
+    return output.decode("utf-8", "replace").splitlines()
+
+
+# --- the gateway ----------------------------------------------------------------------------------
+
+
+def _check_signature(client: GatewayClient, config: Config) -> tuple[str, str]:
+    check_secret(client, config)
+    return "ok", "the gateway accepts it"
+
+
+def _pinned(config: Config) -> str | None:
+    """Return the fingerprint that is trusted for the configured gateway, if there is one."""
+    parts = urlsplit(config.gateway_url)
+    host = f"{parts.hostname}:{parts.port or 443}"
+    pins = PinStore(config.data_dir / "pins.json", lambda _: None)
+    try:
+        return pins.pinned(host)
+    except GatewayError:
+        return None  # the connection itself tells it
+
+
+def _describe_trust(config: Config, before: str | None) -> tuple[str, str]:
+    """Say why the connection that just succeeded was trusted."""
+    if not config.gateway_url.startswith("https:"):
+        if is_confidential(config.gateway_url):
+            return "ok", "none, and none is needed: the gateway is on this machine"
+        return "note", "none; everybody between here and the gateway can read along"
+    now = _pinned(config) if config.allow_self_signed else None
+    if now is None:
+        return "ok", "the certificate verifies"
+    shown = f"SHA-256 {now[:16]}…"
+    if before is None:
+        return "ok", f"the certificate is self-signed and trusted from now on ({shown})"
+    return "ok", f"the certificate is the one that was trusted before ({shown})"
+
+
+def _check_clock(reply: Reply) -> tuple[str, str]:
+    ahead_s = reply.clock_ahead_s
+    if ahead_s is None:
+        return "note", "the gateway does not say what time it has"
+    size = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the gateway's"
+    if abs(ahead_s) > CLOCK_TOLERANCE_S:
+        return "mend", f"{size}, and 300 s are accepted; set the clock"
+    # The gateway's `Date` is in whole seconds.
+    return "ok", size if abs(ahead_s) >= 2 else "the same as the gateway's"

@@ -1,0 +1,156 @@
+"""The rules of the command line: options that take any value, errors that are one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
+
+from config import RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Before every value, so that argparse takes none for an option, nor drops one that is "--".
+_VALUE_MARK: Final = "="
+
+
+def print_out(text: str) -> None:
+    """Print what was asked for, at once. Raises BrokenPipeError and RunnerError."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except OSError as error:
+        # Or Python would try once more when it exits, and complain in words of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise RunnerError(f"stdout cannot be written: {error.strerror}") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence and exit code 1."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RunnerError(f"{message}; see {self.prog} --help")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        del file  # help and version go to stdout, and errors do not come here
+        print_out(message.rstrip("\n"))
+
+
+class CommandLine:
+    """A program's commands and their options.
+
+    The item after an option that takes a value is its value, whatever it begins with; what follows
+    `--` is handed on as it is, by the commands that have somebody to hand it to. `typed` is how a
+    user calls the program.
+    """
+
+    def __init__(
+        self, program: str, typed: str, version: str, description: str, examples: str
+    ) -> None:
+        self.program = program
+        self._typed = typed
+        self._examples = examples
+        self._with_value: set[str] = set()
+        self._handing_on: set[str] = set()
+        self._without_settings: set[str] = set()
+        self._common = _Parser(add_help=False)
+        _add_verbosity(self._common)
+        self._parser = _Parser(
+            prog=typed,
+            parents=[self._common],
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            description=description,
+            epilog=examples,
+        )
+        self._parser.add_argument("--version", action="version", version=f"{program} {version}")
+        self._commands = self._parser.add_subparsers(
+            dest="command", metavar="COMMAND", required=True
+        )
+
+    @property
+    def parsers(self) -> Mapping[str, argparse.ArgumentParser]:
+        """The parser of each command, by its name; the program's own is under an empty text."""
+        return {"": self._parser, **self._commands.choices}
+
+    def add_command(
+        self, name: str, run: Callable[..., int], summary: str, *, hands_on: bool = False
+    ) -> Callable[..., None]:
+        """Add a command; returns what adds an option or an operand to it, as `add_argument` does.
+
+        An option takes a value if it has a `metavar`. `run` is found in what `parse` returns.
+        """
+        parser = self._commands.add_parser(
+            name,
+            parents=[self._common],
+            allow_abbrev=False,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=self._examples,
+        )
+        parser.set_defaults(run=run)
+        if hands_on:
+            self._handing_on.add(name)
+
+        def add_option(*names: str, **kwargs: Any) -> None:
+            if "metavar" in kwargs and names[0].startswith("-"):
+                self._with_value.update(names)
+                kwargs["type"] = _unmarked
+            parser.add_argument(*names, **kwargs)
+
+        return add_option
+
+    def needs_no_settings(self, *names: str) -> None:
+        """Let commands work where the settings are wrong; `parse` says so as `needs_settings`."""
+        self._without_settings.update(names)
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse a command line. Raises RunnerError, and SystemExit after --help and --version."""
+        ours: list[str] = []
+        items = iter(argv)
+        for item in items:
+            if item == "--":
+                break
+            name, has_value, value = item.partition("=")
+            if name in self._with_value:
+                given = value if has_value else next(items, None)
+                if given is None:
+                    raise RunnerError(f"{name} needs a value; see {self._typed} --help")
+                item = f"{name}={_VALUE_MARK}{given}"
+            ours.append(item)
+        options, unknown = self._parser.parse_known_args(ours)
+        if unknown:
+            # Without its value, which may be a token that the command does not take.
+            name = unknown[0].partition("=")[0]
+            raise RunnerError(
+                f"unrecognized argument: {name}; see {self._typed} {options.command} --help"
+            )
+        options.arguments = list(items)
+        options.needs_settings = options.command not in self._without_settings
+        if options.arguments and options.command not in self._handing_on:
+            raise RunnerError(f"nothing may follow -- with {options.command}")
+        return options
+
+
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=argparse.SUPPRESS,
+        help="tell more; -vv tells most",
+    )
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="tell only warnings and errors",
+    )
+
+
+def _unmarked(value: str) -> str:
+    return value[len(_VALUE_MARK) :]
