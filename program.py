@@ -2,8 +2,8 @@
 
 There are three homes for one and the same tree of files. In a clone of the repository the program
 and the project are one folder. `install` writes the program into a folder of somebody's project:
-`wrapper/program/`, with the shims beside it. pip puts it into a folder of its own among a Python's
-packages, where it serves no project, and its files are those of the user.
+`wrapper/program/`, with the shims beside it. pip puts it among a Python's packages, into
+`claude_runner_program/program/`, where it serves no project, and its files are those of the user.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ from typing import Final
 
 PROGRAM: Final = Path(__file__).resolve().parent
 
-# The program's packages. What else lies in a clone (the gateway, tests, benchmarks) stays there.
+# The folders of the program. What else a clone has (the gateway, tests, benchmarks) stays there.
 PACKAGES: Final = ("journal", "kinds", "redaction", "runner", "tools")
+
+# What `install` needs besides the program. The shims find their program by where they lie: so pip's
+# are in a folder from where they find none, and the program there is not taken for a project's.
+COMPANIONS: Final = (".env.example", "LICENSE", "claude-runner", "requirements.txt", "rev-runner")
+_IN_THE_ROOT_OF_A_CLONE: Final = (".env.example", "LICENSE")
 
 _BUILDS_THE_PACKAGE: Final = "setup.py"
 
@@ -34,6 +39,16 @@ def typed_name(name: str, program: Path = PROGRAM) -> str:
     if project is None:
         return name
     return f"./wrapper/{name}" if project == program else f"./{program.parent.name}/{name}"
+
+
+def companion(name: str, program: Path = PROGRAM) -> Path:
+    """Return where one of COMPANIONS lies; in a project there is no `.env.example`."""
+    project = find_project(program)
+    if project is None:
+        return program.parent / "wrapper" / name
+    if project == program:
+        return program / name if name in _IN_THE_ROOT_OF_A_CLONE else program / "wrapper" / name
+    return program.parent / name
 
 
 def program_files(program: Path = PROGRAM) -> list[str]:
