@@ -1,16 +1,41 @@
-"""What pyproject.toml cannot say: the modules and files are those of wrapper/FILES."""
+"""What pyproject.toml cannot say: the package has the program in it, as program.py lists it."""
 
+import shutil
+import sys
 from pathlib import Path
 
 from setuptools import setup  # type: ignore[import-untyped] # it brings no types
+from setuptools.command.build_py import build_py  # type: ignore[import-untyped]
 
-NAMES = (Path(__file__).resolve().parent / "wrapper" / "FILES").read_text("utf-8").split()
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))  # a build does without it
 
-setup(
-    py_modules=[name[:-3] for name in NAMES if name.endswith(".py")],
-    # Beside the modules in a project, here for `install` alone, which finds them below sys.prefix.
-    data_files=[
-        ("share/claude-runner", [name for name in NAMES if name == ".env.example"]),
-        ("share/claude-runner/wrapper", [name for name in NAMES if name.startswith("wrapper/")]),
-    ],
-)
+from program import COMPANIONS, companion, program_files  # noqa: E402
+
+# Where a file goes in the package, and where it lies here.
+FILES = {
+    **{f"program/{name}": name for name in program_files()},
+    **{f"wrapper/{name}": str(companion(name).relative_to(ROOT)) for name in COMPANIONS},
+}
+
+
+class BuildProgram(build_py):  # type: ignore[misc] # see above
+    """Copies the program and what `install` needs into the package."""
+
+    def run(self) -> None:
+        """Build, and take nothing along that an earlier build has left."""
+        if self.editable_mode:
+            raise SystemExit("a clone needs no -e: ./wrapper/claude-runner runs what is in it")
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+        for name, source in FILES.items():
+            target = Path(self.build_lib, "claude_runner_program", name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / source, target)
+
+    def get_source_files(self) -> list[str]:
+        """Return what a source distribution needs for a build."""
+        return [*super().get_source_files(), *FILES.values()]
+
+
+setup(cmdclass={"build_py": BuildProgram})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,59 +18,67 @@ from pathlib import Path
 import pytest
 
 from config import VERSION
+from program import COMPANIONS, companion, program_files
 from testing.gateways.strict_gateway import StrictGateway
-from testing.programs.runner import child, plan
-from testing.programs.runner_files import ROOT, RUNNER_FILES
+from testing.programs.runner import REV, child, plan
+from testing.programs.runner_files import ROOT
 
 WITHIN_S = 100.0
-# What a build reads besides the runner's files.
-BUILT_FROM = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
-MODULES = {name for name in RUNNER_FILES if name.endswith(".py")}
+HOME = "claude_runner_program"
 # Like pip, but with the environment's own setuptools, because tests do not reach the network.
-BUILD = "import setuptools.build_meta as b; print(b.build_sdist('dist'), b.build_wheel('dist'))"
+BUILD = "import setuptools.build_meta as b; b.build_{}('..')"
+CHOSEN_PYTHON = {"CLAUDE_RUNNER_PYTHON": sys.executable}
+NOT_COPIED = (".git", ".venv*", ".data", ".env", "build", "*.egg-info", "__pycache__", ".*_cache")
 
 
 @dataclass(frozen=True)
 class _Built:
     sdist: Path
     wheel: Path
+    wheel_of_the_sdist: Path
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> _Built:
-    """The package, built from a copy of the sources so that nothing is left in them."""
-    source = tmp_path_factory.mktemp("source")
-    for name in (*RUNNER_FILES, *BUILT_FROM):
-        (source / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, source / name)
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD],
+def build(what: str, source: Path) -> None:
+    """Build an `sdist` or a `wheel` beside a folder of sources."""
+    subprocess.run(
+        [sys.executable, "-c", BUILD.format(what)],
         cwd=source,
         capture_output=True,
-        text=True,
+        check=True,
         timeout=WITHIN_S,
     )
-    assert done.returncode == 0, done.stderr
-    dist = source / "dist"
-    return _Built(next(dist.glob("*.tar.gz")), next(dist.glob("*.whl")))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> _Built:
+    """The package, built from a copy of the sources so that nothing is left in them."""
+    folder = tmp_path_factory.mktemp("built")
+    source = folder / "source"
+    shutil.copytree(
+        ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED, ".hypothesis")
+    )
+    # What must not get into a package: an older build's modules, and secrets.
+    for name in ("build/lib/delivery.py", "build/lib/claude_runner_program/program/old.py", ".env"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("left\n")
+    build("sdist", source)
+    build("wheel", source)
+    sdist = next(folder.glob("*.tar.gz"))
+    (folder / "unpacked").mkdir()
+    subprocess.run(["tar", "-xzf", str(sdist), "-C", str(folder / "unpacked")], check=True)
+    unpacked = folder / "unpacked" / sdist.name[: -len(".tar.gz")]
+    build("wheel", unpacked)
+    wheel = next(folder.glob("*.whl"))
+    return _Built(sdist, wheel, unpacked.parent / wheel.name)
+
+
+@pytest.fixture(scope="session")
 def installed(built: _Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the wheel in it; the two packages it needs are the test's own."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True, with_pip=False)
     python = folder / "bin" / "python"
-    site_packages = Path(
-        subprocess.run(
-            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=WITHIN_S,
-        ).stdout.strip()
-    )
-    (site_packages / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site_packages(folder) / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
     subprocess.run(
         [*pip, "install", "--quiet", "--no-index", "--no-deps", "--no-cache-dir", str(built.wheel)],
@@ -79,13 +88,19 @@ def installed(built: _Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "claude-runner"
 
 
+def site_packages(environment: Path) -> Path:
+    """Return where an environment has its packages."""
+    return next(environment.glob("lib/python3*/site-packages"))
+
+
 def use(
-    program: Path, *arguments: str, env: dict[str, str] | None = None
+    program: Path, *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the installed program to its end."""
     return subprocess.run(
         [str(program), *arguments],
         env={**os.environ, **(env or {})},
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -93,25 +108,64 @@ def use(
     )
 
 
-def test_the_package_holds_the_runners_files_and_no_others(built: _Built) -> None:
-    """`wrapper/FILES` is the one list; the version is that of the program."""
-    with zipfile.ZipFile(built.wheel) as wheel:
-        names = [name for name in wheel.namelist() if ".dist-info/" not in name]
-    with tarfile.open(built.sdist) as sdist:
-        packed = {name.partition("/")[2] for name in sdist.getnames()}
+def contents(wheel: Path) -> dict[str, bytes]:
+    """Return the files of a wheel, without what describes it."""
+    with zipfile.ZipFile(wheel) as packed:
+        names = [name for name in packed.namelist() if ".dist-info/" not in name]
+        return {name: packed.read(name) for name in names}
 
-    data = f"claude_runner-{VERSION}.data/data/share/claude-runner/"
-    assert {name for name in names if "/" not in name} == MODULES
-    assert {name[len(data) :] for name in names if "/" in name} == set(RUNNER_FILES) - MODULES
-    assert packed >= {*RUNNER_FILES, *BUILT_FROM}
+
+def test_the_package_is_one_folder_with_the_program_and_no_other_file(built: _Built) -> None:
+    """`program_files` is the one list, and what `install` needs lies beside; nothing older."""
+    program = {f"{HOME}/program/{name}": (ROOT / name).read_bytes() for name in program_files()}
+    beside = {f"{HOME}/wrapper/{name}": companion(name).read_bytes() for name in COMPANIONS}
+    entry = {f"{HOME}/__init__.py": (ROOT / HOME / "__init__.py").read_bytes()}
+
+    assert contents(built.wheel) == {**entry, **program, **beside}
     assert f"-{VERSION}-" in built.wheel.name
 
 
-def test_the_installed_program_says_its_version(installed: Path) -> None:
-    """The entry point is there and works."""
-    done = use(installed, "--version")
+def test_the_sources_build_the_same_package_and_hold_no_secret(built: _Built) -> None:
+    """pip takes either. Who gets the sources gets the tests too."""
+    with tarfile.open(built.sdist) as sdist:
+        packed = {name.partition("/")[2] for name in sdist.getnames()}
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"claude-runner {VERSION}\n", "")
+    assert contents(built.wheel_of_the_sdist) == contents(built.wheel)
+    assert ".env" not in packed
+    assert packed >= {"tests/test_package.py", "requirements-gateway.txt", "Makefile"}
+
+
+@pytest.mark.parametrize("name", ["claude-runner", "rev-runner"])
+def test_the_installed_commands_say_their_version(installed: Path, name: str) -> None:
+    """Both entry points are there and work."""
+    done = use(installed.with_name(name), "--version")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{name} {VERSION}\n", "")
+
+
+def test_pip_adds_one_name_to_the_pythons_packages(installed: Path) -> None:
+    """No module of ours can be imported in place of somebody's `assist` or `delivery`."""
+    names = {path.name for path in site_packages(installed.parent.parent).iterdir()}
+
+    assert names == {HOME, f"claude_runner-{VERSION}.dist-info", "packages.pth"}
+
+
+def test_without_its_environment_it_finds_the_packages_beside_it(
+    built: _Built, tmp_path: Path
+) -> None:
+    """`pip install --user` and `--target` fill a folder that `-I` leaves out."""
+    with zipfile.ZipFile(built.wheel) as packed:
+        packed.extractall(tmp_path)
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    start = tmp_path / "start"
+    python = Path(sys.base_prefix, "bin", "python3")
+    start.write_text(f"#!{python}\nimport {HOME}\n{HOME}.claude_runner()\n")
+    start.chmod(0o755)
+    done = use(start, "info", "--json", env={"PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)})
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"] == str(tmp_path / HOME / "program")
 
 
 def test_its_folders_and_its_name_are_the_users(installed: Path, tmp_path: Path) -> None:
@@ -119,13 +173,15 @@ def test_its_folders_and_its_name_are_the_users(installed: Path, tmp_path: Path)
     env = {"XDG_CONFIG_HOME": str(tmp_path / "conf"), "XDG_STATE_HOME": str(tmp_path / "state")}
     told = json.loads(use(installed, "info", "--json", env=env).stdout)
     helped = use(installed, "--help", env=env).stdout
+    rev_helped = use(installed.with_name(REV.program), "--help", env=env).stdout
     failed = use(installed, "test-connection", env=env).stderr
 
     values = {row["variable"]: row["value"] for row in told["settings"]}
     assert told["envFile"] == str(tmp_path / "conf" / "claude-runner" / ".env")
     assert values["CLAUDE_RUNNER_DATA_DIR"] == str(tmp_path / "state" / "claude-runner")
     assert "\n  claude-runner start --run-id" in helped
-    assert "wrapper/" not in helped
+    assert "\n  rev-runner start --run-id" in rev_helped
+    assert "wrapper/" not in helped + rev_helped
     assert f"put the gateway's own secret into {told['envFile']}" in failed
 
 
@@ -149,6 +205,42 @@ def test_a_whole_run(installed: Path, tmp_path: Path) -> None:
         assert gateway.verify_finished(launch.run.id) == []
         assert [each.name for each in gateway.artifacts(launch.run.id)] == ["claude.log"]
     assert (tmp_path / "st" / "claude-runner" / "runs" / launch.run.id / "delivered").exists()
+
+
+def trap_names() -> set[str]:
+    """Return what the program may import, but for what Python and pip's script do before it."""
+    loaded = [sys.executable, "-I", "-S", "-c", "import re, site, sys; print(*sys.modules)"]
+    early = subprocess.run(loaded, capture_output=True, text=True, check=True, timeout=WITHIN_S)
+    ours = {Path(name).parts[0].partition(".")[0] for name in program_files()}
+    sources = [(ROOT / name).read_text("utf-8") for name in program_files() if name[-3:] == ".py"]
+    imported = re.findall(r"^\s*(?:import|from) (\w+)", "\n".join(sources), re.MULTILINE)
+    return ({*ours, *imported} | {"urllib3", "idna", "certifi", "http", "ssl"}) - {
+        *early.stdout.split(),
+        "__future__",
+    }
+
+
+@pytest.mark.parametrize("form", ["{}.py", "{}/__init__.py"], ids=["files", "folders"])
+def test_nothing_of_the_callers_is_imported(installed: Path, tmp_path: Path, form: str) -> None:
+    """A whole run, with a trap for every import in PYTHONPATH and in the current folder.
+
+    The run's child has the variable.
+    """
+    caught = tmp_path / "caught"
+    traps = tmp_path / "traps"
+    for name in trap_names():
+        trap = traps / form.format(name)
+        trap.parent.mkdir(parents=True, exist_ok=True)
+        trap.write_text(f"open({str(caught)!r}, 'a').write({name + ' '!r})\n")
+    with StrictGateway() as gateway:
+        launch = plan(gateway, ["sh", "-c", 'echo "<$PYTHONPATH>"'], tmp_path)
+        env = {**launch.env, "PYTHONPATH": str(traps)}
+        done = use(installed, *launch.argv[2:], env=env, cwd=traps)
+
+        assert done.returncode == 0, done.stderr
+        assert f"<{traps}>" in gateway.text(launch.run.id)
+        assert gateway.verify_finished(launch.run.id) == []
+    assert not caught.exists(), caught.read_text()
 
 
 def test_what_could_not_be_delivered_names_this_program(installed: Path, tmp_path: Path) -> None:
@@ -178,12 +270,14 @@ def test_what_could_not_be_delivered_names_this_program(installed: Path, tmp_pat
 
 
 def test_it_installs_into_a_project(installed: Path, tmp_path: Path) -> None:
-    """All that a project needs is in the package, the shim and the example included."""
+    """All that a project needs is in the package, the shims included."""
     done = use(installed, "install", str(tmp_path))
 
     assert done.returncode == 0, done.stderr
-    for name in RUNNER_FILES:
-        assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
-    shim = tmp_path / "wrapper" / "claude-runner"
-    told = use(shim, "info", "--json", env={"CLAUDE_RUNNER_PYTHON": sys.executable})
-    assert json.loads(told.stdout)["files"] == str(tmp_path)
+    wrapper = tmp_path / "wrapper"
+    for name in program_files():
+        assert (wrapper / "program" / name).read_bytes() == (ROOT / name).read_bytes()
+    told = use(wrapper / "claude-runner", "info", "--json", env=CHOSEN_PYTHON)
+    assert json.loads(told.stdout)["envFile"] == str(tmp_path / ".env")
+    for name in ("claude-runner", "rev-runner"):
+        assert use(wrapper / name, "--version", env=CHOSEN_PYTHON).stdout == f"{name} {VERSION}\n"
