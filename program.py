@@ -13,13 +13,12 @@ from typing import Final
 
 PROGRAM: Final = Path(__file__).resolve().parent
 
-# The folders of the program. What else a clone has (the gateway, tests, benchmarks) stays there.
+# The folders of the program. What else lies in a clone (the gateway, tests, …) stays there.
 PACKAGES: Final = ("journal", "kinds", "redaction", "runner", "tools")
 
 # What `install` needs besides the program. The shims find their program by where they lie: so pip's
 # are in a folder from where they find none, and the program there is not taken for a project's.
-COMPANIONS: Final = (".env.example", "LICENSE", "claude-runner", "requirements.txt", "rev-runner")
-_IN_THE_ROOT_OF_A_CLONE: Final = (".env.example", "LICENSE")
+COMPANIONS: Final = ("LICENSE", "claude-runner", "requirements.txt", "rev-runner")
 
 _BUILDS_THE_PACKAGE: Final = "setup.py"
 
@@ -42,12 +41,12 @@ def typed_name(name: str, program: Path = PROGRAM) -> str:
 
 
 def companion(name: str, program: Path = PROGRAM) -> Path:
-    """Return where one of COMPANIONS lies; in a project there is no `.env.example`."""
+    """Return where one of COMPANIONS lies."""
     project = find_project(program)
     if project is None:
         return program.parent / "wrapper" / name
     if project == program:
-        return program / name if name in _IN_THE_ROOT_OF_A_CLONE else program / "wrapper" / name
+        return program / name if name == "LICENSE" else program / "wrapper" / name
     return program.parent / name
 
 
