@@ -27,9 +27,10 @@ def project(tmp_path: Path) -> Path:
     """Return a project whose tests take everything of the three modules that they import."""
     (tmp_path / "gateway").mkdir()
     (tmp_path / "gateway" / "__init__.py").touch()
-    for name in ("allowlist", "redact_words", "others"):
+    (tmp_path / "redaction").mkdir()
+    for name in ("allowlist", "redaction/words", "others"):
         (tmp_path / f"{name}.py").write_text(f"{BRANCHES}{LINES}\n")
-    run_tests(tmp_path, allowlist=(-1, 0, 1), redact_words=(-1, 0, 1), others=(-1, 0, 1))
+    run_tests(tmp_path, allowlist=(-1, 0, 1), words=(-1, 0, 1), others=(-1, 0, 1))
     return tmp_path
 
 
@@ -40,7 +41,8 @@ def run_tests(project: Path, **taken: tuple[int, ...]) -> None:
         for name, numbers in taken.items()
     ]
     (project / "tests").mkdir(exist_ok=True)
-    (project / "tests" / "run.py").write_text("import sys; sys.path[0] = '.'\n" + "".join(lines))
+    path = "import sys; sys.path[:1] = ['.', 'redaction']\n"
+    (project / "tests" / "run.py").write_text(path + "".join(lines))
 
 
 def judge(project: Path) -> tuple[int, list[str]]:
@@ -69,12 +71,12 @@ def test_modules_at_their_mark_pass(project: Path) -> None:
 
 def test_a_branch_is_missed_where_all_of_it_is_asked_for(project: Path) -> None:
     """One branch is enough to fail a module that needs 100 %, but not one that needs 90 %."""
-    run_tests(project, allowlist=(-1, 0, 1), redact_words=(-1, 1), others=(-1, 1))
+    run_tests(project, allowlist=(-1, 0, 1), words=(-1, 1), others=(-1, 1))
 
     assert judge(project) == (
         1,
         [
-            "redact_words.py: 94.1 % of 100 %; missing: 5->7",
+            "redaction/words.py: 94.1 % of 100 %; missing: 5->7",
             "coverage: 1 of 3 modules are below their mark",
         ],
     )
@@ -82,7 +84,7 @@ def test_a_branch_is_missed_where_all_of_it_is_asked_for(project: Path) -> None:
 
 def test_lines_are_named(project: Path) -> None:
     """A module below 90 % fails, and lines of it that follow each other are named as one range."""
-    run_tests(project, allowlist=(-1, 0, 1), redact_words=(-1, 0, 1), others=())
+    run_tests(project, allowlist=(-1, 0, 1), words=(-1, 0, 1), others=())
 
     code, lines = judge(project)
 
