@@ -5,6 +5,7 @@
 # make bench          measure, and write the table of docs/benchmarks.md
 # make check-claude   the checks with the real Claude Code, which npm installs into .data/
 # make check-browser  the page in a real browser: Debian's chromium
+# make reference      docs/reference.md, from the program itself
 # make screenshots    the pictures of the page in docs/screenshots/
 # Each part runs alone: format-check lint types shell test. Works with GNU make 3.81 and newer.
 
@@ -30,7 +31,7 @@ BASH_SCRIPTS := .ci/run
 # The releases of the tools that are pinned do not run on 3.9.
 on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs on the newest)",$(RUN) $(1))
 
-.PHONY: check format-check lint types shell test check-claude check-browser screenshots coverage fix fuzz bench bench-redact soak
+.PHONY: check format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz bench bench-redact soak
 
 check: format-check lint types shell test
 
@@ -57,6 +58,9 @@ check-claude: $(STAMP)
 # Two browsers: each takes a core.
 check-browser: $(STAMP)
 	$(RUN) pytest tests/browser $(if $(JOBS),-n 2 --dist worksteal) $(ARGS)
+
+reference: $(STAMP)
+	$(ENV)/bin/python .ci/write_reference.py
 
 screenshots: $(STAMP)
 	$(RUN) tests.browser.screenshots

@@ -24,6 +24,7 @@ from kinds.profile import Profile
 from program import program_files
 from rev_runner import RevProfile
 from runner.plan import ARTIFACT_TYPES
+from testing.ci_scripts import load
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.gateways.strict_gateway import StrictGateway
 from testing.needs import needs
@@ -201,6 +202,13 @@ def test_the_guide_is_complete() -> None:
         assert suffix in GUIDE
     for command in DOCUMENTED_COMMANDS:
         assert f"`{command}`" in GUIDE
+
+
+def test_the_reference_is_what_the_program_says() -> None:
+    """`make reference` would write the page as it is: options and settings are described once."""
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+
+    assert page == load("write_reference.py").write()
 
 
 def test_the_defaults_in_the_tables_are_those_of_the_program() -> None:
