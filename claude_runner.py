@@ -59,6 +59,7 @@ from gateway_launch import become_gateway
 from gateway_transport import GatewayError
 from journal.spool import SpoolError
 from kinds.claude import ClaudeProfile
+from program import PROGRAM
 from redact import Rules
 from runner.assist import AssistAlone, remove_stale_folders
 from runner.checks import check_health, check_run, check_secret, open_client
@@ -77,15 +78,9 @@ from runner.session import Run
 from runner.terminal import Console
 from tools.completion import SHELLS
 from tools.doctor import Doctor
-from tools.install import (
-    Target,
-    configure,
-    install,
-    tell_installed,
-    tell_uninstalled,
-    uninstall,
-)
+from tools.install import Target, install, tell_installed, tell_uninstalled, uninstall
 from tools.options import CommandLine, print_out
+from tools.settings import configure
 from tools.sync import SyncRun, count_leftovers
 
 if TYPE_CHECKING:
@@ -324,9 +319,11 @@ def _add_commands_of_files(line: CommandLine) -> None:
     add_option = line.add_command(
         "install", command_install, "copy the runner into another project"
     )
-    add_option("folder", metavar="DIR", help="the project's folder")
+    add_option("project", metavar="DIR", help="the project's folder")
     add_option("--upgrade", action="store_true", help="replace an older version")
     add_option("--uninstall", action="store_true", help="remove what was installed there")
+    add_option("--purge", action="store_true", help="with --uninstall: remove .env and .data too")
+    add_option("--folder", metavar="NAME", help="the folder to write (default: wrapper)")
     add_option = line.add_command(
         "completion", command_completion, "print what makes a shell complete this command line"
     )
@@ -622,15 +619,18 @@ def command_install(
     """Copy the runner into another project, or take it out of one."""
     if options.upgrade and options.uninstall:
         raise RunnerError("give --upgrade or --uninstall, not both")
-    if not options.folder:
+    if options.purge and not options.uninstall:
+        raise RunnerError("--purge goes with --uninstall; give both")
+    if not options.project:
         raise RunnerError("DIR is empty; name the folder of a project")
-    target = Target(absolute_path(options.folder, "DIR"))
+    target = Target(absolute_path(options.project, "DIR"), options.folder)
     if options.uninstall:
-        tell_uninstalled(uninstall(target), target)
+        tell_uninstalled(uninstall(target, profile.settings, purge=options.purge), target)
         return 0
-    tell_installed(install(ROOT, target, upgrade=options.upgrade), target)
-    configure(ROOT, target, console)
-    print_out(f"next: cd {shlex.quote(str(target.path))} && ./wrapper/{profile.program} doctor")
+    tell_installed(install(PROGRAM, target, upgrade=options.upgrade), target)
+    configure(PROGRAM, target.path, profile.settings, console)
+    shim = f"./{target.folder}/{profile.program}"
+    print_out(f"next: cd {shlex.quote(str(target.path))} && {shim} doctor")
     return 0
 
 

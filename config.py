@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
 
-from dotenv.parser import parse_stream
-
 from allowlist import AllowlistError, parse_extra_commands
 from redact import PatternError, Rules, collect_known_values, parse_token_shapes
 
@@ -38,6 +36,8 @@ SAFE_SECRET_BYTES: Final = 32
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
+# What a file is called while it is written.
+DRAFT_SUFFIX: Final = ".claude-runner-new"
 
 
 class RunnerError(Exception):
@@ -477,6 +477,8 @@ def _user_folder(environ: Mapping[str, str], variable: str, otherwise: str) -> P
 
 
 def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> dict[str, str]:
+    from dotenv.parser import parse_stream  # `install`, for one, works without
+
     try:
         # Some editors put a byte order mark before the first name.
         text = file.read_text("utf-8-sig")
@@ -561,3 +563,14 @@ def write_private(path: Path, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def write_whole(path: Path, content: bytes, mode: int) -> None:
+    """Write a file so that it is there whole, or as it was before. Raises OSError."""
+    draft = path.with_name(f"{path.name}{DRAFT_SUFFIX}")
+    draft.unlink(missing_ok=True)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(content)
+        os.fchmod(fd, mode)
+    draft.replace(path)

@@ -1,9 +1,12 @@
-"""Copy the runner's files into another project, bring them up to date, and take them out again.
+"""Write the runner into one folder of a project, bring it up to date, and take it out again.
 
-`wrapper/FILES` is the one list of what is copied. `wrapper/INSTALLED` notes in the target what was
-written there, as `sha256sum` writes it; a file whose content it does not know is the user's own and
-is neither replaced nor removed. Nothing is written before everything has been looked at. Each file
-is replaced at once or not at all, and the note is there before the first of them, so that what was
+    wrapper/  claude-runner  rev-runner  program/  requirements.txt
+              LICENSE  README  INSTALLED  .gitattributes
+
+`INSTALLED` has the sum of each file that was written, as `sha256sum` writes it. A file with another
+sum is the user's: it is neither replaced nor removed. `program/` is replaced as a whole, by two
+renames; the shim repairs a start between the two. The sums that are to come are written to
+`INSTALLED.new` before the first change, and become `INSTALLED` after the last one, so that what was
 broken off can be repeated or taken back.
 """
 
@@ -11,52 +14,99 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fnmatch
-import getpass
 import hashlib
 import os
 import re
-import sys
+import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from config import SETTINGS, VERSION, RunnerError, is_in_project, load_config
+from config import DRAFT_SUFFIX, VERSION, RunnerError, write_whole
+from program import companion, program_files
+from runner.folder import find_undelivered
+from tools.hosts import find_hints
+from tools.ignores import add_ignores, ask_git, remove_ignores
 from tools.options import print_out
+from tools.settings import format_settings, is_written_by_install
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from runner.terminal import Console
+    from config import Setting
 
-LIST_NAME: Final = "wrapper/FILES"
-NOTE_NAME: Final = "wrapper/INSTALLED"
-# The one file that a project's own of the same name does not stop: nothing reads it.
-EXAMPLE_NAME: Final = ".env.example"
-# What holds secrets and output must not be committed by accident.
-IGNORED: Final = (".env", ".data/")
+DEFAULT_FOLDER: Final = "wrapper"
+_NOTE: Final = "INSTALLED"
+_COMING: Final = "INSTALLED.new"
+_PROGRAM: Final = "program"
+_SHIMS: Final = ("claude-runner", "rev-runner")
+_COPIED: Final = (*_SHIMS, "requirements.txt", "LICENSE")
+_GENERATED: Final = {
+    "README": f"""\
+This folder is claude-runner {VERSION}, which connects Claude Code to a gateway; its licence is MIT.
+`claude-runner install`, typed in a clone of its repository or as a package, wrote it.
+Do not edit it: `sha256sum -c INSTALLED`, typed here, shows what was changed.
+With --upgrade, `install` brings a newer version; with --uninstall, it removes this one.
+The settings are in .env beside this folder, and the data of its runs is in .data.
+""",
+    # An upgrade collapses in a diff, and git for Windows does not change the ends of lines.
+    ".gitattributes": """\
+* text=auto eol=lf
+claude-runner text eol=lf
+rev-runner text eol=lf
+program/** linguist-generated linguist-vendored
+""",
+}
+_NOTE_LINE: Final = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
+_PROGRAM_FILE: Final = re.compile(r"program/(?:[a-z][a-z0-9_]*/)*[a-z_][a-z0-9_]*\.(?:py|txt)")
 
-_NOTE_LINE: Final = re.compile(r"([0-9a-f]{64})  ([^/\s][^\s]*)")
-_DRAFT_SUFFIX: Final = ".claude-runner-new"
+# What earlier versions wrote into the root of a project, and into `wrapper/`. Their `INSTALLED` was
+# in `wrapper/` too, and named files by their paths in the project.
+_FLAT_MODULES: Final = """
+    allowlist artifact_upload assist assist_tmate child_end child_events child_terminals
+    claude_profile claude_runner claude_state claude_stream command_executor command_line delivery
+    gateway_check gateway_client gateway_launch gateway_pacer gateway_transport keeper
+    local_terminal process_tree project_install pty_pump redact redact_headers redact_json
+    redact_judges redact_keys redact_known redact_layouts redact_names redact_shapes redact_tokens
+    redact_values redact_view remote_control rev_runner run_files run_folder run_plan runner_config
+    runner_doctor runner_mailbox runner_session session_terminal shell_completion spool spool_events
+    spool_store spool_syncer sync_runs
+"""
+_FLAT_FILES: Final = frozenset(
+    {
+        *(f"{name}.py" for name in _FLAT_MODULES.split()),
+        *(f"wrapper/{name}" for name in ("FILES", *_SHIMS, "requirements.txt")),
+        ".env.example",
+    }
+)
 
 
 @dataclass
 class Changes:
-    """What was done in the target, by path relative to it."""
+    """What was done in the project, by path relative to it."""
 
     written: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    # Of the user: changed since they were installed, or of the same name all along.
+    # Files of the user: changed since they were installed, or theirs from the beginning.
     kept: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    is_ignore_file_a_link: bool = False
+    # What else the user should know, a sentence each.
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _File:
+    content: bytes
+    mode: int
+
+    @property
+    def digest(self) -> str:
+        return _digest(self.content)
 
 
 class Target:
-    """A folder that the runner's files are copied into. Raises RunnerError for one of no use."""
+    """A project to install the runner in. Raises RunnerError for a folder of no use."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, folder: str | None = None) -> None:
         try:
             is_folder = path.is_dir()
         except OSError as error:
@@ -66,196 +116,251 @@ class Target:
             reason = f"{path} is not a folder" if is_there else f"there is no folder {path}"
             raise RunnerError(f"{reason}; name the folder of a project")
         self.path = path.resolve()
-        self.known = self._read_note()
+        self.folder = self._choose_folder(folder)
+        self.note_path = self.path / self.folder / _NOTE
+        self.noted = self._read_note(_NOTE)
+        # Both are ours: a change that was broken off has left some files of each.
+        self.known = {name: {digest} for name, digest in self.noted.items()}
+        for name, digest in self._read_note(_COMING).items():
+            self.known.setdefault(name, set()).add(digest)
 
     @property
     def is_installed(self) -> bool:
-        """Whether `install` has written here before."""
+        """Whether `install` has written here before, or has begun to."""
         return bool(self.known)
 
-    def digest(self, name: str) -> str | None:
-        """Return the SHA-256 of a file; None if there is nothing, "" for what is no plain file."""
-        path = self.path / name
+    def _choose_folder(self, wanted: str | None) -> str:
+        if wanted is not None and not re.fullmatch(r"\.?[A-Za-z0-9_][A-Za-z0-9._-]*", wanted):
+            raise RunnerError(
+                f"--folder is {wanted!r}; write one name of letters, digits, dots, dashes and _"
+            )
+        if wanted in (".env", ".data", ".git"):
+            raise RunnerError(f"--folder is {wanted!r}, which has another use; choose another name")
+        found = [
+            path.parent.name
+            for path in self.path.glob(f"*/{_NOTE}")
+            if (path.parent / _SHIMS[0]).is_file() and not path.parent.is_symlink()
+        ]
+        if len(found) == 1 and wanted not in (None, found[0]):
+            raise RunnerError(
+                f"claude-runner is in {self.path / found[0]} already; leave --folder out, or "
+                "use --uninstall first"
+            )
+        return wanted or (found[0] if len(found) == 1 else DEFAULT_FOLDER)
+
+    def _read_note(self, name: str) -> dict[str, str]:
+        """Return the sums of the files that a note names, by path relative to the project."""
+        path = self.path / self.folder / name
         if not os.path.lexists(path):
-            return None
-        if path.is_symlink() or not path.is_file():
-            return ""
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+            return {}
+        self.check_folders([f"{self.folder}/{name}"])
+        try:
+            if path.is_symlink() or not path.is_file():
+                raise RunnerError(f"{path} is not a file; move it away")
+            text = path.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise RunnerError(f"{path} cannot be read: {error}") from error
+        sums: dict[str, str] = {}
+        for line in text.splitlines():
+            match = _NOTE_LINE.fullmatch(line)
+            where = self._locate(match.group(2)) if match else None
+            if match is None or where is None:
+                raise RunnerError(
+                    f"{path} has a line that `install` did not write: {line!r}; remove the line"
+                )
+            sums[where] = match.group(1)
+        return sums
+
+    def _locate(self, name: str) -> str | None:
+        """Return the path in the project of what a note names; None if no version wrote that."""
+        if name in _COPIED or name in _GENERATED or _PROGRAM_FILE.fullmatch(name):
+            return f"{self.folder}/{name}"
+        return name if name in _FLAT_FILES and self.folder == DEFAULT_FOLDER else None
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content; None if there is nothing, or something else than a file."""
+        path = self.path / name
+        is_file = path.is_file() and not path.is_symlink()
+        return path.read_bytes() if is_file else None
+
+    def digest(self, name: str) -> str:
+        """Return the sum of a file; "" for what is no file."""
+        content = self.read(name)
+        return "" if content is None else _digest(content)
 
     def is_ours(self, name: str) -> bool:
-        """Whether a file is there as it was installed."""
-        return self.digest(name) in self.known.get(name, frozenset())
+        """Whether a file is as it was installed."""
+        return self.digest(name) in self.known.get(name, ())
 
-    def check_folders(self, names: Sequence[str]) -> None:
-        """Raise RunnerError unless files of these names can be written without following a link."""
-        for folder in sorted({(self.path / name).parent for name in names}):
+    def has(self, name: str, file: _File) -> bool:
+        """Whether a file is as it should be, and a program can be started."""
+        is_program = bool(file.mode & 0o100)
+        return self.read(name) == file.content and (
+            not is_program or os.access(self.path / name, os.X_OK)
+        )
+
+    def is_in_program(self, name: str) -> bool:
+        """Whether a file is one of the program, which is replaced as a whole."""
+        return name.startswith(f"{self.folder}/{_PROGRAM}/")
+
+    def find_program(self) -> set[str]:
+        """Return all that is in the program's folder, but for what Python compiled."""
+        found: set[str] = set()
+        for folder, folders, files in os.walk(self.path / self.folder / _PROGRAM):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            found.update(
+                Path(folder, name).relative_to(self.path).as_posix() for name in (*files, *links)
+            )
+        return found
+
+    def check_folders(self, names: Iterable[str]) -> None:
+        """Raise RunnerError unless these files can be written without following a link."""
+        folders = {parent for name in names for parent in PurePosixPath(name).parents}
+        for folder in (self.path / each for each in sorted(folders)):
             if folder.is_symlink() or (os.path.lexists(folder) and not folder.is_dir()):
-                raise RunnerError(f"{folder} is not a folder; move it away")
+                what = "a link" if folder.is_symlink() else "not a folder"
+                raise RunnerError(f"{folder} is {what}; move it away; nothing was changed")
             if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
                 raise RunnerError(f"{folder} cannot be written; nothing was changed")
 
-    def write(self, name: str, content: bytes, mode: int) -> None:
-        """Write a file so that it is there whole, or as it was before."""
-        path = self.path / name
-        path.parent.mkdir(exist_ok=True)
-        self.remove_draft(name)
-        draft = path.with_name(path.name + _DRAFT_SUFFIX)
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                file.write(content)
-                os.fchmod(fd, mode)
-            draft.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise
 
-    def remove_draft(self, name: str) -> None:
-        """Remove what a `write` that was killed has left behind."""
-        draft = self.path / f"{name}{_DRAFT_SUFFIX}"
-        if os.path.lexists(draft):
-            draft.unlink()
-
-    def note(self, known: Mapping[str, frozenset[str]]) -> None:
-        """Note which content of which file is ours; what has two may be either."""
-        if known == self.known:
-            return
-        lines = [f"{digest}  {name}\n" for name in sorted(known) for digest in sorted(known[name])]
-        self.write(NOTE_NAME, "".join(lines).encode(), 0o644)
-        self.known = dict(known)
-
-    def _read_note(self) -> dict[str, frozenset[str]]:
-        path = self.path / NOTE_NAME
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except (OSError, ValueError) as error:
-            raise RunnerError(f"{path} cannot be read: {error}") from error
-        known: dict[str, frozenset[str]] = {}
-        for line in lines:
-            match = _NOTE_LINE.fullmatch(line)
-            if match is None or ".." in Path(match.group(2)).parts:
-                raise RunnerError(
-                    f"{path} was changed and cannot be read; remove it, and what it names by hand"
-                )
-            known[match.group(2)] = known.get(match.group(2), frozenset()) | {match.group(1)}
-        return known
-
-
-@dataclass(frozen=True)
-class _NewFile:
-    content: bytes
-    mode: int
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-
-def install(source: Path, target: Target, *, upgrade: bool = False) -> Changes:
-    """Copy the files of `source`. Raises RunnerError, with nothing changed but for a full disk.
-
-    Without `upgrade` a file that differs from ours stops it; with it, one that is as it was
-    installed is replaced, and one that the user has changed is kept, and named in what is returned.
-    """
-    new = _read_source(source)
-    if target.path == source or source in target.path.parents:
-        raise RunnerError(f"{target.path} lies in this copy of the runner; name another folder")
+def install(program: Path, target: Target, *, upgrade: bool = False) -> Changes:
+    """Write the files of `program`. Raises RunnerError; only a full disk leaves a change."""
+    new = {f"{target.folder}/{name}": file for name, file in _read_source(program).items()}
+    note = {name: file.digest for name, file in new.items()}
+    home = program.parent if program.name == _PROGRAM else program
+    if home in (target.path, target.path / target.folder, *target.path.parents):
+        raise RunnerError(f"{target.path} has this copy of the runner; name another project")
     if upgrade and not target.is_installed:
-        raise RunnerError(f"{target.path} has no {NOTE_NAME}; install without --upgrade")
-    target.check_folders([*new, NOTE_NAME])
-    found = {name: target.digest(name) for name in new}
-    theirs = [name for name, digest in found.items() if digest not in (None, new[name].digest)]
-    foreign = [name for name in theirs if name not in target.known and name != EXAMPLE_NAME]
-    if foreign:
+        raise RunnerError(f"{target.note_path} is not there; install without --upgrade")
+    target.check_folders({**new, **target.known})
+    _refuse_if_in_the_way(target, theirs := _find_theirs(target, note))
+    if target.noted and target.noted != note and not upgrade:
         raise RunnerError(
-            f"{target.path} has files of its own where the runner's would go: {', '.join(foreign)};"
-            " move them away, or use another folder; nothing was changed"
+            f"another version is installed in {target.path / target.folder}; use --upgrade to "
+            "replace it; nothing was changed"
         )
-    older = [name for name in theirs if name in target.known]
-    if older and not upgrade:
-        raise RunnerError(
-            f"another version is installed in {target.path}, or its files were changed: "
-            f"{', '.join(older)}; use --upgrade; nothing was changed"
-        )
-    kept = [name for name in theirs if not target.is_ours(name)]
-    dropped = [name for name in target.known if name not in new and target.digest(name)]
-    changes = Changes(kept=kept + [name for name in dropped if not target.is_ours(name)])
+    changes = Changes(kept=theirs)
     with _telling_what_to_do(target):
-        _write_all(target, {name: new[name] for name in new if name not in kept}, found, changes)
-        for name in dropped:
-            if target.is_ours(name):
-                (target.path / name).unlink()
-                changes.removed.append(name)
-        still = {name: target.known[name] for name in kept if name in target.known}
-        target.note(
-            {**still, **{name: frozenset({new[name].digest}) for name in new if name not in kept}}
-        )
-        _ignore(target, changes)
+        _write_all(target, new, note, changes)
+        changes.notes += add_ignores(target.path)
+    changes.notes += ask_git(target.path, target.folder, sorted(note))
+    changes.notes += find_hints(target.path, target.folder)
     return changes
 
 
-def uninstall(target: Target) -> Changes:
-    """Remove what was installed and is unchanged. Raises RunnerError if nothing ever was."""
-    if not target.is_installed:
-        raise RunnerError(f"{target.path} has no {NOTE_NAME}, so `install` wrote nothing there")
-    target.check_folders([*target.known, NOTE_NAME])
-    changes = Changes()
-    with _telling_what_to_do(target):
-        for name in sorted(target.known):
-            target.remove_draft(name)
-            if target.is_ours(name):
-                (target.path / name).unlink()
-                changes.removed.append(name)
-            elif target.digest(name) is not None:
-                changes.kept.append(name)
-        (target.path / NOTE_NAME).unlink()
-        with contextlib.suppress(OSError):  # it has files of the project's own
-            (target.path / NOTE_NAME).parent.rmdir()
-    return changes
-
-
-def _read_source(source: Path) -> dict[str, _NewFile]:
+def _read_source(program: Path) -> dict[str, _File]:
+    """Return what is written into the folder, by path relative to it."""
+    where = {f"{_PROGRAM}/{name}": program / name for name in program_files(program)}
+    where.update({name: companion(name, program) for name in _COPIED})
     try:
-        names = _find(source, LIST_NAME).read_text("utf-8").split()
-        return {name: _read_file(name, _find(source, name)) for name in names}
-    except FileNotFoundError as error:
-        raise RunnerError(
-            f"{error.filename} is not there, so this copy cannot be copied on; use a clone of the "
-            "repository"
-        ) from error
+        # A package installer keeps no modes.
+        copied = {
+            name: _File(path.read_bytes(), 0o755 if name in _SHIMS else 0o644)
+            for name, path in where.items()
+        }
     except OSError as error:
-        raise RunnerError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise RunnerError(
+            f"{error.filename} cannot be read ({error.strerror}), so this copy cannot be copied; "
+            "use a clone of the repository"
+        ) from error
+    return {**copied, **{name: _File(t.encode(), 0o644) for name, t in _GENERATED.items()}}
 
 
-def _find(source: Path, name: str) -> Path:
-    """Return where a file of this copy is; a package installer puts some into a folder of ours."""
-    path = source / name
-    shared = Path(sys.prefix, "share", "claude-runner", name)
-    return shared if not is_in_project(source) and shared.exists() else path
+def _find_theirs(target: Target, note: Mapping[str, str]) -> list[str]:
+    """Return what is where our files go, or in `program/`, and is of no version that is known."""
+    names = {*note, *target.known, *target.find_program()}
+    there = (name for name in sorted(names) if os.path.lexists(target.path / name))
+    return [
+        name
+        for name in there
+        if target.digest(name) not in (note.get(name), *target.known.get(name, ()))
+    ]
 
 
-def _read_file(name: str, path: Path) -> _NewFile:
-    # A package installer keeps no modes, and programs are in one folder only.
-    is_program = name.startswith("wrapper/") and path.name.endswith("-runner")
-    return _NewFile(path.read_bytes(), 0o755 if is_program else 0o644)
+def _refuse_if_in_the_way(target: Target, theirs: Sequence[str]) -> None:
+    if theirs and not target.is_installed:
+        raise RunnerError(
+            f"{target.path} has files of its own where the runner's would go: {', '.join(theirs)}; "
+            "move them away, or choose another folder with --folder; nothing was changed"
+        )
+    inside = [name for name in theirs if target.is_in_program(name)]
+    if inside:
+        raise RunnerError(
+            f"these files were changed, or `install` did not write them: {', '.join(inside)}; "
+            "move them away and repeat; nothing was changed"
+        )
 
 
 def _write_all(
-    target: Target, new: Mapping[str, _NewFile], found: Mapping[str, str | None], changes: Changes
+    target: Target, new: Mapping[str, _File], note: Mapping[str, str], changes: Changes
 ) -> None:
-    coming = {name: frozenset({file.digest}) for name, file in new.items()}
-    both = {
-        name: target.known.get(name, frozenset()) | coming.get(name, frozenset())
-        for name in {**target.known, **coming}
-    }
-    target.note(both)
-    for name, file in new.items():
-        if found[name] != file.digest:
-            target.write(name, file.content, file.mode)
-            changes.written.append(name)
+    """Write what is not there, and remove what this version does not have."""
+    home = target.path / target.folder
+    inside = {name for name in new if target.is_in_program(name)}
+    ours = [name for name in new if name not in changes.kept]
+    changes.written = [name for name in ours if not target.has(name, new[name])]
+    changes.removed = [
+        name
+        for name in target.known
+        if name not in new and target.is_ours(name) and not target.is_in_program(name)
+    ]
+    is_program_whole = target.find_program() == inside and not inside & {*changes.written}
+    if changes.written or changes.removed or not is_program_whole or target.noted != note:
+        home.mkdir(exist_ok=True)
+        write_whole(home / _COMING, _format_note(target, note), 0o644)
+        if not is_program_whole:
+            start = len(f"{target.folder}/{_PROGRAM}/")
+            _swap_program(home, {name[start:]: new[name] for name in inside})
+        for name in changes.written:
+            if name not in inside:
+                write_whole(target.path / name, new[name].content, new[name].mode)
+        for name in changes.removed:
+            (target.path / name).unlink()
+        (home / _COMING).replace(home / _NOTE)
+    _remove_leftovers(target)
+
+
+def _format_note(target: Target, note: Mapping[str, str]) -> bytes:
+    start = len(target.folder) + 1
+    return "".join(f"{note[name]}  {name[start:]}\n" for name in sorted(note)).encode()
+
+
+def _swap_program(home: Path, files: Mapping[str, _File]) -> None:
+    """Replace the program. Whenever there is none, there is a whole one called `program.old`."""
+    program, new, old = home / _PROGRAM, home / f"{_PROGRAM}.new", home / f"{_PROGRAM}.old"
+    if not program.exists() and old.exists():
+        old.rename(program)
+    _remove(new)
+    for name, file in files.items():
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(new / name, file.content, file.mode)
+    if program.exists():
+        _remove(old)
+        program.rename(old)
+    new.rename(program)
+    _remove(old)
+
+
+def _remove_leftovers(target: Target) -> None:
+    """Remove what a change that was broken off has left behind."""
+    home = target.path / target.folder
+    drafts = [f"{name}{DRAFT_SUFFIX}" for name in (*_COPIED, *_GENERATED, _COMING)]
+    for name in (*drafts, _COMING, f"{_PROGRAM}.new", f"{_PROGRAM}.old"):
+        _remove(home / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
+def _digest(content: bytes) -> str:
+    # git may have changed the ends of lines; ours have no CR.
+    return hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
 
 
 @contextlib.contextmanager
@@ -266,51 +371,77 @@ def _telling_what_to_do(target: Target) -> Iterator[None]:
         what = error.filename or target.path
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
         raise RunnerError(
-            f"{what} could not be changed ({reason}); no file is damaged: mend that, and repeat"
+            f"{what} could not be changed ({reason}); every file is whole: mend that, and repeat"
         ) from error
 
 
-# --- what git ignores -----------------------------------------------------------------------------
+# --- going ----------------------------------------------------------------------------------------
 
 
-def _ignore(target: Target, changes: Changes) -> None:
-    """Add what is missing to `.gitignore`, in its own line ends."""
-    path = target.path / ".gitignore"
-    is_there = os.path.lexists(path)
-    if not (is_there or any((folder / ".git").exists() for folder in _upwards(target.path))):
-        return
-    before = path.read_bytes() if is_there else b""
-    missing = [entry for entry in IGNORED if not _ignores(before, entry)]
-    if missing and path.is_symlink():
-        changes.is_ignore_file_a_link = True  # what it leads to belongs to others as well
-    elif missing:
-        end = b"\r\n" if b"\r\n" in before else b"\n"
-        gap = end if before and not before.endswith(b"\n") else b""
-        added = b"".join(entry.encode() + end for entry in missing)
-        mode = path.stat().st_mode & 0o777 if is_there else 0o644
-        target.write(".gitignore", before + gap + added, mode)
-        changes.ignored = missing
+def uninstall(target: Target, settings: Sequence[Setting], *, purge: bool = False) -> Changes:
+    """Remove what was installed and is unchanged; with `purge` also `.env` and `.data`.
 
-
-def _upwards(path: Path) -> tuple[Path, ...]:
-    return (path, *path.parents)
-
-
-def _ignores(content: bytes, entry: str) -> bool:
-    """Whether these lines ignore the entry by its name; the last line that says so counts.
-
-    In doubt they do not: a line more does no harm. `.env/` is about folders alone.
+    Raises RunnerError, with nothing changed, if nothing was installed or a run is not delivered.
     """
-    name = entry.rstrip("/")
-    is_ignored = False
-    for line in content.decode("utf-8", "replace").splitlines():
-        pattern = line.rstrip()
-        bare = pattern.lstrip("!").lstrip("/")
-        if pattern.startswith("!"):
-            is_ignored = is_ignored and not fnmatch.fnmatchcase(name, bare.rstrip("/"))
-        elif bare in (name, entry):
-            is_ignored = True
-    return is_ignored
+    if not target.is_installed:
+        raise RunnerError(f"{target.note_path} is not there, so `install` wrote nothing there")
+    _refuse_if_undelivered(target)
+    target.check_folders(target.known)
+    changes = Changes()
+    with _telling_what_to_do(target):
+        for name in sorted(target.known):
+            if target.is_ours(name):
+                (target.path / name).unlink()
+                changes.removed.append(name)
+        _remove_settings_and_data(target, settings, changes, purge=purge)
+        _remove_leftovers(target)
+        _remove_empty_folders(target.path / target.folder / _PROGRAM)
+        target.note_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it has files of the user's
+            target.note_path.parent.rmdir()
+    home = target.path / target.folder
+    beside = {f"{target.folder}/{path.name}" for path in home.glob("*") if path.name != _PROGRAM}
+    names = {*target.known, *target.find_program(), *beside}
+    changes.kept += sorted(name for name in names if os.path.lexists(target.path / name))
+    return changes
+
+
+def _refuse_if_undelivered(target: Target) -> None:
+    runs = [folder.run_id for folder in find_undelivered(target.path / ".data")]
+    if runs:
+        sync = f"{target.path / target.folder / _SHIMS[0]} sync"
+        raise RunnerError(
+            f"the gateway does not have everything of {', '.join(runs)} yet; `{sync}` sends it, "
+            f"and `{sync} --discard ID` deletes it; nothing was changed"
+        )
+
+
+def _remove_empty_folders(root: Path) -> None:
+    for folder, _, _ in os.walk(root, topdown=False):
+        if os.path.basename(folder) == "__pycache__":
+            shutil.rmtree(folder)
+        else:
+            with contextlib.suppress(OSError):  # it has files of the user's
+                os.rmdir(folder)
+
+
+def _remove_settings_and_data(
+    target: Target, settings: Sequence[Setting], changes: Changes, *, purge: bool
+) -> None:
+    env, data = target.path / ".env", target.path / ".data"
+    content = target.read(".env") or b""
+    if purge or content == format_settings(settings, {}).encode():
+        changes.removed += [".env"] * os.path.lexists(env)
+        _remove(env)
+    if purge:
+        changes.removed += [".data"] * os.path.lexists(data)
+        _remove(data)
+    changes.kept += [path.name for path in (env, data) if os.path.lexists(path)]
+    # As long as there is a secret, or output, it has to stay out of what leaves the project.
+    if data.exists() or (env.exists() and is_written_by_install(content)):
+        changes.notes.append("the lines in ignore files stay, because .env or .data does")
+    else:
+        changes.notes += remove_ignores(target.path)
 
 
 # --- what the user is asked and told --------------------------------------------------------------
@@ -318,27 +449,21 @@ def _ignores(content: bytes, entry: str) -> bool:
 
 def tell_installed(changes: Changes, target: Target) -> None:
     """Print what `install` has done."""
-    count = len(changes.written)
+    home, count = target.path / target.folder, len(changes.written)
     print_out(
-        f"claude-runner {VERSION}: {count} file{'s' * (count != 1)} written in {target.path}"
+        f"claude-runner {VERSION}: {count} file{'s' * (count != 1)} written in {home}"
         if count or changes.removed
-        else f"claude-runner {VERSION} is in {target.path} already"
-        f"{', but for what was kept' if changes.kept else ''}"
+        else f"claude-runner {VERSION} is in {home} already"
     )
     if changes.removed:
-        print_out(
-            f"removed, because this version has no use for them: {', '.join(changes.removed)}"
-        )
+        print_out(f"removed, because this version does not use them: {', '.join(changes.removed)}")
     if changes.kept:
-        names = ", ".join(changes.kept)
         print_out(
-            f"kept as they are, because they are not ours or were changed: {names}; to take ours, "
+            f"kept, because they were changed: {', '.join(changes.kept)}; to get this version's, "
             "move them away and repeat"
         )
-    if changes.ignored:
-        print_out(f".gitignore: {' and '.join(changes.ignored)} added")
-    if changes.is_ignore_file_a_link:
-        print_out(f".gitignore is a link and was left alone; add {' and '.join(IGNORED)} yourself")
+    for sentence in changes.notes:
+        print_out(sentence)
 
 
 def tell_uninstalled(changes: Changes, target: Target) -> None:
@@ -346,81 +471,7 @@ def tell_uninstalled(changes: Changes, target: Target) -> None:
     count = len(changes.removed)
     print_out(f"removed {count} file{'s' * (count != 1)} from {target.path}")
     if changes.kept:
-        print_out(f"kept, because they were changed: {', '.join(changes.kept)}")
-    left = [name for name in (*IGNORED, ".gitignore") if os.path.lexists(target.path / name)]
-    if left:
-        print_out(f"kept, because they are yours: {', '.join(left)}")
-
-
-def configure(source: Path, target: Target, console: Console) -> None:
-    """Make the target's `.env` of the example, with what can be taken over or asked for.
-
-    One that is there is the user's own and is kept. Private: 0600. Raises RunnerError.
-    """
-    if os.path.lexists(target.path / ".env"):
-        try:
-            load_config(target.path, {}).require_secret()
-        except RunnerError as error:
-            console.warn(f".env was there and is kept, but {error}; see {EXAMPLE_NAME}")
-        return
-    values = _take_over(source) or _ask(console)
-    with _telling_what_to_do(target):
-        target.write(".env", _fill_in(source, values).encode("utf-8"), 0o600)
-    missing = "" if "HMAC_SECRET" in values else "; put the gateway's own secret into it"
-    print_out(f"{target.path / '.env'} is made{missing}")
-
-
-def _take_over(source: Path) -> dict[str, str]:
-    """Return what this copy's own `.env` says of the gateway; nothing if it has no secret."""
-    try:
-        config = load_config(source, {})
-    except RunnerError:
-        return {}  # it serves nobody, so there is nothing to take over
-    if not config.hmac_secret:
-        return {}
-    print_out(f"the gateway's address and secret are taken over from {config.sources['.env']}")
-    # What the example sets is what the projects of one gateway have in common.
-    example = _read_source(source)[EXAMPLE_NAME].content.decode("utf-8")
-    common = re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)
-    return {name: config.dotenv[name] for name in common if name in config.dotenv}
-
-
-def _ask(console: Console) -> dict[str, str]:
-    """Ask for what only the user knows; nothing where nobody can answer."""
-    if not (os.isatty(0) and os.isatty(2)):
-        return {}
-    console.note("an empty answer leaves the value to be filled in later")
-    try:
-        return {**_ask_one("GATEWAY_URL", input), **_ask_one("HMAC_SECRET", getpass.getpass)}
-    except (EOFError, KeyboardInterrupt):
-        print_out("")
-        return {}
-
-
-def _ask_one(variable: str, read: Callable[[str], str]) -> dict[str, str]:
-    setting = next(each for each in SETTINGS if each.variable == variable)
-    shown = " (it is not shown)" if setting.secret else f" [{setting.default}]"
-    while True:
-        answer = read(f"{setting.meaning}{shown}: ").strip()
-        try:
-            return {variable: str(setting.parse(answer, variable))} if answer else {}
-        except RunnerError as error:
-            print_out(str(error))
-
-
-def _fill_in(source: Path, values: Mapping[str, str]) -> str:
-    """Return the example with these values in the place of its own."""
-    example = _read_source(source)[EXAMPLE_NAME].content.decode("utf-8")
-    lines = [f"# The settings of claude-runner, made from {EXAMPLE_NAME}."]
-    for line in example.splitlines()[1:]:
-        variable = line.partition("=")[0]
-        lines.append(f"{variable}={_quoted(values[variable])}" if variable in values else line)
-    return "\n".join([*lines, ""])
-
-
-def _quoted(value: str) -> str:
-    """Return a value as `.env` wants it written."""
-    if re.fullmatch(r"[A-Za-z0-9_./:@%+,=-]*", value):
-        return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+        print_out(f"kept, because they are yours: {', '.join(changes.kept)}")
+    for sentence in changes.notes:
+        print_out(sentence)
+    print_out("the cache folder of claude-runner stays, because all projects share its packages")

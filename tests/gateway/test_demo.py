@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.gateways.embedded_record import EmbeddedRecord
 from testing.programs import processes
 from testing.programs.runner import ROOT, child, program
+from testing.programs.runner_files import copy_runner
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
 
@@ -229,10 +229,7 @@ def test_an_empty_prompt_starts_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_without_the_gateway(tmp_path: Path) -> None:
     """Where only the runner's files were copied there is no demo, and one sentence says so."""
-    names = (ROOT / "wrapper" / "FILES").read_text().split("\n")
-    for name in filter(None, names):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+    copy_runner(tmp_path)
     argv = [sys.executable, str(tmp_path / "claude_runner.py"), "demo", "--no-open"]
 
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=30)

@@ -1,0 +1,304 @@
+"""Find the tools of a project that would take the runner's folder for a part of the project.
+
+Builds, linters and tests differ in what they leave out by themselves. Only settings in files are
+seen here. Of TOML and INI files the sections are read, and the keys at the beginning of a line:
+Python 3.9 has no TOML parser. Nothing is changed, so in doubt a hint is given.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAX_BYTES: Final = 1 << 20
+
+# The names that setuptools' automatic discovery leaves out, besides those that begin with _.
+_NO_PACKAGES: Final = """
+    ci bin debian doc docs documentation manpages news newsfragments changelog test tests unit_test
+    unit_tests example examples scripts tools util utils python build dist venv env requirements
+    tasks fabfile site_scons benchmark benchmarks exercise exercises htmlcov
+"""
+_NO_MODULES: Final = """
+    setup conftest test tests example examples build toxfile noxfile pavement dodo tasks fabfile
+    conanfile manage benchmark benchmarks exercise exercises
+"""
+# No Python package has such a name.
+_NAME_THAT_NO_BUILD_TAKES: Final = "claude-runner"
+
+
+class _Section(NamedTuple):
+    """One section of a file, and the keys in it with their values as they are written."""
+
+    file: str
+    name: str
+    values: Mapping[str, str]
+    is_there: bool = True
+
+    def text(self, *keys: str) -> str:
+        return "\n".join(self.values.get(key, "") for key in keys)
+
+    def advise(self, problem: str, key: str, item: str, *, more: str = "") -> str:
+        """Return what to add: the line, or the item if the key has a value."""
+        where = f"[{self.name}] of {self.file}" if self.name else f"the top of {self.file}"
+        if key in self.values:
+            return f"{problem}: add {item} to `{key}` in {where}{more}"
+        is_list = self.file.endswith(".toml") and key != "addopts"
+        line = f"{key} = [{item}]" if is_list else f"{key} = {item}"
+        if self.is_there:
+            return f"{problem}: add to {where}{more}\n    {line}"
+        return f"{problem}: add to {self.file}{more}\n    [{self.name}]\n    {line}"
+
+
+class _Project:
+    """The settings of a project's tools, and the name of the runner's folder in it."""
+
+    def __init__(self, path: Path, folder: str) -> None:
+        self.path = path
+        self.folder = folder
+
+    def read(self, file: str) -> str:
+        """Return a file's text; "" for what is no readable text."""
+        path = self.path / file
+        try:
+            is_readable = path.is_file() and path.stat().st_size <= _MAX_BYTES
+            return path.read_text("utf-8-sig") if is_readable else ""
+        except (OSError, ValueError):
+            return ""
+
+    def sections(self, file: str) -> dict[str, _Section]:
+        """Return the sections of a file; what stands before the first is called ""."""
+        found: dict[str, dict[str, str]] = {"": {}}
+        values, key = found[""], ""
+        for line in self.read(file).splitlines():
+            header = re.match(r"\[+\s*([^\]]+?)\s*\]", line)
+            pair = re.match(r"([\w.\"-]+)\s*[=:]\s*(.*)", line)
+            if header:
+                values, key = found.setdefault(header.group(1).replace('"', ""), {}), ""
+            elif pair:
+                key = pair.group(1)
+                values[key] = pair.group(2)
+            elif key and not line.lstrip().startswith(("#", ";")):
+                values[key] += f"\n{line}"
+        return {name: _Section(file, name, values) for name, values in found.items()}
+
+    def find(self, *places: tuple[str, str]) -> _Section | None:
+        """Return the first of these sections that is there: a file, and a name in it."""
+        for file, name in places:
+            sections = self.sections(file)
+            if name in sections and (name or self.read(file)):
+                return sections[name]
+            if any(each.startswith(f"{name}.") for each in sections if name):
+                return _Section(file, name, {}, is_there=False)
+        return None
+
+    def is_named(self, text: str) -> bool:
+        """Whether a setting speaks of the runner's folder."""
+        name = re.escape(self.folder)
+        return re.search(rf"(?<![\w-]){name}(?![\w-])", text.replace("\\", "")) is not None
+
+    def is_covered(self, paths: str) -> bool:
+        """Whether a list of places, none meaning all, has the runner's folder in it."""
+        file = f"{self.folder}/program/claude_runner.py"
+        words = [word.rstrip("/") for word in re.findall(r"[^\s,\"'\[\]]+", paths)]
+        return not words or any(
+            word == "." or fnmatch.fnmatch(file, word) or file.startswith(f"{word}/")
+            for word in words
+        )
+
+
+def find_hints(path: Path, folder: str) -> list[str]:
+    """Return what to add to which file, for each tool that would take the folder in."""
+    project = _Project(path, folder)
+    asked = (_ask_setuptools, _ask_npm, _ask_ruff, _ask_mypy, _ask_pytest, _ask_coverage)
+    return [hint for ask in asked if (hint := ask(project))]
+
+
+def _ask_setuptools(project: _Project) -> str | None:
+    pyproject, config = project.sections("pyproject.toml"), project.sections("setup.cfg")
+    script = project.read("setup.py")
+    backend = pyproject["build-system"].text("build-backend") if "build-system" in pyproject else ""
+    is_used = "setuptools" in backend or (
+        not backend and ("project" in pyproject or "metadata" in config or bool(script))
+    )
+    if not is_used:
+        return None
+    problem = f"setuptools would take {project.folder} for a package of the project"
+    find = pyproject.get("tool.setuptools.packages.find")
+    if "find_namespace" in config.get("options", _NONE).text("packages"):
+        find = config.get("options.packages.find", find)
+    if find is not None:
+        takes = project.is_covered(find.text("where")) and not find.text("include").strip()
+        is_left_out = "false" in find.text("namespaces") or project.is_named(find.text("exclude"))
+        item = f'"{project.folder}*"' if find.file.endswith(".toml") else f"{project.folder}*"
+        return find.advise(problem, "exclude", item) if takes and not is_left_out else None
+    if _names_its_packages(pyproject, config, script) or (project.path / "src").is_dir():
+        return None
+    if not _is_package(project.folder):
+        return None
+    packages, modules = _discover(project)
+    if len(packages) == 1:
+        line, call = f'include = ["{packages[0]}", "{packages[0]}.*"]', "packages.find"
+    elif not packages and len(modules) == 1:
+        line, call = f'py-modules = ["{modules[0]}"]', ""
+    else:
+        return None  # it finds nothing, or refuses, without us as well
+    return _advise_setuptools(pyproject, config, problem, line, call)
+
+
+def _advise_setuptools(
+    pyproject: Mapping[str, _Section],
+    config: Mapping[str, _Section],
+    problem: str,
+    line: str,
+    call: str,
+) -> str:
+    """Return the lines for the file that describes the project."""
+    key, _, value = line.partition(" = ")
+    or_else = f"\n  or choose a folder that it leaves out: --folder {_NAME_THAT_NO_BUILD_TAKES}"
+    if "project" in pyproject:
+        name = ".".join(filter(None, ("tool.setuptools", call)))
+        there = pyproject.get(name, _Section("pyproject.toml", name, {}, is_there=False))
+        return there.advise(problem, key, value.strip("[]")) + or_else
+    items = value.strip("[]").replace('"', "")
+    if "metadata" in config:
+        there = config.get("options", _Section("setup.cfg", "options", {}, is_there=False))
+        if not call:
+            return there.advise(problem, "py_modules", items) + or_else
+        found = "\n    [options.packages.find]\n    include = " + items
+        return there.advise(problem, "packages", "find_namespace:") + found + or_else
+    argument = (
+        f"packages=setuptools.find_namespace_packages(include={value})"
+        if call
+        else f"py_modules={value}"
+    )
+    return f"{problem}: add to the call of setup() in setup.py\n    {argument}{or_else}"
+
+
+def _names_its_packages(
+    pyproject: Mapping[str, _Section], config: Mapping[str, _Section], script: str
+) -> bool:
+    """Whether setuptools is told what to take, and discovers nothing by itself."""
+    table = pyproject.get("tool.setuptools", _NONE).values
+    keys = {"packages", "py-modules", "package-dir", "ext-modules"}
+    return (
+        any(key.partition(".")[0] in keys for key in table)
+        or "tool.setuptools.package-dir" in pyproject
+        or bool(
+            config.get("options", _NONE).values.keys() & {"packages", "py_modules", "package_dir"}
+        )
+        or re.search(r"\b(packages|py_modules|package_dir|ext_modules)\s*=", script) is not None
+    )
+
+
+def _discover(project: _Project) -> tuple[list[str], list[str]]:
+    """Return the packages and modules that setuptools discovers in the root, without ours."""
+    entries = sorted(project.path.iterdir())
+    packages = [path.name for path in entries if path.is_dir() and _is_package(path.name)]
+    modules = [path.stem for path in entries if path.suffix == ".py" and path.stem.isidentifier()]
+    return (
+        [name for name in packages if name != project.folder],
+        [name for name in modules if name not in _NO_MODULES.split() and name[0] != "_"],
+    )
+
+
+def _is_package(name: str) -> bool:
+    return name.isidentifier() and name not in _NO_PACKAGES.split() and not name.startswith("_")
+
+
+def _ask_npm(project: _Project) -> str | None:
+    try:
+        package = json.loads(project.read("package.json"))
+    except ValueError:
+        return None
+    if not isinstance(package, dict) or package.get("private") is True or "files" in package:
+        return None
+    problem = f"npm would put {project.folder} into the package"
+    if not (project.path / ".npmignore").exists():
+        # A `.npmignore` in the root would take the place of `.gitignore`.
+        own = f"{project.folder}/.npmignore"
+        return None if "*" in project.read(own).split() else f"{problem}: write into {own}\n    *"
+    if project.is_named(project.read(".npmignore")):
+        return None
+    return f"{problem}: add to .npmignore\n    {project.folder}/"
+
+
+def _ask_ruff(project: _Project) -> str | None:
+    place = project.find((".ruff.toml", ""), ("ruff.toml", ""), ("pyproject.toml", "tool.ruff"))
+    if place is None or project.is_named(place.text("exclude", "extend-exclude")):
+        return None
+    if not project.is_covered(place.text("include")):
+        return None
+    return place.advise(
+        f"ruff would check {project.folder}", "extend-exclude", f'"{project.folder}"'
+    )
+
+
+def _ask_mypy(project: _Project) -> str | None:
+    place = project.find(
+        ("mypy.ini", "mypy"),
+        (".mypy.ini", "mypy"),
+        ("pyproject.toml", "tool.mypy"),
+        ("setup.cfg", "mypy"),
+    )
+    if place is None or project.is_named(place.text("exclude")):
+        return None
+    if place.text("packages", "modules").strip() or not project.is_covered(place.text("files")):
+        return None
+    pattern = f"^{re.escape(project.folder)}/"
+    item = f"'{pattern}'" if place.file.endswith(".toml") else pattern
+    if place.text("exclude").lstrip()[:1] not in ("", "["):
+        item = f"|{pattern}"  # one regular expression, not a list of them
+    return place.advise(f"mypy would check {project.folder}", "exclude", item)
+
+
+def _ask_pytest(project: _Project) -> str | None:
+    place = project.find(
+        ("pytest.ini", "pytest"),
+        (".pytest.ini", "pytest"),
+        ("pyproject.toml", "tool.pytest.ini_options"),
+        ("tox.ini", "pytest"),
+        ("setup.cfg", "tool:pytest"),
+    )
+    if place is None or project.is_named(place.text("addopts", "norecursedirs")):
+        return None
+    imports_all = "--doctest-modules" in place.text("addopts")
+    if not (imports_all or re.search(r"(?<!\w)\*\.py", place.text("python_files"))):
+        return None
+    if not project.is_covered(place.text("testpaths")):
+        return None
+    problem = f"pytest would import {project.folder}"
+    option = f"--ignore={project.folder}"
+    if not place.values.get("addopts") and place.file.endswith(".toml"):
+        option = f'"{option}"'
+    return place.advise(problem, "addopts", option)
+
+
+def _ask_coverage(project: _Project) -> str | None:
+    for file, prefix in (
+        (".coveragerc", ""),
+        ("setup.cfg", "coverage:"),
+        ("tox.ini", "coverage:"),
+        ("pyproject.toml", "tool.coverage."),
+    ):
+        run = project.find((file, f"{prefix}run"))
+        report = project.find((file, f"{prefix}report")) or _NONE
+        if run is None:
+            continue
+        # A folder without `__init__.py` counts only where this is set.
+        counts = "true" in report.text("include_namespace_packages").lower()
+        is_left_out = project.is_named(run.text("omit") + report.text("omit"))
+        is_source = bool(run.text("source").strip()) and project.is_covered(run.text("source"))
+        if not counts or is_left_out or not is_source:
+            return None
+        item = f'"{project.folder}/*"' if file.endswith(".toml") else f"{project.folder}/*"
+        return run.advise(f"coverage would count {project.folder}", "omit", item)
+    return None
+
+
+_NONE: Final = _Section("", "", {}, is_there=False)
