@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from config import DRAFT_SUFFIX, VERSION, RunnerError, write_whole
-from program import companion, program_files
+from program import COMPANIONS, companion, program_files
 from runner.folder import find_undelivered
 from tools.hosts import find_hints
 from tools.ignores import add_ignores, ask_git, remove_ignores
@@ -39,8 +39,7 @@ DEFAULT_FOLDER: Final = "wrapper"
 _NOTE: Final = "INSTALLED"
 _COMING: Final = "INSTALLED.new"
 _PROGRAM: Final = "program"
-_SHIMS: Final = ("claude-runner", "rev-runner")
-_COPIED: Final = (*_SHIMS, "requirements.txt", "LICENSE")
+_SHIM: Final = "claude-runner"
 _GENERATED: Final = {
     "README": f"""\
 This folder is claude-runner {VERSION}, which connects Claude Code to a gateway; its licence is MIT.
@@ -52,8 +51,7 @@ The settings are in .env beside this folder, and the data of its runs is in .dat
     # An upgrade collapses in a diff, and git for Windows does not change the ends of lines.
     ".gitattributes": """\
 * text=auto eol=lf
-claude-runner text eol=lf
-rev-runner text eol=lf
+*-runner text eol=lf
 program/** linguist-generated linguist-vendored
 """,
 }
@@ -75,7 +73,7 @@ _FLAT_MODULES: Final = """
 _FLAT_FILES: Final = frozenset(
     {
         *(f"{name}.py" for name in _FLAT_MODULES.split()),
-        *(f"wrapper/{name}" for name in ("FILES", *_SHIMS, "requirements.txt")),
+        *(f"wrapper/{name}" for name in ("FILES", *COMPANIONS) if name != "LICENSE"),
         ".env.example",
     }
 )
@@ -139,7 +137,7 @@ class Target:
         found = [
             path.parent.name
             for path in self.path.glob(f"*/{_NOTE}")
-            if (path.parent / _SHIMS[0]).is_file() and not path.parent.is_symlink()
+            if (path.parent / _SHIM).is_file() and not path.parent.is_symlink()
         ]
         if len(found) == 1 and wanted not in (None, found[0]):
             raise RunnerError(
@@ -173,7 +171,7 @@ class Target:
 
     def _locate(self, name: str) -> str | None:
         """Return the path in the project of what a note names; None if no version wrote that."""
-        if name in _COPIED or name in _GENERATED or _PROGRAM_FILE.fullmatch(name):
+        if name in COMPANIONS or name in _GENERATED or _PROGRAM_FILE.fullmatch(name):
             return f"{self.folder}/{name}"
         return name if name in _FLAT_FILES and self.folder == DEFAULT_FOLDER else None
 
@@ -253,11 +251,11 @@ def install(program: Path, target: Target, *, upgrade: bool = False) -> Changes:
 def _read_source(program: Path) -> dict[str, _File]:
     """Return what is written into the folder, by path relative to it."""
     where = {f"{_PROGRAM}/{name}": program / name for name in program_files(program)}
-    where.update({name: companion(name, program) for name in _COPIED})
+    where.update({name: companion(name, program) for name in COMPANIONS})
     try:
         # A package installer keeps no modes.
         copied = {
-            name: _File(path.read_bytes(), 0o755 if name in _SHIMS else 0o644)
+            name: _File(path.read_bytes(), 0o755 if name.endswith("-runner") else 0o644)
             for name, path in where.items()
         }
     except OSError as error:
@@ -346,7 +344,7 @@ def _swap_program(home: Path, files: Mapping[str, _File]) -> None:
 def _remove_leftovers(target: Target) -> None:
     """Remove what a change that was broken off has left behind."""
     home = target.path / target.folder
-    drafts = [f"{name}{DRAFT_SUFFIX}" for name in (*_COPIED, *_GENERATED, _COMING)]
+    drafts = [f"{name}{DRAFT_SUFFIX}" for name in (*COMPANIONS, *_GENERATED, _COMING)]
     for name in (*drafts, _COMING, f"{_PROGRAM}.new", f"{_PROGRAM}.old"):
         _remove(home / name)
 
@@ -409,7 +407,7 @@ def uninstall(target: Target, settings: Sequence[Setting], *, purge: bool = Fals
 def _refuse_if_undelivered(target: Target) -> None:
     runs = [folder.run_id for folder in find_undelivered(target.path / ".data")]
     if runs:
-        sync = f"{target.path / target.folder / _SHIMS[0]} sync"
+        sync = f"{target.path / target.folder / _SHIM} sync"
         raise RunnerError(
             f"the gateway does not have everything of {', '.join(runs)} yet; `{sync}` sends it, "
             f"and `{sync} --discard ID` deletes it; nothing was changed"
