@@ -58,13 +58,12 @@ from redaction.evidence import (
     Wait,
     looks_random,
 )
-from redaction.headers import judge_address, judge_cookie, judge_flag, judge_phrase, judge_scheme
 from redaction.json_values import JsonCleaner
 from redaction.known import KnownValues, Needles, collect_known_values
 from redaction.names import MAY_HAVE_SPACED_VALUE, MAY_HAVE_VALUE, NO_ORDINARY_TOKEN, judge_name
 from redaction.private_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_header
-from redaction.shapes import TokenShape
-from redaction.tokens import PatternError, Tokens, parse_token_shapes
+from redaction.syntax import judge_address, judge_cookie, judge_flag, judge_phrase, judge_scheme
+from redaction.tokens import PatternError, Tokens, TokenShape, parse_token_shapes
 from redaction.view import CLIPBOARD, STRING, View
 
 __all__ = [
@@ -204,7 +203,7 @@ class Rules:
         structure of the value (`redaction/json_values.py`). Raises what `json.dumps` raises for one
         that is not JSON.
         """
-        cleaned = JsonCleaner(self.redact).clean(value)
+        cleaned = JsonCleaner(self.redact, MARK.decode()).clean(value)
         return RedactedText(json.dumps(cleaned, separators=(",", ":")))
 
     def judge_all(self, text: bytes, start: int, *, final: bool) -> Iterator[tuple[int, Verdict]]:

@@ -16,19 +16,6 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Union
 
-from redaction.shapes import (
-    KEY_ORDINARY_WORDS,
-    KEY_SECRET_WORDS,
-    NEUTRAL_ENDINGS,
-    NO_SECRETS,
-    ORDINARY_VALUES,
-    PASSWORD_TRANSLATIONS,
-    SECRET_ENDINGS,
-    SECRET_NAMES,
-    SUSPECT_ENDINGS,
-    TOKEN_ORDINARY_WORDS,
-)
-
 # A judge decides within this many bytes. Smaller would cut real values in two; larger would hold
 # more back.
 LOOK_AHEAD = 240
@@ -115,7 +102,83 @@ def find_line_lead(text: bytes, at: int) -> bytes:
     return lead if len(lead) < LOOK_BACK else b""
 
 
-# --- names and values -----------------------------------------------------------------------------
+def list_words(text: str) -> frozenset[str]:
+    """Return the words of a text: they read better than a list of quoted ones."""
+    return frozenset(text.split())
+
+
+# --- what a name promises -------------------------------------------------------------------------
+
+# A name that ends in one of these says that its value is a secret.
+SECRET_ENDINGS = tuple(
+    list_words(
+        """
+        token secret password passwd passphrase passcode pwd apikey accesskey secretkey privatekey
+        authkey licensekey accountkey sharedkey masterkey signingkey encryptionkey clientsecret
+        userpass dbpass requirepass masterauth storepass keypass passwort psk
+        """
+    )
+)
+
+# Names of a secret that do not end like one.
+SECRET_NAMES = frozenset((b"rediscli_auth", b"sshpass", b"bindpw", b"rootpw", b"olcrootpw"))
+
+# Ends of names whose value is none: of sudo, of Java's packages, of Kubernetes.
+NO_SECRETS = (b"nopasswd", b"jsonwebtoken", b"existingsecret")
+
+# A name that ends in one of these may hold a secret: its value has to look random.
+SUSPECT_ENDINGS = tuple(
+    list_words(
+        """
+        tokens secrets passwords passwds apikeys auth credential credentials creds cred signature
+        sig session sessionid sessid sess jwt bearer cookie dsn pat pass
+        """
+    )
+)
+
+# `<word> key`: which words make it a secret, and which an ordinary key. Any other word makes it
+# suspect.
+KEY_SECRET_WORDS = list_words(
+    """
+    api access secret private encryption encrypt decryption decrypt signing sign master auth
+    authentication account shared license licence hmac webhook jwt aes rsa ssl tls wpa
+    psk subscription admin root deploy stream consumer personal functions function host sas
+    symmetric crypto cipher validation machine rails unseal recovery
+    """
+)
+
+KEY_ORDINARY_WORDS = list_words(
+    """
+    public primary foreign sort partition cache row index map dict lookup object group column
+    unique composite natural surrogate arrow hot shortcut translation i18n l10n message route
+    routing hash range registry config property attribute env environment variable field form
+    json yaml data item list record entry table db database query param parameter header state
+    store tree node path file name event metric label tag trace span log search sorting order
+    filter s3 blob bucket redis dedup dedupe dedupli idempotency partial prefix suffix left
+    right up down enter escape tab space delete home end page any press the a this that each
+    every next previous last first restore websocket host_ rate limit user_id mac_ product feature
+    flag setting settings option dispatch react component element menu from input
+    """
+)
+
+# `<word>_token` that is no credential: pages, counters, and what language models and parsers call
+# tokens.
+TOKEN_ORDINARY_WORDS = list_words(
+    """
+    next page pagination paging continuation sync cursor max min num total prompt completion
+    input output count cancellation cancel pad eos bos unk mask sep cls special stop start end
+    begin change cached reasoning first last previous prev per used remaining thinking text
+    image audio budget estimated peek current_
+    """
+)
+
+# Words after the name that change nothing: `token_value`, `password2`, `SECRET_PROD`.
+NEUTRAL_ENDINGS = list_words(
+    """
+    value string val b b64 base64 hex raw plain plaintext prod production dev staging live old new
+    current previous main backup base data confirm confirmation again
+    """
+)
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 HARMLESS, SUSPECT, SECRET, HEADER = range(4)
@@ -184,6 +247,34 @@ def _weigh_key(before: str) -> int:
     return HARMLESS if not before or before in KEY_ORDINARY_WORDS else SUSPECT
 
 
+# --- what a value looks like ----------------------------------------------------------------------
+
+# What stands after `password=` without being a password.
+ORDINARY_VALUES = list_words(
+    """
+    null none nil true false undefined yes no on off nan void unset empty required optional
+    string str text bytes byte int integer float number bool boolean object any unknown never
+    array list dict map default enabled disabled present missing absent not set invalid valid
+    expired incorrect wrong failed ok error denied granted revoked changed updated created
+    deleted rotated generated masked hidden redacted removed read write type name value val data
+    password passwd secret token key api_key apikey pass pwd username user auth basic bearer
+    digest prompt stdin env file var const let new self this typeof await async return function
+    lambda static public private protected readonly final export import from is has your my the
+    an and or for with
+    hashed n/a yes/no
+    amd64 arm64 armhf aarch64 i386 x86_64 ppc64el riscv64 s390x
+    """
+)
+# What a password is called elsewhere, in files of translations. ASCII ones are whole words.
+PASSWORD_TRANSLATIONS = list_words(
+    """
+    passwort kennwort passe senha wachtwoord adgangskode passord parola parole heslo lozinka
+    salasana contraseña contrasenya lösenord hasło şifre jelszó
+    парол 密码 密碼
+    パスワード 비밀번호
+    """
+)
+
 _RANDOM_ALPHABET = re.compile(rb"[A-Za-z0-9+/=_.~%:!@#^*-]{10,}")
 _RANDOM_PART = re.compile(rb"[A-Za-z0-9]{10,}")
 _LONG_PART = re.compile(rb"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}")
@@ -234,53 +325,83 @@ def _mixes_case(value: bytes) -> bool:
     return digits >= 2 and value.lower() != value and value.upper() != value
 
 
+# Values that are no secrets, whatever their name says. Each row is a pattern of a whole value and
+# has an example in tests/redaction/test_evidence.py.
+HARMLESS_VALUES = {
+    "placeholders": (
+        rb"[*\xe2\x80\xa2.\-_?\#]+",  # ***, ..., ----, bullets
+        rb"\xc2[\xbb\xb7]",  # a guillemet, a middle dot
+        rb"<.*>?",  # <your key>
+        rb"&(?:lt|\#x3c|\#60)(?:;.*)?",  # &lt;your key&gt;
+        rb"\[.*",  # [REDACTED]
+        rb"\(.*",  # (hidden)
+        # your-key, changeme, the_secret
+        (
+            rb"(?:your|my|the|some|example|sample|dummy|fake|insert|replace|enter|add|put|change)"
+            rb"[-_.\ ][\w\-.\ ]*"
+        ),
+        # sk-...cdef, xxxxxxxx, token-****
+        rb"(?:[a-z]{1,5}[-_]){0,3}\w{0,4}(?:\.{3}|x{5,}|\*{3,})(?:\w{0,4}|\w{1,8}\*{3,})",
+    ),
+    "variables": (
+        rb"\$[A-Za-z_{(\[@*\#0-9].*?",  # $VAR, ${VAR}, $(pass)
+        rb"%[A-Za-z_(][A-Za-z_()]*%?s?",  # %VAR%, %(token)s
+        rb"@?\w*\#?\{.*",  # {{ value }}, #{x}
+        rb"(?:%(?:\{\w+\})?[-0-9.]*[a-z@][:/\ ]?)+",  # placeholders of `printf`
+        rb"%\(\w+\)s",
+        rb"\?[0-9]{0,2}",  # a parameter of a query
+        rb"(?-i:[:@][a-z_]*(?:password|passwd|pwd|token|secret|key)[0-9]{0,2})",
+        rb"\$[!@?](?:\\?[\w;\"]{0,3})",  # the errors of a shell and of Perl
+    ),
+    "code": (
+        rb"[&*!:@]*[A-Za-z_][\w:.\->?!]*[(\[{].*",  # getpass(), os.environ["X"]
+        # an attribute of something that holds settings; any other of letters alone, or named like
+        # a secret
+        (
+            rb"[&*!@:]{0,2}(?:self|this|cls|exports|os|env|process|config|cfg|settings|options|opts"
+            rb"|args|req|request|res|response|ctx|data|params|props|state|event|user|secrets|vars|var"
+            rb"|inputs|github|steps|values?|credentials?|local|module|each)(?:->|::|\??\.)"
+            rb"[\w.?\->:]+!?"
+        ),
+        rb"[&*!@:]{0,2}[A-Za-z_]+(?:(?:->|::|\??\.)[A-Za-z_]+)+",
+        rb"\w{1,32}\.\w{0,32}(?:key|token|secret|password|credentials?)",
+        rb"[a-z_]*(?:uid|gid|port|dn)(?::[a-z_]+){1,9}",  # the fields of a record
+        rb"(?:qr|m)?/[\^\[(\\].*",  # a regular expression
+    ),
+    "types": (
+        rb"[&*]{1,2}(?:'[a-z]+\ )?(?:mut\ )?(?:\[\])?\[?(?:str|string|u8|byte|[A-Z][A-Za-z]+)\]?",
+        rb"![A-Za-z]\w*(?:[:!].*)?",  # a tag of YAML
+        rb"[a-z_]+(?:\|[a-z_]+(?::[\w,]+)?)+",  # validation rules of PHP
+        # a type with a number in its name, an algorithm
+        (
+            rb"[*&]?(?:[iu](?:8|16|32|64|128)|u?int(?:8|16|32|64)|uint8array|bytes(?:16|32|64)"
+            rb"|sha[0-9]{1,3}|utf-?8|base64(?:-\w+)?|uuidv[0-9]|jwt[0-9]?)"
+        ),
+        rb"(?:x|ed)25519\w*",
+        rb"oauth2\w+",
+        rb"(?:sk-)?(?:ssh|ecdsa)-[\w@.-]+",  # a public key
+    ),
+    "numbers": (
+        rb"[~^][0-9]+(?:\.[0-9x*]+){1,2}(?:-[a-z0-9.]+)?",  # a version
+        rb"[0-9]{1,4}(?:\+|/[0-9]{1,4})",  # an amount: 8+, 3/10
+        rb"1\*[<(]?[a-z]*",  # one or more, in a grammar
+        rb"\.\*(?:[$/)].*)?",  # anything, in a pattern
+        rb"-?(?:[0-9]{1,3}|[0-9.]{1,12})",
+        rb"\d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)",
+        rb"-?0x[0-9a-f]{1,8}",
+        rb"0x(?:00|7f|5[56]|60|10)[0-9a-f]{1,14}",  # an address in memory
+        rb"\#(?:[0-9a-f]{3}|[0-9a-f]{6})",  # a colour
+    ),
+    "places": (
+        rb"arn:aws[a-z-]*:.*",
+        rb"projects/\S+/secrets/\S+",
+        rb"(?:~|\.{1,2})?(?:/[\w.@+-]*[a-z._-][\w.@+-]*)+/?",
+        rb"[A-Za-z]:\\.*",
+        rb"[a-z][a-z0-9+.-]{1,20}://.*",  # a URL, whose password has a judge of its own
+    ),
+}
 HARMLESS_VALUE = re.compile(
-    rb"""
-    # ***, ..., ----, bullets
-      [*\xe2\x80\xa2.\-_?\#]+ | \xc2[\xbb\xb7]
-    # <your key>, [REDACTED], {{ value }}, (hidden)
-    | <.*>? | &(?:lt|\#x3c|\#60)(?:;.*)? | \[.* | \{.* | \(.*
-    # $VAR, ${VAR}, $(pass), %VAR%, %(token)s, #{x}
-    | \$[A-Za-z_{(\[@*\#0-9].*? | %[A-Za-z_(][A-Za-z_()]*%?s? | @?\w*\#?\{.*
-    # a call, an index: getpass(), os.environ["X"]
-    | [&*!:@]*[A-Za-z_][\w:.\->?!]*[(\[{].*
-    # a reference to a type; a tag of YAML; the name of a resource at AWS; validation rules of PHP
-    | [&*]{1,2}(?:'[a-z]+\ )?(?:mut\ )?(?:\[\])?\[?(?:str|string|u8|byte|[A-Z][A-Za-z]+)\]?
-    | ![A-Za-z]\w*(?:[:!].*)? | arn:aws[a-z-]*:.* | [a-z_]+(?:\|[a-z_]+(?::[\w,]+)?)+
-    # an attribute of something that holds settings, or any other in letters alone
-    | [&*!@:]{0,2}(?:self|this|cls|exports|os|env|process|config|cfg|settings|options|opts|args
-        |req|request|res|response|ctx|data|params|props|state|event|user|secrets|vars|var|inputs|github|steps
-        |values?|credentials?|local|module|each)(?:->|::|\??\.)[\w.?\->:]+!?
-    | [&*!@:]{0,2}[A-Za-z_]+(?:(?:->|::|\??\.)[A-Za-z_]+)+
-    | \w{1,32}\.\w{0,32}(?:key|token|secret|password|credentials?)
-    # a stand-in for a value
-    | (?:your|my|the|some|example|sample|dummy|fake|insert|replace|enter|add|put|change)
-        [-_.\ ][\w\-.\ ]*
-    # what `printf` fills in, a parameter of a query
-    | (?:%(?:\{\w+\})?[-0-9.]*[a-z@][:/\ ]?)+ | %\(\w+\)s | \?[0-9]{0,2}
-    | (?-i:[:@][a-z_]*(?:password|passwd|pwd|token|secret|key)[0-9]{0,2})
-    # what a prompt of a shell or Perl says went wrong
-    | \$[!@?](?:\\?[\w;"]{0,3})
-    # a type with a number in its name, an algorithm, a public key
-    | [*&]?(?:[iu](?:8|16|32|64|128)|u?int(?:8|16|32|64)|uint8array|bytes(?:16|32|64)|sha[0-9]{1,3}
-        |utf-?8|base64(?:-\w+)?|uuidv[0-9]|jwt[0-9]?) | (?:x|ed)25519\w* | oauth2\w+
-    | (?:sk-)?(?:ssh|ecdsa)-[\w@.-]+
-    # a place where secrets are kept
-    | projects/\S+/secrets/\S+
-    # masked, or left out
-    | (?:[a-z]{1,5}[-_]){0,3}\w{0,4}(?:\.{3}|x{5,}|\*{3,})(?:\w{0,4}|\w{1,8}\*{3,})
-    # numbers, amounts, versions, colours
-    | [~^][0-9]+(?:\.[0-9x*]+){1,2}(?:-[a-z0-9.]+)?
-    | [0-9]{1,4}(?:\+|/[0-9]{1,4}) | 1\*[<(]?[a-z]* | \.\*(?:[$/)].*)?
-    | -?(?:[0-9]{1,3} | [0-9.]{1,12}) | \d{1,9}(?:ms|s|m|h|d|k|kb|mb|%)
-    | -?0x[0-9a-f]{1,8} | 0x(?:00|7f|5[56]|60|10)[0-9a-f]{1,14}
-    | \#(?:[0-9a-f]{3}|[0-9a-f]{6})
-    # fields of a line; a regular expression
-    | [a-z_]*(?:uid|gid|port|dn)(?::[a-z_]+){1,9} | (?:qr|m)?/[\^\[(\\].*
-    # a path; an address, in which its own judge looks for a password
-    | (?:~|\.{1,2})?(?:/[\w.@+-]*[a-z._-][\w.@+-]*)+/? | [A-Za-z]:\\.*
-    | [a-z][a-z0-9+.-]{1,20}://.*
-    """,
+    b"|".join(row for rows in HARMLESS_VALUES.values() for row in rows),
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
 # What a generator of passwords makes of all characters, and looks like code: letters of both cases,

@@ -12,7 +12,6 @@ from typing import Any
 
 from redaction.evidence import HEADER, is_secret, weigh_name
 
-_MARK = "[REDACTED]"
 # With which members an object gives a name and its value: a variable, a header, a field of a form.
 _NAME_MEMBERS = ("name", "key", "variable", "field", "header")
 _VALUE_MEMBERS = ("value", "values", "val", "content", "data")
@@ -24,13 +23,14 @@ _NO_WORD = "_"
 
 
 class JsonCleaner:
-    """One JSON value without its secrets; `redact` redacts a whole text by itself.
+    """Cleans one JSON value. `redact` redacts a text, and `mark` stands for a whole value.
 
-    Thread: one; a cleaner for each value.
+    Thread: one; make a cleaner for each value.
     """
 
-    def __init__(self, redact: Callable[[str], str]) -> None:
+    def __init__(self, redact: Callable[[str], str], mark: str) -> None:
         self._redact = redact
+        self._mark = mark
         self._open_key = ""  # the header of the private key that goes on in the next string
 
     def clean(self, value: Any) -> Any:
@@ -73,12 +73,12 @@ class JsonCleaner:
         still has it.
         """
         if isinstance(item, str):
-            return _MARK if _is_secret(name, item) else self.clean(item)
+            return self._mark if _is_secret(name, item) else self.clean(item)
         if isinstance(item, (list, tuple)) and all(isinstance(each, str) for each in item):
-            return [_MARK if _is_secret(name, each) else each for each in self.clean(item)]
+            return [self._mark if _is_secret(name, each) else each for each in self.clean(item)]
         if isinstance(item, Mapping):
             wrapped = [key for key in item if str(key).lower() in _VALUE_MEMBERS]
-            named = {key: _MARK for key in wrapped if _is_secret(name, item[key])}
+            named = {key: self._mark for key in wrapped if _is_secret(name, item[key])}
             return self.clean({**item, **named})
         return self.clean(item)
 
@@ -89,10 +89,10 @@ class JsonCleaner:
         words = [item if _is_word(item) else _NO_WORD for item in items]
         cleaned = self._redact(" ".join(words)).split(" ")
         if len(cleaned) != len(items):  # several were one value, and none shows which
-            return [_MARK if _is_word(item) else item for item in items]
+            return [self._mark if _is_word(item) else item for item in items]
         before = ["", *words]
         return [
-            new if _is_word(item) else _MARK if _is_secret(option, item) else item
+            new if _is_word(item) else self._mark if _is_secret(option, item) else item
             for item, new, option in zip(items, cleaned, before)
         ]
 

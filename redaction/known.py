@@ -18,17 +18,18 @@ from typing import Any
 from redaction.evidence import (
     HARMLESS,
     LOOK_AHEAD,
+    NEUTRAL_ENDINGS,
     SECRET,
     Span,
     Verdict,
     Wait,
     find_all,
+    list_words,
     looks_like_password,
     looks_random,
     split_name,
     weigh_name,
 )
-from redaction.shapes import IDENTIFIERS, NEUTRAL_ENDINGS, PUBLIC_NAMES
 
 # The shortest value that is looked for wherever it stands. GitLab says 8, Buildkite 6; shorter ones
 # hit ordinary words.
@@ -170,6 +171,28 @@ def _list_passwords(value: str) -> Iterator[str]:
 
 # --- records of credentials -----------------------------------------------------------------------
 
+# The last word of a name in a record of credentials whose value is public: it is printed all day.
+# What it identifies may well be generated.
+_IDENTIFIERS = list_words(
+    """
+    id ids identifier arn arns bucket buckets fingerprint thumbprint kid sha1
+    clientid projectid tenantid userid appid keyid accountid teamid subscriptionid
+    """
+)
+# The same, unless the value looks generated after all.
+_PUBLIC_NAMES = list_words(
+    """
+    type kind version format algorithm alg kty crv use engine driver protocol scheme sslmode
+    scope scopes
+    name names username hostname dbname database schema db dbinstance catalog warehouse role roles
+    user users login account accounts email emails mail issuer iss audience aud subject sub realm
+    host hosts server servers node nodes domain domains endpoint endpoints url urls uri uris
+    origin origins address port path file folder location region zone cluster namespace context
+    project tenant subscription organization organisation org team group groups company
+    environment stage profile provider service description comment label labels title status
+    at on date time expires expiry expiration created updated
+    """
+)
 
 _JSON_BEGINS = ("{", "[")
 
@@ -225,10 +248,10 @@ def _is_public(name: str, value: str) -> bool:
         return True
     if not words or (words[-1] in ("id", "ids") and _is_secret_word(words[-2:-1])):
         return False
-    if words[-1] in IDENTIFIERS:
+    if words[-1] in _IDENTIFIERS:
         return True
     generated = (looks_random(raw) or looks_like_password(raw)) and not _PLACE.fullmatch(value)
-    return words[-1] in PUBLIC_NAMES and not generated
+    return words[-1] in _PUBLIC_NAMES and not generated
 
 
 def _is_secret_word(words: list[str]) -> bool:

@@ -16,8 +16,10 @@ from redaction.evidence import (
     HEADER,
     LOOK_AHEAD,
     LOOK_BACK,
+    ORDINARY_VALUES,
     SECRET,
     SUSPECT,
+    TOKEN_ORDINARY_WORDS,
     Both,
     Endless,
     KeyBegins,
@@ -26,20 +28,13 @@ from redaction.evidence import (
     Wait,
     find_line_lead,
     first_sign,
+    list_words,
     looks_like_password,
     looks_random,
+    looks_secret,
     weigh_name,
 )
-from redaction.headers import judge_header
-from redaction.layouts import (
-    ATTRIBUTE,
-    MAY_BE_BLOCK,
-    MAY_BE_NESTED,
-    NESTED,
-    find_field,
-    judge_layout,
-)
-from redaction.shapes import NO_PASSWORDS, ORDINARY_VALUES, TOKEN_ORDINARY_WORDS
+from redaction.syntax import judge_header
 from redaction.values import (
     ESCAPE,
     FINGERPRINT,
@@ -194,6 +189,16 @@ _TEST_PASSED = re.compile(rb": [\w./-]{0,80}(?![^\s:,;(])")
 # Of `pass` alone: -passin pass:… for openssl, and what curl sends to a server of files or mail
 _PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
 # A word alone behind a name on a line; in lower case, or it could be a type.
+# What is said about a password on a line of its own, and is none.
+_NO_PASSWORDS = list_words(
+    """
+    accepted answer args ask auto automatic bcrypt blank clear cleared content data encrypted
+    external forgotten generate good hash hashed hidden ident inherit input interactive keychain
+    later line login mandatory match matched matches mismatch none okay optional peer plain
+    plaintext prompted protected random rejected response result scram short strong trust
+    unchanged unencrypted unlocked unused used vault weak
+    """
+)
 _WORD_ENTRY = re.compile(rb"[a-z]{4,64}(?![^\r\n])")
 _COMPOUND_NAME = re.compile(rb"[_.-]|[a-z][A-Z]")
 _LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
@@ -285,13 +290,13 @@ def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
     text, end = pair.text, pair.name_end
     if text[end : end + 1] == b"(":
         return _judge_call(pair, final)
-    laid_out = judge_layout(pair, final)
+    laid_out = _judge_layout(pair, final)
     if laid_out is not None:
         return laid_out
     argument = _NEXT_ARGUMENT.match(text, end)
     if argument and pair.is_flag():
         return judge_no_word(pair, argument.end(), final)
-    field = find_field(pair)
+    field = _find_field(pair)
     if field is not None:
         return judge_value(pair, field, final, loose=False, stop=None)
     argument = _ARGUMENT.match(text, end)
@@ -300,7 +305,7 @@ def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
     fallback = _FALLBACK.match(text, end)
     if fallback:
         return _judge_fallback(pair, fallback, final)
-    more = MAY_BE_BLOCK if text.startswith(b'" {', end) else _CODE_SO_FAR
+    more = _MAY_BE_BLOCK if text.startswith(b'" {', end) else _CODE_SO_FAR
     return may_become(_judge_spaced(pair, final), more, text, end, final)
 
 
@@ -349,7 +354,7 @@ def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdi
     text, at = pair.text, operator.end()
     if operator[0] == b":" and text[pair.name_start - 2 : pair.name_start] == b"${":
         return _judge_default(pair, at, final)
-    nested = NESTED.match(text, at)
+    nested = _NESTED.match(text, at)
     if nested:
         return judge_value(pair, nested.end(), final, loose=False, stop=None)
     class_begins = None if final else _MAY_BE_CLASS.match(text, pair.name_start - 2)
@@ -366,7 +371,7 @@ def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdi
     values = _LIST.match(text, at)
     if values and _PLURAL.search(pair.name):
         return _judge_list(pair, values.end(), final)
-    begun = None if final else MAY_BE_NESTED.match(text, at)
+    begun = None if final else _MAY_BE_NESTED.match(text, at)
     if begun and begun.end() == len(text) and len(text) - at < LOOK_AHEAD:
         return Wait(len(text), False)
     return _judge_bare(pair, operator, final)
@@ -439,7 +444,7 @@ def _judge_entry(pair: Pair, at: int) -> Verdict:
         word is None
         or pair.weight != SECRET
         or not _PASSWORD_NAME.search(name)
-        or word[0].decode() in ORDINARY_VALUES | NO_PASSWORDS
+        or word[0].decode() in ORDINARY_VALUES | _NO_PASSWORDS
         or weigh_name(word[0]) != HARMLESS
         or not (_COMPOUND_NAME.search(name) or pair.begins_line())
     ):
@@ -537,7 +542,7 @@ def _takes_quoted_value(pair: Pair, value: bytes, told: bool) -> bool:
 def _find_begun_value(pair: Pair) -> int | None:
     """Return where a value surely begins in a text that ends within it, None if it may be none."""
     text, end = pair.text, pair.name_end
-    spellings = [_OPERATOR, _ARGUMENT, ATTRIBUTE]
+    spellings = [_OPERATOR, _ARGUMENT, _ATTRIBUTE]
     if pair.weight == SECRET and _takes_spaced_value(pair)[0]:
         spellings.append(_SPACE)
     for spelling in spellings:
@@ -545,3 +550,137 @@ def _find_begun_value(pair: Pair) -> int | None:
         if found and found.end() < len(text):
             return found.end()
     return None
+
+
+# --- layouts: where no operator leads to the value ------------------------------------------------
+
+# name: TOKEN, value: …, with up to two other fields between them
+_FIELD = (
+    rb"""(?:\\?"(?!(?:parameter)?value\\?")\w{1,24}\\?"[ ]?:[ ]?"""
+    rb"""(?:\\?"[^"\\\r\n]{0,24}\\?"|true|false|null)[ ]?,\s{0,16})"""
+)
+_PAIR = re.compile(
+    rb"""
+    \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})? FIELD{0,2}
+    \\?["']?(?:parametervalue=|value(?:\\?["']?[ ]?:|[ ]{1,12}=)[ \t]{0,4})
+    """.replace(b"FIELD", _FIELD),
+    re.VERBOSE | re.IGNORECASE,
+)
+# 1) "requirepass", then 2) "…"
+_ITEM = re.compile(rb"""["']\r?\n[ ]{0,8}[0-9]{1,3}\)[ ](?=["'])""")
+# "db_password": {"sensitive": true, "value": …
+_NESTED = re.compile(
+    rb"""\{\s{0,24}FIELD{0,3}\\?"(?:value|default|defaultvalue)\\?"[ ]?:[ ]?(?=\\?")""".replace(
+        b"FIELD", _FIELD
+    ),
+    re.VERBOSE | re.IGNORECASE,
+)
+# variable "db_password" { default = "…"
+_BLOCK = re.compile(
+    rb"""
+    "[ ]\{\s{1,24}
+    (?:\w{1,24}[ ]{1,16}=[ ](?:"[^"\r\n]{0,80}"|[\w.()]{1,24})\s{1,24}){0,3}
+    (?:value|default)[ ]{1,16}=[ ](?=")
+    """,
+    re.VERBOSE,
+)
+_MAY_BE_BLOCK = re.compile(rb"""" \{[^{}]{0,200}""")
+_MAY_BE_NESTED = re.compile(rb"""\{[\s\w"\\:,]{0,240}""")
+# <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
+_NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
+_KEY_ATTRIBUTE = re.compile(rb"""(?:name|id|property|key)=["']$""", re.IGNORECASE)
+_ATTRIBUTE = re.compile(
+    rb"""
+    ["'](?:
+        (?:\s{1,2}(?!value|content)[a-z-]{2,12}=(?:"[^"<>]{0,16}"|'[^'<>]{0,16}')){0,2}
+        \s{1,2}(?:value|content)=(?=["'])
+      | \r?\n\r?\n
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# | SecretAccessKey | … |, in ASCII or drawn with lines
+_CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}(?=[^\s|\xe2`*])")
+_CELL_BEFORE = re.compile(rb"(?:(?:\||\xe2\x94\x82)[ ]{1,40}|(?:^|[\r\n])[ ]{0,40})[`*]{0,2}$")
+_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{2,4};)?[ ]{0,40}(?:\||\xe2\x94\x82|[\r\n]|<)")
+_MAY_BE_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{0,4};?)?[ ]{0,40}(?:\xe2\x94?)?")
+_ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<(?:[\w.-]{1,16}:)?$")
+# <token>value, <wsse:Password Type="…">value
+_ELEMENT = re.compile(
+    rb"""(?:[ ][\w:.-]{1,32}="[^"<>\r\n]{0,120}"){0,3}"""
+    rb"""> \s{0,40} (?:<[Vv]alue>)? (?P<raw><!\[CDATA\[)?""",
+    re.VERBOSE,
+)
+# <key>token</key><string>value
+_NEXT_ELEMENT = re.compile(rb"</(?:key|name)>\s{0,32}<(?:string|value)>", re.IGNORECASE)
+# <td>token</td><td>value
+_NEXT_CELL = re.compile(
+    rb"[ ]?</t[dh]>\s{0,32}<td[^<>]{0,32}>\s{0,8}(?:<(?:pre|code)>)?(?:&\#(?:x27|39|34);|&quot;)?"
+)
+_HTML_STOP = re.compile(rb"[\s<]|&(?:#(?:x27|39|34)|quot);")
+_CLOSING = re.compile(rb"\s{0,40}</")
+_MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
+_ELEMENT_STOP = re.compile(rb"[\s<]")
+_RAW_STOP = re.compile(rb"\]\]>|[\r\n]")
+_CELL_STOP = re.compile(rb"[\s`*|]")
+
+
+def _judge_layout(pair: Pair, final: bool) -> Verdict:
+    """Judge a value that stands next to its name in an element, in a form or in a table."""
+    text, name, end = pair.text, pair.name_start, pair.name_end
+    element = _ELEMENT.match(text, end)
+    if element and _ELEMENT_BEGINS.search(text, max(0, name - 20), name):
+        stop = _RAW_STOP if element["raw"] else _ELEMENT_STOP
+        verdict = judge_value(pair, element.end(), final, loose=False, stop=stop)
+        if isinstance(verdict, Span) and element.end() > end + 1 and not element["raw"]:
+            return _require_closing(text, verdict, final)
+        return verdict
+    table_cell = _NEXT_CELL.match(text, end)
+    if table_cell:
+        return _judge_cell(pair, table_cell.end(), _HTML_STOP, final)
+    next_element = _NEXT_ELEMENT.match(text, end)
+    if next_element:
+        return judge_value(pair, next_element.end(), final, loose=False, stop=_ELEMENT_STOP)
+    attribute = _ATTRIBUTE.match(text, end)
+    if attribute and _NAME_ATTRIBUTE.search(text, max(0, name - 12), name):
+        return judge_value(pair, attribute.end(), final, loose=False, stop=None)
+    element = _ELEMENT.match(text, end + 1)
+    if element and _KEY_ATTRIBUTE.search(text, max(0, name - 12), name):
+        verdict = judge_value(pair, element.end(), final, loose=False, stop=_ELEMENT_STOP)
+        return _require_closing(text, verdict, final) if isinstance(verdict, Span) else verdict
+    cell = _CELL.match(text, end)
+    if cell and _CELL_BEFORE.search(text, max(0, name - 48), name):
+        return _judge_cell(pair, cell.end(), _CELL_STOP, final)
+    return None
+
+
+def _find_field(pair: Pair) -> int | None:
+    """Return where the value is that stands in a field of its own; None if there is none."""
+    for spelling in (_PAIR, _ITEM, _BLOCK):
+        field = spelling.match(pair.text, pair.name_end)
+        if field:
+            return field.end()
+    return None
+
+
+def _judge_cell(pair: Pair, at: int, stop: re.Pattern[bytes], final: bool) -> Verdict:
+    """Judge the cell after a name: as often as a value it is a type, or what the name is for."""
+    verdict = judge_value(pair, at, final, loose=True, stop=stop)
+    if not isinstance(verdict, Span) or looks_secret(pair.text[slice(*verdict)]):
+        return verdict
+    value = pair.text[slice(*verdict)]
+    in_code = pair.text[at - 1 : at] == b"`"
+    if pair.weight != SECRET or not (is_made_up(value) or (in_code and is_strong(value))):
+        return None
+    return require_end(pair.text, verdict, _CELL_END, _MAY_BE_CELL_END, final)
+
+
+def _require_closing(text: bytes, value: Span, final: bool) -> Verdict:
+    """Take a value for that of an element only if the element is closed after it: `<token>` also
+    stands for a token in a line of help, and what follows there is any text.
+    """
+    if _CLOSING.match(text, value.end):
+        return value
+    rest = text[value.end : value.end + 48]
+    may_close = not final and len(rest) < 48 and _MAY_BE_CLOSING.fullmatch(rest)
+    return Wait(value.start, True) if may_close else None

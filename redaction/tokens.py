@@ -1,8 +1,8 @@
-"""Tokens: what is recognised by its shape alone, wherever it stands.
+"""Tokens: secrets with a recognisable shape, such as `ghp_…`, wherever they stand.
 
-The built-in table is data (`redaction/shapes.py`), and the user may add shapes of the same kind.
-Their number hardly matters: what is searched for is a run of the bytes that tokens consist of, and
-only then the prefixes are looked up.
+The shapes are in `tokens.txt`, in the notation of the user's own file. What the notation cannot say
+is in `_IRREGULAR`. How many shapes there are hardly matters for speed: the search is for a run of
+the bytes that tokens consist of, and only in such a run are the prefixes looked up.
 """
 
 # ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
@@ -11,36 +11,159 @@ from __future__ import annotations
 import functools
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from redaction.evidence import LOOK_AHEAD, MIXED_CASE, Both, Endless, Span, Verdict, Wait, find_all
-from redaction.shapes import ShapeError, TokenShape, built_in_shapes, parse_shape
 
-# A run of these may be a token. `=` and `:` end it: assignments would all be runs otherwise.
+# --- the notation ---------------------------------------------------------------------------------
+
+_NOTATION = re.compile(
+    r"(?P<prefix>(?:[^\[\]{}()*+?|^$\s\\]|\\[^A-Za-z0-9\s])+)"
+    r"\[(?P<alphabet>(?:[^\[\]\\\s^]|\\[\]\[\\^-])+)\]"
+    r"\{(?P<shortest>[0-9]{1,5})(?P<comma>,(?P<longest>[0-9]{1,5})?)?\}(?P<end>\\b)?"
+)
+# A user's prefix has at least so many bytes: a shorter one would be looked at in every other word.
+PREFIX_BYTES = 3
+
+
+@dataclass(frozen=True)
+class TokenShape:
+    """A literal prefix followed by a run of one alphabet.
+
+    Shape: `alphabet` is every byte that may follow, written out. The run has at least `shortest`
+    bytes. `ends` says that a run longer than `longest` is no such token. `any_word` says that a run
+    that could be a word or an identifier counts too.
+    """
+
+    prefix: bytes
+    alphabet: bytes
+    shortest: int
+    longest: int | None = None
+    ends: bool = False
+    any_word: bool = False
+
+
+class PatternError(ValueError):
+    """A line is not a token shape. The user must act: `line_number` says where, `message` what is
+    wrong.
+    """
+
+    def __init__(self, line_number: int, message: str) -> None:
+        super().__init__(f"line {line_number}: {message}")
+        self.line_number = line_number
+        self.message = message
+
+
+def parse_token_shapes(text: str) -> tuple[TokenShape, ...]:
+    """Return the user's token shapes, one a line; empty lines and lines that begin with `#` are
+    skipped.
+
+    Raises: PatternError, for the user. A count must be bounded: `acme_[A-Za-z0-9]{20,64}`.
+    """
+    return tuple(_read_shapes(text, _parse_own_shape))
+
+
+@functools.lru_cache(maxsize=1)
+def built_in_shapes() -> tuple[TokenShape, ...]:
+    """Return the shapes in `tokens.txt`."""
+    return tuple(_read_shapes(_BUILT_IN, _parse_shape))
+
+
+_BUILT_IN = Path(__file__).with_name("tokens.txt").read_text("ascii")
+
+
+def _read_shapes(text: str, parse: Callable[[str], TokenShape]) -> Iterator[TokenShape]:
+    for number, line in enumerate(text.splitlines(), 1):
+        pattern = line.strip()
+        if pattern and not pattern.startswith("#"):
+            try:
+                yield parse(pattern)
+            except ValueError as error:
+                raise PatternError(number, str(error)) from None
+
+
+def _parse_own_shape(pattern: str) -> TokenShape:
+    shape = _parse_shape(pattern)
+    if len(shape.prefix) < PREFIX_BYTES:
+        raise ValueError(f"the prefix must have at least {PREFIX_BYTES} characters")
+    if shape.longest is None or shape.ends:
+        raise ValueError("the count must be bounded at both ends, like {20,64}")
+    if not shape.alphabet:
+        raise ValueError("the character class is empty")
+    return replace(shape, any_word=True)
+
+
+def _parse_shape(pattern: str) -> TokenShape:
+    """Return the shape that a line describes.
+
+    Raises: ValueError; its message says what is wrong, for the person who wrote the line.
+    """
+    match = _NOTATION.fullmatch(pattern)
+    if match is None:
+        raise ValueError(
+            "expected a literal prefix, one character class and a count,"
+            " like acme_[A-Za-z0-9]{20,64}"
+        )
+    if not pattern.isascii():
+        raise ValueError("only ASCII characters can be matched")
+    shortest = int(match["shortest"])
+    longest = shortest if match["comma"] is None else int(match["longest"] or 0) or None
+    if shortest < 1 or (longest is not None and longest < shortest):
+        raise ValueError("the count must be at least 1 and its end not below its start")
+    ends = match["end"] is not None
+    return TokenShape(
+        prefix=re.sub(r"\\(.)", r"\1", match["prefix"]).encode(),
+        alphabet=_spell_out(match["alphabet"]),
+        shortest=shortest,
+        longest=longest,
+        ends=ends,
+        any_word=ends,
+    )
+
+
+@functools.cache
+def _spell_out(alphabet: str) -> bytes:
+    """Return every byte of a character class, by asking `re`, whose rules people know."""
+    try:
+        member = re.compile(f"[{alphabet}]".encode())
+    except re.error as error:
+        raise ValueError(f"the character class is not valid: {error}") from None
+    return bytes(code for code in range(0x21, 0x7F) if member.fullmatch(bytes((code,))))
+
+
+# --- finding them ---------------------------------------------------------------------------------
+
+# A run of these may hold a token. `=` and `:` end a run: otherwise every assignment would be one.
 _RUN_BYTES = (string.ascii_letters + string.digits + "_-.~/+").encode()
 _RUN_BYTE = re.compile(b"[" + re.escape(_RUN_BYTES) + b"]")
 _RUN_TABLE = bytes(0x61 if code in _RUN_BYTES else 0x20 for code in range(256))
 _RUN_SHORTEST = 20
 _RUN = re.compile(b"a" * _RUN_SHORTEST + b"a*")  # in the marked text
-# Runs without a token, told fast: words, paths, hashes. A token's body has digits or both cases.
+# Runs that hold no token and are dismissed in C: words, paths, hashes. The body of a token has
+# digits or both cases.
 _PLAIN_RUN = re.compile(rb"[a-z._/+~-]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
-# No prefix is longer.
+# Every prefix is shorter.
 _PREFIX_LIMIT = 64
 _TAIL_BYTES = _RUN_BYTES + b"%$=:"
-# What stands before a token inside a run. Also an escape in a string, `\n`, and a percent sign's
-# two digits: see `_SHIFTED`.
+# Inside a run, a token begins only behind one of these, or behind what `_SHIFTED` finds.
 _SEPARATOR = rb"[-_.~/+]"
 
 
-# Digits among letters, or a mix of cases that no identifier has. More text never takes the evidence
-# away, so that a read that ends early cannot change the verdict.
+# What a token's body has and a word has not: digits among letters, or a mix of cases that no
+# identifier has. More text never takes such evidence away, so a verdict does not depend on where a
+# read ended.
 _EVIDENCE = re.compile(rb"[0-9][A-Za-z]|[A-Z][0-9]|[a-z][0-9][_-]?[a-z0-9]|[0-9]{5}|" + MIXED_CASE)
 
 
 class _Irregular(NamedTuple):
-    """A token that is no prefix and one run: what it looks like, what may become one, and what of
-    that is no word that goes on, so that even silence must not show it.
+    """A token that is more than a prefix and one run.
+
+    `begins` has the bytes that a token may begin with. `full` is the whole token and `part` a
+    beginning of one, which has to be kept in step with it. `telling` is a beginning that cannot be
+    a word: it stays held even when the stream is idle.
     """
 
     begins: bytes
@@ -49,7 +172,7 @@ class _Irregular(NamedTuple):
     telling: re.Pattern[bytes]
 
 
-# Nobody types 12 bytes like these.
+# 12 bytes that nobody types.
 _GENERATED = rb"(?=.{12}).*?(?:%b)" % _EVIDENCE.pattern
 _IRREGULAR = tuple(
     _Irregular(begins, re.compile(full), re.compile(part), re.compile(telling))
@@ -82,22 +205,23 @@ _IRREGULAR = tuple(
             rb"pat[A-Za-z0-9]{0,14}(?:\.[a-f0-9]{0,49})?",
             _GENERATED,
         ),
-        # Telegram bot, after its number and a colon
+        # Telegram bot: the part behind the bot's number and a colon
         (
             b"A",
             rb"(?<=[0-9]:)A[A-Za-z0-9_-]{32,}",
             rb"(?<=[0-9]:)A[A-Za-z0-9_-]{0,31}",
             rb"A(?=.{3})[a-z-]*[A-Z0-9_]",
         ),
-        # Azure AD client secret, whose first three characters and digit are not worth waiting for
+        # Azure AD client secret: three characters and a digit before `Q~` are given up, because
+        # waiting for them would hold every word
         (
             b"Q",
             rb"(?<=[0-9])Q~[A-Za-z0-9_~.-]{28,}",
             rb"(?<=[0-9])Q(?:~[A-Za-z0-9_~.-]{0,27})?",
             rb"Q~..",
         ),
-        # Any other JSON Web Token: two parts that are base64 of JSON. A longer first part has a
-        # certificate in it, and begins like those in the table of shapes.
+        # JSON Web Tokens that are not in `tokens.txt`: two parts that are base64 of JSON. A first
+        # part that is longer has a certificate in it, and a prefix in `tokens.txt`.
         (
             b"e",
             rb"eyJ[A-Za-z0-9_-]{10,240}\.[A-Za-z0-9_-]{4,}",
@@ -112,9 +236,7 @@ _IRREGULAR_STOP = re.compile(rb"[^A-Za-z0-9_.~=-]")
 
 
 class Tokens:
-    """Every token shape, found by prefix: the run of token bytes is found first, then its
-    beginnings are looked up.
-    """
+    """Every token shape: runs of token bytes are searched for, and the prefixes looked up there."""
 
     def __init__(self, patterns: Iterable[TokenShape]) -> None:
         own = tuple(map(_Shape, patterns))
@@ -152,7 +274,7 @@ class Tokens:
                 yield azure.start()
 
     def tail_places(self, text: bytes, start: int) -> Iterator[int]:
-        """Return where, in the run that the text ends with, a token may be beginning."""
+        """Return the places, in the run that ends the text, where a token may begin."""
         run = max(start, len(text) - LOOK_AHEAD, len(text.rstrip(_TAIL_BYTES)))
         if run < len(text):
             for place in _TAIL_PLACE.finditer(text, run):
@@ -164,7 +286,7 @@ class Tokens:
                     yield len(text) - size
 
     def _may_begin(self, text: bytes, at: int) -> bool:
-        """Say whether the first bytes at the end of a text are those of a token."""
+        """Say whether the bytes from `at` to the end of the text may begin a token."""
         head = text[at : at + 2]
         return (
             len(head) < 2
@@ -200,16 +322,16 @@ class Tokens:
 
 
 def _is_telling(begun: bytes) -> bool:
-    """Say whether the beginning of a token is a piece of one, of 12 bytes, that is no word."""
+    """Say whether the beginning of a prefix is too long and too odd for a word."""
     return len(begun) >= 12 and not begun.islower()
 
 
-# Of OpenSSH, which begin like a key of OpenAI.
+# Names of algorithms in OpenSSH, which begin like a key of OpenAI.
 _ALGORITHMS = (b"sk-ssh-ed25519", b"sk-ecdsa-sha2-")
 
 
-# The secret that goes with a key id at AWS has no shape but its length: in a CSV, a table or on the
-# next line it stands right behind it.
+# AWS's secret keys have no shape but their length. One is recognised right behind its key id: in a
+# CSV, in a table or on the next line.
 _AWS_KEY_IDS = (b"AKIA", b"ASIA")
 _AWS_SECRET = re.compile(
     rb"[,:|\t \"'\r\n]{1,4}(?:[0-9]{4}-[0-9T:.Z+-]{12,28}[\t ])?(?P<run>[A-Za-z0-9+/]{0,41})"
@@ -227,7 +349,7 @@ def _judge_aws_secret(text: bytes, at: int, final: bool) -> Verdict:
 
 
 _AZURE = re.compile(rb"Q~(?<=[0-9]Q~)")
-# `\n` and `%3D` stand for a separator, so a token may begin after them.
+# A token may begin behind a written `\n` or `%3D`, although those end in a letter or a digit.
 _SHIFTED = re.compile(rb"\\[nrt]|%[0-9A-Fa-f]{2}")
 _TAIL_PLACE = re.compile(
     rb"(?<![A-Za-z0-9])(?=[A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2})|(?<=[0-9])(?=Q)"
@@ -235,8 +357,8 @@ _TAIL_PLACE = re.compile(
 
 
 def _compile_places(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
-    """Compile what a run must begin with to be looked at: the first bytes of every prefix, grouped
-    by their first byte.
+    """Compile the first four bytes of every prefix, and the beginnings of irregular tokens, into
+    one pattern. Only where it matches is a run looked at.
     """
     groups: dict[bytes, set[bytes]] = {}
     for prefix in prefixes:
@@ -288,48 +410,5 @@ def _compile_built_in() -> tuple[_Shape, ...]:
 
 
 def _is_generated(body: bytes) -> bool:
-    """Tell a token's body from words: `sk-circle-fade-dot`, `npm_config_registry`."""
+    """Say whether a token's body is none of words: `sk-circle-fade-dot`, `npm_config_registry`."""
     return _EVIDENCE.search(body) is not None
-
-
-# --- the user's own shapes ------------------------------------------------------------------------
-
-
-class PatternError(ValueError):
-    """A line of the user's patterns is not a token shape. The user must act: `line_number` says
-    where, `message` what is wrong.
-    """
-
-    def __init__(self, line_number: int, message: str) -> None:
-        super().__init__(f"line {line_number}: {message}")
-        self.line_number = line_number
-        self.message = message
-
-
-# A user's prefix is at least this long: a shorter one would be looked at in every other word.
-PREFIX_BYTES = 3
-
-
-def parse_token_shapes(text: str) -> tuple[TokenShape, ...]:
-    """Return the user's token shapes, one a line; empty lines and lines that begin with `#` are
-    skipped.
-
-    Raises: PatternError, for the user. A count must be bounded: `acme_[A-Za-z0-9]{20,64}`.
-    """
-    shapes = []
-    for number, line in enumerate(text.splitlines(), 1):
-        pattern = line.strip()
-        if not pattern or pattern.startswith("#"):
-            continue
-        try:
-            shape = parse_shape(pattern, any_word=True)
-        except ShapeError as error:
-            raise PatternError(number, str(error)) from None
-        if len(shape.prefix) < PREFIX_BYTES:
-            raise PatternError(number, f"the prefix must have at least {PREFIX_BYTES} characters")
-        if shape.longest is None or pattern.endswith("\\b"):
-            raise PatternError(number, "the count must be bounded at both ends, like {20,64}")
-        if not shape.alphabet:
-            raise PatternError(number, "the character class is empty")
-        shapes.append(shape)
-    return tuple(shapes)

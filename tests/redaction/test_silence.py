@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from redact import Redactor, TokenShape
-from redaction.shapes import WEBHOOKS, built_in_shapes
+from redaction.syntax import WEBHOOKS
+from redaction.tokens import built_in_shapes
 from testing.redaction import FILLER, HEX, MARK, RULES, split_bytes
 from tests.redaction.test_redact import SECRETS
 from tests.redaction.test_tokens import make_body

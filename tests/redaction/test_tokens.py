@@ -7,7 +7,7 @@ import re
 import pytest
 
 from redact import PatternError, Rules, TokenShape, parse_token_shapes
-from redaction.shapes import built_in_shapes
+from redaction.tokens import built_in_shapes
 from testing.redaction import FILLER, GITHUB, HEX, redact_both_ways
 
 

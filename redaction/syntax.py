@@ -22,11 +22,11 @@ from redaction.evidence import (
     is_ordinary,
     is_path_or_code,
     is_shouted_mix,
+    list_words,
     looks_random,
     quote_stop,
     read_value,
 )
-from redaction.shapes import WEBHOOKS
 
 # --- the judge of flags ---------------------------------------------------------------------------
 
@@ -174,11 +174,11 @@ _HEADER = re.compile(
 _HEADER_STOP = re.compile(rb"[\"'`\r\n<>\\]")
 _CREDENTIAL_STOP = re.compile(rb"[\s\"'`,;<>)\]}\\]")
 _SCHEME = re.compile(rb"(?i)(?:bearer|basic)(?:%20|\+|[ ]+)")
-_BEARER_WORDS = frozenset(
+_BEARER_WORDS = list_words(
     """
     token tokens auth authentication authorization scheme format realm header headers is of and or
     error in to with for access api credentials
-    """.split()  # noqa: SIM905 - words read better than a list of quoted ones
+    """
 )
 _COOKIE = re.compile(
     rb"(?i)(?P<set>set-)?(?:cookie\\?[\"']?(?:[ ]?:|,\s{0,24}\\?[\"']value\\?[\"'][ ]?:)"
@@ -272,6 +272,27 @@ def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
 
 # --- the judge of addresses -----------------------------------------------------------------------
 
+# Addresses whose path is the credential: anybody who knows the URL may post. What follows the
+# literal is removed.
+WEBHOOKS = (
+    b"hooks.slack.com/services/",
+    b"hooks.slack.com/workflows/",
+    b"hooks.slack.com/triggers/",
+    b"discord.com/api/webhooks/",
+    b"discordapp.com/api/webhooks/",
+    b"canary.discord.com/api/webhooks/",
+    b"ptb.discord.com/api/webhooks/",
+    b"outlook.office.com/webhook/",
+    b"outlook.office365.com/webhook/",
+    b".webhook.office.com/webhookb2/",
+    b"hooks.zapier.com/hooks/catch/",
+    b"api.telegram.org/bot",
+    b"api.telegram.org/file/bot",
+    b"open.feishu.cn/open-apis/bot/v2/hook/",
+    b"open.larksuite.com/open-apis/bot/v2/hook/",
+    b"hook.eu1.make.com/",
+    b"hook.us1.make.com/",
+)
 _AUTHORITY_STOP = re.compile(rb"[\s/\"'<>`\\]")
 _PASSWORD_STOP = re.compile(rb"[\s@\"'<>`\\]")
 _PATH_STOP = re.compile(rb"[\s\"'<>`\\)|]")
