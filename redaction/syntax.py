@@ -1,5 +1,5 @@
-"""The judges of what is written by a rule of its own: flags of commands, phrases, headers, cookies
-and addresses.
+"""Secrets that a fixed syntax gives away, without a name: flags of commands, phrases, HTTP headers,
+cookies, and addresses.
 """
 
 # ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
@@ -30,47 +30,55 @@ from redaction.evidence import (
 
 # --- the judge of flags ---------------------------------------------------------------------------
 
-# `curl -u user:…`, `mysql -p…`, `docker login -p …`: after which command a flag of one letter, with
-# a space behind it or without, takes a password, and what stands between it and a user's name.
-_FLAG = re.compile(rb"(--(?:proxy-)?user|-[A-Za-z])([ =]|(?:[\"'],[ ]?)(?=[\"']))?(\\?[\"'])?")
-_LOGIN = rb"[a-z]+(?:[\"']?,?[ ][^\r\n|;&]*)?[ \"']login"
-_FLAG_COMMANDS = tuple(
-    (
-        frozenset(flags),
-        re.compile(rb"(?:^|[^\w.-])(?:" + commands + rb")(?:[\"']?,?[ ][^\r\n|;&]*)?$"),
-        re.compile(separator),
-    )
-    for commands, flags, separator in (
-        (rb"curl|wget", (b"-u", b"-u ", b"--user ", b"--user="), rb":|$"),
-        (rb"curl", (b"-U", b"-U ", b"--proxy-user ", b"--proxy-user="), rb":|$"),
-        (rb"curl", (b"-b ",), rb"=|$"),
-        (rb"smb[a-z]+|rpcclient|net", (b"-U ",), rb"%|$"),
-        (rb"https?|xhs?", (b"-a ",), rb":|$"),
-        (rb"mysql\w*|mariadb\w*|sshpass|7z[a-z]?", (b"-p",), rb""),
-        (
-            rb"sshpass|mongo\w*|evil-winrm|nxc|netexec|cqlsh|cypher-shell|twine|mycli|rdesktop"
-            rb"|unlock-keychain|" + _LOGIN,
-            (b"-p ",),
-            rb"",
-        ),
-        (rb"sqlcmd|bcp|tsql|zip|unzip", (b"-P ",), rb""),
-        (rb"redis-[a-z]+", (b"-a ",), rb""),
-        (rb"ldap[a-z]+", (b"-w ",), rb""),
-    )
+
+class FlagCommand(NamedTuple):
+    """Commands to which some flags mean a password.
+
+    `before` matches such a command up to the flag. A flag ends with what separates it from its
+    value, if anything does. `separator` matches up to where the password begins in the value.
+    """
+
+    before: re.Pattern[bytes]
+    flags: frozenset[bytes]
+    separator: re.Pattern[bytes]
+
+
+def _accept_flags(commands: bytes, flags: tuple[bytes, ...], separator: bytes = b"") -> FlagCommand:
+    before = rb"(?:^|[^\w.-])(?:" + commands + rb")(?:[\"']?,?[ ][^\r\n|;&]*)?$"
+    return FlagCommand(re.compile(before), frozenset(flags), re.compile(separator))
+
+
+# Each row has its row in tests/redaction/test_syntax.py.
+FLAG_COMMANDS = (
+    _accept_flags(rb"curl|wget", (b"-u", b"-u ", b"--user ", b"--user="), rb":|$"),
+    _accept_flags(rb"curl", (b"-U", b"-U ", b"--proxy-user ", b"--proxy-user="), rb":|$"),
+    _accept_flags(rb"curl", (b"-b ",), rb"=|$"),
+    _accept_flags(rb"smb[a-z]+|rpcclient|net", (b"-U ",), rb"%|$"),
+    _accept_flags(rb"https?|xhs?", (b"-a ",), rb":|$"),
+    _accept_flags(rb"mysql\w*|mariadb\w*|sshpass|7z[a-z]?", (b"-p",)),
+    _accept_flags(
+        rb"sshpass|mongo\w*|evil-winrm|nxc|netexec|cqlsh|cypher-shell|twine|mycli|rdesktop"
+        rb"|unlock-keychain|[a-z]+(?:[\"']?,?[ ][^\r\n|;&]*)?[ \"']login",
+        (b"-p ",),
+    ),
+    _accept_flags(rb"sqlcmd|bcp|tsql|zip|unzip", (b"-P ",)),
+    _accept_flags(rb"redis-[a-z]+", (b"-a ",)),
+    _accept_flags(rb"ldap[a-z]+", (b"-w ",)),
 )
+_FLAG = re.compile(rb"(--(?:proxy-)?user|-[A-Za-z])([ =]|(?:[\"'],[ ]?)(?=[\"']))?(\\?[\"'])?")
 
 
 def judge_flag(text: bytes, at: int, final: bool) -> Verdict:
-    """Judge a flag that means a password to a few commands."""
+    """Judge `curl -u user:…`, `mysql -p…`, `docker login -p …`."""
     flag = _FLAG.match(text, at)
     if flag is None:
         return None
     before = text[max(0, at - LOOK_BACK) : at]
     sign = flag[2] or b""
     spelling = flag[1] + (b" " if b"," in sign else sign)
-    for flags, command, separator in _FLAG_COMMANDS:
-        if spelling in flags and command.search(before):
-            return _judge_flag_value(text, flag, separator, final)
+    for row in FLAG_COMMANDS:
+        if spelling in row.flags and row.before.search(before):
+            return _judge_flag_value(text, flag, row.separator, final)
     return None
 
 
@@ -95,9 +103,11 @@ def _judge_flag_value(
 # --- the judge of phrases -------------------------------------------------------------------------
 
 
-class _Phrase(NamedTuple):
-    """What a secret follows without a name: what stands before the place where it was found, what
-    stands there, what ends the secret where no quote opens it, and what it looks like.
+class Phrase(NamedTuple):
+    """A secret that a phrase introduces, not a name.
+
+    `before` and `here` match what stands before and behind the place where the phrase was found.
+    `stop` ends a secret that no quote opens. `value` is what the secret has to look like.
     """
 
     before: re.Pattern[bytes]
@@ -106,8 +116,9 @@ class _Phrase(NamedTuple):
     value: re.Pattern[bytes] = re.compile(rb".+", re.DOTALL)
 
 
-_PHRASES = (
-    _Phrase(  # SQL
+# Each row has its row in tests/redaction/test_syntax.py.
+PHRASES = (
+    Phrase(  # SQL
         re.compile(
             rb"(?i)\b(?:user|to)\s(?:if not exists )?\S{1,48}\s{1,16}identified "
             rb"(?:with \S{1,32} )?$"
@@ -115,29 +126,29 @@ _PHRASES = (
         re.compile(rb"(?i)by (?:password |values )?"),
         re.compile(rb"[\s;,)]"),
     ),
-    _Phrase(  # what curl sends to a server of mail
+    Phrase(  # SMTP, as curl shows it
         re.compile(rb"> $"),
         re.compile(rb"(?i)auth (?:plain|login|xoauth2) "),
         re.compile(rb"[\r\n]"),
         re.compile(rb"(?=.*[A-Z0-9])[A-Za-z0-9+/=]{8,}"),
     ),
-    _Phrase(  # the prompt of Redis
+    Phrase(  # the prompt of Redis
         re.compile(rb"(?:redis|:[0-9]{1,5}(?:\[[0-9]+\])?(?:\(TX\))?)> $"),
         re.compile(rb"(?i)auth (?:[\w-]{1,24} (?=\S))?"),
         re.compile(rb"[\r\n\"'`]"),
     ),
-    _Phrase(  # the words that a wallet is made from
+    Phrase(  # the seed words of a wallet
         re.compile(rb"(?i)(?:mnemoni|(?:seed|recovery|backup|secret)[ _-]?)$"),
         re.compile(rb"(?i)(?:c|phrase)\\?[\"']?[ ]?[:=]{1,2}[ ]?"),
         re.compile(rb"[\r\n\"'`,]"),
         re.compile(rb"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}"),
     ),
-    _Phrase(  # PowerShell
+    Phrase(  # PowerShell
         re.compile(rb"(?i)convertto-se$"),
         re.compile(rb"(?i)curestring (?:-string )?(?=[\"'])"),
         re.compile(rb"[\r\n]"),
     ),
-    _Phrase(  # a command for the runner of GitHub
+    Phrase(  # a workflow command of GitHub Actions
         re.compile(rb"::add-mas$"), re.compile(rb"k::"), re.compile(rb"[\r\n\"'`]")
     ),
 )
@@ -146,7 +157,7 @@ _PHRASE_QUOTE = re.compile(rb"\\?[\"']")
 
 def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
     """Judge `IDENTIFIED BY …`, `> AUTH …` and `::add-mask::…`."""
-    for phrase in _PHRASES:
+    for phrase in PHRASES:
         here = phrase.here.match(text, at)
         if here and phrase.before.search(text, max(0, at - LOOK_BACK), at):
             break
@@ -190,21 +201,21 @@ _SET_COOKIE_STOP = re.compile(rb"[;\"'`\s\\]")
 
 
 def judge_header(text: bytes, at: int, final: bool) -> Verdict:
-    """Judge `Authorization: <scheme> <credentials>`: all that follows the scheme is secret."""
+    """Judge `Authorization: <scheme> <credentials>`. All that follows the scheme is secret."""
     header = _HEADER.match(text, at)
     if header is None:
         short = len(text) - at < 40 and b"\n" not in text[at:] and not final
         return Wait(min(len(text), first_sign(text, at)), False) if short else None
     value = header.end()
     body = read_value(text, value, _HEADER_STOP, final)
-    if isinstance(body, Wait):  # what is there may still prove to be the scheme
+    if isinstance(body, Wait):  # the text so far may be the scheme
         hold = min(value, first_sign(text, at)) if len(text) < value + 24 else value
         return Wait(hold, value < len(text))
     if isinstance(body, Endless):
         return body
     body = body.rstrip(b" \t,;)")
     prose = body.replace(b" ", b"").isalpha() and not any(map(is_shouted_mix, body.split()))
-    # A blank stands behind a quote that ends: the "Authorization:" header
+    # A blank at the beginning means that the quote closed a text: the "Authorization:" header
     if prose or not body.strip() or body[:1] == b" " or is_path_or_code(body, quoted=False):
         return None
     return Span(value, value + len(body))
@@ -248,8 +259,8 @@ def _is_bearer_credential(body: bytes, capital: bool) -> bool:
 
 
 def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
-    """Judge a cookie header: `Cookie` from its first value on, `Set-Cookie` the value but not its
-    attributes, and `--cookie` of curl.
+    """Judge `Cookie: …`, secret from the first value on; `Set-Cookie: …`, of which the attributes
+    are no secret; and `curl --cookie …`.
     """
     if text[max(0, at - 4) : at].lower() == b"set-":
         at -= 4
@@ -272,8 +283,7 @@ def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
 
 # --- the judge of addresses -----------------------------------------------------------------------
 
-# Addresses whose path is the credential: anybody who knows the URL may post. What follows the
-# literal is removed.
+# Addresses whose path is the credential: anybody who knows the URL may post.
 WEBHOOKS = (
     b"hooks.slack.com/services/",
     b"hooks.slack.com/workflows/",
@@ -322,7 +332,7 @@ def judge_address(text: bytes, at: int, final: bool) -> Verdict:
 
 
 def _judge_raw_password(text: bytes, start: int, slash: int, final: bool) -> Verdict:
-    """Judge what looks like a port and is none: a password with a slash that nobody encoded."""
+    """Judge a password with an unencoded slash: what stands before it is no port."""
     ending = _PASSWORD_STOP.search(text, slash, start + LOOK_AHEAD)
     if ending is None:
         return Wait(start, True) if not final and len(text) < start + LOOK_AHEAD else None
@@ -333,7 +343,7 @@ def _judge_raw_password(text: bytes, start: int, slash: int, final: bool) -> Ver
 
 def _judge_userinfo(userinfo: bytes, start: int) -> Verdict:
     user, colon, password = userinfo.partition(b":")
-    if userinfo[:1] == b"[":  # what is optional, in a description
+    if userinfo[:1] == b"[":  # an optional part, in a description of addresses
         return None
     if colon:
         ordinary = (
@@ -352,7 +362,9 @@ def _judge_userinfo(userinfo: bytes, start: int) -> Verdict:
 
 
 def _is_hex_word(word: bytes) -> bool:
-    """Say whether a user name is part of the credential, as package servers hand them out."""
+    """Say whether a user name looks generated: package servers hand out such pairs, and both parts
+    are secret.
+    """
     return len(word) >= 8 and not word.strip(b"0123456789abcdef")
 
 

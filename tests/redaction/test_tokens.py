@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,15 @@ def test_every_built_in_shape_is_found(shape: TokenShape) -> None:
     assert body[: shape.shortest] not in out
     assert out.startswith(b"see ")
     assert out.endswith(b" here")
+
+
+def test_the_document_says_how_many_shapes_there_are() -> None:
+    """So none disappears unnoticed, and none stands there twice."""
+    document = Path(__file__).parents[2] / "docs" / "redaction.md"
+    told = re.search(r"the ([0-9]+) shapes in", document.read_text("utf-8"))
+
+    assert told is not None
+    assert int(told[1]) == len(built_in_shapes()) == len(set(built_in_shapes()))
 
 
 def test_no_built_in_shape_is_shorter_than_what_is_looked_at() -> None:

@@ -1,0 +1,71 @@
+"""Evidence: the table of harmless values, each row with a value that no other row knows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from redaction import evidence
+from redaction.evidence import HARMLESS_VALUE, HARMLESS_VALUES
+from testing.redaction import RULES, redact_both_ways
+
+# One for each row of HARMLESS_VALUES, in its order.
+EXAMPLES = {
+    "placeholders": (
+        *("password=****----", "password=\u00bb", "password=<your key 1>"),
+        *("password=&lt;key-1&gt;", 'password="[hidden-1]"', "password=(hidden-1)"),
+        *("password=your-key-123", "password=sk-...a1b2"),
+    ),
+    "variables": (
+        *("password=$DB_PASS1", "password=%DB_PASS%", "password=#{x1}", "password=%s:%s"),
+        *("password=%(pw1)s", "password=?1", "password=:password2", "password=$!"),
+    ),
+    "code": (
+        *("password=getpass1(x)", "password=env.PASS1", "password=account.value"),
+        *("password=x1.db_password", "password=uid:gid", "password=/^[a-z]1/"),
+    ),
+    "types": (
+        *('password="&\'a str"', "password=!Ref", "password=required|min:8"),
+        *("password=uint8array", "password=X25519Key", "password=oauth2Bearer"),
+        "password=ssh-ed25519",
+    ),
+    "numbers": (
+        *("password=^9.0.2", "password=8+", "password=1*alpha", "password=.*$x1"),
+        *("password=10.0.12", "password=30ms", "password=0x1f2e3d", "password=0x7ffd3c2b1a00"),
+        "password=#ff00aa",
+    ),
+    "places": (
+        *("password=arn:aws:x-1:y", "password=projects/p1/secrets/s1"),
+        *("password=/run/secrets/db1", "password=C:\\x1", "password=https://h1/x"),
+    ),
+}
+
+
+def test_every_row_has_an_example() -> None:
+    """None is added without one, and none disappears unnoticed."""
+    rows = {subject: len(rows) for subject, rows in HARMLESS_VALUES.items()}
+
+    assert {subject: len(texts) for subject, texts in EXAMPLES.items()} == rows
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        pytest.param(row, text, id=text)
+        for subject, texts in EXAMPLES.items()
+        for row, text in zip(HARMLESS_VALUES[subject], texts)
+    ],
+)
+def test_a_harmless_value_stays_because_of_one_row(
+    row: bytes, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value in the place of a password is left alone; without its row it would be removed."""
+    raw = f"{text}\n".encode()
+    others = [each for rows in HARMLESS_VALUES.values() for each in rows if each != row]
+
+    assert redact_both_ways(raw) == raw
+    monkeypatch.setattr(
+        evidence, "HARMLESS_VALUE", re.compile(b"|".join(others), HARMLESS_VALUE.flags)
+    )
+    assert RULES.redact_bytes(raw) != raw
