@@ -27,8 +27,17 @@ look back into; the `Endless` spans still open; the private key being swallowed.
 
 Where things are
 ----------------
-This module puts the rules together and is the stream. `redaction/` has a module for each kind of
-evidence; the first sentence of each says what it knows.
+This module puts the rules together and is the stream. In `redaction/`:
+
+    view          the visible text of a terminal's bytes
+    evidence      the verdicts, what a name promises, what a value looks like
+    tokens        secrets with a shape of their own; `tokens.txt` lists the shapes
+    known         the values of the user's environment, in every encoding
+    names         where the value of a name is, in every spelling and layout
+    values        where a value ends, and whether it is a secret
+    syntax        flags of commands, phrases, headers, cookies, addresses
+    private_keys  keys that are dropped line by line
+    json_values   the strings of a JSON value
 
 References: the rules of gitleaks, trufflehog, noseyparker, kingfisher and detect-secrets for what
 secrets look like; Buildkite's and GitLab's log maskers for streaming; ECMA-48 and XTerm's "Control
@@ -85,11 +94,11 @@ RedactedText = NewType("RedactedText", str)
 
 MARK = b"[REDACTED]"
 
-# A place may wait this far back in what is already published: a name and what follows it up to its
-# value. More would cost time at every read.
+# So far back in what is already published a place may wait: a name, and what stands between it and
+# its value. More would cost time at every read.
 MAX_UNJUDGED_BYTES = 512
-# A long read is worked off in slices: after each private key the rest of a slice is judged anew, so
-# that many keys in a whole file would cost the square of its size.
+# A long read is cut into slices. Behind each private key the rest of a slice is judged again, so
+# without slices a file with many keys would cost the square of its size.
 SLICE_BYTES = 8192
 
 
@@ -102,10 +111,9 @@ def _search(
     return re.compile(pattern, re.VERBOSE), literals
 
 
-# Which literals in the lowered text call for which judge, and how far before what is found they
-# begin. Literals that share a byte are one search: each pattern begins with one byte, the rarest
-# that will do, from which to the next `re` goes by memchr. That is twice as fast as to find the
-# literals one by one.
+# Which literal in the lowered text calls which judge, and how far before it the place begins.
+# Literals that share a byte are one search: each pattern begins with one byte, as rare as possible,
+# and `re` goes from one to the next by memchr. Finding the literals one by one takes twice as long.
 _LITERALS = (
     _search(
         rb"k(?:(?:ey|en(?<=token)"
@@ -157,7 +165,7 @@ _LITERALS = (
         rb"u(?<=au)th(?:[ ](?<=>[ ]auth[ ])|(?<=masterauth)(?=[ ])|" + MAY_HAVE_VALUE + rb")",
         {b"uth": (1, judge_name), b"uth ": (1, judge_phrase)},
     ),
-    # A cookie without its header, and what signs an address: of most else, a signature is public.
+    # A cookie without its header, and the signature of an address; most others are public.
     _search(
         rb"=(?:(?<=sid=)|(?<=sig=)|(?<=session=)|(?<=sessionid=)|(?<=signature=))",
         {b"=": (3, judge_name)},
@@ -173,8 +181,7 @@ _LITERALS = (
 
 
 class Rules:
-    """What is secret: the built-in knowledge, the values known to be secret and the user's token
-    shapes.
+    """What is secret: the built-in rules, the known values and the user's token shapes.
 
     Thread: any; immutable once made. Making one takes milliseconds; share it between the redactors
     of a run.
@@ -207,7 +214,7 @@ class Rules:
         return RedactedText(json.dumps(cleaned, separators=(",", ":")))
 
     def judge_all(self, text: bytes, start: int, *, final: bool) -> Iterator[tuple[int, Verdict]]:
-        """Return, in order, every place from `start` on that is not harmless, and the verdict."""
+        """Yield, in order, every place from `start` on that is not harmless, with its verdict."""
         places: list[tuple[int, int, Judge]] = []
         lower = text.lower()
         for pattern, literals in _LITERALS:
@@ -227,7 +234,7 @@ class Rules:
                 yield at, verdict
 
     def _tail_places(self, text: bytes, start: int) -> Iterator[tuple[int, int, Judge]]:
-        """Return the places at the end of the text where a literal may be beginning."""
+        """Yield the places at the end of the text where a literal may begin."""
         yield from ((at, 3, self._known.judge) for at in self._known.tail_places(text))
         yield from ((at, 4, self._tokens.judge) for at in self._tokens.tail_places(text, start))
         header = KEY_HEADER_BEGINS.search(text, max(start, len(text) - 12))
@@ -245,8 +252,8 @@ class Redactor:
     """One stream without its secrets.
 
     Shape: any split of the same input gives the same concatenated output. Thread: one caller at a
-    time; give each stream its own. Raises nothing: what goes wrong inside is counted in `failures`,
-    and the rest of the line (of the private key) is dropped.
+    time; give each stream its own. Raises nothing: an error inside is counted in `failures`, and
+    the rest of the line (of the private key) is dropped.
     """
 
     def __init__(self, known_values: Iterable[bytes] = (), *, rules: Rules | None = None) -> None:
@@ -259,8 +266,8 @@ class Redactor:
         self._unjudged = 0
         self._after_space = False  # the last raw byte published is a space
         self._stops: set[re.Pattern[bytes]] = set()  # of the endless spans that are open
-        # How much of what is held ends a span whose verdict is known. Its place may be further back
-        # than judging resumes.
+        # How many of the bytes held belong to a span whose verdict is known, although its place may
+        # be further back than where judging resumes.
         self._decided = 0
         self._key: PrivateKey | None = None
         self.failures = 0
@@ -277,7 +284,7 @@ class Redactor:
             return Redacted(b"".join(self.feed(chunk[at : at + SLICE_BYTES]) for at in starts))
         if b"\b" not in chunk:
             return self._guard(chunk)
-        # Typing over changes what was read before, so what was read before is judged first.
+        # Typing over changes earlier text, so that is judged first.
         parts = re.findall(rb"\x08|[^\x08]+", chunk)
         return Redacted(b"".join(map(self._guard, parts)))
 
@@ -285,8 +292,8 @@ class Redactor:
         """Return what may be shown although more may follow: the source has been silent for a
         moment.
 
-        What surely belongs to a secret stays, and so does what only may, from 12 bytes on that look
-        generated.
+        What surely belongs to a secret stays held. What only may belong to one stays too if its
+        last 12 bytes or more look generated.
         """
         return self._guard(b"", silent=True)
 
@@ -332,8 +339,8 @@ class Redactor:
         return View(self._raw, after_space=self._after_space, final=final, silent=silent)
 
     def _redact_strings(self, before: int) -> bool:
-        """Redact what titles, links, the clipboard and texts for a multiplexer carry, where they
-        end after `before`; return whether that changed anything.
+        """Redact titles, links, the clipboard and texts for a multiplexer that end after `before`;
+        return whether that changed anything.
         """
         raw = self._raw
         self._raw = STRING.sub(
@@ -400,7 +407,7 @@ class Redactor:
         raw = self._raw
         for span in merged:
             end = min(span.end, ready)
-            # Where a span goes on beyond these bytes, what is typed over at its edge belongs to it.
+            # If a span goes on beyond these bytes, what is typed over at its edge belongs to it.
             goes_on = self._redacted_to >= max(0, span.start)
             first = 0 if goes_on and span.start < base else view.find_raw(max(0, span.start - base))
             last = (
@@ -442,8 +449,8 @@ _STOP_BEGINS = re.compile(
 )
 
 
-# What a text ends with, once it is longer than what may be shown of a secret, with the host behind
-# it in an address; not the end of a UUID.
+# The run at the end of a text that is longer than what may be shown of a secret, also with a host
+# behind it, as in an address; not the end of a UUID.
 _LAST_RUN = re.compile(rb"(?<![0-9a-f]-)([A-Za-z0-9_-]{12,})(?:@[A-Za-z0-9.-]*)?\Z")
 _MIXED_CASE = re.compile(MIXED_CASE)
 
@@ -495,12 +502,12 @@ class _Spans:
         return False
 
     def _shows_generated(self, text: bytes, hold: int) -> bool:
-        """Say whether what silence would show ends with what looks generated."""
+        """Say whether the text that silence would show ends with a run that looks generated."""
         run = _LAST_RUN.search(text, max(hold, self._size - LOOK_BACK))
         return run is not None and (looks_random(run[1]) or bool(_MIXED_CASE.search(run[1])))
 
     def find_undecided(self, ready: int) -> int:
-        """Return the first place whose verdict goes on after `ready`, where judging resumes."""
+        """Return the first place whose verdict reaches beyond `ready`: judging resumes there."""
         return min((place for place, end in self._reach if end > ready), default=ready)
 
     def _take_endless(self, text: bytes, verdict: Endless) -> None:
@@ -516,8 +523,8 @@ class _Spans:
     def _find_stop(self, text: bytes, verdict: Endless) -> int:
         """Return where the span ends, one beyond the text if it goes on.
 
-        The last answer for a stop serves every place before it, or a line that is one long value
-        would be read to its end from each of its places.
+        The last answer for a stop is reused for every place before it. Otherwise a line that is one
+        long value would be searched to its end from each of its places.
         """
         begin, end = self._stops.get(verdict.stop, (0, -1))
         if not begin <= verdict.seen <= end:

@@ -1,1 +1,1 @@
-"""What is secret, judged by one kind of evidence each; `redact` puts them together."""
+"""How secrets are recognised: a module for each kind of evidence, which `redact` puts together."""

@@ -1,9 +1,9 @@
-"""What every judge works with: verdicts, what a name promises, what a value looks like.
+"""What all judges share: the verdicts, and the evidence of names and of values.
 
-A judge is given the visible text, a place in it and whether the stream ends there, and returns a
-verdict on whether a secret begins there. It reads at most LOOK_BACK bytes before the place and
-LOOK_AHEAD after it, keeps nothing, and never knows where a read ended. The judges are in modules of
-their own; `redact.py` tells how it all works together.
+A judge gets the visible text, a place in it and whether the stream ends with it. Its verdict says
+whether a secret begins at that place. It reads at most LOOK_BACK bytes before the place and
+LOOK_AHEAD after it, keeps no state, and does not know where a read ended. The judges are in the
+other modules; `redact.py` explains how they work together.
 """
 
 # ruff: noqa: FBT001, FBT003 - what every judge works with has the signature of a judge
@@ -16,11 +16,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Union
 
-# A judge decides within this many bytes. Smaller would cut real values in two; larger would hold
-# more back.
+# A judge decides within so many bytes. With fewer, real values would be cut in two; with more, more
+# text would be held back.
 LOOK_AHEAD = 240
-# A judge looks back no further than this: enough for a long variable name and what stands before
-# it.
+# A judge looks back no further: enough for a long name and what introduces it.
 LOOK_BACK = 96
 
 
@@ -32,9 +31,7 @@ class Span(NamedTuple):
 
 
 class Endless(NamedTuple):
-    """Verdict: secret from `start` to the first match of `stop` at or after `seen`, which may be
-    far away.
-    """
+    """Verdict: secret from `start` to the first match of `stop` at or after `seen`, however far."""
 
     start: int
     seen: int
@@ -42,8 +39,8 @@ class Endless(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Verdict: the text ends too early to tell. What follows `hold` must stay; `firm` says that
-    even silence must not release it.
+    """Verdict: the text ends too early to decide. Everything from `hold` on is held back; if
+    `firm`, also when the stream is idle.
     """
 
     hold: int
@@ -51,15 +48,15 @@ class Wait(NamedTuple):
 
 
 class Both(NamedTuple):
-    """Verdict: two values of one name, what it was and what it becomes."""
+    """Verdict: two verdicts on one name, such as on its old and on its new value."""
 
     first: Verdict
     second: Verdict
 
 
 class KeyBegins(NamedTuple):
-    """Verdict: a private key's header from `start` to `end`; its body follows. `lead` is what
-    stands before the header on its line.
+    """Verdict: the header of a private key from `start` to `end`, and the key behind it. `lead` is
+    the text before the header on its line.
     """
 
     start: int
@@ -73,7 +70,7 @@ Judge = Callable[[bytes, int, bool], Verdict]
 
 
 def find_all(text: bytes, needle: bytes, start: int) -> Iterator[int]:
-    """Return every place of a literal from `start` on, overlapping ones too."""
+    """Yield every place of a literal from `start` on, overlapping ones too."""
     at = text.find(needle, start)
     while at >= 0:
         yield at
@@ -83,10 +80,11 @@ def find_all(text: bytes, needle: bytes, start: int) -> Iterator[int]:
 def read_value(
     text: bytes, at: int, stop: re.Pattern[bytes], final: bool
 ) -> bytes | Endless | Wait:
-    """Return the value that begins at a place and ends before `stop`.
+    """Return the value between a place and the next `stop`.
 
-    Where the text in hand ends first, the verdict on it: it may be harmless up to there, and is
-    waited for; and what is longer than any judge reads is no harmless value.
+    If no stop is in reach, return a verdict: Wait if the text ends there, for what follows may make
+    the value harmless; Endless for a value that is longer than a judge reads, as none that is
+    harmless is.
     """
     ending = stop.search(text, at, at + LOOK_AHEAD)
     if ending:
@@ -97,7 +95,7 @@ def read_value(
 
 
 def find_line_lead(text: bytes, at: int) -> bytes:
-    """Return what stands before a place on its line; nothing if that is more than a judge sees."""
+    """Return the text before a place on its line; nothing if a judge does not see the whole."""
     lead = re.split(rb"[\r\n]", text[max(0, at - LOOK_BACK) : at])[-1]
     return lead if len(lead) < LOOK_BACK else b""
 
@@ -123,10 +121,10 @@ SECRET_ENDINGS = tuple(
 # Names of a secret that do not end like one.
 SECRET_NAMES = frozenset((b"rediscli_auth", b"sshpass", b"bindpw", b"rootpw", b"olcrootpw"))
 
-# Ends of names whose value is none: of sudo, of Java's packages, of Kubernetes.
+# A name that ends in one of these has no secret value: of sudo, of a Java package, of Kubernetes.
 NO_SECRETS = (b"nopasswd", b"jsonwebtoken", b"existingsecret")
 
-# A name that ends in one of these may hold a secret: its value has to look random.
+# A name that ends in one of these may have a secret value: only one that looks random counts.
 SUSPECT_ENDINGS = tuple(
     list_words(
         """
@@ -136,8 +134,8 @@ SUSPECT_ENDINGS = tuple(
     )
 )
 
-# `<word> key`: which words make it a secret, and which an ordinary key. Any other word makes it
-# suspect.
+# `<word> key`: words that make the key a secret, and words that make it an ordinary one. With any
+# other word it is suspect.
 KEY_SECRET_WORDS = list_words(
     """
     api access secret private encryption encrypt decryption decrypt signing sign master auth
@@ -161,8 +159,7 @@ KEY_ORDINARY_WORDS = list_words(
     """
 )
 
-# `<word>_token` that is no credential: pages, counters, and what language models and parsers call
-# tokens.
+# `<word>_token` that is no credential: of pages, counters, language models and parsers.
 TOKEN_ORDINARY_WORDS = list_words(
     """
     next page pagination paging continuation sync cursor max min num total prompt completion
@@ -172,7 +169,7 @@ TOKEN_ORDINARY_WORDS = list_words(
     """
 )
 
-# Words after the name that change nothing: `token_value`, `password2`, `SECRET_PROD`.
+# Words at the end of a name that change nothing: `token_value`, `password2`, `SECRET_PROD`.
 NEUTRAL_ENDINGS = list_words(
     """
     value string val b b64 base64 hex raw plain plaintext prod production dev staging live old new
@@ -196,8 +193,8 @@ def split_name(name: bytes) -> list[str]:
 def weigh_name(name: bytes) -> int:
     """Say what a name promises about its value.
 
-    HARMLESS; SUSPECT, only a random looking value is secret; SECRET; or that it is no name but the
-    beginning of a HEADER with credentials.
+    HARMLESS; SUSPECT, if only a value that looks random is secret; SECRET; or HEADER, if the name
+    is that of an HTTP header with credentials.
     """
     if name.lower().endswith(b"authorization"):
         return HEADER
@@ -230,7 +227,7 @@ def weigh_name(name: bytes) -> int:
     )
 
 
-# `sid` by itself and Express's `connect.sid` are cookies; an account's is an id that anybody knows.
+# A `sid` alone and Express's `connect.sid` are cookies. Any other, such as `account_sid`, is an id.
 _SID_BEFORE = ("", "connect")
 _NO_KEYS = (
     *("monkey", "turkey", "donkey", "hockey", "jockey", "whiskey", "hotkey"),
@@ -239,9 +236,7 @@ _NO_KEYS = (
 
 
 def _weigh_key(before: str) -> int:
-    """Weigh `<before> key`: an API key is a secret, a primary key is not, and nobody knows what a
-    `key` alone is.
-    """
+    """Weigh `<before> key`: an API key is a secret, a primary key is not, nor is a `key` alone."""
     if before in KEY_SECRET_WORDS:
         return SECRET
     return HARMLESS if not before or before in KEY_ORDINARY_WORDS else SUSPECT
@@ -249,7 +244,7 @@ def _weigh_key(before: str) -> int:
 
 # --- what a value looks like ----------------------------------------------------------------------
 
-# What stands after `password=` without being a password.
+# Words behind `password=` that are no password.
 ORDINARY_VALUES = list_words(
     """
     null none nil true false undefined yes no on off nan void unset empty required optional
@@ -265,7 +260,8 @@ ORDINARY_VALUES = list_words(
     amd64 arm64 armhf aarch64 i386 x86_64 ppc64el riscv64 s390x
     """
 )
-# What a password is called elsewhere, in files of translations. ASCII ones are whole words.
+# The word for a password in other languages, as files of translations have it. Those in ASCII count
+# as whole words only.
 PASSWORD_TRANSLATIONS = list_words(
     """
     passwort kennwort passe senha wachtwoord adgangskode passord parola parole heslo lozinka
@@ -280,13 +276,13 @@ _RANDOM_PART = re.compile(rb"[A-Za-z0-9]{10,}")
 _LONG_PART = re.compile(rb"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}")
 _UUID = re.compile(rb"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _CHANGES = re.compile(rb"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
-# Letters in an order of cases that no word or identifier has; a part of other patterns.
+# A mix of cases that no word and no identifier has; part of other patterns.
 MIXED_CASE = rb"[A-Z][a-z][A-Z]|[a-z][A-Z]{2}"
 
 
 def looks_random(value: bytes) -> bool:
-    """Tell a generated value from a word, a path or a version: a long part of letters and digits,
-    or both cases and digits.
+    """Say whether a value is generated, rather than a word, a path or a version: it has a long part
+    of letters and digits, or both cases and digits.
     """
     if not _RANDOM_ALPHABET.fullmatch(value) or (b"/" in value[:1] and len(value) < 40):
         return False
@@ -300,8 +296,8 @@ def looks_random(value: bytes) -> bool:
 
 
 def looks_like_password(value: bytes) -> bool:
-    """Tell a password from an identifier, a version or a date: digits and letters that alternate
-    often, or a sign among them that an identifier does not have.
+    """Say whether a value is a password, rather than an identifier, a version or a date: digits and
+    letters alternate often, or there is a sign that no identifier has.
     """
     changes = len(_CHANGES.findall(value))
     if changes == 0 or _OTHER_SCRIPT.search(value) or _NO_PASSWORD.fullmatch(value):
@@ -312,7 +308,7 @@ def looks_like_password(value: bytes) -> bool:
 
 _OTHER_SCRIPT = re.compile(rb"[\xca-\xf4][\x80-\xbf]")  # a character behind U+027F, in UTF-8
 _PASSWORD_SIGN = re.compile(rb".[!@#$%&*?^+~]")
-# Hex, durations, dates, a file, an address, code, and what is at a version: x@1.2
+# Hex, durations, dates, a file, an address, code, and a package at a version: x@1.2
 _NO_PASSWORD = re.compile(
     rb"[0-9a-fA-F-]+|(?:[0-9]+[a-z]{1,2})+|[0-9]{4}-[0-9]{2}.*|.*[/(){}\[\]<>=;,|\\\"'`].*"
     rb"|.*\w@[\w-]+\..*|[\w-]+\.[a-z]{1,4}",
@@ -404,8 +400,8 @@ HARMLESS_VALUE = re.compile(
     b"|".join(row for rows in HARMLESS_VALUES.values() for row in rows),
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-# What a generator of passwords makes of all characters, and looks like code: letters of both cases,
-# digits and signs, without a word in it, and no call.
+# A generated password that looks like code: letters of both cases, digits and signs, but neither a
+# word nor a call.
 _SCRAMBLED = re.compile(
     rb"(?=[!-~]{8})(?!.*[A-Za-z]{5}|[\w.:&*-]+[(\[].*[)\]]\Z)"
     rb"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9]*[0-9])(?=(?:[\w.:>/-]*[^\w.:>/-]){2})[!-~]+"
@@ -415,7 +411,7 @@ _LABEL = re.compile(
     rb"(?i)[\w' ]*\b(?:enter|your|please|required|invalid|must|forgot|reset|confirm|wrong"
     rb"|incorrect|missing|expired|provide|is|not|the|a|an|for|of|to)\b.*"
 )
-# After the end of a text such as "Token: ", which looks like an operator and an opening quote.
+# Code behind a text such as "Token: ", whose end looks like an operator and an opening quote.
 _CODE_AFTER_TEXT = re.compile(
     rb"\s|;(?:\s|\Z)|[+%.]\s|(?:<<|&&|\|\|)\s|\\?[\"'] ?[.+] |[,)]\s*(?:[\w)\"']|\Z)"
 )
@@ -423,14 +419,14 @@ _PLACEHOLDER = re.compile(rb"[A-Z]{2,}(?:[_-][A-Z]+)*|[x]{4,}-.*|.{0,3}\xe2\x80\
 
 
 def is_ordinary(value: bytes, *, quoted: bool, loose: bool) -> bool:
-    """Say whether a value after a secret name is harmless after all: code, a placeholder, a word
-    about the secret.
+    """Say whether the value of a secret name is harmless: code, a placeholder, a word about the
+    secret.
 
-    `loose` says that a single word would be no surprise here: `auth = username`, `token: expired`.
+    `loose` says that here a single word is harmless too: `auth = username`, `token: expired`.
     """
     bare = value.rstrip(b",;:)")
     if (
-        len(bare) < 2  # what a minifier leaves of a name
+        len(bare) < 2  # a name that a minifier shortened
         or bare.lower().decode("latin-1") in ORDINARY_VALUES
         or is_path_or_code(bare, quoted=quoted)
     ):
@@ -448,7 +444,7 @@ _PATH_OF_NAME = re.compile(rb"[A-Za-z]+(?:[./][A-Za-z_]+)+")
 
 
 def _is_path_of_name(value: bytes) -> bool:
-    """Say whether a value is where a name is kept: `auth.password`, `auth/SET_PASSWORD`."""
+    """Say whether a value is a path to a secret name: `auth.password`, `auth/SET_PASSWORD`."""
     return _PATH_OF_NAME.fullmatch(value) is not None and weigh_name(value) != HARMLESS
 
 
@@ -462,8 +458,8 @@ def _is_translation(value: bytes) -> bool:
 
 
 def is_shouted_mix(word: bytes) -> bool:
-    """Say whether letters alone look generated: long, and not in the case of a word or an
-    identifier.
+    """Say whether a word of letters looks generated: it is long, and its cases are neither those of
+    a word nor those of an identifier.
     """
     return len(word) >= 24 and (
         word.isupper() or len(re.findall(rb"[a-z][A-Z]", word)) > len(word) // 5
@@ -486,14 +482,14 @@ def is_path_or_code(value: bytes, *, quoted: bool) -> bool:
 
 
 def repeats_name(name: bytes, value: bytes) -> bool:
-    """Say whether a value is its name again, as where a variable is handed on:
+    """Say whether a value repeats its name, as when a variable is passed on:
     `api_token=apiToken`.
     """
     return name.translate(None, b"_- ").lower() == value.translate(None, b"_-,;)").lower()
 
 
 def is_secret(name: bytes, value: bytes, *, quoted: bool, loose: bool) -> bool:
-    """Judge a finished pair."""
+    """Say whether a name and its whole value are a secret."""
     weight = weigh_name(name)
     ordinary = repeats_name(name, value) or is_ordinary(value, quoted=quoted, loose=loose)
     if weight == HARMLESS or ordinary:
@@ -505,13 +501,15 @@ _USER_AND_PASSWORD = re.compile(rb"[!-~]+:[!-~]+")
 
 
 def looks_secret(value: bytes) -> bool:
-    """Tell what a suspect name promises: a generated value, or a user and a password in base64."""
+    """Say whether the value of a suspect name is a secret: it is generated, or a user and a
+    password in base64.
+    """
     bare = value.rstrip(b",;)")
     return looks_random(bare) or _USER_AND_PASSWORD.fullmatch(decode_base64(bare)) is not None
 
 
 def decode_base64(body: bytes) -> bytes:
-    """Return what is encoded there, nothing if it is too short or no base64."""
+    """Return the decoded bytes; nothing if the text is too short or no base64."""
     try:
         padded = body + b"=" * (-len(body) % 4)
         return base64.b64decode(padded, validate=True) if len(body) >= 8 else b""
@@ -521,17 +519,16 @@ def decode_base64(body: bytes) -> bytes:
 
 # --- where a value ends ---------------------------------------------------------------------------
 
-# Stops of a value. On a line of its own (`DB_PASSWORD=…`) only white space ends a value: passwords
-# hold any character.
+# Ends a value on a line of its own (`DB_PASSWORD=…`): white space and quotes alone, for a password
+# may have any other character.
 LINE_STOP = re.compile(rb"[\s\"'`]|\\[nrt\"']")
 
 
 @functools.lru_cache(maxsize=64)
 def quote_stop(quote: bytes) -> re.Pattern[bytes]:
-    """Return what ends a value after this opening quote.
+    """Return the pattern that ends a value after this opening quote.
 
-    One that is escaped is closed by one that is escaped as often, or less: what is escaped more
-    often is in the value.
+    A quote with n backslashes is closed by one with n or fewer; one with more is part of the value.
     """
     sign = quote.lstrip(b"\\")
     if sign in (b'"', b"'"):
@@ -543,6 +540,6 @@ _SIGN = re.compile(rb"[=:> \t]")
 
 
 def first_sign(text: bytes, start: int) -> int:
-    """Return the place after the first byte that is surely part of an operator."""
+    """Return the place behind the first byte that can only belong to an operator."""
     found = _SIGN.search(text, start)
     return found.end() if found else len(text)

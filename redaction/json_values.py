@@ -1,8 +1,7 @@
-"""JSON: strings redacted where they stand, so that the value stays JSON of the same structure.
+"""JSON: redacts each string by itself, so that the result is JSON of the same structure.
 
-A string by itself has lost what text around it would tell: that it is the next line of a private
-key, the word after `--password`, the value of a member called `token`. JSON tells all that more
-surely than text does, so here it is asked for it.
+A string alone does not tell that it is the next line of a private key, the word after `--password`
+or the value of a member called `token`. The structure around it does, and is used here.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from typing import Any
 
 from redaction.evidence import HEADER, is_secret, weigh_name
 
-# With which members an object gives a name and its value: a variable, a header, a field of a form.
+# The members with which an object gives a name and its value: of a variable, a header, a field.
 _NAME_MEMBERS = ("name", "key", "variable", "field", "header")
 _VALUE_MEMBERS = ("value", "values", "val", "content", "data")
-# What a private key may begin with, and a line that belongs to any.
+# How a private key may begin, and a line that fits into any.
 _KEY_HEADERS = ("-----BEGIN ", "---- BEGIN ", "PuTTY-User-Key-File")
 _KEY_LINE = "Ab1+" * 16
-# Stands for what is no word of a command line.
+# Takes the place of an item that is no word of a command line.
 _NO_WORD = "_"
 
 
@@ -31,10 +30,10 @@ class JsonCleaner:
     def __init__(self, redact: Callable[[str], str], mark: str) -> None:
         self._redact = redact
         self._mark = mark
-        self._open_key = ""  # the header of the private key that goes on in the next string
+        self._open_key = ""  # the header of a private key that the last string did not end
 
     def clean(self, value: Any) -> Any:
-        """Return the value, its strings redacted, the names of members too."""
+        """Return the value with every string redacted, also the names of members."""
         if isinstance(value, str):
             return self._clean_text(value)
         if isinstance(value, Mapping):
@@ -44,7 +43,7 @@ class JsonCleaner:
         return value
 
     def _clean_text(self, text: str) -> str:
-        """Redact a string, and what in it goes on with a private key of the strings before it."""
+        """Redact a string, also as the continuation of a private key in the strings before it."""
         begins = any(header in text for header in _KEY_HEADERS)
         if not begins and not self._open_key:
             return self._redact(text)
@@ -58,8 +57,8 @@ class JsonCleaner:
         return self._redact(whole)
 
     def _clean_members(self, members: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
-        """Yield the members, the values cleaned: by themselves, by their own name, and by the name
-        that another member gives them.
+        """Yield the members with their values cleaned: by what they look like, and by their own
+        name or the one that another member gives them.
         """
         given = [members[key] for key in members if str(key).lower() in _NAME_MEMBERS]
         name = next((each for each in given if isinstance(each, str)), "")
@@ -69,9 +68,7 @@ class JsonCleaner:
             yield self._redact(key) if isinstance(key, str) else key, cleaned
 
     def _clean_named(self, name: str, item: Any) -> Any:
-        """Clean a value that has a name. What is wrapped once more, in a list or as a `value`,
-        still has it.
-        """
+        """Clean a value that has a name, also one inside a list or a `value` member."""
         if isinstance(item, str):
             return self._mark if _is_secret(name, item) else self.clean(item)
         if isinstance(item, (list, tuple)) and all(isinstance(each, str) for each in item):
@@ -83,12 +80,12 @@ class JsonCleaner:
         return self.clean(item)
 
     def _clean_words(self, items: Sequence[Any]) -> Sequence[Any]:
-        """Redact the words of a command line, a list with options in it, as in one line of text."""
+        """Redact a list with options in it like one line of text: it is a command line."""
         if not any(isinstance(item, str) and item.startswith("-") for item in items):
             return items
         words = [item if _is_word(item) else _NO_WORD for item in items]
         cleaned = self._redact(" ".join(words)).split(" ")
-        if len(cleaned) != len(items):  # several were one value, and none shows which
+        if len(cleaned) != len(items):  # several words were one value, and nothing shows which
             return [self._mark if _is_word(item) else item for item in items]
         before = ["", *words]
         return [
@@ -102,7 +99,7 @@ def _is_word(item: Any) -> bool:
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    """Judge a name and its value."""
+    """Say whether a value is a secret by its name."""
     if not isinstance(value, str):
         return False
     raw_name, raw = (text.encode("utf-8", "surrogatepass") for text in (name.lstrip("-"), value))

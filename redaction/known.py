@@ -1,7 +1,7 @@
-"""Known values: what is secret whatever it looks like, and how it may be spelled.
+"""Known values: secrets of the user's environment, found whatever they look like.
 
-Collects the values from environments that the caller hands in (nothing is read here), makes from
-each what encoders make of it, and finds all of that in a text.
+Collects them from environments that the caller passes in (nothing is read here), encodes each in
+every way in which programs print it, and finds all of these needles in a text.
 """
 
 # ruff: noqa: FBT001 - all judges have one signature, so that they fit one table
@@ -31,11 +31,10 @@ from redaction.evidence import (
     weigh_name,
 )
 
-# The shortest value that is looked for wherever it stands. GitLab says 8, Buildkite 6; shorter ones
-# hit ordinary words.
+# The shortest value that is searched for: a shorter one would be found in ordinary words. GitLab
+# has 8, Buildkite 6.
 KNOWN_BYTES = 8
-# A known value longer than this is looked for in pieces, so that no more than a piece is ever held
-# back.
+# A longer value is searched for in pieces of so many bytes, so that no more than one is held back.
 PIECE_BYTES = 1024
 
 
@@ -49,11 +48,12 @@ _SECRET_VARIABLE = re.compile(
 )
 # `API_KEY_1`, `GITHUB_TOKEN2`, `DB_PASSWORD_PROD`.
 _NEUTRAL_ENDING = re.compile(rf"(?:_?[0-9]+|_(?:{'|'.join(NEUTRAL_ENDINGS)}))$", re.IGNORECASE)
-# Where a shell is and was. A path may have any character, so not every one is known for a path.
+# Folders of the shell, not passwords. Their values are not always recognised as paths: a path may
+# have any character.
 _DIRECTORIES = ("PWD", "OLDPWD")
 _PATH = re.compile(r"(?:[~.]{0,2}|[A-Za-z]:)?[/\\][\w./\\@+ -]*")
 _WORD_OR_NUMBER = re.compile(r"[A-Za-z]{1,15}|[0-9.,:\s+-]*")
-# A variable with the name of a secret that holds one of these only says whether there is one.
+# The value of a variable that only says whether there is a secret.
 _SWITCH = re.compile(
     r"(?i)[01yntf]|true|false|yes|no|on|off|none|null|nil|undefined|enabled|disabled"
 )
@@ -61,8 +61,8 @@ _SWITCH = re.compile(
 
 @dataclass(frozen=True)
 class KnownValues:
-    """The values to look for, and the names of the variables with a secret that is not looked for:
-    it is too short, a word or a number, and would be removed all over harmless output.
+    """The values to search for, and the names of variables whose secret is not searched for: it is
+    too short, a word or a number, and would be removed from harmless output everywhere.
     """
 
     values: tuple[bytes, ...]
@@ -72,10 +72,10 @@ class KnownValues:
 def collect_known_values(
     *environments: Mapping[str, str], always: Collection[str] = ()
 ) -> KnownValues:
-    """Return the values of secret-named variables, and of the secret parts of such values.
+    """Return the values of secret-named variables, or the secret parts of such values.
 
-    Words, paths, numbers and booleans are left out, but for the variables in `always`, which surely
-    hold a secret.
+    Words, paths, numbers and booleans are left out, except those of the variables in `always`,
+    which surely hold a secret.
     """
     values: dict[bytes, None] = {}
     unprotected: set[str] = set()
@@ -94,8 +94,8 @@ def collect_known_values(
 
 
 def _encode(text: str) -> bytes:
-    """Return the bytes of a text from the environment, or of one from JSON, in which any half of a
-    surrogate pair may stand alone.
+    """Return the bytes of a text from the environment or from JSON, where half of a surrogate pair
+    may stand alone.
     """
     try:
         return text.encode("utf-8", "surrogateescape")
@@ -128,8 +128,8 @@ def _is_path(value: str) -> bool:
 
 
 def _is_weak(name: str, value: str) -> bool:
-    """Say whether a value that is not looked for is a secret all the same. A word or a number needs
-    a name that leaves no doubt: `MAX_TOKENS` has one too.
+    """Say whether a value that is not searched for is a secret nevertheless. For a word or a
+    number, the name must leave no doubt: `MAX_TOKENS` has a number too.
     """
     if not name or _is_path(value) or _SWITCH.fullmatch(value):
         return False
@@ -137,8 +137,8 @@ def _is_weak(name: str, value: str) -> bool:
 
 
 def _list_secret_parts(name: str, value: str) -> Iterator[tuple[str, str]]:
-    """Return the secret ones of a record in JSON, or all of a value, and the password in an address
-    or a connection string.
+    """Yield the secret strings of a record in JSON; of any other value, the value itself and the
+    passwords in it.
     """
     leaves = _read_leaves(name, value)
     if leaves is None:
@@ -154,7 +154,7 @@ def _list_secret_parts(name: str, value: str) -> Iterator[tuple[str, str]]:
 
 
 def _list_passwords(value: str) -> Iterator[str]:
-    """Return the password in an address, also decoded, and the secrets of a connection string."""
+    """Yield the password in an address, also decoded, and the secrets of a connection string."""
     if "://" in value:
         try:
             password = urllib.parse.urlsplit(value).password
@@ -171,15 +171,15 @@ def _list_passwords(value: str) -> Iterator[str]:
 
 # --- records of credentials -----------------------------------------------------------------------
 
-# The last word of a name in a record of credentials whose value is public: it is printed all day.
-# What it identifies may well be generated.
+# The last words of names in a record of credentials whose values are public, even if they look
+# generated.
 _IDENTIFIERS = list_words(
     """
     id ids identifier arn arns bucket buckets fingerprint thumbprint kid sha1
     clientid projectid tenantid userid appid keyid accountid teamid subscriptionid
     """
 )
-# The same, unless the value looks generated after all.
+# The same, unless the value looks generated.
 _PUBLIC_NAMES = list_words(
     """
     type kind version format algorithm alg kty crv use engine driver protocol scheme sslmode
@@ -198,8 +198,8 @@ _JSON_BEGINS = ("{", "[")
 
 
 def _read_leaves(name: str, value: str) -> list[tuple[str, str]] | None:
-    """Return the strings in a value in JSON, each with its own name or, in a list without one, that
-    of the value; None if it is no JSON.
+    """Return the strings of a value in JSON, each with its name, which in a list is that of the
+    list; None if the value is no JSON.
     """
     if value[:1] not in _JSON_BEGINS:
         return None
@@ -224,15 +224,15 @@ def _list_leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
 _PUBLIC_KEY = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ )*(?:CERTIFICATE|PUBLIC KEY)-|(?:ssh|ecdsa)-\S+ "
 )
-# The name of a host, with a port, and the name of somebody there
+# A host, also with a port or with a user
 _PLACE = re.compile(r"(?:[\w.+-]+@)?[\w-]+(?:\.[\w-]+)+(?::[0-9]{1,5})?")
 _HOST = re.compile(rb"(?:(?<=://)|(?<=@))[\w.:-]+(?=[/?#]|$)")
 _SIGN_IN_ADDRESS = re.compile(rb"[/?&=#:@.]+")
 
 
 def _is_public(name: str, value: str) -> bool:
-    """Say whether a string in a record is what goes with a secret: an id, a host, a user, an
-    address. What its name does not tell counts as secret.
+    """Say whether a string in a record is public: an id, a host, a user, an address. If its name
+    does not say so, it counts as secret.
     """
     raw_name, raw = _encode(name), _encode(value)
     if "PRIVATE KEY" in value or value[:1] in _JSON_BEGINS:
@@ -255,31 +255,31 @@ def _is_public(name: str, value: str) -> bool:
 
 
 def _is_secret_word(words: list[str]) -> bool:
-    """Say whether a word promises a secret, whose id then is one too: `session id`."""
+    """Say whether a word promises a secret. Its id is then one too: `session id`."""
     return any(weigh_name(word.encode()) != HARMLESS for word in words)
 
 
 # --- finding them ---------------------------------------------------------------------------------
 
 
-# Needles are looked up by so many bytes.
+# So many first bytes of a needle are its head, by which it is looked up.
 _HEAD_BYTES = 8
-# A sieve looks at one of so many pieces at least.
+# The longest stride of a sieve, in pieces.
 _LONGEST_STRIDE = 4
-# A needle of more bytes can be told by pieces of eight bytes. One that is beginning at the end of
-# the text is looked for up to here.
+# A longer needle can be found by pieces of eight bytes. At the end of the text, the beginning of a
+# needle is searched for up to this length.
 _TAIL_BYTES = 14
-# So many searches cost as much as one pass over pieces of four bytes.
+# So many single searches cost as much as one pass over pieces of four bytes.
 _SEARCHED_MOST = 12
 
 
 class _Sieve:
     """Finds which of many words may be in a text, at a cost that does not depend on their number.
 
-    In C, the text is looked at in aligned pieces of `size` bytes, of which a stride takes one. A
-    word that is no shorter than a stride and a piece has one of those in it wherever it stands, so
-    the stride is as long as the shortest word allows. The last piece is looked at in any case: it
-    tells a word that has only begun, from `2 * size - 1` bytes on.
+    The text is cut, in C, into aligned pieces of `size` bytes, and one piece in each stride is
+    looked up. A word at least as long as a stride and a piece contains such a piece wherever it
+    stands, so the stride is as long as the shortest word allows. The last piece is always looked
+    up: it finds a word of which `2 * size - 1` bytes or more have arrived.
     """
 
     def __init__(self, size: int, code: Any, words: Collection[bytes]) -> None:
@@ -294,7 +294,7 @@ class _Sieve:
                 self._heads.setdefault(piece, set()).add(word[:_HEAD_BYTES])
 
     def find(self, text: bytes, start: int) -> set[bytes]:
-        """Return the heads of the words that may be in the text from `start` on."""
+        """Return the heads of words that may be in the text from `start` on."""
         if not self._heads:
             return set()
         start -= start % self._size
@@ -307,11 +307,11 @@ class _Sieve:
 
 
 class Needles:
-    """Values that are secret whatever they look like, and what encoders make of them.
+    """Known values in all their encodings.
 
-    A needle is found by its head, its first 8 bytes. Which heads are worth searching for is told by
-    a sieve: of long pieces for long needles, because that is half the work, of short pieces for the
-    others; a few short ones are just searched for.
+    A needle is found by its head, the first 8 bytes. Sieves say which heads are worth a search: one
+    of long pieces for long needles, which is half the work, and one of short pieces for the others.
+    A few short needles are searched for directly.
     """
 
     def __init__(self, values: Iterable[bytes]) -> None:
@@ -343,14 +343,14 @@ class Needles:
             yield from find_all(text, head, start)
 
     def tail_places(self, text: bytes) -> Iterator[int]:
-        """Return where, at the end of the text, a needle may be beginning."""
+        """Yield the places at the end of the text where a needle may begin."""
         if self._beginnings:
             for size in range(1, min(_TAIL_BYTES, len(text)) + 1):
                 if text[-size:] in self._beginnings:
                     yield len(text) - size
 
     def judge(self, text: bytes, at: int, final: bool) -> Verdict:
-        """Judge a place where a known value may stand; the longest one wins."""
+        """Judge a place where a known value may stand. The longest wins."""
         best: Verdict = None
         waiting = False
         for words in self._find_needles(text, at):
@@ -382,8 +382,8 @@ _BLANK = re.compile(rb"\s*")
 
 
 def _match_words(text: bytes, at: int, words: tuple[bytes, ...]) -> int | None:
-    """Return where the words end, any white space between them; `at` if they do not match, None if
-    the text ends too early.
+    """Return where the words end, with any white space between them; `at` if they do not match;
+    None if the text ends too early to say.
     """
     place = at
     for index, word in enumerate(words):
@@ -400,7 +400,7 @@ def _match_words(text: bytes, at: int, words: tuple[bytes, ...]) -> int | None:
 
 
 def _spell_variants(value: bytes) -> Iterator[bytes]:
-    """Return a known value in every encoding that output carries it in, in pieces if it is long."""
+    """Yield a known value in every encoding in which it is printed, in pieces if it is long."""
     for piece in _split_value(value):
         yield piece
         yield from (line.strip() for line in piece.splitlines() if len(line.strip()) >= KNOWN_BYTES)
@@ -417,8 +417,8 @@ def _spell_variants(value: bytes) -> Iterator[bytes]:
         yield from _spell_html(piece)
 
 
-# What encoders leave as it is: Python's, its `quote` of a path, of an address; JavaScript's
-# `encodeURIComponent` and `encodeURI`.
+# The characters that URL encoders do not encode: Python's `quote` of any text, of a path and of an
+# address, JavaScript's `encodeURIComponent` and `encodeURI`.
 _LEFT_IN_URLS = ("", "/", "/:@", "!'()*", ";/?:@&=+$,#!'()*")
 _HTML_QUOTES = (
     (b"&quot;", b"&#x27;"),
@@ -430,8 +430,8 @@ _SHELL_SPECIAL = re.compile(rb"""[\s!"#$&'()*;<>?\[\\\]^`{|}~]""")
 
 
 def _spell_json(piece: bytes) -> Iterator[bytes]:
-    """Return a value inside a text in JSON: as most write it, Go, which escapes what HTML is made
-    of, PHP, which escapes slashes, and each in JSON once more.
+    """Yield a value as a text in JSON: as usual, with HTML's signs escaped as Go does it, with
+    slashes escaped as PHP does it, and each of these once more inside JSON.
     """
     text = piece.decode("utf-8", "replace")
     for ascii_only in (True, False):
@@ -444,7 +444,7 @@ def _spell_json(piece: bytes) -> Iterator[bytes]:
 
 
 def _spell_shell(piece: bytes) -> Iterator[bytes]:
-    """Return a value in single quotes (two ways), in double quotes, after `$'`, and in none."""
+    """Yield a value in single quotes (two ways), in double quotes, behind `$'`, and unquoted."""
     yield piece.replace(b"'", b"'\\''")
     yield piece.replace(b"'", b"'\"'\"'")
     yield re.sub(rb'([\\"$`])', rb"\\\1", piece)
@@ -453,7 +453,7 @@ def _spell_shell(piece: bytes) -> Iterator[bytes]:
 
 
 def _spell_html(piece: bytes) -> Iterator[bytes]:
-    """Return a value in the text and in the attributes of a page, with either name of a quote."""
+    """Yield a value in the text and in the attributes of a page, for each spelling of a quote."""
     text = piece.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;")
     yield text
     for double, single in _HTML_QUOTES:
@@ -464,16 +464,16 @@ def _split_value(value: bytes) -> Iterator[bytes]:
     if len(value) < KNOWN_BYTES:
         return
     for start in range(0, len(value), PIECE_BYTES):
-        # A rest that is too short to be looked for takes some of what stands before it.
+        # A last piece that would be too short begins earlier.
         yield value[min(start, len(value) - KNOWN_BYTES) : start + PIECE_BYTES]
 
 
 def _spell_base64(value: bytes) -> Iterator[bytes]:
-    """Return what is the same in the base64 of any text that contains `value`: one form for each
-    offset in a group of three.
+    """Yield what every base64 of a text with `value` in it has in common: one form for each offset
+    in a group of three bytes.
 
-    The characters at both ends also carry bits of the neighbours and are left out (GitHub's ADR
-    0297 tells how that went wrong).
+    The characters at both ends are left out, because they also carry bits of the bytes around the
+    value (GitHub's ADR 0297 tells how that went wrong).
     """
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + value)

@@ -1,8 +1,11 @@
-"""The judge of names: `password` or `API_KEY`, what stands after it, and where its value is.
+"""The judge of names: finds the value of `password` or `API_KEY` in every spelling and layout.
 
-A value is found in every spelling in which programs print pairs: with an operator, as an argument,
-after a flag, in a sentence; `redaction/layouts.py` has tables and their like. What a name promises
-is told in `redaction/evidence.py`, what a value looks like in `redaction/values.py`.
+The value may stand behind an operator, in the next argument, after a flag, in a sentence, and, in
+the second half of this module, in an element, a form or a table. What a name promises is weighed in
+`redaction/evidence.py`; `redaction/values.py` says where a value ends and whether it is a secret.
+
+For some patterns there is one more, `…_SO_FAR` or `_MAY_BE_…`: it matches a text that ends in the
+middle of what the first one matches. The two have to be kept in step.
 """
 
 # ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
@@ -53,13 +56,13 @@ from redaction.values import (
 )
 
 _NAME_BYTES = (string.ascii_letters + string.digits + "_.-$").encode()
-# What may stand right after a name that has a value.
+# The bytes that may follow a name that has a value.
 _FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,*<(") | {b""}
 _REST_OF_NAME = re.compile(rb"[A-Za-z0-9_.-]{0,64}")
-# What points to a value in a prompt or in prose: arrows, guillemets, dashes and a middle dot.
+# Signs that point to a value in a prompt or in prose: arrows, guillemets, dashes, a middle dot.
 _POINTER = rb"(?:\xc2[\xbb\xb7]|\xe2(?:\x80[\x93\x94\xba]|[\x86\x87]\x92|\x9d\xaf|\x9e[\x94-\xbe]))"
-# What may stand between a name and its value. `=` and `:` in every language's spelling, with the
-# end of a quoted name before it.
+# What may stand between a name and its value: the end of a quoted name, then `=` or `:` in every
+# language's spelling.
 _OPERATOR = re.compile(
     rb"""
     (?:QUOTE|\\)? (?::(?:"?[\w\\]{1,32}"?:)?pr(?:otected|ivate))?   # ["token":protected] in PHP
@@ -82,9 +85,9 @@ _OPERATOR = re.compile(
 _SIGN_BEHIND = re.compile(rb"[:=]|->|<-|%")
 # The value may be the next argument: setProperty("TOKEN", "value").
 _ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=b?ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
-_WORD_NEXT = re.compile(rb"""["'][a-z_]{1,16}["']""")  # most often, and told at little cost
+_WORD_NEXT = re.compile(rb"""["'][a-z_]{1,16}["']""")  # the most frequent case, dismissed early
 _IN_LIST = re.compile(rb"""["'],\s*["']$""")
-# … or what is taken where nothing is set: process.env.TOKEN || "value", in other languages too
+# The default where nothing is set, in several languages: process.env.TOKEN || "value"
 _OTHERWISE = rb"""
     (?: \s{0,24}(?:\|\||\?\?|\?:)\s{0,24} | \s{1,24}(?P<word>or|else)\s{1,24}
       | \.unwrap_or(?:_else\(\|_?\|[ ]?|\() | ,[ ]?default[ ]?=[ ]? | [ ]\{[ ] )
@@ -97,17 +100,17 @@ _FALLBACK_OF_EXPRESSION = re.compile(
     rb"""[A-Za-z_$][\w.$?]{0,63}(?:[(\[](?:["'][\w.-]{1,64}["'])?[)\]]{1,2})?""" + _OTHERWISE,
     re.VERBOSE,
 )
-# What may still lead to one of these: code, and the next line of it.
+# Code that may still lead to a default, also on its next line
 _CODE_SO_FAR = re.compile(rb"""[\w.$?:()\[\]"'\\|{,=> -]{0,120}\s{0,24}[|?:]{0,2}\s{0,24}""")
-# … or stand on the next line, if the name is a flag's.
+# The next item in a list of arguments, on the next line: the value of a flag
 _NEXT_ARGUMENT = re.compile(rb"""["'],\r?\n[ \t]{0,32}(?=["'])""")
 # X-Api-Key=[value], as Java and Go print headers
 _BRACKETS = re.compile(rb"\[(?=[^\s\[\]\"',;]{6,128}\])")
-# What stands before the password in auth=("jane", …) and NetworkCredential("jane", …).
+# The user before the password: auth=("jane", …), NetworkCredential("jane", …)
 _USER_BEFORE = re.compile(rb"""\(\s{0,24}["'][^"'\s]{1,40}["'],\s{0,24}(?=["'])""")
 _USER_SO_FAR = re.compile(rb"""\(\s{0,24}(?:["'][^"'\s]{0,40}(?:["'](?:,\s{0,24})?)?)?""")
 _NEXT_LINE = re.compile(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
-# --token value, `TOKEN` is `value`, but no line of a table
+# --token value, `TOKEN` is `value`; not the line of a table
 _SPACE = re.compile(
     rb"(?P<closed>`|\*\*)?(?P<blank>[ \t]{1,40})(?=[^\s=:|\xe2]|\xe2(?![\x94\x95]))"
 )
@@ -122,9 +125,9 @@ _VERB = re.compile(
 _MAY_BE_OPERATOR = re.compile(
     rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
 )
-# What must follow the beginning of a name, in lowered text, for `judge_name` to have anything to
-# say: most words that begin like the name of a secret are told from one here, in C. The end of the
-# text may become anything.
+# What must follow the beginning of a name, in lowered text, for `judge_name` to be called at all:
+# this dismisses, in C, most words that begin like the name of a secret. The end of the text always
+# matches, for it may become anything.
 _MAY_HAVE_VALUE = rb"""
     (?=[a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
         (?:[\\"'`\])*]{1,12}(?:u002[27])?)?[ \t]{0,20}
@@ -139,14 +142,14 @@ _MAY_HAVE_VALUE = rb"""
       | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
 """
 MAY_HAVE_VALUE = _MAY_HAVE_VALUE + rb"))"
-# A name that is a secret's may also have nothing but a space before its value; `tokens` is none.
+# The name of a secret may have nothing but a space before its value; `tokens` is no such name.
 MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)(?:`|\*\*)?[ \t]{1,40}[^\s=:]))"
 
 
 def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
-    """Return a pattern that fails where one of the words and the ending have just been read.
+    """Return a pattern that fails behind any of the words and the ending.
 
-    What is looked back for must have one length, so there is one group for each.
+    A look-behind needs one length, so there is one for each length of the words.
     """
     groups: dict[int, list[str]] = {}
     for word in sorted(words):
@@ -156,9 +159,9 @@ def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
     ).encode()
 
 
-# `max_tokens`, which what a language model prints about itself is full of.
+# `max_tokens` and its like, of which the statistics of language models are full.
 NO_ORDINARY_TOKEN = _exclude_ordinary(TOKEN_ORDINARY_WORDS, "token")
-# Of a word in a sentence or on a line of its own: passwords hold any character.
+# Ends a word in a sentence, or one on a line of its own.
 _WORD_STOP = re.compile(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
 _BOLD_STOP = re.compile(rb"\*\*|[\r\n]")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
@@ -170,11 +173,11 @@ _SETTING_BEFORE = re.compile(
 _COMMANDS = (b"requirepass", b"masterauth", b"PASS")
 # gh secret set TOKEN --body …, TOKEN <<< …
 _SETTING_FLAG = re.compile(rb"(?:--body|--value)(?:[ =]|(?=[\"']))|-b[ =]?(?=[^\s=])|<<<[ ]?")
-# `Private-Key: (2048 bit, 2 primes)` of openssl, in the lines that follow its numbers; and of PuTTY
-# the kind of key
+# How a private key goes on behind `Private-Key` of openssl, `: (2048 bit, 2 primes)`, and behind
+# the first name in a file of PuTTY, with the kind of the key
 _KEY_BEHIND_NAME = re.compile(rb":(?: \([0-9]{2,5} bit| (?:ssh|ecdsa)-|\r?\npriv:)")
 _MAY_BE_KEY = re.compile(rb":(?: (?:\([0-9]{0,5}(?: b?i?)?|s?s?h?|e?c?d?s?a?)|\r?\n?p?r?i?v?)?")
-_ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # of a resource's type in its name at AWS
+_ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # the type of a resource, in its name at AWS
 _LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
 _NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
 _SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
@@ -184,11 +187,11 @@ _LOGIN_CALL = re.compile(rb"(?i)(?:basic_?auth|credentials?)$")
 _SETTER = re.compile(
     rb"(?i)(?:\.|(?:set|with)_?)\w{0,16}(?:password|passphrase|secret|token|api_?key)$"
 )
-# The name of a test behind its verdict: no signs, as passwords have them
+# PASS and the name of a test, which has no signs as passwords have them
 _TEST_PASSED = re.compile(rb": [\w./-]{0,80}(?![^\s:,;(])")
-# Of `pass` alone: -passin pass:… for openssl, and what curl sends to a server of files or mail
+# Before a `pass` alone that has a secret value: -passin pass:… of openssl, and FTP or POP3 in curl
 _PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
-# A word alone behind a name on a line; in lower case, or it could be a type.
+# A word that ends the line, in lower case, for another could be a type
 # What is said about a password on a line of its own, and is none.
 _NO_PASSWORDS = list_words(
     """
@@ -203,23 +206,21 @@ _WORD_ENTRY = re.compile(rb"[a-z]{4,64}(?![^\r\n])")
 _COMPOUND_NAME = re.compile(rb"[_.-]|[a-z][A-Z]")
 _LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
 _MAY_BE_LINE_END = re.compile(rb"[ \t]{0,40}")
-# What a value was before it becomes what follows, in a plan: password = "old" -> "new"
-# or "old" → "new", from `old` to `new`
+# The old value before the new one, in a diff or a plan: password = "old" -> "new", "old" → "new",
+# from `old` to `new`
 _OLD = rb"""(?:"[^"\r\n]{0,120}"|'[^'\r\n]{0,120}'|`[^`\r\n]{0,120}`|null|\([a-z ]{1,24}\))"""
 _WAS = re.compile(_OLD + rb"""(?: (?:[-=]>|\xe2\x86\x92|to)|,? now) (?=["'`])""")
 _MAY_BE_WAS = re.compile(_OLD + rb"[ ,=>tonw\xe2\x86\x92-]{0,5}")
-# ["token":"User":private] in PHP, where a class stands as the value does in JSON
+# ["token":"User":private] in PHP: the class stands where JSON has the value
 _MAY_BE_CLASS = re.compile(rb"""\["[\w.-]{1,64}":"[\w\\]{0,32}(?:":?[a-z]{0,9}\]?=?)?""")
 _PLURAL = re.compile(rb"s(?:_?(?:b64|base64|hex))?$", re.IGNORECASE)
 _LIST = re.compile(rb"""\[\s{0,32}(?=\\?["'])""")
-# The end of a list, or a line that is none of its own.
+# The end of a list, or a line that is no item of it
 _LIST_STOP = re.compile(rb"[\]}]|\r?\n(?:\r?\n|[^\s\"'\]}])")
 
 
 def judge_name(text: bytes, at: int, final: bool) -> Verdict:
-    """Judge a name and its value, in every spelling: `API_KEY=…`, `"apiKey": "…"`, `--token …`,
-    `<password>…`.
-    """
+    """Judge a name and its value: `API_KEY=…`, `"apiKey": "…"`, `--token …`, `<password>…`."""
     rest = _REST_OF_NAME.match(text, at)
     name_end = rest.end() if rest else at
     if name_end >= len(text) - 1 and not final:
@@ -252,7 +253,7 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
 
 
 def _judge_key_name(text: bytes, start: int, end: int, final: bool) -> Verdict:
-    """Judge what a private key begins with that has no PEM header."""
+    """Judge the beginning of a private key without a PEM header."""
     if _KEY_BEHIND_NAME.match(text, end):
         return KeyBegins(end + 1, end + 2, find_line_lead(text, start))
     may_begin = not final and _MAY_BE_KEY.fullmatch(text, end)
@@ -286,7 +287,7 @@ def _judge_operator(pair: Pair, final: bool) -> Verdict:
 
 
 def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
-    """Judge a value that no operator leads to."""
+    """Judge a name without an operator behind it."""
     text, end = pair.text, pair.name_end
     if text[end : end + 1] == b"(":
         return _judge_call(pair, final)
@@ -310,7 +311,7 @@ def _judge_unassigned(pair: Pair, final: bool) -> Verdict:
 
 
 def _judge_call(pair: Pair, final: bool) -> Verdict:
-    """Judge the argument of what sets a secret, and the second of what takes a login."""
+    """Judge the argument of a setter, and the second argument of a call that takes a login."""
     text, end = pair.text, pair.name_end
     if _LOGIN_CALL.search(pair.name):
         return _judge_login(pair, end, final)
@@ -324,8 +325,8 @@ def _judge_call(pair: Pair, final: bool) -> Verdict:
 
 
 def _judge_argument(pair: Pair, at: int, final: bool) -> Verdict:
-    """Judge the next argument of a call. In a list of texts it is seldom the value of the one
-    before, and `/etc/passwd` is a file.
+    """Judge the next argument of a call. In a list of texts it is seldom a value, and `/etc/passwd`
+    is a file.
     """
     before = pair.text[max(0, pair.name_start - 8) : pair.name_start]
     if before.endswith(b"/") or _WORD_NEXT.match(pair.text, at):
@@ -340,7 +341,7 @@ def _judge_argument(pair: Pair, at: int, final: bool) -> Verdict:
 
 
 def _judge_fallback(pair: Pair, fallback: re.Match[bytes], final: bool) -> Verdict:
-    """Judge what is taken otherwise. `or` and `else` are said of much that has no value."""
+    """Judge a default. Behind `or` and `else` often stands something else."""
     verdict = judge_no_word(pair, fallback.end(), final)
     if not (fallback["word"] and isinstance(verdict, Span)):
         return verdict
@@ -348,8 +349,8 @@ def _judge_fallback(pair: Pair, fallback: re.Match[bytes], final: bool) -> Verdi
 
 
 def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
-    """Judge what stands after an operator: a value, on the same line or on the next, or an object,
-    a list or brackets with the value in them.
+    """Judge the text behind an operator: a value, on the same line or on the next, or an object, a
+    list or brackets with the value in them.
     """
     text, at = pair.text, operator.end()
     if operator[0] == b":" and text[pair.name_start - 2 : pair.name_start] == b"${":
@@ -378,13 +379,13 @@ def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdi
 
 
 def _judge_default(pair: Pair, at: int, final: bool) -> Verdict:
-    """Judge what a shell takes where a variable is not set: the value in `${TOKEN:-value}`."""
+    """Judge the default of a shell's variable: the value in `${TOKEN:-value}`."""
     sign = pair.text[at : at + 1]
     begins = at + (sign in (b"-", b"="))
     verdict = judge_value(pair, begins, final, loose=False, stop=_DEFAULT_STOP)
     if sign not in (b"?", b"+") or not isinstance(verdict, Span):
         return verdict
-    # What is said then, and what is taken if it is set; or a value that begins like that.
+    # `:?` introduces a message and `:+` an alternative, unless a value begins with the sign.
     return verdict if looks_random(pair.text[at + 1 : verdict.end]) else None
 
 
@@ -392,7 +393,7 @@ _DEFAULT_STOP = re.compile(rb"[}\r\n]")
 
 
 def _judge_bare(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
-    """Judge a value that nothing wraps, and what becomes of it in a plan."""
+    """Judge a value that nothing wraps, and the new value behind it in a plan."""
     text, at = pair.text, operator.end()
     spaced = text[at - 1 : at] in (b" ", b"\t")
     next_line = _NEXT_LINE.match(text, at)
@@ -416,15 +417,15 @@ def _judge_bare(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
 
 
 def _takes_no_word(pair: Pair, sign: bytes) -> bool:
-    """Say whether a word behind the operator is no value: a member of what has the name, or the
-    kind of token that a parser compares with.
+    """Say whether a word behind the operator is no value, but a member (`token->kind`) or the kind
+    of token that a parser compares with (`token == word`).
     """
     compared = sign.startswith(b"==") and pair.name.lower().endswith(b"token")
     return compared or sign in (b"->", b"::")
 
 
 def _judge_login(pair: Pair, at: int, final: bool) -> Verdict:
-    """Judge the password in `("user", "password")`, which is what some names stand for."""
+    """Judge the password in `("user", "password")`, the value of names such as `auth`."""
     if not LOGIN_NAME.search(pair.name):
         return None
     user = _USER_BEFORE.match(pair.text, at)
@@ -435,8 +436,8 @@ def _judge_login(pair: Pair, at: int, final: bool) -> Verdict:
 
 
 def _judge_entry(pair: Pair, at: int) -> Verdict:
-    """Judge a word that is all there is behind `db_password: ` on its line, neither an answer nor
-    the name of a variable. A token is never just letters, and a password may be.
+    """Judge a word of letters that ends the line behind `db_password: `. A password may be such a
+    word, unlike a token; an answer or the name of a variable is none.
     """
     word = _WORD_ENTRY.match(pair.text, at)
     name = pair.name
@@ -453,14 +454,14 @@ def _judge_entry(pair: Pair, at: int) -> Verdict:
 
 
 def _judge_list(pair: Pair, at: int, final: bool) -> Verdict:
-    """Judge a list by its first value: all of it is secret or nothing."""
+    """Judge a list by its first value: it is secret as a whole or not at all."""
     verdict = judge_value(pair, at, final, loose=False, stop=None)
     return Endless(*verdict, _LIST_STOP) if isinstance(verdict, Span) else verdict
 
 
 def _judge_spaced(pair: Pair, final: bool) -> Verdict:
-    """Judge a value after nothing but a space: a command line flag, netrc, SQL, a list of names and
-    values, or prose with a word that looks like a secret.
+    """Judge a value behind a space alone: of a flag, in netrc, in SQL, in a list of names and
+    values, or in prose, if it looks like a secret.
     """
     text = pair.text
     space = _SPACE.match(text, pair.name_end)
@@ -493,7 +494,9 @@ def _judge_word(
     loose: bool,
     stop: re.Pattern[bytes] | None,
 ) -> Verdict:
-    """Judge the word at a place behind a name and a space, or behind what else leads to it."""
+    """Judge the word at a place behind a name and a space. If `surely`, any word is its value; if
+    not, it has to look like a secret.
+    """
     verdict = judge_value(pair, at, final, loose=loose, stop=stop)
     if not isinstance(verdict, Span):
         return verdict if surely or isinstance(verdict, Wait) else None
@@ -519,7 +522,7 @@ def _judge_word(
 
 
 def _takes_spaced_value(pair: Pair) -> tuple[bool, bool]:
-    """Say whether a word after the name is surely its value, and whether the name is a flag."""
+    """Say whether any word behind the name is its value, and whether the name is a flag."""
     before = pair.text[max(0, pair.name_start - LOOK_BACK) : pair.name_start]
     is_flag = pair.is_flag()
     setting = _LOGIN_BEFORE.search(before) or _SETTING_BEFORE.search(before)
@@ -527,8 +530,8 @@ def _takes_spaced_value(pair: Pair) -> tuple[bool, bool]:
 
 
 def _takes_quoted_value(pair: Pair, value: bytes, told: bool) -> bool:
-    """Say whether a quoted text after the name is its value, as in SQL or where a sentence tells
-    it, and not the name of something.
+    """Say whether a quoted text behind the name is its value, as in SQL or in a sentence, rather
+    than the name of something.
     """
     before = pair.text[max(0, pair.name_start - 16) : pair.name_start]
     named = _PASSWORD_NAME.search(pair.name) or (
@@ -540,7 +543,7 @@ def _takes_quoted_value(pair: Pair, value: bytes, told: bool) -> bool:
 
 
 def _find_begun_value(pair: Pair) -> int | None:
-    """Return where a value surely begins in a text that ends within it, None if it may be none."""
+    """Return where the value that the text ends in begins; None if none has surely begun."""
     text, end = pair.text, pair.name_end
     spellings = [_OPERATOR, _ARGUMENT, _ATTRIBUTE]
     if pair.weight == SECRET and _takes_spaced_value(pair)[0]:
@@ -552,7 +555,7 @@ def _find_begun_value(pair: Pair) -> int | None:
     return None
 
 
-# --- layouts: where no operator leads to the value ------------------------------------------------
+# --- layouts: elements, forms, tables, blocks -----------------------------------------------------
 
 # name: TOKEN, value: …, with up to two other fields between them
 _FIELD = (
@@ -626,7 +629,7 @@ _CELL_STOP = re.compile(rb"[\s`*|]")
 
 
 def _judge_layout(pair: Pair, final: bool) -> Verdict:
-    """Judge a value that stands next to its name in an element, in a form or in a table."""
+    """Judge a value next to its name in an element, in a form or in a table."""
     text, name, end = pair.text, pair.name_start, pair.name_end
     element = _ELEMENT.match(text, end)
     if element and _ELEMENT_BEGINS.search(text, max(0, name - 20), name):
@@ -655,7 +658,7 @@ def _judge_layout(pair: Pair, final: bool) -> Verdict:
 
 
 def _find_field(pair: Pair) -> int | None:
-    """Return where the value is that stands in a field of its own; None if there is none."""
+    """Return where the value begins if it stands in a field of its own; None if it does not."""
     for spelling in (_PAIR, _ITEM, _BLOCK):
         field = spelling.match(pair.text, pair.name_end)
         if field:
@@ -664,7 +667,7 @@ def _find_field(pair: Pair) -> int | None:
 
 
 def _judge_cell(pair: Pair, at: int, stop: re.Pattern[bytes], final: bool) -> Verdict:
-    """Judge the cell after a name: as often as a value it is a type, or what the name is for."""
+    """Judge the cell behind a name. It may as well have a type or a description."""
     verdict = judge_value(pair, at, final, loose=True, stop=stop)
     if not isinstance(verdict, Span) or looks_secret(pair.text[slice(*verdict)]):
         return verdict
@@ -676,8 +679,8 @@ def _judge_cell(pair: Pair, at: int, stop: re.Pattern[bytes], final: bool) -> Ve
 
 
 def _require_closing(text: bytes, value: Span, final: bool) -> Verdict:
-    """Take a value for that of an element only if the element is closed after it: `<token>` also
-    stands for a token in a line of help, and what follows there is any text.
+    """Accept the value of an element only if the element is closed behind it: in a line of help,
+    `<token>` stands for a token, and any text may follow.
     """
     if _CLOSING.match(text, value.end):
         return value

@@ -1,10 +1,10 @@
-"""Private keys: where one begins, and dropping it line by line without ever keeping it.
+"""Private keys: finds where one begins, and drops it line by line without ever keeping it.
 
-What programs print is seldom the file: a line comes numbered, dated, quoted, commented out, in a
-diff, in a record of JSON, or with its end written out. So a line of a key is told by what it
-carries: base64 and nothing else between signs of layout; or base64 as long as a key's line is, with
-anything around it. What stands around such a line, and before the header, is its `_Frame`: the
-lines that carry too little to be told by themselves, like the last one, stand in the same.
+Programs seldom print the file as it is: lines are numbered, dated, quoted, commented out, in a
+diff, in a record of JSON, or their ends are written as `\\n`. So a line of a key is recognised by
+its content: base64 and nothing else between signs of layout; or base64 as long as a key's line,
+with anything around it. The text around such a line, and before the header, is its `_Frame`. Lines
+that are too short to be recognised, like the last one, have to stand in the same frame.
 
 References: RFC 7468 and RFC 1421 for PEM; PuTTY's, OpenPGP's and SSH's (RFC 4716) own formats, and
 what `openssl pkey -text` prints.
@@ -17,11 +17,11 @@ import re
 
 from redaction.evidence import KeyBegins, Verdict, Wait, find_line_lead
 
-# No private key has more lines. After so many, a line shorter than any but the last of a key ends
-# it, so that a list of words does not vanish behind a key without an end.
+# No private key has more lines. From there on, a line that is shorter than a key's ends it, so that
+# a list of words does not vanish behind a key without an end.
 KEY_LINES = 2000
 KEY_WIDTH = 40
-# A blank, also as an address has it.
+# A blank, also as URLs encode it
 _BLANK = rb"(?:[ +]|%20)"
 _KEY_HEADER = re.compile(
     rb"----[- ]BEGIN%b(?:[A-Z0-9]+%b){0,4}PRIVATE%bKEY(?:%bBLOCK)?[- ]----".replace(b"%b", _BLANK)
@@ -34,13 +34,13 @@ _KEY_FOOTER = re.compile(rb"-{4,5}[ +]?END%b[A-Z0-9 +%]{0,60}-{4,5}".replace(b"%
 _KEY_FOOTER_PART = re.compile(rb"(?<=-)END.{0,60}")
 _NEWLINE = re.compile(rb"\r?\n|\r")
 
-# The end of a line as encoders write it, once or twice over.
+# The end of a line, encoded once or twice
 _WRITTEN_NEWLINE = (
     rb"(?:\\+(?:[nr]|u000[adAD]|x0[adAD]|0?1[25])|%(?:25)?0[aAdD]"
     rb"|&(?:amp;)?\#(?:1[03]|[xX]0?[aAdD]);|<br[ ]?/?>)"
 )
 _TAG = rb"</?[A-Za-z][\w-]{0,16}[ ]?/?>"
-# Lines, arrows and blocks that are drawn, and the blanks that no key on the keyboard makes.
+# Drawn lines, arrows and blocks, and the blanks that no keyboard has
 _DRAWN = rb"\xe2[\x80-\x9f][\x80-\xbf]|\xc2\xa0"
 _LAYOUT_BEFORE = re.compile(
     rb"(?:[\s>|#*\"'`.,;:!?^~$(\[{/+-]|" + _DRAWN + rb"|" + _TAG + rb"|[0-9]{1,6}(?=[\s:|)\xe2-]))*"
@@ -54,14 +54,14 @@ _LAYOUT_AFTER = re.compile(
     + _WRITTEN_NEWLINE
     + rb")*"
 )
-# Base64, also with its signs and line ends written out, and lines that were joined by a blank.
+# Base64, also with its signs and line ends encoded, and lines that are joined by a blank
 _BODY = re.compile(
     rb"(?:[A-Za-z0-9+/=\\]|%[0-9A-Fa-f]{2}|&\#?\w{1,6};|[ ]+(?=[A-Za-z0-9+/=\\%]{16}))*"
 )
 # The numbers of a key as openssl prints them
 _HEX_PAIRS = re.compile(rb"(?:[0-9a-f]{2}:)+(?:[0-9a-f]{2})?\s*")
 _SHORT_BODY = re.compile(rb"[A-Za-z0-9+/=]*")
-# Base64 of a length that no word and no path has.
+# Base64 that is longer than any word or path
 _LONG_BODY = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{%d,}={0,2}" % KEY_WIDTH)
 _FIELD = re.compile(
     rb"(?:modulus|publicExponent|privateExponent|prime[0-9]|exponent[0-9]|coefficient|priv|pub"
@@ -75,17 +75,15 @@ _AFTER_HEADER = re.compile(
     + rb"|\\|[ ]*[A-Za-z0-9+/=]{16}|(?:ssh|ecdsa)-[a-z0-9-]+\s*\Z|[\"'][ ]?,"
     + rb"|[ ]?\([0-9]{2,5} bit[^()]{0,32}\)\s*\Z)"
 )
-# A line of a key is judged by so many bytes. A footer that begins among them is waited for.
+# So many first bytes of a line are judged. A footer that begins among them is waited for.
 _KEY_LINE_BYTES = 384
 _KEY_FOOTER_BYTES = 96
 _KEY_REACH = _KEY_LINE_BYTES + _KEY_FOOTER_BYTES
 
 
 def judge_key_header(text: bytes, at: int, final: bool) -> Verdict:
-    """Judge `BEGIN`, or dashes at the end: the header of a private key, of anything else, or just
-    dashes.
-
-    Certificates and public keys pass.
+    """Judge `-----BEGIN`, or dashes at the end of the text. Only private keys are secret, not
+    certificates or public keys.
     """
     header = _KEY_HEADER.match(text, at)
     if header:
@@ -97,8 +95,8 @@ def judge_key_header(text: bytes, at: int, final: bool) -> Verdict:
 
 
 class _Frame:
-    """What stands before and after the body of a line: the same for the next line but for numbers,
-    blanks and signs.
+    """The text around the body of a line. The next line has the same, except for numbers, blanks
+    and signs.
     """
 
     def __init__(self, before: bytes, after: bytes = b"") -> None:
@@ -106,9 +104,7 @@ class _Frame:
         self._after = after
 
     def cut(self, line: bytes) -> tuple[int, int]:
-        """Return where the line's own text begins and ends; all of it if it stands in another
-        frame.
-        """
+        """Return where the line's body begins and ends: the whole line if its frame is another."""
         before = re.match(_generalise(self._before), line)
         begin = before.end() if before else 0
         end = _skip(_SHORT_BODY, line, begin)
@@ -122,29 +118,26 @@ _VARYING = re.compile(
 
 
 def _generalise(text: bytes) -> bytes:
-    """Return a pattern of texts like this one: any number for a number, any signs that separate for
-    such signs.
-    """
+    """Return a pattern of texts that differ from this one in numbers and separating signs alone."""
     kinds = {"signs": rb"[\s:+-]+", "number": rb"[A-Za-z0-9]+"}
     parts = [kinds.get(str(part.lastgroup), re.escape(part[0])) for part in _VARYING.finditer(text)]
     return rb"[\s:+-]*" + b"".join(parts[1:] if parts[:1] == [kinds["signs"]] else parts)
 
 
 class PrivateKey:
-    """A private key being swallowed line by line, never kept.
+    """A private key that is being dropped, line by line.
 
-    What ends it is its footer, or the first line that cannot belong to it. A line is judged by its
-    first bytes; one that belongs to the key is dropped as it comes. `lead` is what stands before
-    the header on its line.
+    It ends with its footer, or before the first line that cannot belong to it. A line is judged by
+    its first bytes, then dropped as it arrives. `lead` is the text before the header on its line.
     """
 
     def __init__(self, lead: bytes = b"") -> None:
         self._lines = 0
-        self._inside_line = False  # the line that is coming was judged and belongs to the key
+        self._inside_line = False  # the current line was judged, and belongs to the key
         self._frame = _Frame(lead)
 
     def swallow(self, text: bytes, final: bool) -> tuple[int, bool]:
-        """Return how much of the visible text belongs to the key, and whether the key goes on."""
+        """Return how many bytes of the text belong to the key, and whether it may go on."""
         at = 0
         while True:
             newline = _NEWLINE.search(text, at)
@@ -165,7 +158,9 @@ class PrivateKey:
             self._lines += 1
 
     def _find_footer(self, text: bytes, at: int, end: int) -> re.Match[bytes] | None:
-        """Find the footer on a line; on one that is not judged yet only where it can be judged."""
+        """Find the footer on a line. While the line is not judged, one that begins beyond the bytes
+        by which it will be does not count.
+        """
         if not self._inside_line:
             end = min(end, at + _KEY_REACH)
         footer = _KEY_FOOTER.search(text, at, end)

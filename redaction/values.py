@@ -1,7 +1,7 @@
 """Values: where the value of a name ends, and whether it is a secret.
 
-A `Pair` is a name that promises a secret; the judges of names and of layouts find the place where
-its value begins, and ask here.
+A `Pair` is a name that promises a secret. `redaction/names.py` finds where its value begins, and
+asks here.
 """
 
 # ruff: noqa: FBT001, FBT003 - all judges have one signature, so that they fit one table
@@ -30,12 +30,12 @@ from redaction.evidence import (
     weigh_name,
 )
 
-# A quote, also escaped once, twice or three times, or as HTML, an address or JSON write it.
+# A quote: plain, escaped up to three times, or as HTML, an address or JSON spell it.
 ESCAPE = rb"(?:\\{7}|\\{3}|\\)?"
 QUOTE = rb"""(?:ESCAPE["'`]|&quot;|&\#(?:34|39|x27);|%(?:25)?2[27]|\\{1,3}u002[27])""".replace(
     b"ESCAPE", ESCAPE
 )
-# `token: Some("…")`, and what PHP says of a text: a call that only wraps it
+# A call that only wraps the value: `token: Some("…")`, and the type that PHP prints
 _WRAPPER = re.compile(
     rb"""
     (?:Some|Just|Ok|String::from|sensitive|PASSWORD|\[\]byte|Buffer\.from|new[ ]SecureString
@@ -47,19 +47,20 @@ _WRAPPER = re.compile(
     re.VERBOSE,
 )
 _ANNOTATION = re.compile(rb"(?:&(?!mut )\w{1,24}|!!\w{1,12})[ ]")  # of a value, in YAML
-# A value on the next line, in YAML and in HCL
+# The value is on the next line, in YAML and in HCL
 _BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}|<<[-~]?\w{1,16}(?:\r?\n[ \t]{0,32}|\r?\Z)")
 _OPEN_QUOTE = re.compile(
     rb"""(?:[rbfuLN@$]{1,2}(?=["']))?(?P<quote>QUOTE)(?:(?P=quote){2})?""".replace(b"QUOTE", QUOTE)
 )
-# In backticks: a command of a shell, a template of JavaScript
+# In backticks, a shell's command or a template of JavaScript
 _SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* |[^`]*\$\{")
 WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
-# Within a line, but outside an address `&` ends a value only before another name or another end.
+# Ends a value within a line. Outside an address, `&` does so only before a name or another end.
 _INLINE_STOP = re.compile(rb"[\s\"'`,;<>)\]}|\\]|&(?:[\s\"'`,;&<>)\]}|\\]|[\w.%\[\]-]{1,32}=)")
-# Of a variable or a flag within a line: what stands before a space may belong to the sentence.
+# Ends the value of a variable or a flag within a line. Punctuation before a space may belong to the
+# sentence around it.
 _SHELL_STOP = re.compile(rb"[,;)\]}]{0,3}[ \t\"'`]|[\r\n]|\\[nrt\"']")
-# A line may be numbered, come from a file or from a service, or be drawn in a box.
+# What may stand before the name on its line: a number, a file, a service, the side of a box.
 _LINE_START = re.compile(
     rb"(?:^|[\r\n])(?:[\w./@-]{1,40}:(?:[0-9]{1,6}:)?|[\w./@-]{0,40}/|[\w.-]{1,24} +\|)?"
     rb"(?:[\s+>#$*|-]|[0-9]{1,6}(?:[:\t)-]|\xe2\x86\x92)|\xe2[\x94\x8e].|export |set |SET |ENV "
@@ -68,20 +69,20 @@ _LINE_START = re.compile(
 _VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
 _IDENTIFIER = re.compile(rb"[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
 _FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
-# Words as lists of names have them; four groups of four letters are a password, of an app
+# Words, as in a list of names. Four groups of four letters are none, but a password for an app.
 _WORDS = re.compile(
     rb"(?!(?:[a-z]{4}[ -]){3}[a-z]{4}\Z)@{0,2}[A-Za-z_]+(?:[ ./-][A-Za-z_]+)*"
     rb"(?:[.,;:)]*|[!?]|<[A-Za-z]\S*>)"
 )
 _SHUFFLED = re.compile(rb"(?=[A-Za-z]{12})[A-Za-z]*?(?:" + MIXED_CASE + rb")")
 _OPTION = re.compile(rb"-{1,2}[A-Za-z][A-Za-z0-9-]*(?:=.*)?")
-# Of a public key: its number at GnuPG.
+# The number of a public key at GnuPG
 FINGERPRINT = re.compile(rb"(?:0x)?(?:(?:[0-9A-F]{8}){1,2}|[0-9A-F]{40})")
 _KEY_NUMBERS = (b"signingkey", b"install-key", b"sign-key", b"recv-key", b"pg key")
 
 
 class Pair(NamedTuple):
-    """A name that promises a secret, where it stands."""
+    """A name that promises a secret, and where it is in the text."""
 
     text: bytes
     name_start: int
@@ -95,7 +96,7 @@ class Pair(NamedTuple):
         return self.text[self.name_start : self.name_end]
 
     def closes(self, quote: bytes) -> bool:
-        """Say whether a quote behind the name is the end of a text that is the name itself:
+        """Say whether a quote behind the operator closes a text that began before the name:
         `"password:"`.
         """
         text, begin, end = self.text, self.name_start, self.name_end
@@ -103,7 +104,7 @@ class Pair(NamedTuple):
         return text[begin - len(quote) : begin] == quote and text[end : end + 1] != quote[:1]
 
     def is_quoted(self) -> bool:
-        """Say whether a quote stands behind the name, so that the next one opens the value."""
+        """Say whether a quote closes the name, so that the next one opens the value."""
         return self.text[self.name_end : self.name_end + 1] in (b'"', b"'", b"\\")
 
     def is_flag(self) -> bool:
@@ -112,13 +113,13 @@ class Pair(NamedTuple):
         return _FLAG_BEFORE.search(before) is not None
 
     def begins_line(self) -> bool:
-        """Say whether nothing but decoration stands before the name on its line."""
+        """Say whether nothing but decoration, such as a number, stands before the name."""
         return (
             _LINE_START.search(self.text, max(0, self.name_start - 64), self.name_start) is not None
         )
 
     def find_stop(self) -> re.Pattern[bytes]:
-        """Return what ends a value without quotes."""
+        """Return the pattern that ends a value without quotes."""
         if self.in_query:
             return WIDE_STOP
         if self.begins_line():
@@ -171,7 +172,7 @@ def judge_value(
 
 
 def judge_no_word(pair: Pair, at: int, final: bool) -> Verdict:
-    """Judge a value that is none if it is a word: a list of names has the same layout."""
+    """Judge a value where a word would be none, for a list of names looks the same."""
     verdict = judge_value(pair, at, final, loose=False, stop=None)
     if not isinstance(verdict, Span):
         return verdict
@@ -186,7 +187,7 @@ def is_option(value: bytes) -> bool:
 
 
 def _is_variable(value: bytes, after: bytes) -> bool:
-    """Say whether a value is the name of a secret and one of several arguments:
+    """Say whether a value is a variable in a list of arguments, named like a secret:
     `token=auth_token,`.
     """
     bare = value.rstrip(b",)")
@@ -198,7 +199,9 @@ def _is_variable(value: bytes, after: bytes) -> bool:
 
 
 def _is_suspect_secret(pair: Pair, value: bytes, loose: bool) -> bool:
-    """Judge the value of a suspect name: of `pass` and `creds` it need not be generated."""
+    """Say whether the value of a suspect name is a secret. That of `pass` and `creds` does not have
+    to be generated.
+    """
     login = _LOGIN.fullmatch(value) if LOGIN_NAME.search(pair.name) else None
     if login and (is_mixed(login[1]) or is_made_up(login[1])):
         return True
@@ -213,7 +216,7 @@ _MADE_UP = (b"pass", b"creds", b"credentials", b"cred", b"credential", b"passwor
 
 
 def is_made_up(value: bytes) -> bool:
-    """Tell a value that somebody or something made up from a word, an identifier or a version."""
+    """Say whether a value is generated or a password, no word, identifier or version."""
     return looks_secret(value) or looks_like_password(value)
 
 
@@ -225,13 +228,13 @@ _ALL_KINDS = re.compile(rb"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])(?=.*[^A-Za-z0-9]|.*
 
 
 def is_mixed(value: bytes) -> bool:
-    """Say whether a word has letters and digits and is no version, file, date or hash."""
+    """Say whether a word has letters and digits, and is no version, file, date or hash."""
     return _MIXED.fullmatch(value) is not None and not _VERSION.fullmatch(value)
 
 
 def is_strong(value: bytes) -> bool:
-    """Say whether a word is what the rules for passwords demand: of both cases, with digits, and
-    with a sign or the digits at its end, which no name of a type has.
+    """Say whether a word meets the usual rules for passwords: both cases, digits, and a sign or a
+    digit at the end, which the name of a type has not.
     """
     return _ALL_KINDS.fullmatch(value) is not None and is_mixed(value)
 
@@ -239,7 +242,9 @@ def is_strong(value: bytes) -> bool:
 def may_become(
     verdict: Verdict, more: re.Pattern[bytes], text: bytes, at: int, final: bool
 ) -> Verdict:
-    """Keep a place undecided where what follows on the text in hand may be another value."""
+    """Return the verdict, and a Wait with it if the text ends within something that may still lead
+    to another value.
+    """
     leads_on = not final and len(text) - at < LOOK_AHEAD and more.fullmatch(text, at)
     return Both(verdict, Wait(len(text), False)) if leads_on else verdict
 
@@ -247,7 +252,7 @@ def may_become(
 def require_end(
     text: bytes, value: Span, end: re.Pattern[bytes], begun: re.Pattern[bytes], final: bool
 ) -> Verdict:
-    """Take a value for one only if nothing else follows it in its cell or on its line."""
+    """Accept a value only if it is the last thing in its cell or on its line."""
     if end.match(text, value.end):
         return value
     may_end = begun.fullmatch(text, value.end)

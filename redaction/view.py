@@ -1,7 +1,7 @@
-"""The view: what of a terminal's bytes is visible, and where in the bytes it stands.
+"""The view: the visible text in a terminal's bytes, and where each part of it stands in the bytes.
 
-Secrets are looked for in what a person would read, and cut out of what the terminal was sent. No
-screen is modelled: a sequence that moves the cursor just separates words.
+Secrets are searched for in the text that a person reads, and cut out of the bytes that the terminal
+gets. No screen is modelled: a sequence that moves the cursor just separates words.
 
 References: ECMA-48 and XTerm's "Control Sequences".
 """
@@ -11,46 +11,44 @@ from __future__ import annotations
 import bisect
 import re
 
-# An unfinished escape sequence is held up to here. XTerm itself allows longer ones; nothing but
-# pictures is. Together with what a judge waits for it stays below the 4 KB that may be held.
+# An unfinished escape sequence of up to so many bytes is held. XTerm allows longer ones, which only
+# pictures have. Together with what a judge waits for, this is less than the 4 KB that may be held.
 ESCAPE_BYTES = 3840
 
-# CSI; OSC; DCS, SOS, PM, APC; character sets; the two-byte sequences in use; and a lone ESC, which
-# shows nothing either.
+# CSI; OSC; DCS, SOS, PM, APC; character sets; the two-byte sequences in use; and a lone ESC
 _CONTROLS = (
     rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[PX^_][^\x1b\r\n]*\x1b\\"
     rb"|[ -/]+[0-~]|[78=>cDEHMNOZ\\]|)"
 )
 _ESCAPE = re.compile(_CONTROLS)
-# Control characters that show nothing, or type over: `sgr0` of a terminal in tmux ends with SI.
+# Control characters that show nothing or type over. SI ends `sgr0` of a terminal in tmux.
 _UNSEEN = b"\0\a\b\x0e\x0f\x7f"
 _INVISIBLE = re.compile(_CONTROLS + b"|[" + _UNSEEN + rb"]| \r(?![\r\n])")
 _UNFINISHED = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b\r\n]*\x1b?|[PX^_][^\x1b\r\n]*\x1b?|[ -/]*)?\Z"
 )
 _WRAP = re.compile(rb"\r(?<= \r)(?![\r\n])")
-# Of a sequence with a text for the terminal, or for `tmux` or `screen` on the way to it: what it
-# is, the text, and the end.
+# A sequence with a text for the terminal, or for `tmux` or `screen` on the way: kind, text, end
 STRING = re.compile(
     rb"\x1b(?:(\][0-9]{0,4};?)([^\x07\x1b\r\n]*)(\x07|\x1b\\)|([PX^_])([^\x1b\r\n]*)(\x1b\\))"
 )
 CLIPBOARD = re.compile(rb"[a-z0-9]*;")
-# A sequence that moves the cursor separates words as it does on the screen: forwards like a space,
-# anywhere else like a new line.
+# A sequence that moves the cursor separates words: forwards like a space, anywhere else like a new
+# line.
 _SEPARATORS = {**dict.fromkeys(b"ABDEFGHdf`", b"\n"), **dict.fromkeys(b"Ca", b" ")}
-# Most sequences in real output: styles and erasing, which show nothing, and moves in the group.
+# The most frequent sequences: styles and erasing, and, with a group, moves of the cursor
 _COMMON = re.compile(rb"\x1b\[[0-9;?]*(?:[mKJhl]|[ABDEFGHdf`]())")
 
 
 def _show(escape: re.Match[bytes]) -> bytes:
-    """Return what an escape sequence leaves in the visible text."""
+    """Return what the visible text has in the place of an escape sequence."""
     sequence = escape[0]
     return _SEPARATORS.get(sequence[-1], b"") if sequence[1:2] == b"[" else b""
 
 
 def _show_common(raw: bytes) -> bytes:
-    """Return the text without the common sequences, in C. An escape byte that is left says that
-    there are others, and the text is not what is visible.
+    """Return the text without the most frequent sequences, by calls into C. If an escape byte is
+    left, there are others, and the result is not the visible text.
     """
     parts = _COMMON.split(raw)
     parts[1::2] = [b"" if move is None else b"\n" for move in parts[1::2]]
@@ -58,12 +56,12 @@ def _show_common(raw: bytes) -> bytes:
 
 
 class View:
-    """The visible text of some raw bytes, and the way back from a place in it to the raw bytes.
+    """The visible text of some raw bytes, and the way from a place in it to the raw bytes.
 
-    `erased` counts visible characters *before* these bytes that they typed over. `size` is how many
-    raw bytes the view covers: the rest is an escape sequence, or a space that may prove to be one
-    half of a line wrap, that has not arrived completely. `may_have_strings` is false where no
-    sequence in the view has a text of its own (see `STRING`).
+    `erased` counts the visible characters *before* these bytes that they type over. `size` is the
+    number of raw bytes that the view covers: what follows is an incomplete escape sequence, or a
+    space that may be one half of a line wrap. `may_have_strings` is false if no sequence in the
+    view has a text of its own (see `STRING`).
     """
 
     def __init__(self, raw: bytes, *, after_space: bool, final: bool, silent: bool) -> None:
@@ -94,7 +92,7 @@ class View:
             self._starts = []
 
     def _index(self, invisible: re.Pattern[bytes]) -> bytes:
-        """Build the visible text in pieces, and with it the way back."""
+        """Build the visible text in pieces, noting where each stands in the raw bytes."""
         raw, pieces = self._raw, _Pieces()
         at = 0
         if self._after_space and raw[:1] == b"\r" and self.size > 1 and raw[1:2] not in b"\r\n":
@@ -118,14 +116,14 @@ class View:
         return text
 
     def find_raw(self, place: int) -> int:
-        """Return where the visible byte at `place` stands in the raw bytes; the end of the text is
+        """Return where the visible byte at `place` stands in the raw bytes. The end of the text is
         the end of the view.
         """
         if place >= len(self.text):
             return self.size
         if self._starts is None:
-            # What follows the last escape sequence is all visible, so it can be counted from the
-            # end. Any length of a sequence taken for granted here is exceeded by some program.
+            # All bytes behind the last escape sequence are visible, so a place there is counted
+            # from the end. A sequence may be of any length, so it is matched.
             last = _ESCAPE.match(self._raw, self._raw.rfind(b"\x1b", 0, self.size), self.size)
             from_end = self.size - (len(self.text) - place)
             if last and last.end() <= from_end:
@@ -137,7 +135,7 @@ class View:
         return self._raws[index] + place - self._starts[index]
 
     def find_raw_after(self, place: int) -> int:
-        """Return where the raw bytes go on after the visible byte before `place`."""
+        """Return where the raw bytes go on behind the visible byte before `place`."""
         if place == 0:
             return 0
         at = self.find_raw(place - 1)
@@ -156,7 +154,7 @@ class View:
 
 
 class _Pieces:
-    """Pieces of visible text while a view is built; erasing takes the last byte away."""
+    """The pieces of visible text while a view is built. Erasing takes the last byte away."""
 
     def __init__(self) -> None:
         self.raws: list[int] = []
@@ -185,8 +183,8 @@ class _Pieces:
 
 
 def _measure_whole(raw: bytes, *, after_space: bool, silent: bool) -> int:
-    """Return how many bytes are complete: not an unfinished escape sequence, not half of a line
-    wrap.
+    """Return how many bytes are complete: without an unfinished escape sequence or half of a line
+    wrap at the end.
     """
     size = len(raw)
     escape = raw.rfind(b"\x1b", max(0, size - ESCAPE_BYTES))
