@@ -61,7 +61,7 @@ def parse_token_shapes(text: str) -> tuple[TokenShape, ...]:
     """Return the user's token shapes, one a line; empty lines and lines that begin with `#` are
     skipped.
 
-    Raises: PatternError, for the user. A count must be bounded: `acme_[A-Za-z0-9]{20,64}`.
+    Raises: PatternError, for the user.
     """
     return tuple(_read_shapes(text, _parse_own_shape))
 
@@ -89,8 +89,6 @@ def _parse_own_shape(pattern: str) -> TokenShape:
     shape = _parse_shape(pattern)
     if len(shape.prefix) < PREFIX_BYTES:
         raise ValueError(f"the prefix must have at least {PREFIX_BYTES} characters")
-    if shape.longest is None or shape.ends:
-        raise ValueError("the count must be bounded at both ends, like {20,64}")
     if not shape.alphabet:
         raise ValueError("the character class is empty")
     return replace(shape, any_word=True)
@@ -114,6 +112,8 @@ def _parse_shape(pattern: str) -> TokenShape:
     if shortest < 1 or (longest is not None and longest < shortest):
         raise ValueError("the count must be at least 1 and its end not below its start")
     ends = match["end"] is not None
+    if ends and not (longest and longest < LOOK_AHEAD):
+        raise ValueError(f"a count before \\b must have an end below {LOOK_AHEAD}")
     return TokenShape(
         prefix=re.sub(r"\\(.)", r"\1", match["prefix"]).encode(),
         alphabet=_spell_out(match["alphabet"]),
@@ -384,6 +384,7 @@ class _Shape:
     def __init__(self, shape: TokenShape) -> None:
         self.prefix = shape.prefix
         self._shape = shape
+        self._shortest = min(shape.shortest, LOOK_AHEAD)  # no judge sees more of a run
         self._run = re.compile(b"[" + re.escape(shape.alphabet) + b"]*")
         self._stop = re.compile(b"[^" + re.escape(shape.alphabet) + b"]")
 
@@ -398,7 +399,7 @@ class _Shape:
             return Wait(at, size > 3) if open_ended and size <= (shape.longest or 0) else None
         if shape.ends and size > (shape.longest or 0):
             return None
-        if size >= shape.shortest and (shape.any_word or _is_generated(text[body:end])):
+        if size >= self._shortest and (shape.any_word or _is_generated(text[body:end])):
             return Endless(at, end, self._stop)
         return Wait(at, size > 0 or _is_telling(self.prefix)) if open_ended else None
 

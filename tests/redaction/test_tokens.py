@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import redaction.tokens
 from redact import PatternError, Rules, TokenShape, parse_token_shapes
 from redaction.tokens import built_in_shapes
 from testing.redaction import FILLER, GITHUB, HEX, redact_both_ways
@@ -71,6 +72,31 @@ def test_a_token_inside_a_word_is_removed(before: str) -> None:
     assert redact_both_ways(text) == f"see {before}[REDACTED] here".encode()
 
 
+@pytest.mark.parametrize(
+    ("shape", "text", "expected"),
+    [
+        ("acme_[a-z]{4,}", "acme_abcdefgh x", "[REDACTED] x"),
+        ("acme_[a-z]{4,6}", "acme_abcdefgh x", "[REDACTED] x"),
+        ("acme_[a-z]{4}\\b", "acme_abcd acme_abcde x", "[REDACTED] acme_abcde x"),
+        ("acme_[a-z]{300,400}", f"acme_{'ab' * 160} x", "[REDACTED] x"),
+    ],
+    ids=["open", "bounded", "ends", "long"],
+)
+def test_the_counts_of_own_shapes(shape: str, text: str, expected: str) -> None:
+    """What goes on beyond the count goes too, unless the shape says where it ends."""
+    rules = Rules(patterns=parse_token_shapes(shape))
+
+    assert redact_both_ways(text.encode(), rules).decode() == expected
+
+
+def test_the_built_in_shapes_may_be_copied_into_ones_own_file() -> None:
+    """They are examples of the notation; but for a prefix of two characters, all are accepted."""
+    table = Path(redaction.tokens.__file__).with_name("tokens.txt").read_text("ascii")
+    lines = [line for line in table.splitlines() if not re.match(r"(s\.|SK|YC)\[", line)]
+
+    assert len(parse_token_shapes("\n".join(lines))) == len(built_in_shapes()) - 3
+
+
 def test_own_shapes_are_removed() -> None:
     """A shape from the user's file is treated like one from the table, words included."""
     shapes = parse_token_shapes("# ours\n\nacme_[a-z]{6,10}\nZX-[0-9]{4}\n")
@@ -83,7 +109,7 @@ def test_own_shapes_are_removed() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        *("(a+)+$", "ab[0-9]{4}", "acme_[0-9]", "acme_[0-9]{4,}", "acme_[0-9]+", "[0-9]{4}"),
+        *("(a+)+$", "ab[0-9]{4}", "acme_[0-9]", "acme_[0-9]{4,}\\b", "acme_[0-9]+", "[0-9]{4}"),
         *(
             "acme_[z-a]{4}",
             "acme_[0-9]{9,4}",
