@@ -28,20 +28,27 @@ What could not be delivered stays in the journal, and the user is told.
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__" and sys.flags.isolated:
+    # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder.
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+    sys.dont_write_bytecode = True
+    import cache_folder
+
+    cache_folder.keep_compiled_files()
+
 import dataclasses
+import importlib
 import io
 import json
-import os
 import shlex
-import sys
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from allowlist import Allowlist
 from config import (
-    SECRET_VARIABLES,
     VERSION,
     Config,
     RunnerError,
@@ -49,50 +56,25 @@ from config import (
     build_rules,
     collect_secrets,
     load_config,
-    prepare_data_dir,
     read_text,
-    typed_name,
     write_private,
 )
-from gateway_client import is_confidential
-from gateway_launch import become_gateway
-from gateway_transport import GatewayError
-from journal.spool import SpoolError
+from gateway_launch import run_gateway
 from kinds.claude import ClaudeProfile
-from program import PROGRAM
-from redact import Rules
-from runner.assist import AssistAlone, remove_stale_folders
-from runner.checks import check_health, check_run, check_secret, open_client
-from runner.folder import RunFolder, find_undelivered, prune_delivered
-from runner.plan import (
-    ARTIFACT_TYPES,
-    ASSIST_MAX_TIME_S,
-    RUN_ID,
-    parse_duration,
-    plan_assist,
-    plan_job,
-    read_prompt,
-    require_run,
-)
-from runner.session import Run
+from program import PROGRAM, typed_name
+from runner.plan import ARTIFACT_TYPES, read_prompt
 from runner.terminal import Console
 from tools.completion import SHELLS
-from tools.doctor import Doctor
-from tools.install import Target, install, tell_installed, tell_uninstalled, uninstall
 from tools.options import CommandLine, print_out
-from tools.settings import configure
-from tools.sync import SyncRun, count_leftovers
+from tools.packages import provide, use_what_is_there
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
     from config import Setting
-    from gateway_client import GatewayClient
     from kinds.profile import Profile
-    from runner.assist import AssistPlan
 
-ROOT: Final = Path(__file__).resolve().parent
 CLAUDE: Final = ClaudeProfile()
 
 
@@ -110,11 +92,12 @@ def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
     try:
         options = build_command_line(profile).parse(sys.argv[1:] if argv is None else argv)
         console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
+        use_what_is_there() if options.needs_no_packages else provide(console)
         config = _load_config(options, profile) if options.needs_settings else None
         code = int(options.run(options, config, profile, console))
     except SystemExit:  # --help or --version
         code = 0
-    except (RunnerError, GatewayError, SpoolError) as error:
+    except RunnerError as error:
         console.error(str(error))
     except KeyboardInterrupt:
         console.error("interrupted")
@@ -129,7 +112,7 @@ def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
 
 def _load_config(options: argparse.Namespace, profile: Profile) -> Config:
     return load_config(
-        ROOT,
+        PROGRAM,
         os.environ,
         own=profile.settings,
         options=_given_settings(options),
@@ -169,6 +152,8 @@ def _open_missing_descriptors() -> None:
 
 def _report_crash(error: Exception, profile: Profile, config: Config | None) -> str:
     """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
+    from redact import Rules
+
     rules = build_rules(config, os.environ) if config is not None else Rules()
     summary = rules.redact(f"{type(error).__name__}: {error}")
     report = rules.redact("".join(traceback.format_exception(None, error, error.__traceback__)))
@@ -187,7 +172,7 @@ def _report_crash(error: Exception, profile: Profile, config: Config | None) -> 
 
 def build_command_line(profile: Profile) -> CommandLine:
     """Return the commands of this kind of runner."""
-    typed = typed_name(ROOT, profile.program)
+    typed = typed_name(profile.program)
     line = CommandLine(
         profile.program,
         typed,
@@ -204,21 +189,21 @@ def build_command_line(profile: Profile) -> CommandLine:
         add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
         return add_option
 
-    add_option = add_command("start", command_start, f"run {profile.title}", hands_on=True)
+    add_option = add_command("start", _later("start"), f"run {profile.title}", hands_on=True)
     _add_run_options(add_option)
     _add_start_options(add_option)
     profile.add_start_options(add_option)
-    add_option = add_command("assist", command_assist, "let somebody into a terminal here")
+    add_option = add_command("assist", _later("assist"), "let somebody into a terminal here")
     _add_run_options(add_option)
     add_option("--cwd", metavar="DIR", help="where the terminal begins (default: here)")
     add_option("--timeout", metavar="TIME", help="how long to wait for the session (default: 30s)")
     add_option("--max-time", metavar="TIME", help="end the session after this (default: 1h)")
     _add_keys_option(add_option)
     add_option = add_command(
-        "test-connection", command_test_connection, "try the gateway, the secret, and a run"
+        "test-connection", _later("try_connection"), "try the gateway, the secret, and a run"
     )
     _add_run_options(add_option)
-    add_option = add_command("sync", command_sync, "deliver what earlier runs could not")
+    add_option = add_command("sync", _later("sync"), "deliver what earlier runs could not")
     _add_run_options(add_option)
     add_option(
         "--discard", metavar="ID", help="give up on this run: delete it, undelivered output too"
@@ -243,6 +228,7 @@ def build_command_line(profile: Profile) -> CommandLine:
     _add_run_options(add_option)
     add_option("--json", action="store_true", help="as JSON")
     line.needs_no_settings("doctor")
+    line.needs_no_packages("doctor", "info")
     _add_commands_of_files(line)
     return line
 
@@ -329,206 +315,27 @@ def _add_commands_of_files(line: CommandLine) -> None:
     )
     add_option("shell", choices=sorted(SHELLS), help="the shell")
     line.needs_no_settings("install", "completion")
+    line.needs_no_packages("install", "completion")
 
 
 # === The commands =================================================================================
 
 
-def command_start(
-    options: argparse.Namespace, config: Config, profile: Profile, console: Console
-) -> int:
-    """Run the child, connected to the gateway. Returns its exit code."""
-    config.require_secret()
-    job = plan_job(options, config, profile, typed_name(ROOT, profile.program), console)
-    if options.assist:
-        job = replace(job, assist=_plan_assist_beside(options, config, console, job.run_id))
-    elif options.authorized_keys is not None:
-        raise RunnerError("--authorized-keys says who may enter an assist session; add --assist")
-    allowlist = Allowlist(profile.extra_allowed_commands(config))
-    rules = build_rules(config, os.environ)
-    _tell_unprotected(config, console)
-    prepare_data_dir(config.data_dir)
-    prune_delivered(config.data_dir, config.retention_days)
-    leftovers = count_leftovers(config.data_dir)
-    if leftovers:
-        console.note(
-            f"{leftovers} earlier {'run is' if leftovers == 1 else 'runs are'} not delivered "
-            f"whole; `{typed_name(ROOT, profile.program)} sync` sends what is left"
-        )
+def _later(name: str) -> Callable[..., int]:
+    """Return a command of `gateway_commands`, which is imported when it is called."""
 
-    def client() -> GatewayClient:
-        return open_client(config, console, job.run_id, config.token)
+    def command(*arguments: Any) -> int:
+        return int(getattr(importlib.import_module("gateway_commands"), name)(*arguments))
 
-    checking_client = client()
-    try:
-        check_run(checking_client, job.run_id, config, console)
-    finally:
-        checking_client.close()
-    folder = RunFolder(config.data_dir, job.run_id)
-    folder.create()
-    console.detail(f"{config.gateway_url} knows the run; its log is kept in {folder.path}")
-    run = Run(job, folder, rules, allowlist, console, client)
-    try:
-        return run.execute()
-    except BaseException:
-        if not run.was_started:
-            folder.remove()  # nothing ran and nothing was sent: the run may be tried again
-        raise
-    finally:
-        folder.close()
-
-
-def _tell_unprotected(config: Config, console: Console) -> None:
-    """Name the secrets that are not looked for; the runner's own whether asked or not."""
-    unprotected = collect_secrets(config, os.environ).unprotected
-    for name in SECRET_VARIABLES:
-        if name in unprotected:
-            console.note(
-                f"{name} is too short to be removed wherever it is printed; let the gateway have "
-                "a longer one"
-            )
-    if unprotected:
-        console.detail(_UNPROTECTED + ", ".join(unprotected))
-
-
-_UNPROTECTED: Final = "not protected, too short or an ordinary word: "
-
-
-def _plan_assist_beside(
-    options: argparse.Namespace, config: Config, console: Console, run_id: str
-) -> AssistPlan | None:
-    """Plan a session beside a run, which goes on without one. A file of keys must be right."""
-    if is_confidential(config.gateway_url):
-        return _plan_assist(options, config, console, run_id)
-    console.warn("no assist session is opened: GATEWAY_URL is not encrypted; use https")
-    return None
-
-
-def command_assist(
-    options: argparse.Namespace, config: Config, _profile: Profile, console: Console
-) -> int:
-    """Let somebody elsewhere into a terminal on this machine, until the session ends."""
-    config.require_secret()
-    run_id = require_run(options.run_id, config)
-    max_time_s = parse_duration(options.max_time, "--max-time") or ASSIST_MAX_TIME_S
-    plan = _plan_assist(options, config, console, run_id)
-    prepare_data_dir(config.data_dir)
-    client = open_client(config, console, run_id, config.token)
-    try:
-        check_run(client, run_id, config, console)
-    finally:
-        client.close()
-
-    def show(address: str) -> None:
-        print_out(address)
-        console.note("the session ends when its shell does, with Ctrl-C, or when its time is over")
-
-    return AssistAlone(plan, max_time_s, console).execute(show)
-
-
-def _plan_assist(
-    options: argparse.Namespace, config: Config, console: Console, run_id: str
-) -> AssistPlan:
-    # Not traced: the gateway's answers to an address may hold it.
-    return plan_assist(
-        options,
-        config,
-        console,
-        lambda: open_client(config, console, run_id, config.token, is_traced=False),
-    )
-
-
-def command_sync(
-    options: argparse.Namespace, config: Config, profile: Profile, console: Console
-) -> int:
-    """Deliver what earlier runs could not. Returns 1 if something is still left."""
-    if options.discard is not None:
-        return _discard(options.discard, config)
-    count = remove_stale_folders()
-    if count:
-        console.detail(f"removed what {count} killed assist session{'s' * (count != 1)} left")
-    config.require_secret()
-    folders = list(find_undelivered(config.data_dir))
-    if options.run_id is not None:
-        folders = [folder for folder in folders if folder.run_id == options.run_id]
-    elif options.token is not None or options.token_file is not None:
-        raise RunnerError("a token is one run's; give --run-id with it")
-    if not folders:
-        print_out("nothing is left to deliver")
-    left = sum(not _sync_one(folder, options, config, console) for folder in folders)
-    if left:
-        program = typed_name(ROOT, profile.program)
-        console.note(f"`{program} sync --discard ID` gives up on a run and deletes it")
-    return 1 if left else 0
-
-
-def _sync_one(
-    folder: RunFolder, options: argparse.Namespace, config: Config, console: Console
-) -> bool:
-    """Deliver one run's leftovers; False when they are still there."""
-    try:
-        if not folder.lock():
-            print_out(f"{folder.run_id}: it is still running")
-            return True
-        done = SyncRun(
-            folder,
-            config.token if options.run_id is not None else "",
-            build_rules(config, os.environ),
-            console,
-            open_client=lambda url, run_id, token: open_client(config, console, run_id, token, url),
-            check=lambda client, run_id: check_run(client, run_id, config, console),
-            drain_timeout_s=config.drain_timeout_s,
-        ).deliver()
-    except (RunnerError, GatewayError, SpoolError) as error:
-        console.error(f"{folder.run_id}: not delivered: {error}")
-        return False
-    finally:
-        folder.close()
-    print_out(f"{folder.run_id}: {done}")
-    return True
-
-
-def _discard(run_id: str, config: Config) -> int:
-    if not RUN_ID.fullmatch(run_id):
-        raise RunnerError("--discard takes the id of a run")
-    folder = RunFolder(config.data_dir, run_id)
-    if not folder.path.is_dir():
-        raise RunnerError(f"there is no run {run_id} in {config.data_dir}")
-    if not folder.lock():
-        raise RunnerError(f"run {run_id} is still running; stop it first")
-    folder.remove()
-    folder.close()
-    if folder.path.exists():
-        raise RunnerError(f"{folder.path} cannot be deleted whole; delete it by hand")
-    print_out(f"{run_id}: deleted, with everything that was not delivered")
-    return 0
-
-
-def command_test_connection(
-    options: argparse.Namespace, config: Config, _profile: Profile, console: Console
-) -> int:
-    """Try the gateway step by step: reachable, secret, and the run if one is given."""
-    config.require_secret()
-    prepare_data_dir(config.data_dir)
-    run_id = require_run(options.run_id, config) if options.run_id or options.token else ""
-    client = open_client(config, console)
-    check_health(client, config)
-    print_out(f"ok: {config.gateway_url} answers")
-    check_secret(client, config)
-    client.close()
-    print_out("ok: HMAC_SECRET is the gateway's")
-    if run_id:
-        run_client = open_client(config, console, run_id, config.token)
-        check_run(run_client, run_id, config, console)
-        run_client.close()
-        print_out(f"ok: run {run_id} is there, and the token is right")
-    return 0
+    return command
 
 
 def command_doctor(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Look over all that a run needs. Returns 1 if something must be mended."""
+    from tools.doctor import Doctor
+
     doctor = Doctor(profile, console, lambda: _load_config(options, profile))
     findings = []
     # A token is looked at too, and without its run that is what has to be mended.
@@ -552,6 +359,8 @@ def command_info(
     options: argparse.Namespace, config: Config, profile: Profile, _console: Console
 ) -> int:
     """Show the configuration and where each value comes from, without a secret."""
+    from allowlist import Allowlist
+
     known = collect_secrets(config, os.environ)
     rules = build_rules(config, os.environ)
     rows = [
@@ -567,7 +376,7 @@ def command_info(
     facts = {
         "version": VERSION,
         "python": f"{sys.version.split()[0]} ({sys.executable})",
-        "files": str(ROOT),
+        "files": str(PROGRAM),
         "envFile": config.sources[".env"],
         "knownSecrets": len(known.values),
         "notProtected": list(known.unprotected),
@@ -576,7 +385,7 @@ def command_info(
     if options.json:
         print_out(json.dumps({**facts, "settings": rows}, indent=2))
         return 0
-    lines = [f"{profile.program} {VERSION}, Python {facts['python']}, files in {ROOT}", ""]
+    lines = [f"{profile.program} {VERSION}, Python {facts['python']}, files in {PROGRAM}", ""]
     lines += [
         f"{_label(row['variable'])}: {row['value']}  ({row['variable']}, {row['source']})"
         for row in rows
@@ -587,6 +396,9 @@ def command_info(
     lines += ["", "the operator may run:", *(f"  {name}" for name in allowed)]
     print_out("\n".join(lines))
     return 0
+
+
+_UNPROTECTED: Final = "not protected, too short or an ordinary word: "
 
 
 def _shown_value(value: Any, setting: Setting, config: Config) -> str:
@@ -617,6 +429,9 @@ def command_install(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Copy the runner into another project, or take it out of one."""
+    from tools.install import Target, install, tell_installed, tell_uninstalled, uninstall
+    from tools.settings import configure
+
     if options.upgrade and options.uninstall:
         raise RunnerError("give --upgrade or --uninstall, not both")
     if options.purge and not options.uninstall:
@@ -643,20 +458,21 @@ def command_completion(
 
 
 def command_gateway(
-    options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
+    options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
-    """Become the embedded gateway."""
-    become_gateway(ROOT, "gateway", _handed_on(options, config, _GATEWAY_OPTIONS))
+    """Run the embedded gateway, until a signal ends it."""
+    arguments = _handed_on(options, config, _GATEWAY_OPTIONS)
+    return run_gateway("gateway.command_line", arguments, console)
 
 
 def command_demo(
-    options: argparse.Namespace, config: Config, _profile: Profile, _console: Console
+    options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
-    """Become the demo, which starts a gateway and a runner. Raises RunnerError for no prompt."""
+    """Run the demo, which starts a gateway and a runner. Raises RunnerError for no prompt."""
     if options.cmd != "-":  # the runner reads that one
         read_prompt(options.cmd)
     arguments = ["--cwd", os.getcwd(), *_handed_on(options, config, _DEMO_OPTIONS)]
-    become_gateway(ROOT, "gateway.demo", arguments)
+    return run_gateway("gateway.demo", arguments, console)
 
 
 _GATEWAY_OPTIONS: Final = ("host", "port", "public-url", "http", "no-open", "ready-file")

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
 
 from allowlist import AllowlistError, parse_extra_commands
-from redact import PatternError, Rules, collect_known_values, parse_token_shapes
+from program import find_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from redact import KnownValues, TokenShape
+    from redact import KnownValues, Rules, TokenShape
 
 VERSION: Final = "0.1.0"
 
@@ -91,6 +91,8 @@ class Config:
     dotenv: Mapping[str, str] = field(repr=False)
     placeholders: Mapping[str, str]
     own: Mapping[str, Any]
+    # Without python-dotenv, where a command does without it.
+    is_env_file_unread: bool = False
 
     def require_secret(self) -> None:
         """Raise ConfigError unless there is what every request is signed with."""
@@ -388,7 +390,7 @@ SETTINGS: Final = (
 
 
 def load_config(
-    root: Path,
+    program: Path,
     environ: Mapping[str, str],
     *,
     own: Sequence[Setting] = (),
@@ -397,13 +399,15 @@ def load_config(
 ) -> Config:
     """Read and check every setting.
 
-    `root` is the folder of the runner's files; `own` are the settings of this kind of runner;
+    `program` is the folder of the runner's modules; `own` are the settings of this kind of runner;
     `options` maps variables to what the command line said. Raises ConfigError for the user to mend.
     """
-    file = env_file or _default_env_file(root, environ)
+    file = env_file or _default_env_file(program, environ)
     settings = (*SETTINGS, *own)
     variables = [setting.variable for setting in settings]
     dotenv = _read_dotenv(file, variables, required=env_file is not None)
+    is_unread = dotenv is None
+    dotenv = dotenv or {}
     layers = (("option", options or {}), ("environment", environ), (str(file), dotenv))
     values: dict[str, Any] = {}
     sources: dict[str, str] = {".env": str(file)}
@@ -415,7 +419,7 @@ def load_config(
         if text is None:
             text = setting.default
         if text is None and setting.name == "data_dir":
-            text = str(_default_data_dir(root, environ))
+            text = str(_default_data_dir(program, environ))
         values[setting.name] = "" if text is None else setting.parse(text, setting.variable)
     known = {name: value for name, value in dotenv.items() if not _is_placeholder(value)}
     return Config(
@@ -424,6 +428,7 @@ def load_config(
         sources=sources,
         dotenv=known,
         placeholders=placeholders,
+        is_env_file_unread=is_unread,
     )
 
 
@@ -446,28 +451,17 @@ def _is_placeholder(text: str) -> bool:
     return text.startswith("<") and text.endswith(">")
 
 
-def is_in_project(root: Path) -> bool:
-    """Whether the runner's files lie in a project, beside their `wrapper/`.
-
-    Elsewhere, as among a Python's packages, a folder of that name may be anybody's.
-    """
-    return (root / "wrapper" / "claude-runner").is_file()
-
-
-def typed_name(root: Path, program: str) -> str:
-    """Return what a user types to start `program`, which is its name in every message."""
-    return f"./wrapper/{program}" if is_in_project(root) else program
-
-
-def _default_env_file(root: Path, environ: Mapping[str, str]) -> Path:
-    if is_in_project(root):
-        return root / ".env"
+def _default_env_file(program: Path, environ: Mapping[str, str]) -> Path:
+    project = find_project(program)
+    if project is not None:
+        return project / ".env"
     return _user_folder(environ, "XDG_CONFIG_HOME", ".config") / ".env"
 
 
-def _default_data_dir(root: Path, environ: Mapping[str, str]) -> Path:
-    if is_in_project(root):
-        return root / ".data"
+def _default_data_dir(program: Path, environ: Mapping[str, str]) -> Path:
+    project = find_project(program)
+    if project is not None:
+        return project / ".data"
     return _user_folder(environ, "XDG_STATE_HOME", ".local/state")
 
 
@@ -476,9 +470,8 @@ def _user_folder(environ: Mapping[str, str], variable: str, otherwise: str) -> P
     return Path(base, "claude-runner")
 
 
-def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> dict[str, str]:
-    from dotenv.parser import parse_stream  # `install`, for one, works without
-
+def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> dict[str, str] | None:
+    """Return what the file sets; None if it sets something and there is nothing to read it with."""
     try:
         # Some editors put a byte order mark before the first name.
         text = file.read_text("utf-8-sig")
@@ -491,6 +484,12 @@ def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> dic
         raise ConfigError(f"{file} cannot be read: {reason}") from error
     if "\0" in text:
         raise ConfigError(f"{file} contains a NUL character, which no setting can; remove it")
+    if not text.strip():
+        return {}
+    try:
+        from dotenv.parser import parse_stream
+    except ImportError:
+        return None
     # A line that cannot be read is somebody else's, unless it was meant to set one of these.
     names_setting = re.compile(rf"\s*(?:export\s+)?(?:{'|'.join(variables)})\b")
     values: dict[str, str] = {}
@@ -511,12 +510,16 @@ def build_rules(config: Config, environ: Mapping[str, str]) -> Rules:
 
     Raises RunnerError when the user's file of token shapes cannot be read.
     """
+    from redact import Rules
+
     known = collect_secrets(config, environ)
     return Rules(known.values, _read_token_shapes(config.redact_patterns))
 
 
 def collect_secrets(config: Config, environ: Mapping[str, str]) -> KnownValues:
     """Return the values that this machine knows as secrets, the runner's own among them."""
+    from redact import collect_known_values
+
     own = dict(zip(SECRET_VARIABLES, (config.hmac_secret, config.token)))
     return collect_known_values(environ, config.dotenv, own, always=SECRET_VARIABLES)
 
@@ -524,6 +527,8 @@ def collect_secrets(config: Config, environ: Mapping[str, str]) -> KnownValues:
 def _read_token_shapes(path: Path | None) -> tuple[TokenShape, ...]:
     if path is None:
         return ()
+    from redact import PatternError, parse_token_shapes
+
     text = read_text(path, str(path))
     try:
         return parse_token_shapes(text)

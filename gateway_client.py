@@ -35,8 +35,8 @@ from gateway_transport import (
     GatewayError,
     PinStore,
     describe_error,
-    printable,
 )
+from shown_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

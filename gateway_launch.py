@@ -6,37 +6,26 @@ files were copied there is none.
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+import importlib
+from typing import TYPE_CHECKING
 
 from config import RunnerError
+from program import PROGRAM
+from tools.packages import GATEWAY, provide
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-# One package for each line of requirements-gateway.txt, by the name that is imported.
-PACKAGES: Final = ("cheroot", "cryptography", "flask", "segno", "sqlalchemy", "werkzeug")
+    from runner.terminal import Console
 
 
-def become_gateway(root: Path, module: str, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by a module of the gateway. Raises RunnerError when that cannot be.
-
-    The current folder becomes `root`, so paths among the arguments must be absolute.
-    """
-    if not (root / "gateway" / "__main__.py").is_file():
+def run_gateway(module: str, arguments: Sequence[str], console: Console) -> int:
+    """Run a module of the gateway in this process. Raises RunnerError when that cannot be."""
+    if not (PROGRAM / "gateway" / "__main__.py").is_file():
         raise RunnerError(
-            f"there is no gateway in {root}: only the runner's files are here; start it in a clone "
-            "of claude-runner, and set GATEWAY_URL to where it is"
+            f"there is no gateway in {PROGRAM}: only the runner's files are here; start it in a "
+            "clone of claude-runner, and set GATEWAY_URL to where it is"
         )
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise RunnerError(
-            f"the gateway needs packages that are not there ({', '.join(missing)}); start it with "
-            "./wrapper/claude-runner, which installs them, or install requirements-gateway.txt"
-        )
-    cache = [] if sys.pycache_prefix is None else ["-X", f"pycache_prefix={sys.pycache_prefix}"]
-    os.chdir(root)
-    os.execv(sys.executable, [sys.executable, *cache, "-m", module, *arguments])  # noqa: S606
+    provide(console, GATEWAY)
+    xterm = importlib.import_module("gateway.xterm")
+    return int(importlib.import_module(module).main(arguments, lambda: xterm.fetch(console)))

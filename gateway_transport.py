@@ -20,7 +20,7 @@ import ssl
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Callable, Final
 
 import requests.adapters
 import urllib3
@@ -29,6 +29,8 @@ import urllib3.connectionpool
 import urllib3.exceptions
 import urllib3.util.ssl_
 from urllib3.util.ssl_match_hostname import CertificateError as _CertificateError
+
+from shown_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +42,6 @@ STALL_TIMEOUT_S: Final = 15.0
 # Slower than any line that a run's output fits through; a body may take its size divided by this.
 SLOWEST_BYTES_PER_S: Final = 16_384
 _SEND_BYTES: Final = 65_536
-_MAX_MESSAGE_CHARS: Final = 300
-
-Text = TypeVar("Text", bound=str)
 
 
 class GatewayError(Exception):
@@ -381,17 +380,6 @@ def _connect(connection: Any, limits: ExchangeLimits) -> socket.socket:
         else:
             return sock
     raise failure
-
-
-def printable(text: Text, max_chars: int = _MAX_MESSAGE_CHARS) -> Text:
-    """Return a foreign text with control characters shown instead of obeyed, and bounded.
-
-    What leaves this machine is redacted before: a secret that is cut in two is not recognised.
-    """
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: max_chars + 1]
-    )
-    return cast("Text", shown if len(shown) <= max_chars else shown[: max_chars - 1] + "…")
 
 
 def describe_error(error: BaseException) -> str:

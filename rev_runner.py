@@ -5,7 +5,17 @@ All that differs from Claude Code is here; everything else is `claude_runner.mai
 
 from __future__ import annotations
 
+import os
 import sys
+
+if __name__ == "__main__" and sys.flags.isolated:
+    # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder.
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+    sys.dont_write_bytecode = True
+    import cache_folder
+
+    cache_folder.keep_compiled_files()
+
 from typing import TYPE_CHECKING
 
 from claude_runner import main

@@ -54,7 +54,7 @@ def tell(
         _write(Path(options.ready_file), json.dumps(ready))
     if not options.no_open and has_display():
         # With a code of its own: the printed one is for whoever copies it.
-        webbrowser.open(f"{url}/login?code={gateway.login.make_code()}")
+        open_browser(f"{url}/login?code={gateway.login.make_code()}")
 
 
 def _tell_runners(settings: Settings, url: str, scheme: str) -> None:
@@ -91,6 +91,19 @@ def _tell_phones(hosts: Hosts, gateway: Gateway) -> None:
 def _draw(url: str) -> None:
     if sys.stdout.isatty():
         segno.make(url, error="l").terminal(compact=True)
+
+
+def open_browser(address: str) -> None:
+    """Open a page in the user's browser, which is looked for in the absolute folders of PATH."""
+    before = os.environ.get("PATH")
+    try:
+        if before is not None:
+            folders = before.split(os.pathsep)
+            os.environ["PATH"] = os.pathsep.join(filter(os.path.isabs, folders))
+        webbrowser.open(address)
+    finally:
+        if before is not None:
+            os.environ["PATH"] = before
 
 
 def has_display() -> bool:

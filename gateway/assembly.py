@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+from gateway import xterm
 from gateway.admission import Admission, Nonces, RateLimit
 from gateway.artifacts import ArtifactFiles
 from gateway.front import Front
@@ -21,7 +22,7 @@ from gateway.login import Login
 from gateway.records import Event
 from gateway.schema import open_database
 from gateway.server import Server
-from gateway.settings import ROOT, Settings, SettingsError
+from gateway.settings import Settings, SettingsError
 from gateway.site import Parts, build_site
 from gateway.store import Store
 from gateway.wire import Wire
@@ -98,9 +99,8 @@ class Gateway:
                 login=self.login,
                 hosts=hosts,
                 files=files,
-                static_dir=ROOT / "gateway" / "static",
-                # Where the shim puts it, whatever folder the data is in.
-                vendor_dir=ROOT / ".data" / "gateway" / "vendor" / "xterm",
+                static_dir=Path(__file__).resolve().parent / "static",
+                vendor_dir=xterm.folder(),
                 start_program="./wrapper/claude-runner",
             )
         )

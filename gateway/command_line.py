@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,14 +27,19 @@ class StartError(Exception):
     """The gateway cannot start; the message is one plain sentence."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the gateway until a signal ends it; return the exit code."""
+def main(argv: Sequence[str] | None = None, before: Callable[[], None] | None = None) -> int:
+    """Run the gateway until a signal ends it; return the exit code.
+
+    `before` is called when nothing is wrong with what it was told.
+    """
     os.umask(0o077)  # SQLite and others make files with what this leaves
     logging.basicConfig(level=logging.WARNING, format="gateway: %(message)s")
     try:
         options = _parse(argv)
         settings = load_settings(os.environ, options.data_dir, options.env_file)
         with _only_one(settings.data_dir):
+            if before is not None:
+                before()
             _serve(options, settings)
     except (StartError, SettingsError, DatabaseError, CertificateError) as error:
         print(f"claude-runner: {error}", file=sys.stderr)

@@ -25,19 +25,19 @@ import sys
 import tempfile
 import threading
 import time
-import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from gateway.announce import has_display
+from gateway.announce import has_display, open_browser
+from program import PROGRAM
+from search_path import find_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 SESSION: Final = Path(__file__).resolve().with_name("demo_session.py")
 PROMPT: Final = "make the greeting friendlier"
 COMMAND: Final = "git diff"
@@ -99,12 +99,12 @@ def running_gateway(arguments: Sequence[str], secret: str) -> Iterator[Gateway]:
     """Start a gateway on a free port, and end it when the block is left. Raises DemoError."""
     with tempfile.TemporaryDirectory(prefix="claude-runner-demo-") as folder:
         ready_file, log_file = Path(folder, "ready.json"), Path(folder, "log")
-        argv = [sys.executable, "-m", "gateway", "--http", "--port", "0", "--no-open"]
+        argv = [sys.executable, "-I", str(PROGRAM / "gateway"), "--http", "--port", "0"]
+        argv.append("--no-open")
         argv += [*arguments, "--ready-file", str(ready_file)]
         with log_file.open("wb") as log:
             process = subprocess.Popen(
                 argv,
-                cwd=ROOT,
                 env={**os.environ, "HMAC_SECRET": secret},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -170,7 +170,8 @@ def _bundled_session(gateway: Gateway, run: Mapping[str, Any], stack: contextlib
     threading.Thread(target=play_operator, args=(gateway, run["id"], folder), daemon=True).start()
     (folder / "greeting.py").write_text('def greet(name):\n    return "Hello " + name\n', "utf-8")
     # Nothing of the user's own settings: no hook, no signature, and never another repository.
-    git = ["git", "-c", "user.name=demo", "-c", "user.email=demo@localhost"]
+    git = [find_program("git", os.environ.get("PATH")) or "/no/git"]
+    git += ["-c", "user.name=demo", "-c", "user.email=demo@localhost"]
     git += ["-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     for words in (["init", "-q"], ["add", "greeting.py"], ["commit", "-q", "-m", "A greeting"]):
@@ -220,7 +221,8 @@ def run_runner(
     with _passing_on() as runner:
         process = subprocess.Popen(
             [
-                *(sys.executable, str(ROOT / "claude_runner.py"), "start", f"--run-id={run['id']}"),
+                *(sys.executable, "-I", str(PROGRAM / "claude_runner.py"), "start"),
+                f"--run-id={run['id']}",
                 *show.arguments,
                 *files,
             ],
@@ -288,9 +290,11 @@ def _is_in_foreground() -> bool:
 # --- the demo -------------------------------------------------------------------------------------
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo to its end; returns the exit code of the child."""
+def main(argv: Sequence[str] | None = None, before: Callable[[], None] | None = None) -> int:
+    """Run the demo to its end; returns the exit code of the child. `before` is called first."""
     options = _parse(argv)
+    if before is not None:
+        before()
     for number in ENDING_SIGNALS:
         signal.signal(number, _raise_ended)
     try:
@@ -333,7 +337,7 @@ def _show(options: argparse.Namespace) -> int:
         _tell(f"watch it here: {gateway.login_address(run['id'])}")
         is_open = not options.no_open and has_display()
         if is_open:
-            webbrowser.open(gateway.login_address(run["id"]))
+            open_browser(gateway.login_address(run["id"]))
         if options.cmd is None:
             show = _bundled_session(gateway, run, stack)
         else:

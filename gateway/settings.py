@@ -15,8 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from config import Config, ConfigError, load_config, prepare_data_dir, write_private
-
-ROOT: Final = Path(__file__).resolve().parent.parent
+from program import PROGRAM
 
 DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
 RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"
@@ -59,14 +58,14 @@ def load_settings(
     file = None if env_file is None else Path(env_file).expanduser().absolute()
     notes: list[str] = []
     try:
-        config = load_config(ROOT, environ, options=options, env_file=file)
+        config = load_config(PROGRAM, environ, options=options, env_file=file)
         file = Path(config.sources[".env"])
         prepare_data_dir(config.data_dir)
         folder = config.data_dir / "gateway"
         folder.mkdir(mode=0o700, exist_ok=True)
         if not config.hmac_secret:
             _make_secret(file, notes)
-            config = load_config(ROOT, environ, options=options, env_file=file)
+            config = load_config(PROGRAM, environ, options=options, env_file=file)
         admin_token = _read_or_make(folder / "admin-token")
     except ConfigError as error:
         raise SettingsError(str(error)) from error

@@ -107,6 +107,7 @@ class ClaudeProfile(Profile):
 def _print_mode(
     command: Sequence[str], prompt: str, arguments: Sequence[str], output: str
 ) -> Invocation:
+
     added: list[str] = []
     session: dict[str, Any] = {}
     if not _names_any(arguments, ("-p", "--print")):

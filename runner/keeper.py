@@ -48,6 +48,7 @@ from runner.processes import (
     living_descendants,
     send_signal,
 )
+from search_path import program_to_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -493,6 +494,7 @@ class _KeeperLoop:
                 self._terminal_fd = os.dup(fds[1])
             process = subprocess.Popen(
                 argv,
+                executable=program_to_start(argv[0], env.get("PATH")),
                 cwd=cwd,
                 env=env,
                 stdin=fds[0],

@@ -9,17 +9,14 @@ import errno
 import os
 import re
 import shlex
-import shutil
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final
 
 from config import VERSION, RunnerError, absolute_path, build_rules
-from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
 from kinds.profile import MAX_ARGUMENT_BYTES
-from runner.assist import AssistPlan
-from runner.tmate import Tmate, read_public_keys
+from search_path import find_program
 
 if TYPE_CHECKING:
     import argparse
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
     from config import Config
     from gateway_client import GatewayClient
     from kinds.profile import MessageStream, Profile, StateReader
+    from runner.assist import AssistPlan
     from runner.terminal import Console
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
@@ -85,6 +83,8 @@ def plan_job(
 
     `program` is what the user types to start this runner.
     """
+    from gateway_client import is_confidential
+
     run_id = require_run(options.run_id, config)
     cwd = _existing_folder(options.cwd)
     prompt = read_prompt(options.cmd)
@@ -141,6 +141,10 @@ def plan_assist(
 
     Whether tmate is there is looked at when it is started.
     """
+    from gateway_client import is_confidential
+    from runner.assist import AssistPlan
+    from runner.tmate import Tmate, read_public_keys
+
     if not is_confidential(config.gateway_url):
         raise RunnerError(
             "an assist session is a login to this machine, and GATEWAY_URL "
@@ -272,7 +276,7 @@ def require_program(
             raise RunnerError(f"there is no program {shown}; correct {variable}")
         if not os.access(path, os.X_OK):
             raise RunnerError(f"{path} is not executable; chmod +x it, or correct {variable}")
-    elif shutil.which(program, path=env.get("PATH")) is None:
+    elif find_program(program, env.get("PATH")) is None:
         home = Path(env.get("HOME") or "~").expanduser()
         places = profile.program_folders(home, env)
         shown = build_rules(config, env).redact(program)  # `API_KEY=… claude` is a usual mistake
@@ -306,6 +310,8 @@ def _check_artifacts(paths: Sequence[str], console: Console) -> tuple[Path, ...]
 
 
 def _check_artifact(text: str, path: Path, console: Console) -> None:
+    from gateway_client import MAX_ARTIFACT_BYTES
+
     try:
         status = path.stat()
         if not os.access(path, os.R_OK):

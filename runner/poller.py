@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
 from allowlist import MAX_COMMAND_CHARS, Allowlist, Refused
 from gateway_client import Outcome
-from gateway_transport import GatewayError, printable
+from gateway_transport import GatewayError
 from journal.spool import SpoolError
 from runner.executor import RUN_HAS_ENDED
 from runner.pacing import backoff_s
+from shown_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

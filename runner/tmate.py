@@ -16,13 +16,13 @@ import os
 import pwd
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from config import RunnerError, read_text
 from runner.assist import Explanation, Preparation
+from search_path import find_program, program_to_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +126,7 @@ class Tmate:
 
     def _require_tmate(self) -> None:
         program = self._command[0]
-        if shutil.which(program, path=self._env.get("PATH")) is None:
+        if find_program(program, self._env.get("PATH")) is None:
             raise RunnerError(
                 f"tmate is not installed ({program!r} was not found); install it (apt install "
                 "tmate, or brew install tmate), or set CLAUDE_RUNNER_TMATE_COMMAND to its path"
@@ -148,6 +148,7 @@ class Tmate:
         try:
             return subprocess.run(
                 [*self._command, *arguments],
+                executable=program_to_start(self._command[0], self._env.get("PATH")),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_ANSWER_TIMEOUT_S,

@@ -36,9 +36,10 @@ from gateway_client import (
     says_healthy,
     says_ok,
 )
-from gateway_transport import GatewayError, PinStore, printable
+from gateway_transport import GatewayError, PinStore
 from journal.events import encode_event
 from redact import Rules
+from shown_text import printable
 from testing.gateways.certificates import self_signed
 from testing.gateways.faults import (
     Action,

@@ -17,23 +17,21 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final
-from urllib.parse import urlsplit
 
 from config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir
-from gateway_client import is_confidential
-from gateway_transport import GatewayError, PinStore, printable
 from journal.spool import Spool, SpoolError
-from runner.checks import check_health, check_run, check_secret, open_client
-from runner.plan import require_program, require_run
+from runner.plan import require_program
 from runner.terminal import shown_size, window_size
+from search_path import find_program, program_to_start
+from shown_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from config import Config
-    from gateway_client import GatewayClient, Reply
     from kinds.profile import Profile
     from redact import Rules
     from runner.terminal import Console
@@ -41,12 +39,12 @@ if TYPE_CHECKING:
 OLDEST_PYTHON: Final = (3, 9)
 # As in wrapper/requirements.txt; a test compares them.
 PACKAGES: Final = {"requests": "2.28", "python-dotenv": "0.21"}
+MODULES: Final = {"requests": "requests", "python-dotenv": "dotenv"}
+INSTALLS: Final = "`start` and `test-connection` install it"
 # A start of Claude Code takes 1 s; npx, which may download it, takes longer.
 VERSION_PATIENCE_S: Final = 30.0
 # A run's journal and log are seldom larger; with less, a long one would end in memory.
 ENOUGH_DISK_BYTES: Final = 200_000_000
-# The gateway accepts 300 s. A clock that is this far off is not kept by anything, and drifts on.
-CLOCK_TOLERANCE_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,21 @@ class Doctor:
         yield self._check("tmate", lambda: _check_tmate(config))
         yield self._check("data folder", lambda: _check_folder(config))
         yield self._check("journal", lambda: _check_journal(config))
-        yield from self._ask_gateway(config, run_id)
+        if config.is_env_file_unread:
+            yield Finding("gateway", "note", "not asked: which one it is may stand in .env")
+            return
+        try:
+            from gateway_doctor import ask_gateway
+        except ImportError:
+            yield Finding("gateway", "note", f"not asked: requests is not installed; {INSTALLS}")
+            return
+        yield from ask_gateway(config, run_id, self._console, self._check)
 
     def _check(self, name: str, check: Callable[[], tuple[str, str]]) -> Finding:
         self._console.progress(f"{name} …")
         try:
             return Finding(name, *check())
-        except (RunnerError, GatewayError, SpoolError) as error:
+        except (RunnerError, SpoolError) as error:
             return Finding(name, "mend", str(error))
         finally:
             self._console.progress("")
@@ -98,7 +104,7 @@ class Doctor:
         require_program(
             command[0], ".", env, self._profile, config
         )  # the current folder may be gone
-        found = shutil.which(command[0], path=env.get("PATH")) or command[0]
+        found = find_program(command[0], env.get("PATH")) or command[0]
         if not self._profile.answers_version(config):
             title = self._profile.title
             return "ok", f"{found}; it is not known to be {title}, so its version was not asked"
@@ -106,39 +112,6 @@ class Doctor:
         lines = ask_version([*command, "--version"], env, rules)
         version = printable(rules.redact(lines[0]), 80) if lines else "it tells no version"
         return "ok", f"{found}: {version}"
-
-    def _ask_gateway(self, config: Config, run_id: str | None) -> Iterator[Finding]:
-        replies: list[Reply] = []
-        try:
-            client = open_client(config, self._console)
-        except GatewayError as error:
-            yield Finding("gateway", "mend", str(error))
-            return
-        with contextlib.closing(client):
-            before = _pinned(config)
-
-            def reach() -> tuple[str, str]:
-                replies.append(check_health(client, config))
-                return "ok", f"{config.gateway_url} answers"
-
-            yield self._check("gateway", reach)
-            if not replies:
-                return
-            yield self._check("TLS", lambda: _describe_trust(config, before))
-            yield self._check("clock", lambda: _check_clock(replies[0]))
-            if config.hmac_secret:
-                yield self._check("signature", lambda: _check_signature(client, config))
-            else:
-                yield Finding("signature", "mend", "without HMAC_SECRET nothing can be signed")
-        if run_id is not None and config.hmac_secret:
-            yield self._check("run", lambda: self._check_run(config, run_id))
-
-    def _check_run(self, config: Config, run_id: str) -> tuple[str, str]:
-        require_run(run_id, config)
-        client = open_client(config, self._console, run_id, config.token)
-        with contextlib.closing(client):
-            check_run(client, run_id, config, self._console)
-        return "ok", f"{run_id} is there, and the token is right"
 
 
 # --- this machine ---------------------------------------------------------------------------------
@@ -152,16 +125,21 @@ def _check_python() -> tuple[str, str]:
 
 
 def _check_packages() -> tuple[str, str]:
-    shown = []
+    shown, missing = [], []
     for name, least in PACKAGES.items():
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            shown.append(name)  # put there by hand, and it was imported before this line
+            if find_spec(MODULES[name]) is None:
+                missing.append(name)
+            else:
+                shown.append(name)  # put there by hand
             continue
         if _numbers(version) < _numbers(least):
             return "mend", f"{name} {version} is too old; {least} or newer is needed: use pip"
         shown.append(f"{name} {version}")
+    if missing:
+        return "note", f"{' and '.join(missing)}: not installed; {INSTALLS}"
     return "ok", ", ".join(shown)
 
 
@@ -179,7 +157,7 @@ def _check_terminal() -> tuple[str, str]:
 
 def _check_tmate(config: Config) -> tuple[str, str]:
     program, variable = config.tmate_command[0], "CLAUDE_RUNNER_TMATE_COMMAND"
-    found = shutil.which(program, path=config.child_environment(os.environ).get("PATH"))
+    found = find_program(program, config.child_environment(os.environ).get("PATH"))
     if found is None:
         return "note", (
             f"{program!r} ({variable}, {config.sources[variable]}) was not found; only assist "
@@ -189,6 +167,8 @@ def _check_tmate(config: Config) -> tuple[str, str]:
 
 
 def _check_configuration(config: Config) -> tuple[str, str]:
+    if config.is_env_file_unread:
+        return "note", f"{config.sources['.env']} not read: without python-dotenv; {INSTALLS}"
     config.require_secret()
     build_rules(config, os.environ)  # whether the user's own token shapes can be read
     shown = f"HMAC_SECRET is set ({config.sources['HMAC_SECRET']})"
@@ -242,6 +222,7 @@ def ask_version(argv: list[str], env: dict[str, str], rules: Rules) -> list[str]
     try:
         process = subprocess.Popen(
             argv,
+            executable=program_to_start(argv[0], env.get("PATH")),
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -265,48 +246,3 @@ def ask_version(argv: list[str], env: dict[str, str], rules: Rules) -> list[str]
     if process.returncode != 0:
         raise RunnerError(f"`{shown}` failed with {process.returncode}; try it by hand")
     return output.decode("utf-8", "replace").splitlines()
-
-
-# --- the gateway ----------------------------------------------------------------------------------
-
-
-def _check_signature(client: GatewayClient, config: Config) -> tuple[str, str]:
-    check_secret(client, config)
-    return "ok", "the gateway accepts it"
-
-
-def _pinned(config: Config) -> str | None:
-    """Return the fingerprint that is trusted for the configured gateway, if there is one."""
-    parts = urlsplit(config.gateway_url)
-    host = f"{parts.hostname}:{parts.port or 443}"
-    pins = PinStore(config.data_dir / "pins.json", lambda _: None)
-    try:
-        return pins.pinned(host)
-    except GatewayError:
-        return None  # the connection itself tells it
-
-
-def _describe_trust(config: Config, before: str | None) -> tuple[str, str]:
-    """Say why the connection that just succeeded was trusted."""
-    if not config.gateway_url.startswith("https:"):
-        if is_confidential(config.gateway_url):
-            return "ok", "none, and none is needed: the gateway is on this machine"
-        return "note", "none; everybody between here and the gateway can read along"
-    now = _pinned(config) if config.allow_self_signed else None
-    if now is None:
-        return "ok", "the certificate verifies"
-    shown = f"SHA-256 {now[:16]}…"
-    if before is None:
-        return "ok", f"the certificate is self-signed and trusted from now on ({shown})"
-    return "ok", f"the certificate is the one that was trusted before ({shown})"
-
-
-def _check_clock(reply: Reply) -> tuple[str, str]:
-    ahead_s = reply.clock_ahead_s
-    if ahead_s is None:
-        return "note", "the gateway does not say what time it has"
-    size = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the gateway's"
-    if abs(ahead_s) > CLOCK_TOLERANCE_S:
-        return "mend", f"{size}, and 300 s are accepted; set the clock"
-    # The gateway's `Date` is in whole seconds.
-    return "ok", size if abs(ahead_s) >= 2 else "the same as the gateway's"

@@ -55,6 +55,7 @@ class CommandLine:
         self._with_value: set[str] = set()
         self._handing_on: set[str] = set()
         self._without_settings: set[str] = set()
+        self._without_packages: set[str] = set()
         self._common = _Parser(add_help=False)
         _add_verbosity(self._common)
         self._parser = _Parser(
@@ -107,6 +108,10 @@ class CommandLine:
         """Let commands work where the settings are wrong; `parse` says so as `needs_settings`."""
         self._without_settings.update(names)
 
+    def needs_no_packages(self, *names: str) -> None:
+        """Let commands work with Python alone; `parse` says so as `needs_no_packages`."""
+        self._without_packages.update(names)
+
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse a command line. Raises RunnerError, and SystemExit after --help and --version."""
         ours: list[str] = []
@@ -130,6 +135,7 @@ class CommandLine:
             )
         options.arguments = list(items)
         options.needs_settings = options.command not in self._without_settings
+        options.needs_no_packages = options.command in self._without_packages
         if options.arguments and options.command not in self._handing_on:
             raise RunnerError(f"nothing may follow -- with {options.command}")
         return options

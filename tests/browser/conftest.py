@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from tests.browser import visitor
-from tests.browser.npm_packages import put_xterm
+from tests.browser.npm_packages import xterm_environment
 from tests.browser.visitor import Visitor
 
 # Clean environment, no way out of the machine, nothing left behind; and the report of skips.
@@ -30,8 +30,7 @@ def gateway(
     browser: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedGateway]:
     """One gateway for most tests, with xterm.js; each test makes runs of its own."""
-    gateway = EmbeddedGateway(tmp_path_factory.mktemp("gateway"))
-    put_xterm()
+    gateway = EmbeddedGateway(tmp_path_factory.mktemp("gateway"), env=xterm_environment())
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name == "HMAC_SECRET" or name.startswith("CLAUDE"):

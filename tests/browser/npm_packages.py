@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from gateway import xterm
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 _FOLDER: Final = ROOT / ".data" / "browser-tests"
 # Exact, as in requirements-dev.txt: a new release is taken by a commit.
-XTERM: Final = "@xterm/xterm@6.0.0"
 AXE: Final = "axe-core@4.14.1"
 _INSTALL_TIMEOUT_S: Final = 120.0
 
@@ -36,17 +37,18 @@ def install(package: str) -> Path:
     return folder / "node_modules" / name
 
 
-def put_xterm() -> None:
-    """Put xterm.js where wrapper/claude-runner puts it, unless it is there already."""
-    target = ROOT / ".data" / "gateway" / "vendor" / "xterm"
-    package = install(XTERM)
-    if target.is_dir():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix="new."))
-    for file in (package / "lib" / "xterm.js", package / "css" / "xterm.css"):
-        shutil.copy2(file, partial)
-    try:
-        partial.rename(target)
-    except OSError:
-        shutil.rmtree(partial)  # another worker was faster
+def xterm_environment() -> dict[str, str]:
+    """Put xterm.js into a cache folder, unless it is there; return the setting that names it."""
+    cache = _FOLDER / "cache"
+    target = cache / f"xterm-{xterm.VERSION}"
+    package = install(xterm.PACKAGE)
+    cache.mkdir(mode=0o700, exist_ok=True)
+    if not target.is_dir():
+        partial = Path(tempfile.mkdtemp(dir=cache, prefix="new."))
+        for file in xterm.FILES:
+            shutil.copy2(package / file, partial)
+        try:
+            partial.rename(target)
+        except OSError:
+            shutil.rmtree(partial)  # another worker was faster
+    return {"CLAUDE_RUNNER_CACHE_DIR": str(cache)}

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.programs.runner import ROOT
 from testing.programs.terminal import Terminal
-from tests.browser.npm_packages import put_xterm
+from tests.browser.npm_packages import xterm_environment
 from tests.browser.runs import environment, make_project, pasted, start_line, wait_for_status
 from tests.browser.visitor import PHONE, Visitor, launched
 
@@ -72,8 +72,7 @@ def main() -> None:
     shop = Path(tempfile.gettempdir()) / "shop"
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
-        gateway = EmbeddedGateway(folder)
-        put_xterm()
+        gateway = EmbeddedGateway(folder, env=xterm_environment())
         with gateway, launched(playwright) as browser:
             try:
                 _photograph(browser, gateway, make_project(shop, gateway))

@@ -205,10 +205,10 @@ def test_a_crash_names_the_right_program(gw: StrictGateway, tmp_path: Path) -> N
     """The report says which runner it was."""
     data = tmp_path / "data"
     source = (
-        f"import sys; sys.path.insert(0, {str(REV.script.parent)!r}); import claude_runner, "
+        f"import sys; sys.path.insert(0, {str(REV.script.parent)!r}); import allowlist, "
         "rev_runner\n"
         "def fail(*_): raise ValueError('a bug')\n"
-        "claude_runner.Allowlist = fail\n"
+        "allowlist.Allowlist = fail\n"
         "sys.exit(rev_runner.main(profile=rev_runner.RevProfile()))"
     )
     done = subprocess.run(

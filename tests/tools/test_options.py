@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import RunnerError, typed_name
+from config import RunnerError
+from program import typed_name
 from runner.plan import parse_duration
 from testing.programs.runner_files import ROOT
 from tools.options import CommandLine, print_out
@@ -117,5 +118,5 @@ def test_what_is_no_duration_is_told(text: str) -> None:
 
 def test_the_program_is_called_as_it_is_started() -> None:
     """In a project by the path of its shim."""
-    assert typed_name(ROOT, "claude-runner") == "./wrapper/claude-runner"
-    assert typed_name(ROOT / "tests", "claude-runner") == "claude-runner"
+    assert typed_name("claude-runner", ROOT) == "./wrapper/claude-runner"
+    assert typed_name("claude-runner", ROOT / "tests") == "claude-runner"
