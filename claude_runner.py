@@ -356,11 +356,16 @@ def command_doctor(
 
 
 def command_info(
-    options: argparse.Namespace, config: Config, profile: Profile, _console: Console
+    options: argparse.Namespace, config: Config, profile: Profile, console: Console
 ) -> int:
     """Show the configuration and where each value comes from, without a secret."""
     from allowlist import Allowlist
 
+    if config.is_env_file_unread:
+        console.note(
+            f"{config.sources['.env']} was not read, because python-dotenv is not installed; "
+            "`start` and `test-connection` install it"
+        )
     known = collect_secrets(config, os.environ)
     rules = build_rules(config, os.environ)
     rows = [
