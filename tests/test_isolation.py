@@ -97,7 +97,7 @@ def test_no_module_of_the_project_is_imported(
 ) -> None:
     """Whatever its name, wherever it lies: in the root, the current folder, or PYTHONPATH."""
     names = [*loaded_modules(gateway, tmp_path), "dotenv"]  # which an empty .env does not need
-    assert {"queue", "secrets", "hmac", "requests", "dotenv", "redact", "spool", "email"} <= {
+    assert {"queue", "secrets", "hmac", "requests", "dotenv", "redact", "journal", "email"} <= {
         *names
     }
     for as_folder in (False, True):

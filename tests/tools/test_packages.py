@@ -45,9 +45,9 @@ from runner.terminal import Console
 from config import RunnerError
 console = Console("claude-runner")
 try:
-    private_packages.provide(console)
+    packages.provide(console)
     if "gateway" in sys.argv:
-        private_packages.provide(console, private_packages.GATEWAY)
+        packages.provide(console, packages.GATEWAY)
 except RunnerError as error:
     console.error(str(error))
     sys.exit(1)
@@ -202,7 +202,7 @@ def test_built_once_and_then_used(home: Home, tmp_path: Path) -> None:
     assert not (tmp_path / "trapped").exists()
     assert home.cache.stat().st_mode & 0o777 == 0o700
     assert sorted(home.project.rglob("*")) == before
-    assert list(home.cache.glob("pycache/**/private_packages.*.pyc"))
+    assert list(home.cache.glob("pycache/**/packages.*.pyc"))
     assert not list(packages.glob("pip*"))
 
 
