@@ -201,7 +201,7 @@ class Keeper:
             return None
         return [Report(**frame) for frame, _ in frames]
 
-    def kill_itself(self) -> None:
+    def kill_keeper(self) -> None:
         """Kill the keeper, which hangs; what it watched over comes to this process (Linux)."""
         send_signal(self.pid, signal.SIGKILL)
 
@@ -213,7 +213,7 @@ class Keeper:
             pass  # nobody is interested any more
         self._channel.close()
         if time.monotonic() >= deadline:
-            self.kill_itself()
+            self.kill_keeper()
         with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored nobody has to
             os.waitpid(self.pid, 0)
 

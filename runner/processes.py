@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from runner.keeper import Report
-
 # A sweep is repeated until no descendant is left; what cannot be killed (another user's process
 # after a setuid exec) is reported after this long.
 SWEEP_LIMIT_S: Final = 5.0
@@ -143,11 +141,9 @@ class ChildEnd(NamedTuple):
         return cls(None, None, error)
 
     @classmethod
-    def not_started(cls, report: Report) -> ChildEnd:
-        """Read the keeper's report that it could not be started."""
-        reason = _START_ERRORS.get(report.number) or (
-            os.strerror(report.number) if report.number else report.text
-        )
+    def not_started(cls, number: int, text: str) -> ChildEnd:
+        """Say why it could not be started: an errno, or 0 and a text."""
+        reason = _START_ERRORS.get(number) or (os.strerror(number) if number else text)
         return cls.failed(f"it could not be started: {reason}")
 
     @property

@@ -314,7 +314,7 @@ class Run:
                     "the process that watches over the run hangs, and is killed; the runner ends "
                     "what is left of the run itself"
                 )
-                self._keeper.kill_itself()
+                self._keeper.kill_keeper()
                 self._deadline = None  # its end is reported at once
             else:
                 self._console.error(
@@ -364,7 +364,7 @@ class Run:
         elif report.event == "exited":
             self._child_ended(ChildEnd.of_status(report.number))
         elif report.event == "failed":
-            self._child_ended(ChildEnd.not_started(report))
+            self._child_ended(ChildEnd.not_started(report.number, report.text))
             self._keeper.halt_run()
         elif report.event == "suspended" and self._terminal.is_taken:
             self._suspend()
