@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from gateway_client import Attempt, GatewayClient
-    from runner.terminal import Console
+    from runner.console import Console
 
 # How often the program is asked for its address: at first, and later for another one.
 OPENING_INTERVAL_S: Final = 0.25

@@ -17,7 +17,7 @@ from journal.events import encode_event
 if TYPE_CHECKING:
     from config import Config
     from gateway_client import Reply
-    from runner.terminal import Console
+    from runner.console import Console
 
 # How long to try a gateway that does not answer before the child is started.
 CHECK_PATIENCE_S: Final = 10.0

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from config import Config
     from gateway_client import GatewayClient
     from kinds.profile import MessageStream, Profile, StateReader
-    from runner.assist import AssistPlan
-    from runner.terminal import Console
+    from runner.console import Console
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 ARTIFACT_TYPES: Final = (".log", ".txt", ".json", ".diff", ".patch", ".md")

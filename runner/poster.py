@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
 from gateway_client import ATTEMPT_DEAD_S, ATTEMPT_RESEND_LIMIT_S, Outcome, new_nonce
 from gateway_transport import GatewayError
+from runner.console import shown_size
 from runner.pacing import RECONSIDER_S, Pauses
-from runner.terminal import shown_size
 from runner.upload import (
     MAX_PART_BYTES,
     SMALLEST_BODY_BYTES,

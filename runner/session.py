@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 from config import RunnerError
 from journal.spool import Spool, SpoolError, Syncer
 from runner.assist import Assist
+from runner.console import shown_size
 from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
 from runner.mailbox import Mailbox, Signal, WorkerEnded
 from runner.pacing import Pacer
 from runner.poster import Delivery
 from runner.processes import ChildEnd, kill_descendants
 from runner.pump import ChildTerminals, PtyPump
-from runner.terminal import SessionTerminal, shown_size
+from runner.terminal import SessionTerminal
 from runner.upload import collect_files
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
     from journal.spool import FilePart
     from redact import RedactedText, Rules
     from runner.assist import AssistPlan
+    from runner.console import Console
     from runner.executor import Executor
     from runner.folder import RunFolder
     from runner.plan import Job
     from runner.poller import Poller
-    from runner.terminal import Console
 
 STOP_GRACE_S: Final = 10.0
 # A descendant of the child that holds its terminal does not keep the run from ending.

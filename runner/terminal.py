@@ -17,7 +17,6 @@ import stat
 import struct
 import sys
 import termios
-import threading
 import time
 import tty
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 _IS_LINUX: Final = sys.platform.startswith("linux")
 # More than a screen can lag behind; a reader that has stopped for good costs no more than this.
 MAX_PENDING_BYTES: Final = 4 * 1_048_576
-# A message names paths, and a path may hold anything.
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 # POSIX: a pipe that select() calls writable takes this much without blocking.
 _PIPE_WRITE_BYTES: Final = select.PIPE_BUF
 
@@ -276,96 +273,6 @@ class ModeTracker:
                 self._changed.add(mode)
             elif mode in (self._ON if switched_on else self._OFF):
                 self._changed.discard(mode)
-
-
-class Console:
-    """Messages of the runner itself, on stderr, one line each. Thread: any.
-
-    Held back while a session has the terminal. Never blocks longer than a moment: a reader that
-    has stopped must not keep the run from ending.
-    """
-
-    _PATIENCE_S: Final = 1.0
-
-    def __init__(self, program: str) -> None:
-        self.verbosity = 0
-        self._program = program
-        self._lock = threading.Lock()
-        self._output = LocalOutput(2)
-        self._held: list[str] | None = None
-        self._progress = ""
-        self._colored = self._output.is_terminal and not os.environ.get("NO_COLOR")
-
-    def note(self, sentence: str) -> None:
-        """Tell something that is good to know; -q leaves it out."""
-        if self.verbosity >= 0:
-            self._write(sentence, "")
-
-    def detail(self, sentence: str) -> None:
-        """Tell something that -v asks for."""
-        if self.verbosity >= 1:
-            self._write(sentence, "2")
-
-    def trace(self, sentence: str) -> None:
-        """Tell something that -vv asks for."""
-        if self.verbosity >= 2:
-            self._write(sentence, "2")
-
-    def warn(self, sentence: str) -> None:
-        """Tell something that the user should know."""
-        self._write(sentence, "33")
-
-    def error(self, sentence: str) -> None:
-        """Tell why the command fails."""
-        self._write(sentence, "31")
-
-    def progress(self, state: str) -> None:
-        """Show, on a terminal alone, what is going on; empty text takes it away again."""
-        with self._lock:
-            is_shown = self._output.is_terminal and self._held is None and self.verbosity >= 0
-            if is_shown and state != self._progress:
-                self._print(f"\r\x1b[K{state}")
-                self._progress = state
-
-    def hold(self) -> None:
-        """Keep messages until `release`."""
-        with self._lock:
-            self._held = []
-
-    def release(self) -> None:
-        """Print what was kept."""
-        with self._lock:
-            held, self._held = self._held or [], None
-            self._print("".join(held))
-
-    def _write(self, sentence: str, color: str) -> None:
-        line = f"{self._program}: {sentence.translate(_CONTROLS)}"
-        if self._colored and color:
-            line = f"\x1b[{color}m{line}\x1b[0m"
-        with self._lock:
-            if self._held is not None:
-                self._held.append(line + "\n")
-            else:
-                # Over the line that shows progress, and that below it again.
-                self._print(f"\r\x1b[K{line}\n{self._progress}" if self._progress else line + "\n")
-
-    def _print(self, text: str) -> None:
-        if not text:
-            return  # and no reason to wait once more for a reader that has stopped
-        encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
-        self._output.write(text.encode(encoding or "utf-8", "replace"))
-        self._output.wait_written(time.monotonic() + self._PATIENCE_S)
-
-
-def shown_size(size_bytes: int) -> str:
-    """Return a size as a person says it."""
-    if size_bytes < 1_000:
-        return f"{size_bytes} bytes"
-    if size_bytes < 1_000_000:
-        return f"{size_bytes / 1e3:.0f} KB"
-    if size_bytes < 1_000_000_000:
-        return f"{size_bytes / 1e6:.1f} MB"
-    return f"{size_bytes / 1e9:.1f} GB"
 
 
 # A size for recordings that nobody has a terminal for.

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Callable, Final
 
 from config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir
 from journal.spool import Spool, SpoolError
-from runner.plan import require_program
-from runner.terminal import shown_size, window_size
-from search_path import find_program, program_to_start
-from shown_text import printable
+from runner.checks import check_health, check_run, check_secret, open_client
+from runner.console import shown_size
+from runner.plan import require_program, require_run
+from runner.terminal import window_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from config import Config
     from kinds.profile import Profile
     from redact import Rules
-    from runner.terminal import Console
+    from runner.console import Console
 
 OLDEST_PYTHON: Final = (3, 9)
 # As in wrapper/requirements.txt; a test compares them.

@@ -22,18 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from config import DRAFT_SUFFIX, VERSION, RunnerError, write_whole
-from program import COMPANIONS, companion, program_files
-from runner.folder import find_undelivered
-from tools.hosts import find_hints
-from tools.ignores import add_ignores, ask_git, remove_ignores
-from tools.options import print_out
-from tools.settings import format_settings, is_written_by_install
+from config import SETTINGS, VERSION, RunnerError, is_in_project, load_config
+from runner.console import print_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from config import Setting
+    from runner.console import Console
 
 DEFAULT_FOLDER: Final = "wrapper"
 _NOTE: Final = "INSTALLED"

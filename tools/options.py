@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
 
 from config import RunnerError
+from runner.console import print_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # Before every value, so that argparse takes none for an option, nor drops one that is "--".
 _VALUE_MARK: Final = "="
-
-
-def print_out(text: str) -> None:
-    """Print what was asked for, at once. Raises BrokenPipeError and RunnerError."""
-    try:
-        print(text, flush=True)  # noqa: T201
-    except OSError as error:
-        # Or Python would try once more when it exits, and complain in words of its own.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise RunnerError(f"stdout cannot be written: {error.strerror}") from error
 
 
 class _Parser(argparse.ArgumentParser):

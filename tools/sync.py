@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Callable, Final
 from config import RunnerError
 from gateway_client import Outcome
 from journal.spool import Spool
+from runner.console import shown_size
 from runner.folder import find_undelivered
 from runner.pacing import Pacer, backoff_s
 from runner.poster import Delivery
-from runner.terminal import shown_size
 from runner.upload import file_parts
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from gateway_client import GatewayClient
     from redact import Rules
+    from runner.console import Console
     from runner.folder import RunFolder
-    from runner.terminal import Console
 
     OpenClient = Callable[[str, str, str], GatewayClient]  # gateway's address, run id, token
 
