@@ -20,7 +20,6 @@ import select
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from gateway_client import Outcome
 from gateway_transport import GatewayError
 from journal.events import encode_event
 from runner.keeper import ASSIST, Keeper, Report
-from runner.mailbox import Mailbox, Signal, WorkerEnded
+from runner.mailbox import Mailbox, Signal, Worker, WorkerEnded
 from runner.pacing import Pacer, backoff_s
 from runner.processes import kill_descendants, name_signal
 
@@ -112,10 +111,10 @@ class AssistPlan:
     open_client: Callable[[], GatewayClient]
 
 
-class Assist:
-    """The thread that holds one session open. Lifecycle: start, stop, join; `report` in between.
+class Assist(Worker):
+    """The thread that holds one session open; `report` is what it has to be told meanwhile.
 
-    `show` gets each address, `tell` sentences for the user. `ended` is called with None when the
+    `show` gets each address, `tell` sentences for the user. It ends without an error when the
     session was ended, by its user or by `stop`, else with what was wrong: a RunnerError, or a bug.
     """
 
@@ -127,66 +126,56 @@ class Assist:
         *,
         show: Callable[[str], None],
         tell: Callable[[str], None],
-        ended: Callable[[BaseException | None], None],
+        ended: Callable[[WorkerEnded], object],
     ) -> None:
+        super().__init__("assist", ended)
         self._plan = plan
         self._provider = plan.provider
         self._keeper = keeper
         self._pacer = pacer
         self._show = show
         self._tell = tell
-        self._ended = ended
         self._client = plan.open_client()
         self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
         # How the program ended: a wait status, or None while it runs or was never started.
         self._status: int | None = None
         self._is_running = False
         self.was_open = False
-        self._thread = threading.Thread(target=self._run, name="runner-assist", daemon=True)
-
-    def start(self) -> None:
-        """Begin to open the session."""
-        self._thread.start()
 
     def report(self, report: Report) -> None:
         """Take what the keeper says about the program. Thread: any."""
         self._reports.put(report)
-
-    def stop(self) -> None:
-        """End the session. Thread: any."""
-        self._stopping.set()
-        self._reports.put(None)
 
     def join(self, timeout_s: float = _JOIN_S) -> None:
         """Wait for the end, which was asked for; no address is sent after it."""
         self._thread.join(_LAST_ANSWER_S)
         if self._thread.is_alive():
             self._client.abort()
-            self._thread.join(timeout_s)
+        super().join(timeout_s)
+
+    def _wake(self) -> None:
+        self._reports.put(None)
+
+    def _close(self) -> None:
         self._client.close()
 
     # --- the thread --------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        error: BaseException | None = None
+    def _work(self) -> None:
         try:
             # The output holds the address, so it has no name on the disk.
             with tempfile.TemporaryFile() as output, _private_folder() as folder:
                 try:
                     self._hold(Path(folder), output)
                 finally:
-                    self._close()
-        except BrokenPipeError as gone:  # nobody reads the address
-            error = gone
+                    self._end_program()
+        except BrokenPipeError:  # nobody reads the address
+            raise
         except OSError as failure:
-            error = RunnerError(
+            raise RunnerError(
                 f"the session's files cannot be written ({failure.strerror}); make room, or set "
                 "TMPDIR to another folder"
-            )
-        except BaseException as crash:  # noqa: BLE001 - its owner decides
-            error = crash
-        self._ended(error)
+            ) from failure
 
     def _hold(self, folder: Path, output: BinaryIO) -> None:
         preparation = self._provider.prepare(folder)
@@ -280,8 +269,8 @@ class Assist:
         self._is_running = False
         return True
 
-    def _close(self) -> None:
-        """End the program, and wait until the keeper has seen its end."""
+    def _end_program(self) -> None:
+        """Wait until the keeper has seen its end, which it is asked for."""
         for end in (self._keeper.terminate, self._keeper.kill):
             if not self._is_running:
                 return
@@ -432,7 +421,7 @@ class AssistAlone:
                     Pacer(None),
                     show=show,
                     tell=self._console.warn,
-                    ended=lambda error: self._mailbox.post(WorkerEnded("assist", error)),
+                    ended=self._mailbox.post,
                 )
                 self._assist.start()
                 self._watch()

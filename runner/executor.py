@@ -17,7 +17,7 @@ import queue
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, BinaryIO, Callable, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final
 
 from allowlist import SHOWING_ENVIRONMENT, Allowed, AllowlistError, override_git_config
 from gateway_client import Outcome
@@ -25,6 +25,7 @@ from gateway_transport import GatewayError
 from journal.spool import SpoolError
 from redact import Redactor
 from runner.keeper import EVERY_PROGRAM, Report
+from runner.mailbox import WakePipe, Worker, WorkerEnded
 from runner.pacing import backoff_s
 from runner.processes import name_signal
 from runner.upload import file_parts, open_part, send_file, size_after
@@ -55,8 +56,12 @@ RUN_HAS_ENDED: Final = "the run has ended"
 _DIFF_COMMANDS: Final = frozenset({"git diff", "git diff --cached"})
 
 
-class Executor:
-    """The thread that runs allowed commands, one at a time. Lifecycle: start, stop, join."""
+class Executor(Worker):
+    """The thread that runs allowed commands, one at a time.
+
+    After `stop` what is queued is refused; the command that runs ends with the run. `join` may be
+    called again: what the gateway does not take in time is tried a little longer.
+    """
 
     def __init__(
         self,
@@ -71,7 +76,9 @@ class Executor:
         timeout_s: float,
         folder: Path,
         tell: Callable[[str], None],
+        ended: Callable[[WorkerEnded], object],
     ) -> None:
+        super().__init__("executor", ended)
         self._client = client
         self._spool = spool
         self._pacer = pacer
@@ -84,16 +91,9 @@ class Executor:
         self._tell = tell
         self._queue: queue.Queue[tuple[str, Allowed] | None] = queue.Queue(_MAX_QUEUED + 1)
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self._stopping = threading.Event()
         self._has_last = threading.Event()
         self._started_count = 0
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_r, False)
-        self._thread = threading.Thread(target=self._run, name="runner-executor", daemon=True)
-
-    def start(self) -> None:
-        """Begin to execute."""
-        self._thread.start()
+        self._pipe = WakePipe()
 
     def submit(self, command_id: str, command: Allowed) -> bool:
         """Queue a command; False when too many wait. Thread: the poller."""
@@ -105,30 +105,19 @@ class Executor:
     def report(self, report: Report) -> None:
         """Take the keeper's report on a command. Thread: the one that owns the keeper."""
         self._reports.put(report)
-        self._wake()
+        self._pipe.wake()
 
     def expect_no_more(self) -> None:
         """Learn that the poller will neither submit nor acknowledge any more."""
         self._has_last.set()
 
-    def stop(self) -> None:
-        """Refuse what is queued; the command that runs ends with the run. Thread: any."""
-        self._stopping.set()
+    def _wake(self) -> None:
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)
-        self._wake()
 
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread, and close what it owns.
-
-        May be called again: what the gateway does not take in time is tried a little longer.
-        """
-        self._thread.join(timeout_s)
-        if not self._thread.is_alive() and self._wake_r >= 0:
-            self._client.close()
-            os.close(self._wake_r)
-            os.close(self._wake_w)
-            self._wake_r = self._wake_w = -1
+    def _close(self) -> None:
+        self._client.close()
+        self._pipe.close()
 
     def acknowledge(self, command: Command, client: GatewayClient) -> bool:
         """Tell the gateway once how a command ended. Returns whether it knows now."""
@@ -154,7 +143,7 @@ class Executor:
 
     # --- the thread --------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         while not self._stopping.is_set():
             item = self._queue.get()
             if item is not None:
@@ -322,11 +311,11 @@ class Executor:
         status: int | None = None
         while status is None or sinks:
             left_s = max(0.0, deadline - time.monotonic())
-            readable, _, _ = select.select([self._wake_r, *sinks], [], [], left_s)
-            for fd in readable:
+            watched: list[Any] = [self._pipe, *sinks]
+            readable, _, _ = select.select(watched, [], [], left_s)
+            self._pipe.take()
+            for fd in [each for each in readable if each in sinks]:
                 raw = os.read(fd, 65_536)
-                if fd == self._wake_r:
-                    continue
                 if raw:
                     sinks[fd](raw)
                 else:
@@ -367,10 +356,6 @@ class Executor:
                 return None
             if report.key in (key, EVERY_PROGRAM) and report.event in ("failed", "exited"):
                 return report
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._wake_w, b"w")
 
 
 def _open_pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[int, int]:

@@ -40,6 +40,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
 
+from runner.mailbox import WakePipe, let_pipe_tell
 from runner.processes import (
     POLL_S,
     SWEEP_LIMIT_S,
@@ -361,24 +362,20 @@ class _KeeperLoop:
         # What was there when the run was asked to end: where there is no sub-reaper, a process
         # whose parent obeys is nobody's descendant any more.
         self._noted: list[Process] = []
-        self._wake_r, wake_w = os.pipe()
-        os.set_blocking(self._wake_r, False)
-        os.set_blocking(wake_w, False)
-        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _note_signal)
+        self._pipe = WakePipe()
+        self._pipe.wake_by_signals()
+        signal.signal(signal.SIGCHLD, let_pipe_tell)
 
     def run(self) -> None:
         while self._connected or not self._swept:
             timeout_s = None
             if self._kill_at is not None and not self._swept:
                 timeout_s = min(POLL_S, max(0.0, self._kill_at - time.monotonic()))
-            watched = [self._wake_r, *([self._channel.fileno()] if self._connected else [])]
+            watched: list[Any] = [self._pipe, *([self._channel] if self._connected else [])]
             readable, _, _ = select.select(watched, [], [], timeout_s)
-            if self._wake_r in readable:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_r, 4096)
+            self._pipe.take()
             self._reap()
-            if self._connected and self._channel.fileno() in readable:
+            if self._connected and self._channel in readable:
                 self._obey()
             self._reap()
             self._end_if_due()
@@ -611,9 +608,8 @@ class _KeeperLoop:
         self._tell("swept", "", len(survivors))
 
     def _wait_for_deaths(self, timeout_s: float) -> None:
-        select.select([self._wake_r], [], [], timeout_s)
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_r, 4096)
+        select.select([self._pipe], [], [], timeout_s)
+        self._pipe.take()
         self._reap()
 
 
@@ -626,10 +622,6 @@ def _dead_child() -> int | None:
     except ChildProcessError:
         return None
     return None if found is None else found.si_pid
-
-
-def _note_signal(_number: int, _frame: object) -> None:
-    """Do nothing: the wake-up descriptor is what tells the loop."""
 
 
 def _signal_group(group: int, number: int) -> None:

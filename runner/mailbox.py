@@ -1,4 +1,9 @@
-"""What wakes the main thread: signals, and messages of the workers, through one descriptor."""
+"""The threads of the runner, and what wakes them: one kind of thread, one kind of wake-up.
+
+A `Worker` is a thread, started, stopped and joined by its owner, to whom it reports its end once.
+A `WakePipe` wakes whoever waits in `select`. The `Mailbox` is what the main thread waits for:
+signals, and messages of the workers.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,51 @@ import contextlib
 import os
 import queue
 import signal
+import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Callable, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class WakePipe:
+    """Makes a `select` return. Thread: any may `wake`; one waits, and takes. Never blocks."""
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        os.set_blocking(self._write_fd, False)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable after `wake`."""
+        return self._read_fd
+
+    def wake(self) -> None:
+        """Make it readable. Nothing happens once it is closed."""
+        with contextlib.suppress(OSError):
+            os.write(self._write_fd, b"\0")
+
+    def wake_by_signals(self) -> None:
+        """Let every signal that has a handler wake it, by its number. Thread: main.
+
+        Source: `signal.set_wakeup_fd`.
+        """
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+
+    def take(self) -> bytes:
+        """Make it unreadable again. Returns what woke it: zeros, and numbers of signals."""
+        try:
+            return os.read(self._read_fd, 4096)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """Close both ends. Idempotent."""
+        for fd in {self._read_fd, self._write_fd} - {-1}:
+            os.close(fd)
+        self._read_fd = self._write_fd = -1
 
 
 @dataclass(frozen=True)
@@ -28,6 +73,56 @@ class WorkerEnded:
     error: BaseException | None = None
 
 
+class Worker(ABC):
+    """A thread with one task. Lifecycle: start, stop, join; all three are the owner's to call.
+
+    A subclass does its task in `_work`, which returns soon after `stop`, and raises what it cannot
+    go on after. However it ends, `ended` is called once with a `WorkerEnded`, in the thread itself.
+    """
+
+    def __init__(self, name: str, ended: Callable[[WorkerEnded], object]) -> None:
+        self._name = name
+        self._ended = ended
+        self._stopping = threading.Event()
+        self._is_closed = False
+        # A daemon: what hangs in it does not keep the program from ending.
+        self._thread = threading.Thread(target=self._run, name=f"runner-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin with the task."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end soon. Thread: any."""
+        self._stopping.set()
+        self._wake()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end, and close what the worker owns. May be called again."""
+        self._thread.join(timeout_s)
+        if not (self._thread.is_alive() or self._is_closed):
+            self._is_closed = True
+            self._close()
+
+    @abstractmethod
+    def _work(self) -> None:
+        """Do the task. Thread: the worker's."""
+
+    def _wake(self) -> None:  # noqa: B027 - many wait for `_stopping` itself
+        """Let the thread look at `_stopping`, wherever it waits. Thread: any."""
+
+    def _close(self) -> None:  # noqa: B027 - many own nothing
+        """Close what the worker owns. Its thread has ended."""
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._work()
+        except BaseException as crash:  # noqa: BLE001 - its owner decides what becomes of it
+            error = crash
+        self._ended(WorkerEnded(self._name, error))
+
+
 class Mailbox:
     """What the main thread waits for besides the keeper: signals, and messages of the workers."""
 
@@ -35,42 +130,37 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_r, False)
-        os.set_blocking(self._wake_w, False)
+        self._pipe = WakePipe()
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Mailbox:
-        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        self._pipe.wake_by_signals()
         for number in self.HANDLED:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup
-            self._handlers[number] = signal.signal(number, _let_wakeup_fd_tell)
+            self._handlers[number] = signal.signal(number, let_pipe_tell)
         return self
 
     def __exit__(self, *_exc: object) -> None:
         signal.set_wakeup_fd(-1)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        os.close(self._wake_r)
-        os.close(self._wake_w)
+        self._pipe.close()
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when `receive` has something."""
-        return self._wake_r
+        return self._pipe.fileno()
 
     def post(self, message: object) -> None:
         """Leave a message. Thread: any."""
         self._messages.put(message)
-        with contextlib.suppress(OSError):
-            os.write(self._wake_w, b"\0")
+        self._pipe.wake()
 
     def receive(self) -> Iterator[object]:
         """Yield the signals and messages that have come."""
-        with contextlib.suppress(BlockingIOError):
-            for number in os.read(self._wake_r, 4096):
-                if number:
-                    yield Signal(number)
+        for number in self._pipe.take():
+            if number:
+                yield Signal(number)
         while True:
             try:
                 yield self._messages.get_nowait()
@@ -78,5 +168,5 @@ class Mailbox:
                 return
 
 
-def _let_wakeup_fd_tell(_number: int, _frame: object) -> None:
-    """Do nothing: the byte in the wake-up descriptor is what the main thread reads."""
+def let_pipe_tell(_number: int, _frame: object) -> None:
+    """Do nothing, as a signal's handler: the byte in the pipe is what its reader acts on."""

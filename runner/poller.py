@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
@@ -24,6 +23,7 @@ from gateway_client import Outcome
 from gateway_transport import GatewayError
 from journal.spool import SpoolError
 from runner.executor import RUN_HAS_ENDED
+from runner.mailbox import Worker, WorkerEnded
 from runner.pacing import backoff_s
 from shown_text import printable
 
@@ -72,7 +72,7 @@ class Session(Protocol):
         """Type into it; returns the reason when that is not possible."""
 
 
-class Poller:
+class Poller(Worker):
     """The thread that asks for commands. Lifecycle: start, stop, join.
 
     `tell` gets plain sentences for the user. `crashed` is called when the thread cannot go on: the
@@ -92,8 +92,9 @@ class Poller:
         poll_interval_s: float,
         allow_remote_input: bool,
         tell: Callable[[str], None],
-        crashed: Callable[[BaseException], None],
+        ended: Callable[[WorkerEnded], object],
     ) -> None:
+        super().__init__("poller", ended)
         self._client = client
         self._spool = spool
         self._pacer = pacer
@@ -104,42 +105,31 @@ class Poller:
         self._poll_interval_s = poll_interval_s
         self._allow_remote_input = allow_remote_input
         self._tell = tell
-        self._crashed = crashed
-        self._stopping = threading.Event()
         self._failures = 0
         self._told: set[str] = set()
         self._dropped: set[bytes] = set()
         self._can_acknowledge = True
-        self._thread = threading.Thread(target=self._run, name="runner-poller", daemon=True)
 
     @property
     def dropped_count(self) -> int:
         """How many malformed commands were ignored."""
         return len(self._dropped)
 
-    def start(self) -> None:
-        """Begin to ask."""
-        self._thread.start()
+    def _wake(self) -> None:
+        self._client.abort()  # the question that is under way
 
-    def stop(self) -> None:
-        """Take no more commands; breaks off a question that is under way. Thread: any."""
-        self._stopping.set()
-        self._client.abort()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread, and close its connection."""
-        self._thread.join(timeout_s)
+    def _close(self) -> None:
         self._client.close()
 
     # --- the thread --------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         try:
             while not self._stopping.wait(self._pacer.blocked_s()):
                 self._stopping.wait(self._poll())
-        except BaseException as crash:  # noqa: BLE001 - its owner tells; the session goes on
+        except BaseException:
             if not self._stopping.is_set():
-                self._crashed(crash)
+                raise
         finally:
             self._executor.expect_no_more()
 

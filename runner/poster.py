@@ -10,13 +10,13 @@ from what was accepted, sent as the last event, and the artifacts follow.
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
 from gateway_client import ATTEMPT_DEAD_S, ATTEMPT_RESEND_LIMIT_S, Outcome, new_nonce
 from gateway_transport import GatewayError
 from runner.console import shown_size
+from runner.mailbox import Worker, WorkerEnded
 from runner.pacing import RECONSIDER_S, Pauses
 from runner.upload import (
     MAX_PART_BYTES,
@@ -50,12 +50,12 @@ class Rest(NamedTuple):
     verb: str
 
 
-class Delivery:
+class Delivery(Worker):
     """The poster thread: owns its client. Lifecycle: start, finish or give up, join.
 
-    `tell` gets plain sentences for the user, each at most once while its cause lasts. `done` is
-    called when all is delivered, or when delivery was given up or has crashed. `progress_at` is the
-    monotonic time at which the gateway last took something.
+    `tell` gets plain sentences for the user, each at most once while its cause lasts. It ends when
+    all is delivered, or when delivery was given up or has crashed. `progress_at` is the monotonic
+    time at which the gateway last took something.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class Delivery:
         rules: Rules,
         *,
         tell: Callable[[str], None],
-        done: Callable[[BaseException | None], None],
+        ended: Callable[[WorkerEnded], object],
         pauses: Pauses | None = None,
     ) -> None:
+        super().__init__("poster", ended)
         self._client = client
         self._spool = spool
         self._folder = folder
         self._pacer = pacer
         self._rules = rules
         self._tell = tell
-        self._done = done
         self._pauses = pauses or Pauses()
         self._told: set[str] = set()
         # Attempts in a row that did not succeed, and those of them that the gateway failed on.
@@ -90,15 +90,9 @@ class Delivery:
         self._max_body_bytes: int | None = None
         self._max_part_bytes = MAX_PART_BYTES
         self._attempt: Attempt | None = None
-        self._stopping = threading.Event()
         self._finishing = False
         self.progress_at = time.monotonic()
         self.is_done = False
-        self._thread = threading.Thread(target=self._run, name="runner-poster", daemon=True)
-
-    def start(self) -> None:
-        """Begin to deliver."""
-        self._thread.start()
 
     def finish(self) -> None:
         """Send the rest, then `finished` with the recorded end, then the files; then be done."""
@@ -125,34 +119,29 @@ class Delivery:
         An answer that is just coming is still noted: that a 500 spent the nonce of an attempt
         cannot be found out later.
         """
-        self._stopping.set()
-        self._spool.wake()
+        self.stop()
         if self._thread.is_alive():
             self._thread.join(_LAST_ANSWER_S)
         self._client.abort()
 
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread, and close its connection."""
-        self._thread.join(timeout_s)
+    def _wake(self) -> None:
+        self._spool.wake()
+
+    def _close(self) -> None:
         self._client.close()
 
     # --- the thread --------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        error: BaseException | None = None
-        try:
-            while not (self._stopping.is_set() or self.is_done):
-                is_finishing = self._finishing
-                if self._spool.wait_pending(0.0 if is_finishing else _IDLE_WAIT_S):
-                    self._send_next()
-                elif is_finishing and not self._spool.is_ended:
-                    self._append_finished()
-                elif is_finishing and not self._upload_next():
-                    self._tell_refused()
-                    self.is_done = True
-        except BaseException as crash:  # noqa: BLE001 - told by its owner; the session goes on
-            error = crash
-        self._done(error)
+    def _work(self) -> None:
+        while not (self._stopping.is_set() or self.is_done):
+            is_finishing = self._finishing
+            if self._spool.wait_pending(0.0 if is_finishing else _IDLE_WAIT_S):
+                self._send_next()
+            elif is_finishing and not self._spool.is_ended:
+                self._append_finished()
+            elif is_finishing and not self._upload_next():
+                self._tell_refused()
+                self.is_done = True
 
     def _append_finished(self) -> None:
         end = self._spool.fact("end")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final
 
 from kinds.profile import Passed
 from redact import Redacted, RedactedDecoder, Redactor
+from runner.mailbox import WakePipe, Worker, WorkerEnded
 from runner.terminal import LocalOutput, set_window_size
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ class Channel:
         os.set_blocking(self.master_fd, False)
 
 
-class PtyPump:
-    """Owns the masters, the keyboard and the log. Lifecycle: start, finish, join."""
+class PtyPump(Worker):
+    """Owns the masters, the keyboard and the log. Lifecycle: start, finish or stop, join."""
 
     def __init__(
         self,
@@ -102,8 +103,9 @@ class PtyPump:
         publish_state: Callable[[str], None],
         states: StateReader | None,
         note_undo: Callable[[bytes], None],
-        ended: Callable[[BaseException | None], None],
+        ended: Callable[[WorkerEnded], object],
     ) -> None:
+        super().__init__("pty-pump", ended)
         self._channels = channels
         self._outputs = [c.local for c in channels if c.local is not None]
         self._log = log
@@ -115,7 +117,6 @@ class PtyPump:
         self._states = states
         self._state_told: str | None = None
         self._state_told_at = float("-inf")
-        self._ended = ended
         self._typed = bytearray()
         self._injected: list[bytes] = []
         self._lock = threading.Lock()
@@ -124,27 +125,20 @@ class PtyPump:
         self._caught_up: threading.Event | None = None
         # What the log lacks at its end, because the disk did not take it.
         self.unlogged_bytes = 0
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_r, False)
-        os.set_blocking(self._wake_w, False)
-        self._thread = threading.Thread(target=self._run, name="runner-pty-pump", daemon=True)
-
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
+        self._pipe = WakePipe()
 
     def finish(self, within_s: float) -> None:
         """Read what is still to come, at most this long, then end. Thread: any."""
         self._finish_at = time.monotonic() + within_s
         self._wake()
 
-    def join(self, timeout_s: float) -> None:
-        """Wait for the end and for slow local readers; close what the pump owns. Idempotent."""
-        self._thread.join(timeout_s)
-        if self._thread.is_alive() or self._log.closed:
-            return
-        for fd in (self._wake_r, self._wake_w, *(c.master_fd for c in self._channels)):
-            os.close(fd)
+    def _wake(self) -> None:
+        self._pipe.wake()
+
+    def _close(self) -> None:
+        self._pipe.close()
+        for channel in self._channels:
+            os.close(channel.master_fd)
         self._log.close()
         for output in self._outputs:
             output.close()
@@ -194,26 +188,20 @@ class PtyPump:
 
     # --- the thread --------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_w, b"w")
-
     def _run(self) -> None:
-        error: BaseException | None = None
-        try:
-            while not self._is_done():
-                self._turn()
-            for channel in self._channels:
-                if channel.transcript is not None:
-                    self._show_items(channel, channel.transcript.stream.flush())
-                self._hand_on(channel, channel.redactor.flush(), last=True)
-        except BaseException as crash:  # noqa: BLE001 - its owner decides, and ends the run
-            error = crash
-        self._ended(error)
+        super()._run()
         for output in self._outputs:
             output.wait_read(_READER_PATIENCE_S)
 
-    def _is_done(self) -> bool:
+    def _work(self) -> None:
+        while not (self._stopping.is_set() or self._has_finished()):
+            self._turn()
+        for channel in self._channels:
+            if channel.transcript is not None:
+                self._show_items(channel, channel.transcript.stream.flush())
+            self._hand_on(channel, channel.redactor.flush(), last=True)
+
+    def _has_finished(self) -> bool:
         if self._finish_at is None:
             return False
         return time.monotonic() >= self._finish_at or not any(c.is_open for c in self._channels)
@@ -226,7 +214,7 @@ class PtyPump:
         with self._lock:
             self._typed += b"".join(self._injected)
             self._injected.clear()
-        reading = [self._wake_r, *masters, *self._keyboard()]
+        reading = [self._pipe.fileno(), *masters, *self._keyboard()]
         writing = [
             *lagging,
             *([open_channels[0].master_fd] if self._typed and open_channels else []),
@@ -238,8 +226,8 @@ class PtyPump:
         for fd in readable:
             if fd in masters:
                 self._read(masters[fd])
-            elif fd == self._wake_r:
-                os.read(self._wake_r, 4096)
+            elif fd == self._pipe.fileno():
+                self._pipe.take()
             else:
                 self._read_keyboard(fd)
         for fd in writable:

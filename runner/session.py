@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final
 
 from config import RunnerError
-from journal.spool import Spool, SpoolError, Syncer
+from journal.spool import Spool, SpoolError
 from runner.assist import Assist
 from runner.console import shown_size
 from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
@@ -30,6 +30,7 @@ from runner.pacing import Pacer
 from runner.poster import Delivery
 from runner.processes import ChildEnd, kill_descendants
 from runner.pump import ChildTerminals, PtyPump
+from runner.syncer import Syncer
 from runner.terminal import SessionTerminal
 from runner.upload import collect_files
 
@@ -62,6 +63,14 @@ LOCAL_TIMEOUT_S: Final = 10.0
 KEEPER_TIMEOUT_S: Final = 10.0
 MAX_SHOWN_COMMAND_CHARS: Final = 4_000
 _MAKE_ROOM: Final = "make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
+
+# What a run loses with a worker that it goes on without.
+_LOSSES: Final = {
+    "poller": "remote control failed: {}; the run goes on, but the gateway's page cannot stop it "
+    "any more: Ctrl-C here does",
+    "executor": "commands are not executed any more: {}",
+    "syncer": "a power cut may lose output: {}",
+}
 
 
 @dataclass(frozen=True)
@@ -209,7 +218,7 @@ class Run:
             publish_state=self._publish_state,
             states=self._job.states,
             note_undo=self._keeper.note_undo,
-            ended=lambda error: self._mailbox.post(WorkerEnded("pty-pump", error)),
+            ended=self._mailbox.post,
         )
         self.was_started = True
         self._keeper.spawn(
@@ -248,7 +257,7 @@ class Run:
         from runner.poller import Poller
 
         self._pacer = Pacer(self._job.poll_interval_s)
-        self._syncer = Syncer(self._spool)
+        self._syncer = Syncer(self._spool, ended=self._mailbox.post)
         self._delivery = Delivery(
             self._open_client(),
             self._spool,
@@ -256,7 +265,7 @@ class Run:
             self._pacer,
             self._rules,
             tell=self._console.warn,
-            done=lambda error: self._mailbox.post(WorkerEnded("poster", error)),
+            ended=self._mailbox.post,
         )
         self._executor: Executor = Executor(
             self._open_client(),
@@ -269,6 +278,7 @@ class Run:
             timeout_s=self._job.command_timeout_s,
             folder=self._folder.path,
             tell=self._console.warn,
+            ended=self._mailbox.post,
         )
         self._poller: Poller = Poller(
             self._open_client(),
@@ -281,7 +291,7 @@ class Run:
             poll_interval_s=self._job.poll_interval_s,
             allow_remote_input=self._job.allow_remote_input,
             tell=self._console.warn,
-            crashed=lambda error: self._mailbox.post(WorkerEnded("poller", error)),
+            ended=self._mailbox.post,
         )
         for worker in (self._delivery, self._executor, self._poller, self._syncer):
             worker.start()
@@ -298,7 +308,7 @@ class Run:
                 "an assist session is open; the gateway's page has its address"
             ),
             tell=self._console.warn,
-            ended=lambda error: self._mailbox.post(WorkerEnded("assist", error)),
+            ended=self._mailbox.post,
         )
         self._assist.start()
 
@@ -409,10 +419,7 @@ class Run:
             if self._ending is None and self._child_end is None:  # else it ends with the run
                 self._tell_of_assist(ended.error)
         elif ended.error is not None:
-            self._console.warn(
-                f"remote control failed: {_shown(ended.error)}; the run goes on, but the gateway's "
-                "page cannot stop it any more: Ctrl-C here does"
-            )
+            self._console.warn(_LOSSES[ended.worker].format(_shown(ended.error)))
 
     def _end(self, reason: str) -> None:
         """Let the keeper end the run. The first reason is the one that is reported, or a halt.

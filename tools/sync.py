@@ -7,7 +7,6 @@ as interrupted; they are not executed again.
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Callable, Final
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from redact import Rules
     from runner.console import Console
     from runner.folder import RunFolder
+    from runner.mailbox import WorkerEnded
 
     OpenClient = Callable[[str, str, str], GatewayClient]  # gateway's address, run id, token
 
@@ -165,14 +165,8 @@ class SyncRun:
                 self._console.warn(f"{self._folder.run_id}: a command could not be acknowledged")
 
     def _drain(self, spool: Spool, client: GatewayClient) -> None:
-        ended = threading.Event()
         problems: list[str] = []
-        errors: list[BaseException] = []
-
-        def done(error: BaseException | None) -> None:
-            errors.extend([error] if error else [])
-            ended.set()
-
+        ends: list[WorkerEnded] = []
         delivery = Delivery(
             client,
             spool,
@@ -180,16 +174,16 @@ class SyncRun:
             Pacer(None),
             self._rules,
             tell=problems.append,
-            done=done,
+            ended=ends.append,
         )
         delivery.start()
         delivery.finish()
         try:
-            while not ended.wait(_PROGRESS_INTERVAL_S):
+            delivery.join(_PROGRESS_INTERVAL_S)
+            while not (ends or delivery.has_stalled(self._drain_timeout_s)):
                 rest = delivery.describe_rest().text
                 self._console.progress(f"{self._folder.run_id}: delivering {rest} …")
-                if delivery.has_stalled(self._drain_timeout_s):
-                    break
+                delivery.join(_PROGRESS_INTERVAL_S)
         finally:
             self._console.progress("")
             delivery.give_up()
@@ -197,5 +191,6 @@ class SyncRun:
         for problem in problems:
             self._console.warn(f"{self._folder.run_id}: {problem}")
         if not delivery.is_done:
-            reason = str(errors[0]) if errors else "the gateway does not take the rest"
+            error = ends[0].error if ends else None
+            reason = str(error) if error else "the gateway does not take the rest"
             raise RunnerError(f"{reason}; {' '.join(delivery.describe_rest())} left")

@@ -16,6 +16,7 @@ from gateway_client import Clock, Credentials, GatewayClient
 from gateway_transport import PinStore
 from journal.spool import FilePart, Spool
 from redact import Rules
+from runner.mailbox import WorkerEnded
 from runner.pacing import Pacer, Pauses
 from runner.poster import Delivery
 from runner.upload import file_parts
@@ -73,7 +74,7 @@ class _Bench(Generic[G]):
     delivery: Delivery
     client: GatewayClient
     told: list[str]
-    done: list[BaseException | None]
+    ends: list[WorkerEnded]
     time: _Time
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -97,13 +98,13 @@ class _Bench(Generic[G]):
         self.spool.record_end(END, parts)
         self.delivery.finish()
         eventually(self.assert_done, WITHIN_S)
-        assert self.done == [None]
+        assert self.ends == [WorkerEnded("poster")]
         assert self.delivery.is_done
         assert self.gateway.verify_finished(self.run.id) == []
         assert len(self.gateway.markers(self.run.id, "finished")) == 1
 
     def assert_done(self) -> None:
-        assert self.done
+        assert self.ends
 
     def expect_told(self, part: str) -> None:
         """Wait until the user was told something."""
@@ -140,7 +141,7 @@ def poster(
     """Start a poster on the journal in the folder; it is stopped at the end of the block."""
     times = _Time()
     told: list[str] = []
-    done: list[BaseException | None] = []
+    ends: list[WorkerEnded] = []
     client = GatewayClient(
         url or gateway.url,
         Credentials(gateway.secret, run.id, run.token),
@@ -149,11 +150,18 @@ def poster(
     )
     spool = Spool(tmp_path / "spool.db")
     delivery = Delivery(
-        client, spool, tmp_path, Pacer(2.0), RULES, tell=told.append, done=done.append, pauses=SHORT
+        client,
+        spool,
+        tmp_path,
+        Pacer(2.0),
+        RULES,
+        tell=told.append,
+        ended=ends.append,
+        pauses=SHORT,
     )
     delivery.start()
     try:
-        yield _Bench(gateway, run, spool, delivery, client, told, done, times)
+        yield _Bench(gateway, run, spool, delivery, client, told, ends, times)
     finally:
         delivery.give_up()
         delivery.join(WITHIN_S)

@@ -17,6 +17,7 @@ import pytest
 
 from redact import RedactedText, Rules
 from runner import terminal
+from runner.mailbox import WorkerEnded
 from runner.pump import Channel, PtyPump
 from runner.terminal import (
     LocalOutput,
@@ -38,7 +39,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.published: list[tuple[str, str]] = []
-        self.ended: list[BaseException | None] = []
+        self.ended: list[WorkerEnded] = []
         self.slaves: list[int] = []
         self._fds: list[int] = []
         self._pump: PtyPump | None = None
@@ -193,7 +194,7 @@ def test_the_end_of_output_is_seen(desk: Desk) -> None:
 
     pump.join(JOIN_S)
     assert desk.text() == "x" * 3000 + "\ufffd"
-    assert desk.ended == [None]
+    assert desk.ended == [WorkerEnded("pty-pump")]
 
 
 def test_a_held_terminal_does_not_keep_the_end(desk: Desk) -> None:
@@ -205,7 +206,7 @@ def test_a_held_terminal_does_not_keep_the_end(desk: Desk) -> None:
     pump.finish(0.05)
 
     pump.join(JOIN_S)
-    assert desk.ended == [None]
+    assert desk.ended == [WorkerEnded("pty-pump")]
 
 
 def test_a_crash_is_handed_to_the_owner(desk: Desk) -> None:
@@ -218,7 +219,7 @@ def test_a_crash_is_handed_to_the_owner(desk: Desk) -> None:
     os.write(desk.slaves[0], b"x\n")
     pump.join(JOIN_S)
 
-    assert [type(error) for error in desk.ended] == [OSError]
+    assert [type(end.error) for end in desk.ended] == [OSError]
 
 
 def test_keys_and_typed_text_reach_the_child(desk: Desk) -> None:
