@@ -70,7 +70,7 @@ class RevProfile(Profile):
         task could be taken for an option, or for the value of the one before it. A session takes no
         task.
         """
-        argv = (*self.command(config), *options.arguments)
+        argv = (*self.argv(config), *options.arguments)
         if mode == "print" and prompt is not None:
             return Invocation((*argv, "--", prompt))
         if prompt is not None:

@@ -67,7 +67,7 @@ class ClaudeProfile(Profile):
     def _is_claude_code(self, config: Config) -> bool:
         """Whether it is, by its name or by the user's word."""
         flavor = config.own["flavor"]
-        return flavor == "claude" or (flavor == "auto" and is_claude_code(self.command(config)))
+        return flavor == "claude" or (flavor == "auto" and is_claude_code(self.argv(config)))
 
     def program_folders(self, home: Path, env: Mapping[str, str]) -> Mapping[str, Sequence[Path]]:
         """Return where its own installer, and npm by its usual settings, put it."""
@@ -88,15 +88,15 @@ class ClaudeProfile(Profile):
         Source: how Claude Code reads its arguments. `--` goes before a prompt that begins with a
         dash; a single word that is the name of a subcommand is a prompt only with a blank after it.
         """
-        command = self.command(config)
+        started = self.argv(config)
         arguments = options.arguments
         states = StateWatcher() if mode == "interactive" else None
         if not self._is_claude_code(config):
-            argv = (*command, *arguments, *(() if prompt is None else (prompt,)))
+            argv = (*started, *arguments, *(() if prompt is None else (prompt,)))
             return Invocation(argv, states=states)
         if mode == "print":
-            return _print_mode(command, prompt or "", arguments, options.output or "auto")
-        argv = (*command, *arguments)
+            return _print_mode(started, prompt or "", arguments, options.output or "auto")
+        argv = (*started, *arguments)
         if prompt is None:
             return Invocation(argv, states=states)
         if len(prompt.split()) == 1 and not prompt.endswith(" "):
@@ -105,7 +105,7 @@ class ClaudeProfile(Profile):
 
 
 def _print_mode(
-    command: Sequence[str], prompt: str, arguments: Sequence[str], output: str
+    started: Sequence[str], prompt: str, arguments: Sequence[str], output: str
 ) -> Invocation:
 
     added: list[str] = []
@@ -115,13 +115,13 @@ def _print_mode(
     if not _names_any(arguments, _SESSION_ARGUMENTS):
         session_id = str(uuid.uuid4())
         added += ["--session-id", session_id]
-        session = {"session_id": session_id, "resume_argv": (*command, "--resume", session_id)}
+        session = {"session_id": session_id, "resume_argv": (*started, "--resume", session_id)}
     messages = None
     if output == "auto" and not _names_any(arguments, _FORMAT_ARGUMENTS):
         added += ["--output-format", "stream-json"]
         added += [] if _names_any(arguments, ("--verbose",)) else ["--verbose"]
         messages = ClaudeStream()
-    argv = (*command, *added, *arguments)
+    argv = (*started, *added, *arguments)
     if len(os.fsencode(prompt)) > MAX_ARGUMENT_BYTES:
         return Invocation(argv, os.fsencode(prompt), messages=messages, **session)
     return Invocation((*argv, "--", prompt), messages=messages, **session)
@@ -136,11 +136,11 @@ _CLAUDE_PACKAGE: Final = "@anthropic-ai/claude-code"
 _LAUNCHERS: Final = frozenset({"npx", "node", "bunx", "env"})
 
 
-def is_claude_code(command: Sequence[str]) -> bool:
-    """Whether a command starts Claude Code, itself or through npx, node, bunx or env."""
-    program = command[0]
+def is_claude_code(argv: Sequence[str]) -> bool:
+    """Whether an argv starts Claude Code, itself or through npx, node, bunx or env."""
+    program = argv[0]
     if Path(program).name in _LAUNCHERS:
-        started = (item for item in command[1:] if not item.startswith("-") and "=" not in item)
+        started = (item for item in argv[1:] if not item.startswith("-") and "=" not in item)
         program = next(started, "")
     if program == _CLAUDE_PACKAGE or program.startswith(f"{_CLAUDE_PACKAGE}@"):
         return True

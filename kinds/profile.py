@@ -157,10 +157,10 @@ class Profile(ABC):
         `options.arguments` are for the child as they are. Raises RunnerError.
         """
 
-    def command(self, config: Config) -> tuple[str, ...]:
+    def argv(self, config: Config) -> tuple[str, ...]:
         """Return the program to run, with its first arguments."""
-        command: tuple[str, ...] = config.own["command"]
-        return command
+        argv: tuple[str, ...] = config.own["command"]
+        return argv
 
     # --- what most kinds leave as it is ------------------------------------------------------
 

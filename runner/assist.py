@@ -16,14 +16,13 @@ import fcntl
 import json
 import os
 import queue
-import select
 import shutil
 import signal
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
+from typing import TYPE_CHECKING, Callable, Final, Protocol
 
 from config import RunnerError
 from gateway_client import Outcome
@@ -32,7 +31,7 @@ from journal.events import encode_event
 from runner.keeper import ASSIST, Keeper, Report
 from runner.mailbox import Mailbox, Signal, Worker, WorkerEnded
 from runner.pacing import Pacer, backoff_s
-from runner.processes import kill_descendants, name_signal
+from runner.processes import name_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -403,9 +402,7 @@ class AssistAlone:
         self._max_time_s = max_time_s
         self._console = console
         self._has_ended = False
-        self._swept = False
         self._error: BaseException | None = None
-        self._signal: int | None = None
 
     def execute(self, show: Callable[[str], None]) -> int:
         """Hold the session until its end. Returns 0, or 130 if it was ended before it was open.
@@ -449,31 +446,21 @@ class AssistAlone:
         """Let the keeper kill what was started inside and left its terminal."""
         self._keeper.halt_run()
         deadline = time.monotonic() + _SWEEP_S
-        while not self._swept and time.monotonic() < deadline:
+        while not self._keeper.has_swept and time.monotonic() < deadline:
             self._wait(deadline)
 
     def _wait(self, deadline: float | None) -> None:
-        watched: list[Any] = [self._mailbox, *([] if self._swept else [self._keeper])]
-        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-        readable, _, _ = select.select(watched, [], [], timeout_s)
-        if self._keeper in readable:
-            self._take_reports(self._keeper.receive())
-        if self._mailbox in readable:
-            for message in self._mailbox.receive():
-                self._take_message(message)
+        for news in self._keeper.wait(self._mailbox, deadline):
+            if isinstance(news, Report):
+                self._take_report(news)
+            elif isinstance(news, Signal) and news.number != signal.SIGWINCH:
+                self._assist.stop()
+            elif isinstance(news, WorkerEnded):
+                self._has_ended = True
+                self._error = news.error
 
-    def _take_reports(self, reports: list[Report] | None) -> None:
-        if reports is None:  # killed; what it watched over has come to this process
-            kill_descendants(time.sleep)
-            reports = [Report("swept", "", 0), Report("exited", ASSIST, signal.SIGKILL)]
-        for report in reports:
-            self._swept = self._swept or report.event == "swept"
-            if report.key == ASSIST:
-                self._assist.report(report)
-
-    def _take_message(self, message: object) -> None:
-        if isinstance(message, Signal) and message.number != signal.SIGWINCH:
-            self._assist.stop()
-        elif isinstance(message, WorkerEnded):
-            self._has_ended = True
-            self._error = message.error
+    def _take_report(self, report: Report) -> None:
+        if report.event == "gone":
+            self._assist.report(Report("exited", ASSIST, signal.SIGKILL))
+        elif report.key == ASSIST:
+            self._assist.report(report)

@@ -52,8 +52,9 @@ from runner.processes import (
 from search_path import program_to_start
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from runner.mailbox import Mailbox
     from runner.processes import Process
 
 # What the keeper calls the programs that are no command of the operator's, whose ids hold no blank.
@@ -93,9 +94,9 @@ _IGNORED: Final = (
 class Report:
     """What the keeper tells the runner.
 
-    `event` is one of spawned, failed, suspended, exited, swept. `key` names the process: `CHILD`,
-    or the command's. `number` is a pid, an errno, a signal, a wait status, or for `swept` how many
-    processes could not be killed.
+    `event` is one of spawned, failed, suspended, exited, swept; `gone` is what its end tells. `key`
+    names the process: `CHILD`, or the command's. `number` is a pid, an errno, a signal, a wait
+    status, or for `swept` how many processes could not be killed.
     """
 
     event: str
@@ -108,7 +109,8 @@ class Keeper:
     """The runner's end. Thread: any may send; `receive` belongs to the thread that owns the run.
 
     Only `spawn` raises when the keeper is gone: all else that could be asked of it is then the
-    business of whoever `receive` tells.
+    business of whoever `receive` tells. `has_swept`: nothing of the run is left, and no report will
+    come.
     """
 
     def __init__(self) -> None:
@@ -122,6 +124,7 @@ class Keeper:
         become_subreaper()  # what a killed keeper leaves behind then comes to the runner
         self.pid = pid
         self._channel = _Channel(ours)
+        self.has_swept = False
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when `receive` has something."""
@@ -201,6 +204,26 @@ class Keeper:
         if frames is None:
             return None
         return [Report(**frame) for frame, _ in frames]
+
+    def wait(self, mailbox: Mailbox, deadline: float | None) -> Iterator[object]:
+        """Wait once, at most until then; yield what is reported, and what is in the mailbox.
+
+        A keeper that is gone has left its work to this process. It is done here as well as can be:
+        what came here is killed, and `gone` is reported, and `swept`. Thread: the owner's.
+        """
+        watched: list[Any] = [mailbox, *([] if self.has_swept else [self])]
+        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        readable, _, _ = select.select(watched, [], [], timeout_s)
+        if self in readable:
+            reports = self.receive()
+            if reports is None:
+                kill_descendants(time.sleep)
+                reports = [Report("gone", EVERY_PROGRAM, 0), Report("swept", EVERY_PROGRAM, 0)]
+            for report in reports:
+                self.has_swept = self.has_swept or report.event == "swept"
+                yield report
+        if mailbox in readable:
+            yield from mailbox.receive()
 
     def kill_keeper(self) -> None:
         """Kill the keeper, which hangs; what it watched over comes to this process (Linux)."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
+import shutil
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final
 
-from config import VERSION, RunnerError, absolute_path, build_rules
+from config import RunnerError, absolute_path, build_rules
+from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
 from kinds.profile import MAX_ARGUMENT_BYTES
 from search_path import find_program
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from config import Config
     from gateway_client import GatewayClient
-    from kinds.profile import MessageStream, Profile, StateReader
+    from kinds.profile import Invocation, Profile
     from runner.console import Console
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
@@ -39,40 +40,44 @@ _DURATION: Final = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", 
 
 @dataclass(frozen=True)
 class Job:
-    """One run, checked: everything that is needed to start the child. Units: `_s` is seconds."""
+    """One run, checked: everything that is needed to start the child.
+
+    `program` is what the user types to start this runner, for messages; `shown_argv` what the
+    operator is shown as the child's command line. Units: `_s` is seconds.
+    """
 
     run_id: str
-    # What the user types to start this runner, for messages.
     program: str
-    runner: str
-    title: str
-    version: str
+    profile: Profile
+    config: Config
+    invocation: Invocation
     mode: str
-    argv: tuple[str, ...]
-    stdin_text: bytes | None
-    session_id: str | None
-    messages: MessageStream | None
-    states: StateReader | None
-    max_time_s: float | None
-    resume_command: str | None
-    shown_command: str
+    shown_argv: tuple[str, ...]
     cwd: str
-    env: Mapping[str, str]
-    log_name: str
-    messages_name: str
+    env: Mapping[str, str] = field(repr=False)
+    max_time_s: float | None
     artifacts: tuple[Path, ...]
-    gateway_url: str
-    token: str = field(repr=False)
-    poll_interval_s: float
-    command_timeout_s: float
-    drain_timeout_s: float
-    allow_remote_input: bool
-    assist: AssistPlan | None
+    assist: AssistPlan | None = None
 
     @property
     def is_interactive(self) -> bool:
         """Whether a person or the operator types into the session."""
         return self.mode == "interactive"
+
+    @property
+    def allows_remote_input(self) -> bool:
+        """Whether the operator may type: what is typed must not be read on its way."""
+        return self.config.allow_remote_input and is_confidential(self.config.gateway_url)
+
+    @property
+    def log_name(self) -> str:
+        """The file that keeps the child's output."""
+        return f"{self.profile.name}.log"
+
+    @property
+    def messages_name(self) -> str:
+        """The file that keeps the child's messages, if it prints any."""
+        return f"{self.profile.name}.jsonl"
 
 
 def plan_job(
@@ -99,34 +104,19 @@ def plan_job(
     env = config.child_environment(os.environ)
     env.setdefault("TERM", "xterm-256color")
     require_program(invocation.argv[0], cwd, env, profile, config)
-    shown = [*profile.command(config), *options.arguments, *([] if prompt is None else [prompt])]
+    prompts = () if prompt is None else (prompt,)
     return Job(
         run_id=run_id,
         program=program,
-        runner=profile.name,
-        title=profile.title,
-        version=VERSION,
+        profile=profile,
+        config=config,
+        invocation=invocation,
         mode=mode,
-        argv=invocation.argv,
-        stdin_text=invocation.stdin_text,
-        session_id=invocation.session_id,
-        messages=invocation.messages,
-        states=invocation.states,
-        resume_command=shlex.join(invocation.resume_argv) if invocation.resume_argv else None,
-        shown_command=shlex.join(shown),
+        shown_argv=(*profile.argv(config), *options.arguments, *prompts),
         cwd=cwd,
         env=env,
         max_time_s=parse_duration(options.max_time, "--max-time"),
-        log_name=f"{profile.name}.log",
-        messages_name=f"{profile.name}.jsonl",
         artifacts=_check_artifacts(options.artifact, console),
-        gateway_url=config.gateway_url,
-        token=config.token,
-        poll_interval_s=config.poll_interval_s,
-        command_timeout_s=config.command_timeout_s,
-        drain_timeout_s=config.drain_timeout_s,
-        allow_remote_input=config.allow_remote_input and is_confidential(config.gateway_url),
-        assist=None,
     )
 
 

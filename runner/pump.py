@@ -393,9 +393,9 @@ class ChildTerminals:
                 _make_transparent(slave_fd)
             self.channels.append(Channel(stream, master_fd, rules, LocalOutput(number)))
             slaves.append(slave_fd)
-        if job.messages is not None:
+        if job.invocation.messages is not None:
             lines = open(folder / job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
-            self.channels[0].transcript = Transcript(job.messages, lines)
+            self.channels[0].transcript = Transcript(job.invocation.messages, lines)
         stdin_fd = slaves[0] if job.is_interactive else _open_stdin(job, folder)
         self.fds = (stdin_fd, slaves[0], slaves[-1])
 
@@ -415,10 +415,10 @@ def _make_transparent(slave_fd: int) -> None:
 
 def _open_stdin(job: Job, folder: Path) -> int:
     """Return a descriptor with the prompt that was too long for an argument, or nothing."""
-    if job.stdin_text is None:
+    if job.invocation.stdin_text is None:
         return os.open(os.devnull, os.O_RDONLY)
     path = folder / "prompt"
-    path.write_bytes(job.stdin_text)
+    path.write_bytes(job.invocation.stdin_text)
     fd = os.open(path, os.O_RDONLY)
     path.unlink()
     return fd

@@ -1,10 +1,11 @@
 """One run, from the first marker to the exit code: the main thread and what it owns.
 
-Everything here runs in the main thread unless its docstring says otherwise. It waits in one
-`select` for the keeper's reports, for signals and for messages of the workers; nobody else starts,
-stops or joins a worker. The threads and the order of the shutdown are on the first page of
-`claude_runner.py`; in the code that order is `_end`, `_child_ended`, `_is_swept` and `_wind_up`,
-each from top to bottom, and at last `execute`'s stack, backwards.
+`Run.execute` opens what a run needs, starts the child, and closes everything backwards at the end.
+In between, `_Session.conduct` has the main thread: from top to bottom it is the order of the
+shutdown, which is explained on the first page of `claude_runner.py`. It waits in one place,
+`_wait`, for the keeper's reports, for signals and for messages of the workers, and handles them
+there; nobody else starts, stops or joins a worker. All of it runs in the main thread unless a
+docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import contextlib
 import errno
 import json
 import os
-import select
+import shlex
 import signal
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final
 
-from config import RunnerError
+from config import VERSION, RunnerError
 from journal.spool import Spool, SpoolError
 from runner.assist import Assist
 from runner.console import shown_size
@@ -28,7 +29,7 @@ from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
 from runner.mailbox import Mailbox, Signal, WorkerEnded
 from runner.pacing import Pacer
 from runner.poster import Delivery
-from runner.processes import ChildEnd, kill_descendants
+from runner.processes import ChildEnd
 from runner.pump import ChildTerminals, PtyPump
 from runner.syncer import Syncer
 from runner.terminal import SessionTerminal
@@ -41,29 +42,26 @@ if TYPE_CHECKING:
     from redact import RedactedText, Rules
     from runner.assist import AssistPlan
     from runner.console import Console
-    from runner.executor import Executor
     from runner.folder import RunFolder
     from runner.plan import Job
-    from runner.poller import Poller
 
-STOP_GRACE_S: Final = 10.0
+_STOP_GRACE_S: Final = 10.0
+# The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
+_KEEPER_TIMEOUT_S: Final = 10.0
 # A descendant of the child that holds its terminal does not keep the run from ending.
-DRAIN_TERMINAL_S: Final = 2.0
+_DRAIN_TERMINAL_S: Final = 2.0
+_JOIN_TIMEOUT_S: Final = 5.0
+# A local reader that still reads gets this long for what it has not read yet.
+_LOCAL_TIMEOUT_S: Final = 10.0
 # A screen that takes nothing (Ctrl-S) keeps nobody from suspending the session.
-SUSPEND_TIMEOUT_S: Final = 1.0
+_SUSPEND_TIMEOUT_S: Final = 1.0
 # How often a person at a terminal sees how much is still to be delivered.
-PROGRESS_INTERVAL_S: Final = 1.0
+_PROGRESS_INTERVAL_S: Final = 1.0
 # A window's edge that is dragged changes the size at every step. Each marker is a request of its
 # own that no output can be merged across, and the gateway takes 100 requests a minute.
-RESIZED_INTERVAL_S: Final = 1.0
-JOIN_TIMEOUT_S: Final = 5.0
-# A local reader that still reads gets this long for what it has not read yet.
-LOCAL_TIMEOUT_S: Final = 10.0
-# The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
-KEEPER_TIMEOUT_S: Final = 10.0
-MAX_SHOWN_COMMAND_CHARS: Final = 4_000
+_RESIZED_INTERVAL_S: Final = 1.0
+_MAX_SHOWN_COMMAND_CHARS: Final = 4_000
 _MAKE_ROOM: Final = "make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
-
 # What a run loses with a worker that it goes on without.
 _LOSSES: Final = {
     "poller": "remote control failed: {}; the run goes on, but the gateway's page cannot stop it "
@@ -81,7 +79,7 @@ class _EndRequest:
 
 
 class Run:
-    """One run. Its public methods but `execute` are what the operator may do to it."""
+    """One run: what it is to do, and for whom. `execute` is called once."""
 
     def __init__(
         self,
@@ -92,29 +90,237 @@ class Run:
         console: Console,
         open_client: Callable[[], GatewayClient],
     ) -> None:
-        self._job = job
-        self._folder = folder
-        self._rules = rules
-        self._allowlist = allowlist
-        self._console = console
-        self._open_client = open_client
-        self._started_at = time.monotonic()
+        self.job = job
+        self.folder = folder
+        self.rules = rules
+        self.allowlist = allowlist
+        self.console = console
+        self.open_client = open_client
+        self.started_at = time.monotonic()
         # Whether the child may have run; it never runs twice for one run.
         self.was_started = False
+
+    def execute(self) -> int:
+        """Run the child to its end, deliver, and return the exit code."""
+        with contextlib.ExitStack() as stack:
+            if threading.active_count() != 1:
+                raise RunnerError("a thread was started before the keeper was forked")
+            keeper = Keeper()
+            stack.callback(keeper.close)
+            # After the fork: it is not for us to hide what the child and commands write.
+            stack.callback(os.umask, os.umask(0o077))
+            spool = self._open_spool()
+            stack.callback(spool.close)
+            mailbox = stack.enter_context(Mailbox())
+            stack.callback(self.console.release)
+            terminal = SessionTerminal(keeper)
+            stack.callback(terminal.give_back)
+            self._take_terminal(terminal)
+            spool.append("marker", self.rules.redact_json(self._started_fields(terminal)))
+            pump = self._start_child(keeper, spool, mailbox, terminal)
+            return _Session(self, keeper, spool, mailbox, terminal, pump).conduct()
+
+    def _open_spool(self) -> Spool:
+        """Open the journal, with what another process needs to deliver it."""
+        try:
+            spool = Spool(self.folder.spool_path)
+        except SpoolError as error:
+            if not error.is_disk_failure:
+                raise  # it says itself what to do
+            raise RunnerError(f"{error}; {_MAKE_ROOM}") from error
+        spool.put_fact("gateway_url", self.job.config.gateway_url)
+        spool.put_fact("token", self.job.config.token)
+        spool.put_fact("log_name", self.job.log_name)
+        if spool.disk_failure is not None:
+            spool.close()
+            raise RunnerError(f"{spool.disk_failure}; {_MAKE_ROOM}")
+        return spool
+
+    def _take_terminal(self, terminal: SessionTerminal) -> None:
+        if not (self.job.is_interactive and os.isatty(0) and os.isatty(1)):
+            terminal.guard()
+            return
+        self.console.note(
+            f"this session ends when you leave {self.job.profile.title}; for a run that ends by "
+            "itself, give a prompt with --cmd"
+        )
+        self.console.hold()
+        terminal.take()
+
+    def _started_fields(self, terminal: SessionTerminal) -> dict[str, Any]:
+        job = self.job
+        session_id = job.invocation.session_id
+        shown_command = self.rules.redact(shlex.join(job.shown_argv))
+        return {
+            "event": "started",
+            # A marker cannot be cut, and a prompt may have any length.
+            "command": shown_command[:_MAX_SHOWN_COMMAND_CHARS],
+            "workingDir": job.cwd,
+            "runner": job.profile.name,
+            "mode": job.mode,
+            "columns": terminal.size.columns,
+            "lines": terminal.size.lines,
+            **({"sessionId": session_id} if session_id else {}),
+            "commands": list(self.allowlist.commands),
+            "remoteInput": job.allows_remote_input,
+            "version": VERSION,
+        }
+
+    def _start_child(
+        self, keeper: Keeper, spool: Spool, mailbox: Mailbox, terminal: SessionTerminal
+    ) -> PtyPump:
+        """Open the child's terminals, let the keeper start it in them, and read."""
+        job = self.job
+        terminals = ChildTerminals(
+            job, self.folder.path, self.rules, terminal.size, terminal.attributes
+        )
+        outlet = _Outlet(spool, self.rules)
+        pump = PtyPump(
+            terminals.channels,
+            open(self.folder.path / job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
+            modes=terminal.modes,
+            keyboard_fd=0 if terminal.is_taken else None,
+            publish=outlet.publish,
+            publish_state=outlet.publish_state,
+            states=job.invocation.states,
+            note_undo=keeper.note_undo,
+            ended=mailbox.post,
+        )
+        self.was_started = True
+        keeper.spawn(
+            CHILD,
+            job.invocation.argv,
+            cwd=job.cwd,
+            env=job.env,
+            fds=terminals.fds,
+            on_terminal=True,
+        )
+        terminals.close_fds()
+        pump.start()
+        return pump
+
+
+class _Outlet:
+    """What the pump tells, put into the journal. Thread: the pump's, until it has ended."""
+
+    def __init__(self, spool: Spool, rules: Rules) -> None:
+        self._spool = spool
+        self._rules = rules
+
+    def publish(self, stream: str, text: RedactedText) -> None:
+        """Put output into the journal, and a notice where some of it is missing."""
+        publish_gap(self._spool, self._rules, len(text))
+        self._spool.append(stream, text)
+
+    def publish_state(self, state: str) -> None:
+        """Tell whether the child works or waits for somebody."""
+        self._spool.append("marker", self._rules.redact_json({"event": "state", "state": state}))
+
+
+def publish_gap(spool: Spool, rules: Rules, room_chars: int) -> None:
+    """Put a notice into the journal if output is missing there, and it has so much room."""
+    gap_bytes = spool.take_gap(room_chars)
+    if gap_bytes:
+        notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
+        spool.append("error", rules.redact(notice))
+
+
+class _Session:
+    """A run whose child was started: its workers, its state, and its end.
+
+    Its public methods but `conduct` are what the operator may do to it (`poller.Session`).
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        keeper: Keeper,
+        spool: Spool,
+        mailbox: Mailbox,
+        terminal: SessionTerminal,
+        pump: PtyPump,
+    ) -> None:
+        # Imported here because the child, which is running by now, does not have to wait for it.
+        from runner.executor import Executor
+        from runner.poller import Poller
+
+        job = run.job
+        self._job = job
+        self._folder = run.folder
+        self._rules = run.rules
+        self._console = run.console
+        self._keeper = keeper
+        self._spool = spool
+        self._mailbox = mailbox
+        self._terminal = terminal
+        self._pump = pump
+        self._pacer = Pacer(job.config.poll_interval_s)
+        self._syncer = Syncer(spool, ended=mailbox.post)
+        self._poster = Delivery(
+            run.open_client(),
+            spool,
+            run.folder.path,
+            self._pacer,
+            run.rules,
+            tell=run.console.warn,
+            ended=mailbox.post,
+        )
+        self._executor = Executor(
+            run.open_client(),
+            spool,
+            self._pacer,
+            run.rules,
+            keeper,
+            cwd=job.cwd,
+            env=job.env,
+            timeout_s=job.config.command_timeout_s,
+            folder=run.folder.path,
+            tell=run.console.warn,
+            ended=mailbox.post,
+        )
+        self._poller = Poller(
+            run.open_client(),
+            spool,
+            self._pacer,
+            run.rules,
+            run.allowlist,
+            self,
+            self._executor,
+            poll_interval_s=job.config.poll_interval_s,
+            allow_remote_input=job.allows_remote_input,
+            tell=run.console.warn,
+            ended=mailbox.post,
+        )
+        self._assist = None if job.assist is None else self._plan_assist(job.assist)
+        self._started_at = run.started_at
+        self._limit_at = None if job.max_time_s is None else run.started_at + job.max_time_s
+        # Why the runner ends the run, if it does: what the `finished` marker will say.
         self._ending: str | None = None
+        # Why the run failed, whatever became of the child.
         self._failure: str | None = None
         self._child_end: ChildEnd | None = None
-        self._deadline: float | None = None
+        self._pump_has_ended = False
         self._is_delivering = False
+        self._poster_has_ended = False
         self._gave_up = False
-        self._swept = False
-        self._pump_ended = False
-        self._delivery_ended = False
+        # Past this the keeper hangs; None as long as nobody wants it to end the run.
+        self._keeper_deadline: float | None = None
         self._size_told_at = 0.0
         # When the gateway is to be told of the size; None when it knows.
         self._size_due: float | None = None
-        self._assist: Assist | None = None
-        self._limit_at = None if job.max_time_s is None else self._started_at + job.max_time_s
+
+    def _plan_assist(self, plan: AssistPlan) -> Assist:
+        return Assist(
+            plan,
+            self._keeper,
+            self._pacer,
+            # Not the address: what `start` prints is the child's, and often kept in a file.
+            show=lambda _address: self._console.note(
+                "an assist session is open; the gateway's page has its address"
+            ),
+            tell=self._console.warn,
+            ended=self._mailbox.post,
+        )
 
     # --- the operator's hands; any thread ------------------------------------------------------
 
@@ -133,283 +339,167 @@ class Run:
         self._pump.type(text)
         return None
 
-    # --- from the first marker to the exit code ------------------------------------------------
+    # --- from the first worker to the exit code ------------------------------------------------
 
-    def execute(self) -> int:
-        """Run the child to its end, deliver, and return the exit code."""
-        with contextlib.ExitStack() as stack:
-            if threading.active_count() != 1:
-                raise RunnerError("a thread was started before the keeper was forked")
-            self._keeper = Keeper()
-            stack.callback(self._keeper.close)
-            # After the fork: it is not for us to hide what the child and commands write.
-            stack.callback(os.umask, os.umask(0o077))
-            self._spool = self._open_spool()
-            stack.callback(self._spool.close)
-            self._mailbox = stack.enter_context(Mailbox())
-            stack.callback(self._console.release)
-            self._terminal = SessionTerminal(self._keeper)
-            stack.callback(self._terminal.give_back)
-            self._take_terminal()
-            self._append_marker(self._started_fields())
-            self._pump = self._start_child()
-            self._start_workers()
-            self._watch()
-            return self._wind_up()
+    def conduct(self) -> int:
+        """See the run through, and take it down, producers before consumers. Returns the exit code.
 
-    def _open_spool(self) -> Spool:
-        """Open the journal, with what another process needs to deliver it."""
-        try:
-            spool = Spool(self._folder.spool_path)
-        except SpoolError as error:
-            if not error.is_disk_failure:
-                raise  # it says itself what to do
-            raise RunnerError(f"{error}; {_MAKE_ROOM}") from error
-        spool.put_fact("gateway_url", self._job.gateway_url)
-        spool.put_fact("token", self._job.token)
-        spool.put_fact("log_name", self._job.log_name)
-        if spool.disk_failure is not None:
-            spool.close()
-            raise RunnerError(f"{spool.disk_failure}; {_MAKE_ROOM}")
-        return spool
+        How long each step may take stands beside it.
+        """
+        for worker in (self._poster, self._executor, self._poller, self._syncer, self._assist):
+            if worker is not None:
+                worker.start()
 
-    def _take_terminal(self) -> None:
-        if not (self._job.is_interactive and os.isatty(0) and os.isatty(1)):
-            self._terminal.guard()
-            return
-        self._console.note(
-            f"this session ends when you leave {self._job.title}; for a run that ends by itself, "
-            "give a prompt with --cmd"
-        )
-        self._console.hold()
-        self._terminal.take()
+        # The child ends, by itself or because the keeper was asked to end it (`_end_run`): then
+        # within STOP_GRACE_S and KEEPER_TIMEOUT_S.
+        self._await_keeper(lambda: self._child_end is not None or self._keeper.has_swept)
+        end = self._judge_end()
 
-    def _started_fields(self) -> dict[str, Any]:
-        return {
-            "event": "started",
-            # A marker cannot be cut, and a prompt may have any length.
-            "command": self._rules.redact(self._job.shown_command)[:MAX_SHOWN_COMMAND_CHARS],
-            "workingDir": self._job.cwd,
-            "runner": self._job.runner,
-            "mode": self._job.mode,
-            "columns": self._terminal.size.columns,
-            "lines": self._terminal.size.lines,
-            **({"sessionId": self._job.session_id} if self._job.session_id else {}),
-            "commands": list(self._allowlist.commands),
-            "remoteInput": self._job.allow_remote_input,
-            "version": self._job.version,
-        }
+        # No more commands are taken, the queued ones are refused, the assist session is ended.
+        self._poller.stop()
+        self._executor.stop()
+        if self._assist is not None:
+            self._assist.stop()
 
-    def _start_child(self) -> PtyPump:
-        """Open the terminals, let the keeper start the child in them, and read."""
-        terminals = ChildTerminals(
-            self._job,
-            self._folder.path,
-            self._rules,
-            self._terminal.size,
-            self._terminal.attributes,
-        )
-        pump = PtyPump(
-            terminals.channels,
-            open(self._folder.path / self._job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
-            modes=self._terminal.modes,
-            keyboard_fd=0 if self._terminal.is_taken else None,
-            publish=self._publish,
-            publish_state=self._publish_state,
-            states=self._job.states,
-            note_undo=self._keeper.note_undo,
-            ended=self._mailbox.post,
-        )
-        self.was_started = True
-        self._keeper.spawn(
-            CHILD,
-            self._job.argv,
-            cwd=self._job.cwd,
-            env=self._job.env,
-            fds=terminals.fds,
-            on_terminal=True,
-        )
-        terminals.close_fds()
-        pump.start()
-        return pump
+        # The keeper kills what the child has left: within KEEPER_TIMEOUT_S.
+        self._expect_sweep(0)
+        self._await_keeper(lambda: self._keeper.has_swept)
+        # What was handed over a moment too late is not started any more.
+        self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
+        self._report_to_assist(Report("failed", ASSIST, 0, "the run has ended"))
 
-    def _publish(self, stream: str, text: RedactedText) -> None:
-        """Put output into the journal, and a notice where some of it is missing. Thread: pump."""
-        self._publish_gap(len(text))
-        self._spool.append(stream, text)
+        # All that could still print is gone. The pump reads what the terminals hold, and flushes
+        # the redactors: within DRAIN_TERMINAL_S, and JOIN_TIMEOUT_S for its own work.
+        self._pump.finish(_DRAIN_TERMINAL_S)
+        self._await_pump(_DRAIN_TERMINAL_S + _JOIN_TIMEOUT_S)
 
-    def _publish_state(self, state: str) -> None:
-        """Tell whether the child works or waits for somebody. Thread: pump."""
-        self._append_marker({"event": "state", "state": state})
+        # Nothing may come after the end, which is recorded in the journal.
+        self._executor.join(_JOIN_TIMEOUT_S)
+        self._poller.join(_JOIN_TIMEOUT_S)
+        if self._assist is not None:
+            self._assist.join()
+        self._is_delivering = True  # from here on a signal breaks that off
+        publish_gap(self._spool, self._rules, 0)
+        if self._size_due is not None:
+            self._tell_size()
+        self._spool.record_end(self._end_fields(end), self._collect_files())
 
-    def _publish_gap(self, room_chars: int) -> None:
-        gap_bytes = self._spool.take_gap(room_chars)
-        if gap_bytes:
-            notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
-            self._spool.append("error", self._rules.redact(notice))
+        # The user's terminal is given back, after all was shown: within LOCAL_TIMEOUT_S.
+        if os.isatty(1):
+            self._pump.join(_LOCAL_TIMEOUT_S)
+        self._terminal.give_back()
+        self._console.release()
+        self._tell_how_to_resume()
+        self._tell_of_the_disk()
 
-    def _append_marker(self, fields: dict[str, Any]) -> None:
-        self._spool.append("marker", self._rules.redact_json(fields))
+        # The poster delivers, sends `finished`, and uploads: as long as the gateway takes something
+        # every `drain_timeout_s`.
+        self._deliver()
+        self._poster.join(_JOIN_TIMEOUT_S)
+        self._executor.join(_JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
+        self._close_journal()
 
-    def _start_workers(self) -> None:
-        # Imported here because the child, which is running by now, does not have to wait for it.
-        from runner.executor import Executor
-        from runner.poller import Poller
+        # Local readers that lag behind get the rest: within LOCAL_TIMEOUT_S.
+        self._pump.join(_LOCAL_TIMEOUT_S)
+        self._tell_of_the_output()
+        self._syncer.stop()
+        self._syncer.join(_JOIN_TIMEOUT_S)
+        self._tell_of_malformed_commands()
+        return end.exit_code(self._ending)
 
-        self._pacer = Pacer(self._job.poll_interval_s)
-        self._syncer = Syncer(self._spool, ended=self._mailbox.post)
-        self._delivery = Delivery(
-            self._open_client(),
-            self._spool,
-            self._folder.path,
-            self._pacer,
-            self._rules,
-            tell=self._console.warn,
-            ended=self._mailbox.post,
-        )
-        self._executor: Executor = Executor(
-            self._open_client(),
-            self._spool,
-            self._pacer,
-            self._rules,
-            self._keeper,
-            cwd=self._job.cwd,
-            env=self._job.env,
-            timeout_s=self._job.command_timeout_s,
-            folder=self._folder.path,
-            tell=self._console.warn,
-            ended=self._mailbox.post,
-        )
-        self._poller: Poller = Poller(
-            self._open_client(),
-            self._spool,
-            self._pacer,
-            self._rules,
-            self._allowlist,
-            self,
-            self._executor,
-            poll_interval_s=self._job.poll_interval_s,
-            allow_remote_input=self._job.allow_remote_input,
-            tell=self._console.warn,
-            ended=self._mailbox.post,
-        )
-        for worker in (self._delivery, self._executor, self._poller, self._syncer):
-            worker.start()
-        if self._job.assist is not None:
-            self._start_assist(self._job.assist)
+    # --- waiting ---------------------------------------------------------------------------------
 
-    def _start_assist(self, plan: AssistPlan) -> None:
-        self._assist = Assist(
-            plan,
-            self._keeper,
-            self._pacer,
-            # Not the address: what `start` prints is the child's, and often kept in a file.
-            show=lambda _address: self._console.note(
-                "an assist session is open; the gateway's page has its address"
-            ),
-            tell=self._console.warn,
-            ended=self._mailbox.post,
-        )
-        self._assist.start()
-
-    # --- while it runs -------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Obey signals, the operator and the keeper until nothing of the child is left."""
-        while not (self._child_end is not None and self._swept and self._pump_ended):
-            if self._deadline is None or time.monotonic() < self._deadline:
-                self._wait(self._deadline if self._deadline is not None else self._limit_at)
-                self._obey_time_limit()
-            elif not self._swept:
+    def _await_keeper(self, has_come: Callable[[], bool]) -> None:
+        """Wait until the keeper has reported this. One that hangs is killed, which is reported."""
+        while not has_come():
+            if self._keeper_deadline is not None and time.monotonic() >= self._keeper_deadline:
                 self._console.error(
                     "the process that watches over the run hangs, and is killed; the runner ends "
                     "what is left of the run itself"
                 )
                 self._keeper.kill_keeper()
-                self._deadline = None  # its end is reported at once
-            else:
+                self._keeper_deadline = None
+            self._wait(self._limit_at if self._keeper_deadline is None else self._keeper_deadline)
+            self._obey_time_limit()
+
+    def _await_pump(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not self._pump_has_ended:
+            if time.monotonic() >= deadline:
                 self._console.error(
                     "the child's terminal could not be read to its end; its last output is missing"
                 )
                 return
+            self._wait(deadline)
+
+    def _wait(self, deadline: float | None) -> None:
+        """Wait once for the keeper, a signal or a message, and handle what has come."""
+        dues = [due for due in (deadline, self._size_due) if due is not None]
+        for news in self._keeper.wait(self._mailbox, min(dues) if dues else None):
+            if isinstance(news, Report):
+                self._handle_report(news)
+            elif isinstance(news, Signal):
+                self._handle_signal(news.number)
+            elif isinstance(news, WorkerEnded):
+                self._handle_end_of_worker(news)
+            elif isinstance(news, _EndRequest):
+                self._end_run(news.reason)
+        if self._size_due is not None and time.monotonic() >= self._size_due:
+            self._tell_size()
 
     def _obey_time_limit(self) -> None:
         if self._limit_at is not None and time.monotonic() >= self._limit_at:
             self._limit_at = None
             if self._ending is None and self._child_end is None:
                 self._console.note("the time limit is reached; the run is stopped")
-                self._end("time limit")
+                self._end_run("time limit")
 
-    def _wait(self, deadline: float | None) -> None:
-        """Wait once for the keeper, a signal or a message, and act on it."""
-        watched: list[Any] = [self._mailbox]
-        if not self._swept:
-            watched.append(self._keeper)
-        dues = [due for due in (deadline, self._size_due) if due is not None]
-        timeout_s = max(0.0, min(dues) - time.monotonic()) if dues else None
-        readable, _, _ = select.select(watched, [], [], timeout_s)
-        if self._keeper in readable:
-            reports = self._keeper.receive()
-            if reports is None:
-                self._keeper_died()
-            for report in reports or ():
-                self._on_report(report)
-        if self._mailbox in readable:
-            for message in self._mailbox.receive():
-                self._on_message(message)
-        if self._size_due is not None and time.monotonic() >= self._size_due:
-            self._tell_size()
-
-    def _on_report(self, report: Report) -> None:
-        if report.event == "swept":
-            if report.number:
-                self._console.warn(
-                    f"{report.number} processes of the run could not be killed, because they are "
-                    "another user's or wait for a device; look for them with ps"
-                )
-            self._is_swept()
+    def _handle_report(self, report: Report) -> None:
+        if report.key == CHILD:
+            self._handle_report_on_child(report)
         elif report.key == ASSIST:
             self._report_to_assist(report)
-        elif report.key != CHILD:
+        elif report.event == "swept" and report.number:
+            self._console.warn(
+                f"{report.number} processes of the run could not be killed, because they are "
+                "another user's or wait for a device; look for them with ps"
+            )
+        elif report.event == "gone" and self._child_end is None:
+            self._child_end = ChildEnd.failed("the process that watched over it was killed")
+        elif report.event not in ("swept", "gone"):
             self._executor.report(report)
-        elif report.event == "exited":
-            self._child_ended(ChildEnd.of_status(report.number))
+
+    def _handle_report_on_child(self, report: Report) -> None:
+        if report.event == "exited":
+            self._child_end = ChildEnd.of_status(report.number)
         elif report.event == "failed":
-            self._child_ended(ChildEnd.not_started(report.number, report.text))
+            self._child_end = ChildEnd.not_started(report.number, report.text)
             self._keeper.halt_run()
         elif report.event == "suspended" and self._terminal.is_taken:
             self._suspend()
         elif report.event == "suspended" and self._job.is_interactive:
             self._keeper.resume()  # by the operator; there is no shell that could continue it
 
-    def _on_message(self, message: object) -> None:
-        if isinstance(message, _EndRequest):
-            self._end(message.reason)
-        elif isinstance(message, Signal):
-            self._on_signal(message.number)
-        elif isinstance(message, WorkerEnded):
-            self._on_worker_ended(message)
-
-    def _on_signal(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number == signal.SIGWINCH:
             self._resize()
         elif self._is_delivering:
             self._gave_up = True
-            self._delivery.give_up()
+            self._poster.give_up()
         elif number == signal.SIGINT and (self._ending or self._child_end):
-            self._end("halted")
+            self._end_run("halted")
         else:
-            self._end("hangup" if number == signal.SIGHUP else "stopped")
+            self._end_run("hangup" if number == signal.SIGHUP else "stopped")
 
-    def _on_worker_ended(self, ended: WorkerEnded) -> None:
+    def _handle_end_of_worker(self, ended: WorkerEnded) -> None:
         if ended.worker == "pty-pump":
-            self._pump_ended = True
+            self._pump_has_ended = True
             if ended.error is not None:
                 self._failure = f"its output could not be taken: {_shown(ended.error)}"
                 self._keeper.halt_run()
-                self._expect_end(0)
+                self._expect_sweep(0)
         elif ended.worker == "poster":
-            self._delivery_ended = True
+            self._poster_has_ended = True
             if ended.error is not None:
                 self._console.warn(
                     f"delivery failed: {_shown(ended.error)}; output is kept in "
@@ -421,7 +511,9 @@ class Run:
         elif ended.error is not None:
             self._console.warn(_LOSSES[ended.worker].format(_shown(ended.error)))
 
-    def _end(self, reason: str) -> None:
+    # --- what ends it ----------------------------------------------------------------------------
+
+    def _end_run(self, reason: str) -> None:
         """Let the keeper end the run. The first reason is the one that is reported, or a halt.
 
         Once the child has ended only its descendants are left to be killed, which is no reason.
@@ -430,49 +522,34 @@ class Run:
         if self._child_end is None and (is_halt or self._ending is None):
             self._ending = reason
             if not is_halt:
-                self._keeper.stop_run(STOP_GRACE_S)
-                self._expect_end(STOP_GRACE_S)
+                self._keeper.stop_run(_STOP_GRACE_S)
+                self._expect_sweep(_STOP_GRACE_S)
         if is_halt:
             self._keeper.halt_run()
-            self._expect_end(0)
+            self._expect_sweep(0)
 
-    def _expect_end(self, within_s: float) -> None:
-        """Note that the run should be over by then."""
-        deadline = time.monotonic() + within_s + KEEPER_TIMEOUT_S
-        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+    def _expect_sweep(self, grace_s: float) -> None:
+        """Note when the keeper should have ended all of the run, if it has that long for it."""
+        deadline = time.monotonic() + grace_s + _KEEPER_TIMEOUT_S
+        earlier = self._keeper_deadline
+        self._keeper_deadline = deadline if earlier is None else min(earlier, deadline)
 
-    def _child_ended(self, end: ChildEnd) -> None:
+    def _judge_end(self) -> ChildEnd:
+        """Return how the child ended, and tell what was wrong with it."""
+        end = self._child_end or ChildEnd.failed("it could not be killed")
         if self._failure is not None:
             end = ChildEnd.failed(self._failure)
         self._child_end = end
         if end.error is not None:
-            sentence = f"{self._job.argv[0]}: {end.error}"
+            sentence = f"{self._job.invocation.argv[0]}: {end.error}"
             self._console.error(sentence)
             self._spool.append("error", self._rules.redact(sentence))
         self._console.detail(f"the child has ended: {end.description}")
-        self._poller.stop()
-        self._executor.stop()
+        return end
+
+    def _report_to_assist(self, report: Report) -> None:
         if self._assist is not None:
-            self._assist.stop()
-        self._expect_end(0)
-
-    def _is_swept(self) -> None:
-        """Everything that could still print is gone, so the end of the output is near."""
-        self._swept = True
-        # A command that was handed over a moment too late; nobody listens to the keeper any more.
-        self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
-        self._report_to_assist(Report("failed", ASSIST, 0, "the run has ended"))
-        if self._child_end is None:
-            self._child_ended(ChildEnd.failed("it could not be killed"))
-        self._pump.finish(DRAIN_TERMINAL_S)
-        self._deadline = time.monotonic() + DRAIN_TERMINAL_S + JOIN_TIMEOUT_S
-
-    def _keeper_died(self) -> None:
-        """Do its work as well as can be: what it left behind has come to this process."""
-        kill_descendants(time.sleep)
-        if self._child_end is None:
-            self._child_ended(ChildEnd.failed("the process that watched over it was killed"))
-        self._is_swept()
+            self._assist.report(report)
 
     def _tell_of_assist(self, error: BaseException | None) -> None:
         if error is None:
@@ -480,14 +557,12 @@ class Run:
         else:
             self._console.warn(f"assist: {error}; the run goes on without it")
 
-    def _report_to_assist(self, report: Report) -> None:
-        if self._assist is not None:
-            self._assist.report(report)
+    # --- the user's terminal ---------------------------------------------------------------------
 
     def _suspend(self) -> None:
         self._pump.pause_keyboard(paused=True)
         # An editor has left its screen just before; the shell's prompt must come behind that.
-        self._pump.catch_up(SUSPEND_TIMEOUT_S)
+        self._pump.catch_up(_SUSPEND_TIMEOUT_S)
         self._terminal.suspend()
         self._resize()
         self._pump.pause_keyboard(paused=False)
@@ -496,53 +571,15 @@ class Run:
     def _resize(self) -> None:
         if self._terminal.measure():
             self._pump.resize(self._terminal.size)
-            self._size_due = self._size_told_at + RESIZED_INTERVAL_S
+            self._size_due = self._size_told_at + _RESIZED_INTERVAL_S
 
     def _tell_size(self) -> None:
         size, self._size_due = self._terminal.size, None
         self._size_told_at = time.monotonic()
-        self._append_marker({"event": "resized", "columns": size.columns, "lines": size.lines})
+        fields = {"event": "resized", "columns": size.columns, "lines": size.lines}
+        self._spool.append("marker", self._rules.redact_json(fields))
 
-    # --- its end ---------------------------------------------------------------------------------
-
-    def _wind_up(self) -> int:
-        """Deliver what there is, producers before consumers. Returns the exit code."""
-        end = self._child_end or ChildEnd.failed("it never ran")
-        self._executor.join(JOIN_TIMEOUT_S)
-        self._poller.join(JOIN_TIMEOUT_S)
-        if self._assist is not None:
-            self._assist.join()  # nothing may come after `finished`
-        self._is_delivering = True
-        self._publish_gap(0)
-        if self._size_due is not None:
-            self._tell_size()
-        self._spool.record_end(self._end_fields(end), self._collect_files())
-        if os.isatty(1):
-            self._pump.join(LOCAL_TIMEOUT_S)  # all is shown before the terminal's modes change
-        self._terminal.give_back()
-        self._console.release()
-        if self._job.resume_command is not None:
-            command = self._rules.redact(self._job.resume_command)
-            self._console.note(f"to go on with this session: {command}")
-        self._tell_of_the_disk()
-        self._deliver()
-        self._pump.join(LOCAL_TIMEOUT_S)
-        if self._pump.redaction_failures:
-            self._console.warn(
-                f"redaction failed {self._pump.redaction_failures} times; what it could not judge "
-                "was removed up to the end of the line; please report it"
-            )
-        if self._pump.unshown_bytes:
-            self._console.warn(
-                f"{self._pump.unshown_bytes} bytes of output were not shown: nobody read them"
-            )
-        self._syncer.stop()
-        self._syncer.join(JOIN_TIMEOUT_S)
-        if self._poller.dropped_count:
-            self._console.warn(
-                f"{self._poller.dropped_count} commands of the gateway were malformed and ignored"
-            )
-        return end.exit_code(self._ending)
+    # --- what is recorded, delivered and told ----------------------------------------------------
 
     def _end_fields(self, end: ChildEnd) -> dict[str, Any]:
         return {
@@ -560,7 +597,8 @@ class Run:
 
         Redacted here, for the journal: `sync` may know other values than this run did.
         """
-        result = self._job.messages.result() if self._job.messages is not None else {}
+        messages = self._job.invocation.messages
+        result = messages.result() if messages is not None else {}
         return {"result": json.loads(self._rules.redact_json(result))} if result else {}
 
     def _collect_files(self) -> list[FilePart]:
@@ -587,19 +625,26 @@ class Run:
                 f"{self._job.messages_name} lacks the last messages: the disk takes nothing more"
             )
 
+    def _tell_how_to_resume(self) -> None:
+        argv = self._job.invocation.resume_argv
+        if argv:
+            command = self._rules.redact(shlex.join(argv))
+            self._console.note(f"to go on with this session: {command}")
+
     def _deliver(self) -> None:
         self._pacer.stop_polling()
-        self._delivery.finish()
-        while not self._delivery_ended:
-            if self._delivery.has_stalled(self._job.drain_timeout_s):
-                self._delivery.give_up()
-            self._wait(time.monotonic() + PROGRESS_INTERVAL_S)
-            if not self._delivery_ended:
-                self._console.progress(f"delivering {self._delivery.describe_rest().text} …")
+        self._poster.finish()
+        while not self._poster_has_ended:
+            if self._poster.has_stalled(self._job.config.drain_timeout_s):
+                self._poster.give_up()
+            self._wait(time.monotonic() + _PROGRESS_INTERVAL_S)
+            if not self._poster_has_ended:
+                self._console.progress(f"delivering {self._poster.describe_rest().text} …")
         self._console.progress("")
-        self._delivery.join(JOIN_TIMEOUT_S)
-        self._executor.join(JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
-        if not self._delivery.is_done:
+
+    def _close_journal(self) -> None:
+        """Note that all is delivered, or tell what is not."""
+        if not self._poster.is_done:
             self._tell_what_is_left()
         elif self._spool.unacknowledged():
             self._console.warn(
@@ -607,9 +652,9 @@ class Run:
                 f"`{self._job.program} sync` tries it once more"
             )
         else:
-            self._close_journal()
+            self._mark_delivered()
 
-    def _close_journal(self) -> None:
+    def _mark_delivered(self) -> None:
         try:
             self._spool.wipe("token")
             self._folder.mark_delivered()
@@ -620,7 +665,7 @@ class Run:
             )
 
     def _tell_what_is_left(self) -> None:
-        left = " ".join(self._delivery.describe_rest())
+        left = " ".join(self._poster.describe_rest())
         if self._folder.spool_path.exists() and self._spool.return_to_disk():
             self._console.warn(
                 f"{left} not delivered, but kept in {self._folder.path}; "
@@ -628,6 +673,23 @@ class Run:
             )
         else:
             self._console.error(f"{left} lost: neither the gateway nor the disk took it")
+
+    def _tell_of_the_output(self) -> None:
+        if self._pump.redaction_failures:
+            self._console.warn(
+                f"redaction failed {self._pump.redaction_failures} times; what it could not judge "
+                "was removed up to the end of the line; please report it"
+            )
+        if self._pump.unshown_bytes:
+            self._console.warn(
+                f"{self._pump.unshown_bytes} bytes of output were not shown: nobody read them"
+            )
+
+    def _tell_of_malformed_commands(self) -> None:
+        if self._poller.dropped_count:
+            self._console.warn(
+                f"{self._poller.dropped_count} commands of the gateway were malformed and ignored"
+            )
 
 
 def _shown(error: BaseException) -> str:

@@ -217,7 +217,7 @@ def collect_files(
     `breathe` is called once for each block of a copy, and may break that off with an OSError.
     """
     parts: list[FilePart] = []
-    for name in (job.log_name, *([] if job.messages is None else [job.messages_name])):
+    for name in (job.log_name, *([] if job.invocation.messages is None else [job.messages_name])):
         try:
             parts += file_parts(folder, name, name)
         except OSError as error:  # somebody has deleted the run's folder

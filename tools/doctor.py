@@ -99,17 +99,16 @@ class Doctor:
             self._console.progress("")
 
     def _check_command(self, config: Config) -> tuple[str, str]:
-        command = self._profile.command(config)
+        argv = self._profile.argv(config)
         env = config.child_environment(os.environ)
-        require_program(
-            command[0], ".", env, self._profile, config
-        )  # the current folder may be gone
-        found = find_program(command[0], env.get("PATH")) or command[0]
+        # Not the current folder, which may be gone.
+        require_program(argv[0], ".", env, self._profile, config)
+        found = shutil.which(argv[0], path=env.get("PATH")) or argv[0]
         if not self._profile.answers_version(config):
             title = self._profile.title
             return "ok", f"{found}; it is not known to be {title}, so its version was not asked"
         rules = build_rules(config, os.environ)
-        lines = ask_version([*command, "--version"], env, rules)
+        lines = ask_version([*argv, "--version"], env, rules)
         version = printable(rules.redact(lines[0]), 80) if lines else "it tells no version"
         return "ok", f"{found}: {version}"
 
