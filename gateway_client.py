@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 ATTEMPT_RESEND_LIMIT_S: Final = 280.0
 ATTEMPT_DEAD_S: Final = 310.0
 
-MAX_REPLY_BYTES: Final = 1_048_576
-REPLY_TIMEOUT_S: Final = 30.0
+_MAX_REPLY_BYTES: Final = 1_048_576
+_REPLY_TIMEOUT_S: Final = 30.0
 MAX_ARTIFACT_BYTES: Final = 52_428_800
 
 _FILE_NAME_CHARS: Final = frozenset(string.ascii_letters + string.digits + "._-")
@@ -390,9 +390,9 @@ class GatewayClient:
 
     def ask_health(self) -> Reply:
         """Ask the gateway's health check, which is not signed."""
-        return self._exchange("GET", "/api/health", b"", {}, REPLY_TIMEOUT_S, says_healthy)
+        return self._exchange("GET", "/api/health", b"", {}, _REPLY_TIMEOUT_S, says_healthy)
 
-    def send(self, attempt: Attempt, timeout_s: float = REPLY_TIMEOUT_S) -> Reply:
+    def send(self, attempt: Attempt, timeout_s: float = _REPLY_TIMEOUT_S) -> Reply:
         """Send one copy of the attempt. Raises nothing but GatewayError (certificate changed).
 
         Blocks for connecting, for the body at the slowest speed that makes sense, and up to
@@ -461,7 +461,7 @@ class GatewayClient:
         # As it came: an encoding that nobody asked for could blow up a small answer.
         for block in response.raw.stream(65_536, decode_content=False):
             received += block
-            if len(received) > MAX_REPLY_BYTES:
+            if len(received) > _MAX_REPLY_BYTES:
                 return Reply(
                     Outcome.UNKNOWN, response.status_code, message="the reply is longer than 1 MiB"
                 )

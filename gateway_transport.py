@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CONNECT_TIMEOUT_S: Final = 10.0
+_CONNECT_TIMEOUT_S: Final = 10.0
 # A peer that takes nothing for this long has answered already, or never will.
 STALL_TIMEOUT_S: Final = 15.0
 # Slower than any line that a run's output fits through; a body may take its size divided by this.
-SLOWEST_BYTES_PER_S: Final = 16_384
+_SLOWEST_BYTES_PER_S: Final = 16_384
 _SEND_BYTES: Final = 65_536
 
 
@@ -145,7 +145,7 @@ class ExchangeLimits:
 
     def begin(self, body_bytes: int, reply_timeout_s: float) -> None:
         """Start the clock of a new exchange."""
-        request_s = 2 * CONNECT_TIMEOUT_S + STALL_TIMEOUT_S + body_bytes / SLOWEST_BYTES_PER_S
+        request_s = 2 * _CONNECT_TIMEOUT_S + STALL_TIMEOUT_S + body_bytes / _SLOWEST_BYTES_PER_S
         self._deadline = time.monotonic() + request_s
         self._reply_timeout_s = reply_timeout_s
         self.has_stalled = False
@@ -225,7 +225,7 @@ class _BoundedTlsSocket(ssl.SSLSocket):
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as inherited
         self.limits.watch(self)
-        with self.limits.waiting(self, CONNECT_TIMEOUT_S):
+        with self.limits.waiting(self, _CONNECT_TIMEOUT_S):
             super().do_handshake(block)
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
@@ -369,7 +369,7 @@ def _connect(connection: Any, limits: ExchangeLimits) -> socket.socket:
             limits.watch(sock)
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
-            with limits.waiting(sock, CONNECT_TIMEOUT_S):
+            with limits.waiting(sock, _CONNECT_TIMEOUT_S):
                 sock.connect(address)
         except OSError as error:
             sock.close()

@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from runner.console import Console
 
 # How often the program is asked for its address: at first, and later for another one.
-OPENING_INTERVAL_S: Final = 0.25
-WATCHING_INTERVAL_S: Final = 2.0
+_OPENING_INTERVAL_S: Final = 0.25
+_WATCHING_INTERVAL_S: Final = 2.0
 # A program that was told to end gets this long before it is killed.
-CLOSE_S: Final = 3.0
+_CLOSE_S: Final = 3.0
 # A frozen attempt may be repeated for 280 s; nobody waits that long for an address.
-MAX_PATIENCE_S: Final = 240.0
+_MAX_PATIENCE_S: Final = 240.0
 # How often the gateway may fail on the event itself.
 _MAX_FAILURES: Final = 3
 # A session that ends while an address is being sent waits this long for the answer to it.
@@ -204,7 +204,7 @@ class Assist(Worker):
     def _await_first(self, output: BinaryIO) -> str:
         """Return the first address; empty if the session was stopped before there was one."""
         deadline = time.monotonic() + self._plan.timeout_s
-        while self._wait(OPENING_INTERVAL_S):
+        while self._wait(_OPENING_INTERVAL_S):
             address = self._provider.address() if self._is_running else ""
             if address:
                 return address
@@ -222,7 +222,7 @@ class Assist(Worker):
 
     def _await_another(self, address: str) -> str:
         """Return the next address, which comes after a reconnection; empty at the session's end."""
-        while self._wait(WATCHING_INTERVAL_S) and self._is_running:
+        while self._wait(_WATCHING_INTERVAL_S) and self._is_running:
             another = self._provider.address()
             if another not in ("", address):
                 return another
@@ -274,7 +274,7 @@ class Assist(Worker):
             if not self._is_running:
                 return
             end(ASSIST)
-            deadline = time.monotonic() + CLOSE_S
+            deadline = time.monotonic() + _CLOSE_S
             while self._is_running and time.monotonic() < deadline:
                 try:
                     report = self._reports.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -322,7 +322,7 @@ class Assist(Worker):
             unanswered += 1
             if unanswered == 2 and reply is Outcome.UNKNOWN:
                 self._tell("the gateway does not answer; the session's address is sent again")
-            if first.age_s(self._client.clock) > min(self._plan.patience_s, MAX_PATIENCE_S):
+            if first.age_s(self._client.clock) > min(self._plan.patience_s, _MAX_PATIENCE_S):
                 raise RunnerError(
                     "the gateway could not be told of the session, so it was closed; start it "
                     "again when the gateway answers"

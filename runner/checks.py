@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from runner.console import Console
 
 # How long to try a gateway that does not answer before the child is started.
-CHECK_PATIENCE_S: Final = 10.0
-RETRY_INTERVAL_S: Final = 0.5
+_CHECK_PATIENCE_S: Final = 10.0
+_RETRY_INTERVAL_S: Final = 0.5
 
 
 def open_client(
@@ -51,7 +51,7 @@ def check_health(client: GatewayClient, config: Config) -> Reply:
     """Ask the gateway, unsigned, whether it is there. Raises RunnerError with what to do."""
     reply = client.ask_health()
     if reply.outcome is not Outcome.ACCEPTED:
-        raise RunnerError(explain(reply, config))
+        raise RunnerError(_explain(reply, config))
     return reply
 
 
@@ -60,15 +60,15 @@ def check_secret(client: GatewayClient, config: Config) -> None:
     # A signed event without a run is refused for the missing run only if the signature is right.
     reply = client.send(client.event(encode_event("info", "", 0)))
     if not (reply.outcome is Outcome.REFUSED and reply.status == 400):
-        raise RunnerError(explain(reply, config))
+        raise RunnerError(_explain(reply, config))
 
 
 def check_run(client: GatewayClient, run_id: str, config: Config, console: Console) -> None:
     """Ask the gateway whether it knows the run. Raises RunnerError with what to do.
 
-    A rate limit is waited out; a gateway that does not answer is tried for `CHECK_PATIENCE_S`.
+    A rate limit is waited out; a gateway that does not answer is tried for `_CHECK_PATIENCE_S`.
     """
-    deadline = time.monotonic() + CHECK_PATIENCE_S
+    deadline = time.monotonic() + _CHECK_PATIENCE_S
     try:
         while True:
             console.progress(f"asking {client.base_url} for the run …")
@@ -81,9 +81,9 @@ def check_run(client: GatewayClient, run_id: str, config: Config, console: Conso
                 _wait(wait_s, "waiting for the gateway", console)
             elif reply.outcome in (Outcome.UNKNOWN, Outcome.FAILED) and time.monotonic() < deadline:
                 console.detail(f"the gateway does not answer yet: {reply.message}")
-                _wait(RETRY_INTERVAL_S, "the gateway does not answer yet", console)
+                _wait(_RETRY_INTERVAL_S, "the gateway does not answer yet", console)
             else:
-                raise RunnerError(explain(reply, config, run_id))
+                raise RunnerError(_explain(reply, config, run_id))
     finally:
         console.progress("")
 
@@ -98,7 +98,7 @@ def _wait(seconds: float, why: str, console: Console) -> None:
         left_s = deadline - time.monotonic()
 
 
-def explain(reply: Reply, config: Config, run_id: str = "") -> str:
+def _explain(reply: Reply, config: Config, run_id: str = "") -> str:
     """Turn a gateway's refusal into a sentence that says what to do."""
     if reply.outcome is Outcome.WRONG_SECRET:
         return (

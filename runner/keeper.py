@@ -63,14 +63,14 @@ ASSIST: Final = "assist session"
 # The key of a report that is about whatever is being executed: the keeper itself is gone.
 EVERY_PROGRAM: Final = "*"
 # Claude Code is gone within 2 s of its terminal's hangup; nobody waits for the rest of the run.
-ORPHANED_GRACE_S: Final = 3.0
+_ORPHANED_GRACE_S: Final = 3.0
 # After the child's exit: time for what it started to finish by itself, before the sweep.
-LINGER_S: Final = 1.0
+_LINGER_S: Final = 1.0
 # The same when the run was asked to stop: behind a launcher script that dies of the signal at once,
 # Claude Code takes up to 2 s to tidy up.
-STOPPING_LINGER_S: Final = 2.5
+_STOPPING_LINGER_S: Final = 2.5
 # A goodbye may find the keeper at the beginning of a sweep; one that takes longer hangs.
-GOODBYE_LIMIT_S: Final = 2 * SWEEP_LIMIT_S
+_GOODBYE_LIMIT_S: Final = 2 * SWEEP_LIMIT_S
 
 _MAX_FDS: Final = 3
 # What puts a terminal's modes back is at most some 20 short sequences.
@@ -229,7 +229,7 @@ class Keeper:
         """Kill the keeper, which hangs; what it watched over comes to this process (Linux)."""
         send_signal(self.pid, signal.SIGKILL)
 
-    def close(self, timeout_s: float = GOODBYE_LIMIT_S) -> None:
+    def close(self, timeout_s: float = _GOODBYE_LIMIT_S) -> None:
         """Say goodbye and reap the keeper; it has nothing left to do after `swept`."""
         deadline = time.monotonic() + timeout_s
         self._ask({"op": "bye"})
@@ -443,7 +443,7 @@ class _KeeperLoop:
         """The runner is gone without a goodbye."""
         self._connected = False
         self._give_terminal_back()
-        self._stop_run(ORPHANED_GRACE_S)
+        self._stop_run(_ORPHANED_GRACE_S)
 
     def _guard(self, fd: int, attributes: list[Any] | None, raw: list[Any] | None) -> None:
         self._release()
@@ -563,7 +563,7 @@ class _KeeperLoop:
             self._child_pid = 0
             # With the last slave closed the runner sees the end of the output, and not before.
             self._close_terminal()
-            self._end_by(STOPPING_LINGER_S if self._ending else LINGER_S)
+            self._end_by(_STOPPING_LINGER_S if self._ending else _LINGER_S)
         self._tell("exited", key, status)
 
     # --- stopping ----------------------------------------------------------------------------

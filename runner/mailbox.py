@@ -126,7 +126,7 @@ class Worker(ABC):
 class Mailbox:
     """What the main thread waits for besides the keeper: signals, and messages of the workers."""
 
-    HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
+    _HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -135,7 +135,7 @@ class Mailbox:
 
     def __enter__(self) -> Mailbox:
         self._pipe.wake_by_signals()
-        for number in self.HANDLED:
+        for number in self._HANDLED:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup
             self._handlers[number] = signal.signal(number, let_pipe_tell)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 ARTIFACT_TYPES: Final = (".log", ".txt", ".json", ".diff", ".patch", ".md")
 # A healthy server of the other end of the world takes a few seconds.
-ASSIST_TIMEOUT_S: Final = 30.0
+_ASSIST_TIMEOUT_S: Final = 30.0
 # A login that was forgotten ends by itself.
 ASSIST_MAX_TIME_S: Final = 3_600.0
 
@@ -144,7 +144,7 @@ def plan_assist(
     timeout = getattr(options, "timeout", None)  # `start` waits for nothing
     if timeout is not None and re.fullmatch("[0-9]+", timeout):
         timeout += "s"  # as it is documented: --timeout 30
-    timeout_s = parse_duration(timeout, "--timeout") or ASSIST_TIMEOUT_S
+    timeout_s = parse_duration(timeout, "--timeout") or _ASSIST_TIMEOUT_S
     keys = None
     if options.authorized_keys is not None:
         option = "--authorized-keys"

@@ -47,8 +47,8 @@ _URGENT: Final = {_STOP: "Stop", _HALT: "Halt"}
 # So much of a refused command is enough to recognise it.
 _MAX_SHOWN_CHARS: Final = 200
 # How long a gateway that knows long polls may keep a question open.
-LONG_POLL_S: Final = 20
-_POLL_REPLY_S: Final = LONG_POLL_S + 10.0
+_LONG_POLL_S: Final = 20
+_POLL_REPLY_S: Final = _LONG_POLL_S + 10.0
 # A stop must get through soon after an outage.
 _MAX_POLL_PAUSE_S: Final = 10.0
 _REJECTED_PAUSE_S: Final = 30.0
@@ -137,7 +137,7 @@ class Poller(Worker):
         """Ask once and obey. Returns how long to pause."""
         asked_at = time.monotonic()
         try:
-            reply = self._client.send(self._client.commands(LONG_POLL_S), _POLL_REPLY_S)
+            reply = self._client.send(self._client.commands(_LONG_POLL_S), _POLL_REPLY_S)
         except GatewayError as error:  # nothing was sent: another certificate
             self._tell_once("rejected", str(error))
             return _REJECTED_PAUSE_S
@@ -149,7 +149,7 @@ class Poller(Worker):
             # An early empty answer means that this gateway has no long poll, and a command that is
             # still being executed stays listed: both times an immediate question would be a flood.
             waited_s = time.monotonic() - asked_at
-            if waited_s >= LONG_POLL_S * 0.9:
+            if waited_s >= _LONG_POLL_S * 0.9:
                 return 0.0
             return self._pacer.poll_pause_s(self._poll_interval_s)
         return self._pause_after(reply)

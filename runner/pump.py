@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runner.terminal import LocalOutput, ModeTracker, Size
 
 # What is held back for more context is shown after this long without output.
-IDLE_S: Final = 0.05
+_IDLE_S: Final = 0.05
 # A read is at most 4,095 bytes on Linux; taking several together costs a chunk less each.
 _BURST_BYTES: Final = 65_536
 # A pasted megabyte waits here while the child does not read; the keyboard waits after that.
@@ -45,7 +45,7 @@ _MAX_TYPED_BYTES: Final = 65_536
 # Nothing for this long means that all has come that was printed.
 _QUIET_S: Final = 0.02
 # A state is told no more often than this, however fast it changes.
-STATE_INTERVAL_S: Final = 1.0
+_STATE_INTERVAL_S: Final = 1.0
 # At the end, a local reader that has taken nothing for this long has stopped.
 _READER_PATIENCE_S: Final = 1.0
 
@@ -245,22 +245,22 @@ class PtyPump(Worker):
         return [self._keyboard_fd]
 
     def _timeout_s(self, channels: list[Channel]) -> float | None:
-        dues = [c.last_read_at + IDLE_S for c in channels if c.redactor.held and c.last_read_at]
+        dues = [c.last_read_at + _IDLE_S for c in channels if c.redactor.held and c.last_read_at]
         if self._caught_up is not None:
             dues.append(time.monotonic() + _QUIET_S)
         if self._finish_at is not None:
             dues.append(self._finish_at)
         if self._states is not None and self._states.state != self._state_told:
-            dues.append(self._state_told_at + STATE_INTERVAL_S)
+            dues.append(self._state_told_at + _STATE_INTERVAL_S)
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     def _tick(self, channels: list[Channel]) -> None:
         now = time.monotonic()
         for channel in channels:
-            if channel.last_read_at and now >= channel.last_read_at + IDLE_S:
+            if channel.last_read_at and now >= channel.last_read_at + _IDLE_S:
                 channel.last_read_at = 0.0
                 self._hand_on(channel, channel.redactor.idle())
-        if now >= self._state_told_at + STATE_INTERVAL_S:
+        if now >= self._state_told_at + _STATE_INTERVAL_S:
             self._tell_state(now)
 
     def _tell_state(self, now: float) -> None:

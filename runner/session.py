@@ -209,7 +209,7 @@ class _Outlet:
 
     def publish(self, stream: str, text: RedactedText) -> None:
         """Put output into the journal, and a notice where some of it is missing."""
-        publish_gap(self._spool, self._rules, len(text))
+        _publish_gap(self._spool, self._rules, len(text))
         self._spool.append(stream, text)
 
     def publish_state(self, state: str) -> None:
@@ -217,7 +217,7 @@ class _Outlet:
         self._spool.append("marker", self._rules.redact_json({"event": "state", "state": state}))
 
 
-def publish_gap(spool: Spool, rules: Rules, room_chars: int) -> None:
+def _publish_gap(spool: Spool, rules: Rules, room_chars: int) -> None:
     """Put a notice into the journal if output is missing there, and it has so much room."""
     gap_bytes = spool.take_gap(room_chars)
     if gap_bytes:
@@ -379,7 +379,7 @@ class _Session:
         if self._assist is not None:
             self._assist.join()
         self._is_delivering = True  # from here on a signal breaks that off
-        publish_gap(self._spool, self._rules, 0)
+        _publish_gap(self._spool, self._rules, 0)
         if self._size_due is not None:
             self._tell_size()
         self._spool.record_end(self._end_fields(end), self._collect_files())

@@ -68,7 +68,7 @@ class LocalOutput:
         self._gone = False
         mode = os.fstat(fd).st_mode
         self.is_terminal = os.isatty(fd)
-        self._own_fd = reopen(fd) if self.is_terminal or stat.S_ISFIFO(mode) else None
+        self._own_fd = _reopen(fd) if self.is_terminal or stat.S_ISFIFO(mode) else None
         self._socket = socket.socket(fileno=os.dup(fd)) if stat.S_ISSOCK(mode) else None
         self._never_blocks = stat.S_ISREG(mode)
 
@@ -152,7 +152,7 @@ class LocalOutput:
         return os.write(self._fd, memoryview(self._pending)[:_PIPE_WRITE_BYTES].tobytes())
 
 
-def reopen(fd: int) -> int | None:
+def _reopen(fd: int) -> int | None:
     """Open a terminal or pipe once more, with an O_NONBLOCK that the user's shell does not share.
 
     None where that cannot be: a pipe on macOS, or one of another user. Then short writes, each
@@ -276,7 +276,7 @@ class ModeTracker:
 
 
 # A size for recordings that nobody has a terminal for.
-UNATTENDED_SIZE: Final = Size(120, 40)
+_UNATTENDED_SIZE: Final = Size(120, 40)
 # A screen that takes nothing keeps nobody from having the terminal back.
 _UNDO_TIMEOUT_S: Final = 1.0
 
@@ -292,7 +292,7 @@ class SessionTerminal:
         self._keeper = keeper
         self._raw: RawTerminal | None = None
         self.modes = ModeTracker()
-        self.size = UNATTENDED_SIZE
+        self.size = _UNATTENDED_SIZE
 
     @property
     def is_taken(self) -> bool:
@@ -307,7 +307,7 @@ class SessionTerminal:
     def take(self) -> None:
         """Take it for a session; 0 and 1 must be a terminal."""
         self._raw = RawTerminal(0)
-        self.size = window_size(0) or UNATTENDED_SIZE
+        self.size = window_size(0) or _UNATTENDED_SIZE
         self._enter_raw(self._raw)
 
     def guard(self) -> None:
@@ -350,7 +350,7 @@ class SessionTerminal:
         self._let_keeper_guard(terminal.attributes, terminal.enter())
 
     def _let_keeper_guard(self, attributes: list[Any] | None, raw: list[Any] | None) -> None:
-        own_fd = reopen(1) if os.isatty(1) else None
+        own_fd = _reopen(1) if os.isatty(1) else None
         if own_fd is not None:
             self._keeper.guard_terminal(own_fd, attributes, raw)
             os.close(own_fd)

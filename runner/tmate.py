@@ -60,7 +60,7 @@ _MAX_REASON_CHARS: Final = 300
 # One public key: its type, itself, and a comment.
 _KEY_LINE: Final = re.compile(r"([a-z][a-z0-9@.-]+)[ \t]+([A-Za-z0-9+/]+={0,2})(?:[ \t].*)?")
 
-OWN_SERVER: Final = (
+_OWN_SERVER: Final = (
     "check the network, or name a server of your own with CLAUDE_RUNNER_TMATE_HOST "
     "(the public tmate.io service has been reported closed)"
 )
@@ -119,7 +119,7 @@ class Tmate:
                 is_final=True,
             )
         if not has_ended:
-            return Explanation(f"{reason or 'the server does not answer'}; {OWN_SERVER}")
+            return Explanation(f"{reason or 'the server does not answer'}; {_OWN_SERVER}")
         if _IN_A_FILE.match(reason):
             return Explanation(f"{reason}; correct that file")
         return Explanation(f"{reason or 'it said nothing'}; see whether `tmate -F` works by itself")

@@ -54,7 +54,7 @@ class _Program:
         return "_" + re.sub(r"\W", "_", self.name)
 
 
-def complete_bash(line: CommandLine) -> str:
+def _complete_bash(line: CommandLine) -> str:
     """Return the script for bash 3.2 and newer."""
     program = _read(line)
     cases = "".join(_bash_command(program.function, command) for command in program.commands)
@@ -127,7 +127,7 @@ def _bash_command(function: str, command: _Command) -> str:
     return "\n".join(lines)
 
 
-def complete_zsh(line: CommandLine) -> str:
+def _complete_zsh(line: CommandLine) -> str:
     """Return the script for zsh, to be evaluated after compinit or put into `fpath`."""
     program = _read(line)
     described = " ".join(
@@ -195,7 +195,7 @@ def _zsh_quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def complete_fish(line: CommandLine) -> str:
+def _complete_fish(line: CommandLine) -> str:
     """Return the script for fish 3 and newer."""
     program = _read(line)
     complete = f"complete -c {program.name}"
@@ -272,4 +272,4 @@ def _help_text(text: str | None) -> str:
     return (text or "").rstrip(".").replace("%%", "%")
 
 
-SHELLS: Final = {"bash": complete_bash, "fish": complete_fish, "zsh": complete_zsh}
+SHELLS: Final = {"bash": _complete_bash, "fish": _complete_fish, "zsh": _complete_zsh}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from redact import Rules
     from runner.console import Console
 
-OLDEST_PYTHON: Final = (3, 9)
+_OLDEST_PYTHON: Final = (3, 9)
 # As in wrapper/requirements.txt; a test compares them.
 PACKAGES: Final = {"requests": "2.28", "python-dotenv": "0.21"}
 MODULES: Final = {"requests": "requests", "python-dotenv": "dotenv"}
@@ -44,7 +44,9 @@ INSTALLS: Final = "`start` and `test-connection` install it"
 # A start of Claude Code takes 1 s; npx, which may download it, takes longer.
 VERSION_PATIENCE_S: Final = 30.0
 # A run's journal and log are seldom larger; with less, a long one would end in memory.
-ENOUGH_DISK_BYTES: Final = 200_000_000
+_ENOUGH_DISK_BYTES: Final = 200_000_000
+# The gateway accepts 300 s. A clock that is this far off is not kept by anything, and drifts on.
+_CLOCK_TOLERANCE_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Doctor:
 
 def _check_python() -> tuple[str, str]:
     shown = f"{sys.version.split()[0]} ({sys.executable})"
-    if sys.version_info[:2] < OLDEST_PYTHON:
+    if sys.version_info[:2] < _OLDEST_PYTHON:
         return "mend", f"{shown} is too old; set CLAUDE_RUNNER_PYTHON to Python 3.9 or newer"
     return "ok", shown
 
@@ -186,7 +188,7 @@ def _check_folder(config: Config) -> tuple[str, str]:
     except OSError as error:
         return "mend", f"{config.data_dir} cannot be measured: {error.strerror}"
     shown = f"{config.data_dir} can be written, {shown_size(free_bytes)} free"
-    if free_bytes < ENOUGH_DISK_BYTES:
+    if free_bytes < _ENOUGH_DISK_BYTES:
         return "mend", f"{shown}; make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
     return "ok", shown
 
@@ -245,3 +247,48 @@ def ask_version(argv: list[str], env: dict[str, str], rules: Rules) -> list[str]
     if process.returncode != 0:
         raise RunnerError(f"`{shown}` failed with {process.returncode}; try it by hand")
     return output.decode("utf-8", "replace").splitlines()
+
+
+# --- the gateway ----------------------------------------------------------------------------------
+
+
+def _check_signature(client: GatewayClient, config: Config) -> tuple[str, str]:
+    check_secret(client, config)
+    return "ok", "the gateway accepts it"
+
+
+def _pinned(config: Config) -> str | None:
+    """Return the fingerprint that is trusted for the configured gateway, if there is one."""
+    parts = urlsplit(config.gateway_url)
+    host = f"{parts.hostname}:{parts.port or 443}"
+    pins = PinStore(config.data_dir / "pins.json", lambda _: None)
+    try:
+        return pins.pinned(host)
+    except GatewayError:
+        return None  # the connection itself tells it
+
+
+def _describe_trust(config: Config, before: str | None) -> tuple[str, str]:
+    """Say why the connection that just succeeded was trusted."""
+    if not config.gateway_url.startswith("https:"):
+        if is_confidential(config.gateway_url):
+            return "ok", "none, and none is needed: the gateway is on this machine"
+        return "note", "none; everybody between here and the gateway can read along"
+    now = _pinned(config) if config.allow_self_signed else None
+    if now is None:
+        return "ok", "the certificate verifies"
+    shown = f"SHA-256 {now[:16]}…"
+    if before is None:
+        return "ok", f"the certificate is self-signed and trusted from now on ({shown})"
+    return "ok", f"the certificate is the one that was trusted before ({shown})"
+
+
+def _check_clock(reply: Reply) -> tuple[str, str]:
+    ahead_s = reply.clock_ahead_s
+    if ahead_s is None:
+        return "note", "the gateway does not say what time it has"
+    size = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the gateway's"
+    if abs(ahead_s) > _CLOCK_TOLERANCE_S:
+        return "mend", f"{size}, and 300 s are accepted; set the clock"
+    # The gateway's `Date` is in whole seconds.
+    return "ok", size if abs(ahead_s) >= 2 else "the same as the gateway's"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     OpenClient = Callable[[str, str, str], GatewayClient]  # gateway's address, run id, token
 
 # What became of a run whose runner died and could not say it.
-RUNNER_DIED: Final = {
+_RUNNER_DIED: Final = {
     "event": "finished",
     "exitCode": 137,
     "signal": None,
@@ -54,12 +54,12 @@ def count_leftovers(data_dir: Path) -> int:
     return count
 
 
-def has_not_begun(spool: Spool) -> bool:
+def _has_not_begun(spool: Spool) -> bool:
     """Whether the runner died before the `started` marker, and so before the child was started."""
     return spool.totals().events == 0 and not spool.has_pending
 
 
-def is_complete(spool: Spool) -> bool:
+def _is_complete(spool: Spool) -> bool:
     """Whether the gateway has everything: the runner died when only the stamp was missing."""
     is_delivered = spool.fact("finished") and not spool.has_pending and spool.next_upload() is None
     return bool(is_delivered) and not (spool.unacknowledged() and spool.fact("token"))
@@ -91,7 +91,7 @@ class SyncRun:
         """Send everything, and return what was done. Raises RunnerError when it cannot."""
         spool = Spool(self._folder.spool_path, stays_on_disk=True)
         try:
-            if has_not_begun(spool):
+            if _has_not_begun(spool):
                 if self._folder.has_log:
                     raise RunnerError(
                         "its journal is empty, as after a power cut; what is left of its output "
@@ -99,7 +99,7 @@ class SyncRun:
                     )
                 self._folder.remove()
                 return "it had not begun when the runner died; it may be started"
-            if is_complete(spool):
+            if _is_complete(spool):
                 self._close(spool)
                 return "everything had been delivered"
             gateway_url = spool.fact("gateway_url")
@@ -145,7 +145,7 @@ class SyncRun:
             log_name = spool.fact("log_name")
             has_log = bool(log_name) and (self._folder.path / log_name).exists()
             parts = file_parts(self._folder.path, log_name, log_name) if has_log else ()
-            spool.record_end(RUNNER_DIED, parts)
+            spool.record_end(_RUNNER_DIED, parts)
 
     def _acknowledge_all(self, spool: Spool, client: GatewayClient) -> None:
         pacer = Pacer(None)
