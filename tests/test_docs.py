@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import claude_runner
 from allowlist import DOCUMENTED_COMMANDS
 from claude_runner import build_command_line
 from config import SETTINGS
@@ -228,6 +230,15 @@ def test_each_claim_has_its_test(page: str) -> None:
         assert re.search(rf"^def {test}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE) or (
             not test and (ROOT / file).exists()
         ), f"{file}::{test}"
+
+
+def test_the_table_of_the_threads_is_the_programs() -> None:
+    """It stands on the first page of the program, and in the documentation word for word."""
+    page = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+    table = page.partition("```text\n")[2].partition("```")[0]
+
+    assert table.startswith("thread ")
+    assert table in inspect.cleandoc(claude_runner.__doc__ or "").replace("\n    ", "\n")
 
 
 def test_the_table_of_the_benchmarks_is_the_scripts() -> None:
