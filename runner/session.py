@@ -60,7 +60,7 @@ _PROGRESS_INTERVAL_S: Final = 1.0
 # A window's edge that is dragged changes the size at every step. Each marker is a request of its
 # own that no output can be merged across, and the gateway takes 100 requests a minute.
 _RESIZED_INTERVAL_S: Final = 1.0
-_MAX_SHOWN_COMMAND_CHARS: Final = 4_000
+_MAX_SHOWN_CHARS: Final = 4_000
 _MAKE_ROOM: Final = "make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
 # What a run loses with a worker that it goes on without.
 _LOSSES: Final = {
@@ -150,11 +150,11 @@ class Run:
     def _started_fields(self, terminal: SessionTerminal) -> dict[str, Any]:
         job = self.job
         session_id = job.invocation.session_id
-        shown_command = self.rules.redact(shlex.join(job.shown_argv))
+        shown_argv = self.rules.redact(shlex.join(job.shown_argv))
         return {
             "event": "started",
             # A marker cannot be cut, and a prompt may have any length.
-            "command": shown_command[:_MAX_SHOWN_COMMAND_CHARS],
+            "command": shown_argv[:_MAX_SHOWN_CHARS],
             "workingDir": job.cwd,
             "runner": job.profile.name,
             "mode": job.mode,
@@ -628,8 +628,8 @@ class _Session:
     def _tell_how_to_resume(self) -> None:
         argv = self._job.invocation.resume_argv
         if argv:
-            command = self._rules.redact(shlex.join(argv))
-            self._console.note(f"to go on with this session: {command}")
+            shown_argv = self._rules.redact(shlex.join(argv))
+            self._console.note(f"to go on with this session: {shown_argv}")
 
     def _deliver(self) -> None:
         self._pacer.stop_polling()

@@ -77,7 +77,7 @@ class Doctor:
             yield Finding("configuration", "mend", f"{error}; the rest was not looked at")
             return
         yield self._check("configuration", lambda: _check_configuration(config))
-        yield self._check("command", lambda: self._check_command(config))
+        yield self._check("command", lambda: self._check_program(config))
         yield self._check("tmate", lambda: _check_tmate(config))
         yield self._check("data folder", lambda: _check_folder(config))
         yield self._check("journal", lambda: _check_journal(config))
@@ -100,7 +100,7 @@ class Doctor:
         finally:
             self._console.progress("")
 
-    def _check_command(self, config: Config) -> tuple[str, str]:
+    def _check_program(self, config: Config) -> tuple[str, str]:
         argv = self._profile.argv(config)
         env = config.child_environment(os.environ)
         # Not the current folder, which may be gone.
