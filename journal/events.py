@@ -16,6 +16,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway_client import encode_event
 from journal.store import SpoolError
 
 if TYPE_CHECKING:
@@ -323,14 +324,6 @@ class Outbox:
         else:
             texts = (text for _, text in self._store.chunks(stream, first_id, last_id))
             totals.add(texts, is_notice=False)
-
-
-def encode_event(event_type: str, data: str, sequence: int | None = None) -> bytes:
-    """Return the request body of one event: compact JSON in UTF-8."""
-    number = {} if sequence is None else {"sequence": sequence}
-    return json.dumps(
-        {"type": event_type, "data": data, **number}, ensure_ascii=False, separators=(",", ":")
-    ).encode("utf-8")
 
 
 def utf16_units(text: str) -> int:

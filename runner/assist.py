@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final, Protocol
 
 from config import RunnerError
-from gateway_client import Outcome
+from gateway_client import Outcome, encode_event
 from gateway_transport import GatewayError
-from journal.events import encode_event
 from runner.keeper import ASSIST, Keeper, Report
 from runner.mailbox import Mailbox, Signal, Worker, WorkerEnded
 from runner.pacing import Pacer, backoff_s

@@ -29,6 +29,7 @@ from gateway_client import (
     Outcome,
     RateLimit,
     Reply,
+    encode_event,
     is_confidential,
     is_loopback,
     lists_commands,
@@ -36,8 +37,7 @@ from gateway_client import (
     says_healthy,
     says_ok,
 )
-from gateway_transport import GatewayError, PinStore
-from journal.events import encode_event
+from gateway_transport import GatewayError, PinStore, printable
 from redact import Rules
 from shown_text import printable
 from testing.gateways.certificates import self_signed

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway_client import Credentials, GatewayClient, MultipartFile, Outcome, sign
-from journal.events import encode_event
+from gateway_client import (
+    Credentials,
+    GatewayClient,
+    MultipartFile,
+    Outcome,
+    encode_event,
+    sign,
+)
 from redact import RedactedText
 from testing.gateways.strict_gateway import StrictGateway
 
