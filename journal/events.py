@@ -6,20 +6,23 @@ body bytes and nonce included, before it is sent. At most one event is in flight
 accepted, itself or a notice in its place (see `set_aside`). Each stream has a cursor, the last
 chunk that was cut; streams are cut independently of each other, so that order holds within a
 stream, and a marker or message is a barrier that no later output passes.
+
+Output for which there is no room is a *gap*: its size is told in its place, in front of the next
+output that fits, or at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Callable, Final
 
 from gateway_client import encode_event
 from journal.store import SpoolError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable, Iterator
 
     from journal.store import Store
@@ -75,11 +78,20 @@ class Outbox:
     What it knows without asking the tables equals what they hold. Raises SpoolError where an event
     must be in flight and none is, else what SQLite raises. Not thread-safe: its owner has the lock,
     and makes each change inside a transaction and `all_or_nothing`.
+
+    `forgotten` is what was accepted and has no text any more: events, bytes and refusals. `redact`
+    is for what is said about a gap.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self,
+        store: Store,
+        forgotten: tuple[int, int, int] | None,
+        redact: Callable[[str], RedactedText] | None,
+    ) -> None:
         self._store = store
-        self._state = self._load_state()
+        self._redact = redact
+        self._state = self._load_state(forgotten)
 
     @contextlib.contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -99,13 +111,12 @@ class Outbox:
         return self._state.has_pending
 
     @property
-    def is_ended(self) -> bool:
-        """Whether the last marker is there, sent or not: nothing may follow it."""
-        return self._state.is_ended
+    def lost_bytes(self) -> int:
+        """How much output there was no room for, told already or not."""
+        return self._state.lost_bytes
 
-    @property
     def totals(self) -> Totals:
-        """What the gateway has accepted until now."""
+        """Return what the gateway has accepted until now."""
         return self._state.totals.snapshot()
 
     def pending_bytes(self) -> int:
@@ -114,43 +125,70 @@ class Outbox:
         waiting = 0 if state.in_flight is None else state.in_flight.data_bytes
         for stream in state.waiting:
             first_id = state.cursors[stream] + 1
-            _, size_bytes = self._store.measure(stream, first_id, state.newest_id)
-            waiting += size_bytes
+            waiting += self._measure(stream, first_id, state.newest_id)[1]
         return waiting
 
     # --- what comes --------------------------------------------------------------------------
 
     def add(self, stream: str, text: RedactedText) -> None:
-        """Let a text wait at the end of its stream, as one chunk or several."""
+        """Let a text wait at the end of its stream, as one chunk or several.
+
+        A marker, which is JSON, stays whole. For a message there is always room, for output not.
+        """
+        is_output = stream in OUTPUT_STREAMS
+        if is_output and not self._store.has_room(len(text)):
+            lost_bytes = len(storable(text).encode("utf-8"))
+            self._state.gap_bytes += lost_bytes
+            self._state.lost_bytes += lost_bytes
+            return
+        if is_output:
+            self.tell_gap()
+        self._store.take_room(len(text))
         for piece in _split(storable(text), stream):
+            # Its number is counted here, because a table in memory would begin anew.
             self._state.newest_id += 1
             self._state.last_ids[stream] = self._state.newest_id
-            self._store.insert_chunk(self._state.newest_id, stream, piece)
+            self._store.execute(
+                "INSERT INTO main.chunks (id, stream, text) VALUES (?, ?, ?)",
+                (self._state.newest_id, stream, piece),
+            )
 
-    def end(self, marker: RedactedText) -> None:
-        """Let the last marker wait: nothing follows it."""
-        self.add("marker", marker)
-        self._store.execute("INSERT INTO facts VALUES ('finished', 'true')")
-        self._state.is_ended = True
+    def tell_gap(self) -> None:
+        """Let a notice wait if output is missing here."""
+        gap_bytes, self._state.gap_bytes = self._state.gap_bytes, 0
+        if gap_bytes and self._redact is not None:
+            notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
+            self.add("error", self._redact(notice))
 
     # --- what goes ---------------------------------------------------------------------------
 
     def cut(
-        self, timestamp: int, nonce: str, max_body_bytes: int | None, max_chunks: int | None
+        self,
+        timestamp: int,
+        nonce: str,
+        *,
+        max_body_bytes: int | None = None,
+        max_chunks: int | None = None,
     ) -> FrozenEvent | None:
-        """Return the event in flight, or freeze the next one; None when nothing waits."""
+        """Return the event in flight, or freeze the next one; None when nothing waits.
+
+        Takes the stream of the oldest waiting chunk, and of that stream all that waits, up to the
+        limits and up to the next barrier, but always one chunk.
+        """
         stream = self._next_stream() if self._state.in_flight is None else None
         if stream is not None:
             self._freeze(stream, timestamp, nonce, max_body_bytes, max_chunks)
         return self._state.in_flight
 
-    def cut_smaller(self, timestamp: int, nonce: str, max_body_bytes: int | None) -> FrozenEvent:
-        """Replace the event in flight by one with the first half of its chunks."""
+    def cut_smaller(
+        self, timestamp: int, nonce: str, *, max_body_bytes: int | None = None
+    ) -> FrozenEvent:
+        """Replace the refused event in flight by one with the first half of its chunks."""
         half = max(1, self._in_flight.chunk_count // 2)
         return self._freeze(self._thaw(), timestamp, nonce, max_body_bytes, half)
 
     def refreeze(self, timestamp: int, nonce: str) -> FrozenEvent:
-        """Give the event in flight a fresh nonce."""
+        """Give the event in flight a fresh nonce: the old attempt can no longer be accepted."""
         event = self._in_flight
         self._store.execute(
             "UPDATE events SET timestamp = ?, nonce = ? WHERE sequence = ?",
@@ -160,7 +198,10 @@ class Outbox:
         return self._state.in_flight
 
     def set_aside(self, notice: RedactedText, timestamp: int, nonce: str) -> FrozenEvent:
-        """Let `notice` take the place of the event in flight, with its sequence number."""
+        """Let `notice` take the place of the event in flight, with its sequence number.
+
+        It counts as refused only once the gateway has accepted the notice.
+        """
         event = self._in_flight
         notice_text = storable(notice)
         body = encode_event("error", notice_text, event.sequence)
@@ -172,21 +213,20 @@ class Outbox:
         return self._state.in_flight
 
     def restore(self, timestamp: int, nonce: str) -> FrozenEvent:
-        """Undo `set_aside`."""
+        """Undo `set_aside`: the notice was refused too, so it is the gateway that fails."""
         chunk_count = self._in_flight.chunk_count
         return self._freeze(self._thaw(), timestamp, nonce, None, chunk_count)
 
-    def accept(self) -> None:
-        """Count the event in flight as the gateway's."""
+    def accept(self) -> bool:
+        """Count the event in flight as the gateway's. Returns whether its text is forgotten."""
         event = self._in_flight
         self._store.execute(
             "UPDATE events SET state = 'accepted', body = NULL WHERE sequence = ?",
             (event.sequence,),
         )
         self._count(self._state.totals, event.sequence)
-        if self._store.is_in_memory:
-            self._forget_accepted(event.sequence)
         self._state.in_flight = None
+        return self._store.is_in_memory and self._forget(event.sequence)
 
     @property
     def _in_flight(self) -> FrozenEvent:
@@ -194,17 +234,18 @@ class Outbox:
             raise SpoolError("no event is in flight")
         return self._state.in_flight
 
-    def _forget_accepted(self, sequence: int) -> None:
-        """Make room: what the gateway has need not be kept in memory, but for its totals."""
-        stream, last_id = self._store.execute(
+    def _forget(self, sequence: int) -> bool:
+        """Make room in memory: what the gateway has is not needed there. Whether any was."""
+        until = self._store.execute(
             "SELECT stream, last_id FROM events WHERE sequence = ?", (sequence,)
         ).fetchone()
-        if self._store.forget(stream, last_id):
-            totals = self._state.totals.snapshot()
-            self._store.execute(
-                "INSERT OR REPLACE INTO facts (name, value) VALUES ('accepted', ?)",
-                (json.dumps([totals.events, totals.bytes, totals.refused]),),
-            )
+        texts = self._store.execute(
+            "SELECT text FROM main.chunks WHERE stream = ? AND id <= ?", until
+        ).fetchall()
+        self._store.execute("DELETE FROM main.chunks WHERE stream = ? AND id <= ?", until)
+        # Not SQLite's length(), which stops at a NUL.
+        self._store.take_room(-sum(len(text) for (text,) in texts))
+        return bool(texts)
 
     def _next_stream(self) -> str | None:
         """Return the stream whose oldest waiting chunk is the oldest of all."""
@@ -212,9 +253,28 @@ class Outbox:
         return min(waiting)[1] if waiting else None
 
     def _first_waiting(self, stream: str) -> int:
-        waiting = self._store.chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
-        with contextlib.closing(waiting):  # type: ignore[type-var]
-            return next(waiting)[0]
+        row = self._store.execute(
+            "SELECT id FROM chunks WHERE stream = ? AND id > ? ORDER BY id LIMIT 1",
+            (stream, self._state.cursors[stream]),
+        ).fetchone()
+        return int(row[0])
+
+    def _chunks(self, stream: str, first_id: int, last_id: int) -> sqlite3.Cursor:
+        """Return the ids and texts of chunks, oldest first, each read when it is needed."""
+        return self._store.execute(
+            "SELECT id, text FROM chunks WHERE stream = ? AND id BETWEEN ? AND ? ORDER BY id",
+            (stream, first_id, last_id),
+        )
+
+    def _measure(self, stream: str, first_id: int, last_id: int) -> tuple[int, int]:
+        """Return the number of chunks and the size of their UTF-8."""
+        # length() of a text would stop at a NUL, which terminals do print.
+        count, size_bytes = self._store.execute(
+            "SELECT count(*), coalesce(sum(length(CAST(text AS BLOB))), 0) FROM chunks "
+            "WHERE stream = ? AND id BETWEEN ? AND ?",
+            (stream, first_id, last_id),
+        ).fetchone()
+        return count, size_bytes
 
     def _barrier(self, stream: str) -> float:
         """Return the id that a merge of `stream` must not pass: the next chunk of no output."""
@@ -235,8 +295,8 @@ class Outbox:
         ids: list[int] = []
         texts: list[str] = []
         units = body_bytes = 0
-        waiting = self._store.chunks(stream, self._state.cursors[stream] + 1, self._state.newest_id)
-        with contextlib.closing(waiting):  # type: ignore[type-var]
+        first_id = self._state.cursors[stream] + 1
+        with contextlib.closing(self._chunks(stream, first_id, self._state.newest_id)) as waiting:
             for chunk_id, text in waiting:
                 units += utf16_units(text)
                 is_full = units > MAX_EVENT_UNITS
@@ -275,7 +335,7 @@ class Outbox:
             "WHERE sequence = ?",
             (sequence,),
         ).fetchone()
-        chunk_count, data_bytes = self._store.measure(stream, first_id, last_id)
+        chunk_count, data_bytes = self._measure(stream, first_id, last_id)
         return FrozenEvent(
             sequence=sequence,
             type=stream if notice is None else "error",
@@ -287,7 +347,7 @@ class Outbox:
             is_notice=notice is not None,
         )
 
-    def _load_state(self) -> _State:
+    def _load_state(self, forgotten: tuple[int, int, int] | None) -> _State:
         """Read from the file what is kept in memory for speed."""
         state = _State()
         state.last_ids.update(
@@ -298,11 +358,8 @@ class Outbox:
         )
         # What was cut may have been forgotten, and no later chunk may pass for it.
         state.newest_id = max(*state.last_ids.values(), *state.cursors.values())
-        row = self._store.execute("SELECT 1 FROM facts WHERE name = 'finished'").fetchone()
-        state.is_ended = row is not None
-        row = self._store.execute("SELECT value FROM facts WHERE name = 'accepted'").fetchone()
-        if row is not None:
-            state.totals.resume(*json.loads(row[0]))
+        if forgotten is not None:
+            state.totals.resume(*forgotten)
         rows = self._store.execute(
             "SELECT sequence, state FROM events WHERE sequence >= ? ORDER BY sequence",
             (state.totals.next_sequence,),
@@ -322,8 +379,8 @@ class Outbox:
         if notice is not None:
             totals.add([notice], is_notice=True)
         else:
-            texts = (text for _, text in self._store.chunks(stream, first_id, last_id))
-            totals.add(texts, is_notice=False)
+            with contextlib.closing(self._chunks(stream, first_id, last_id)) as chunks:
+                totals.add((text for _, text in chunks), is_notice=False)
 
 
 def utf16_units(text: str) -> int:
@@ -402,7 +459,9 @@ class _State:
     in_flight: FrozenEvent | None = None
     totals: _RunningTotals = field(default_factory=_RunningTotals)
     newest_id: int = 0
-    is_ended: bool = False
+    # Of the output that there was no room for, what is not told yet, and all.
+    gap_bytes: int = 0
+    lost_bytes: int = 0
 
     def copy(self) -> _State:
         return replace(

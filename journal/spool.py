@@ -1,16 +1,15 @@
 """The durable journal of one run: output, events, executed commands and the recorded end.
 
-Passive: it does no networking and owns no thread; whoever calls it is serialised by one lock. How
-output becomes events is `journal.events`' business, and its tables, on the disk or in memory, are
-`journal.store`'s.
+It does no networking; whoever calls it is serialised by one lock. Here stand the facts of the run,
+its uploads and the ledger of commands, with their SQL. How output becomes events is
+`journal.events`' business; the connection, and what happens without a disk, is `journal.store`'s.
 
 What survives. Every call that returns has committed to the write-ahead log: a kill of the process
-loses nothing of it. A power cut may lose what `sync_to_disk` had not yet seen.
+loses nothing of it. A power cut may lose what `Syncer` had not yet made durable.
 Source: https://www.sqlite.org/wal.html, "synchronous".
 
-When the disk takes nothing any more, the journal goes on in memory, which is bounded: output that
-does not fit is counted, and `take_gap` says how much. It goes back as soon as there is room, for
-what is in memory dies with the process.
+When the disk takes nothing any more, the journal goes on in memory, which is bounded. It goes back
+as soon as there is room, for what is in memory dies with the process.
 """
 
 from __future__ import annotations
@@ -22,16 +21,20 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar
 
-from journal.events import OUTPUT_STREAMS, Outbox, storable
+from journal.events import Outbox, storable
 from journal.store import SpoolError as SpoolError  # whoever calls a journal catches it from here
 from journal.store import Store, plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+    from typing import Concatenate, ParamSpec
 
-    from journal.events import FrozenEvent, Totals
+    from journal.events import Totals
     from redact import RedactedText
+
+    _P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 # A power cut loses no more than this.
 SYNC_AFTER_CHARS: Final = 1_048_576
@@ -79,35 +82,50 @@ class Upload:
     nonce: str | None
 
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _survives_the_disk(method: _Method) -> _Method:
-    """Let a method be tried again in memory when the disk takes nothing any more."""
+def _locked(
+    method: Callable[Concatenate[Outbox, _P], _T],
+) -> Callable[Concatenate[Spool, _P], _T]:
+    """Make a method of the outbox one of the journal, under its lock."""
 
     @functools.wraps(method)
-    def tried(self: Spool, *args: Any, **kwargs: Any) -> Any:
+    def locked(self: Spool, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with self._reading():
+            return method(self._outbox, *args, **kwargs)
+
+    return locked
+
+
+def _commits(
+    method: Callable[Concatenate[Spool, _P], _T],
+) -> Callable[Concatenate[Spool, _P], _T]:
+    """Make a method one transaction, tried again in memory when the disk takes nothing any more."""
+
+    @functools.wraps(method)
+    def committed(self: Spool, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         while True:
             try:
-                return method(self, *args, **kwargs)
+                with self._transaction():
+                    return method(self, *args, **kwargs)
             except SpoolError as error:
                 if not (error.is_disk_failure and self.go_on_in_memory(str(error))):
                     raise
 
-    return tried  # type: ignore[return-value]
+    return committed
 
 
 class Spool:
     """The journal of one run. Thread: any; each call holds the lock for one short transaction.
 
     Raises SpoolError from every method; what is kept in memory then still equals the file.
-    `disk_failure` says, if it is set, why the journal has left the disk; `lost_bytes` is the output
-    that fitted neither there nor into memory. With `stays_on_disk` it never leaves: whoever has no
-    new output to save loses nothing by an error, and sends nothing that it cannot note.
+    `redact` is for whoever has new output to save: the journal leaves a disk that takes nothing
+    more, and redacts what it says itself about output that fitted nowhere. Without it the journal
+    stays on the disk: whoever has no new output loses nothing by an error, and sends nothing that
+    it cannot note.
     """
 
-    def __init__(self, path: Path, *, stays_on_disk: bool = False) -> None:
+    def __init__(self, path: Path, *, redact: Callable[[str], RedactedText] | None = None) -> None:
         self._path = path
+        # The one lock: of the connection, and of all that is known without asking the tables.
         self._changed = threading.Condition()
         self._syncing = threading.Lock()
         self._closed = False
@@ -116,12 +134,10 @@ class Spool:
         self._unsynced_chars = 0
         # Set when so much was written that `sync_to_disk` should not wait any longer.
         self.sync_due = threading.Event()
-        self.lost_bytes = 0
-        self._gap_bytes = 0
-        self._store = Store(path, stays_on_disk=stays_on_disk)
+        self._store = Store(path, stays_on_disk=redact is None)
         try:
             with plain_errors(path):
-                self._outbox = Outbox(self._store)
+                self._outbox = Outbox(self._store, self.fact("accepted"), redact)
         except BaseException:
             self._store.close()
             raise
@@ -130,6 +146,12 @@ class Spool:
     def disk_failure(self) -> str | None:
         """Why the journal has left the disk last, if it ever has."""
         return self._store.failure
+
+    @property
+    def lost_bytes(self) -> int:
+        """How much output fitted neither on the disk nor into memory."""
+        with self._changed:
+            return self._outbox.lost_bytes
 
     def close(self) -> None:
         """Close the file; every other call from now on raises SpoolError."""
@@ -141,44 +163,30 @@ class Spool:
 
     # --- output ------------------------------------------------------------------------------
 
-    @_survives_the_disk
+    @_commits
     def append(self, stream: str, text: RedactedText) -> None:
-        """Commit redacted text to the end of a stream. Raises SpoolError (disk full, closed).
-
-        A long text becomes several chunks, but for a marker, which is JSON and stays whole.
-        """
+        """Commit redacted text to the end of a stream. Raises SpoolError (disk full, closed)."""
         if not text:
             return
-        with self._transaction() as outbox:
-            if outbox.is_ended:
-                raise SpoolError("the run has ended; nothing can follow its `finished` marker")
-            self._insert_text(stream, text)
+        if self.is_ended:
+            raise SpoolError("the run has ended; nothing can follow its `finished` marker")
+        self._outbox.add(stream, text)
+        self._unsynced_chars += len(text)
+        if self._unsynced_chars >= SYNC_AFTER_CHARS:
+            self.sync_due.set()
 
-    @_survives_the_disk
+    @_commits
     def append_last(self, compose: Callable[[Totals], RedactedText]) -> bool:
         """Commit the `finished` marker, once for the life of the journal and as its last event.
 
         Returns False, and does nothing, while anything else waits: the totals would be wrong.
         """
-        with self._transaction() as outbox:
-            if not outbox.is_ended:
-                if outbox.has_pending:
-                    return False
-                outbox.end(compose(outbox.totals))
-                self._changed.notify_all()
-            return True
-
-    def take_gap(self, room_chars: int = 0) -> int:
-        """Return how many bytes were lost since the last call: their place is here.
-
-        0 while so many characters do not fit either, so that one notice tells of one gap.
-        """
-        with self._changed:
-            if not self._store.has_room(room_chars):
-                return 0
-            gap_bytes, self._gap_bytes = self._gap_bytes, 0
-            self.lost_bytes += gap_bytes
-            return gap_bytes
+        if not self.is_ended:
+            if self._outbox.has_pending:
+                return False
+            self._outbox.add("marker", compose(self._outbox.totals()))
+            self._put_fact("finished", True)  # noqa: FBT003 - a fact's value
+        return True
 
     def wait_pending(self, timeout_s: float) -> bool:
         """Block until something waits to be sent, or until `wake`, also one of before this call."""
@@ -203,86 +211,29 @@ class Spool:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the `finished` marker is in the journal, sent or not."""
-        with self._changed:
-            return self._outbox.is_ended
+        """Whether the `finished` marker is in the journal, sent or not: nothing may follow it."""
+        return self.fact("finished") is not None
 
-    def pending_bytes(self) -> int:
-        """Return how many bytes of text wait, what is in flight included."""
-        with self._reading() as outbox:
-            return outbox.pending_bytes()
+    pending_bytes = _locked(Outbox.pending_bytes)
+    totals = _locked(Outbox.totals)
 
     # --- events ------------------------------------------------------------------------------
 
-    @_survives_the_disk
-    def cut(
-        self,
-        timestamp: int,
-        nonce: str,
-        *,
-        max_body_bytes: int | None = None,
-        max_chunks: int | None = None,
-    ) -> FrozenEvent | None:
-        """Return the event in flight, or freeze the next one; None when nothing waits.
+    cut = _commits(_locked(Outbox.cut))
+    cut_smaller = _commits(_locked(Outbox.cut_smaller))
+    refreeze = _commits(_locked(Outbox.refreeze))
+    set_aside = _commits(_locked(Outbox.set_aside))
+    restore = _commits(_locked(Outbox.restore))
 
-        Takes the stream of the oldest waiting chunk, and of that stream all that waits, up to the
-        limits and up to the next barrier, but always one chunk.
-        """
-        with self._transaction() as outbox:
-            return outbox.cut(timestamp, nonce, max_body_bytes, max_chunks)
-
-    @_survives_the_disk
-    def cut_smaller(
-        self, timestamp: int, nonce: str, *, max_body_bytes: int | None = None
-    ) -> FrozenEvent:
-        """Replace the refused event in flight by one with the first half of its chunks."""
-        with self._transaction() as outbox:
-            return outbox.cut_smaller(timestamp, nonce, max_body_bytes)
-
-    @_survives_the_disk
-    def refreeze(self, timestamp: int, nonce: str) -> FrozenEvent:
-        """Give the event in flight a fresh nonce: the old attempt can no longer be accepted."""
-        with self._transaction() as outbox:
-            return outbox.refreeze(timestamp, nonce)
-
-    @_survives_the_disk
-    def set_aside(self, notice: RedactedText, timestamp: int, nonce: str) -> FrozenEvent:
-        """Let `notice` take the place of the event in flight, with its sequence number.
-
-        It counts as refused only once the gateway has accepted the notice.
-        """
-        with self._transaction() as outbox:
-            return outbox.set_aside(notice, timestamp, nonce)
-
-    @_survives_the_disk
-    def restore(self, timestamp: int, nonce: str) -> FrozenEvent:
-        """Undo `set_aside`: the notice was refused too, so the gateway is ill, not the event."""
-        with self._transaction() as outbox:
-            return outbox.restore(timestamp, nonce)
-
-    @_survives_the_disk
+    @_commits
     def accept(self) -> None:
         """Record that the gateway has the event in flight."""
-        with self._transaction() as outbox:
-            outbox.accept()
-            self._changed.notify_all()
-
-    def totals(self) -> Totals:
-        """Return what the gateway has accepted until now."""
-        with self._changed:
-            return self._outbox.totals
+        if self._outbox.accept():
+            # Nobody can compute them any more.
+            totals = self._outbox.totals()
+            self._put_fact("accepted", [totals.events, totals.bytes, totals.refused])
 
     # --- facts -------------------------------------------------------------------------------
-
-    @_survives_the_disk
-    def put_fact(self, name: str, value: Any) -> None:
-        """Record one fact of the run (its gateway, its token, its end) as JSON."""
-        with self._transaction():
-            self._store.execute(
-                "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)",
-                (name, json.dumps(value)),
-            )
-            self._changed.notify_all()
 
     def fact(self, name: str) -> Any:
         """Return a recorded fact, or None."""
@@ -290,21 +241,27 @@ class Spool:
             row = self._store.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
             return None if row is None else json.loads(row[0])
 
+    def _put_fact(self, name: str, value: Any) -> None:
+        """Record one fact of the run (its gateway, its token, its end) as JSON."""
+        self._store.execute(
+            "INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, json.dumps(value))
+        )
+
+    put_fact = _commits(_put_fact)
+
     def wipe(self, name: str) -> None:
         """Remove a fact so that no byte of it stays in the folder."""
         with self._reading():
-            self._store.wipe_fact(name)
+            self._store.wipe("DELETE FROM facts WHERE name = ?", (name,))
 
     # --- the end and its files ---------------------------------------------------------------
 
-    @_survives_the_disk
+    @_commits
     def record_end(self, end: Mapping[str, Any], parts: Iterable[FilePart]) -> None:
         """Record how the run ended and what is to be uploaded, both or neither."""
-        with self._transaction():
-            self._store.execute(
-                "INSERT OR REPLACE INTO facts (name, value) VALUES ('end', ?)", (json.dumps(end),)
-            )
-            self._insert_uploads(parts)
+        self._outbox.tell_gap()
+        self._put_fact("end", end)
+        self._insert_uploads(parts)
 
     def _insert_uploads(self, parts: Iterable[FilePart]) -> None:
         self._store.executemany(
@@ -331,46 +288,42 @@ class Spool:
             ).fetchall()
             return [FilePart(*row) for row in rows]
 
-    @_survives_the_disk
+    @_commits
     def recut_uploads(self, path: str, parts: Iterable[FilePart]) -> None:
         """Let these parts take the place of all that is not done yet of a file."""
-        with self._transaction():
-            self._store.execute("DELETE FROM uploads WHERE path = ? AND NOT is_done", (path,))
-            self._insert_uploads(parts)
+        self._store.execute("DELETE FROM uploads WHERE path = ? AND NOT is_done", (path,))
+        self._insert_uploads(parts)
 
-    @_survives_the_disk
+    @_commits
     def freeze_upload(self, upload_id: int, timestamp: int, nonce: str) -> None:
         """Record the attempt before it is made."""
-        with self._transaction():
-            self._store.execute(
-                "UPDATE uploads SET timestamp = ?, nonce = ? WHERE id = ?",
-                (timestamp, nonce, upload_id),
-            )
+        self._store.execute(
+            "UPDATE uploads SET timestamp = ?, nonce = ? WHERE id = ?",
+            (timestamp, nonce, upload_id),
+        )
 
-    @_survives_the_disk
+    @_commits
     def end_upload(self, upload_id: int) -> None:
         """Record that the gateway has the file, or will never take it."""
-        with self._transaction():
-            self._store.execute("UPDATE uploads SET is_done = 1 WHERE id = ?", (upload_id,))
+        self._store.execute("UPDATE uploads SET is_done = 1 WHERE id = ?", (upload_id,))
 
     # --- commands ----------------------------------------------------------------------------
 
-    @_survives_the_disk
+    @_commits
     def record_command(self, command_id: str, command: RedactedText) -> Command | None:
         """Record a command before it runs.
 
         Returns None if it is new, else what the ledger knows of it: it must not run again.
         """
-        with self._transaction():
-            known = self._command(command_id)
-            if known is None:
-                self._store.execute(
-                    "INSERT INTO commands (id, command) VALUES (?, ?)",
-                    (command_id, storable(command)),
-                )
-            return known
+        known = self._command(command_id)
+        if known is None:
+            self._store.execute(
+                "INSERT INTO commands (id, command) VALUES (?, ?)",
+                (command_id, storable(command)),
+            )
+        return known
 
-    @_survives_the_disk
+    @_commits
     def end_command(
         self,
         command_id: str,
@@ -383,23 +336,21 @@ class Spool:
 
         `notice` goes to the stream of errors with it, both or neither, unless the run has ended.
         """
-        with self._transaction() as outbox:
-            if notice and not outbox.is_ended:
-                self._insert_text("error", notice)
-            self._store.execute(
-                "UPDATE commands SET result = ?, error = ? WHERE id = ?",
-                (result and storable(result), error and storable(error), command_id),
-            )
-            ended = self._command(command_id)
-            if ended is None:
-                raise SpoolError(f"command {command_id} was never recorded")
-            return ended
+        if notice and not self.is_ended:
+            self._outbox.add("error", notice)
+        self._store.execute(
+            "UPDATE commands SET result = ?, error = ? WHERE id = ?",
+            (result and storable(result), error and storable(error), command_id),
+        )
+        ended = self._command(command_id)
+        if ended is None:
+            raise SpoolError(f"command {command_id} was never recorded")
+        return ended
 
-    @_survives_the_disk
+    @_commits
     def acknowledge(self, command_id: str) -> None:
         """Record that the gateway has the command's end."""
-        with self._transaction():
-            self._store.execute("UPDATE commands SET acknowledged = 1 WHERE id = ?", (command_id,))
+        self._store.execute("UPDATE commands SET acknowledged = 1 WHERE id = ?", (command_id,))
 
     def unacknowledged(self) -> list[Command]:
         """Return the commands that the gateway may still list."""
@@ -461,37 +412,21 @@ class Spool:
     # --- inside ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[Outbox]:
+    def _reading(self) -> Iterator[None]:
         with self._changed:
             if self._closed:
                 raise SpoolError("the journal is closed")
             with plain_errors(self._path, is_on_disk=not self._store.is_in_memory):
-                yield self._outbox
+                yield
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Outbox]:
+    def _transaction(self) -> Iterator[None]:
         """Change the file, and what is kept of it in memory: both or neither."""
-        with self._reading() as outbox:
-            with outbox.all_or_nothing(), self._store.transaction():
-                yield outbox
+        with self._reading():
+            with self._outbox.all_or_nothing(), self._store.transaction():
+                yield
             self._is_unsynced = True
-
-    def _insert_text(self, stream: str, text: RedactedText) -> None:
-        if self._store.is_in_memory and not self._take_room(stream, len(text)):
-            self._gap_bytes += len(storable(text).encode("utf-8"))
-            return
-        self._outbox.add(stream, text)
-        self._unsynced_chars += len(text)
-        if self._unsynced_chars >= SYNC_AFTER_CHARS:
-            self.sync_due.set()
-        self._changed.notify_all()
-
-    def _take_room(self, stream: str, chars: int) -> bool:
-        """Whether memory has room for a text; for a message there always is."""
-        if stream in OUTPUT_STREAMS and not self._store.has_room(chars):
-            return False
-        self._store.take_room(chars)
-        return True
+            self._changed.notify_all()
 
     def _command(self, command_id: str) -> Command | None:
         row = self._store.execute(

@@ -1,12 +1,13 @@
 """The database below the journal: one SQLite file, or memory when the disk takes nothing any more.
 
-It knows tables and bytes, and nothing of what an event or a command is: that is `spool`'s business,
-as is the lock. Not thread-safe.
+It has the connection, the tables' schema and the transactions, and knows nothing of what an event
+or a command is: that stands in `events` and `spool`, with its SQL. Not thread-safe.
 
 On the disk: write-ahead log, `synchronous=NORMAL`, so that what is committed survives the process,
 and what `sync_to_disk` has seen a power cut. In memory: when the disk is full, or went read-only, a
 second database takes all that is written from then on, beside the journal so far, which is read
-where it lies. Output in memory has a bound; what does not fit is for the caller to count.
+where it lies. Chunks are therefore written to `main.chunks` and read from `chunks`, which is a view
+of both places then. Text in memory has a bound, which its writer has to ask for and to count.
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ CREATE TABLE uploads (
 
 # Everything but the output, which is too large to be copied and stays readable where it is.
 _KEPT_TABLES: Final = ("facts", "events", "commands", "uploads")
+# Found before both tables of that name by whoever does not say which one is meant.
+_ALL_CHUNKS: Final = (
+    "CREATE TEMP VIEW chunks AS SELECT * FROM disk.chunks UNION ALL SELECT * FROM main.chunks"
+)
 
 
 class SpoolError(Exception):
@@ -89,7 +94,6 @@ class Store:
         self.failure: str | None = None
         self._memory_chars = 0
         self._disk_db: sqlite3.Connection | None = None
-        self._chunk_tables = ["main.chunks"]
         with contextlib.ExitStack() as undo:
             with plain_errors(path):
                 # SQLite gives its other files the permissions of this one.
@@ -151,49 +155,17 @@ class Store:
         """Make what was committed survive a power cut. Thread: any, also beside another call."""
         os.fsync(self._wal_fd)
 
-    def wipe_fact(self, name: str) -> None:
-        """Remove a fact so that no byte of it stays in the folder."""
+    def wipe(self, sql: str, values: Iterable[Any]) -> None:
+        """Execute a DELETE so that no byte of what it removes stays in the folder."""
         if self._disk_db is None:
             with self.transaction():
-                self._db.execute("DELETE FROM facts WHERE name = ?", (name,))
+                self.execute(sql, values)
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return
         # What is on the disk cannot be changed, but it can go.
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{os.fspath(self._path)}{suffix}")
-
-    # --- output ------------------------------------------------------------------------------
-
-    def insert_chunk(self, chunk_id: int, stream: str, text: str) -> None:
-        """Add a piece of a stream. Its number is the caller's: a second table would begin anew."""
-        self._db.execute(
-            "INSERT INTO main.chunks (id, stream, text) VALUES (?, ?, ?)", (chunk_id, stream, text)
-        )
-
-    def chunks(self, stream: str, first_id: int, last_id: int) -> Iterator[tuple[int, str]]:
-        """Yield the id and the text of a stream's chunks, oldest first, each read when needed."""
-        for table in self._chunk_tables:
-            rows = self._db.execute(
-                f"SELECT id, text FROM {table} "  # noqa: S608 - one of two names
-                "WHERE stream = ? AND id BETWEEN ? AND ? ORDER BY id",
-                (stream, first_id, last_id),
-            )
-            with contextlib.closing(rows):
-                yield from rows
-
-    def measure(self, stream: str, first_id: int, last_id: int) -> tuple[int, int]:
-        """Return the number of a stream's chunks and the size of their UTF-8."""
-        count = size_bytes = 0
-        # length() of a text would stop at a NUL, which terminals do print.
-        columns = "count(*), coalesce(sum(length(CAST(text AS BLOB))), 0)"
-        for table in self._chunk_tables:
-            row = self._db.execute(
-                f"SELECT {columns} FROM {table} WHERE stream = ? AND id BETWEEN ? AND ?",  # noqa: S608
-                (stream, first_id, last_id),
-            ).fetchone()
-            count, size_bytes = count + row[0], size_bytes + row[1]
-        return count, size_bytes
 
     # --- without a disk ----------------------------------------------------------------------
 
@@ -214,8 +186,9 @@ class Store:
             memory.execute("ATTACH ? AS disk", (f"{self._path.absolute().as_uri()}?mode=ro",))
             for table in _KEPT_TABLES:
                 memory.execute(f"INSERT INTO main.{table} SELECT * FROM disk.{table}")  # noqa: S608
+            memory.execute("PRAGMA temp_store = MEMORY")
+            memory.execute(_ALL_CHUNKS)
         self._disk_db, self._db = self._db, memory
-        self._chunk_tables = ["disk.chunks", "main.chunks"]
         self.failure = reason
         return True
 
@@ -253,28 +226,17 @@ class Store:
             return False
         self._db.close()
         self._db, self._disk_db = disk, None
-        self._chunk_tables = ["main.chunks"]
         self._memory_chars = 0
         return True
 
     def has_room(self, chars: int) -> bool:
-        """Whether memory would hold so many characters more."""
-        return self._memory_chars + chars <= MAX_MEMORY_CHARS
+        """Whether there is room for so many characters more; on the disk there is."""
+        return not self.is_in_memory or self._memory_chars + chars <= MAX_MEMORY_CHARS
 
     def take_room(self, chars: int) -> None:
-        """Count characters that are kept in memory."""
-        self._memory_chars += chars
-
-    def forget(self, stream: str, last_id: int) -> bool:
-        """Make room: up to here a stream need not be kept in memory. Returns whether any was."""
-        until = (stream, last_id)
-        texts = self._db.execute(
-            "SELECT text FROM main.chunks WHERE stream = ? AND id <= ?", until
-        ).fetchall()
-        self._db.execute("DELETE FROM main.chunks WHERE stream = ? AND id <= ?", until)
-        # Not SQLite's length(), which stops at a NUL.
-        self._memory_chars = max(0, self._memory_chars - sum(len(text) for (text,) in texts))
-        return bool(texts)
+        """Count characters that memory has to keep from now on, or with a minus no longer."""
+        if self.is_in_memory:
+            self._memory_chars = max(0, self._memory_chars + chars)
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -20,7 +20,7 @@ import termios
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
 
 from kinds.profile import Passed
 from redact import Redacted, RedactedDecoder, Redactor
@@ -89,8 +89,15 @@ class Channel:
         os.set_blocking(self.master_fd, False)
 
 
-class PtyPump(Worker):
-    """Owns the masters, the keyboard and the log. Lifecycle: start, finish or stop, join."""
+class Journal(Protocol):
+    """Where the pump leaves what the run has to deliver: the journal."""
+
+    def append(self, stream: str, text: RedactedText) -> None:
+        """Keep text of one stream, in order. Raises what ends the run."""
+
+
+class PtyPump:
+    """Owns the masters, the keyboard and the log. Lifecycle: start, finish, join."""
 
     def __init__(
         self,
@@ -99,8 +106,7 @@ class PtyPump(Worker):
         *,
         modes: ModeTracker,
         keyboard_fd: int | None,
-        publish: Callable[[str, RedactedText], None],
-        publish_state: Callable[[str], None],
+        journal: Journal,
         states: StateReader | None,
         note_undo: Callable[[bytes], None],
         ended: Callable[[WorkerEnded], object],
@@ -111,8 +117,7 @@ class PtyPump(Worker):
         self._log = log
         self._modes = modes
         self._keyboard_fd = keyboard_fd
-        self._publish = publish
-        self._publish_state = publish_state
+        self._journal = journal
         self._note_undo = note_undo
         self._states = states
         self._state_told: str | None = None
@@ -268,7 +273,8 @@ class PtyPump(Worker):
         state = None if self._states is None else self._states.state
         if state is not None and state != self._state_told:
             self._state_told, self._state_told_at = state, now
-            self._publish_state(state)
+            told = self._channels[0].rules.redact_json({"event": "state", "state": state})
+            self._journal.append("marker", told)
 
     def _read(self, channel: Channel) -> None:
         raw = bytearray()
@@ -315,7 +321,7 @@ class PtyPump(Worker):
                 is_raw = channel.local.is_terminal
                 channel.local.write(piece.finish(piece.text).encode() if is_raw else redacted)
             self._keep(redacted)
-            self._publish(channel.stream, text)
+            self._journal.append(channel.stream, text)
         # The long redaction of what nobody is waiting for comes last.
         if channel.transcript is not None:
             channel.transcript.keep(channel.rules.redact_json(message.value))
@@ -333,10 +339,10 @@ class PtyPump(Worker):
         self._keep(redacted)
         text = channel.decoder.feed(redacted)
         if text:
-            self._publish(channel.stream, text)
+            self._journal.append(channel.stream, text)
         rest = channel.decoder.flush() if last else None
         if rest:
-            self._publish(channel.stream, rest)
+            self._journal.append(channel.stream, rest)
 
     def _keep(self, redacted: bytes) -> None:
         """Write to the log. A disk that takes nothing more does not end the session."""

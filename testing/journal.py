@@ -22,7 +22,7 @@ def text(value: str) -> RedactedText:
 @contextmanager
 def opened(path: Path) -> Iterator[Spool]:
     """Open a journal and close it with the block."""
-    spool = Spool(path)
+    spool = Spool(path, redact=text)
     try:
         yield spool
     finally:

@@ -89,7 +89,7 @@ class SyncRun:
 
     def deliver(self) -> str:
         """Send everything, and return what was done. Raises RunnerError when it cannot."""
-        spool = Spool(self._folder.spool_path, stays_on_disk=True)
+        spool = Spool(self._folder.spool_path)
         try:
             if _has_not_begun(spool):
                 if self._folder.has_log:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import pytest
 from journal.events import Totals
 from journal.spool import Spool, SpoolError
 from journal.store import MAX_MEMORY_CHARS
+from redact import RedactedText
 from testing.journal import crash_copy, drain, opened, text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ if how == "limit":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (900_000, hard))
-spool = Spool(folder / "spool.db")
+spool = Spool(folder / "spool.db", redact=str)
 appended, report = [], {}
 
 def append(count):
@@ -53,8 +54,9 @@ report["all is waiting"] = spool.pending_bytes() == len("".join(appended).encode
 before = spool.pending_bytes()
 spool.append("stdout", "y" * (MAX_MEMORY_CHARS + 1))
 report["what is too much changes nothing"] = before == spool.pending_bytes()
-report["what is too much is counted"] = spool.take_gap() == MAX_MEMORY_CHARS + 1
-texts = {"stdout": "", "stderr": ""}
+report["what is too much is counted"] = spool.lost_bytes == MAX_MEMORY_CHARS + 1
+append(1)
+texts = {"stdout": "", "stderr": "", "error": ""}
 while True:
     event = spool.cut(1, "n")
     if event is None or len(texts["stdout"]) > 2_000_000:
@@ -64,6 +66,8 @@ while True:
 expected = {
     "stdout": "".join(each for number, each in enumerate(appended) if number % 3),
     "stderr": "".join(appended[::3]),
+    "error": f"{MAX_MEMORY_CHARS + 1} bytes of output are missing here: "
+    "the disk takes nothing more",
 }
 report["both places are read, in order"] = all(expected[n].startswith(texts[n]) for n in texts)
 report["nobody else can go on yet"] = not spool.return_to_disk()
@@ -150,7 +154,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """Without permission there is a sentence, for a user as for root."""
     script = (
-        "import os, sys; from pathlib import Path; from spool import Spool, SpoolError\n"
+        "import os, sys; from pathlib import Path; from journal.spool import Spool, SpoolError\n"
         "folder = Path(sys.argv[1]); folder.chmod(0o555)\n"
         "if os.geteuid() == 0:\n"
         "    folder.parent.chmod(0o755); os.setuid(65534)\n"
@@ -305,7 +309,33 @@ def test_what_was_delivered_leaves_memory_whatever_is_in_it(tmp_path: Path) -> N
         for _ in range(3):
             spool.append("stdout", text("\0" * (MAX_MEMORY_CHARS // 2 + 1)))
             drain(spool)
-        assert spool.take_gap() == 0
+        assert spool.lost_bytes == 0
+
+
+def test_a_gap_is_told_in_its_place_and_at_the_end(tmp_path: Path) -> None:
+    """In front of the next output that fits, and where none comes, before `finished`; redacted."""
+    too_much = text("x" * (MAX_MEMORY_CHARS + 1))
+
+    def redact(sentence: str) -> RedactedText:
+        return text(sentence.replace(": the disk takes nothing more", " [REDACTED]"))
+
+    with closing(Spool(tmp_path / "spool.db", redact=redact)) as spool:
+        assert spool.go_on_in_memory("the disk is full")
+        spool.append("stdout", too_much)
+        spool.append("stderr", too_much)
+        spool.append("marker", text("{}"))
+        spool.append("stdout", text("after\n"))
+        spool.append("stdout", text("and on\n"))
+        spool.append("stdout", too_much)
+        spool.record_end({}, [])
+
+        assert spool.lost_bytes == 3 * len(too_much)
+        assert drain(spool) == [
+            ("marker", "{}"),
+            ("error", f"{2 * len(too_much)} bytes of output are missing here [REDACTED]"),
+            ("stdout", "after\nand on\n"),
+            ("error", f"{len(too_much)} bytes of output are missing here [REDACTED]"),
+        ]
 
 
 def test_a_sync_that_failed_is_tried_again(tmp_path: Path) -> None:

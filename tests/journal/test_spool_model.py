@@ -113,7 +113,7 @@ class _DiskSpool(Spool):
     """
 
     def __init__(self, path: Path, meanwhile: Callable[[], None]) -> None:
-        super().__init__(path)
+        super().__init__(path, redact=text)
         self.limit_bytes: int | None = None
         self._meanwhile = meanwhile
 

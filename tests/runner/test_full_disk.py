@@ -354,7 +354,7 @@ class _Meeting(Spool):
     """A journal that two threads must have failed on before either goes on."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(path, redact=RedactedText)
         self.both_failed = threading.Barrier(2)
 
     def go_on_in_memory(self, reason: str) -> bool:

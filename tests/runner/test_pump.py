@@ -11,14 +11,13 @@ import threading
 import tty
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
 from redact import RedactedText, Rules
 from runner import terminal
-from runner.mailbox import WorkerEnded
-from runner.pump import Channel, PtyPump
+from runner.pump import Channel, Journal, PtyPump
 from runner.terminal import (
     LocalOutput,
     ModeTracker,
@@ -54,7 +53,7 @@ class Desk:
         self,
         *locals_: int | None,
         keyboard: int | None = None,
-        publish: Callable[[str, RedactedText], None] | None = None,
+        journal: Journal | None = None,
         modes: ModeTracker | None = None,
     ) -> PtyPump:
         """Start a pump with a stream for each local descriptor; None shows it nowhere."""
@@ -70,14 +69,17 @@ class Desk:
             (self._folder / "log").open("ab", buffering=0),
             modes=modes or ModeTracker(),
             keyboard_fd=keyboard,
-            publish_state=lambda _state: None,
             states=None,
             note_undo=lambda _undo: None,
-            publish=publish or (lambda stream, text: self.published.append((stream, text))),
+            journal=journal or self,
             ended=self.ended.append,
         )
         self._pump.start()
         return self._pump
+
+    def append(self, stream: str, text: RedactedText) -> None:
+        """Note what the pump has for the journal."""
+        self.published.append((stream, text))
 
     def text(self, stream: str = "stdout") -> str:
         """Return what was published of a stream."""
@@ -209,13 +211,16 @@ def test_a_held_terminal_does_not_keep_the_end(desk: Desk) -> None:
     assert desk.ended == [WorkerEnded("pty-pump")]
 
 
+class _FullJournal:
+    """A journal that takes nothing."""
+
+    def append(self, stream: str, text: RedactedText) -> None:
+        raise OSError(28, f"No space left on device for {stream}: {text}")
+
+
 def test_a_crash_is_handed_to_the_owner(desk: Desk) -> None:
     """An error in the thread is told to who owns it, and the thread has ended."""
-
-    def publish(_stream: str, _text: RedactedText) -> None:
-        raise OSError(28, "No space left on device")
-
-    pump = desk.start(publish=publish)
+    pump = desk.start(journal=_FullJournal())
     os.write(desk.slaves[0], b"x\n")
     pump.join(JOIN_S)
 
