@@ -81,11 +81,13 @@ __all__ = [
     "PatternError",
     "Redacted",
     "RedactedDecoder",
+    "RedactedExcerpt",
     "RedactedText",
     "Redactor",
     "Rules",
     "TokenShape",
     "collect_known_values",
+    "join",
     "parse_token_shapes",
 ]
 
@@ -576,3 +578,33 @@ class RedactedDecoder:
     def flush(self) -> RedactedText:
         """Return what is left: U+FFFD for a character that never became complete."""
         return RedactedText(self._decoder.decode(b"", final=True))
+
+
+class RedactedExcerpt:
+    """The beginning and the end of a redacted stream, of so many bytes each."""
+
+    def __init__(self, head_bytes: int, tail_bytes: int) -> None:
+        self._head_bytes = head_bytes
+        self._tail_bytes = tail_bytes
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._size = 0
+
+    def add(self, redacted: Redacted) -> None:
+        """Take more of the stream."""
+        self._size += len(redacted)
+        room = self._head_bytes - len(self._head)
+        self._head += redacted[:room]
+        self._tail += redacted[room:]
+        del self._tail[: -self._tail_bytes]
+
+    def text(self) -> RedactedText:
+        """Return both, with a notice in between if something was left out."""
+        cut = self._size - len(self._head) - len(self._tail)
+        notice = f"\n[… {cut} bytes are left out here …]\n".encode() if cut > 0 else b""
+        return RedactedText((self._head + notice + self._tail).decode("utf-8", "replace"))
+
+
+def join(separator: str, *texts: RedactedText) -> RedactedText:
+    """Join texts that are redacted already. `separator` is a literal."""
+    return RedactedText(separator.join(texts))

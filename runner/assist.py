@@ -25,19 +25,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final, Protocol
 
 from config import RunnerError
-from gateway_client import Outcome, encode_event
+from gateway_client import Outcome, Reply
 from gateway_transport import GatewayError
+from journal.events import encode_event
+from runner.attempts import Obstacle, Policy, Sender, TellOnce
 from runner.keeper import ASSIST, Keeper, Report
-from runner.mailbox import Mailbox, Signal, Worker, WorkerEnded
-from runner.pacing import Pacer, backoff_s
-from runner.processes import name_signal
+from runner.mailbox import Mailbox, Signal, WorkerEnded
+from runner.pacing import Pacer
+from runner.processes import describe_status, kill_descendants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
-    from gateway_client import Attempt, GatewayClient
-    from runner.console import Console
+    from gateway_client import GatewayClient
+    from runner.terminal import Console
 
 # How often the program is asked for its address: at first, and later for another one.
 _OPENING_INTERVAL_S: Final = 0.25
@@ -45,8 +47,8 @@ _WATCHING_INTERVAL_S: Final = 2.0
 # A program that was told to end gets this long before it is killed.
 _CLOSE_S: Final = 3.0
 # A frozen attempt may be repeated for 280 s; nobody waits that long for an address.
-_MAX_PATIENCE_S: Final = 240.0
-# How often the gateway may fail on the event itself.
+MAX_PATIENCE_S: Final = 240.0
+# So often the gateway may fail on the event before the session is closed.
 _MAX_FAILURES: Final = 3
 # A session that ends while an address is being sent waits this long for the answer to it.
 _LAST_ANSWER_S: Final = 0.5
@@ -132,7 +134,8 @@ class Assist(Worker):
         self._keeper = keeper
         self._pacer = pacer
         self._show = show
-        self._tell = tell
+        self._tell_once = TellOnce(tell)
+        self._ended = ended
         self._client = plan.open_client()
         self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         # How the program ended: a wait status, or None while it runs or was never started.
@@ -237,10 +240,7 @@ class Assist(Worker):
 
     @property
     def _how_it_ended(self) -> str:
-        if self._status is None:
-            return ""
-        code = os.waitstatus_to_exitcode(self._status)
-        return f" (exit code {code})" if code >= 0 else f" (killed by {name_signal(-code)})"
+        return "" if self._status is None else f" ({describe_status(self._status)})"
 
     def _wait(self, seconds: float) -> bool:
         """Wait, or until the program ends. Returns whether the session is still wanted."""
@@ -299,43 +299,40 @@ class Assist(Worker):
         return True
 
     def _send(self, body: bytes) -> bool:
-        """Repeat one frozen attempt until it is answered; see `docs/protocol.md`, "Refusals".
-
-        A nonce that was used is this attempt's own: an earlier copy of it was accepted. After the
-        gateway failed on a copy that is not so any more, and the event is signed afresh.
-        """
-        attempt = first = self._client.event(body)
-        unanswered = failures = 0
-        while self._wait(self._pacer.blocked_s()) and self._is_running:
-            reply = self._try(attempt)
-            if reply.is_taken:
-                return True
-            if reply is Outcome.FAILED and failures < _MAX_FAILURES:
-                failures += 1
-                attempt = self._client.event(body)
-            elif reply not in (Outcome.UNKNOWN, Outcome.LIMITED):
-                raise RunnerError(
-                    f"the gateway did not take the session's address ({reply.value}), so the "
-                    "session was closed; `test-connection` tells more"
-                )
-            unanswered += 1
-            if unanswered == 2 and reply is Outcome.UNKNOWN:
-                self._tell("the gateway does not answer; the session's address is sent again")
-            if first.age_s(self._client.clock) > min(self._plan.patience_s, _MAX_PATIENCE_S):
-                raise RunnerError(
-                    "the gateway could not be told of the session, so it was closed; start it "
-                    "again when the gateway answers"
-                )
-            self._wait(backoff_s(unanswered))
-        return False
-
-    def _try(self, attempt: Attempt) -> Outcome:
+        policy = Policy(
+            max_failures=_MAX_FAILURES,
+            patience_s=min(self._plan.patience_s, MAX_PATIENCE_S),
+            ends_on_rejection=True,
+        )
+        sender = Sender(self._client, self._pacer, self._is_over, policy, explain=self._explain)
         try:
-            reply = self._client.send(attempt)
+            reply = sender.send(lambda: self._client.event(body))
         except GatewayError as error:  # nothing was sent: another certificate
             raise RunnerError(f"the session was closed, because {error}") from error
-        self._pacer.note(reply)
-        return reply.outcome
+        if reply is None:
+            return False
+        if reply.outcome in (Outcome.UNKNOWN, Outcome.LIMITED):
+            raise RunnerError(
+                "the gateway could not be told of the session, so it was closed; start it "
+                "again when the gateway answers"
+            )
+        if not reply.outcome.is_taken:
+            raise RunnerError(
+                f"the gateway did not take the session's address ({reply.outcome.value}), so the "
+                "session was closed; `test-connection` tells more"
+            )
+        self._tell_once.forget("unreachable")
+        return True
+
+    def _is_over(self, seconds: float) -> bool:
+        """Wait. Returns whether there is no session any more that the gateway could be told of."""
+        return not (self._wait(seconds) and self._is_running)
+
+    def _explain(self, obstacle: Obstacle) -> None:
+        if isinstance(obstacle, Reply) and obstacle.outcome is Outcome.UNKNOWN:
+            self._tell_once(
+                "unreachable", "the gateway does not answer; the session's address is sent again"
+            )
 
 
 @contextlib.contextmanager

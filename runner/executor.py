@@ -20,28 +20,24 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final
 
 from allowlist import SHOWING_ENVIRONMENT, Allowed, AllowlistError, override_git_config
-from gateway_client import Outcome
-from gateway_transport import GatewayError
 from journal.spool import SpoolError
-from redact import Redactor
+from redact import RedactedExcerpt, Redactor, join
+from runner.attempts import ACK, DIFFS, acknowledge, sleep
 from runner.keeper import EVERY_PROGRAM, Report
-from runner.mailbox import WakePipe, Worker, WorkerEnded
-from runner.pacing import backoff_s
-from runner.processes import name_signal
-from runner.upload import file_parts, open_part, send_file, size_after
+from runner.processes import describe_status
+from runner.upload import PartList, Uploader, file_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from gateway_client import Attempt, GatewayClient
+    from gateway_client import GatewayClient
     from journal.spool import Command, Spool
     from redact import Redacted, RedactedText, Rules
     from runner.keeper import Keeper
     from runner.pacing import Pacer
 
 _MAX_QUEUED: Final = 50
-_ACK_TRIES: Final = 3
 # The first and the last part of a command's output fit into an acknowledgement; a proxy in front of
 # the gateway may allow no more than 1 MB, and an `error` no more than 100,000 characters.
 _HEAD_BYTES: Final = 24_000
@@ -119,28 +115,6 @@ class Executor(Worker):
         self._client.close()
         self._pipe.close()
 
-    def acknowledge(self, command: Command, client: GatewayClient) -> bool:
-        """Tell the gateway once how a command ended. Returns whether it knows now."""
-        return self._try_to_acknowledge(command, self._sign(command, client), client) is None
-
-    def _sign(self, command: Command, client: GatewayClient) -> Attempt:
-        result, error = command.result, command.error
-        return client.acknowledge(command.id, result, error)
-
-    def _try_to_acknowledge(
-        self, command: Command, attempt: Attempt, client: GatewayClient
-    ) -> Outcome | None:
-        """Send one copy. Returns None once the gateway has it, else what it said."""
-        try:
-            reply = client.send(attempt)
-        except GatewayError:
-            return Outcome.UNKNOWN
-        self._pacer.note(reply)
-        if reply.outcome.is_taken:
-            self._spool.acknowledge(command.id)
-            return None
-        return reply.outcome
-
     # --- the thread --------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -155,7 +129,7 @@ class Executor(Worker):
                 self._fail(*item, RUN_HAS_ENDED)
             for command in self._spool.unacknowledged():
                 if command.has_ended:
-                    self._acknowledge_patiently(command)
+                    self._acknowledge(command)
 
     def _take_queued(self) -> Iterator[tuple[str, Allowed]]:
         while True:
@@ -174,34 +148,26 @@ class Executor(Worker):
                 return
             ended = self._execute(command_id, command)
             if not self._stopping.is_set():
-                self._acknowledge_patiently(ended)
+                self._acknowledge(ended)
                 if command.name in _DIFF_COMMANDS and ended.error is None:
                     self._upload(self._diff_path)
         except SpoolError as error:
             self._tell(f"the end of {command.name} was not recorded: {error}")
 
-    def _acknowledge_patiently(self, command: Command) -> None:
+    def _acknowledge(self, command: Command) -> None:
         """Try it a few times. What does not arrive is listed, seen and acknowledged again."""
-        attempt = self._sign(command, self._client)
-        for failures in range(_ACK_TRIES):
-            pause_s = backoff_s(failures - 1) if failures else 0.0
-            self._pause(max(pause_s, self._pacer.blocked_s()))
-            outcome = self._try_to_acknowledge(command, attempt, self._client)
-            if outcome is None:
-                return
-            if outcome not in (Outcome.UNKNOWN, Outcome.LIMITED):
-                attempt = self._sign(command, self._client)  # the nonce may be spent
+        acknowledge(command, self._spool, self._client, self._pacer, self._pause, ACK)
 
-    def _pause(self, seconds: float) -> None:
-        """Wait. After the run's end nobody waits for this thread, so nothing has to wake it."""
-        if self._stopping.is_set():
-            time.sleep(seconds)
-        else:
-            self._stopping.wait(seconds)
+    def _pause(self, seconds: float) -> bool:
+        """Wait, but not for long when the run ends meanwhile; after its end, for as long as asked.
+
+        Never stops: the acknowledgement is what the executor still has to do.
+        """
+        return sleep(seconds) if self._stopping.is_set() else self._stopping.wait(seconds) and False
 
     def _execute(self, command_id: str, command: Allowed) -> Command:
         self._spool.append("info", self._rules.redact(f"Executing command: {command.name}"))
-        excerpt = _Excerpt()
+        excerpt = RedactedExcerpt(_HEAD_BYTES, _TAIL_BYTES)
         try:
             problem = self._run_command(command, excerpt)
         except (OSError, AllowlistError) as error:
@@ -209,44 +175,46 @@ class Executor(Worker):
         except Exception as error:  # noqa: BLE001 - one command's failure is not the next one's
             problem = f"{type(error).__name__}: {error}"
         if not problem:
-            return self._spool.end_command(command_id, result=excerpt.text(self._rules))
+            return self._spool.end_command(command_id, result=excerpt.text())
         if self._stopping.is_set() and problem != RUN_HAS_ENDED:
             problem = f"{RUN_HAS_ENDED} ({problem})"
-        return self._fail(command_id, command, problem, excerpt.text(self._rules))
+        return self._fail(command_id, command, problem, excerpt.text())
 
-    def _fail(self, command_id: str, command: Allowed, problem: str, output: str = "") -> Command:
-        sentence = f"Command failed: {command.name}: {problem}"
-        error = self._rules.redact(f"{problem}\n{output}" if output else problem)
-        notice = self._rules.redact(sentence)
+    def _fail(
+        self, command_id: str, command: Allowed, problem: str, output: RedactedText | None = None
+    ) -> Command:
+        error = self._rules.redact(problem)
+        if output:
+            error = join("\n", error, output)
+        notice = self._rules.redact(f"Command failed: {command.name}: {problem}")
         return self._spool.end_command(command_id, error=error, notice=notice)
 
     def _upload(self, path: Path) -> None:
         try:
-            self._send_parts(path)
-        except (GatewayError, OSError) as error:
+            queue = PartList(file_parts(self._folder, path.name, path.name))
+            uploader = Uploader(
+                self._client,
+                queue,
+                self._folder,
+                self._pacer,
+                self._stopping,
+                DIFFS,
+                tell=self._tell,
+            )
+            while not self._stopping.is_set() and uploader.send_next():
+                pass
+        except OSError as error:
             self._tell(f"{path.name} is not uploaded: {error}")
-
-    def _send_parts(self, path: Path) -> None:
-        parts = list(file_parts(self._folder, path.name, path.name))
-        number = 1
-        while parts:
-            part = parts.pop(0)
-            file = open_part(self._folder, part)
-            problem = send_file(self._client, file, self._pacer, self._stopping)
-            smaller_bytes = size_after(problem, part)
-            if smaller_bytes is not None:
-                rest = {"start": part.start, "number": number, "max_bytes": smaller_bytes}
-                parts = list(file_parts(self._folder, path.name, path.name, **rest))
-                continue
-            number += 1
-            if problem is not None:
-                self._tell(f"{part.name} is not uploaded: {problem.reason}")
+            return
+        left = queue.next_upload()
+        if left is not None:
+            self._tell(f"{left.part.name} is not uploaded: it was broken off")
 
     @property
     def _diff_path(self) -> Path:
         return self._folder / "latest.diff"
 
-    def _run_command(self, command: Allowed, excerpt: _Excerpt) -> str:
+    def _run_command(self, command: Allowed, excerpt: RedactedExcerpt) -> str:
         """Run it to its end. Returns why it failed, or an empty text."""
         argv, env = command.argv, self._env
         if command.git_query:
@@ -332,7 +300,7 @@ class Executor(Worker):
                 problem = f"it ran longer than {self._timeout_s:g} s and was killed"
                 self._keeper.kill(key)
                 deadline = time.monotonic() + _AFTER_EXIT_S
-        return problem or _failure(status)
+        return problem or (describe_status(status) if status else "")
 
     def _why_not_started(self, program: str, report: Report) -> str:
         if report.number in (0, errno.ECANCELED):
@@ -364,14 +332,6 @@ def _open_pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> 
     reading.callback(os.close, read_fd)
     writing.callback(os.close, write_fd)
     return read_fd, write_fd
-
-
-def _failure(status: int | None) -> str:
-    """Say what a wait status means; an empty text for success."""
-    code = 0 if status is None else os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit code {code}" if code else ""
-    return f"killed by {name_signal(-code)}"
 
 
 class _Listing:
@@ -411,27 +371,3 @@ class _Stream:
         if self._copy is not None:
             self._copy.write(redacted)
         self._publish(redacted)
-
-
-class _Excerpt:
-    """The beginning and the end of what a command printed."""
-
-    def __init__(self) -> None:
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._size = 0
-
-    def add(self, redacted: Redacted) -> None:
-        """Take more of it."""
-        self._size += len(redacted)
-        room = _HEAD_BYTES - len(self._head)
-        self._head += redacted[:room]
-        self._tail += redacted[room:]
-        del self._tail[:-_TAIL_BYTES]
-
-    def text(self, rules: Rules) -> RedactedText:
-        """Return what fits into an acknowledgement, with a notice where something was left out."""
-        cut = self._size - len(self._head) - len(self._tail)
-        notice = f"\n[… {cut} bytes are left out here …]\n".encode() if cut > 0 else b""
-        text = (bytes(self._head) + notice + bytes(self._tail)).decode("utf-8", "replace")
-        return rules.redact(text)

@@ -22,10 +22,8 @@ from allowlist import MAX_COMMAND_CHARS, Allowlist, Refused
 from gateway_client import Outcome
 from gateway_transport import GatewayError
 from journal.spool import SpoolError
+from runner.attempts import ACK_ONCE, Pauses, TellOnce, acknowledge, refuse_to_wait
 from runner.executor import RUN_HAS_ENDED
-from runner.mailbox import Worker, WorkerEnded
-from runner.pacing import backoff_s
-from shown_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -104,9 +102,10 @@ class Poller(Worker):
         self._executor = executor
         self._poll_interval_s = poll_interval_s
         self._allow_remote_input = allow_remote_input
-        self._tell = tell
+        self._tell_once = TellOnce(tell)
+        self._crashed = crashed
+        self._stopping = threading.Event()
         self._failures = 0
-        self._told: set[str] = set()
         self._dropped: set[bytes] = set()
         self._can_acknowledge = True
 
@@ -144,7 +143,7 @@ class Poller(Worker):
         self._pacer.note(reply)
         if reply.outcome is Outcome.ACCEPTED and isinstance(reply.body, list):
             self._failures = 0
-            self._told.discard("rejected")
+            self._tell_once.forget("rejected")
             self._receive_all(reply.body)
             # An early empty answer means that this gateway has no long poll, and a command that is
             # still being executed stays listed: both times an immediate question would be a flood.
@@ -166,7 +165,8 @@ class Poller(Worker):
                 "it is asked again",
             )
         self._failures += 1
-        return max(self._poll_interval_s, min(_MAX_POLL_PAUSE_S, backoff_s(self._failures)))
+        pause_s = Pauses(last_s=_MAX_POLL_PAUSE_S).backoff_s(self._failures)
+        return max(self._poll_interval_s, pause_s)
 
     def _receive_all(self, items: Iterable[Any]) -> None:
         commands = [command for item in items for command in self._parse(item)]
@@ -208,12 +208,9 @@ class Poller(Worker):
     def _acknowledge(self, command: Command) -> None:
         """Tell how a command ended. After a failure the rest has to wait for the next poll."""
         if self._can_acknowledge:
-            self._can_acknowledge = self._executor.acknowledge(command, self._client)
-
-    def _tell_once(self, topic: str, sentence: str) -> None:
-        if topic not in self._told:
-            self._told.add(topic)
-            self._tell(sentence)
+            self._can_acknowledge = acknowledge(
+                command, self._spool, self._client, self._pacer, refuse_to_wait, ACK_ONCE
+            )
 
     def _decide(self, command_id: str, text: str) -> None:
         if text in _URGENT:

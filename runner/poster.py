@@ -1,11 +1,11 @@
 """The thread that brings the journal to the gateway: events, the end of a run, then the files.
 
 Theory of operation. The poster takes one event at a time from the journal, where it was frozen
-before its first attempt, and repeats that attempt byte for byte until the gateway's own answer says
-what became of it (see `gateway_client.Outcome`). While an attempt is under way more output gathers
-in the journal, and the next event takes all of it: nothing waits for a timer, and a slow gateway
-gets few, large events. When everything is delivered and the run has ended, `finished` is composed
-from what was accepted, sent as the last event, and the artifacts follow.
+before its first attempt, and `runner.attempts` repeats that attempt until the gateway's own answer
+says what became of it. While an attempt is under way more output gathers in the journal, and the
+next event takes all of it: nothing waits for a timer, and a slow gateway gets few, large events.
+When everything is delivered and the run has ended, `finished` is composed from what was accepted,
+sent as the last event, and the artifacts follow.
 """
 
 from __future__ import annotations
@@ -13,27 +13,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
-from gateway_client import ATTEMPT_DEAD_S, ATTEMPT_RESEND_LIMIT_S, Outcome, new_nonce
-from gateway_transport import GatewayError
-from runner.console import shown_size
-from runner.mailbox import Worker, WorkerEnded
-from runner.pacing import RECONSIDER_S, Pauses
-from runner.upload import (
-    MAX_PART_BYTES,
-    SMALLEST_BODY_BYTES,
-    file_parts,
-    open_part,
-    send_file,
-    size_after,
-)
+from gateway_client import Outcome, Reply, new_nonce
+from runner.attempts import EVENTS, FILES, Obstacle, Sender, TellOnce
+from runner.terminal import shown_size
+from runner.upload import SMALLEST_BODY_BYTES, Uploader
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway_client import Attempt, GatewayClient, Reply
+    from gateway_client import Attempt, GatewayClient
     from journal.events import FrozenEvent, Totals
-    from journal.spool import FilePart, Spool
+    from journal.spool import Spool
     from redact import RedactedText, Rules
+    from runner.attempts import Pauses
     from runner.pacing import Pacer
 
 # One failure may be a hiccup; the same event failing this often is looked at more closely.
@@ -43,7 +35,7 @@ _IDLE_WAIT_S: Final = 30.0
 _LAST_ANSWER_S: Final = 0.5
 
 
-class Rest(NamedTuple):
+class Remaining(NamedTuple):
     """What the gateway does not have yet, for a sentence: `2.1 MB of output` and `are`."""
 
     text: str
@@ -73,14 +65,28 @@ class Delivery(Worker):
         super().__init__("poster", ended)
         self._client = client
         self._spool = spool
-        self._folder = folder
         self._pacer = pacer
         self._rules = rules
         self._tell = tell
-        self._pauses = pauses or Pauses()
-        self._told: set[str] = set()
-        # Attempts in a row that did not succeed, and those of them that the gateway failed on.
-        self._failures = 0
+        self._tell_once = TellOnce(tell)
+        self._done = done
+        self._stopping = threading.Event()
+        self._finishing = False
+        self._sender = Sender(
+            client, pacer, self._stopping.wait, EVENTS, pauses=pauses, explain=self._explain
+        )
+        self._uploader = Uploader(
+            client,
+            spool,
+            folder,
+            pacer,
+            self._stopping,
+            FILES,
+            tell=tell,
+            on_progress=self._note_progress,
+            pauses=pauses,
+        )
+        # How often the gateway failed on the event in flight.
         self._gateway_failures = 0
         # The gateway did something else for this run since the event began to fail.
         self._is_gateway_well = False
@@ -88,9 +94,6 @@ class Delivery(Worker):
         self._suspects = 0
         # After a 413: what is known to be too large for whatever stands before the gateway.
         self._max_body_bytes: int | None = None
-        self._max_part_bytes = MAX_PART_BYTES
-        self._attempt: Attempt | None = None
-        self._finishing = False
         self.progress_at = time.monotonic()
         self.is_done = False
 
@@ -105,13 +108,13 @@ class Delivery(Worker):
         waited_s = time.monotonic() - self.progress_at
         return waited_s > patience_s + self._pacer.output_delay_s()
 
-    def describe_rest(self) -> Rest:
+    def describe_remaining(self) -> Remaining:
         """Return what is left: output first, then the files one by one. Thread: any."""
         waiting_bytes = self._spool.pending_bytes()
         upload = self._spool.next_upload()
         if waiting_bytes or upload is None:
-            return Rest(f"{shown_size(waiting_bytes)} of output", "are")
-        return Rest(upload.part.name, "is")
+            return Remaining(f"{shown_size(waiting_bytes)} of output", "are")
+        return Remaining(upload.part.name, "is")
 
     def give_up(self) -> None:
         """Leave what is left in the journal. Thread: any but its own; blocks a moment.
@@ -132,16 +135,21 @@ class Delivery(Worker):
 
     # --- the thread --------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while not (self._stopping.is_set() or self.is_done):
-            is_finishing = self._finishing
-            if self._spool.wait_pending(0.0 if is_finishing else _IDLE_WAIT_S):
-                self._send_next()
-            elif is_finishing and not self._spool.is_ended:
-                self._append_finished()
-            elif is_finishing and not self._upload_next():
-                self._tell_refused()
-                self.is_done = True
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            while not (self._stopping.is_set() or self.is_done):
+                is_finishing = self._finishing
+                if self._spool.wait_pending(0.0 if is_finishing else _IDLE_WAIT_S):
+                    self._send_next()
+                elif is_finishing and not self._spool.is_ended:
+                    self._append_finished()
+                elif is_finishing and not self._uploader.send_next():
+                    self._tell_refused()
+                    self.is_done = True
+        except BaseException as crash:  # noqa: BLE001 - told by its owner; the session goes on
+            error = crash
+        self._done(error)
 
     def _append_finished(self) -> None:
         end = self._spool.fact("end")
@@ -158,8 +166,8 @@ class Delivery(Worker):
         self._spool.append_last(compose)
 
     def _send_next(self) -> None:
-        """Send one copy of the event in flight, or of the next one, and act on the answer."""
-        if self._is_held_back():
+        """Send the event in flight, or the next one, and act on the answer."""
+        if self._sender.wait_for_turn():  # before the cut, which takes all that has come meanwhile
             return
         event = self._spool.cut(
             self._now(),
@@ -169,75 +177,36 @@ class Delivery(Worker):
         )
         if event is None:
             return
-        attempt = self._attempt_for(event)
-        age_s = attempt.age_s(self._client.clock)
-        if age_s >= ATTEMPT_DEAD_S:
-            self._sign_afresh()
-        elif age_s >= ATTEMPT_RESEND_LIMIT_S:
-            # A copy sent now might arrive too late, or beside one that is still on its way.
-            self._wait(min(ATTEMPT_DEAD_S - age_s, RECONSIDER_S))
-        else:
-            self._send(event, attempt)
-
-    def _is_held_back(self) -> bool:
-        """Wait for the budget, so that what comes meanwhile is merged. Returns whether stopped."""
-        while True:
-            delay_s = self._pacer.output_delay_s()
-            if self._wait(min(delay_s, RECONSIDER_S)):
-                return True
-            if delay_s <= 0:
-                return False
-
-    def _attempt_for(self, event: FrozenEvent) -> Attempt:
-        if self._attempt is None or self._attempt.nonce != event.nonce:
-            self._attempt = self._client.event(event.body, event.timestamp, event.nonce)
-        return self._attempt
-
-    def _send(self, event: FrozenEvent, attempt: Attempt) -> None:
-        self._pacer.note_output()
-        try:
-            reply = self._client.send(attempt)
-        except GatewayError as error:  # nothing was sent: another certificate
-            self._tell_once("certificate", str(error))
-            self._wait(self._pauses.rejected_s)
+        reply = self._sender.send(
+            lambda: self._attempt(self._spool.refreeze(self._now(), new_nonce())),
+            self._attempt(event),
+            blames_request=lambda: self._is_failing_for_good(event),
+        )
+        if reply is None:
             return
-        self._pacer.note(reply)
-        if not self._stopping.is_set() or reply.outcome is not Outcome.UNKNOWN:
-            self._act_on(event, reply)
-
-    def _act_on(self, event: FrozenEvent, reply: Reply) -> None:
-        outcome = reply.outcome
-        if outcome.is_taken:
+        if reply.outcome.is_taken:
             self._accepted(event)
-        elif outcome is Outcome.LIMITED:
-            pass  # it was not looked at, so the frozen attempt is as good as before
-        elif outcome is Outcome.UNKNOWN:
-            if self._failures:  # one lost answer is nobody's business
-                self._tell_once(
-                    "unreachable",
-                    f"the gateway cannot be reached ({reply.message}); "
-                    "output is kept, and sent as soon as it is back",
-                )
-            self._wait_backoff()
-        elif outcome.is_rejection:
+        else:
+            self._refused(event, reply)
+
+    def _attempt(self, event: FrozenEvent) -> Attempt:
+        return self._client.event(event.body, event.timestamp, event.nonce)
+
+    def _explain(self, obstacle: Obstacle) -> None:
+        if not isinstance(obstacle, Reply):
+            self._tell_once("certificate", str(obstacle))
+        elif obstacle.outcome is Outcome.UNKNOWN:
+            self._tell_once(
+                "unreachable",
+                f"the gateway cannot be reached ({obstacle.message}); "
+                "output is kept, and sent as soon as it is back",
+            )
+        elif obstacle.outcome.is_rejection:
             self._tell_once(
                 "rejected",
-                f"the gateway does not accept this run any more ({reply.message}); "
+                f"the gateway does not accept this run any more ({obstacle.message}); "
                 "output is kept, and tried again every half minute",
             )
-            # A nonce is looked at before secret and token: it is not spent, and the attempt as good
-            # as before.
-            if outcome is Outcome.SKEWED:
-                self._sign_afresh()
-            self._wait(self._pauses.rejected_s)
-        elif outcome is Outcome.REFUSED or self._is_failing_for_good(event):
-            self._refused(event, reply)
-        else:
-            # Before the wait: after a crash in it, a copy with the spent nonce would be taken for
-            # one that was accepted.
-            self._sign_afresh()
-            self._gateway_failures += 1
-            self._wait_backoff()
 
     def _is_failing_for_good(self, event: FrozenEvent) -> bool:
         """Whether the gateway's failures look like the event's fault.
@@ -248,7 +217,8 @@ class Delivery(Worker):
         """
         if event.is_notice or (self._suspects > 0 and event.chunk_count > 1):
             return True
-        if self._gateway_failures < _FAILURES_BEFORE_SPLIT:
+        self._gateway_failures += 1
+        if self._gateway_failures <= _FAILURES_BEFORE_SPLIT:
             return False
         if event.chunk_count > 1 or self._is_gateway_well:
             return True
@@ -260,11 +230,10 @@ class Delivery(Worker):
     def _accepted(self, event: FrozenEvent) -> None:
         self._spool.accept()
         self._suspects = 0 if event.is_notice else max(0, self._suspects - event.chunk_count)
-        self._failures = self._gateway_failures = 0
+        self._gateway_failures = 0
         self._is_gateway_well = False
         self._note_progress()
-        if self._told:
-            self._told.clear()
+        if self._tell_once.forget_all():
             self._tell("the gateway is back; sending what was kept")
 
     def _refused(self, event: FrozenEvent, reply: Reply) -> None:
@@ -279,7 +248,7 @@ class Delivery(Worker):
                 f"the gateway refuses everything ({reply.message}); "
                 "output is kept until it is well",
             )
-            self._wait_backoff()
+            self._sender.pause()
         elif event.chunk_count > 1:
             if reply.status == 413:
                 self._max_body_bytes = max(SMALLEST_BODY_BYTES, len(event.body) // 2)
@@ -291,78 +260,14 @@ class Delivery(Worker):
             notice = f"1 event of {event.data_bytes} bytes was refused by the gateway"
             self._spool.set_aside(self._rules.redact(notice), now, nonce)
 
-    def _sign_afresh(self) -> None:
-        self._spool.refreeze(self._now(), new_nonce())
-
     def _now(self) -> int:
         return int(self._client.clock.wall())
 
     def _note_progress(self) -> None:
         self.progress_at = time.monotonic()
 
-    def _wait_backoff(self) -> None:
-        self._wait(self._pauses.backoff_s(self._failures))
-        self._failures += 1
-
-    def _wait(self, seconds: float) -> bool:
-        """Wait, unless stopped. Returns whether it was stopped."""
-        return self._stopping.wait(seconds) if seconds > 0 else self._stopping.is_set()
-
-    def _tell_once(self, topic: str, sentence: str) -> None:
-        if topic not in self._told:
-            self._told.add(topic)
-            self._tell(sentence)
-
     def _tell_refused(self) -> None:
         refused = self._spool.totals().refused
         if refused:
             events = "1 event was" if refused == 1 else f"{refused} events were"
             self._tell(f"{events} refused by the gateway and left out; the log has what it was")
-
-    def _upload_next(self) -> bool:
-        """Send the next file or part. False when there is none."""
-        upload = self._spool.next_upload()
-        if upload is None:
-            return False
-        if upload.part.size > self._max_part_bytes:
-            self._cut_file_smaller(upload.part)
-            return True
-        file = open_part(self._folder, upload.part, self._note_progress)
-        attempt = None
-        if upload.nonce is not None and upload.timestamp is not None:
-            attempt = self._client.artifact(file, upload.timestamp, upload.nonce)
-        problem = send_file(
-            self._client,
-            file,
-            self._pacer,
-            self._stopping,
-            attempt=attempt,
-            freeze=lambda a: self._spool.freeze_upload(upload.id, a.timestamp, a.nonce),
-            pauses=self._pauses,
-            waits=lambda reason: self._tell_once("upload", f"{upload.part.name} waits: {reason}"),
-        )
-        smaller_bytes = size_after(problem, upload.part)
-        if smaller_bytes is not None:
-            self._max_part_bytes = smaller_bytes
-            return True
-        # What the gateway has is noted even when the run was told to stop meanwhile.
-        if problem is None or not self._stopping.is_set():
-            self._spool.end_upload(upload.id)
-            self._note_progress()
-            if problem is not None:
-                self._tell(f"{upload.part.name} is not uploaded: {problem.reason}")
-        return True
-
-    def _cut_file_smaller(self, part: FilePart) -> None:
-        """Cut anew what the gateway does not have of a part's file."""
-        done = self._spool.done_parts(part.path)
-        parts = file_parts(
-            self._folder,
-            part.path,
-            done[0].name if done else part.name,
-            start=part.start,
-            number=len(done) + 1,
-            max_bytes=self._max_part_bytes,
-        )
-        self._spool.recut_uploads(part.path, parts)
-        self._note_progress()

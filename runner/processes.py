@@ -149,7 +149,7 @@ class ChildEnd(NamedTuple):
     @property
     def signal_name(self) -> str | None:
         """The name of the signal that killed it, if one did."""
-        return None if self.signal_number is None else name_signal(self.signal_number)
+        return None if self.signal_number is None else _name_signal(self.signal_number)
 
     @property
     def description(self) -> str:
@@ -171,7 +171,13 @@ class ChildEnd(NamedTuple):
         return ending or ("exited" if self.signal_number is None else "killed")
 
 
-def name_signal(number: int) -> str:
+def describe_status(status: int) -> str:
+    """Say how a program ended, from its wait status: `exit code 3` or `killed by SIGKILL`."""
+    end = ChildEnd.of_status(status)
+    return f"killed by {end.signal_name}" if end.signal_name else end.description
+
+
+def _name_signal(number: int) -> str:
     """Return a signal's name; real-time signals have none, and get one of their number."""
     try:
         return signal.Signals(number).name

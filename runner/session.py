@@ -647,12 +647,14 @@ class _Session:
         return {"result": json.loads(self._rules.redact_json(result))} if result else {}
 
     def _collect_files(self) -> list[FilePart]:
-        def breathe() -> None:
+        def on_block() -> None:
             self._wait(time.monotonic())  # a large file must not keep a signal waiting
             if self._gave_up:
                 raise OSError(errno.ECANCELED, "it was broken off")
 
-        return collect_files(self._job, self._folder.path, self._rules, self._console.warn, breathe)
+        return collect_files(
+            self._job, self._folder.path, self._rules, self._console.warn, on_block
+        )
 
     def _tell_of_the_disk(self) -> None:
         if self._spool.disk_failure is not None:
@@ -678,13 +680,13 @@ class _Session:
 
     def _deliver(self) -> None:
         self._pacer.stop_polling()
-        self._poster.finish()
-        while not self._poster_has_ended:
-            if self._poster.has_stalled(self._job.config.drain_timeout_s):
-                self._poster.give_up()
-            self._wait(time.monotonic() + _PROGRESS_INTERVAL_S)
-            if not self._poster_has_ended:
-                self._console.progress(f"delivering {self._poster.describe_rest().text} …")
+        self._delivery.finish()
+        while not self._delivery_ended:
+            if self._delivery.has_stalled(self._job.drain_timeout_s):
+                self._delivery.give_up()
+            self._wait(time.monotonic() + PROGRESS_INTERVAL_S)
+            if not self._delivery_ended:
+                self._console.progress(f"delivering {self._delivery.describe_remaining().text} …")
         self._console.progress("")
 
     def _close_journal(self) -> None:
@@ -710,7 +712,7 @@ class _Session:
             )
 
     def _tell_what_is_left(self) -> None:
-        left = " ".join(self._poster.describe_rest())
+        left = " ".join(self._delivery.describe_remaining())
         if self._folder.spool_path.exists() and self._spool.return_to_disk():
             self._console.warn(
                 f"{left} not delivered, but kept in {self._folder.path}; "

@@ -1,33 +1,27 @@
-"""One file, or a part of one, to the gateway: cut to what it takes, and sent until it is answered.
+"""The files of a run's folder to the gateway: cut to the size that it takes, and sent.
 
-The files are those of a run's folder, which hold redacted text alone.
+They hold redacted text alone.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
-from gateway_client import (
-    ATTEMPT_DEAD_S,
-    ATTEMPT_RESEND_LIMIT_S,
-    MAX_ARTIFACT_BYTES,
-    MultipartFile,
-    Outcome,
-    Reply,
-)
+from gateway_client import MAX_ARTIFACT_BYTES, MultipartFile, Reply
 from gateway_transport import GatewayError
-from journal.spool import FilePart
+from journal.spool import FilePart, Upload
 from redact import Redactor
-from runner.pacing import RECONSIDER_S, Pauses
+from runner.attempts import Sender, TellOnce
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from gateway_client import Attempt, GatewayClient
-    from journal.spool import FilePart
+    from journal.spool import Spool
     from redact import Rules
+    from runner.attempts import Obstacle, Pauses, Policy
     from runner.pacing import Pacer
     from runner.plan import Job
 
@@ -35,8 +29,6 @@ if TYPE_CHECKING:
 SMALLEST_BODY_BYTES: Final = 16_384
 # One uploaded file: the gateway's limit, with room for the frame of a multipart body.
 MAX_PART_BYTES: Final = MAX_ARTIFACT_BYTES - 4_096
-# How often a gateway may fail on a file that nobody would wait for.
-_MAX_FAILURES: Final = 3
 # How far back from there a part may end, to end with a line.
 _LINE_SEARCH_BYTES: Final = 1_048_576
 
@@ -76,11 +68,118 @@ def _part_end(path: Path, start: int, size: int, max_bytes: int) -> int:
     return search_from + newline + 1 if newline >= 0 else end
 
 
-def open_part(
-    folder: Path, part: FilePart, on_progress: Callable[[], None] = lambda: None
-) -> MultipartFile:
-    """Return the body of a part's upload."""
-    return MultipartFile(folder / part.path, part.name, part.start, part.size, on_progress)
+class PartList:
+    """Parts that are lost with the process: the journal's methods for uploads, in memory."""
+
+    def __init__(self, parts: Iterable[FilePart]) -> None:
+        self._waiting = list(parts)
+        self._done: list[FilePart] = []
+
+    def next_upload(self) -> Upload | None:
+        """Return the first part that was not sent."""
+        return Upload(0, self._waiting[0], None, None) if self._waiting else None
+
+    def freeze_upload(self, upload_id: int, timestamp: int, nonce: str) -> None:
+        """Forget the attempt, which nobody can repeat after a crash."""
+
+    def end_upload(self, _upload_id: int) -> None:
+        """Count the first part as sent."""
+        self._done.append(self._waiting.pop(0))
+
+    def done_parts(self, _path: str) -> list[FilePart]:
+        """Return the parts that were sent."""
+        return self._done
+
+    def recut_uploads(self, _path: str, parts: Iterable[FilePart]) -> None:
+        """Replace the parts that were not sent."""
+        self._waiting = list(parts)
+
+
+class Uploader:
+    """Sends the parts in a queue, one after the other. Thread: that of its client.
+
+    A part that is refused as too large is cut in half, and so is everything after it. `tell` gets
+    sentences for the user. `on_progress` is called for what the network or the gateway has taken.
+    """
+
+    def __init__(
+        self,
+        client: GatewayClient,
+        queue: Spool | PartList,
+        folder: Path,
+        pacer: Pacer,
+        stopping: threading.Event,
+        policy: Policy,
+        *,
+        tell: Callable[[str], None],
+        on_progress: Callable[[], None] = lambda: None,
+        pauses: Pauses | None = None,
+    ) -> None:
+        self._client = client
+        self._queue = queue
+        self._folder = folder
+        self._pacer = pacer
+        self._stopping = stopping
+        self._policy = policy
+        self._tell = tell
+        self._tell_once = TellOnce(tell)
+        self._on_progress = on_progress
+        self._pauses = pauses
+        self._max_part_bytes = MAX_PART_BYTES
+
+    def send_next(self) -> bool:
+        """Send the next part, or cut it smaller. Returns False when there is none."""
+        upload = self._queue.next_upload()
+        if upload is None:
+            return False
+        part = upload.part
+        if part.size > self._max_part_bytes:
+            self._cut_smaller(part)
+            return True
+        problem = self._send(upload)
+        if problem is not None and problem.is_too_large and part.size > SMALLEST_BODY_BYTES:
+            self._max_part_bytes = max(SMALLEST_BODY_BYTES, part.size // 2)
+        # What the gateway has is noted even when the run was told to stop meanwhile.
+        elif problem is None or not self._stopping.is_set():
+            self._queue.end_upload(upload.id)
+            self._on_progress()
+            if problem is not None:
+                self._tell(f"{part.name} is not uploaded: {problem.reason}")
+        return True
+
+    def _send(self, upload: Upload) -> NotTaken | None:
+        part = upload.part
+        file = MultipartFile(
+            self._folder / part.path, part.name, part.start, part.size, self._on_progress
+        )
+        frozen = None
+        if upload.nonce is not None and upload.timestamp is not None:
+            frozen = self._client.artifact(file, upload.timestamp, upload.nonce)
+        return send_file(
+            self._client,
+            file,
+            self._pacer,
+            self._stopping,
+            self._policy,
+            frozen=frozen,
+            freeze=lambda a: self._queue.freeze_upload(upload.id, a.timestamp, a.nonce),
+            pauses=self._pauses,
+            waits=lambda reason: self._tell_once("upload", f"{part.name} waits: {reason}"),
+        )
+
+    def _cut_smaller(self, part: FilePart) -> None:
+        """Cut anew what the gateway does not have of a part's file."""
+        done = self._queue.done_parts(part.path)
+        parts = file_parts(
+            self._folder,
+            part.path,
+            done[0].name if done else part.name,
+            start=part.start,
+            number=len(done) + 1,
+            max_bytes=self._max_part_bytes,
+        )
+        self._queue.recut_uploads(part.path, parts)
+        self._on_progress()
 
 
 class NotTaken(NamedTuple):
@@ -90,131 +189,61 @@ class NotTaken(NamedTuple):
     is_too_large: bool = False
 
 
-def size_after(problem: NotTaken | None, part: FilePart) -> int | None:
-    """Return how large the parts of its file may be from now on, if that would help."""
-    if problem is None or not problem.is_too_large or part.size <= SMALLEST_BODY_BYTES:
-        return None
-    return max(SMALLEST_BODY_BYTES, part.size // 2)
-
-
 def send_file(
     client: GatewayClient,
     file: MultipartFile,
     pacer: Pacer,
     stopping: threading.Event,
+    policy: Policy,
     *,
-    attempt: Attempt | None = None,
-    freeze: Callable[[Attempt], None] | None = None,
+    frozen: Attempt | None = None,
+    freeze: Callable[[Attempt], None] = lambda _: None,
     pauses: Pauses | None = None,
     waits: Callable[[str], None] = lambda _: None,
 ) -> NotTaken | None:
-    """Upload one part, repeating the frozen attempt until it is answered or `stopping` is set.
+    """Upload one part. Returns None once the gateway has it, or why it has not. Raises nothing.
 
-    `attempt` is one that was frozen before; `freeze` records a new one before it is made, and lets
-    a gateway that fails, rejects the run or shows another certificate be tried again and again;
-    `waits` is told why. Returns None, or why the file was not taken. Raises nothing.
+    `frozen` is an attempt that was recorded before; `freeze` records a new one before it is made.
+    `waits` is told why the gateway does not take it at the moment.
     """
-    sending = _FileSending(client, file, pacer, stopping, freeze, pauses or Pauses(), waits)
+
+    def sign() -> Attempt:
+        attempt = client.artifact(file)
+        freeze(attempt)
+        return attempt
+
+    def wait(seconds: float) -> bool:
+        return stopping.wait(seconds) or not file.is_there
+
+    def explain(obstacle: Obstacle) -> None:
+        if not isinstance(obstacle, Reply):
+            waits(str(obstacle))
+        elif obstacle.outcome.is_rejection:
+            waits(f"the gateway does not accept this run any more ({obstacle.message})")
+
+    sender = Sender(client, pacer, wait, policy, pauses=pauses, explain=explain)
     try:
-        return sending.send(attempt)
+        reply = sender.send(sign, frozen)
     except GatewayError as error:
         return NotTaken(str(error))
     except OSError as error:
         return NotTaken(f"it cannot be read ({error.strerror})")
-
-
-class _FileSending:
-    """One upload and its repetitions."""
-
-    def __init__(
-        self,
-        client: GatewayClient,
-        file: MultipartFile,
-        pacer: Pacer,
-        stopping: threading.Event,
-        freeze: Callable[[Attempt], None] | None,
-        pauses: Pauses,
-        waits: Callable[[str], None],
-    ) -> None:
-        self._client = client
-        self._file = file
-        self._waits = waits
-        self._pacer = pacer
-        self._stopping = stopping
-        self._freeze = freeze
-        self._pauses = pauses
-        self._failures = 0
-
-    def send(self, attempt: Attempt | None) -> NotTaken | None:
-        """Return None, or why the file was not taken."""
-        while not self._stopping.wait(self._pacer.blocked_s()):
-            if not self._file.is_there:
-                return NotTaken("it is not there any more")
-            attempt = attempt or self._sign()
-            age_s = attempt.age_s(self._client.clock)
-            if age_s >= ATTEMPT_DEAD_S:
-                attempt = self._sign()
-            elif age_s >= ATTEMPT_RESEND_LIMIT_S:
-                self._stopping.wait(min(ATTEMPT_DEAD_S - age_s, RECONSIDER_S))
-                continue
-            reply = self._send(attempt)
-            self._pacer.note(reply)
-            if reply.outcome.is_taken:
-                return None
-            if self._is_over(reply.outcome):
-                reason = f"the gateway refused it ({reply.message})"
-                return NotTaken(reason, is_too_large=reply.status == 413)
-            # The nonce is spent, or may be, and the file is not there: a gateway looks at the nonce
-            # before it has read the file to its end. Before the wait, for a crash may come in it.
-            is_cut_off = reply.outcome is Outcome.UNKNOWN and not self._file.was_read_whole
-            if is_cut_off or reply.outcome in (Outcome.FAILED, Outcome.SKEWED):
-                attempt = self._sign()
-            self._pause(reply.outcome)
-        return NotTaken("it was broken off")
-
-    def _send(self, attempt: Attempt) -> Reply:
-        try:
-            reply = self._client.send(attempt)
-        except GatewayError as error:  # nothing was sent: another certificate
-            if self._freeze is None:
-                raise
-            self._waits(str(error))
-            return Reply(Outcome.UNKNOWN, message=str(error))
-        if reply.outcome.is_rejection:
-            self._waits(f"the gateway does not accept this run any more ({reply.message})")
-        return reply
-
-    def _sign(self) -> Attempt:
-        attempt = self._client.artifact(self._file)
-        if self._freeze is not None:
-            self._freeze(attempt)
-        return attempt
-
-    def _is_over(self, outcome: Outcome) -> bool:
-        """Whether this gateway will never take it, or nobody would wait for it any longer."""
-        if outcome is Outcome.REFUSED:
-            return True
-        if self._freeze is not None:
-            return False
-        is_failing = outcome is Outcome.FAILED and self._failures >= _MAX_FAILURES
-        return is_failing or outcome.is_rejection
-
-    def _pause(self, outcome: Outcome) -> None:
-        pauses = self._pauses
-        pause_s = pauses.rejected_s if outcome.is_rejection else pauses.backoff_s(self._failures)
-        self._stopping.wait(pause_s)
-        self._failures += 1
+    if reply is None:
+        return NotTaken("it was broken off" if stopping.is_set() else "it is not there any more")
+    if reply.outcome.is_taken:
+        return None
+    return NotTaken(f"the gateway refused it ({reply.message})", reply.status == 413)
 
 
 _BLOCK_BYTES: Final = 1_048_576
 
 
 def collect_files(
-    job: Job, folder: Path, rules: Rules, tell: Callable[[str], None], breathe: Callable[[], None]
+    job: Job, folder: Path, rules: Rules, tell: Callable[[str], None], on_block: Callable[[], None]
 ) -> list[FilePart]:
     """Return the parts to upload, in their order; `tell` gets a sentence on what cannot be.
 
-    `breathe` is called once for each block of a copy, and may break that off with an OSError.
+    `on_block` is called once for each block of a copy, and may break that off with an OSError.
     """
     parts: list[FilePart] = []
     for name in (job.log_name, *([] if job.invocation.messages is None else [job.messages_name])):
@@ -225,18 +254,18 @@ def collect_files(
     for number, source in enumerate(job.artifacts, start=1):
         try:
             copy = f"artifacts/{number}{source.suffix}"
-            _copy_redacted(source, folder / copy, rules, breathe)
+            _copy_redacted(source, folder / copy, rules, on_block)
             parts += file_parts(folder, copy, rules.redact(source.stem) + source.suffix)
         except OSError as error:
             tell(f"{source} is not uploaded: {error.strerror}")
     return parts
 
 
-def _copy_redacted(source: Path, copy: Path, rules: Rules, breathe: Callable[[], None]) -> None:
+def _copy_redacted(source: Path, copy: Path, rules: Rules, on_block: Callable[[], None]) -> None:
     copy.parent.mkdir(mode=0o700, exist_ok=True)
     redactor = Redactor(rules=rules)
     with source.open("rb") as raw, copy.open("wb") as redacted:
         while block := raw.read(_BLOCK_BYTES):
             redacted.write(redactor.feed(block))
-            breathe()
+            on_block()
         redacted.write(redactor.flush())

@@ -7,15 +7,14 @@ as interrupted; they are not executed again.
 
 from __future__ import annotations
 
-import time
+import threading
 from typing import TYPE_CHECKING, Callable, Final
 
 from config import RunnerError
-from gateway_client import Outcome
 from journal.spool import Spool
-from runner.console import shown_size
+from runner.attempts import ACK_IN_SYNC, acknowledge, sleep
 from runner.folder import find_undelivered
-from runner.pacing import Pacer, backoff_s
+from runner.pacing import Pacer
 from runner.poster import Delivery
 from runner.upload import file_parts
 
@@ -41,7 +40,6 @@ _RUNNER_DIED: Final = {
 }
 _PROGRESS_INTERVAL_S: Final = 1.0
 _JOIN_TIMEOUT_S: Final = 5.0
-_ACK_TRIES: Final = 6
 
 
 def count_leftovers(data_dir: Path) -> int:
@@ -150,18 +148,7 @@ class SyncRun:
     def _acknowledge_all(self, spool: Spool, client: GatewayClient) -> None:
         pacer = Pacer(None)
         for command in spool.unacknowledged():
-            attempt = client.acknowledge(command.id, command.result, command.error)
-            for failures in range(_ACK_TRIES):
-                reply = client.send(attempt)
-                if reply.outcome.is_taken:
-                    spool.acknowledge(command.id)
-                    break
-                pacer.note(reply)
-                time.sleep(max(backoff_s(failures), pacer.blocked_s()))
-                if reply.outcome not in (Outcome.UNKNOWN, Outcome.LIMITED):
-                    # The nonce may be spent, and then a copy would pass for one that was accepted.
-                    attempt = client.acknowledge(command.id, command.result, command.error)
-            else:
+            if not acknowledge(command, spool, client, pacer, sleep, ACK_IN_SYNC):
                 self._console.warn(f"{self._folder.run_id}: a command could not be acknowledged")
 
     def _drain(self, spool: Spool, client: GatewayClient) -> None:
@@ -179,11 +166,11 @@ class SyncRun:
         delivery.start()
         delivery.finish()
         try:
-            delivery.join(_PROGRESS_INTERVAL_S)
-            while not (ends or delivery.has_stalled(self._drain_timeout_s)):
-                rest = delivery.describe_rest().text
-                self._console.progress(f"{self._folder.run_id}: delivering {rest} …")
-                delivery.join(_PROGRESS_INTERVAL_S)
+            while not ended.wait(_PROGRESS_INTERVAL_S):
+                remaining = delivery.describe_remaining().text
+                self._console.progress(f"{self._folder.run_id}: delivering {remaining} …")
+                if delivery.has_stalled(self._drain_timeout_s):
+                    break
         finally:
             self._console.progress("")
             delivery.give_up()
@@ -191,6 +178,5 @@ class SyncRun:
         for problem in problems:
             self._console.warn(f"{self._folder.run_id}: {problem}")
         if not delivery.is_done:
-            error = ends[0].error if ends else None
-            reason = str(error) if error else "the gateway does not take the rest"
-            raise RunnerError(f"{reason}; {' '.join(delivery.describe_rest())} left")
+            reason = str(errors[0]) if errors else "the gateway does not take the rest"
+            raise RunnerError(f"{reason}; {' '.join(delivery.describe_remaining())} left")

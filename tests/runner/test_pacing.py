@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway_client import Outcome, RateLimit, Reply
-from runner.pacing import Pacer, backoff_s
+from runner.attempts import Pauses
+from runner.pacing import Pacer
 
 
 class _FakeClock:
@@ -114,7 +115,7 @@ def test_the_budget_is_never_overdrawn_and_never_silent(
 
 def test_backoff_grows_to_half_a_minute_and_is_jittered() -> None:
     """Many runners that lost the same gateway do not come back in the same moment."""
-    waits = [backoff_s(failures) for failures in range(40)]
+    waits = [Pauses().backoff_s(failures) for failures in range(40)]
 
     assert all(0.125 <= wait <= 30.0 for wait in waits)
     assert all(15.0 <= wait <= 30.0 for wait in waits[8:])

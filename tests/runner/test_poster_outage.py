@@ -50,8 +50,8 @@ print("LAST", flush=True)
 HURRIED = """
 import functools, sys
 sys.path.insert(0, sys.argv.pop(1))
-from runner import pacing as pacer
-pacer.Pauses = functools.partial(pacer.Pauses, first_s=0.02, last_s=2.0, rejected_s=2.0)
+from runner import attempts
+attempts.Pauses = functools.partial(attempts.Pauses, first_s=0.02, last_s=2.0, rejected_s=2.0)
 import claude_runner
 sys.exit(claude_runner.main())
 """

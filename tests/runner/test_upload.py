@@ -15,7 +15,8 @@ import pytest
 
 from gateway_client import Credentials, GatewayClient, MultipartFile
 from runner import upload
-from runner.pacing import Pacer, Pauses
+from runner.attempts import DIFFS, FILES, Pauses
+from runner.pacing import Pacer
 from runner.upload import MAX_PART_BYTES, NotTaken, file_parts, send_file
 from testing.gateways.faults import (
     Action,
@@ -48,7 +49,7 @@ FAULTS: dict[str, Action] = {
 }
 # Uploads its artifact through a runner whose parts are small, so that there are many of them.
 SMALL_PARTS = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from runner from runner import upload; "
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from runner import upload; "
     "upload.MAX_PART_BYTES = 20_000; import claude_runner; sys.exit(claude_runner.main())"
 )
 
@@ -212,7 +213,7 @@ def test_a_body_that_is_cut_off_is_signed_afresh(tmp_path: Path) -> None:
     client = GatewayClient(f"http://127.0.0.1:{server.port}", Credentials("k" * 32, "r", "t"))
     file = MultipartFile(tmp_path / "claude.log", "claude.log")
     try:
-        problem = send_file(client, file, Pacer(None), threading.Event(), freeze=lambda _: None)
+        problem = send_file(client, file, Pacer(None), threading.Event(), FILES)
     finally:
         client.close()
         server.stop()
@@ -230,7 +231,7 @@ def test_a_file_that_has_gone_is_told(gateway: StrictGateway, tmp_path: Path) ->
     path.unlink()
 
     with opened(gateway) as client:
-        problem = send_file(client, file, Pacer(None), threading.Event())
+        problem = send_file(client, file, Pacer(None), threading.Event(), DIFFS)
 
     assert problem == NotTaken("it is not there any more")
     assert gateway.requests == []
@@ -256,7 +257,7 @@ def test_a_run_that_is_rejected_is_told_and_waited_for(
             MultipartFile(path, "notes.md"),
             Pacer(None),
             stopping,
-            freeze=lambda _: None,
+            FILES,
             pauses=Pauses(rejected_s=0.01),
             waits=wait,
         )
@@ -272,7 +273,7 @@ def test_a_file_that_nobody_waits_for_is_given_up(gateway: StrictGateway, tmp_pa
 
     with opened(gateway) as client:
         file = MultipartFile(tmp_path / "latest.diff", "latest.diff")
-        problem = send_file(client, file, Pacer(None), threading.Event())
+        problem = send_file(client, file, Pacer(None), threading.Event(), DIFFS)
 
     assert problem is not None
     assert problem.reason.startswith("the gateway refused it (")

@@ -1,0 +1,276 @@
+"""The rule that brings each request to the gateway exactly once: repeat it until it is answered.
+
+The gateway stores every request that it accepts, and does not look for duplicates. When an answer
+is lost, the runner cannot know whether the request was stored. So a request is signed once, as a
+frozen `Attempt`, and the same bytes are sent again and again: the gateway remembers the nonce of
+what it has authenticated, and answers a second copy with "Nonce already used". That counts as
+accepted.
+
+It is signed anew, with a new nonce, only where no copy sent before can have been stored:
+
+- The gateway failed on it (a 500). It has remembered the nonce but stored nothing, so another copy
+  would be answered as if it had been accepted, and the request would be lost.
+- The connection broke before the whole file of an upload was sent. The gateway looks at the nonce
+  before it has read the file.
+- The timestamp is out of range, or the attempt is so old that no gateway accepts it any more.
+
+Every other answer leaves the nonce unused, or says nothing about it, and the attempt stays as it
+is. See docs/decisions/0004-retry-above-signing.md.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Final, Union
+
+from gateway_client import ATTEMPT_DEAD_S, ATTEMPT_RESEND_LIMIT_S, MultipartFile, Outcome, Reply
+from gateway_transport import GatewayError
+
+if TYPE_CHECKING:
+    from gateway_client import Attempt, GatewayClient
+    from journal.spool import Command, Spool
+    from runner.pacing import Pacer
+
+# What stands in the way: the gateway's answer, or a certificate that is not the expected one.
+Obstacle = Union[Reply, GatewayError]
+
+# Waits are cut into pieces of this length, because other threads may learn more about the budget.
+_RECONSIDER_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """How long to wait between two copies.
+
+    `first_s`, doubled after each failure up to `last_s`, each times 0.5 to 1 at random, so that
+    many runners do not come back at the same moment. `rejected_s`: a wrong secret, token, clock or
+    certificate is corrected by a person, if at all.
+    """
+
+    first_s: float = 0.25
+    last_s: float = 30.0
+    rejected_s: float = 30.0
+
+    def backoff_s(self, failures: int) -> float:
+        """Return how long to wait after so many failures in a row."""
+        longest_s = min(self.last_s, self.first_s * float(2 ** min(failures, 10)))
+        return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to give up on a request. By default never.
+
+    `max_copies`: after so many copies, whatever became of them. `max_failures`: when the gateway
+    has failed on more copies than this. `patience_s`: when the first copy is older.
+    `ends_on_rejection`: when secret, token, clock or certificate is wrong; otherwise somebody is
+    given the time to correct it. `is_output`: it waits for the budget that is meant for output.
+    """
+
+    max_copies: int | None = None
+    max_failures: int | None = None
+    patience_s: float | None = None
+    ends_on_rejection: bool = False
+    is_output: bool = False
+
+
+# Output and the files of a run are worth every outage.
+EVENTS: Final = Policy(is_output=True)
+FILES: Final = Policy()
+# The diff of a command is sent beside the run, and the thread has other commands to execute.
+DIFFS: Final = Policy(max_failures=3, ends_on_rejection=True)
+# The poller has other commands to look at, and sees this one again at the next poll.
+ACK_ONCE: Final = Policy(max_copies=1, ends_on_rejection=True)
+# The executor has time, and at the end of the run the last word.
+ACK: Final = Policy(max_copies=3, ends_on_rejection=True)
+# `sync` does not poll, so nothing else acknowledges the command.
+ACK_IN_SYNC: Final = Policy(max_copies=6, ends_on_rejection=True)
+
+
+def sleep(seconds: float) -> bool:
+    """Wait, and never stop: for a sender that nobody has to stop."""
+    time.sleep(seconds)
+    return False
+
+
+def refuse_to_wait(seconds: float) -> bool:
+    """Stop where others would wait: for a sender whose thread has something better to do."""
+    return seconds > 0
+
+
+class Sender:
+    """Sends requests by one policy, one after the other. Thread: that of its client.
+
+    `wait` waits so many seconds, and returns whether to stop. `explain` is told before each pause
+    what stands in the way, except for a single lost answer, which is too common.
+    """
+
+    def __init__(
+        self,
+        client: GatewayClient,
+        pacer: Pacer,
+        wait: Callable[[float], bool],
+        policy: Policy,
+        *,
+        pauses: Pauses | None = None,
+        explain: Callable[[Obstacle], None] = lambda _: None,
+    ) -> None:
+        self._client = client
+        self._pacer = pacer
+        self._wait = wait
+        self._policy = policy
+        self._pauses = pauses or Pauses()
+        self._explain = explain
+        # Copies in a row that were not taken, also of earlier requests.
+        self._failures = 0
+
+    def send(
+        self,
+        sign: Callable[[], Attempt],
+        frozen: Attempt | None = None,
+        *,
+        blames_request: Callable[[], bool] = lambda: False,
+    ) -> Reply | None:
+        """Send copies until the gateway takes the request or refuses it, or the policy gives up.
+
+        `sign` makes a new attempt; if it must survive a crash, `sign` records it. `frozen` is the
+        attempt that was recorded last. `blames_request` decides after each failure of the gateway
+        whether to give up, besides the policy. Returns the last answer, or None when told to stop.
+        Raises GatewayError for a certificate, if the policy ends on that.
+        """
+        attempt = first = frozen or sign()
+        copies = failed = 0
+        while not self.wait_for_turn():
+            age_s = attempt.age_s(self._client.clock)
+            if age_s >= ATTEMPT_DEAD_S:
+                attempt = sign()
+            elif age_s >= ATTEMPT_RESEND_LIMIT_S:
+                # A copy sent now might arrive too late, or beside one that is still on its way.
+                self._wait(min(ATTEMPT_DEAD_S - age_s, _RECONSIDER_S))
+            else:
+                reply = self._send_copy(attempt)
+                if reply is None:
+                    continue
+                copies += 1
+                failed += reply.outcome is Outcome.FAILED
+                if reply.outcome.is_taken:
+                    self._failures = 0
+                    return reply
+                if self._gives_up(reply, copies, failed) or self._is_impatient(first):
+                    return reply
+                if reply.outcome is Outcome.FAILED and blames_request():
+                    return reply
+                if _needs_signing(reply, attempt):
+                    # Before the pause: if the runner is killed in it, no copy of the old attempt
+                    # is sent later.
+                    attempt = sign()
+                if reply.outcome is Outcome.UNKNOWN and self._wait(0.0):
+                    return None  # the exchange was aborted by the thread that says stop
+                self._pause_after(reply)
+        return None
+
+    def wait_for_turn(self) -> bool:
+        """Wait until the gateway's limit allows a request. Returns whether to stop."""
+        while True:
+            is_output = self._policy.is_output
+            delay_s = self._pacer.output_delay_s() if is_output else self._pacer.blocked_s()
+            if self._wait(min(delay_s, _RECONSIDER_S)):
+                return True
+            if delay_s <= 0:
+                return False
+
+    def pause(self) -> None:
+        """Wait longer after each failure in a row."""
+        self._wait(self._pauses.backoff_s(self._failures))
+        self._failures += 1
+
+    def _send_copy(self, attempt: Attempt) -> Reply | None:
+        """Return the answer; None if nothing was sent because of the certificate."""
+        if self._policy.is_output:
+            self._pacer.note_output()
+        try:
+            reply = self._client.send(attempt)
+        except GatewayError as error:
+            if self._policy.ends_on_rejection:
+                raise
+            self._explain(error)
+            self._wait(self._pauses.rejected_s)
+            return None
+        self._pacer.note(reply)
+        return reply
+
+    def _gives_up(self, reply: Reply, copies: int, failed: int) -> bool:
+        policy = self._policy
+        return (
+            reply.outcome is Outcome.REFUSED
+            or (policy.ends_on_rejection and reply.outcome.is_rejection)
+            or (policy.max_failures is not None and failed > policy.max_failures)
+            or (policy.max_copies is not None and copies >= policy.max_copies)
+        )
+
+    def _is_impatient(self, first: Attempt) -> bool:
+        patience_s = self._policy.patience_s
+        return patience_s is not None and first.age_s(self._client.clock) > patience_s
+
+    def _pause_after(self, reply: Reply) -> None:
+        if reply.outcome is Outcome.LIMITED:
+            return  # the pacer knows how long the gateway wants to be left alone
+        if reply.outcome is not Outcome.UNKNOWN or self._failures:
+            self._explain(reply)
+        if reply.outcome.is_rejection:
+            self._wait(self._pauses.rejected_s)
+        else:
+            self.pause()
+
+
+def _needs_signing(reply: Reply, attempt: Attempt) -> bool:
+    """Whether the next copy needs a new nonce; the module's docstring says why."""
+    if reply.outcome is Outcome.UNKNOWN and isinstance(attempt.body, MultipartFile):
+        return not attempt.body.was_read_whole
+    return reply.outcome in (Outcome.FAILED, Outcome.SKEWED)
+
+
+def acknowledge(
+    command: Command,
+    spool: Spool,
+    client: GatewayClient,
+    pacer: Pacer,
+    wait: Callable[[float], bool],
+    policy: Policy,
+) -> bool:
+    """Tell the gateway how a command ended. Returns whether it knows now."""
+    sender = Sender(client, pacer, wait, policy)
+    try:
+        reply = sender.send(lambda: client.acknowledge(command.id, command.result, command.error))
+    except GatewayError:
+        return False
+    if reply is None or not reply.outcome.is_taken:
+        return False
+    spool.acknowledge(command.id)
+    return True
+
+
+class TellOnce:
+    """Passes each sentence on once, as long as its cause lasts. `cause` is a word for it."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._told: set[str] = set()
+
+    def __call__(self, cause: str, sentence: str) -> None:
+        """Tell the user, unless that was done before."""
+        if cause not in self._told:
+            self._told.add(cause)
+            self._tell(sentence)
+
+    def forget(self, cause: str) -> None:
+        """Let the sentence be told again when the cause comes back."""
+        self._told.discard(cause)
+
+    def forget_all(self) -> bool:
+        """Forget every cause. Returns whether there was any."""
+        had_any = bool(self._told)
+        self._told.clear()
+        return had_any
