@@ -171,7 +171,7 @@ class Keeper:
         self._ask({"op": "terminate", "key": key})
 
     def kill(self, key: str) -> None:
-        """Kill one command and its process group."""
+        """Kill one program and its process group."""
         self._ask({"op": "kill", "key": key})
 
     def resume(self) -> None:
@@ -414,7 +414,7 @@ class _KeeperLoop:
             "stop": self._stop_run,
             "halt": self._halt_run,
             "terminate": self._terminate,
-            "kill": self._kill_command,
+            "kill": self._kill_program,
             "resume": self._resume,
             "release": self._release,
             "bye": self._take_leave,
@@ -597,7 +597,7 @@ class _KeeperLoop:
             if known == key:
                 _signal_group(pid, signal.SIGTERM)
 
-    def _kill_command(self, key: str) -> None:
+    def _kill_program(self, key: str) -> None:
         for pid, known in self._keys.items():
             if known == key:
                 below = [process.pid for process in living_descendants(pid)]
