@@ -141,7 +141,7 @@ class Sender:
         Raises GatewayError for a certificate, if the policy ends on that.
         """
         attempt = first = frozen or sign()
-        copies = failed = 0
+        copies = failures = 0
         while not self.wait_for_turn():
             age_s = attempt.age_s(self._client.clock)
             if age_s >= ATTEMPT_DEAD_S:
@@ -154,21 +154,21 @@ class Sender:
                 if reply is None:
                     continue
                 copies += 1
-                failed += reply.outcome is Outcome.FAILED
                 if reply.outcome.is_taken:
                     self._failures = 0
                     return reply
-                if self._gives_up(reply, copies, failed) or self._is_impatient(first):
+                is_failure = reply.outcome is Outcome.FAILED
+                failures += is_failure
+                if self._gives_up(reply, first, copies, failures):
                     return reply
-                if reply.outcome is Outcome.FAILED and blames_request():
+                if is_failure and blames_request():
                     return reply
                 if _needs_signing(reply, attempt):
                     # Before the pause: if the runner is killed in it, no copy of the old attempt
                     # is sent later.
                     attempt = sign()
-                if reply.outcome is Outcome.UNKNOWN and self._wait(0.0):
-                    return None  # the exchange was aborted by the thread that says stop
-                self._pause_after(reply)
+                if self._pause_after(reply):
+                    return None
         return None
 
     def wait_for_turn(self) -> bool:
@@ -181,10 +181,11 @@ class Sender:
             if delay_s <= 0:
                 return False
 
-    def pause(self) -> None:
-        """Wait longer after each failure in a row."""
-        self._wait(self._pauses.backoff_s(self._failures))
+    def pause(self) -> bool:
+        """Wait, longer after each failure in a row. Returns whether to stop."""
+        pause_s = self._pauses.backoff_s(self._failures)
         self._failures += 1
+        return self._wait(pause_s)
 
     def _send_copy(self, attempt: Attempt) -> Reply | None:
         """Return the answer; None if nothing was sent because of the certificate."""
@@ -201,28 +202,30 @@ class Sender:
         self._pacer.note(reply)
         return reply
 
-    def _gives_up(self, reply: Reply, copies: int, failed: int) -> bool:
+    def _gives_up(self, reply: Reply, first: Attempt, copies: int, failures: int) -> bool:
         policy = self._policy
         return (
             reply.outcome is Outcome.REFUSED
             or (policy.ends_on_rejection and reply.outcome.is_rejection)
-            or (policy.max_failures is not None and failed > policy.max_failures)
+            or (policy.max_failures is not None and failures > policy.max_failures)
             or (policy.max_copies is not None and copies >= policy.max_copies)
+            or (
+                policy.patience_s is not None
+                and first.age_s(self._client.clock) > policy.patience_s
+            )
         )
 
-    def _is_impatient(self, first: Attempt) -> bool:
-        patience_s = self._policy.patience_s
-        return patience_s is not None and first.age_s(self._client.clock) > patience_s
-
-    def _pause_after(self, reply: Reply) -> None:
+    def _pause_after(self, reply: Reply) -> bool:
+        """Wait as the answer demands. Returns whether to stop."""
         if reply.outcome is Outcome.LIMITED:
-            return  # the pacer knows how long the gateway wants to be left alone
+            return False  # the pacer knows how long the gateway wants to be left alone
+        if reply.outcome is Outcome.UNKNOWN and self._wait(0.0):
+            return True  # whoever says stop has aborted the exchange as well
         if reply.outcome is not Outcome.UNKNOWN or self._failures:
             self._explain(reply)
         if reply.outcome.is_rejection:
-            self._wait(self._pauses.rejected_s)
-        else:
-            self.pause()
+            return self._wait(self._pauses.rejected_s)
+        return self.pause()
 
 
 def _needs_signing(reply: Reply, attempt: Attempt) -> bool:

@@ -163,7 +163,10 @@ class Executor(Worker):
 
         Never stops: the acknowledgement is what the executor still has to do.
         """
-        return sleep(seconds) if self._stopping.is_set() else self._stopping.wait(seconds) and False
+        if self._stopping.is_set():
+            return sleep(seconds)
+        self._stopping.wait(seconds)
+        return False
 
     def _execute(self, command_id: str, command: Allowed) -> Command:
         self._spool.append("info", self._rules.redact(f"Executing command: {command.name}"))
