@@ -61,34 +61,12 @@ from config import (
 )
 from gateway_launch import run_gateway
 from kinds.claude import ClaudeProfile
-from redact import Rules
-from runner.assist import AssistAlone, remove_stale_folders
-from runner.checks import check_health, check_run, check_secret, open_client
+from program import PROGRAM, typed_name
 from runner.console import Console, print_out
-from runner.folder import RunFolder, find_undelivered, prune_delivered
-from runner.plan import (
-    ARTIFACT_TYPES,
-    ASSIST_MAX_TIME_S,
-    RUN_ID,
-    parse_duration,
-    plan_assist,
-    plan_job,
-    read_prompt,
-    require_run,
-)
-from runner.session import Run
+from runner.plan import ARTIFACT_TYPES, read_prompt
 from tools.completion import SHELLS
-from tools.doctor import Doctor
-from tools.install import (
-    Target,
-    configure,
-    install,
-    tell_installed,
-    tell_uninstalled,
-    uninstall,
-)
 from tools.options import CommandLine
-from tools.sync import SyncRun, count_leftovers
+from tools.packages import provide, use_what_is_there
 
 if TYPE_CHECKING:
     import argparse

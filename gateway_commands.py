@@ -25,6 +25,7 @@ from journal.spool import SpoolError
 from program import typed_name
 from runner.assist import AssistAlone, remove_stale_folders
 from runner.checks import check_health, check_run, check_secret, open_client
+from runner.console import print_out
 from runner.folder import RunFolder, find_undelivered, prune_delivered
 from runner.plan import (
     ASSIST_MAX_TIME_S,
@@ -35,7 +36,6 @@ from runner.plan import (
     require_run,
 )
 from runner.session import Run
-from tools.options import print_out
 from tools.sync import SyncRun, count_leftovers
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from gateway_client import GatewayClient
     from kinds.profile import Profile
     from runner.assist import AssistPlan
-    from runner.terminal import Console
+    from runner.console import Console
 
     Command = Callable[[argparse.Namespace, Config, Profile, Console], int]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from config import Config
     from gateway_client import GatewayClient, Reply
-    from runner.terminal import Console
+    from runner.console import Console
 
     Check = Callable[[str, Callable[[], tuple[str, str]]], Finding]
 

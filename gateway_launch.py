@@ -16,7 +16,7 @@ from tools.packages import GATEWAY, provide
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.terminal import Console
+    from runner.console import Console
 
 
 def run_gateway(module: str, arguments: Sequence[str], console: Console) -> int:

@@ -17,7 +17,7 @@ from cache_folder import CacheFolderError, cache_folder
 from search_path import find_program
 
 if TYPE_CHECKING:
-    from runner.terminal import Console
+    from runner.console import Console
 
 VERSION: Final = "6.0.0"
 PACKAGE: Final = f"@xterm/xterm@{VERSION}"

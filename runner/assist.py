@@ -25,21 +25,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final, Protocol
 
 from config import RunnerError
-from gateway_client import Outcome, Reply
+from gateway_client import Outcome, Reply, encode_event
 from gateway_transport import GatewayError
-from journal.events import encode_event
 from runner.attempts import Obstacle, Policy, Sender, TellOnce
 from runner.keeper import ASSIST, Keeper, Report
-from runner.mailbox import Mailbox, Signal, WorkerEnded
+from runner.mailbox import Mailbox, Signal, Worker, WorkerEnded
 from runner.pacing import Pacer
-from runner.processes import describe_status, kill_descendants
+from runner.processes import describe_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
     from gateway_client import GatewayClient
-    from runner.terminal import Console
+    from runner.console import Console
 
 # How often the program is asked for its address: at first, and later for another one.
 _OPENING_INTERVAL_S: Final = 0.25
@@ -47,7 +46,7 @@ _WATCHING_INTERVAL_S: Final = 2.0
 # A program that was told to end gets this long before it is killed.
 _CLOSE_S: Final = 3.0
 # A frozen attempt may be repeated for 280 s; nobody waits that long for an address.
-MAX_PATIENCE_S: Final = 240.0
+_MAX_PATIENCE_S: Final = 240.0
 # So often the gateway may fail on the event before the session is closed.
 _MAX_FAILURES: Final = 3
 # A session that ends while an address is being sent waits this long for the answer to it.
@@ -135,7 +134,6 @@ class Assist(Worker):
         self._pacer = pacer
         self._show = show
         self._tell_once = TellOnce(tell)
-        self._ended = ended
         self._client = plan.open_client()
         self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         # How the program ended: a wait status, or None while it runs or was never started.
@@ -301,7 +299,7 @@ class Assist(Worker):
     def _send(self, body: bytes) -> bool:
         policy = Policy(
             max_failures=_MAX_FAILURES,
-            patience_s=min(self._plan.patience_s, MAX_PATIENCE_S),
+            patience_s=min(self._plan.patience_s, _MAX_PATIENCE_S),
             ends_on_rejection=True,
         )
         sender = Sender(self._client, self._pacer, self._is_over, policy, explain=self._explain)

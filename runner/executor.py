@@ -24,6 +24,7 @@ from journal.spool import SpoolError
 from redact import RedactedExcerpt, Redactor, join
 from runner.attempts import ACK, DIFFS, acknowledge, sleep
 from runner.keeper import EVERY_PROGRAM, Report
+from runner.mailbox import WakePipe, Worker, WorkerEnded
 from runner.processes import describe_status
 from runner.upload import PartList, Uploader, file_parts
 

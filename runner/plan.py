@@ -8,14 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final
 
 from config import RunnerError, absolute_path, build_rules
-from gateway_client import MAX_ARTIFACT_BYTES, is_confidential
 from kinds.profile import MAX_ARGUMENT_BYTES
 from search_path import find_program
 
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from config import Config
     from gateway_client import GatewayClient
     from kinds.profile import Invocation, Profile
+    from runner.assist import AssistPlan
     from runner.console import Console
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
@@ -56,6 +55,8 @@ class Job:
     cwd: str
     env: Mapping[str, str] = field(repr=False)
     max_time_s: float | None
+    # What is typed must not be read on its way.
+    allows_remote_input: bool
     artifacts: tuple[Path, ...]
     assist: AssistPlan | None = None
 
@@ -63,11 +64,6 @@ class Job:
     def is_interactive(self) -> bool:
         """Whether a person or the operator types into the session."""
         return self.mode == "interactive"
-
-    @property
-    def allows_remote_input(self) -> bool:
-        """Whether the operator may type: what is typed must not be read on its way."""
-        return self.config.allow_remote_input and is_confidential(self.config.gateway_url)
 
     @property
     def log_name(self) -> str:
@@ -116,6 +112,7 @@ def plan_job(
         cwd=cwd,
         env=env,
         max_time_s=parse_duration(options.max_time, "--max-time"),
+        allows_remote_input=config.allow_remote_input and is_confidential(config.gateway_url),
         artifacts=_check_artifacts(options.artifact, console),
     )
 

@@ -24,6 +24,8 @@ from gateway_transport import GatewayError
 from journal.spool import SpoolError
 from runner.attempts import ACK_ONCE, Pauses, TellOnce, acknowledge, refuse_to_wait
 from runner.executor import RUN_HAS_ENDED
+from runner.mailbox import Worker, WorkerEnded
+from shown_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,8 +105,6 @@ class Poller(Worker):
         self._poll_interval_s = poll_interval_s
         self._allow_remote_input = allow_remote_input
         self._tell_once = TellOnce(tell)
-        self._crashed = crashed
-        self._stopping = threading.Event()
         self._failures = 0
         self._dropped: set[bytes] = set()
         self._can_acknowledge = True

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
 from gateway_client import Outcome, Reply, new_nonce
 from runner.attempts import EVENTS, FILES, Obstacle, Sender, TellOnce
-from runner.terminal import shown_size
+from runner.console import shown_size
+from runner.mailbox import Worker, WorkerEnded
 from runner.upload import SMALLEST_BODY_BYTES, Uploader
 
 if TYPE_CHECKING:
@@ -69,8 +70,6 @@ class Delivery(Worker):
         self._rules = rules
         self._tell = tell
         self._tell_once = TellOnce(tell)
-        self._done = done
-        self._stopping = threading.Event()
         self._finishing = False
         self._sender = Sender(
             client, pacer, self._stopping.wait, EVENTS, pauses=pauses, explain=self._explain
@@ -135,21 +134,16 @@ class Delivery(Worker):
 
     # --- the thread --------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        error: BaseException | None = None
-        try:
-            while not (self._stopping.is_set() or self.is_done):
-                is_finishing = self._finishing
-                if self._spool.wait_pending(0.0 if is_finishing else _IDLE_WAIT_S):
-                    self._send_next()
-                elif is_finishing and not self._spool.is_ended:
-                    self._append_finished()
-                elif is_finishing and not self._uploader.send_next():
-                    self._tell_refused()
-                    self.is_done = True
-        except BaseException as crash:  # noqa: BLE001 - told by its owner; the session goes on
-            error = crash
-        self._done(error)
+    def _work(self) -> None:
+        while not (self._stopping.is_set() or self.is_done):
+            is_finishing = self._finishing
+            if self._spool.wait_pending(0.0 if is_finishing else _IDLE_WAIT_S):
+                self._send_next()
+            elif is_finishing and not self._spool.is_ended:
+                self._append_finished()
+            elif is_finishing and not self._uploader.send_next():
+                self._tell_refused()
+                self.is_done = True
 
     def _append_finished(self) -> None:
         end = self._spool.fact("end")

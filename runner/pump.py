@@ -96,8 +96,8 @@ class Journal(Protocol):
         """Keep text of one stream, in order. Raises what ends the run."""
 
 
-class PtyPump:
-    """Owns the masters, the keyboard and the log. Lifecycle: start, finish, join."""
+class PtyPump(Worker):
+    """Owns the masters, the keyboard and the log. Lifecycle: start, finish or stop, join."""
 
     def __init__(
         self,

@@ -123,7 +123,7 @@ class Run:
     def _open_spool(self) -> Spool:
         """Open the journal, with what another process needs to deliver it."""
         try:
-            spool = Spool(self.folder.spool_path)
+            spool = Spool(self.folder.spool_path, redact=self.rules.redact)
         except SpoolError as error:
             if not error.is_disk_failure:
                 raise  # it says itself what to do
@@ -174,14 +174,12 @@ class Run:
         terminals = ChildTerminals(
             job, self.folder.path, self.rules, terminal.size, terminal.attributes
         )
-        outlet = _Outlet(spool, self.rules)
         pump = PtyPump(
             terminals.channels,
             open(self.folder.path / job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
             modes=terminal.modes,
             keyboard_fd=0 if terminal.is_taken else None,
-            publish=outlet.publish,
-            publish_state=outlet.publish_state,
+            journal=spool,
             states=job.invocation.states,
             note_undo=keeper.note_undo,
             ended=mailbox.post,
@@ -198,31 +196,6 @@ class Run:
         terminals.close_fds()
         pump.start()
         return pump
-
-
-class _Outlet:
-    """What the pump tells, put into the journal. Thread: the pump's, until it has ended."""
-
-    def __init__(self, spool: Spool, rules: Rules) -> None:
-        self._spool = spool
-        self._rules = rules
-
-    def publish(self, stream: str, text: RedactedText) -> None:
-        """Put output into the journal, and a notice where some of it is missing."""
-        _publish_gap(self._spool, self._rules, len(text))
-        self._spool.append(stream, text)
-
-    def publish_state(self, state: str) -> None:
-        """Tell whether the child works or waits for somebody."""
-        self._spool.append("marker", self._rules.redact_json({"event": "state", "state": state}))
-
-
-def _publish_gap(spool: Spool, rules: Rules, room_chars: int) -> None:
-    """Put a notice into the journal if output is missing there, and it has so much room."""
-    gap_bytes = spool.take_gap(room_chars)
-    if gap_bytes:
-        notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
-        spool.append("error", rules.redact(notice))
 
 
 class _Session:
@@ -344,21 +317,11 @@ class _Session:
     def conduct(self) -> int:
         """See the run through, and take it down, producers before consumers. Returns the exit code.
 
-    def _open_spool(self) -> Spool:
-        """Open the journal, with what another process needs to deliver it."""
-        try:
-            spool = Spool(self._folder.spool_path, redact=self._rules.redact)
-        except SpoolError as error:
-            if not error.is_disk_failure:
-                raise  # it says itself what to do
-            raise RunnerError(f"{error}; {_MAKE_ROOM}") from error
-        spool.put_fact("gateway_url", self._job.gateway_url)
-        spool.put_fact("token", self._job.token)
-        spool.put_fact("log_name", self._job.log_name)
-        if spool.disk_failure is not None:
-            spool.close()
-            raise RunnerError(f"{spool.disk_failure}; {_MAKE_ROOM}")
-        return spool
+        How long each step may take stands beside it.
+        """
+        for worker in (self._poster, self._executor, self._poller, self._syncer, self._assist):
+            if worker is not None:
+                worker.start()
 
         # The child ends, by itself or because the keeper was asked to end it (`_end_run`): then
         # within STOP_GRACE_S and KEEPER_TIMEOUT_S.
@@ -371,40 +334,42 @@ class _Session:
         if self._assist is not None:
             self._assist.stop()
 
-    def _start_child(self) -> PtyPump:
-        """Open the terminals, let the keeper start the child in them, and read."""
-        terminals = ChildTerminals(
-            self._job,
-            self._folder.path,
-            self._rules,
-            self._terminal.size,
-            self._terminal.attributes,
-        )
-        pump = PtyPump(
-            terminals.channels,
-            open(self._folder.path / self._job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
-            modes=self._terminal.modes,
-            keyboard_fd=0 if self._terminal.is_taken else None,
-            journal=self._spool,
-            states=self._job.states,
-            note_undo=self._keeper.note_undo,
-            ended=lambda error: self._mailbox.post(WorkerEnded("pty-pump", error)),
-        )
-        self.was_started = True
-        self._keeper.spawn(
-            CHILD,
-            self._job.argv,
-            cwd=self._job.cwd,
-            env=self._job.env,
-            fds=terminals.fds,
-            on_terminal=True,
-        )
-        terminals.close_fds()
-        pump.start()
-        return pump
+        # The keeper kills what the child has left: within KEEPER_TIMEOUT_S.
+        self._expect_sweep(0)
+        self._await_keeper(lambda: self._keeper.has_swept)
+        # What was handed over a moment too late is not started any more.
+        self._executor.report(Report("failed", EVERY_PROGRAM, 0, "the run has ended"))
+        self._report_to_assist(Report("failed", ASSIST, 0, "the run has ended"))
 
-    def _append_marker(self, fields: dict[str, Any]) -> None:
-        self._spool.append("marker", self._rules.redact_json(fields))
+        # All that could still print is gone. The pump reads what the terminals hold, and flushes
+        # the redactors: within DRAIN_TERMINAL_S, and JOIN_TIMEOUT_S for its own work.
+        self._pump.finish(_DRAIN_TERMINAL_S)
+        self._await_pump(_DRAIN_TERMINAL_S + _JOIN_TIMEOUT_S)
+
+        # Nothing may come after the end, which is recorded in the journal.
+        self._executor.join(_JOIN_TIMEOUT_S)
+        self._poller.join(_JOIN_TIMEOUT_S)
+        if self._assist is not None:
+            self._assist.join()
+        self._is_delivering = True  # from here on a signal breaks that off
+        if self._size_due is not None:
+            self._tell_size()
+        self._spool.record_end(self._end_fields(end), self._collect_files())
+
+        # The user's terminal is given back, after all was shown: within LOCAL_TIMEOUT_S.
+        if os.isatty(1):
+            self._pump.join(_LOCAL_TIMEOUT_S)
+        self._terminal.give_back()
+        self._console.release()
+        self._tell_how_to_resume()
+        self._tell_of_the_disk()
+
+        # The poster delivers, sends `finished`, and uploads: as long as the gateway takes something
+        # every `drain_timeout_s`.
+        self._deliver()
+        self._poster.join(_JOIN_TIMEOUT_S)
+        self._executor.join(_JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
+        self._close_journal()
 
         # Local readers that lag behind get the rest: within LOCAL_TIMEOUT_S.
         self._pump.join(_LOCAL_TIMEOUT_S)
@@ -586,45 +551,7 @@ class _Session:
         fields = {"event": "resized", "columns": size.columns, "lines": size.lines}
         self._spool.append("marker", self._rules.redact_json(fields))
 
-    # --- its end ---------------------------------------------------------------------------------
-
-    def _wind_up(self) -> int:
-        """Deliver what there is, producers before consumers. Returns the exit code."""
-        end = self._child_end or ChildEnd.failed("it never ran")
-        self._executor.join(JOIN_TIMEOUT_S)
-        self._poller.join(JOIN_TIMEOUT_S)
-        if self._assist is not None:
-            self._assist.join()  # nothing may come after `finished`
-        self._is_delivering = True
-        if self._size_due is not None:
-            self._tell_size()
-        self._spool.record_end(self._end_fields(end), self._collect_files())
-        if os.isatty(1):
-            self._pump.join(LOCAL_TIMEOUT_S)  # all is shown before the terminal's modes change
-        self._terminal.give_back()
-        self._console.release()
-        if self._job.resume_command is not None:
-            command = self._rules.redact(self._job.resume_command)
-            self._console.note(f"to go on with this session: {command}")
-        self._tell_of_the_disk()
-        self._deliver()
-        self._pump.join(LOCAL_TIMEOUT_S)
-        if self._pump.redaction_failures:
-            self._console.warn(
-                f"redaction failed {self._pump.redaction_failures} times; what it could not judge "
-                "was removed up to the end of the line; please report it"
-            )
-        if self._pump.unshown_bytes:
-            self._console.warn(
-                f"{self._pump.unshown_bytes} bytes of output were not shown: nobody read them"
-            )
-        self._syncer.stop()
-        self._syncer.join(JOIN_TIMEOUT_S)
-        if self._poller.dropped_count:
-            self._console.warn(
-                f"{self._poller.dropped_count} commands of the gateway were malformed and ignored"
-            )
-        return end.exit_code(self._ending)
+    # --- what is recorded, delivered and told ----------------------------------------------------
 
     def _end_fields(self, end: ChildEnd) -> dict[str, Any]:
         return {
@@ -680,13 +607,13 @@ class _Session:
 
     def _deliver(self) -> None:
         self._pacer.stop_polling()
-        self._delivery.finish()
-        while not self._delivery_ended:
-            if self._delivery.has_stalled(self._job.drain_timeout_s):
-                self._delivery.give_up()
-            self._wait(time.monotonic() + PROGRESS_INTERVAL_S)
-            if not self._delivery_ended:
-                self._console.progress(f"delivering {self._delivery.describe_remaining().text} …")
+        self._poster.finish()
+        while not self._poster_has_ended:
+            if self._poster.has_stalled(self._job.config.drain_timeout_s):
+                self._poster.give_up()
+            self._wait(time.monotonic() + _PROGRESS_INTERVAL_S)
+            if not self._poster_has_ended:
+                self._console.progress(f"delivering {self._poster.describe_remaining().text} …")
         self._console.progress("")
 
     def _close_journal(self) -> None:
@@ -712,7 +639,7 @@ class _Session:
             )
 
     def _tell_what_is_left(self) -> None:
-        left = " ".join(self._delivery.describe_remaining())
+        left = " ".join(self._poster.describe_remaining())
         if self._folder.spool_path.exists() and self._spool.return_to_disk():
             self._console.warn(
                 f"{left} not delivered, but kept in {self._folder.path}; "

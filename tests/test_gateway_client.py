@@ -37,7 +37,7 @@ from gateway_client import (
     says_healthy,
     says_ok,
 )
-from gateway_transport import GatewayError, PinStore, printable
+from gateway_transport import GatewayError, PinStore
 from redact import Rules
 from shown_text import printable
 from testing.gateways.certificates import self_signed

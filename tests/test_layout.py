@@ -23,7 +23,6 @@ MAY_IMPORT = {
     "redact": "redaction",
     "gateway_client": "gateway_transport redact shown_text",
     "config": "program allowlist redact",
-    "gateway_launch": "config",
     "journal": "gateway_client redact",
     "kinds": "config",
     "runner": "kinds journal config gateway_client gateway_transport redact allowlist search_path "

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Callable, Final
 
 from config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir
 from journal.spool import Spool, SpoolError
-from runner.checks import check_health, check_run, check_secret, open_client
 from runner.console import shown_size
-from runner.plan import require_program, require_run
+from runner.plan import require_program
 from runner.terminal import window_size
+from search_path import find_program, program_to_start
+from shown_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +46,6 @@ INSTALLS: Final = "`start` and `test-connection` install it"
 VERSION_PATIENCE_S: Final = 30.0
 # A run's journal and log are seldom larger; with less, a long one would end in memory.
 _ENOUGH_DISK_BYTES: Final = 200_000_000
-# The gateway accepts 300 s. A clock that is this far off is not kept by anything, and drifts on.
-_CLOCK_TOLERANCE_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Doctor:
         env = config.child_environment(os.environ)
         # Not the current folder, which may be gone.
         require_program(argv[0], ".", env, self._profile, config)
-        found = shutil.which(argv[0], path=env.get("PATH")) or argv[0]
+        found = find_program(argv[0], env.get("PATH")) or argv[0]
         if not self._profile.answers_version(config):
             title = self._profile.title
             return "ok", f"{found}; it is not known to be {title}, so its version was not asked"
@@ -247,48 +246,3 @@ def ask_version(argv: list[str], env: dict[str, str], rules: Rules) -> list[str]
     if process.returncode != 0:
         raise RunnerError(f"`{shown}` failed with {process.returncode}; try it by hand")
     return output.decode("utf-8", "replace").splitlines()
-
-
-# --- the gateway ----------------------------------------------------------------------------------
-
-
-def _check_signature(client: GatewayClient, config: Config) -> tuple[str, str]:
-    check_secret(client, config)
-    return "ok", "the gateway accepts it"
-
-
-def _pinned(config: Config) -> str | None:
-    """Return the fingerprint that is trusted for the configured gateway, if there is one."""
-    parts = urlsplit(config.gateway_url)
-    host = f"{parts.hostname}:{parts.port or 443}"
-    pins = PinStore(config.data_dir / "pins.json", lambda _: None)
-    try:
-        return pins.pinned(host)
-    except GatewayError:
-        return None  # the connection itself tells it
-
-
-def _describe_trust(config: Config, before: str | None) -> tuple[str, str]:
-    """Say why the connection that just succeeded was trusted."""
-    if not config.gateway_url.startswith("https:"):
-        if is_confidential(config.gateway_url):
-            return "ok", "none, and none is needed: the gateway is on this machine"
-        return "note", "none; everybody between here and the gateway can read along"
-    now = _pinned(config) if config.allow_self_signed else None
-    if now is None:
-        return "ok", "the certificate verifies"
-    shown = f"SHA-256 {now[:16]}…"
-    if before is None:
-        return "ok", f"the certificate is self-signed and trusted from now on ({shown})"
-    return "ok", f"the certificate is the one that was trusted before ({shown})"
-
-
-def _check_clock(reply: Reply) -> tuple[str, str]:
-    ahead_s = reply.clock_ahead_s
-    if ahead_s is None:
-        return "note", "the gateway does not say what time it has"
-    size = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the gateway's"
-    if abs(ahead_s) > _CLOCK_TOLERANCE_S:
-        return "mend", f"{size}, and 300 s are accepted; set the clock"
-    # The gateway's `Date` is in whole seconds.
-    return "ok", size if abs(ahead_s) >= 2 else "the same as the gateway's"

@@ -22,13 +22,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from config import SETTINGS, VERSION, RunnerError, is_in_project, load_config
+from config import DRAFT_SUFFIX, VERSION, RunnerError, write_whole
+from program import COMPANIONS, companion, program_files
 from runner.console import print_out
+from runner.folder import find_undelivered
+from tools.hosts import find_hints
+from tools.ignores import add_ignores, ask_git, remove_ignores
+from tools.settings import format_settings, is_written_by_install
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from runner.console import Console
+    from config import Setting
 
 DEFAULT_FOLDER: Final = "wrapper"
 _NOTE: Final = "INSTALLED"

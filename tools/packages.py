@@ -36,7 +36,7 @@ from search_path import find_program
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.terminal import Console
+    from runner.console import Console
 
 # A build takes 10 s; on a slow line a few minutes.
 LOCK_TIMEOUT_S: Final = 300.0

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from config import SETTINGS, RunnerError, load_config, write_whole
 from program import find_project
-from tools.options import print_out
+from runner.console import print_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from config import Setting
-    from runner.terminal import Console
+    from runner.console import Console
 
 _NO_DOTENV: Final = "python-dotenv is not installed"
 _HEADING: Final = "# The settings of claude-runner."

@@ -7,12 +7,12 @@ as interrupted; they are not executed again.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Callable, Final
 
 from config import RunnerError
 from journal.spool import Spool
 from runner.attempts import ACK_IN_SYNC, acknowledge, sleep
+from runner.console import shown_size
 from runner.folder import find_undelivered
 from runner.pacing import Pacer
 from runner.poster import Delivery
@@ -166,11 +166,11 @@ class SyncRun:
         delivery.start()
         delivery.finish()
         try:
-            while not ended.wait(_PROGRESS_INTERVAL_S):
+            delivery.join(_PROGRESS_INTERVAL_S)
+            while not (ends or delivery.has_stalled(self._drain_timeout_s)):
                 remaining = delivery.describe_remaining().text
                 self._console.progress(f"{self._folder.run_id}: delivering {remaining} …")
-                if delivery.has_stalled(self._drain_timeout_s):
-                    break
+                delivery.join(_PROGRESS_INTERVAL_S)
         finally:
             self._console.progress("")
             delivery.give_up()
@@ -178,5 +178,6 @@ class SyncRun:
         for problem in problems:
             self._console.warn(f"{self._folder.run_id}: {problem}")
         if not delivery.is_done:
-            reason = str(errors[0]) if errors else "the gateway does not take the rest"
+            error = ends[0].error if ends else None
+            reason = str(error) if error else "the gateway does not take the rest"
             raise RunnerError(f"{reason}; {' '.join(delivery.describe_remaining())} left")

@@ -17,6 +17,7 @@ from gateway_transport import PinStore
 from journal.spool import FilePart, Spool
 from redact import Rules
 from runner.attempts import Pauses
+from runner.mailbox import WorkerEnded
 from runner.pacing import Pacer
 from runner.poster import Delivery
 from runner.upload import file_parts

@@ -17,6 +17,7 @@ import pytest
 
 from redact import RedactedText, Rules
 from runner import terminal
+from runner.mailbox import WorkerEnded
 from runner.pump import Channel, Journal, PtyPump
 from runner.terminal import (
     LocalOutput,

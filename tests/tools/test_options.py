@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import RunnerError, typed_name
+from config import RunnerError
+from program import typed_name
 from runner.console import print_out
 from runner.plan import parse_duration
 from testing.programs.runner_files import ROOT
