@@ -35,9 +35,9 @@ if __name__ == "__main__" and sys.flags.isolated:
     # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder.
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
     sys.dont_write_bytecode = True
-    import cache_folder
+    import places
 
-    cache_folder.keep_compiled_files()
+    places.keep_compiled_files()
 
 import dataclasses
 import importlib
@@ -59,14 +59,13 @@ from config import (
     read_text,
     write_private,
 )
-from gateway_launch import run_gateway
 from kinds.claude import ClaudeProfile
-from program import PROGRAM, typed_name
+from places import PROGRAM, typed_name
 from runner.console import Console, print_out
 from runner.plan import ARTIFACT_TYPES, read_prompt
 from tools.completion import SHELLS
 from tools.options import CommandLine
-from tools.packages import provide, use_what_is_there
+from tools.packages import GATEWAY, provide, use_what_is_there
 
 if TYPE_CHECKING:
     import argparse
@@ -322,10 +321,10 @@ def _add_commands_of_files(line: CommandLine) -> None:
 
 
 def _later(name: str) -> Callable[..., int]:
-    """Return a command of `gateway_commands`, which is imported when it is called."""
+    """Return a command of `tools.online`, which is imported when it is called."""
 
     def command(*arguments: Any) -> int:
-        return int(getattr(importlib.import_module("gateway_commands"), name)(*arguments))
+        return int(getattr(importlib.import_module("tools.online"), name)(*arguments))
 
     return command
 
@@ -467,7 +466,7 @@ def command_gateway(
 ) -> int:
     """Run the embedded gateway, until a signal ends it."""
     arguments = _handed_on(options, config, _GATEWAY_OPTIONS)
-    return run_gateway("gateway.command_line", arguments, console)
+    return _run_gateway("gateway.command_line", arguments, console)
 
 
 def command_demo(
@@ -477,7 +476,19 @@ def command_demo(
     if options.cmd != "-":  # the runner reads that one
         read_prompt(options.cmd)
     arguments = ["--cwd", os.getcwd(), *_handed_on(options, config, _DEMO_OPTIONS)]
-    return run_gateway("gateway.demo", arguments, console)
+    return _run_gateway("gateway.demo", arguments, console)
+
+
+def _run_gateway(module: str, arguments: Sequence[str], console: Console) -> int:
+    """Run a module of the gateway in this process. Raises RunnerError when that cannot be."""
+    if not (PROGRAM / "gateway" / "__main__.py").is_file():
+        raise RunnerError(
+            f"there is no gateway in {PROGRAM}: only the runner's files are here; start it in a "
+            "clone of claude-runner, and set GATEWAY_URL to where it is"
+        )
+    provide(console, GATEWAY)
+    xterm = importlib.import_module("gateway.xterm")
+    return int(importlib.import_module(module).main(arguments, lambda: xterm.fetch(console)))
 
 
 _GATEWAY_OPTIONS: Final = ("host", "port", "public-url", "http", "no-open", "ready-file")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
 
 from allowlist import AllowlistError, parse_extra_commands
-from program import find_project
+from places import find_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -36,7 +36,7 @@ from gateway_transport import (
     PinStore,
     describe_error,
 )
-from shown_text import printable
+from redact import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -30,7 +30,7 @@ import urllib3.exceptions
 import urllib3.util.ssl_
 from urllib3.util.ssl_match_hostname import CertificateError as _CertificateError
 
-from shown_text import printable
+from redact import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -53,7 +53,7 @@ import json
 import operator
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NewType
+from typing import Any, NewType, TypeVar, cast
 
 from redaction.evidence import (
     LOOK_BACK,
@@ -93,6 +93,10 @@ __all__ = [
 
 Redacted = NewType("Redacted", bytes)
 RedactedText = NewType("RedactedText", str)
+
+_Shown = TypeVar("_Shown", bound=str)
+# How much of a text of somebody else's a message shows.
+MAX_SHOWN_CHARS = 300
 
 MARK = b"[REDACTED]"
 
@@ -608,3 +612,14 @@ class RedactedExcerpt:
 def join(separator: str, *texts: RedactedText) -> RedactedText:
     """Join texts that are redacted already. `separator` is a literal."""
     return RedactedText(separator.join(texts))
+
+
+def printable(text: _Shown, max_chars: int = MAX_SHOWN_CHARS) -> _Shown:
+    """Return a foreign text with control characters shown instead of obeyed, and bounded.
+
+    What leaves this machine is redacted before: a secret that is cut in two is not recognised.
+    """
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: max_chars + 1]
+    )
+    return cast("_Shown", shown if len(shown) <= max_chars else shown[: max_chars - 1] + "…")

@@ -12,9 +12,9 @@ if __name__ == "__main__" and sys.flags.isolated:
     # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder.
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
     sys.dont_write_bytecode = True
-    import cache_folder
+    import places
 
-    cache_folder.keep_compiled_files()
+    places.keep_compiled_files()
 
 from typing import TYPE_CHECKING
 

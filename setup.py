@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py  # type: ignore[import-untyped]
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # a build does without it
 
-from program import COMPANIONS, companion, program_files  # noqa: E402
+from places import COMPANIONS, companion, program_files  # noqa: E402
 
 # Where a file goes in the package, and where it lies here.
 FILES = {

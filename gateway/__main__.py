@@ -13,9 +13,9 @@ sys.path[:] = [str(_FOLDER.parent), *(each for each in sys.path if Path(each or 
 
 if sys.flags.isolated:
     sys.dont_write_bytecode = True
-    import cache_folder
+    import places
 
-    cache_folder.keep_compiled_files()
+    places.keep_compiled_files()
 
 from tools import packages  # noqa: E402 - it is found because of the lines above
 

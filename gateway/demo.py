@@ -32,8 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import requests
 
 from gateway.announce import has_display, open_browser
-from program import PROGRAM
-from search_path import find_program
+from places import PROGRAM, find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from config import Config, ConfigError, load_config, prepare_data_dir, write_private
-from program import PROGRAM
+from places import PROGRAM
 
 DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
 RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"

@@ -13,8 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cache_folder import CacheFolderError, cache_folder
-from search_path import find_program
+from places import CacheFolderError, cache_folder, find_program
 
 if TYPE_CHECKING:
     from runner.console import Console

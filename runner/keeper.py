@@ -40,6 +40,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
 
+from places import program_to_start
 from runner.mailbox import WakePipe, let_pipe_tell
 from runner.processes import (
     POLL_S,
@@ -49,7 +50,6 @@ from runner.processes import (
     living_descendants,
     send_signal,
 )
-from search_path import program_to_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Callable, Final
 
 from config import RunnerError, absolute_path, build_rules
 from kinds.profile import MAX_ARGUMENT_BYTES
-from search_path import find_program
+from places import find_program
 
 if TYPE_CHECKING:
     import argparse

@@ -22,10 +22,10 @@ from allowlist import MAX_COMMAND_CHARS, Allowlist, Refused
 from gateway_client import Outcome
 from gateway_transport import GatewayError
 from journal.spool import SpoolError
+from redact import printable
 from runner.attempts import ACK_ONCE, Pauses, TellOnce, acknowledge, refuse_to_wait
 from runner.executor import RUN_HAS_ENDED
 from runner.mailbox import Worker, WorkerEnded
-from shown_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

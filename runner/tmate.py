@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from config import RunnerError, read_text
+from places import find_program, program_to_start
 from runner.assist import Explanation, Preparation
-from search_path import find_program, program_to_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from program import program_files
+from places import program_files
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIMS = ("claude-runner", "rev-runner")

@@ -23,7 +23,7 @@ from claude_runner import build_command_line
 from config import SETTINGS
 from kinds.claude import ClaudeProfile
 from kinds.profile import Profile
-from program import program_files
+from places import program_files
 from rev_runner import RevProfile
 from runner.plan import ARTIFACT_TYPES
 from testing.ci_scripts import load

@@ -38,8 +38,7 @@ from gateway_client import (
     says_ok,
 )
 from gateway_transport import GatewayError, PinStore
-from redact import Rules
-from shown_text import printable
+from redact import Rules, printable
 from testing.gateways.certificates import self_signed
 from testing.gateways.faults import (
     Action,

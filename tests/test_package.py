@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from config import VERSION
-from program import COMPANIONS, companion, program_files
+from places import COMPANIONS, companion, program_files
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.runner import REV, child, plan
 from testing.programs.runner_files import ROOT

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Callable, Final
 
 from config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir
 from journal.spool import Spool, SpoolError
+from places import find_program, program_to_start
+from redact import printable
 from runner.console import shown_size
 from runner.plan import require_program
 from runner.terminal import window_size
-from search_path import find_program, program_to_start
-from shown_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ class Doctor:
             yield Finding("gateway", "note", "not asked: which one it is may stand in .env")
             return
         try:
-            from gateway_doctor import ask_gateway
+            from tools.doctor_gateway import ask_gateway
         except ImportError:
             yield Finding("gateway", "note", f"not asked: requests is not installed; {INSTALLS}")
             return

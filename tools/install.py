@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from config import DRAFT_SUFFIX, VERSION, RunnerError, write_whole
-from program import COMPANIONS, companion, program_files
+from places import COMPANIONS, companion, program_files
 from runner.console import print_out
 from runner.folder import find_undelivered
 from tools.hosts import find_hints

@@ -28,10 +28,16 @@ from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cache_folder import VARIABLE, CacheFolderError, cache_folder, make_private
 from config import RunnerError
-from program import PROGRAM, find_project
-from search_path import find_program
+from places import (
+    CACHE_VARIABLE,
+    PROGRAM,
+    CacheFolderError,
+    cache_folder,
+    find_program,
+    find_project,
+    make_private,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,13 +113,13 @@ def provide(console: Console, packages: PackageSet = RUNNER) -> None:
     except CacheFolderError as error:
         raise RunnerError(
             f"{packages.title} are missing, and there is no place to install them in: {error}; set "
-            f"{VARIABLE} to a folder of your own"
+            f"{CACHE_VARIABLE} to a folder of your own"
         ) from error
     if sys.version_info < (3, 10) and "$" in folder:
         # Its installer takes $NAME in a path for a variable, and would write to where that leads.
         raise RunnerError(
-            f"Python 3.9 cannot install packages in {folder}, because of the $; set {VARIABLE} to "
-            "another folder, or use Python 3.10 or newer"
+            f"Python 3.9 cannot install packages in {folder}, because of the $; set "
+            f"{CACHE_VARIABLE} to another folder, or use Python 3.10 or newer"
         )
     _add_to_path(_Build(packages, folder, console).run())
     if packages.missing:
@@ -130,7 +136,7 @@ def _packages_folder() -> str:
     except CacheFolderError:
         project = find_project()
         # Never in place of a folder that the user has named, or that is somebody else's.
-        if os.environ.get(VARIABLE) or project is None or not _is_data_our_own(project):
+        if os.environ.get(CACHE_VARIABLE) or project is None or not _is_data_our_own(project):
             raise
         make_private(str(project / ".data"))
         return make_private(str(project / ".data" / "packages"))

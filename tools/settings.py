@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from config import SETTINGS, RunnerError, load_config, write_whole
-from program import find_project
+from places import find_project
 from runner.console import print_out
 
 if TYPE_CHECKING:

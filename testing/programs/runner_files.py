@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from program import COMPANIONS, companion, program_files
+from places import COMPANIONS, companion, program_files
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ import pytest
 import claude_runner
 from config import load_config
 from kinds.claude import ClaudeProfile
-from program import program_files
+from places import program_files
 from testing.needs import needs
 from testing.programs.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.programs.terminal import Terminal

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import RunnerError
-from program import typed_name
+from places import typed_name
 from runner.console import print_out
 from runner.plan import parse_duration
 from testing.programs.runner_files import ROOT

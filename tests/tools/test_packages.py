@@ -37,8 +37,8 @@ PROGRAM = """\
 import json, os, sys
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 sys.dont_write_bytecode = True
-import cache_folder
-cache_folder.keep_compiled_files()
+import places
+places.keep_compiled_files()
 sys.version += os.environ.get("OTHER_VERSION", "")
 from tools import packages
 from runner.terminal import Console

@@ -22,7 +22,7 @@ from config import (
 from gateway_client import is_confidential
 from gateway_transport import GatewayError
 from journal.spool import SpoolError
-from program import typed_name
+from places import typed_name
 from runner.assist import AssistAlone, remove_stale_folders
 from runner.checks import check_health, check_run, check_secret, open_client
 from runner.console import print_out

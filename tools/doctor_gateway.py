@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Callable, Final
+from typing import TYPE_CHECKING, Callable, Final, TypeVar
 from urllib.parse import urlsplit
 
 from config import RunnerError
@@ -11,7 +11,6 @@ from gateway_client import is_confidential
 from gateway_transport import GatewayError, PinStore
 from runner.checks import check_health, check_run, check_secret, open_client
 from runner.plan import require_run
-from tools.doctor import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,14 +19,18 @@ if TYPE_CHECKING:
     from gateway_client import GatewayClient, Reply
     from runner.console import Console
 
-    Check = Callable[[str, Callable[[], tuple[str, str]]], Finding]
+
+Finding = TypeVar("Finding")
 
 # The gateway accepts 300 s. A clock that is this far off is not kept by anything, and drifts on.
 CLOCK_TOLERANCE_S: Final = 60.0
 
 
 def ask_gateway(
-    config: Config, run_id: str | None, console: Console, check: Check
+    config: Config,
+    run_id: str | None,
+    console: Console,
+    check: Callable[[str, Callable[[], tuple[str, str]]], Finding],
 ) -> Iterator[Finding]:
     """Yield each finding as soon as it is there; `check` looks at one thing."""
 
@@ -44,7 +47,8 @@ def ask_gateway(
     try:
         client = open_client(config, console)
     except GatewayError as error:
-        yield Finding("gateway", "mend", str(error))
+        reason = str(error)
+        yield look_at("gateway", lambda: ("mend", reason))
         return
     with contextlib.closing(client):
         before = _pinned(config)
@@ -61,7 +65,9 @@ def ask_gateway(
         if config.hmac_secret:
             yield look_at("signature", lambda: _check_signature(client, config))
         else:
-            yield Finding("signature", "mend", "without HMAC_SECRET nothing can be signed")
+            yield look_at(
+                "signature", lambda: ("mend", "without HMAC_SECRET nothing can be signed")
+            )
     if run_id is not None and config.hmac_secret:
         yield look_at("run", lambda: _check_run(config, run_id, console))
 
