@@ -18,7 +18,7 @@ from testing.gateways.faults import Fault, Html, JsonError, RateLimited
 from testing.gateways.strict_gateway import Run, StrictGateway
 
 ROOT = Path(__file__).resolve().parent.parent
-CHILDREN = ROOT / "testing" / "children"
+CHILDREN = ROOT / "testing" / "programs" / "children"
 WITHIN_S = 60.0
 _RUNNER = (sys.executable, str(ROOT / "claude_runner.py"))
 
