@@ -60,7 +60,7 @@ check-browser: $(STAMP)
 	$(RUN) pytest tests/browser $(if $(JOBS),-n 2 --dist worksteal) $(ARGS)
 
 reference: $(STAMP)
-	$(ENV)/bin/python .ci/write_reference.py
+	$(RUN) tests.reference
 
 screenshots: $(STAMP)
 	$(RUN) tests.browser.screenshots

@@ -488,7 +488,7 @@ def _run_gateway(module: str, arguments: Sequence[str], console: Console) -> int
         )
     provide(console, GATEWAY)
     xterm = importlib.import_module("gateway.xterm")
-    return int(importlib.import_module(module).main(arguments, lambda: xterm.fetch(console)))
+    return int(importlib.import_module(module).main(arguments, lambda: xterm.fetch(console.note)))
 
 
 _GATEWAY_OPTIONS: Final = ("host", "port", "public-url", "http", "no-open", "ready-file")

@@ -230,14 +230,6 @@ def _safe_name(name: str) -> str:
     return safe if safe.strip(".") else "file"
 
 
-def encode_event(event_type: str, data: str, sequence: int | None = None) -> bytes:
-    """Return the request body of one event: compact JSON in UTF-8."""
-    number = {} if sequence is None else {"sequence": sequence}
-    return json.dumps(
-        {"type": event_type, "data": data, **number}, ensure_ascii=False, separators=(",", ":")
-    ).encode("utf-8")
-
-
 def new_nonce() -> str:
     """Return 16 random bytes as hex."""
     return secrets.token_hex(16)

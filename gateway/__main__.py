@@ -1,7 +1,6 @@
-"""`python -m gateway`, or `python <folder>/gateway` from anywhere.
+"""`python -m gateway`, or `python <folder>/gateway`, with a Python that has its packages.
 
-Isolated, as `claude-runner demo` starts it, it keeps compiled files where the runner does, and uses
-the packages that were installed for it; it installs none.
+`claude-runner gateway` starts it too, and provides the packages.
 """
 
 import sys
@@ -11,18 +10,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).resolve().parent
 sys.path[:] = [str(_FOLDER.parent), *(each for each in sys.path if Path(each or ".") != _FOLDER)]
 
-if sys.flags.isolated:
-    sys.dont_write_bytecode = True
-    import places
-
-    places.keep_compiled_files()
-
-from tools import packages  # noqa: E402 - it is found because of the lines above
-
-packages.use_what_is_there()
-packages.use_what_is_there(packages.GATEWAY)
-
-from gateway.command_line import main  # noqa: E402 - its packages are found because of these
+from gateway.command_line import main  # noqa: E402 - it is found because of the line above
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -98,8 +98,8 @@ def running_gateway(arguments: Sequence[str], secret: str) -> Iterator[Gateway]:
     """Start a gateway on a free port, and end it when the block is left. Raises DemoError."""
     with tempfile.TemporaryDirectory(prefix="claude-runner-demo-") as folder:
         ready_file, log_file = Path(folder, "ready.json"), Path(folder, "log")
-        argv = [sys.executable, "-I", str(PROGRAM / "gateway"), "--http", "--port", "0"]
-        argv.append("--no-open")
+        argv = [sys.executable, "-I", str(PROGRAM / "claude_runner.py"), "gateway"]
+        argv += ["--http", "--port", "0", "--no-open"]
         argv += [*arguments, "--ready-file", str(ready_file)]
         with log_file.open("wb") as log:
             process = subprocess.Popen(

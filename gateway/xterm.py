@@ -11,12 +11,9 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Callable, Final
 
 from places import CacheFolderError, cache_folder, find_program
-
-if TYPE_CHECKING:
-    from runner.console import Console
 
 VERSION: Final = "6.0.0"
 PACKAGE: Final = f"@xterm/xterm@{VERSION}"
@@ -33,7 +30,7 @@ def folder() -> Path:
         return Path(os.devnull, "xterm")
 
 
-def fetch(console: Console) -> None:
+def fetch(tell: Callable[[str], None]) -> None:
     """Put the files there, unless they are there. Raises nothing."""
     target = folder()
     if target.is_dir():
@@ -41,15 +38,15 @@ def fetch(console: Console) -> None:
     without = "the page shows plain text instead of a terminal"
     npm = find_program("npm", os.environ.get("PATH"))
     if npm is None:
-        console.note(f"npm is not there: {without}")
+        tell(f"npm is not there: {without}")
         return
-    console.note("first run: getting xterm.js for the page (this happens once)")
+    tell("first run: getting xterm.js for the page (this happens once)")
     try:
         _install(npm, Path(cache_folder(os.environ)), target)
     except (CacheFolderError, OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or b""
         reason = said.decode("utf-8", "replace").strip().splitlines()
-        console.note(f"xterm.js could not be had, so {without}: {reason[-1] if reason else error}")
+        tell(f"xterm.js could not be had, so {without}: {reason[-1] if reason else error}")
 
 
 def _install(npm: str, cache: Path, target: Path) -> None:

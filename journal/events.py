@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Callable, Final
 
-from gateway_client import encode_event
 from journal.store import SpoolError
 
 if TYPE_CHECKING:
@@ -37,6 +37,14 @@ MAX_CHUNK_CHARS: Final = 16_384
 # Output may be merged and may pass the other output stream; everything else is a barrier.
 OUTPUT_STREAMS: Final = ("stdout", "stderr")
 STREAMS: Final = (*OUTPUT_STREAMS, "marker", "info", "error")
+
+
+def encode_event(event_type: str, data: str, sequence: int | None = None) -> bytes:
+    """Return the request body of one event: compact JSON in UTF-8."""
+    number = {} if sequence is None else {"sequence": sequence}
+    return json.dumps(
+        {"type": event_type, "data": data, **number}, ensure_ascii=False, separators=(",", ":")
+    ).encode("utf-8")
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final, Protocol
 
 from config import RunnerError
-from gateway_client import Outcome, Reply, encode_event
+from gateway_client import Outcome, Reply
 from gateway_transport import GatewayError
+from journal.events import encode_event
 from runner.attempts import Obstacle, Policy, Sender, TellOnce
 from runner.keeper import ASSIST, Keeper, Report
 from runner.mailbox import Mailbox, Signal, Worker, WorkerEnded

@@ -10,8 +10,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from config import RunnerError
-from gateway_client import Credentials, GatewayClient, Outcome, encode_event
+from gateway_client import Credentials, GatewayClient, Outcome
 from gateway_transport import PinStore
+from journal.events import encode_event
 
 if TYPE_CHECKING:
     from config import Config

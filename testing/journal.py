@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway_client import encode_event
-from journal.events import FrozenEvent
+from journal.events import FrozenEvent, encode_event
 from journal.spool import Spool
 from redact import RedactedText
 

@@ -26,13 +26,13 @@ from kinds.profile import Profile
 from places import program_files
 from rev_runner import RevProfile
 from runner.plan import ARTIFACT_TYPES
-from testing.ci_scripts import load
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.gateways.strict_gateway import StrictGateway
 from testing.needs import needs
 from testing.programs.runner import Kind, RunnerProcess, child, plan
 from testing.programs.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.programs.shared_terminal import public_key
+from tests import reference
 
 pytestmark = pytest.mark.once
 
@@ -164,12 +164,17 @@ def members_of_classes() -> dict[tuple[str, str], set[str]]:
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef):
-                found[module, node.name] = {
-                    each.name if isinstance(each, ast.FunctionDef) else ast.unparse(each.target)
-                    for each in node.body
-                    if isinstance(each, (ast.FunctionDef, ast.AnnAssign))
-                }
+                found[module, node.name] = set(map(name_of, node.body))
     return found
+
+
+def name_of(member: ast.stmt) -> str:
+    """Return what a statement of a class defines, or an empty text."""
+    if isinstance(member, ast.FunctionDef):
+        return member.name
+    if isinstance(member, ast.AnnAssign):
+        return ast.unparse(member.target)
+    return ast.unparse(member.targets[0]) if isinstance(member, ast.Assign) else ""
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -210,7 +215,7 @@ def test_the_reference_is_what_the_program_says() -> None:
     """`make reference` would write the page as it is: options and settings are described once."""
     page = (ROOT / "docs" / "reference.md").read_text("utf-8")
 
-    assert page == load("write_reference.py").write()
+    assert page == reference.write()
 
 
 def test_the_defaults_in_the_tables_are_those_of_the_program() -> None:

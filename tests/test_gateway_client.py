@@ -29,7 +29,6 @@ from gateway_client import (
     Outcome,
     RateLimit,
     Reply,
-    encode_event,
     is_confidential,
     is_loopback,
     lists_commands,
@@ -38,6 +37,7 @@ from gateway_client import (
     says_ok,
 )
 from gateway_transport import GatewayError, PinStore
+from journal.events import encode_event
 from redact import Rules, printable
 from testing.gateways.certificates import self_signed
 from testing.gateways.faults import (

@@ -11,9 +11,9 @@ from gateway_client import (
     GatewayClient,
     MultipartFile,
     Outcome,
-    encode_event,
     sign,
 )
+from journal.events import encode_event
 from redact import RedactedText
 from testing.gateways.strict_gateway import StrictGateway
 

@@ -23,12 +23,12 @@ MAY_IMPORT = {
     "gateway_transport": "redact",
     "gateway_client": "gateway_transport redact",
     "config": "places allowlist redact",
-    "journal": "gateway_client redact",
+    "journal": "redact",
     "kinds": "config",
     "runner": "kinds journal config places gateway_client gateway_transport redact allowlist",
     "tools": "runner kinds journal config places gateway_client gateway_transport redact allowlist",
     "claude_runner rev_runner": "claude_runner tools runner kinds config places allowlist redact",
-    "gateway": "redact config places tools runner",
+    "gateway": "redact config places",
 }
 # The packages of others, and the rooms that may import them.
 MAY_USE = {

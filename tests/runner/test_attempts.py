@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from gateway_client import Attempt, Clock, Credentials, GatewayClient, Outcome, encode_event
+from gateway_client import Attempt, Clock, Credentials, GatewayClient, Outcome
+from journal.events import encode_event
 from runner.attempts import Obstacle, Policy, Sender, TellOnce, refuse_to_wait
 from runner.pacing import Pacer
 from testing.gateways.faults import DropAfter, Fault, Html, JsonError, RateLimited
