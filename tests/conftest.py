@@ -66,6 +66,10 @@ for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
 hypothesis.settings.register_profile("any-machine", deadline=None)
 hypothesis.settings.load_profile("any-machine")
 
+# Without bytecode each runner that a test starts compiles all its modules again: half of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # --- nothing is left behind ------------------------------------------------------------------
 
 
