@@ -15,7 +15,8 @@ import hypothesis
 import pytest
 
 from testing.programs import processes
-from testing.programs.runner import CLAUDE, REV, Kind
+from testing.programs.runner import CLAUDE, REV, Kind, starters
+from testing.programs.starter import Starter
 from testing.waiting import eventually
 
 pytest_plugins = ["testing.gateways.both_gateways"]
@@ -73,14 +74,27 @@ sys.dont_write_bytecode = False
 # --- nothing is left behind ------------------------------------------------------------------
 
 
+@pytest.fixture(scope="session", autouse=True)
+def starter() -> Iterator[tuple[Starter, str]]:
+    """What forks the runners of this test process, and the mark by which those are found."""
+    mark = f"test-guard-{uuid.uuid4().hex}"
+    starter = Starter({_MARKER_NAME: mark})
+    starters.append(starter)
+    yield starter, mark
+    starters.remove(starter)
+    starter.close()
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_left_behind(
+    starter: tuple[Starter, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """After the test there is no thread, child process or descriptor that was not there before."""
     own_pid = os.getpid()
     marker = f"test-guard-{uuid.uuid4().hex}"
     monkeypatch.setenv(_MARKER_NAME, marker)
     threads = set(threading.enumerate())
-    children = {process.pid for process in processes.children(own_pid)}
+    others = processes.all_pids()
     descriptors = set(_open_descriptors().items())
 
     yield
@@ -90,14 +104,14 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         os.write(2, b"a forked copy of the test process returned from its test\n")
         os._exit(70)
 
+    def started() -> list[int]:
+        """What the test started: with its own mark, or, if it was forked, with the starter's."""
+        return processes.find_by_marker(marker, starter[1], but=others)
+
     def nothing_is_left() -> None:
         left = [f"thread {each.name}" for each in threading.enumerate() if each not in threads]
-        left += [
-            f"child process {each}"
-            for each in processes.children(own_pid)
-            if each.pid not in children
-        ]
-        left += [f"process {processes.describe(p)}" for p in processes.find_by_marker(marker)]
+        left += [f"process {processes.describe(each)}" for each in started()]
+        left += [f"child process {each}" for each in processes.children(own_pid, but=others)]
         opened = set(_open_descriptors().items()) - descriptors
         left += [f"descriptor {number} -> {target}" for number, target in sorted(opened)]
         assert not left, f"the test left behind: {left}"
@@ -105,7 +119,7 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     try:
         eventually(nothing_is_left, GONE_WITHIN_S)
     finally:
-        _kill(processes.find_by_marker(marker))
+        _kill(started())
 
 
 def _open_descriptors() -> dict[int, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,18 +31,24 @@ class Process:
     name: str
 
 
-def process_table() -> list[Process]:
-    """Return every process that can be seen at this moment."""
+def all_pids() -> set[int]:
+    """Return the pids of all processes, which costs little."""
     if not _HAS_PROC:
-        return _table_from_ps()
-    found = (_from_proc(int(each)) for each in os.listdir(_PROC) if each.isdigit())
+        return {process.pid for process in _table_from_ps()}
+    return {int(each) for each in os.listdir(_PROC) if each.isdigit()}
+
+
+def process_table(but: Collection[int] = ()) -> list[Process]:
+    """Return every process that can be seen at this moment; `but` are pids not to look at."""
+    if not _HAS_PROC:
+        return [process for process in _table_from_ps() if process.pid not in but]
+    found = (_from_proc(each) for each in all_pids().difference(but))
     return [process for process in found if process is not None]
 
 
 def _from_proc(pid: int) -> Process | None:
-    try:
-        text = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
-    except OSError:
+    text = _read(pid, "stat").decode("utf-8", "replace")
+    if not text:
         return None  # it ended meanwhile
     # The name stands in brackets and may itself hold brackets and blanks: proc(5).
     name, _, rest = text.partition("(")[2].rpartition(")")
@@ -93,9 +99,9 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def children(pid: int) -> list[Process]:
-    """Return the direct children, zombies too."""
-    return [process for process in process_table() if process.parent == pid]
+def children(pid: int, but: Collection[int] = ()) -> list[Process]:
+    """Return the direct children, zombies too; `but` are pids not to look at."""
+    return [process for process in process_table(but) if process.parent == pid]
 
 
 def session_members(session: int) -> list[int]:
@@ -137,35 +143,38 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def find_by_marker(text: str) -> list[int]:
-    """Return the pids whose environment or command line contains `text`; never this process.
+def find_by_marker(*texts: str, but: Collection[int] = ()) -> list[int]:
+    """Return the pids whose environment or command line contains a text; never this process.
 
-    Shape: the environment is the one that the process was started with. Processes of other users
-    cannot be searched and are left out.
+    `but` are pids not to look at. Shape: the environment is the one that the process was started
+    with. Processes of other users cannot be searched and are left out.
     """
-    own = os.getpid()
+    skipped = {os.getpid(), *but}
     if not _HAS_PROC:
-        return _find_with_ps(text, own)
-    wanted = text.encode()
-    pids = [int(each) for each in os.listdir(_PROC) if each.isdigit()]
-    return [
-        pid
-        for pid in pids
-        if pid != own and (wanted in _read(pid, "environ") or wanted in _read(pid, "cmdline"))
-    ]
+        return _find_with_ps(texts, skipped)
+    wanted = [text.encode() for text in texts]
+    found = []
+    for pid in all_pids() - skipped:
+        seen = _read(pid, "environ") + _read(pid, "cmdline")
+        if any(each in seen for each in wanted):
+            found.append(pid)
+    return sorted(found)
 
 
-def _find_with_ps(text: str, own: int) -> list[int]:
+def _find_with_ps(texts: Sequence[str], skipped: Collection[int]) -> list[int]:
     found = []
     for line in _ps("-axwwE", "-o", "pid=,command=").splitlines():
         pid, _, command = line.strip().partition(" ")
-        if text in command and int(pid) != own and is_alive(int(pid)):
+        is_wanted = any(each in command for each in texts)
+        if is_wanted and int(pid) not in skipped and is_alive(int(pid)):
             found.append(int(pid))
     return found
 
 
 def _read(pid: int, name: str) -> bytes:
+    # Without a Path: the tests read tens of thousands of these.
     try:
-        return (_PROC / str(pid) / name).read_bytes()
+        with open(f"/proc/{pid}/{name}", "rb", 0) as file:
+            return file.read()
     except OSError:
         return b""  # it ended meanwhile, or belongs to somebody else

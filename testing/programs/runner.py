@@ -23,11 +23,15 @@ from typing import IO, Union
 
 from testing.gateways.gateway_records import AnyGateway, Run
 from testing.programs import processes
+from testing.programs.starter import Forked, Starter
 from testing.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 _CHILDREN = Path(__file__).resolve().parent / "children"
 _KILLED_WITHIN_S = 10.0
+
+# Forks the runners of this test process; without one each is a process of its own from the start.
+starters: list[Starter] = []
 
 # What Popen takes for a descriptor.
 Target = Union[int, IO[bytes]]
@@ -155,9 +159,23 @@ def plan(
     )
 
 
+def _fork(launch: Launch, targets: Sequence[Target]) -> Forked | None:
+    """Fork the runner; None where that is not the same as a process of its own."""
+    starter = starters[-1] if starters else None
+    if starter is None or not starter.can_start(launch.argv, launch.env):
+        return None
+    with open(os.devnull, "r+b") as nothing:
+        opened = [nothing if target == subprocess.DEVNULL else target for target in targets]
+        stdio = [target if isinstance(target, int) else target.fileno() for target in opened]
+        if min(stdio) < 0:
+            return None  # a pipe that Popen is to make
+        return starter.start(launch.argv, launch.env, stdio)
+
+
 class RunnerProcess:
     """The runner's process. Its output goes to files unless a test gives it another place.
 
+    It is forked where that is the same, see `starter`; `fresh` asks for a process of its own.
     Leaving the block kills what is left of it and everything that it started, by pid.
     """
 
@@ -168,25 +186,30 @@ class RunnerProcess:
         stdin: Target = subprocess.DEVNULL,
         stdout: Target | None = None,
         stderr: Target | None = None,
+        fresh: bool = False,
     ) -> None:
         self.launch = launch
+        self._is_fresh = fresh
         self._stdin = stdin
         self._targets = (stdout, stderr)
         self._captured = (tempfile.TemporaryFile(), tempfile.TemporaryFile())  # noqa: SIM115 - closed on leaving
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     def __enter__(self) -> RunnerProcess:
         stdout, stderr = (
             captured if target is None else target
             for captured, target in zip(self._captured, self._targets)
         )
-        self._process = subprocess.Popen(
-            self.launch.argv,
-            env=self.launch.env,
-            stdin=self._stdin,
-            stdout=stdout,
-            stderr=stderr,
-        )
+        targets = (self._stdin, stdout, stderr)
+        self._process = None if self._is_fresh else _fork(self.launch, targets)
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self.launch.argv,
+                env=self.launch.env,
+                stdin=self._stdin,
+                stdout=stdout,
+                stderr=stderr,
+            )
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_rest: object) -> None:
@@ -198,13 +221,15 @@ class RunnerProcess:
             except OSError:
                 pass  # it went by itself
         process.wait(_KILLED_WITHIN_S)
+        if isinstance(process, Forked):
+            process.close()
         if exc_type is not None:
             print(f"the runner said: {self.stderr}\nand showed: {self.stdout!r}", file=sys.stderr)
         for file in self._captured:
             file.close()
 
     @property
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> subprocess.Popen[bytes] | Forked:
         assert self._process is not None, "the runner was not started"
         return self._process
 

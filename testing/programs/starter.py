@@ -1,0 +1,256 @@
+"""Starts runners by forking a process that has imported their modules already.
+
+A start from nothing takes 0.3 s of processor time, nearly all of it for imports, and the tests
+start hundreds of runners. A fork is the same runner: the process that forks has one thread and has
+done nothing but import; the child gets its own arguments, environment, working folder, umask and
+standard descriptors, its signals are as Python sets them at its start, and it calls `main` as the
+package's console script does. What differs is the parent, the memory, and the command line and
+environment that other processes see: `RunnerProcess(..., fresh=True)` is for who looks at those.
+A launch that is not plainly `python X_runner.py ...`, or that sets what Python reads at its start,
+gets a process of its own without being asked.
+
+The tests' side is `Starter`; the program is this file, run by itself.
+"""
+
+from __future__ import annotations
+
+import array
+import io
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+_SCRIPTS = ("claude_runner", "rev_runner")
+_LENGTH = struct.Struct("!I")
+_STATUS = struct.Struct("!i")
+_FDS = 4  # where to send the pid and the status to, and 0, 1 and 2
+_ENDS_WITHIN_S = 10.0
+
+
+def _read_by_python(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what Python reads at its start: a fork has what the first process had."""
+    return {
+        name: value
+        for name, value in env.items()
+        if name == "LANG" or name.startswith(("PYTHON", "LC_"))
+    }
+
+
+# --- the tests' side ------------------------------------------------------------------------------
+
+
+class Forked:
+    """A runner that was forked: what RunnerProcess needs of a `subprocess.Popen`."""
+
+    def __init__(self, status: socket.socket) -> None:
+        self._status = status
+        self._code: int | None = None
+        self.pid = self._receive(_ENDS_WITHIN_S)
+
+    def _receive(self, within_s: float) -> int:
+        self._status.settimeout(within_s)
+        data = self._status.recv(_STATUS.size)
+        assert data, "the process that forks runners has ended"
+        return int(_STATUS.unpack(data)[0])
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the runner, if it has not been waited for."""
+        if self._code is None:
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float) -> int:
+        """Return the exit code, or -N for signal N. Raises: subprocess.TimeoutExpired."""
+        if self._code is None:
+            try:
+                self._code = self._receive(timeout)
+            except socket.timeout:
+                raise subprocess.TimeoutExpired("the runner", timeout) from None
+            self._status.close()
+        return self._code
+
+    def close(self) -> None:
+        """Stop waiting."""
+        self._status.close()
+
+
+class Starter:
+    """The process that forks runners. `mark` stands in the environment of all that it forks."""
+
+    def __init__(self, mark: Mapping[str, str]) -> None:
+        self._env = {**os.environ, **mark}
+        self._control, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                env=self._env,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its own pid."""
+        return self._process.pid
+
+    def can_start(self, argv: Sequence[str], env: Mapping[str, str]) -> bool:
+        """Whether a fork is the same as a process of its own."""
+        return (
+            argv[0] == sys.executable
+            and argv[1:2] in [[str(ROOT / f"{name}.py")] for name in _SCRIPTS]
+            and _read_by_python(env) == _read_by_python(self._env)
+        )
+
+    def start(self, argv: Sequence[str], env: Mapping[str, str], stdio: Sequence[int]) -> Forked:
+        """Fork a runner with these three descriptors, in the folder and umask of this process."""
+        umask = os.umask(0o077)
+        os.umask(umask)
+        request: dict[str, Any] = {
+            "argv": argv[1:],
+            "env": dict(env),
+            "cwd": os.getcwd(),
+            "umask": umask,
+        }
+        data = json.dumps(request).encode()
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            socket.send_fds(self._control, [_LENGTH.pack(len(data))], [theirs.fileno(), *stdio])
+            self._control.sendall(data)
+        return Forked(ours)
+
+    def close(self) -> None:
+        """Let it end."""
+        self._control.close()
+        self._process.wait(_ENDS_WITHIN_S)
+
+
+# --- the process that forks -----------------------------------------------------------------------
+
+
+def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Return a request and its descriptors; None at the end."""
+    data, ancillary, _flags, _address = control.recvmsg(
+        _LENGTH.size, socket.CMSG_LEN(_FDS * array.array("i").itemsize)
+    )
+    if not data:
+        return None
+    fds = array.array("i")
+    for _level, _type, content in ancillary:
+        fds.frombytes(content)
+    left = _LENGTH.unpack(data)[0]
+    text = bytearray()
+    while len(text) < left:
+        text += control.recv(left - len(text))
+    return json.loads(text), list(fds)
+
+
+def _reap(waiting: dict[int, int]) -> None:
+    """Send the status of each runner that has ended to whoever waits for it."""
+    while waiting:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        told = waiting.pop(pid)
+        with socket.socket(fileno=told) as sender:
+            try:
+                sender.sendall(_STATUS.pack(os.waitstatus_to_exitcode(status)))
+            except OSError:
+                pass  # nobody waits any more
+
+
+def _open_again(name: str, number: int) -> None:
+    """Give `sys` this stream for its new descriptor, as Python would have opened it."""
+    old = getattr(sys, name)
+    binary = open(  # noqa: SIM115 - open as long as the process is
+        number, "wb" if number else "rb", 0 if old.write_through else -1, closefd=False
+    )
+    new = io.TextIOWrapper(
+        binary,
+        encoding=old.encoding,
+        errors=old.errors,
+        line_buffering=number == 2 or os.isatty(number),
+        write_through=old.write_through,
+    )
+    setattr(sys, name, new)
+    setattr(sys, f"__{name}__", new)
+
+
+def _become_runner(request: dict[str, Any], stdio: Sequence[int]) -> int:
+    """In the child: be as a process that was started for this, and run."""
+    for number, fd in enumerate(stdio):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.umask(request["umask"])
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.argv[:] = request["argv"]
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        _open_again(name, number)
+    import claude_runner
+    import rev_runner
+
+    if sys.argv[0].endswith("rev_runner.py"):
+        return claude_runner.main(profile=rev_runner.RevProfile())
+    return claude_runner.main()
+
+
+def serve(control: socket.socket) -> int:
+    """Fork a runner for each request, until the tests' side closes. In a runner: its exit code."""
+    waker, woken = socket.socketpair()
+    for each in (waker, woken):
+        each.setblocking(False)
+    waiting: dict[int, int] = {}
+    signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses Ctrl-C ends the tests, and so it
+    while True:
+        ready = select.select([control, waker], [], [])[0]
+        if waker in ready:
+            waker.recv(4096)
+        _reap(waiting)
+        if control not in ready:
+            continue
+        received = _receive(control)
+        if received is None:
+            return 0
+        request, (told, *stdio) = received
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for each in (control, waker, woken):
+                each.close()
+            for fd in (told, *waiting.values()):
+                os.close(fd)
+            return _become_runner(request, stdio)
+        for fd in stdio:
+            os.close(fd)
+        waiting[pid] = told
+        os.write(told, _STATUS.pack(pid))
+
+
+def _main() -> int:
+    # Not this folder, whose modules have names that the runner's packages have as well.
+    sys.path[0] = str(ROOT)
+    import claude_runner  # noqa: F401 - what all runners share
+    import rev_runner  # noqa: F401
+    import runner.session  # noqa: F401
+    import tools.sync  # noqa: F401
+
+    return serve(socket.socket(fileno=int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
