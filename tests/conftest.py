@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 from testing.programs import processes
-from testing.programs.runner import CLAUDE, REV, Kind, starters
+from testing.programs.runner import starters
 from testing.programs.starter import Starter
 from testing.waiting import eventually
 
@@ -141,16 +141,6 @@ def _kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         except OSError:
             pass  # it went by itself
-
-
-# --- kinds of runners ----------------------------------------------------------------------
-
-
-@pytest.fixture(params=[CLAUDE, REV], ids=lambda kind: kind.name)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Each kind of runner in turn, for what both have to keep."""
-    kind: Kind = request.param
-    return kind
 
 
 # --- a clean environment ---------------------------------------------------------------------

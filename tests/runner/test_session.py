@@ -27,7 +27,7 @@ from testing.waiting import eventually
 WAITS = program("import os, signal; print('READY', os.getpid(), flush=True); signal.pause()")
 
 
-pytestmark = pytest.mark.both_gateways
+pytestmark = pytest.mark.gateway_pairs
 
 
 def run_to_end(launch: Launch) -> int:
@@ -341,7 +341,6 @@ def test_nothing_is_split_over_events(gw: AnyGateway, tmp_path: Path, kind: Kind
         assert any(piece in data for data in events), (piece, events)
 
 
-@pytest.mark.strict_only("the fault script slows the answers")
 def test_a_flood_arrives_whole(gw: StrictGateway, tmp_path: Path) -> None:
     """Megabytes written at once, with a slow gateway, arrive complete and in order everywhere."""
     gw.faults.add(Fault("event", Delay(0.2), times=3))
@@ -357,7 +356,6 @@ def test_a_flood_arrives_whole(gw: StrictGateway, tmp_path: Path) -> None:
     assert gw.verify_finished(launch.run.id) == []
 
 
-@pytest.mark.strict_only("the fault script slows the answers")
 def test_large_events_end_between_escape_sequences(gw: StrictGateway, tmp_path: Path) -> None:
     """Where much output is cut into events, the cut is never inside an escape sequence."""
     gw.faults.add(Fault("event", Delay(1.0)))

@@ -80,7 +80,7 @@ while True:
 """)
 
 
-pytestmark = pytest.mark.both_gateways
+pytestmark = pytest.mark.gateway_pairs
 
 
 def finished(launch: Launch) -> dict[str, Any]:
@@ -135,7 +135,6 @@ def test_a_stop_lets_the_child_tidy_up(
     ("command", "code", "result"),
     [("__STOP__", 130, "Stop initiated"), ("__HALT__", 137, "Halt initiated")],
 )
-@pytest.mark.strict_only("the fault script slows the answers")
 def test_the_end_does_not_cut_off_its_ack(
     gw: StrictGateway, tmp_path: Path, command: str, code: int, result: str
 ) -> None:
@@ -320,7 +319,6 @@ def read_pid(path: Path) -> int:
 # --- the end of the runner itself ------------------------------------------------------------
 
 
-@pytest.mark.own_gateway
 def test_an_interrupt_during_delivery_leaves_the_rest(gw: AnyGateway, tmp_path: Path) -> None:
     """With the gateway away, SIGINT after the child's end keeps what is left, and says where."""
     launch = plan(gw, TIDY, tmp_path)

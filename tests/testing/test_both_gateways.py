@@ -34,6 +34,25 @@ def test_with_its_own():
     pass
 """
 
+PAIRS = """
+import pytest
+
+pytestmark = pytest.mark.gateway_pairs
+
+
+def test_pair(gw, kind):
+    run = gw.create_run()
+    assert gw.status(run.id) == "pending"
+
+
+def test_one(gw):
+    assert gw.violations == []
+
+
+def test_kinds(kind):
+    assert kind.title
+"""
+
 
 def run_pytest(folder: Path, source: str) -> tuple[int, str]:
     """Run pytest on one file; return its exit code and what it said."""
@@ -57,19 +76,27 @@ def test_what_ran_and_what_was_left_out_is_told(tmp_path: Path) -> None:
     assert code == 0, said
     assert "4 passed" in said
     assert (
-        "3 tests against the strict gateway, 1 of them against the embedded one too, 2 left out"
+        "3 tests against the strict gateway, 1 against the embedded one, 2 left out there"
     ) in said
     assert "  2 because it needs the moon" in said
+
+
+def test_pairs_of_gateway_and_kind(tmp_path: Path) -> None:
+    """What takes both runs twice, what takes a gateway once, what takes a kind for each kind."""
+    code, said = run_pytest(tmp_path, PAIRS)
+
+    assert code == 0, said
+    assert "5 passed" in said
+    assert "2 tests against the strict gateway, 1 against the embedded one, 0 left out" in said
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (TESTS.replace('"it needs the moon"', ""), "is not run against the embedded"),
         (TESTS.replace('"it needs the moon"', '" "'), "say why"),
         (TESTS.replace("test_both(gw)", "test_both()"), "test_both takes no `gw`"),
     ],
-    ids=["no reason", "an empty reason", "no gateway"],
+    ids=["an empty reason", "no gateway"],
 )
 def test_nothing_is_left_out_without_a_word(tmp_path: Path, source: str, words: str) -> None:
     """A test that silently runs against one gateway alone ends the run."""
