@@ -16,6 +16,7 @@ import pytest
 
 from testing.gateways.faults import Fault, Html, JsonError, RateLimited
 from testing.gateways.strict_gateway import Run, StrictGateway
+from testing.programs.runner import run_to_end
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILDREN = ROOT / "testing" / "programs" / "children"
@@ -70,12 +71,14 @@ class _Line:
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
     def fail(self, *arguments: str) -> str:
-        """Run it and return the one line that it fails with."""
-        done = self.use(*arguments)
+        """Run it and return the one line that it fails with. Forked: there are many of these."""
+        env = {**os.environ, **self.env}
+        done = run_to_end([*_RUNNER, *arguments], env, cwd=self.folder, within_s=WITHIN_S)
+        told = done.stderr.decode()
         assert done.returncode == 1, done
-        assert done.stdout == ""
-        assert done.stderr.count("\n") == 1, done.stderr
-        return done.stderr
+        assert done.stdout == b""
+        assert told.count("\n") == 1, told
+        return told
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Union
@@ -157,6 +158,39 @@ def plan(
         folder / "data",
         kind,
     )
+
+
+def run_to_end(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    within_s: float = 60.0,
+) -> subprocess.CompletedProcess[bytes]:
+    """As `subprocess.run` with captured output; the runner is forked where that is the same.
+
+    Raises: subprocess.TimeoutExpired when it did not end, and was killed.
+    """
+    starter = starters[-1] if starters else None
+    if starter is None or not starter.can_start(argv, env):
+        return subprocess.run(
+            argv, env=env, cwd=cwd, input=stdin, capture_output=True, timeout=within_s
+        )
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        files[0].write(stdin)
+        files[0].seek(0)
+        forked = starter.start(argv, env, [file.fileno() for file in files], cwd)
+        stack.callback(forked.close)
+        try:
+            code = forked.wait(within_s)
+        except subprocess.TimeoutExpired:
+            forked.send_signal(signal.SIGKILL)
+            forked.wait(_KILLED_WITHIN_S)
+            raise
+        stdout, stderr = (os.pread(each.fileno(), 1 << 26, 0) for each in files[1:])
+    return subprocess.CompletedProcess(list(argv), code, stdout, stderr)
 
 
 def _fork(launch: Launch, targets: Sequence[Target]) -> Forked | None:

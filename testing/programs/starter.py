@@ -111,14 +111,20 @@ class Starter:
             and _read_by_python(env) == _read_by_python(self._env)
         )
 
-    def start(self, argv: Sequence[str], env: Mapping[str, str], stdio: Sequence[int]) -> Forked:
-        """Fork a runner with these three descriptors, in the folder and umask of this process."""
+    def start(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        stdio: Sequence[int],
+        cwd: Path | None = None,
+    ) -> Forked:
+        """Fork a runner with these three descriptors, with this process's umask and folder."""
         umask = os.umask(0o077)
         os.umask(umask)
         request: dict[str, Any] = {
             "argv": argv[1:],
             "env": dict(env),
-            "cwd": os.getcwd(),
+            "cwd": str(cwd or os.getcwd()),
             "umask": umask,
         }
         data = json.dumps(request).encode()

@@ -22,7 +22,7 @@ from typing import Literal
 
 from testing.gateways.faults import Action, Exchange
 from testing.gateways.gateway_records import AnyGateway
-from testing.programs.runner import ROOT, Launch
+from testing.programs.runner import ROOT, Launch, run_to_end
 
 _LINE = re.compile(r"([0-9]+) [0-9]+\.[0-9]{6}( \.*)?")
 # After a kill the gateway may be asked again what it had answered: the journal could not know.
@@ -169,22 +169,26 @@ class Synced:
     stderr: str
 
 
-def start_sync(
-    launch: Launch, *options: str, env: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
+def start_sync(launch: Launch) -> subprocess.Popen[str]:
     """Start `sync` on the launch's data folder. The run's token comes from the journal alone."""
-    env_file = launch.argv[launch.argv.index("--env-file") + 1]
-    argv = [launch.argv[0], str(ROOT / "claude_runner.py"), "sync", "--env-file", env_file]
-    environment = {**launch.env, **(env or {})}
-    environment.pop("CLAUDE_RUNNER_TOKEN", None)
+    argv, environment = _how_to_sync(launch)
     return subprocess.Popen(
-        [*argv, "--data-dir", str(launch.data_dir), *options],
+        argv,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def _how_to_sync(launch: Launch) -> tuple[list[str], dict[str, str]]:
+    """Return the command line and the environment."""
+    env_file = launch.argv[launch.argv.index("--env-file") + 1]
+    argv = [launch.argv[0], str(ROOT / "claude_runner.py"), "sync", "--env-file", env_file]
+    argv += ["--data-dir", str(launch.data_dir)]
+    env = {name: value for name, value in launch.env.items() if name != "CLAUDE_RUNNER_TOKEN"}
+    return argv, env
 
 
 def sync(
@@ -195,15 +199,14 @@ def sync(
     kill_after_s: float | None = None,
 ) -> Synced:
     """Run `sync` to its end, or kill it after so many seconds."""
-    with start_sync(launch, *options, env=env) as process:
-        try:
-            stdout, stderr = process.communicate(timeout=kill_after_s or within_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            stdout, stderr = process.communicate()
-            if kill_after_s is None:
-                raise AssertionError(f"sync did not end: {stdout}{stderr}") from None
-    return Synced(process.returncode, stdout, stderr)
+    argv, environment = _how_to_sync(launch)
+    environment.update(env or {})
+    try:
+        done = run_to_end([*argv, *options], environment, within_s=kill_after_s or within_s)
+    except subprocess.TimeoutExpired:
+        assert kill_after_s is not None, "sync did not end"
+        return Synced(-signal.SIGKILL, "", "")
+    return Synced(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 # --- faults that end a process --------------------------------------------------------------------
