@@ -1,7 +1,7 @@
-# make check          everything CI asks for (PYTHON=python3.9 for another Python)
+# make check          what is asked of a change (PYTHON=python3.9 for another Python)
 # make fix            the only target that edits files: format, and what the linter can repair
 # make test ARGS=...  the tests, with arguments for pytest: make test ARGS='-k shim -x'
-# make coverage       the tests once more, with the branches that they take, and the gate for each module
+# make coverage       whether the tests take each branch of redactor, journal, allowlist and gateway_client
 # make bench          measure, and write the table of docs/benchmarks.md
 # make check-claude   the checks with the real Claude Code, which npm installs into .data/
 # make check-browser  the page in a real browser: Debian's chromium
@@ -11,6 +11,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+COVERAGE_TESTS := tests/redaction tests/journal tests/test_allowlist.py $(wildcard tests/test_gateway_client*.py)
 # Most tests wait for processes and the network more than they compute. JOBS= runs one after another.
 JOBS ?= 4
 
@@ -26,6 +27,7 @@ endif
 ENV := .venv-$(VERSION)
 STAMP := $(ENV)/stamp-$(SUM)
 RUN := $(ENV)/bin/python -m
+PYTEST := $(RUN) pytest --durations=30 --durations-min=1
 
 SH_SCRIPTS := $(wildcard wrapper/*-runner) .ci/pythons
 BASH_SCRIPTS := .ci/run
@@ -52,14 +54,14 @@ shell: $(STAMP)
 	@for script in $(BASH_SCRIPTS); do bash -n "$$script" || exit 1; done
 
 test: $(STAMP)
-	$(RUN) pytest $(if $(JOBS),-n $(JOBS) --dist worksteal) $(ARGS)
+	$(PYTEST) $(if $(JOBS),-n $(JOBS) --dist worksteal) $(ARGS)
 
 check-claude: $(STAMP)
-	$(RUN) pytest tests/claude $(ARGS)
+	$(PYTEST) tests/claude $(ARGS)
 
 # Two browsers: each takes a core.
 check-browser: $(STAMP)
-	$(RUN) pytest tests/browser $(if $(JOBS),-n 2 --dist worksteal) $(ARGS)
+	$(PYTEST) tests/browser $(if $(JOBS),-n 2 --dist worksteal) $(ARGS)
 
 reference: $(STAMP)
 	$(RUN) tests.reference
@@ -80,15 +82,11 @@ bench: $(STAMP)
 bench-redact: $(STAMP)
 	$(ENV)/bin/python benchmarks/bench_redact.py $(ARGS)
 
-# The gate is asked also if a test failed: what is missing then is known all the same. A killed process
-# may leave its file of coverage half written, which is passed over, with a warning that is no error.
+# Only where a line that no test takes says something, each by the tests of its own room.
 coverage: $(STAMP)
 	@rm -f .coverage .coverage.*
-	@$(RUN) pytest $(if $(JOBS),-n $(JOBS) --dist worksteal) --cov --cov-report= \
-		-W ignore::pytest.PytestUnraisableExceptionWarning $(ARGS); tests=$$?; \
-	$(RUN) coverage report && $(RUN) coverage json -q -o .coverage.json || exit; \
-	[ $$tests -eq 0 ] || echo "coverage: tests failed, see above; what they alone take is missing here"; \
-	$(ENV)/bin/python .ci/coverage_gate.py .coverage.json && exit $$tests
+	@$(PYTEST) $(if $(JOBS),-n $(JOBS) --dist worksteal) --cov --cov-report= $(COVERAGE_TESTS) $(ARGS)
+	@$(RUN) coverage report --fail-under=100
 
 soak: $(STAMP)
 	$(ENV)/bin/python benchmarks/soak.py $(ARGS)

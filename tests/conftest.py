@@ -15,8 +15,7 @@ import hypothesis
 import pytest
 
 from testing.programs import processes
-from testing.programs.runner import starters
-from testing.programs.starter import Starter
+from testing.programs.starter import Starter, starters
 from testing.waiting import eventually
 
 pytest_plugins = ["testing.gateways.both_gateways"]

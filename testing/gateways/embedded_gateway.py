@@ -30,11 +30,12 @@ from typing import Any
 from testing.gateways.gateway_records import Run
 from testing.gateways.wire import expected_signature
 from testing.programs.disk import Disk
+from testing.programs.starter import Forked, fork
 from testing.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 60.0
 JSON_TYPE = "application/json"
 _INHERITED = (
     *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"),
@@ -96,7 +97,7 @@ class EmbeddedGateway:
             **(env or {}),
         }
         self._tls = tls
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self.told: dict[str, Any] = {}
         # The disk that its data is on, if that is one of its own.
         self.disk: Disk | None = None
@@ -115,8 +116,9 @@ class EmbeddedGateway:
         """Start it and wait until it listens."""
         self._ready_file.unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(), env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            stdio = (subprocess.DEVNULL, log, log)
+            self._process = fork(self.command(), self.environ, stdio) or subprocess.Popen(
+                self.command(), env=self.environ, stdin=stdio[0], stdout=log, stderr=log
             )
 
         def is_ready() -> None:

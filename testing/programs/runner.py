@@ -24,15 +24,12 @@ from typing import IO, Union
 
 from testing.gateways.gateway_records import AnyGateway, Run
 from testing.programs import processes
-from testing.programs.starter import Forked, Starter
+from testing.programs.starter import Forked, fork
 from testing.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 _CHILDREN = Path(__file__).resolve().parent / "children"
 _KILLED_WITHIN_S = 10.0
-
-# Forks the runners of this test process; without one each is a process of its own from the start.
-starters: list[Starter] = []
 
 # What Popen takes for a descriptor.
 Target = Union[int, IO[bytes]]
@@ -172,16 +169,15 @@ def run_to_end(
 
     Raises: subprocess.TimeoutExpired when it did not end, and was killed.
     """
-    starter = starters[-1] if starters else None
-    if starter is None or not starter.can_start(argv, env):
-        return subprocess.run(
-            argv, env=env, cwd=cwd, input=stdin, capture_output=True, timeout=within_s
-        )
     with ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
         files[0].write(stdin)
         files[0].seek(0)
-        forked = starter.start(argv, env, [file.fileno() for file in files], cwd)
+        forked = fork(argv, env, files, cwd)
+        if forked is None:
+            return subprocess.run(
+                argv, env=env, cwd=cwd, input=stdin, capture_output=True, timeout=within_s
+            )
         stack.callback(forked.close)
         try:
             code = forked.wait(within_s)
@@ -191,19 +187,6 @@ def run_to_end(
             raise
         stdout, stderr = (os.pread(each.fileno(), 1 << 26, 0) for each in files[1:])
     return subprocess.CompletedProcess(list(argv), code, stdout, stderr)
-
-
-def _fork(launch: Launch, targets: Sequence[Target]) -> Forked | None:
-    """Fork the runner; None where that is not the same as a process of its own."""
-    starter = starters[-1] if starters else None
-    if starter is None or not starter.can_start(launch.argv, launch.env):
-        return None
-    with open(os.devnull, "r+b") as nothing:
-        opened = [nothing if target == subprocess.DEVNULL else target for target in targets]
-        stdio = [target if isinstance(target, int) else target.fileno() for target in opened]
-        if min(stdio) < 0:
-            return None  # a pipe that Popen is to make
-        return starter.start(launch.argv, launch.env, stdio)
 
 
 class RunnerProcess:
@@ -234,8 +217,9 @@ class RunnerProcess:
             captured if target is None else target
             for captured, target in zip(self._captured, self._targets)
         )
-        targets = (self._stdin, stdout, stderr)
-        self._process = None if self._is_fresh else _fork(self.launch, targets)
+        if not self._is_fresh:
+            stdio = (self._stdin, stdout, stderr)
+            self._process = fork(self.launch.argv, self.launch.env, stdio)
         if self._process is None:
             self._process = subprocess.Popen(
                 self.launch.argv,

@@ -1,13 +1,13 @@
-"""Starts runners by forking a process that has imported their modules already.
+"""Starts runners and gateways by forking a process that has imported their modules already.
 
-A start from nothing takes 0.3 s of processor time, nearly all of it for imports, and the tests
-start hundreds of runners. A fork is the same runner: the process that forks has one thread and has
-done nothing but import; the child gets its own arguments, environment, working folder, umask and
-standard descriptors, its signals are as Python sets them at its start, and it calls `main` as the
-package's console script does. What differs is the parent, the memory, and the command line and
+A start from nothing takes 0.3 s of processor time, a gateway's 0.8 s, nearly all of it for imports,
+and the tests start hundreds. A fork is the same program: the process that forks has one thread and
+has done nothing but import; the child gets its own arguments, environment, working folder, umask
+and standard descriptors, its signals are as Python sets them at its start, and it calls `main` as
+the package's console script does. What differs is the parent, the memory, and the command line and
 environment that other processes see: `RunnerProcess(..., fresh=True)` is for who looks at those.
 A launch that is not plainly `python X_runner.py ...`, or that sets what Python reads at its start,
-gets a process of its own without being asked.
+gets a process of its own without being asked: `fork` returns None.
 
 The tests' side is `Starter`; the program is this file, run by itself.
 """
@@ -15,6 +15,7 @@ The tests' side is `Starter`; the program is this file, run by itself.
 from __future__ import annotations
 
 import array
+import gc
 import io
 import json
 import os
@@ -27,10 +28,14 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
-_SCRIPTS = ("claude_runner", "rev_runner")
+_GATEWAY = str(ROOT / "gateway")
+_REV = str(ROOT / "rev_runner.py")
+_PROGRAMS = (str(ROOT / "claude_runner.py"), _REV, _GATEWAY)
+# What a fork can do as well: `_open_again`, and it writes no bytecode.
+_WITHOUT_EFFECT = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 _LENGTH = struct.Struct("!I")
 _STATUS = struct.Struct("!i")
 _FDS = 4  # where to send the pid and the status to, and 0, 1 and 2
@@ -42,7 +47,7 @@ def _read_by_python(env: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in env.items()
-        if name == "LANG" or name.startswith(("PYTHON", "LC_"))
+        if name not in _WITHOUT_EFFECT and name.startswith(("LANG", "PYTHON", "LC_"))
     }
 
 
@@ -50,7 +55,7 @@ def _read_by_python(env: Mapping[str, str]) -> dict[str, str]:
 
 
 class Forked:
-    """A runner that was forked: what RunnerProcess needs of a `subprocess.Popen`."""
+    """A program that was forked: what the tests need of a `subprocess.Popen`."""
 
     def __init__(self, status: socket.socket) -> None:
         self._status = status
@@ -60,13 +65,23 @@ class Forked:
     def _receive(self, within_s: float) -> int:
         self._status.settimeout(within_s)
         data = self._status.recv(_STATUS.size)
-        assert data, "the process that forks runners has ended"
+        assert data, "the process that forks has ended"
         return int(_STATUS.unpack(data)[0])
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the runner, if it has not been waited for."""
+        """Send a signal, if it has not been waited for."""
         if self._code is None:
             os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        """Return the exit code, as `wait` does, or None while it runs."""
+        if self._code is None and select.select([self._status], [], [], 0)[0]:
+            self.wait(_ENDS_WITHIN_S)
+        return self._code
 
     def wait(self, timeout: float) -> int:
         """Return the exit code, or -N for signal N. Raises: subprocess.TimeoutExpired."""
@@ -74,7 +89,7 @@ class Forked:
             try:
                 self._code = self._receive(timeout)
             except socket.timeout:
-                raise subprocess.TimeoutExpired("the runner", timeout) from None
+                raise subprocess.TimeoutExpired("a fork", timeout) from None
             self._status.close()
         return self._code
 
@@ -84,7 +99,7 @@ class Forked:
 
 
 class Starter:
-    """The process that forks runners. `mark` stands in the environment of all that it forks."""
+    """The process that forks. `mark` stands in the environment of all that it forks."""
 
     def __init__(self, mark: Mapping[str, str]) -> None:
         self._env = {**os.environ, **mark}
@@ -107,7 +122,7 @@ class Starter:
         """Whether a fork is the same as a process of its own."""
         return (
             argv[0] == sys.executable
-            and argv[1:2] in [[str(ROOT / f"{name}.py")] for name in _SCRIPTS]
+            and argv[1] in _PROGRAMS
             and _read_by_python(env) == _read_by_python(self._env)
         )
 
@@ -118,7 +133,7 @@ class Starter:
         stdio: Sequence[int],
         cwd: Path | None = None,
     ) -> Forked:
-        """Fork a runner with these three descriptors, with this process's umask and folder."""
+        """Fork one with these three descriptors, with this process's umask and folder."""
         umask = os.umask(0o077)
         os.umask(umask)
         request: dict[str, Any] = {
@@ -138,6 +153,25 @@ class Starter:
         """Let it end."""
         self._control.close()
         self._process.wait(_ENDS_WITHIN_S)
+
+
+# The one of this test process; without one each program is a process of its own from the start.
+starters: list[Starter] = []
+
+
+def fork(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    stdio: Sequence[int | IO[bytes]],
+    cwd: Path | None = None,
+) -> Forked | None:
+    """Fork what a `Popen` with these arguments would start; None where that is not the same."""
+    if not starters or not starters[-1].can_start(argv, env) or subprocess.PIPE in stdio:
+        return None
+    with open(os.devnull, "r+b") as nothing:
+        opened = [nothing if each == subprocess.DEVNULL else each for each in stdio]
+        numbers = [each if isinstance(each, int) else each.fileno() for each in opened]
+        return starters[-1].start(argv, env, numbers, cwd)
 
 
 # --- the process that forks -----------------------------------------------------------------------
@@ -177,21 +211,22 @@ def _reap(waiting: dict[int, int]) -> None:
 def _open_again(name: str, number: int) -> None:
     """Give `sys` this stream for its new descriptor, as Python would have opened it."""
     old = getattr(sys, name)
+    is_unbuffered = number > 0 and bool(os.environ.get("PYTHONUNBUFFERED"))
     binary = open(  # noqa: SIM115 - open as long as the process is
-        number, "wb" if number else "rb", 0 if old.write_through else -1, closefd=False
+        number, "wb" if number else "rb", 0 if is_unbuffered else -1, closefd=False
     )
     new = io.TextIOWrapper(
         binary,
         encoding=old.encoding,
         errors=old.errors,
         line_buffering=number == 2 or os.isatty(number),
-        write_through=old.write_through,
+        write_through=is_unbuffered,
     )
     setattr(sys, name, new)
     setattr(sys, f"__{name}__", new)
 
 
-def _become_runner(request: dict[str, Any], stdio: Sequence[int]) -> int:
+def _become(request: dict[str, Any], stdio: Sequence[int]) -> int:
     """In the child: be as a process that was started for this, and run."""
     for number, fd in enumerate(stdio):
         os.dup2(fd, number)
@@ -203,16 +238,19 @@ def _become_runner(request: dict[str, Any], stdio: Sequence[int]) -> int:
     sys.argv[:] = request["argv"]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         _open_again(name, number)
+    if sys.argv[0] == _GATEWAY:
+        from gateway import command_line
+
+        return command_line.main()
     import claude_runner
     import rev_runner
 
-    if sys.argv[0].endswith("rev_runner.py"):
-        return claude_runner.main(profile=rev_runner.RevProfile())
-    return claude_runner.main()
+    profiles = [rev_runner.RevProfile()] if sys.argv[0] == _REV else []
+    return claude_runner.main(None, *profiles)
 
 
 def serve(control: socket.socket) -> int:
-    """Fork a runner for each request, until the tests' side closes. In a runner: its exit code."""
+    """Fork for each request, until the tests' side closes. In the fork: its exit code."""
     waker, woken = socket.socketpair()
     for each in (waker, woken):
         each.setblocking(False)
@@ -225,26 +263,34 @@ def serve(control: socket.socket) -> int:
         if waker in ready:
             waker.recv(4096)
         _reap(waiting)
-        if control not in ready:
-            continue
-        received = _receive(control)
+        received = _receive(control) if control in ready else ({}, [])
         if received is None:
             return 0
-        request, (told, *stdio) = received
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        request, fds = received
+        if request and not _fork(request, fds, waiting):
             for each in (control, waker, woken):
                 each.close()
-            for fd in (told, *waiting.values()):
-                os.close(fd)
-            return _become_runner(request, stdio)
-        for fd in stdio:
+            return _become(request, fds[1:])
+
+
+def _fork(request: dict[str, Any], fds: Sequence[int], waiting: dict[int, int]) -> int:
+    """Fork, and say so to whoever asked. Returns the pid; in the fork 0."""
+    told, *stdio = fds
+    if request["argv"][0] == _GATEWAY:
+        import gateway.command_line  # noqa: F401 - once, for all that come after
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for fd in (told, *waiting.values()):
             os.close(fd)
-        waiting[pid] = told
-        os.write(told, _STATUS.pack(pid))
+        return 0
+    for fd in stdio:
+        os.close(fd)
+    waiting[pid] = told
+    os.write(told, _STATUS.pack(pid))
+    return pid
 
 
 def _main() -> int:
@@ -255,6 +301,7 @@ def _main() -> int:
     import runner.session  # noqa: F401
     import tools.sync  # noqa: F401
 
+    gc.freeze()  # a collection in a fork copies no page of these
     return serve(socket.socket(fileno=int(sys.argv[1])))
 
 

@@ -25,6 +25,7 @@ from gateway.settings import DATABASE_URL, RATE_LIMIT, RETENTION_DAYS
 from testing.gateways import certificates
 from testing.gateways.embedded_gateway import ROOT, EmbeddedGateway
 from testing.programs.disk import mount_disk
+from testing.programs.runner import run_to_end
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
 
@@ -33,14 +34,7 @@ GIVES_UP_WITHIN_S = 100
 
 def refusal(own: EmbeddedGateway) -> str:
     """Start a gateway that cannot start; return the one sentence on stderr."""
-    result = subprocess.run(
-        own.command(),
-        env=own.environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=GIVES_UP_WITHIN_S,
-        check=False,
-    )
+    result = run_to_end(own.command(), own.environ, within_s=GIVES_UP_WITHIN_S)
     assert result.returncode == 1, result
     assert result.stdout == b""
     (line,) = result.stderr.decode().splitlines()

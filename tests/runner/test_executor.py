@@ -598,7 +598,7 @@ def test_the_end_kills_what_runs_and_refuses_what_waits(
         tmp_path,
         EXTRA_ALLOWED_COMMANDS="./slow,./never",
         FIFO=str(fifo),
-        command=("sh", "-c", f"echo READY; cat {more}"),
+        command=("sh", "-c", f"echo READY; exec cat {more}"),
     )
     slow_script = runner.script("slow", WAITS_FOR_FILE)
     never = runner.script("never", f"open({str(proof)!r}, 'w')")
