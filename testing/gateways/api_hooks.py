@@ -1,7 +1,8 @@
 """What schemathesis is told about the gateway's API: signatures, and ids that exist.
 
 Loaded by schemathesis in a process of its own (`SCHEMATHESIS_HOOKS`); what it needs to know is in
-`API_FACTS`, as JSON: `secret`, `admin_token`, `run_id`, `token`, `artifact_id`.
+`API_FACTS`, as JSON: `secret`, `admin_token`, `run_id`, `token`, `artifact_id`, and `answers`, the
+file that gets a line with the status of each answer.
 """
 
 from __future__ import annotations
@@ -74,3 +75,12 @@ def map_query(
     if query and "wait" in query:
         query["wait"] = 0
     return query
+
+
+@schemathesis.hook
+def after_call(
+    _context: schemathesis.HookContext, case: schemathesis.Case[Any], response: schemathesis.Response
+) -> None:
+    """Note what was answered."""
+    with open(FACTS["answers"], "a") as file:
+        file.write(f"{case.method} {response.status_code}\n")

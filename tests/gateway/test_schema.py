@@ -16,13 +16,12 @@ from pathlib import Path
 import pytest
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
-from testing.gateways.gateway_records import Run
 from testing.programs.runner import ROOT
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="schemathesis needs Python 3.11")
 
-# For each of the two; schemathesis stops by itself.
-MAX_TIME_S = 15
+# Random requests for each operation, after those that the document itself suggests.
+MAX_EXAMPLES = 10
 # What every answer has to keep to, and nothing about which data is refused: the wire refuses with
 # 500, and the page's API is lenient with what it does not use.
 CHECKS = "status_code_conformance,content_type_conformance,response_schema_conformance"
@@ -38,11 +37,8 @@ def gateway(tmp_path: Path) -> Iterator[EmbeddedGateway]:
         yield gateway
 
 
-def generate(gateway: EmbeddedGateway, folder: Path, *options: str) -> Run:
-    """Let schemathesis run over a part of the API; what it finds fails the test.
-
-    Returns the run that most requests were about.
-    """
+def generate(gateway: EmbeddedGateway, folder: Path, *options: str) -> None:
+    """Let schemathesis run over a part of the API; what it finds fails the test."""
     run = gateway.create_run("a prompt")
     gateway.send_marker(run, {"event": "started", "commands": ["pwd"], "remoteInput": True}, 1)
     uploaded = gateway.send_artifact(run, "notes.md", b"# notes\n")
@@ -52,6 +48,7 @@ def generate(gateway: EmbeddedGateway, folder: Path, *options: str) -> Run:
         "run_id": run.id,
         "token": run.token,
         "artifact_id": uploaded.json()["artifactId"],
+        "answers": str(folder / "answers"),
     }
     document = gateway.api("GET", "/api/openapi.json").json()
     # Guessing at the token would have the login limit answer everything else.
@@ -63,7 +60,7 @@ def generate(gateway: EmbeddedGateway, folder: Path, *options: str) -> Run:
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", str(file)),
             *("--url", f"http://127.0.0.1:{gateway.port}", "--seed", str(seed)),
-            *("--max-time", str(MAX_TIME_S), "--max-examples", "25", "--request-timeout", "20"),
+            *("--max-examples", str(MAX_EXAMPLES), "--request-timeout", "60"),
             *("--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all"),
             *("--warnings", "off", "--exclude-path-regex", STREAMS),
             *options,
@@ -86,7 +83,8 @@ def generate(gateway: EmbeddedGateway, folder: Path, *options: str) -> Run:
     assert gateway.request("GET", "/api/health").status == 200
     assert "Traceback" not in gateway.log
     assert "/api/" not in gateway.log  # how the gateway notes what it failed on, not the client
-    return run
+    # Some of what was sent was right: what reads is, whichever requests were made up.
+    assert "GET 200" in (folder / "answers").read_text().splitlines()
 
 
 def test_the_pages_api(gateway: EmbeddedGateway, tmp_path: Path) -> None:
@@ -94,15 +92,9 @@ def test_the_pages_api(gateway: EmbeddedGateway, tmp_path: Path) -> None:
     checks = f"not_a_server_error,{CHECKS}"
 
     exclude = f"{STREAMS}|{WIRE}"
-    run = generate(gateway, tmp_path, "--checks", checks, "--exclude-path-regex", exclude)
-
-    # Some of what was sent was right.
-    assert len(gateway.api("GET", "/api/runs").json()["runs"]) > 1
-    assert gateway.api("GET", f"/api/runs/{run.id}/history").json()["commands"]
+    generate(gateway, tmp_path, "--checks", checks, "--exclude-path-regex", exclude)
 
 
 def test_the_wire(gateway: EmbeddedGateway, tmp_path: Path) -> None:
     """Signed rightly, with content of any kind; 500 is how the protocol refuses content."""
-    run = generate(gateway, tmp_path, "--checks", CHECKS, "--include-path-regex", WIRE)
-
-    assert len(gateway.events(run)) > 1
+    generate(gateway, tmp_path, "--checks", CHECKS, "--include-path-regex", WIRE)
