@@ -86,7 +86,7 @@ bench-redact: $(STAMP)
 coverage: $(STAMP)
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) $(if $(JOBS),-n $(JOBS) --dist worksteal) --cov --cov-report= $(COVERAGE_TESTS) $(ARGS)
-	@$(RUN) coverage report --fail-under=100
+	@$(RUN) coverage report
 
 soak: $(STAMP)
 	$(ENV)/bin/python benchmarks/soak.py $(ARGS)

@@ -34,8 +34,6 @@ from testing.programs.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.programs.shared_terminal import public_key
 from tests import reference
 
-pytestmark = pytest.mark.once
-
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "integration.md").read_text(encoding="utf-8")
 PAGES = sorted(

@@ -13,8 +13,6 @@ from places import PACKAGES, PROGRAM, program_files
 from tools.packages import GATEWAY as GATEWAY_SET
 from tools.packages import RUNNER as RUNNER_SET
 
-pytestmark = pytest.mark.once
-
 # Which rooms each room may import. A room is a module at the top, or a package, which may import
 # itself, in no circle. This is the whole rule.
 MAY_IMPORT = {

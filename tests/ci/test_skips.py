@@ -10,8 +10,6 @@ from testing.ci_scripts import load
 
 main = load("skips.py").main
 
-pytestmark = pytest.mark.once
-
 
 @pytest.mark.parametrize(
     ("report", "line", "code"),

@@ -20,8 +20,6 @@ from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.runner import RunnerProcess, child, plan
 from testing.programs.verdict import judge
 
-pytestmark = pytest.mark.once
-
 LINES = 5_000
 PER_SECOND = 250
 LONGEST_SILENCE_S = 5.0

@@ -11,8 +11,6 @@ import pytest
 
 from testing.programs.runner import ROOT
 
-pytestmark = pytest.mark.once
-
 TESTS = """
 import pytest
 

@@ -48,8 +48,6 @@ from testing.programs.children import floods, not_utf8
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
 
-pytestmark = pytest.mark.once
-
 CHILDREN = Path(floods.__file__).parent
 
 
