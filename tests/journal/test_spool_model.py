@@ -449,7 +449,7 @@ def unacknowledged(model: _Model) -> dict[str, Command]:
 
 # Without shrinking, which takes minutes here: the steps of a failure are short enough to read.
 _SpoolMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, phases=[Phase.generate]
+    max_examples=75, stateful_step_count=30, deadline=None, phases=[Phase.generate]
 )
 
 
