@@ -79,7 +79,9 @@ def map_query(
 
 @schemathesis.hook
 def after_call(
-    _context: schemathesis.HookContext, case: schemathesis.Case[Any], response: schemathesis.Response
+    _context: schemathesis.HookContext,
+    case: schemathesis.Case[Any],
+    response: schemathesis.Response,
 ) -> None:
     """Note what was answered."""
     with open(FACTS["answers"], "a") as file:

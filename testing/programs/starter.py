@@ -39,6 +39,8 @@ _WITHOUT_EFFECT = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 _LENGTH = struct.Struct("!I")
 _STATUS = struct.Struct("!i")
 _FDS = 4  # where to send the pid and the status to, and 0, 1 and 2
+# A busy machine may take long to import the gateway, which the first that is asked for waits for.
+_STARTS_WITHIN_S = 60.0
 _ENDS_WITHIN_S = 10.0
 
 
@@ -60,7 +62,7 @@ class Forked:
     def __init__(self, status: socket.socket) -> None:
         self._status = status
         self._code: int | None = None
-        self.pid = self._receive(_ENDS_WITHIN_S)
+        self.pid = self._receive(_STARTS_WITHIN_S)
 
     def _receive(self, within_s: float) -> int:
         self._status.settimeout(within_s)

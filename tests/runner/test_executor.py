@@ -555,6 +555,18 @@ WAITS_FOR_FILE = """
 """
 
 
+def wait_for_reader(fifo: Path) -> int:
+    """Wait until a command reads the FIFO: by then it has begun. Returns what keeps it waiting."""
+
+    def open_it() -> int:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:  # nobody reads: fifo(7)
+            raise AssertionError(error) from None
+
+    return eventually(open_it, 20)
+
+
 def test_a_slow_command_delays_neither_output_nor_polls(gw: StrictGateway, tmp_path: Path) -> None:
     """While a command runs, output arrives, polls go on, and what needs no program is answered."""
     fifo, more = tmp_path / "fifo", tmp_path / "more"
@@ -605,7 +617,7 @@ def test_the_end_kills_what_runs_and_refuses_what_waits(
 
     with runner:
         (slow,) = runner.queue(slow_script)
-        runner.wait_for_event("info", "Executing command: ./slow")
+        writer = wait_for_reader(fifo)
         waiting = runner.queue(*[never] * 70)
         gw.wait_for(lambda: len(gw.acks(runner.run.id)) >= 20)  # the queue holds no more than 50
         last = []
@@ -615,6 +627,7 @@ def test_the_end_kills_what_runs_and_refuses_what_waits(
             last = runner.queue(how)
         code = runner.wait()
         acks = runner.acks(slow, *waiting, *last)
+        os.close(writer)
 
     assert not proof.exists()
     assert "begun" in (acks[0].error or "").splitlines()
@@ -713,10 +726,11 @@ def test_an_ack_that_is_refused_for_a_while_at_the_end_still_arrives(
 
     with runner:
         slow, later = runner.queue("./slow", "pwd")
-        runner.wait_for_event("info", "Executing command: ./slow")
+        writer = wait_for_reader(fifo)
         gw.faults.add(Fault("ack", RateLimited(1), times=2))
         stop = gw.stop(runner.run.id)
         runner.wait()
+        os.close(writer)
 
     acks = runner.acks(slow, later, stop)
     assert (acks[0].error or "").endswith("\nbegun\n")
