@@ -23,8 +23,6 @@ from testing.gateways.strict_gateway import StrictGateway
 from testing.installed import lay_out
 from testing.programs.runner import Launch, RunnerProcess, child, plan
 
-pytestmark = pytest.mark.once
-
 # Put at the end of a copy of the program, it tells at the end of a run what was loaded.
 TELL_MODULES = """
 import atexit as _atexit

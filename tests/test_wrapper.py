@@ -23,8 +23,6 @@ from testing.installed import SHIMS, lay_out
 from testing.needs import needs
 from testing.programs.runner_files import ROOT
 
-pytestmark = pytest.mark.once
-
 SHELLS = [
     pytest.param(tuple(command.split()), id=command.split()[0], marks=needs(command.split()[0]))
     for command in ("dash", "bash", "busybox sh")

@@ -18,8 +18,6 @@ import claude_runner
 from testing.needs import needs
 from tools.hosts import find_hints
 
-pytestmark = pytest.mark.once
-
 WITHIN_S = 100.0
 # Like `python -m build`, but with the environment's own setuptools: tests do not reach the network.
 BUILD = "import setuptools.build_meta as b; b.build_wheel('dist')"

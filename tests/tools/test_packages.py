@@ -28,7 +28,7 @@ from testing.waiting import eventually
 from tools.packages import GATEWAY, RUNNER
 
 # A build takes seconds, and minutes on a machine with much other work.
-pytestmark = [pytest.mark.once, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 # A Python of no virtual environment. Like Debian's own it has no requests.
 PYTHON = Path(sys.base_prefix, "bin", "python3")
