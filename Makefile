@@ -1,7 +1,7 @@
 # make check          what is asked of a change (PYTHON=python3.9 for another Python)
 # make fix            the only target that edits files: format, and what the linter can repair
 # make test ARGS=...  the tests, with arguments for pytest: make test ARGS='-k shim -x'
-# make coverage       whether the tests take each branch of redactor, journal, allowlist and gateway_client
+# make coverage       what no test takes of redactor, journal, allowlist and gateway_client
 # make bench          measure, and write the table of docs/benchmarks.md
 # make check-claude   the checks with the real Claude Code, which npm installs into .data/
 # make check-browser  the page in a real browser: Debian's chromium
@@ -88,7 +88,7 @@ bench-redact: $(STAMP)
 coverage: $(STAMP)
 	@rm -f .coverage .coverage.*
 	@$(PYTEST) $(if $(JOBS),-n $(JOBS) --dist worksteal) --cov --cov-report= $(COVERAGE_TESTS) $(ARGS)
-	@$(RUN) coverage report
+	@$(RUN) coverage report --fail-under=99
 
 soak: $(STAMP)
 	$(ENV)/bin/python benchmarks/soak.py $(ARGS)

@@ -15,8 +15,6 @@ from runner.pacing import Pacer
 from testing.gateways.faults import DropAfter, Fault, Html, JsonError, RateLimited
 from testing.gateways.strict_gateway import Run, StrictGateway
 
-pytestmark = pytest.mark.once
-
 FOR_EVER = Policy()
 
 
