@@ -267,6 +267,8 @@ def serve(control: socket.socket) -> int:
         _reap(waiting)
         received = _receive(control) if control in ready else ({}, [])
         if received is None:
+            for pid in waiting:  # none, unless its test was broken off
+                os.kill(pid, signal.SIGKILL)
             return 0
         request, fds = received
         if request and not _fork(request, fds, waiting):
