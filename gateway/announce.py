@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
 import sys
@@ -16,6 +17,8 @@ from gateway.assembly import Gateway
 from gateway.certificate import fingerprint
 from gateway.hosts import Hosts, base_url, is_any, lan_addresses
 from gateway.settings import Settings, SettingsError
+
+OPENER = "open.html"
 
 
 def tell(
@@ -54,7 +57,30 @@ def tell(
         _write(Path(options.ready_file), json.dumps(ready))
     if not options.no_open and has_display():
         # With a code of its own: the printed one is for whoever copies it.
-        open_browser(f"{url}/login?code={gateway.login.make_code()}")
+        code = gateway.login.make_code(lambda: remove_opener(settings.data_dir))
+        open_browser(settings.data_dir, f"{url}/login?code={code}")
+
+
+def open_browser(folder: Path, address: str) -> None:
+    """Open a browser with an address that nobody else may see.
+
+    The arguments of a process are for every user of the machine to read, so the browser gets the
+    name of a file that leads there, and that its owner alone can read.
+    """
+    remove_opener(folder)
+    file = folder / OPENER
+    link = html.escape(address)
+    write_private(
+        file,
+        f'<!doctype html><meta charset="utf-8"><title>claude-runner</title>'
+        f'<meta http-equiv="refresh" content="0; url={link}"><a href="{link}">Go on</a>\n',
+    )
+    webbrowser.open(file.absolute().as_uri())
+
+
+def remove_opener(folder: Path) -> None:
+    """Remove the file that leads a browser to the login."""
+    (folder / OPENER).unlink(missing_ok=True)
 
 
 def _tell_runners(settings: Settings, url: str, scheme: str) -> None:

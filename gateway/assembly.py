@@ -82,8 +82,13 @@ class Gateway:
         files.remove_partial()
         self._housekeeping = Housekeeping(self._store, files, settings.retention_days)
         prefix = "__Host-" if hosts.scheme == "https" else ""
-        # Cookies do not tell ports apart, and there may be a gateway on another one.
-        self.login = Login(self._store, settings.admin_token, f"{prefix}gateway-{self.port}")
+        self.login = Login(
+            self._store,
+            settings.admin_token,
+            settings.admin_token_file,
+            # Cookies do not tell ports apart, and there may be a gateway on another one.
+            f"{prefix}gateway-{self.port}",
+        )
         admission = Admission(
             settings.hmac_secret,
             Nonces(self._store.recent_nonces()),

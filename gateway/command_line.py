@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gateway import __version__
-from gateway.announce import tell
+from gateway.announce import remove_opener, tell
 from gateway.assembly import Gateway, ListenError
 from gateway.certificate import CertificateError, prepare_certificate
 from gateway.hosts import LOOPBACK_NAMES, find_hosts
@@ -121,6 +121,9 @@ def _serve(options: argparse.Namespace, settings: Settings) -> None:
         gateway = Gateway(settings, hosts, (options.host, options.port), certificate)
     except ListenError as error:
         raise StartError(str(error)) from error
-    with gateway:
-        tell(options, settings, hosts, gateway, certificate)
-        stop.wait()
+    try:
+        with gateway:
+            tell(options, settings, hosts, gateway, certificate)
+            stop.wait()
+    finally:
+        remove_opener(settings.data_dir)

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any, Final
 import requests
 
 from gateway.announce import has_display, open_browser
-from places import PROGRAM, find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -336,7 +335,8 @@ def _show(options: argparse.Namespace) -> int:
         _tell(f"watch it here: {gateway.login_address(run['id'])}")
         is_open = not options.no_open and has_display()
         if is_open:
-            open_browser(gateway.login_address(run["id"]))
+            opener = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="claude-runner-")))
+            open_browser(opener, gateway.login_address(run["id"]))
         if options.cmd is None:
             show = _bundled_session(gateway, run, stack)
         else:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, unquote
 
 from flask import Flask
 
 from gateway.hosts import Hosts
 from gateway.live import ALL_RUNS, Live, Viewer
-from gateway.login import Login, TooManyFailuresError
+from gateway.login import Credentials, Login, TooManyFailuresError
 from gateway.server import Parked
 from gateway.store import Store
 from gateway.wire import Environ, StartResponse, Wire
@@ -62,10 +61,9 @@ class Front:
     def _open_stream(
         self, topic: str, environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
-        cookies, address = _cookies(environ), environ["REMOTE_ADDR"]
-        authorization = environ.get("HTTP_AUTHORIZATION", "")
+        credentials, address = Credentials.of(environ), environ["REMOTE_ADDR"]
         try:
-            actor = self._login.find_actor(authorization, cookies, address)
+            actor = self._login.find_actor(credentials, address)
         except TooManyFailuresError as error:
             return _tell(start_response, "429 Too Many Requests", str(error))
         except StoreClosedError:
@@ -79,7 +77,7 @@ class Front:
             return _tell(start_response, "503 Service Unavailable", "Too many streams are open.")
 
         def is_allowed() -> bool:  # the token stays good; a session may have ended
-            return actor == "token" or self._login.find_actor("", cookies, address) is not None
+            return actor == "token" or self._login.find_actor(credentials, address) is not None
 
         viewer = Viewer(topic, _asked_cursor(environ), is_allowed)
         return Parked(lambda connection: self._live.add_viewer(connection, viewer))
@@ -92,14 +90,6 @@ def _is_of_the_page(environ: Environ, path: str) -> bool:
         and "HTTP_X_SIGNATURE" not in environ
         and ("HTTP_AUTHORIZATION" in environ or "HTTP_COOKIE" in environ)
     )
-
-
-def _cookies(environ: Environ) -> dict[str, str]:
-    try:
-        cookies = SimpleCookie(environ.get("HTTP_COOKIE", ""))
-    except CookieError:
-        return {}
-    return {name: morsel.value for name, morsel in cookies.items()}
 
 
 def _asked_cursor(environ: Environ) -> int:

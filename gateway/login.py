@@ -1,21 +1,34 @@
-"""Who may see the page and use the API: sessions of browsers, and the admin token for scripts."""
+"""Who may see the page and use the API: sessions of browsers, and the admin token for scripts.
+
+A session has two halves. Browsers send a cookie to every port of a host, so another server there
+gets the half that is a cookie. The other, the *page key*, is kept by the page in the storage of its
+origin, which no other port can read, and sent as a header. Neither opens anything alone.
+"""
 
 from __future__ import annotations
 
 import hmac
+import logging
 import math
 import secrets
 import threading
 import time
 from collections.abc import Mapping
-from typing import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
 
 from gateway.admission import hash_token
 from gateway.store import Store
 from gateway.windows import Windows
 
+logger = logging.getLogger(__name__)
+
 SESSION_LIFETIME_S = 30 * 86_400.0
 CODE_LIFETIME_S = 600.0
+LINK_LIFETIME_S = 60
+# Used codes that are known again when somebody else comes with one.
+MAX_USED_CODES = 1_000
 # Wrong tokens from one address; more in the window are refused unseen.
 MAX_FAILURES = 10
 FAILURE_WINDOW_S = 300.0
@@ -37,6 +50,50 @@ class TooManyFailuresError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class Session(NamedTuple):
+    """The two halves of a session: what the cookie has, and what the page keeps."""
+
+    cookie: str
+    page_key: str
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a request shows of who sent it."""
+
+    authorization: str
+    cookies: str
+    page_key: str
+
+    @classmethod
+    def of(cls, environ: Mapping[str, Any]) -> Credentials:
+        """Return those of a WSGI request."""
+        return cls(
+            environ.get("HTTP_AUTHORIZATION", ""),
+            environ.get("HTTP_COOKIE", ""),
+            environ.get("HTTP_X_PAGE_KEY", ""),
+        )
+
+
+def find_cookie(cookies: str, name: str) -> str:
+    """Return a cookie's value, empty if it is not there. Ours need no quotes and no escapes."""
+    for pair in cookies.split(";"):
+        found, _, value = pair.partition("=")
+        if found.strip() == name:
+            return value.strip()
+    return ""
+
+
+@dataclass
+class Used:
+    """A code that has let somebody in."""
+
+    address: str
+    at: float
+    cookie_hash: bytes = b""
+    is_told: bool = False  # that somebody else came with it
+
+
 class Codes:
     """Codes that let one browser in, once, within ten minutes. Its length is how many may still be
     used. Thread: any.
@@ -45,38 +102,59 @@ class Codes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._good_until: dict[bytes, float] = {}  # by the code's hash
+        # By the code's hash: until when it is good, and what is to be done when it is used.
+        self._good_until: dict[bytes, tuple[float, Callable[[], None]]] = {}
+        self._used: dict[bytes, Used] = {}
 
     def __len__(self) -> int:
         with self._lock:
             self._drop_old()
             return len(self._good_until)
 
-    def make(self) -> str:
+    def make(self, when_used: Callable[[], None] = lambda: None) -> str:
         """Return a new code."""
         code = secrets.token_urlsafe(24)
         with self._lock:
             self._drop_old()
-            self._good_until[hash_token(code)] = self._clock() + CODE_LIFETIME_S
+            self._good_until[hash_token(code)] = self._clock() + CODE_LIFETIME_S, when_used
         return code
 
-    def use(self, code: str) -> bool:
+    def use(self, code: str, address: str = "") -> bool:
         """Whether it was good; it is not any more."""
+        digest = hash_token(code)
         with self._lock:
             self._drop_old()
-            return self._good_until.pop(hash_token(code), None) is not None
+            found = self._good_until.pop(digest, None)
+            if found is None:
+                return False
+            self._used[digest] = Used(address, time.time())
+            while len(self._used) > MAX_USED_CODES:
+                del self._used[next(iter(self._used))]
+        found[1]()
+        return True
+
+    def find_used(self, code: str) -> Used | None:
+        """Return who was let in by a code."""
+        with self._lock:
+            return self._used.get(hash_token(code))
 
     def _drop_old(self) -> None:
         now = self._clock()
-        self._good_until = {code: at for code, at in self._good_until.items() if now < at}
+        self._good_until = {
+            code: found for code, found in self._good_until.items() if now < found[0]
+        }
 
 
 class Login:
     """The admin token, the one-time codes and the sessions. Thread: any."""
 
-    def __init__(self, store: Store, admin_token: str, cookie_name: str) -> None:
+    def __init__(
+        self, store: Store, admin_token: str, admin_token_file: Path, cookie_name: str
+    ) -> None:
         self._store = store
         self._admin_hash = hash_token(admin_token)
+        self._admin_token_file = admin_token_file
+        self._link_key = secrets.token_bytes(32)
         self._codes = Codes()
         self._failures = Windows(FAILURE_WINDOW_S)
         self._noted_failures = Windows(NOTED_WINDOW_S)
@@ -84,26 +162,57 @@ class Login:
         self._believed_until: dict[bytes, float] = {}  # by the session's hash
         self.cookie_name = cookie_name
 
-    def make_code(self) -> str:
+    def make_code(self, when_used: Callable[[], None] = lambda: None) -> str:
         """Return a code that lets one browser in, once, within ten minutes."""
-        return self._codes.make()
+        return self._codes.make(when_used)
 
-    def use_code(self, code: str, address: str) -> str | None:
-        """Return a new session's token if the code is good. Raises: TooManyFailuresError."""
-        return self._open(address, "code", is_good=self._codes.use(code))
+    def use_code(self, code: str, address: str) -> Session | None:
+        """Return a new session if the code is good. Raises: TooManyFailuresError."""
+        is_good = self._codes.use(code, address)
+        used = self._codes.find_used(code)
+        if used is not None and not is_good and not used.is_told:
+            used.is_told = True
+            logger.warning(
+                "a login link was opened by %s, but %s had used it before, at %s; if that was not "
+                "you, end the gateway, remove %s and start it again: that ends every session",
+                address,
+                used.address,
+                time.strftime("%H:%M:%S", time.localtime(used.at)),
+                self._admin_token_file,
+            )
+        session = self._open(address, "code", is_good=is_good)
+        if used is not None and session is not None:
+            used.cookie_hash = hash_token(session.cookie)
+        return session
 
-    def use_admin_token(self, token: str, address: str) -> str | None:
-        """Return a new session's token if it is the admin token. Raises: TooManyFailuresError."""
+    def is_own_code(self, code: str, credentials: Credentials) -> bool:
+        """Whether a used code is shown by the browser that it has let in."""
+        used = self._codes.find_used(code)
+        cookie = find_cookie(credentials.cookies, self.cookie_name)
+        return used is not None and hmac.compare_digest(used.cookie_hash, hash_token(cookie))
+
+    def use_admin_token(self, token: str, address: str) -> Session | None:
+        """Return a new session if it is the admin token. Raises: TooManyFailuresError."""
         return self._open(address, "token", is_good=self._is_admin_token(token))
 
-    def _open(self, address: str, actor: str, *, is_good: bool) -> str | None:
+    def _open(self, address: str, actor: str, *, is_good: bool) -> Session | None:
         if not is_good:
             self._count_failure(address, actor, "login")
             return None
-        session = secrets.token_urlsafe(32)
-        self._store.add_session(hash_token(session), SESSION_LIFETIME_S)
+        session = Session(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+        self._store.add_session(self._digest(*session), SESSION_LIFETIME_S)
         self._store.note(address, actor, "login")
         return session
+
+    def _digest(self, cookie: str, page_key: str) -> bytes:
+        """Return what is kept of a session: of both halves, and good for this admin token only."""
+        text = f"{cookie}.{page_key}".encode("utf-8", "surrogateescape")
+        return hmac.digest(self._admin_hash, text, "sha256")
+
+    def _digest_of(self, credentials: Credentials) -> bytes:
+        return self._digest(
+            find_cookie(credentials.cookies, self.cookie_name), credentials.page_key
+        )
 
     def _count_failure(self, address: str, actor: str, action: str) -> None:
         """Note a wrong guess; after too many the next ones are not even told that they are wrong.
@@ -120,28 +229,58 @@ class Login:
             detail = LAST_NOTED if noted == MAX_NOTED_FAILURES else None
             self._store.note(address, actor, action, detail=detail, succeeded=False)
 
-    def close(self, session: str) -> None:
+    def close(self, credentials: Credentials) -> None:
         """End a session."""
-        digest = hash_token(session)
+        digest = self._digest_of(credentials)
         self._store.end_session(digest)
         with self._lock:
             self._believed_until.pop(digest, None)
 
-    def find_actor(
-        self, authorization: str, cookies: Mapping[str, str], address: str
-    ) -> str | None:
+    def has_cookie(self, credentials: Credentials) -> bool:
+        """Whether a browser has a cookie of ours, which by itself is good for nothing."""
+        return bool(find_cookie(credentials.cookies, self.cookie_name))
+
+    def find_actor(self, credentials: Credentials, address: str) -> str | None:
         """Return `token` or `session`, by what the request shows; None for a stranger.
 
         Raises: TooManyFailuresError.
         """
-        if authorization:
-            scheme, _, token = authorization.partition(" ")
+        if credentials.authorization:
+            scheme, _, token = credentials.authorization.partition(" ")
             if scheme.lower() == "bearer" and self._is_admin_token(token.strip()):
                 return "token"
             self._count_failure(address, "token", "request")
             return None
-        session = cookies.get(self.cookie_name, "")
-        return "session" if session and self._is_session(hash_token(session)) else None
+        if not credentials.page_key or not self.has_cookie(credentials):
+            return None
+        return "session" if self._is_session(self._digest_of(credentials)) else None
+
+    # --- links ---
+
+    def make_link(self, credentials: Credentials, what: str) -> dict[str, str]:
+        """Return the query of an address that a browser may follow for a minute, without the header
+        that only the page can send. It is good for one thing, and with the cookie of the session.
+        """
+        session = self._digest_of(credentials).hex()
+        until = str(int(time.time()) + LINK_LIFETIME_S)
+        signature = self._sign(credentials, session, until, what)
+        return {"session": session, "until": until, "signature": signature}
+
+    def is_link(self, credentials: Credentials, what: str, query: Mapping[str, str]) -> bool:
+        """Whether a request for something follows such an address, and its session still is one."""
+        session, until = query.get("session", ""), query.get("until", "")
+        expected = self._sign(credentials, session, until, what)
+        given = query.get("signature", "").encode()
+        if not hmac.compare_digest(expected.encode(), given):
+            return False
+        return time.time() < int(until) and self._is_session(bytes.fromhex(session))
+
+    def _sign(self, credentials: Credentials, session: str, until: str, what: str) -> str:
+        cookie = find_cookie(credentials.cookies, self.cookie_name)
+        fields = "\n".join((session, until, what, cookie)).encode("utf-8", "surrogateescape")
+        return hmac.digest(self._link_key, fields, "sha256").hex()
+
+    # --- tokens ---
 
     def _is_admin_token(self, token: str) -> bool:
         return hmac.compare_digest(hash_token(token), self._admin_hash)

@@ -314,7 +314,23 @@ PATHS: dict[str, Schema] = {
             "A file, as it is",
             {"text/plain": {"schema": TEXT}, "application/octet-stream": {"schema": TEXT}},
             errors=(404,),
-            parameters=(_query("view", TEXT, "1: to be shown, not saved"),),
+            parameters=(
+                _query("view", TEXT, "1: to be shown, not saved"),
+                *(
+                    _query(name, TEXT, "of an address that /link has made")
+                    for name in ("session", "until", "signature")
+                ),
+            ),
+        ),
+    },
+    "/api/artifacts/{artifact_id}/link": {
+        "parameters": [{**_RUN_ID, "name": "artifact_id"}],
+        "post": _operation(
+            "Make an address of a file that this session's browser may open for a minute",
+            _json(_object({"address": TEXT, "lifetime_s": NUMBER})),
+            status=201,
+            errors=(403, 404, 413),
+            body=_json(ANY_OBJECT),
         ),
     },
     "/api/runs/{run_id}/command": _queue(
@@ -401,7 +417,19 @@ DOCUMENT: dict[str, Any] = {
         "schemas": SCHEMAS,
         "securitySchemes": {
             "token": {"type": "http", "scheme": "bearer", "description": "the admin token"},
+            "cookie": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": "gateway-3100",
+                "description": "of the page, with the gateway's port; with TLS behind __Host-",
+            },
+            "pageKey": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "X-Page-Key",
+                "description": "what the page keeps; goes with the cookie, neither is good alone",
+            },
         },
     },
-    "security": [{"token": []}],
+    "security": [{"token": []}, {"cookie": [], "pageKey": []}],
 }

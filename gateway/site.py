@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Union
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from flask import (
     Blueprint,
@@ -31,7 +31,15 @@ from werkzeug.security import safe_join
 from gateway.artifacts import ArtifactFiles
 from gateway.hosts import Hosts
 from gateway.live import ALL_RUNS, Live
-from gateway.login import CODE_LIFETIME_S, SESSION_LIFETIME_S, Login, TooManyFailuresError
+from gateway.login import (
+    CODE_LIFETIME_S,
+    LINK_LIFETIME_S,
+    SESSION_LIFETIME_S,
+    Credentials,
+    Login,
+    Session,
+    TooManyFailuresError,
+)
 from gateway.openapi import DOCUMENT
 from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, STOP
 from gateway.store import Store
@@ -55,6 +63,13 @@ _STATIC_TYPES = {
 }
 _WRONG = "That is not the admin token."
 _EXPIRED = "This link has been used already, or is too old. Enter the admin token instead."
+_STALE_LINK = "This address is too old, or is not for this browser; press Download again."
+# What the page asks the login page to say, by a word in its address.
+_WHY = {
+    "over": "The session is over. Log in again.",
+    "storage": "This browser has lost its part of the login. Log in again, and let this site store "
+    "data if that comes back.",
+}
 # Shown in a browser as what they are: text. Everything else is only downloaded.
 _TEXT_TYPES = frozenset({"text", "json", "diff", "markdown"})
 
@@ -153,22 +168,36 @@ def _guard(parts: Parts) -> Answer | None:
     if _is_open(request.path) and request.method in ("GET", "HEAD"):
         return None
     if request.path != "/login":
-        g.actor = parts.login.find_actor(
-            request.headers.get("Authorization", ""), request.cookies, _address()
-        )
+        g.actor = _find_actor(parts)
         if g.actor is None:
-            if request.path.startswith("/api/"):
+            if request.path.startswith("/api/") or request.method not in ("GET", "HEAD"):
                 _refuse(401, "Log in first, or send the admin token as Authorization: Bearer.")
+            # The page itself holds nothing, and its address is opened with the cookie alone.
+            if parts.login.has_cookie(_credentials()):
+                return None
             return redirect(f"/login?next={quote(request.path)}", 303)  # type: ignore[return-value]
     if request.method not in ("GET", "HEAD", "OPTIONS") and g.actor != "token":
         _check_origin(parts)
     return None
 
 
+def _find_actor(parts: Parts) -> str | None:
+    if request.endpoint == "api.get_artifact" and "signature" in request.args:
+        what = request.view_args["artifact_id"] if request.view_args else ""
+        if not parts.login.is_link(_credentials(), what, request.args):
+            _refuse(401, _STALE_LINK)
+        return "session"
+    return parts.login.find_actor(_credentials(), _address())
+
+
+def _credentials() -> Credentials:
+    return Credentials.of(request.environ)
+
+
 def _check_origin(parts: Parts) -> None:
     """Only our own page may use a browser's session to change something."""
     origin = request.headers.get("Origin", "")
-    is_form = request.path in ("/login", "/logout")
+    is_form = request.path == "/login"
     if not parts.hosts.is_our_origin(origin, request.host) and not (is_form and not origin):
         _refuse(403, "This request does not come from the gateway's own page.")
     if not is_form and request.mimetype != "application/json":
@@ -202,7 +231,7 @@ def _build_pages(parts: Parts) -> Blueprint:
 
 
 def _add_login(pages: Blueprint, parts: Parts) -> None:
-    def enter(session: str | None, why_not: str) -> Response:
+    def enter(session: Session | None, why_not: str) -> Response:
         if session is None:
             return _show("login.html", 401, why_not)
         return _let_in(parts, session)
@@ -212,7 +241,9 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         code = request.args.get("code")
         # What looks at a link before a person does must not use it up.
         if code is None or request.method == "HEAD":
-            return _show("login.html")
+            return _show("login.html", message=_WHY.get(request.args.get("why", ""), ""))
+        if parts.login.is_own_code(code, _credentials()):
+            return redirect(_next_path(), 303)  # type: ignore[return-value]
         return enter(parts.login.use_code(code, _address()), _EXPIRED)
 
     @pages.post("/login")
@@ -222,7 +253,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
 
     @pages.post("/logout")
     def log_out() -> Response:
-        parts.login.close(request.cookies.get(parts.login.cookie_name, ""))
+        parts.login.close(_credentials())
         parts.store.note(_address(), g.actor, "logout")
         response: Response = redirect("/login", 303)  # type: ignore[assignment]
         is_secure = parts.hosts.is_https(request.host)
@@ -234,15 +265,21 @@ def _address() -> str:
     return request.remote_addr or ""
 
 
-def _show(template: str, status: int = 200, message: str = "") -> Response:
-    return Response(render_template(template, message=message), status, mimetype="text/html")
+def _show(template: str, status: int = 200, message: str = "", **values: str) -> Response:
+    text = render_template(template, message=message, **values)
+    return Response(text, status, mimetype="text/html")
 
 
-def _let_in(parts: Parts, session: str) -> Response:
-    response: Response = redirect(_next_path(), 303)  # type: ignore[assignment]
+def _let_in(parts: Parts, session: Session) -> Response:
+    """Give the browser its cookie, and a page whose script keeps the other half and goes on.
+
+    A redirect could not hand that over but in an address, which browsers remember; and the cookie
+    would not go with it for whoever comes from elsewhere, such as the file that is opened first.
+    """
+    response = _show("welcome.html", key=session.page_key, following=_next_path())
     response.set_cookie(
         parts.login.cookie_name,
-        session,
+        session.cookie,
         max_age=int(SESSION_LIFETIME_S),
         httponly=True,
         samesite="Strict",
@@ -265,6 +302,7 @@ def _build_api(parts: Parts) -> Blueprint:
     api = Blueprint("api", __name__, url_prefix="/api")
     _add_runs(api, parts)
     _add_reading(api, parts)
+    _add_artifacts(api, parts)
     _add_commands(api, parts)
 
     @api.post("/login-codes")
@@ -339,10 +377,23 @@ def _add_reading(api: Blueprint, parts: Parts) -> None:
         _find_run(parts, run_id)
         return jsonify({"commands": parts.store.history(run_id)})
 
+
+def _add_artifacts(api: Blueprint, parts: Parts) -> None:
     @api.get("/runs/<run_id>/artifacts")
     def list_artifacts(run_id: str) -> Answer:
         _find_run(parts, run_id)
         return jsonify({"artifacts": parts.store.artifacts(run_id)})
+
+    @api.post("/artifacts/<artifact_id>/link")
+    def link_artifact(artifact_id: str) -> Answer:
+        _json_body()
+        if g.actor == "token":
+            _refuse(400, "Links are for the page; the token itself opens the file.")
+        if parts.store.artifact(artifact_id) is None:
+            _refuse(404, "There is no such artifact.")
+        query = urlencode(parts.login.make_link(_credentials(), artifact_id))
+        address = f"/api/artifacts/{quote(artifact_id)}?{query}"
+        return jsonify({"address": address, "lifetime_s": LINK_LIFETIME_S}), 201
 
     @api.get("/artifacts/<artifact_id>")
     def get_artifact(artifact_id: str) -> Any:

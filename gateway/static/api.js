@@ -1,5 +1,7 @@
 /** Calls to the gateway. Each failure is one plain sentence that can be shown as it is. */
 
+import { goToLogin, pageKey } from "./page-key.js";
+
 const UNREACHABLE = "The gateway cannot be reached. Check that it is running, then try again.";
 
 /** A call that failed; `status` is 0 if there was no answer. */
@@ -14,12 +16,13 @@ export class ApiError extends Error {
 export async function request(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
+    const headers = { ...options.headers, "X-Page-Key": pageKey() };
+    response = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(UNREACHABLE, 0);
   }
-  if (response.status === 401) goToLogin();
+  if (response.status === 401) goToLogin(pageKey() ? "over" : "storage");
   if (!response.ok) throw new ApiError(await sentenceOf(response), response.status);
   return response;
 }
@@ -33,10 +36,6 @@ export async function get(path) {
 export async function post(path, body = {}) {
   const headers = { "Content-Type": "application/json" };
   return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
-}
-
-function goToLogin() {
-  location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
 }
 
 async function sentenceOf(response) {

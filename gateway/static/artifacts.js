@@ -1,6 +1,6 @@
 /** A run's files: each can be viewed here or downloaded. */
 
-import { request } from "./api.js";
+import { post, request } from "./api.js";
 import { actionButton, el } from "./dom.js";
 import { size } from "./words.js";
 
@@ -41,7 +41,7 @@ export class Artifacts {
       problem.textContent = sentence;
       problem.hidden = false;
     };
-    const view = actionButton("View", { "aria-label": `View ${artifact.name}` }, () => this.#view(artifact, address), fail);
+    const view = actionButton("View", { "aria-label": `View ${artifact.name}` }, () => this.#view(artifact, address, fail), fail);
     const item = el(
       "li",
       {},
@@ -50,7 +50,7 @@ export class Artifacts {
         "div",
         { class: "button-row" },
         artifact.size <= MAX_VIEWED_BYTES && artifact.type !== "file" && view,
-        el("a", { class: "button", href: address, download: artifact.name, "aria-label": `Download ${artifact.name}` }, "Download"),
+        actionButton("Download", { "aria-label": `Download ${artifact.name}` }, () => download(artifact, address), fail),
       ),
       problem,
     );
@@ -59,20 +59,26 @@ export class Artifacts {
     this.#empty.hidden = true;
   }
 
-  async #view(artifact, address) {
+  async #view(artifact, address, fail) {
     const text = await (await request(`${address}?view=1`)).text();
     this.#viewer.replaceChildren(
       el(
         "div",
         { class: "section-head" },
         el("h2", { id: "viewer-title", class: "file-name" }, artifact.name),
-        el("a", { class: "button", href: address, download: artifact.name }, "Download"),
+        actionButton("Download", {}, () => download(artifact, address), fail),
         el("button", { type: "button", autofocus: true, onclick: () => this.#viewer.close() }, "Close"),
       ),
       el("pre", { class: "file", tabindex: "0", "aria-label": `Content of ${artifact.name}` }, artifact.type === "diff" ? diffLines(text) : readable(text, artifact.type)),
     );
     this.#viewer.showModal();
   }
+}
+
+/** A download is the browser's own request, without the page's header: its address is made for it. */
+async function download(artifact, address) {
+  const made = await post(`${address}/link`);
+  el("a", { href: made.address, download: artifact.name }).click();
 }
 
 function readable(text, type) {

@@ -15,6 +15,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -242,6 +243,11 @@ class EmbeddedGateway:
             content = json.dumps(body).encode()
         return self.request(method, path, content, {**mine, **(headers or {})})
 
+    def log_in(self) -> dict[str, str]:
+        """Log in with a code, as a browser does; return the headers of a session."""
+        code = self.api("POST", "/api/login-codes", {}).json()["code"]
+        return session_of(self.request("GET", f"/login?code={code}"))
+
     def create_run(self, command: str | None = None) -> Run:
         """Create a run as the page does."""
         answer = self.api("POST", "/api/runs", {} if command is None else {"command": command})
@@ -381,6 +387,22 @@ class Stream:
             if frame.name == name:
                 found.append(frame)
         return found
+
+
+def session_of(answer: Answer) -> dict[str, str]:
+    """Return both halves of a session, as the answer to a login hands them over."""
+    assert answer.status == 200, answer
+    key = re.search(r'data-key="([\w-]+)"', answer.body.decode())
+    assert key is not None, answer
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+    return {"Cookie": cookie, "X-Page-Key": key[1]}
+
+
+def leads_to(answer: Answer) -> str:
+    """Return where a login leads."""
+    found = re.search(r'data-following="([^"]*)"', answer.body.decode())
+    assert found is not None, answer
+    return found[1]
 
 
 def multipart(name: str, data: bytes, field: str = "file") -> tuple[str, bytes]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 
@@ -95,14 +94,12 @@ def test_a_stream_tells_of_the_run_its_commands_and_its_files(gw: EmbeddedGatewa
 
 def test_a_stream_ends_with_its_session(gw: EmbeddedGateway) -> None:
     """After the logout it goes on for a quarter of a minute at most."""
-    body = urlencode({"token": gw.admin_token}).encode()
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    cookie = gw.request("POST", "/login", body, form).headers["set-cookie"].partition(";")[0]
+    session = gw.log_in()
     connection = gw.connect(timeout_s=30)
-    connection.request("GET", "/api/stream", headers={"Cookie": cookie})
+    connection.request("GET", "/api/stream", headers=session)
     with Stream(connection) as stream:
-        ours = {"Cookie": cookie, "Origin": f"http://127.0.0.1:{gw.port}"}
-        assert gw.request("POST", "/logout", b"", ours).status == 303
+        ours = {"Origin": f"http://127.0.0.1:{gw.port}", "Content-Type": "application/json"}
+        assert gw.request("POST", "/logout", b"{}", {**session, **ours}).status == 303
 
         assert stream.next() is None
 

@@ -16,8 +16,10 @@ from gateway.login import (
     MAX_FAILURES,
     MAX_NOTED_FAILURES,
     Codes,
+    Credentials,
     Login,
     TooManyFailuresError,
+    find_cookie,
 )
 from gateway.windows import MAX_ADDRESSES, Windows
 from testing.gateways.embedded_store import OpenStore
@@ -113,18 +115,40 @@ def test_a_code_is_good_once_and_for_ten_minutes() -> None:
     assert len(codes) == 0
 
 
+# --- cookies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cookies", "value"),
+    [
+        ("a=1", "1"),
+        ("b=2; a=1", "1"),
+        ("b=2;a=1;c=3", "1"),
+        ("a", ""),
+        ("", ""),
+        ("aa=2; =a; a =1", "1"),
+        ("A=1", ""),
+        ("a=1=2", "1=2"),
+        ('b="; a=2"; a=1', '2"'),
+    ],
+)
+def test_a_cookie_is_found(cookies: str, value: str) -> None:
+    """By its name among others, whatever they are."""
+    assert find_cookie(cookies, "a") == value
+
+
 # --- noting --------------------------------------------------------------------------------------
 
 
 def test_every_wrong_guess_is_noted(opened: OpenStore) -> None:
     """At the page by token and code, and by a script; who gets in is noted too."""
-    login = Login(opened.store, "right", "cookie")
+    login = Login(opened.store, "right", Path("admin-token"), "cookie")
 
     assert login.use_admin_token("wrong", "10.0.0.1") is None
     assert login.use_code("wrong", "10.0.0.2") is None
     for authorization in ("Bearer wrong", "Basic right", "nonsense"):
-        assert login.find_actor(authorization, {}, "10.0.0.3") is None
-    assert login.find_actor("Bearer right", {}, "10.0.0.3") == "token"
+        assert login.find_actor(Credentials(authorization, "", ""), "10.0.0.3") is None
+    assert login.find_actor(Credentials("Bearer right", "", ""), "10.0.0.3") == "token"
     assert login.use_code(login.make_code(), "10.0.0.4") is not None
 
     assert audit(opened) == [
@@ -137,15 +161,15 @@ def test_every_wrong_guess_is_noted(opened: OpenStore) -> None:
 
 def test_guesses_do_not_fill_the_disk(opened: OpenStore) -> None:
     """One address is noted until it is refused unseen; of many together, so many an hour."""
-    login = Login(opened.store, "right", "cookie")
+    login = Login(opened.store, "right", Path("admin-token"), "cookie")
     for _ in range(MAX_FAILURES):
-        login.find_actor("Bearer wrong", {}, "10.0.0.1")
+        login.find_actor(Credentials("Bearer wrong", "", ""), "10.0.0.1")
     with pytest.raises(TooManyFailuresError):
-        login.find_actor("Bearer wrong", {}, "10.0.0.1")
+        login.find_actor(Credentials("Bearer wrong", "", ""), "10.0.0.1")
     assert len(audit(opened)) == MAX_FAILURES
 
     for number in range(2 * MAX_NOTED_FAILURES):
-        login.find_actor("Bearer wrong", {}, f"10.0.1.{number}")
+        login.find_actor(Credentials("Bearer wrong", "", ""), f"10.0.1.{number}")
     login.use_admin_token("right", "10.0.0.2")
 
     *noted, last, success = audit(opened)

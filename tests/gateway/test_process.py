@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 import zxingcpp
@@ -250,26 +251,46 @@ def test_the_picture_is_a_login(tmp_path: Path, arguments: tuple[str, ...]) -> N
         second = own.request("GET", path, headers={"Host": where.netloc})
 
         assert address.startswith("http://runs.example:8443/") or address == printed[0]
-        assert (first.status, second.status) == (303, 401)
+        assert (first.status, second.status) == (200, 401)
         terminal.send(b"\x03")
         assert terminal.wait() == 0
 
 
-def test_the_browser_is_opened(tmp_path: Path) -> None:
-    """Where there is a display the user's browser gets the page, with a login of its own."""
+@pytest.fixture
+def browser(tmp_path: Path) -> Path:
+    """A browser that writes its argument into the file `opened`, and stays for a while."""
     opened = tmp_path / "opened"
-    browser = tmp_path / "browser"
-    browser.write_text(
+    program = tmp_path / "browser"
+    program.write_text(
         f'#!/bin/sh\nprintf %s "$1" >"{opened}.partial"; mv "{opened}.partial" "{opened}"\n'
     )
-    browser.chmod(0o755)
+    program.chmod(0o755)
+    return program
+
+
+def test_the_browser_is_opened(tmp_path: Path, browser: Path) -> None:
+    """Where there is a display the user's browser gets a file, which leads to the page with a login
+    of its own. No argument of a process has the login; the file is its owner's, and goes when it
+    has been used, or at the end.
+    """
     own = OpeningGateway(tmp_path, env={"DISPLAY": ":0", "BROWSER": str(browser)})
 
-    with own:
-        url = eventually(lambda: read_text(opened))
-
-        assert url.startswith(f"{own.url}/login?code=")
-        assert url != own.told["login_url"]
+    for ending in ("used", "unused"):
+        (tmp_path / "opened").unlink(missing_ok=True)
+        with own:
+            argument = eventually(lambda: read_text(tmp_path / "opened"))
+            file = Path(url2pathname(urlsplit(argument).path))
+            assert urlsplit(argument).scheme == "file"
+            assert "code" not in argument
+            assert mode(file) == 0o600
+            assert mode(file.parent) == 0o700
+            (address,) = set(re.findall(r'(http://[^"]*/login\?code=[^"]*)"', file.read_text()))
+            assert address.startswith(own.url)
+            assert address != own.told["login_url"]
+            if ending == "used":
+                assert own.request("GET", address[len(own.url) :]).status == 200
+                assert not file.exists()
+        assert not file.exists()
 
 
 class OpeningGateway(EmbeddedGateway):
@@ -506,7 +527,7 @@ def test_old_nonces_sessions_and_notes_are_removed(tmp_path: Path) -> None:
         for number in (1, 2):
             assert own.send_event(run, "stdout", "x", number).status == 200
             code = own.api("POST", "/api/login-codes", {}).json()["code"]
-            assert own.request("GET", f"/login?code={code}").status == 303
+            assert own.request("GET", f"/login?code={code}").status == 200
         own.stop()
         oldest = "WHERE number = 1"
         change(own, f"UPDATE nonces SET used_at = used_at - 600 {oldest}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import secrets
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +19,8 @@ import pytest
 from gateway.front import STREAMS
 from gateway.site import Parts, build_site
 from gateway.wire import ROUTES
-from testing.gateways.embedded_gateway import Answer, EmbeddedGateway
+from testing.gateways.embedded_gateway import Answer, EmbeddedGateway, leads_to, session_of
+from testing.gateways.embedded_record import free_port
 from testing.gateways.gateway_records import Run
 
 FORM = "application/x-www-form-urlencoded"
@@ -33,11 +37,6 @@ def log_in(gw: EmbeddedGateway, token: str, **headers: str) -> Answer:
     """Post the login form."""
     body = urlencode({"token": token}).encode()
     return gw.request("POST", "/login", body, {"Content-Type": FORM, **headers})
-
-
-def session_of(answer: Answer) -> str:
-    """Return the cookie that an answer sets, for the next request."""
-    return answer.headers["set-cookie"].partition(";")[0]
 
 
 def start(gw: EmbeddedGateway, run: Run, **fields: Any) -> None:
@@ -83,15 +82,15 @@ def test_a_login_code_works_once(tmp_path: Path) -> None:
 
         first, second = own.request("GET", path), own.request("GET", path)
 
-        assert (first.status, first.headers["location"]) == (303, "/")
+        assert leads_to(first) == "/"
         assert second.status == 401
         assert "used already" in second.body.decode()
-        headers = {"Cookie": session_of(first)}
+        headers = session_of(first)
         assert own.request("GET", "/api/runs", headers=headers).status == 200
         port = own.port
         own.stop()
         own.start()
-        again = {"Cookie": session_of(first).replace(f"-{port}=", f"-{own.port}=")}
+        again = {**headers, "Cookie": headers["Cookie"].replace(f"-{port}=", f"-{own.port}=")}
         assert own.request("GET", "/api/runs", headers=again).status == 200
 
 
@@ -111,7 +110,7 @@ def test_the_login_leads_back(gw: EmbeddedGateway, wanted: str, given: str) -> N
 
     answer = gw.request("POST", f"/login?next={wanted}", body, {"Content-Type": FORM})
 
-    assert (answer.status, answer.headers["location"]) == (303, given)
+    assert (answer.status, leads_to(answer)) == (200, given)
 
 
 def test_the_cookie_is_for_this_site_alone(tmp_path: Path) -> None:
@@ -125,11 +124,12 @@ def test_the_cookie_is_for_this_site_alone(tmp_path: Path) -> None:
 
 
 def test_a_session_ends_with_the_logout(gw: EmbeddedGateway) -> None:
-    """The cookie is worth nothing afterwards."""
-    headers = {"Cookie": session_of(log_in(gw, gw.admin_token))}
+    """Cookie and page key are worth nothing afterwards."""
+    headers = session_of(log_in(gw, gw.admin_token))
     assert gw.request("GET", "/api/runs", headers=headers).status == 200
+    ours = {"Origin": f"http://127.0.0.1:{gw.port}", "Content-Type": "application/json"}
 
-    out = gw.request("POST", "/logout", b"", {**headers, "Origin": f"http://127.0.0.1:{gw.port}"})
+    out = gw.request("POST", "/logout", b"{}", {**headers, **ours})
 
     assert out.headers["location"] == "/login"
     assert gw.request("GET", "/api/runs", headers=headers).status == 401
@@ -158,8 +158,8 @@ def test_nobody_can_lock_the_operator_out(tmp_path: Path) -> None:
             own.request("GET", "/login?code=x", headers={"Sec-Fetch-Site": "cross-site"})
 
         assert own.api("GET", "/api/runs").status == 200
-        assert log_in(own, own.admin_token).status == 303
-        assert own.request("GET", f"/login?code={code}").status == 303
+        assert log_in(own, own.admin_token).status == 200
+        assert own.request("GET", f"/login?code={code}").status == 200
 
 
 def test_looking_at_a_link_does_not_use_it_up(gw: EmbeddedGateway) -> None:
@@ -167,7 +167,133 @@ def test_looking_at_a_link_does_not_use_it_up(gw: EmbeddedGateway) -> None:
     code = gw.api("POST", "/api/login-codes", {}).json()["code"]
 
     assert gw.request("HEAD", f"/login?code={code}").status == 200
-    assert gw.request("GET", f"/login?code={code}").status == 303
+    assert session_of(gw.request("GET", f"/login?code={code}"))
+
+
+# --- the two halves of a session -----------------------------------------------------------------
+
+
+def link_of(gw: EmbeddedGateway, session: Mapping[str, str], artifact_id: str) -> Answer:
+    """Ask for an address of a file, as the page does."""
+    ours = {"Origin": f"http://127.0.0.1:{gw.port}", "Content-Type": "application/json"}
+    return gw.request("POST", f"/api/artifacts/{artifact_id}/link", b"{}", {**session, **ours})
+
+
+def test_half_a_session_opens_nothing(gw: EmbeddedGateway, document: dict[str, Any]) -> None:
+    """Cookie or page key alone, or of two sessions: no address of the API answers, none changes
+    anything, and the page's own address has nothing in it that would help.
+    """
+    mine, other = gw.log_in(), gw.log_in()
+    run = gw.create_run()
+    start(gw, run, remoteInput=True)
+    uploaded = gw.send_artifact(run, "a.txt", b"kept from strangers").json()["artifactId"]
+    ours = {"Origin": f"http://127.0.0.1:{gw.port}", "Content-Type": "application/json"}
+    halves = [
+        {"Cookie": mine["Cookie"]},
+        {"X-Page-Key": mine["X-Page-Key"]},
+        {"Cookie": mine["Cookie"], "X-Page-Key": ""},
+        {"Cookie": mine["Cookie"], "X-Page-Key": other["X-Page-Key"]},
+        {"Cookie": mine["Cookie"], "X-Page-Key": mine["Cookie"].partition("=")[2]},
+    ]
+    tried = [
+        (method.upper(), path.format(run_id=run.id, artifact_id=uploaded, command_id="x"))
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters" and operation.get("security") != []
+    ]
+    tried += [("GET", f"/api/runs/{run.id}/commands"), ("POST", "/logout")]
+    assert len(tried) > 15
+    for half in halves:
+        for method, path in tried:
+            body = b'{"command":"pwd","text":"x"}' if method == "POST" else None
+            answer = gw.request(method, path, body, {**half, **ours})
+            assert answer.status == 401, (half, method, path, answer)
+        page = gw.request("GET", f"/runs/{run.id}", headers=half).body
+        assert mine["X-Page-Key"].encode() not in page
+
+    assert gw.api("GET", f"/api/runs/{run.id}/history").json()["commands"] == []
+    assert gw.request("GET", f"/api/runs/{run.id}", headers=mine).status == 200
+
+
+def test_a_session_of_an_older_version_is_over(tmp_path: Path) -> None:
+    """It was a cookie alone; its browser logs in again."""
+    with EmbeddedGateway(tmp_path) as own:
+        old = secrets.token_urlsafe(32)
+        digest = hashlib.sha256(old.encode()).digest()
+        with closing(sqlite3.connect(own.database_file)) as database:
+            values = (digest, time.time(), time.time() + 1_000)
+            database.execute("INSERT INTO sessions VALUES (?, ?, ?)", values)
+            database.commit()
+        headers = {"Cookie": f"gateway-{own.port}={old}"}
+
+        for key in ({}, {"X-Page-Key": "x"}):
+            assert own.request("GET", "/api/runs", headers={**headers, **key}).status == 401
+
+
+def test_a_new_admin_token_ends_every_session(tmp_path: Path) -> None:
+    """That is what to do about a stranger who is in."""
+    with EmbeddedGateway(tmp_path, "--port", str(free_port())) as own:
+        session = own.log_in()
+        own.stop()
+        Path(own.told["admin_token_file"]).unlink()
+        own.start()
+
+        assert own.request("GET", "/api/runs", headers=session).status == 401
+
+
+def test_a_link_that_somebody_else_used_is_told(tmp_path: Path) -> None:
+    """Once, in the terminal, with what to do. Who has used it may look at it again, or others try
+    codes that never were: that is no news.
+    """
+    with EmbeddedGateway(tmp_path) as own:
+        path = own.told["login_url"][len(own.url) :]
+        session = session_of(own.request("GET", path))
+        assert own.request("GET", path, headers=session).headers["location"] == "/"
+        assert own.request("GET", "/login?code=x").status == 401
+        assert "login link" not in own.log
+
+        for _ in range(2):
+            assert own.request("GET", path).status == 401
+
+        (line,) = [each for each in own.log.splitlines() if "had used it before" in each]
+        assert "127.0.0.1" in line
+        assert f"remove {own.told['admin_token_file']}" in line
+
+
+def test_a_file_is_downloaded_by_a_link(gw: EmbeddedGateway) -> None:
+    """It goes with the cookie of its session, for one file and for a minute; a logout ends it."""
+    run = gw.create_run()
+    first, second = (
+        gw.send_artifact(run, name, name.encode()).json()["artifactId"] for name in ("a", "b")
+    )
+    mine, other = gw.log_in(), gw.log_in()
+    cookie, stranger = {"Cookie": mine["Cookie"]}, {"Cookie": other["Cookie"]}
+    made = link_of(gw, mine, first)
+    address = made.json()["address"]
+    later = re.sub(r"until=(\d+)", lambda found: f"until={int(found[1]) + 60}", address)
+    old = re.sub(r"until=\d+", f"until={int(time.time()) - 1}", address)
+
+    answer = gw.request("GET", address, headers=cookie)
+
+    assert (answer.status, answer.body) == (200, b"a")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert 0 < int(address.partition("until=")[2].partition("&")[0]) - time.time() <= 60
+    for wrong, headers in (
+        (address, {}),
+        (address, stranger),
+        (address, {"X-Page-Key": mine["X-Page-Key"]}),
+        (address.replace(first, second), cookie),
+        (address.partition("&signature")[0], cookie),
+        (f"/api/runs/{run.id}?{address.partition('?')[2]}", cookie),
+        (later, cookie),
+        (old, cookie),
+    ):
+        assert gw.request("GET", wrong, headers=headers).status == 401, (wrong, headers)
+    assert link_of(gw, mine, "art_0").status == 404
+    assert gw.api("POST", f"/api/artifacts/{first}/link", {}).status == 400
+    ours = {"Origin": f"http://127.0.0.1:{gw.port}", "Content-Type": "application/json"}
+    gw.request("POST", "/logout", b"{}", {**mine, **ours})
+    assert gw.request("GET", address, headers=cookie).status == 401
 
 
 # --- what a stranger's page could try ------------------------------------------------------------
@@ -190,8 +316,8 @@ def test_only_our_page_may_use_a_session(
     gw: EmbeddedGateway, headers: Mapping[str, str], status: int
 ) -> None:
     """A change needs our Origin and JSON, which no form of another page can send."""
-    cookie = session_of(log_in(gw, gw.admin_token))
-    sent = {"Cookie": cookie, "Content-Type": "application/json", **headers}
+    session = session_of(log_in(gw, gw.admin_token))
+    sent = {**session, "Content-Type": "application/json", **headers}
     if sent.get("Origin") == "ours":
         sent["Origin"] = f"http://127.0.0.1:{gw.port}"
 
@@ -232,7 +358,7 @@ def test_the_public_address_is_ours(tmp_path: Path) -> None:
 
         answer = own.request("POST", "/login", body, {"Content-Type": FORM, **headers})
 
-        assert answer.status == 303
+        assert answer.status == 200
         assert own.told["url"] == "https://runs.example:8443"
         assert own.request("GET", "/login", headers={"Host": "runs.example"}).status == 421
 
@@ -389,12 +515,13 @@ def test_no_token_is_stored(tmp_path: Path) -> None:
     """Of tokens and sessions only hashes are in the database."""
     with EmbeddedGateway(tmp_path) as own:
         run = own.create_run()
-        session = session_of(log_in(own, own.admin_token)).partition("=")[2]
+        session = session_of(log_in(own, own.admin_token))
+        cookie, page_key = session["Cookie"].partition("=")[2], session["X-Page-Key"]
         own.send_event(run, "stdout", "x", 1)
         own.stop()
 
     stored = b"".join(path.read_bytes() for path in own.data_dir.rglob("gateway.db*"))
-    for secret in (run.token, session, own.secret, own.admin_token):
+    for secret in (run.token, cookie, page_key, own.secret, own.admin_token):
         assert secret.encode() not in stored
 
 
@@ -530,3 +657,6 @@ def test_answers_have_the_documented_shape(gw: EmbeddedGateway, document: dict[s
     check("GET", "/api/runs/{run_id}", gw.api("GET", "/api/runs/nobody"))
     check("POST", "/api/runs/{run_id}/stop", gw.api("POST", f"{base}/stop", {}))
     check("GET", "/api/health", gw.request("GET", "/api/health"))
+    (artifact,) = gw.api("GET", f"{base}/artifacts").json()["artifacts"]
+    link = link_of(gw, gw.log_in(), artifact["id"])
+    check("POST", "/api/artifacts/{artifact_id}/link", link)

@@ -1,0 +1,29 @@
+/**
+ * The page's half of the login. The cookie alone opens nothing: browsers send it to every port of a
+ * host, and what is kept here stays with this origin.
+ */
+
+const NAME = "page-key";
+
+/** Return it; empty if this browser has none. */
+export function pageKey() {
+  try {
+    return localStorage.getItem(NAME) ?? "";
+  } catch {
+    return ""; // storage may be forbidden
+  }
+}
+
+/** Keep it. Where that is forbidden the next page finds none, and says so at the login. */
+export function keepPageKey(key) {
+  try {
+    localStorage.setItem(NAME, key);
+  } catch {
+    // as above
+  }
+}
+
+/** Log in, and come back here. `why` names a sentence of the login page. */
+export function goToLogin(why) {
+  location.replace(`/login?next=${encodeURIComponent(location.pathname)}&why=${why}`);
+}
