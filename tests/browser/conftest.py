@@ -14,9 +14,6 @@ from tests.browser import visitor
 from tests.browser.npm_packages import xterm_environment
 from tests.browser.visitor import Visitor
 
-# Clean environment, no way out of the machine, nothing left behind; and the report of skips.
-pytest_plugins = ["tests.conftest"]
-
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:

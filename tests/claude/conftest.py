@@ -12,9 +12,6 @@ from testing.programs import claude_code
 from testing.programs.model_api import ModelApi
 from tests.claude.scene import Scene
 
-# Clean environment, no way out of the machine, nothing left behind; and the report of skips.
-pytest_plugins = ["tests.conftest"]
-
 
 @pytest.fixture(scope="session")
 def claude() -> Path:
