@@ -56,7 +56,7 @@ def test_a_run_from_new_run_to_its_artifacts(
     expect(page.locator(".diff-line.removed")).to_have_text("-total = 1")
     page.get_by_role("button", name="Close").click()
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download claude.log").click()
+        page.get_by_role("button", name="Download claude.log").click()
     assert "1 " in download.value.path().read_text()
 
 
