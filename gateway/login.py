@@ -2,7 +2,8 @@
 
 A session has two halves. Browsers send a cookie to every port of a host, so another server there
 gets the half that is a cookie. The other, the *page key*, is kept by the page in the storage of its
-origin, which no other port can read, and sent as a header. Neither opens anything alone.
+origin, which no other port can read, and sent as a header. Neither opens anything alone; the cookie
+is enough to log out.
 """
 
 from __future__ import annotations
@@ -188,8 +189,8 @@ class Login:
     def is_own_code(self, code: str, credentials: Credentials) -> bool:
         """Whether a used code is shown by the browser that it has let in."""
         used = self._codes.find_used(code)
-        cookie = find_cookie(credentials.cookies, self.cookie_name)
-        return used is not None and hmac.compare_digest(used.cookie_hash, hash_token(cookie))
+        cookie_hash = hash_token(self._cookie(credentials))
+        return used is not None and hmac.compare_digest(used.cookie_hash, cookie_hash)
 
     def use_admin_token(self, token: str, address: str) -> Session | None:
         """Return a new session if it is the admin token. Raises: TooManyFailuresError."""
@@ -199,20 +200,17 @@ class Login:
         if not is_good:
             self._count_failure(address, actor, "login")
             return None
-        session = Session(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
-        self._store.add_session(self._digest(*session), SESSION_LIFETIME_S)
+        cookie = secrets.token_urlsafe(32)
+        self._store.add_session(hash_token(cookie), SESSION_LIFETIME_S)
         self._store.note(address, actor, "login")
-        return session
+        return Session(cookie, self._page_key(cookie))
 
-    def _digest(self, cookie: str, page_key: str) -> bytes:
-        """Return what is kept of a session: of both halves, and good for this admin token only."""
-        text = f"{cookie}.{page_key}".encode("utf-8", "surrogateescape")
-        return hmac.digest(self._admin_hash, text, "sha256")
+    def _page_key(self, cookie: str) -> str:
+        """Return the other half of a session. A new admin token makes all others void."""
+        return _sign(self._admin_hash, "page key", cookie)
 
-    def _digest_of(self, credentials: Credentials) -> bytes:
-        return self._digest(
-            find_cookie(credentials.cookies, self.cookie_name), credentials.page_key
-        )
+    def _cookie(self, credentials: Credentials) -> str:
+        return find_cookie(credentials.cookies, self.cookie_name)
 
     def _count_failure(self, address: str, actor: str, action: str) -> None:
         """Note a wrong guess; after too many the next ones are not even told that they are wrong.
@@ -231,14 +229,14 @@ class Login:
 
     def close(self, credentials: Credentials) -> None:
         """End a session."""
-        digest = self._digest_of(credentials)
+        digest = hash_token(self._cookie(credentials))
         self._store.end_session(digest)
         with self._lock:
             self._believed_until.pop(digest, None)
 
     def has_cookie(self, credentials: Credentials) -> bool:
-        """Whether a browser has a cookie of ours, which by itself is good for nothing."""
-        return bool(find_cookie(credentials.cookies, self.cookie_name))
+        """Whether a browser has the cookie of a session, which by itself opens nothing."""
+        return self._is_session(self._cookie(credentials))
 
     def find_actor(self, credentials: Credentials, address: str) -> str | None:
         """Return `token` or `session`, by what the request shows; None for a stranger.
@@ -251,9 +249,10 @@ class Login:
                 return "token"
             self._count_failure(address, "token", "request")
             return None
-        if not credentials.page_key or not self.has_cookie(credentials):
+        cookie = self._cookie(credentials)
+        if not _is_same(self._page_key(cookie), credentials.page_key):
             return None
-        return "session" if self._is_session(self._digest_of(credentials)) else None
+        return "session" if self._is_session(cookie) else None
 
     # --- links ---
 
@@ -261,31 +260,27 @@ class Login:
         """Return the query of an address that a browser may follow for a minute, without the header
         that only the page can send. It is good for one thing, and with the cookie of the session.
         """
-        session = self._digest_of(credentials).hex()
         until = str(int(time.time()) + LINK_LIFETIME_S)
-        signature = self._sign(credentials, session, until, what)
-        return {"session": session, "until": until, "signature": signature}
+        signature = _sign(self._link_key, self._cookie(credentials), until, what)
+        return {"until": until, "signature": signature}
 
     def is_link(self, credentials: Credentials, what: str, query: Mapping[str, str]) -> bool:
         """Whether a request for something follows such an address, and its session still is one."""
-        session, until = query.get("session", ""), query.get("until", "")
-        expected = self._sign(credentials, session, until, what)
-        given = query.get("signature", "").encode()
-        if not hmac.compare_digest(expected.encode(), given):
+        cookie, until = self._cookie(credentials), query.get("until", "")
+        expected = _sign(self._link_key, cookie, until, what)
+        if not _is_same(expected, query.get("signature", "")):
             return False
-        return time.time() < int(until) and self._is_session(bytes.fromhex(session))
-
-    def _sign(self, credentials: Credentials, session: str, until: str, what: str) -> str:
-        cookie = find_cookie(credentials.cookies, self.cookie_name)
-        fields = "\n".join((session, until, what, cookie)).encode("utf-8", "surrogateescape")
-        return hmac.digest(self._link_key, fields, "sha256").hex()
+        return time.time() < int(until) and self._is_session(cookie)
 
     # --- tokens ---
 
     def _is_admin_token(self, token: str) -> bool:
         return hmac.compare_digest(hash_token(token), self._admin_hash)
 
-    def _is_session(self, digest: bytes) -> bool:
+    def _is_session(self, cookie: str) -> bool:
+        if not cookie:
+            return False
+        digest = hash_token(cookie)
         now = time.monotonic()
         with self._lock:
             if self._believed_until.get(digest, 0.0) > now:
@@ -297,3 +292,12 @@ class Login:
                 self._believed_until.clear()
             self._believed_until[digest] = now + _CACHE_S
         return True
+
+
+def _sign(key: bytes, *fields: str) -> str:
+    text = "\n".join(fields).encode("utf-8", "surrogateescape")
+    return hmac.digest(key, text, "sha256").hex()
+
+
+def _is_same(expected: str, given: str) -> bool:
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape"))

@@ -318,7 +318,7 @@ PATHS: dict[str, Schema] = {
                 _query("view", TEXT, "1: to be shown, not saved"),
                 *(
                     _query(name, TEXT, "of an address that /link has made")
-                    for name in ("session", "until", "signature")
+                    for name in ("until", "signature")
                 ),
             ),
         ),

@@ -169,12 +169,11 @@ def _guard(parts: Parts) -> Answer | None:
         return None
     if request.path != "/login":
         g.actor = _find_actor(parts)
-        if g.actor is None:
-            if request.path.startswith("/api/") or request.method not in ("GET", "HEAD"):
-                _refuse(401, "Log in first, or send the admin token as Authorization: Bearer.")
-            # The page itself holds nothing, and its address is opened with the cookie alone.
-            if parts.login.has_cookie(_credentials()):
-                return None
+        if g.actor is None and request.path.startswith("/api/"):
+            _refuse(401, "Log in first, or send the admin token as Authorization: Bearer.")
+        # An address that is typed comes with the cookie alone: it opens the page, in which nothing
+        # is, and its form for logging out.
+        if g.actor is None and not parts.login.has_cookie(_credentials()):
             return redirect(f"/login?next={quote(request.path)}", 303)  # type: ignore[return-value]
     if request.method not in ("GET", "HEAD", "OPTIONS") and g.actor != "token":
         _check_origin(parts)
@@ -197,7 +196,7 @@ def _credentials() -> Credentials:
 def _check_origin(parts: Parts) -> None:
     """Only our own page may use a browser's session to change something."""
     origin = request.headers.get("Origin", "")
-    is_form = request.path == "/login"
+    is_form = request.path in ("/login", "/logout")
     if not parts.hosts.is_our_origin(origin, request.host) and not (is_form and not origin):
         _refuse(403, "This request does not come from the gateway's own page.")
     if not is_form and request.mimetype != "application/json":
@@ -254,7 +253,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
     @pages.post("/logout")
     def log_out() -> Response:
         parts.login.close(_credentials())
-        parts.store.note(_address(), g.actor, "logout")
+        parts.store.note(_address(), "session", "logout")
         response: Response = redirect("/login", 303)  # type: ignore[assignment]
         is_secure = parts.hosts.is_https(request.host)
         response.delete_cookie(parts.login.cookie_name, path="/", secure=is_secure)

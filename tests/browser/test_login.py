@@ -74,7 +74,7 @@ def test_a_browser_without_its_storage_logs_in_again(
 
 
 def test_who_logs_out_is_out(browser: Browser, gateway: EmbeddedGateway) -> None:
-    """In every window of the browser, which says so; nothing of the session is left in it."""
+    """Its session is in no cookie any more, and what the page has kept opens nothing."""
     with Visitor(browser, gateway, allowed=REFUSED) as person:
         page = person.log_in()
         session = person.context.cookies()
@@ -82,7 +82,6 @@ def test_who_logs_out_is_out(browser: Browser, gateway: EmbeddedGateway) -> None
         expect(page.get_by_label("Admin token")).to_be_visible()
         assert session
         assert person.context.cookies() == []
-        assert page.evaluate("localStorage.getItem('page-key')") == ""
 
         page.goto(gateway.url)
         expect(page.get_by_label("Admin token")).to_be_visible()
@@ -131,7 +130,6 @@ def test_another_port_of_the_host_gets_nothing_that_opens(
     reading += [f"/api/artifacts/{artifact['id']}", f"/api/artifacts/{artifact['id']}?view=1"]
     changing = ["/api/runs", "/api/login-codes", f"{base}/stop", f"{base}/halt", f"{base}/input"]
     changing += [f"{base}/escape", f"{base}/command", f"/api/artifacts/{artifact['id']}/link"]
-    changing += ["/logout"]
     with dev_server() as (address, cookies), browser.new_context() as context:
         page = context.new_page()
         page.goto(login_address(gateway))
