@@ -128,6 +128,29 @@ class Admission:
 
     def admit(self, claim: Claim) -> Admitted:
         """Check a request and spend its nonce. Raises: RefusedError, with the nonce unspent."""
+        now, digest = self._check_head(claim)
+        if not self._is_signed(claim):
+            raise RefusedError(401, "Invalid signature")
+        run_id = claim.run_id if claim.run_id and claim.token else ""
+        if run_id and not self._is_token(run_id, claim.token):
+            raise RefusedError(403, "Invalid capability token for run")
+        if not self._nonces.use(digest, now):
+            raise RefusedError(401, "Nonce already used (replay attack detected)")
+        return Admitted(run_id, digest, now)
+
+    def judge(self, claim: Claim) -> None:
+        """Check what a head alone says: whether a body is worth waiting for. Raises: RefusedError.
+
+        The signature is over the body, so it comes later; a run's token is known to the run alone.
+        """
+        self._check_head(claim)
+        if not (claim.run_id and claim.token):
+            raise RefusedError(400, "Run ID required")
+        if not self._is_token(claim.run_id, claim.token):
+            raise RefusedError(403, "Invalid capability token for run")
+
+    def _check_head(self, claim: Claim) -> tuple[float, int]:
+        """Return the time, and the nonce's digest. Raises: RefusedError."""
         if not (claim.timestamp and claim.nonce and claim.signature):
             raise RefusedError(401, "Missing authentication headers")
         now = time.time()
@@ -137,14 +160,7 @@ class Admission:
         digest = Nonces.digest(claim.nonce)
         if self._nonces.is_known(digest):
             raise RefusedError(401, "Nonce already used (replay attack detected)")
-        if not self._is_signed(claim):
-            raise RefusedError(401, "Invalid signature")
-        run_id = claim.run_id if claim.run_id and claim.token else ""
-        if run_id and not self._is_token(run_id, claim.token):
-            raise RefusedError(403, "Invalid capability token for run")
-        if not self._nonces.use(digest, now):
-            raise RefusedError(401, "Nonce already used (replay attack detected)")
-        return Admitted(run_id, digest, now)
+        return now, digest
 
     def _is_signed(self, claim: Claim) -> bool:
         fields = (

@@ -5,18 +5,24 @@ poll that waits for a command, would hold that thread for minutes. So a WSGI cal
 `Parked` instead of a response: the connection then goes to whoever takes it from there, and may be
 given back when it has been answered.
 
-Three things are done otherwise than in cheroot, because one slow client must not stop the others:
-the TLS handshake happens in a request's thread instead of in the one that accepts; the head and
-the body of a request have a deadline as a whole, not only between two reads; and the buffers around
-the socket are written for speed.
+Strangers must not stop the others by being slow, so no request's thread waits for them. cheroot's
+one thread that watches all sockets shakes hands for TLS, reads a request until its head and a small
+body are here (`Connection.advance`), sends what a client has not taken of an answer, and lets a
+refused client finish. A request's thread gets what can be answered at once; it reads a large body
+itself, after the head has shown who sends it. What is read has a deadline as a whole, and the
+connections that wait are counted, by address too: beyond a number the oldest one goes.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
+import resource
+import selectors
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -31,20 +37,36 @@ logger = logging.getLogger(__name__)
 THREADS = 64
 # How long one read or write may take, and how long an idle connection is kept.
 SOCKET_TIMEOUT_S = 30
-# A request has to arrive at this rate, after a grace that is short when few threads are left.
+# A request has to arrive at this rate, after a grace. When few threads are left it is short for the
+# bodies that they read.
 MIN_RATE_BYTES_S = 16_384
 GRACE_S = 10.0
 GRACE_BUSY_S = 2.0
 MAX_HEAD_BYTES = 32_768
+# A request with a body of this size or less is answered when all of it is here. More is taken of
+# those alone whose head shows who they are.
+SMALL_REQUEST_BYTES = 65_536
+# Connections that no thread works on: those that have not sent a whole request, or not taken an
+# answer, and those that are idle. Of one address, and of all; where few files may be open, fewer.
+MAX_WAITING_OF_ONE = 256
+MAX_WAITING = 512
+WANTED_FILES = 4_096
 SHUTDOWN_TIMEOUT_S = 2
 BACKLOG = 512
 # Nothing that is read is longer than this at once.
 _READ_BYTES = 65_536
+_READS_AT_ONCE = 8
 _MAX_TRAILERS = 20
-# Of a body that nobody wanted to read: so much is thrown away, so that the connection can go on.
-# With more it is closed, but not before the client has had time to read the answer.
-_MAX_SKIPPED_BYTES = 1024 * 1024
-LINGER_S = 2.0
+# Of an answer that a client does not take: more is waited for by the request's thread.
+_MAX_REST_BYTES = 1024 * 1024
+# Of a body that nobody wanted to read: so much is thrown away before the connection is closed, so
+# that a client that sends first sees the answer.
+_MAX_SKIPPED_BYTES = 10 * 1024 * 1024
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r?\n", re.IGNORECASE)
+# With one of these a thread has to see to the body.
+_OTHER_BODY = re.compile(rb"\n(?:transfer-encoding|expect)[ \t]*:", re.IGNORECASE)
 
 
 class Parked:
@@ -66,13 +88,43 @@ class _Reader:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._searched = 0
+        self._wanted = 0  # bytes of the next request, once its head is here
         self.bytes_read = 0
         self.closed = False
 
     def has_data(self) -> bool:
         """Whether something has been read that nobody has asked for."""
         return bool(self._buffer)
+
+    def has(self, size: int) -> bool:
+        """Whether so many bytes can be read without waiting."""
+        return len(self._buffer) >= size
+
+    def fill(self) -> bool:
+        """Read what has come; False at the end. Raises: OSError, also if nothing has."""
+        more = self._socket.recv(_READ_BYTES)
+        self.bytes_read += len(more)
+        self._buffer += more
+        return bool(more)
+
+    def begin_request(self) -> None:
+        """What comes next is a request's head."""
+        self._searched = self._wanted = 0
+
+    def has_request(self) -> bool:
+        """Whether there is a head and a small body, or enough to refuse it."""
+        if not self._wanted:
+            found = _HEAD_END.search(self._buffer, max(0, self._searched - 2))
+            if found is None:
+                self._searched = len(self._buffer)
+                return self._searched > MAX_HEAD_BYTES
+            head = bytes(self._buffer[: found.end()])
+            sizes = [] if _OTHER_BODY.search(head) else _LENGTH.findall(head)
+            size = int(sizes[0]) if len(sizes) == 1 else 0
+            self._wanted = len(head) + (size if size <= SMALL_REQUEST_BYTES else 0)
+        return self.has(self._wanted)
 
     def readline(self, size: int | None = -1) -> bytes:
         """Return a line with its end, or `size` bytes of it; b"" at the end."""
@@ -104,12 +156,13 @@ class _Reader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _cut(self, size: int) -> bytes:
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
         return taken
 
     def close(self) -> None:
         """Forget what was read; the socket is closed by its owner."""
-        self._buffer, self.closed = b"", True
+        self._buffer, self.closed = bytearray(), True
 
 
 class _Chunks:
@@ -157,19 +210,43 @@ class _Chunks:
 
 
 class _Writer:
-    """The writing end of a socket: nothing is kept back."""
+    """The writing end of a socket. `rest` is what the client has not taken yet."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self.rest = bytearray()
         self.bytes_written = 0
 
     def write(self, data: bytes) -> int:
-        """Send all of it."""
-        self._socket.sendall(data)
+        """Send what the client takes; wait for it only if that leaves too much."""
+        self.rest += data
+        self._socket.settimeout(0)
+        try:
+            self.send_rest()
+        finally:
+            self._socket.settimeout(SOCKET_TIMEOUT_S)
+        while len(self.rest) > _MAX_REST_BYTES:
+            self._send_some()
         return len(data)
 
+    def send_rest(self) -> int:
+        """Go on without waiting; return which event to wait for, 0 if nothing is left."""
+        while self.rest:
+            try:
+                self._send_some()
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                return selectors.EVENT_WRITE
+            except ssl.SSLWantReadError:
+                return selectors.EVENT_READ
+        return 0
+
+    def _send_some(self) -> None:
+        sent = self._socket.send(bytes(self.rest[:_READ_BYTES]))
+        del self.rest[:sent]
+        self.bytes_written += sent
+
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """What is left goes out when the client takes it."""
 
 
 def _make_file(sock: socket.socket, mode: str = "r", _size: int = 0) -> _Reader | _Writer:
@@ -177,27 +254,57 @@ def _make_file(sock: socket.socket, mode: str = "r", _size: int = 0) -> _Reader 
 
 
 class Connection(server.HTTPConnection):
-    """A connection that can be parked, and that shakes hands in a request's thread."""
+    """A connection that can be parked, and that waits for its client without a thread."""
 
     def __init__(self, owner: Server, sock: socket.socket, _makefile: Any = None) -> None:
         super().__init__(owner, sock, _make_file)
         self.parked: Parked | None = None
         self.keeps_alive = True
-        self.lingers = False
+        self.lingers = False  # closed when the client has finished
+        self._is_over = False
+        self._is_shaken = not isinstance(sock, ssl.SSLSocket)
         self._reading_since: float | None = None
         self._read_before = 0
-        self._is_shaken = not isinstance(sock, ssl.SSLSocket)
+        self.begin_reading()
+
+    def advance(self) -> int:
+        """Do what needs no waiting. Return which event to wait for, 0 if a request is here.
+
+        Raises: OSError, ValueError when the connection has come to its end.
+        """
+        self.socket.settimeout(0)
+        try:
+            if not self._is_shaken:
+                self._shake_hands()
+            event = self.wfile.send_rest()
+            if event:
+                return int(event)
+            if self._is_over:
+                return self._linger()
+            while not self.rfile.has_request():
+                is_more = self.rfile.fill()
+                if self._reading_since is None:
+                    self.begin_reading()
+                if not is_more:
+                    if not self.rfile.has_data():
+                        raise ConnectionResetError("the client has left")
+                    break  # half a request, which will never be more
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return selectors.EVENT_READ
+        except ssl.SSLWantWriteError:
+            return selectors.EVENT_WRITE
+        return 0
 
     def communicate(self) -> bool:
         """Answer one request; return whether the connection stays."""
-        self.begin_reading()
+        self.socket.settimeout(SOCKET_TIMEOUT_S)
+        self.rfile.begin_request()
         self.server.watch(self)
         try:
-            if not self._is_shaken and not self._shake_hands():
-                return False
             keeps: bool = super().communicate()  # type: ignore[no-untyped-call]
             return keeps
         finally:
+            self.end_reading()
             self.server.unwatch(self)
 
     def begin_reading(self) -> None:
@@ -209,6 +316,11 @@ class Connection(server.HTTPConnection):
         """What was to be read is here."""
         self._reading_since = None
 
+    def has(self, size: int) -> bool:
+        """Whether so many bytes of a body can be read without waiting."""
+        has: bool = self.rfile.has(size)
+        return has
+
     def is_too_slow(self, now: float, grace_s: float) -> bool:
         """Whether the peer should have sent more by now."""
         since = self._reading_since
@@ -217,17 +329,14 @@ class Connection(server.HTTPConnection):
         received: int = self.rfile.bytes_read - self._read_before
         return now - since > grace_s + received / MIN_RATE_BYTES_S
 
-    def _shake_hands(self) -> bool:
+    def _shake_hands(self) -> None:
         try:
             self.socket.do_handshake()
         except ssl.SSLError as error:
             if "HTTP_REQUEST" in str(error):
                 self._tell_of_https()
-            return False
-        except OSError:
-            return False
+            raise
         self._is_shaken = True
-        return True
 
     def _tell_of_https(self) -> None:
         text = b"This address is https; write https:// in front of it.\n"
@@ -244,29 +353,43 @@ class Connection(server.HTTPConnection):
             pass  # it is only a courtesy
 
     def close(self) -> None:
-        """Close it, unless somebody else owns it now."""
+        """Close it, unless somebody else owns it now, or an answer is still on its way."""
         if self.parked is not None:
             return
-        if self.lingers:
-            self._linger()
+        if self.server.ready and not self._is_over and (self.lingers or self.wfile.rest):
+            self._is_over = True
+            self.server.attend(self)
+            return
+        self.server.forget(self)
         super().close()
 
-    def _linger(self) -> None:
-        """Let the client finish: closed with unread bytes, it might never see the answer."""
-        deadline = time.monotonic() + LINGER_S
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-            while (left_s := deadline - time.monotonic()) > 0:
-                self.socket.settimeout(left_s)
-                if not self.socket.recv(_READ_BYTES):
-                    return
-        except (OSError, ValueError):
-            pass  # it has seen it, or never will
+    def give_up(self) -> None:
+        """Close it, whatever the client has not got."""
+        self._is_over = True
+        self.close()
+
+    def _linger(self) -> int:
+        """Let the client finish: closed with unread bytes, it might never see the answer.
+
+        Raises: OSError when it has.
+        """
+        if not self.lingers:
+            raise ConnectionAbortedError("it has been answered")
+        if self._reading_since is None:
+            self.begin_reading()
+            socket.socket.shutdown(self.socket, socket.SHUT_WR)
+        for _ in range(_READS_AT_ONCE):
+            self.rfile.close()
+            is_more = self.rfile.fill()
+            if not is_more or self.rfile.bytes_read - self._read_before > _MAX_SKIPPED_BYTES:
+                raise ConnectionAbortedError("it has finished, or never will")
+        return selectors.EVENT_READ
 
     def drop(self) -> None:
         """Make every read and write fail, from another thread."""
         try:
-            self.socket.shutdown(socket.SHUT_RDWR)
+            # Not the method of a TLS socket, which takes its state away under the other's feet.
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
         except OSError:
             pass  # it is gone already
 
@@ -307,18 +430,59 @@ class _Gateway(wsgi.Gateway_10):
                 response.close()
 
     def _mind_the_rest(self) -> None:
-        """Decide what becomes of a body that was not read to its end."""
+        """Decide what becomes of a body that was not read to its end: nobody waits for it here."""
         stream, connection = self.req.rfile, self.req.conn
         if isinstance(stream, _Chunks):
             is_left = not stream.is_complete
         else:
-            is_left = stream.remaining > _MAX_SKIPPED_BYTES
+            is_left = not connection.has(stream.remaining)
+            if not is_left:
+                stream.read(stream.remaining)
         if is_left:
             self.req.close_connection = connection.lingers = True
-        elif not isinstance(stream, _Chunks) and stream.remaining:
-            connection.begin_reading()
-            stream.read(stream.remaining)
-            connection.end_reading()
+
+
+class _Waiting:
+    """The connections that no thread works on, the oldest first. Thread: any."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._connections: dict[Connection, str] = {}
+
+    def add(self, connection: Connection) -> None:
+        """Count one, from its first time on; if it is one too many the oldest goes."""
+        address = connection.remote_addr or ""
+        with self._lock:
+            if connection in self._connections:
+                return
+            self._connections[connection] = address
+            of_one = [each for each, other in self._connections.items() if other == address]
+            oldest = None
+            if len(of_one) > MAX_WAITING_OF_ONE:
+                oldest = of_one[0]
+            elif len(self._connections) > self._limit:
+                oldest = next(iter(self._connections))
+            if oldest is not None:
+                del self._connections[oldest]
+        if oldest is not None:
+            oldest.drop()
+
+    def discard(self, connection: Connection) -> None:
+        """No longer count it."""
+        with self._lock:
+            self._connections.pop(connection, None)
+
+    def drop_oldest(self) -> None:
+        """Make room for another one."""
+        for connection in self.all()[:1]:
+            self.discard(connection)
+            connection.drop()
+
+    def all(self) -> list[Connection]:
+        """Return them."""
+        with self._lock:
+            return list(self._connections)
 
 
 class _Adapter(BuiltinSSLAdapter):
@@ -339,6 +503,7 @@ class Server(wsgi.Server):
 
     ConnectionClass = Connection
     keep_alive_conn_limit: Any = None
+    _connections: Any  # made by `prepare`
     max_request_header_size = MAX_HEAD_BYTES
 
     def __init__(
@@ -362,7 +527,8 @@ class Server(wsgi.Server):
             self.ssl_adapter = _Adapter(*certificate)
             self.ssl_adapter.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.bind_error: OSError | None = None
-        self._watched: set[Connection] = set()
+        self._working: set[Connection] = set()
+        self._waiting = _Waiting(min(MAX_WAITING, _open_files_limit() // 3))
         self._ended = threading.Event()
         self._watchman = threading.Thread(target=self._watch, name="gateway-watchman", daemon=True)
 
@@ -384,47 +550,95 @@ class Server(wsgi.Server):
         """Take back a connection whose request has been answered, or hand on a parked one."""
         if connection.parked is not None:
             connection.parked.take(connection)
+        elif self.ready:
+            self.attend(connection)
         else:
-            super().put_conn(connection)
+            connection.give_up()
+
+    def process_conn(self, connection: Connection) -> None:
+        """Take a connection that is new, or for which something has come. Thread: cheroot's."""
+        self.attend(connection)
+
+    def attend(self, connection: Connection) -> None:
+        """Do what can be done for a connection without waiting; then it is a thread's turn, or the
+        client's. Thread: any, one at a time.
+        """
+        try:
+            event = connection.advance()
+            if event:
+                self._waiting.add(connection)
+                connection.last_used = time.time()
+                # Not `put`, which knows one event only.
+                selector = self._connections._selector
+                selector.register(connection.socket.fileno(), event, connection)
+                return
+        except (OSError, ValueError, KeyError):
+            connection.give_up()
+            return
+        self._waiting.discard(connection)
+        super().process_conn(connection)
 
     def release(self, connection: Connection) -> None:
         """Take back a connection that was parked, for its next request. Thread: any."""
         connection.parked = None
-        try:
-            if connection.keeps_alive and self.ready:
-                connection.socket.settimeout(SOCKET_TIMEOUT_S)
-                super().put_conn(connection)
-                return
-        except (OSError, ValueError, KeyError):
-            pass  # it has ended meanwhile
-        connection.close()
+        if connection.keeps_alive and self.ready:
+            self.attend(connection)
+        else:
+            connection.close()
+
+    def forget(self, connection: Connection) -> None:
+        """No longer count a connection: it is being closed."""
+        self._waiting.discard(connection)
 
     def watch(self, connection: Connection) -> None:
         """Look after a connection that holds a thread."""
-        self._watched.add(connection)
+        self._working.add(connection)
 
     def unwatch(self, connection: Connection) -> None:
         """No longer look after it."""
-        self._watched.discard(connection)
+        self._working.discard(connection)
 
     def _watch(self) -> None:
         while not self._ended.wait(0.5):
-            watched = list(self._watched)
-            is_busy = len(watched) > self.requests.min * 3 // 4
+            working = list(self._working)
+            is_busy = len(working) > self.requests.min * 3 // 4
             grace_s = GRACE_BUSY_S if is_busy else GRACE_S
             now = time.monotonic()
-            for connection in watched:
+            for connection in working:
                 if connection.is_too_slow(now, grace_s):
+                    connection.drop()
+            for connection in self._waiting.all():
+                if connection.is_too_slow(now, GRACE_S):
                     connection.drop()
 
     def stop(self) -> None:
         """End: no new connections, a moment for the requests that are being answered."""
         self._ended.set()
-        for connection in list(self._watched):
+        for connection in list(self._working):
             if connection.is_too_slow(time.monotonic(), 0.0):
                 connection.drop()
         super().stop()
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: FBT001, FBT002 - cheroot's own signature
         """Log what cheroot has to say; what clients do wrong is no error of ours."""
+        error = sys.exc_info()[1]
+        if isinstance(error, (ConnectionError, socket.timeout, ssl.SSLError)):
+            level, traceback = logging.DEBUG, False  # the client has left, or does not go on
+        elif isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._waiting.drop_oldest()
+            time.sleep(0.05)  # until it is closed; to accept is tried again at once
+            level, traceback = logging.INFO, False
         logger.log(level, msg, exc_info=traceback)
+
+
+def _open_files_limit() -> int:
+    """Return how many files may be open, after asking for enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < WANTED_FILES:
+        wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            return soft
+        return wanted
+    return WANTED_FILES

@@ -43,6 +43,7 @@ from gateway.login import (
 from gateway.openapi import DOCUMENT
 from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, STOP
 from gateway.store import Store
+from gateway.wire import is_here
 from gateway.writer import StoreClosedError
 
 MAX_PAGE_EVENTS = 1_000
@@ -175,6 +176,8 @@ def _guard(parts: Parts) -> Answer | None:
         # is, and its form for logging out.
         if g.actor is None and not parts.login.has_cookie(_credentials()):
             return redirect(f"/login?next={quote(request.path)}", 303)  # type: ignore[return-value]
+    elif not is_here(request.environ):
+        _refuse(413, "That is too long for a login.")
     if request.method not in ("GET", "HEAD", "OPTIONS") and g.actor != "token":
         _check_origin(parts)
     return None

@@ -153,7 +153,7 @@ class Wire:
         return {"status": "ok", "timestamp": int(time.time() * 1_000), "version": __version__}
 
     def _take_event(self, environ: Environ, path: str) -> Any:
-        with self._json_body(environ) as (body, content):
+        with self._json_body(environ, path) as (body, content):
             digest = hashlib.sha256(body)
             admitted = self._admit(environ, path, digest.hexdigest())
             if not admitted.run_id:
@@ -164,13 +164,18 @@ class Wire:
             return {"ok": True, "eventId": self._store.add_event(event)}
 
     @contextmanager
-    def _json_body(self, environ: Environ) -> Iterator[tuple[bytes, Any]]:
-        """Yield the body, and its JSON unless it is too large to be parsed for just anybody."""
+    def _json_body(self, environ: Environ, path: str) -> Iterator[tuple[bytes, Any]]:
+        """Yield the body, and its JSON unless it is too large to be parsed for just anybody.
+
+        A body that is not here yet is waited for if a run sends it, and for no stranger.
+        """
         content_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
             _refuse(415, "Unsupported Media Type")
         if _content_length(environ) > MAX_BODY_BYTES:
             _refuse(413, "Request body is too large")
+        if not is_here(environ):
+            self._admission.judge(_claim(environ, path, ""))
         received = _receive(environ)
         if isinstance(received, bytes):
             is_small = len(received) <= PARSED_UNSEEN_BYTES
@@ -234,7 +239,7 @@ class Wire:
         return _Wait(self._store, self._live, run_id, wait_s)
 
     def _take_ack(self, environ: Environ, path: str) -> Any:
-        with self._json_body(environ) as (body, content):
+        with self._json_body(environ, path) as (body, content):
             admitted = self._admit(environ, path, hashlib.sha256(body).hexdigest())
             run_id, command_id = _same_run(admitted, _ACK, path)
             if len(command_id) > MAX_ID_CHARACTERS:
@@ -303,18 +308,7 @@ class Wire:
         return row
 
     def _admit(self, environ: Environ, path: str, body_hash: str) -> Admitted:
-        return self._admission.admit(
-            Claim(
-                environ["REQUEST_METHOD"],
-                path,
-                body_hash,
-                _header(environ, "HTTP_X_TIMESTAMP"),
-                _header(environ, "HTTP_X_NONCE"),
-                _header(environ, "HTTP_X_SIGNATURE"),
-                _header(environ, "HTTP_X_RUN_ID"),
-                _header(environ, "HTTP_X_CAPABILITY_TOKEN"),
-            )
-        )
+        return self._admission.admit(_claim(environ, path, body_hash))
 
 
 class _Wait:
@@ -347,6 +341,25 @@ def _header(environ: Environ, name: str) -> str:
     """Return a header with its bytes kept, or an empty text."""
     value: str = environ.get(name, "")
     return value if value.isascii() else value.encode("latin-1").decode("utf-8", "surrogateescape")
+
+
+def _claim(environ: Environ, path: str, body_hash: str) -> Claim:
+    return Claim(
+        environ["REQUEST_METHOD"],
+        path,
+        body_hash,
+        _header(environ, "HTTP_X_TIMESTAMP"),
+        _header(environ, "HTTP_X_NONCE"),
+        _header(environ, "HTTP_X_SIGNATURE"),
+        _header(environ, "HTTP_X_RUN_ID"),
+        _header(environ, "HTTP_X_CAPABILITY_TOKEN"),
+    )
+
+
+def is_here(environ: Environ) -> bool:
+    """Whether all of a body can be read without waiting for its sender: it is a small one."""
+    connection: Connection = environ["gateway.connection"]
+    return not environ["wsgi.input_terminated"] and connection.has(_content_length(environ))
 
 
 def _content_length(environ: Environ) -> int:
