@@ -205,7 +205,8 @@ def open_database(url: str) -> Engine:
 
 
 def _engine_options(url: str) -> dict[str, Any]:
-    options: dict[str, Any] = {"pool_size": 8, "max_overflow": 8}
+    # An error is logged with its statement, whose values are output, and what operators type.
+    options: dict[str, Any] = {"pool_size": 8, "max_overflow": 8, "hide_parameters": True}
     if make_url(url).get_backend_name() == "sqlite":
         # A connection goes from thread to thread, but is never used by two at once.
         options["connect_args"] = {"check_same_thread": False, "timeout": 30}

@@ -463,6 +463,36 @@ def test_typed_text_is_forgotten_when_it_was_delivered(tmp_path: Path, end: str)
         assert not file.is_file() or b"correct horse" not in file.read_bytes(), file
 
 
+def test_what_cannot_be_stored_is_in_no_log(tmp_path: Path) -> None:
+    """A database that fails is told of, and not what it was to keep: output, typed text."""
+    secret = "correct horse"
+    with EmbeddedGateway(tmp_path) as own:
+        run = own.create_run()
+        start(own, run, remoteInput=True)
+        command = own.api("POST", f"/api/runs/{run.id}/stop", {}).json()["id"]
+        with closing(sqlite3.connect(own.database_file)) as database:
+            for table in ("commands", "events", "artifacts"):
+                database.execute(f"ALTER TABLE {table} RENAME TO {table}_that_was")
+            database.execute("CREATE TRIGGER full BEFORE INSERT ON runs BEGIN SELECT * FROM x; END")
+            database.commit()
+        base = f"/api/runs/{run.id}"
+        answers = [
+            own.api("POST", f"{base}/input", {"text": secret}),
+            own.api("POST", f"{base}/command", {"command": "pwd"}),
+            own.api("POST", "/api/runs", {"command": secret, "metadata": {"a": secret}}),
+            own.send_event(run, "stdout", secret, 2),
+            own.send_marker(run, {"event": "state", "state": secret}, 3),
+            own.send_artifact(run, f"{secret}.txt", secret.encode()),
+            own.send("POST", f"{base}/commands/{command}/ack", {"result": secret}, run),
+        ]
+        own.stop()
+
+    assert [answer.status for answer in answers] == [500] * len(answers)
+    assert "no such table: commands" in own.log
+    assert "no such table: events" in own.log
+    assert "correct" not in own.log
+
+
 def test_the_start_command_is_quoted(gw: EmbeddedGateway) -> None:
     """It can be pasted into a shell, whatever the prompt is."""
     answer = gw.api("POST", "/api/runs", {"command": "fix 'it'; rm -rf $HOME"}).json()
