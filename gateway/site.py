@@ -68,8 +68,8 @@ _STALE_LINK = "This address is too old, or is not for this browser; press Downlo
 # What the page asks the login page to say, by a word in its address.
 _WHY = {
     "over": "The session is over. Log in again.",
-    "storage": "This browser has lost its part of the login. Log in again, and let this site store "
-    "data if that comes back.",
+    "storage": "This browser has lost its login key: log in again, and if that keeps happening, "
+    "allow this site to store data.",
 }
 # Shown in a browser as what they are: text. Everything else is only downloaded.
 _TEXT_TYPES = frozenset({"text", "json", "diff", "markdown"})

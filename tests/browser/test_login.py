@@ -66,7 +66,7 @@ def test_a_browser_without_its_storage_logs_in_again(
         page.evaluate("localStorage.clear()")
         page.goto(f"{gateway.url}/runs/{run.id}")
 
-        expect(page.get_by_role("alert")).to_contain_text("lost its part of the login")
+        expect(page.get_by_role("alert")).to_contain_text("lost its login key")
         page.get_by_label("Admin token").fill(gateway.admin_token)
         page.get_by_role("button", name="Log in").click()
         expect(page.locator("#connection")).to_have_text("Live")
