@@ -64,6 +64,7 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{\w+\}", "([^/]+)", template))
 
 
+_SIZE = re.compile(r"[0-9]{1,15}")
 _COMMANDS, _ACK = _pattern(COMMANDS), _pattern(ACK)
 
 
@@ -359,12 +360,15 @@ def _claim(environ: Environ, path: str, body_hash: str) -> Claim:
 def is_here(environ: Environ) -> bool:
     """Whether all of a body can be read without waiting for its sender: it is a small one."""
     connection: Connection = environ["gateway.connection"]
-    return not environ["wsgi.input_terminated"] and connection.has(_content_length(environ))
+    size = environ.get("CONTENT_LENGTH") or "0"
+    if environ["wsgi.input_terminated"] or not _SIZE.fullmatch(size):
+        return False
+    return connection.has(int(size))
 
 
 def _content_length(environ: Environ) -> int:
     text = environ.get("CONTENT_LENGTH") or "0"
-    if not re.fullmatch(r"[0-9]{1,15}", text):
+    if not _SIZE.fullmatch(text):
         _refuse(400, "Content-Length is not a number")
     return int(text)
 

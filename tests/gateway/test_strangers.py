@@ -233,6 +233,8 @@ def test_a_large_body_is_judged_by_its_head(gw: EmbeddedGateway, path: str, fram
         ("/login", ("Content-Length: 65537",), 413),
         ("/login", ("Transfer-Encoding: chunked",), 413),
         ("/login", ("Content-Length: 100000000000000",), 413),
+        ("/login", ("Content-Length: +9",), 413),
+        ("/login", ("Content-Length: 1_0",), 413),
         ("/logout", ("Content-Length: 65537",), 303),
         ("/api/runs", (JSON, "Content-Length: 65537"), 401),
         ("/api/login-codes", (JSON, "Transfer-Encoding: chunked"), 401),
