@@ -65,7 +65,8 @@ def open_browser(folder: Path, address: str) -> None:
     """Open a browser with an address that nobody else may see.
 
     The arguments of a process are for every user of the machine to read, so the browser gets the
-    name of a file that leads there, and that its owner alone can read.
+    name of a file that leads there, and that its owner alone can read. The browser is looked for in
+    the absolute folders of PATH.
     """
     remove_opener(folder)
     file = folder / OPENER
@@ -75,7 +76,15 @@ def open_browser(folder: Path, address: str) -> None:
         f'<!doctype html><meta charset="utf-8"><title>claude-runner</title>'
         f'<meta http-equiv="refresh" content="0; url={link}"><a href="{link}">Go on</a>\n',
     )
-    webbrowser.open(file.absolute().as_uri())
+    before = os.environ.get("PATH")
+    try:
+        if before is not None:
+            folders = before.split(os.pathsep)
+            os.environ["PATH"] = os.pathsep.join(filter(os.path.isabs, folders))
+        webbrowser.open(file.absolute().as_uri())
+    finally:
+        if before is not None:
+            os.environ["PATH"] = before
 
 
 def remove_opener(folder: Path) -> None:
@@ -117,19 +126,6 @@ def _tell_phones(hosts: Hosts, gateway: Gateway) -> None:
 def _draw(url: str) -> None:
     if sys.stdout.isatty():
         segno.make(url, error="l").terminal(compact=True)
-
-
-def open_browser(address: str) -> None:
-    """Open a page in the user's browser, which is looked for in the absolute folders of PATH."""
-    before = os.environ.get("PATH")
-    try:
-        if before is not None:
-            folders = before.split(os.pathsep)
-            os.environ["PATH"] = os.pathsep.join(filter(os.path.isabs, folders))
-        webbrowser.open(address)
-    finally:
-        if before is not None:
-            os.environ["PATH"] = before
 
 
 def has_display() -> bool:

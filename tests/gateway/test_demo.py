@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shlex
@@ -120,6 +121,25 @@ def test_the_bundled_session(tmp_path: Path, no_env_file: None) -> None:
         assert b"friendlier" in files["summary.md"]
         assert b"greeting.py" in files["latest.diff"]
     assert list(tmp_path.glob("claude-runner-demo-*")) == []
+
+
+def test_the_browser_gets_no_login_as_an_argument(tmp_path: Path, no_env_file: None) -> None:
+    """It gets a file of its owner, which leads to the run's page and is gone at the end."""
+    browser, argument, copy = (tmp_path / name for name in ("browser", "argument", "copy"))
+    browser.write_text(
+        f'#!/bin/sh\nprintf %s "$1" >"{argument}"\ncp -p "${{1#file://}}" "{copy}"\n'
+    )
+    browser.chmod(0o755)
+    demo = Demo(tmp_path, env={"DISPLAY": ":0", "BROWSER": str(browser)})
+    demo.argv.remove("--no-open")
+
+    code, _, stderr = demo.run()
+
+    assert code == 0, stderr
+    assert "code=" not in argument.read_text()
+    assert ADDRESS.search(html.unescape(copy.read_text()))
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert not Path(argument.read_text().partition("file://")[2]).exists()
 
 
 @pytest.mark.parametrize("code", [0, 3])
