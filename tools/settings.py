@@ -42,11 +42,13 @@ def configure(program: Path, project: Path, settings: Sequence[Setting], console
     env = project / ".env"
     if os.path.lexists(env):
         try:
-            load_config(program, {}, env_file=env).require_secret()
+            config = load_config(program, {}, env_file=env)
+            if config.is_env_file_unread:
+                console.warn(f".env was there and is kept; it was not read, because {_NO_DOTENV}")
+            else:
+                config.require_secret()
         except RunnerError as error:
             console.warn(f".env was there and is kept, but {error}")
-        except ImportError:
-            console.warn(f".env was there and is kept; it was not read, because {_NO_DOTENV}")
         return
     values = _take_over(program, settings, console) or _ask(console)
     try:
@@ -70,10 +72,8 @@ def _take_over(program: Path, settings: Sequence[Setting], console: Console) -> 
         config = load_config(program, {}, env_file=home / ".env" if home else None)
     except RunnerError:
         return {}  # there is none, or nobody can use it
-    except ImportError:
-        if home and (home / ".env").exists():
-            console.warn(f"{home / '.env'} was not taken over, because {_NO_DOTENV}")
-        return {}
+    if config.is_env_file_unread:
+        console.warn(f"{config.sources['.env']} was not taken over, because {_NO_DOTENV}")
     if not config.hmac_secret:
         return {}
     print_out(f"the gateway's address and secret are taken over from {config.sources['.env']}")

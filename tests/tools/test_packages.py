@@ -41,7 +41,7 @@ import places
 places.keep_compiled_files()
 sys.version += os.environ.get("OTHER_VERSION", "")
 from tools import packages
-from runner.terminal import Console
+from runner.console import Console
 from config import RunnerError
 console = Console("claude-runner")
 try:
