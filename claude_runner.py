@@ -433,8 +433,14 @@ def command_install(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Copy the runner into another project, or take it out of one."""
-    from tools.install import Target, install, tell_installed, tell_uninstalled, uninstall
-    from tools.settings import configure
+    from tools.install import (
+        Target,
+        configure,
+        install,
+        tell_installed,
+        tell_uninstalled,
+        uninstall,
+    )
 
     if options.upgrade and options.uninstall:
         raise RunnerError("give --upgrade or --uninstall, not both")

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from gateway_client import GatewayClient
     from journal.spool import Command, Spool
     from redact import Redacted, RedactedText, Rules
+    from runner.attempts import Pacer
     from runner.keeper import Keeper
-    from runner.pacing import Pacer
 
 _MAX_QUEUED: Final = 50
 # The first and the last part of a command's output fit into an acknowledgement; a proxy in front of

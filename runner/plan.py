@@ -128,8 +128,7 @@ def plan_assist(
     Whether tmate is there is looked at when it is started.
     """
     from gateway_client import is_confidential
-    from runner.assist import AssistPlan
-    from runner.tmate import Tmate, read_public_keys
+    from runner.assist import AssistPlan, Tmate, read_public_keys
 
     if not is_confidential(config.gateway_url):
         raise RunnerError(

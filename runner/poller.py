@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from gateway_client import GatewayClient, Reply
     from journal.spool import Command, Spool
     from redact import RedactedText, Rules
+    from runner.attempts import Pacer
     from runner.executor import Executor
-    from runner.pacing import Pacer
 
 _COMMAND_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 # What the gateway sends besides commands to execute.

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from journal.events import FrozenEvent, Totals
     from journal.spool import Spool
     from redact import RedactedText, Rules
-    from runner.attempts import Pauses
-    from runner.pacing import Pacer
+    from runner.attempts import Pacer, Pauses
 
 # One failure may be a hiccup; the same event failing this often is looked at more closely.
 _FAILURES_BEFORE_SPLIT: Final = 3

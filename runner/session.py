@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 from config import VERSION, RunnerError
 from journal.spool import Spool, SpoolError
 from runner.assist import Assist
+from runner.attempts import Pacer
 from runner.console import shown_size
 from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
 from runner.mailbox import Mailbox, Signal, WorkerEnded
-from runner.pacing import Pacer
 from runner.poster import Delivery
 from runner.processes import ChildEnd
 from runner.pump import ChildTerminals, PtyPump

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from gateway_client import Attempt, GatewayClient
     from journal.spool import Spool
     from redact import Rules
-    from runner.attempts import Obstacle, Pauses, Policy
-    from runner.pacing import Pacer
+    from runner.attempts import Obstacle, Pacer, Pauses, Policy
     from runner.plan import Job
 
 # What is refused as too large is cut down to this size, of an event's body or of a file's part.

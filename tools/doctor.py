@@ -84,7 +84,7 @@ class Doctor:
             yield Finding("gateway", "note", "not asked: which one it is may stand in .env")
             return
         try:
-            from tools.doctor_gateway import ask_gateway
+            from runner.checks import ask_gateway
         except ImportError:
             yield Finding("gateway", "note", f"not asked: requests is not installed; {INSTALLS}")
             return

@@ -303,7 +303,7 @@ def _main() -> int:
     import claude_runner  # noqa: F401 - what all runners share
     import rev_runner  # noqa: F401
     import runner.session  # noqa: F401
-    import tools.sync  # noqa: F401
+    import tools.online  # noqa: F401
 
     gc.freeze()  # a collection in a fork copies no page of these
     return serve(socket.socket(fileno=int(sys.argv[1])))

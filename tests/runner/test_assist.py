@@ -21,7 +21,7 @@ from typing import Union
 import pytest
 
 from config import RunnerError
-from runner.tmate import read_public_keys
+from runner.assist import read_public_keys
 from testing.gateways.faults import Action, DropAfter, DropBefore, Fault, JsonError
 from testing.gateways.proxy import LoopbackProxy
 from testing.gateways.strict_gateway import StrictGateway

@@ -10,8 +10,7 @@ import pytest
 
 from gateway_client import Attempt, Clock, Credentials, GatewayClient, Outcome
 from journal.events import encode_event
-from runner.attempts import Obstacle, Policy, Sender, TellOnce, refuse_to_wait
-from runner.pacing import Pacer
+from runner.attempts import Obstacle, Pacer, Policy, Sender, TellOnce, refuse_to_wait
 from testing.gateways.faults import DropAfter, Fault, Html, JsonError, RateLimited
 from testing.gateways.strict_gateway import Run, StrictGateway
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway_client import Outcome, RateLimit, Reply
-from runner.attempts import Pauses
-from runner.pacing import Pacer
+from runner.attempts import Pacer, Pauses
 
 
 class _FakeClock:

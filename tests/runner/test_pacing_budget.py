@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway_client import Outcome, RateLimit, Reply
-from runner.pacing import Pacer
+from runner.attempts import Pacer
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.runner import RunnerProcess, child, plan
 from testing.programs.verdict import judge

@@ -15,8 +15,7 @@ import pytest
 
 from gateway_client import Credentials, GatewayClient, MultipartFile
 from runner import upload
-from runner.attempts import DIFFS, FILES, Pauses
-from runner.pacing import Pacer
+from runner.attempts import DIFFS, FILES, Pacer, Pauses
 from runner.upload import MAX_PART_BYTES, NotTaken, file_parts, send_file
 from testing.gateways.faults import (
     Action,
