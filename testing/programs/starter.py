@@ -27,6 +27,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +38,8 @@ _PROGRAMS = (str(ROOT / "claude_runner.py"), _REV, _GATEWAY)
 # What a fork can do as well: `_open_again`, and it writes no bytecode.
 _WITHOUT_EFFECT = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 _LENGTH = struct.Struct("!I")
+# What every runner imports. By its name, because what is tested stands above what tests it.
+_SHARED = ("claude_runner", "rev_runner", "runner.session", "tools.online")
 _STATUS = struct.Struct("!i")
 _FDS = 4  # where to send the pid and the status to, and 0, 1 and 2
 # A busy machine may take long to import the gateway, which the first that is asked for waits for.
@@ -241,14 +244,9 @@ def _become(request: dict[str, Any], stdio: Sequence[int]) -> int:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         _open_again(name, number)
     if sys.argv[0] == _GATEWAY:
-        from gateway import command_line
-
-        return command_line.main()
-    import claude_runner
-    import rev_runner
-
-    profiles = [rev_runner.RevProfile()] if sys.argv[0] == _REV else []
-    return claude_runner.main(None, *profiles)
+        return int(import_module("gateway.command_line").main())
+    profiles = [import_module("rev_runner").RevProfile()] if sys.argv[0] == _REV else []
+    return int(import_module("claude_runner").main(None, *profiles))
 
 
 def serve(control: socket.socket) -> int:
@@ -300,11 +298,8 @@ def _fork(request: dict[str, Any], fds: Sequence[int], waiting: dict[int, int]) 
 def _main() -> int:
     # Not this folder, whose modules have names that the runner's packages have as well.
     sys.path[0] = str(ROOT)
-    import claude_runner  # noqa: F401 - what all runners share
-    import rev_runner  # noqa: F401
-    import runner.session  # noqa: F401
-    import tools.online  # noqa: F401
-
+    for name in _SHARED:
+        import_module(name)
     gc.freeze()  # a collection in a fork copies no page of these
     return serve(socket.socket(fileno=int(sys.argv[1])))
 
