@@ -245,8 +245,9 @@ def _become(request: dict[str, Any], stdio: Sequence[int]) -> int:
         _open_again(name, number)
     if sys.argv[0] == _GATEWAY:
         return int(import_module("gateway.command_line").main())
-    profiles = [import_module("rev_runner").RevProfile()] if sys.argv[0] == _REV else []
-    return int(import_module("claude_runner").main(None, *profiles))
+    module = import_module(Path(sys.argv[0]).stem)
+    profiles = [module.RevProfile()] if sys.argv[0] == _REV else []
+    return int(module.main(None, *profiles))
 
 
 def serve(control: socket.socket) -> int:
