@@ -93,7 +93,10 @@ def cache_path(environ: Mapping[str, str]) -> str:
         base = os.path.expanduser("~/.cache")
     if not os.path.isabs(base):
         raise CacheFolderError("this user has no home folder")
-    return os.path.join(base, "claude-runner")
+    path, project = os.path.join(base, "claude-runner"), find_project()
+    if project and f"{os.path.realpath(path)}/".startswith(f"{project}/"):
+        raise CacheFolderError(f"{path} lies in the project")
+    return path
 
 
 def make_private(path: str) -> str:
@@ -125,12 +128,14 @@ def cache_folder(environ: Mapping[str, str]) -> str:
 
 def keep_compiled_files() -> None:
     """Let Python keep compiled files in the cache folder, or nowhere: never in the project."""
-    sys.dont_write_bytecode = True
     try:
         sys.pycache_prefix = os.path.join(cache_folder(os.environ), "pycache")
     except CacheFolderError:
-        return  # what is beside Python's own library is still read
-    sys.dont_write_bytecode = False
+        # What is beside Python's own library may be read. Beside ours, somebody has put it there.
+        folders = (os.path.join(PROGRAM, name, "__pycache__") for name in ("", *PACKAGES))
+        sys.pycache_prefix = os.devnull if any(map(os.path.lexists, folders)) else None
+    else:
+        sys.dont_write_bytecode = False
 
 
 # --- other programs -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ if __name__ == "__main__" and sys.flags.isolated:
     # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder.
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
     sys.dont_write_bytecode = True
+    sys.pycache_prefix = os.devnull  # and none is read that came with a project
     import places
 
     places.keep_compiled_files()
