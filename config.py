@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shlex
+import sys
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -29,6 +30,10 @@ VERSION: Final = "0.1.0"
 
 # Never handed to a child or to a command, and known to the redactor.
 SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN")
+
+# Given to a child although the shims took them out: from 3.11 on, Python takes them for the place where
+# it and its packages are.
+_TAKEN_OUT: Final = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 
 # RFC 2104, section 3: a key that is shorter than the hash weakens it. Whoever sees one request may
 # try keys for as long as he likes.
@@ -120,7 +125,9 @@ class Config:
 
     def child_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return what a child or a command inherits: everything but the runner's own secrets."""
-        return {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
+        kept = {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
+        given = sys._xoptions
+        return {**kept, **{name: str(given[name]) for name in _TAKEN_OUT if name in given}}
 
 
 # --- one value each -------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
 import venv
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -172,6 +174,51 @@ def test_without_packages(words: tuple[str, ...], project: Path, tmp_path: Path)
     assert not list(tmp_path.glob(".cache/claude-runner/packages/*"))
 
 
+def plant_compiled_files(program: Path, mark: Path) -> None:
+    """Put a compiled file beside each module, of the kind that is not compared with its source."""
+    for source in program.rglob("*.py"):
+        planted = program / "planted"
+        planted.write_text(PLANTED.format(mark=str(mark)))
+        py_compile.compile(
+            str(planted),
+            cache_from_source(str(source)),
+            doraise=True,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        planted.unlink()
+
+
+@pytest.mark.parametrize("name", ["claude-runner", "rev-runner"])
+@pytest.mark.parametrize("cache", ["own", "none", "planted"])
+def test_no_compiled_file_of_the_project_is_loaded(
+    cache: str, name: str, project: Path, tmp_path: Path
+) -> None:
+    """Neither from beside the modules, nor from a cache folder in the project, as of its home."""
+    mark = tmp_path / "mark"
+    program = project / "wrapper" / "program"
+    plant_compiled_files(program, mark)
+    home = project if cache == "planted" else tmp_path / "home"
+    home.touch() if cache == "none" else home.mkdir(exist_ok=True)
+    if cache == "planted":
+        planted = home / ".cache" / "claude-runner" / "pycache"
+        for file in program.rglob("*.pyc"):
+            module = file.name.partition(".")[0]
+            there = f"{file.parent.parent}/{module}.{sys.implementation.cache_tag}.pyc"
+            target = Path(f"{planted}{there}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, target)
+        (home / ".cache" / "claude-runner").chmod(0o755)
+    env = {"PATH": "/nowhere", "HOME": str(home), "CLAUDE_RUNNER_PYTHON": sys.executable}
+
+    done = subprocess.run(
+        [project / "wrapper" / name, "info", "--json"],
+        env=env, cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert not mark.exists()
+    assert done.returncode == 0, done.stderr
+
+
 # What is started
 
 
@@ -213,7 +260,8 @@ def test_no_program_of_the_current_folder_is_started(
         plant_programs(folder, mark, names)
     real = tmp_path / "real"
     real.mkdir()
-    source = "import os, sys, time; print('PATH', os.environ['PATH']); time.sleep(60)"
+    source = "import os, sys, time; print(os.environ['PYTHONEXECUTABLE']); "
+    source += "print('PATH', os.environ['PATH']); time.sleep(60)"
     (real / "claude-like").write_text(f"#!{sys.executable}\n{source.replace('; ', chr(10))}\n")
     (real / "my-tests").write_text("#!/bin/sh\necho the real one\n")
     for program in real.iterdir():
@@ -221,14 +269,16 @@ def test_no_program_of_the_current_folder_is_started(
     path = planted_path(f"{real}:{os.environ['PATH']}")
     folder = tmp_path / "run"
     launch = planned(gateway, project, folder, PATH=path, EXTRA_ALLOWED_COMMANDS="my-tests")
-    env = {**launch.env, "CLAUDE_COMMAND": "claude-like"}
-    launch = replace(launch, env=env, argv=[*launch.argv, "--assist"])
+    # The shim takes this one out, and the child gets it nevertheless.
+    given = {"CLAUDE_COMMAND": "claude-like", "PYTHONEXECUTABLE": sys.executable}
+    launch = replace(launch, env={**launch.env, **given}, argv=[*launch.argv, "--assist"])
     before = Path.cwd()
     os.chdir(project)
     try:
         with RunnerProcess(launch) as runner:
             launch.expect(r"PATH (.*)\r?\n")
-            assert f"PATH {path}" in gateway.text(launch.run.id).replace("\r", "")
+            text = gateway.text(launch.run.id).replace("\r", "")
+            assert f"{sys.executable}\nPATH {path}\n" in text
             ids = [
                 gateway.queue_command(launch.run.id, each) for each in ("git status", "my-tests")
             ]

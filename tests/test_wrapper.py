@@ -39,6 +39,7 @@ told = {
     "path": sys.path,
     "flags": [sys.flags.isolated, sys.flags.no_user_site, sys.flags.ignore_environment],
     "environ": dict(os.environ),
+    "options": sys._xoptions,
     "cwd": os.getcwd(),
     "pid": os.getpid(),
 }
@@ -208,6 +209,26 @@ def test_the_shim_becomes_the_program(project: Project) -> None:
     assert answer["pid"] == process.pid
     assert answer["flags"] == [1, 1, 1]
     assert answer["file"] == str(project.program / "claude_runner.py")
+
+
+@pytest.mark.parametrize("name", ["PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_no_variable_says_where_python_is(
+    shell: Sequence[str], name: str, project: Project, environment: Path, tmp_path: Path
+) -> None:
+    """An environment's Python leaves such a one behind; another Python then takes its packages."""
+    mark = tmp_path / "mark"
+    (packages,) = environment.parent.glob("lib/python3*/site-packages")
+    (packages / "planted.pth").write_text(f"import os; open({str(mark)!r}, 'a').write('pth')\n")
+    value = str(environment / "python3")
+
+    answer = told(project.run(shell, "a b", env=project.environ(**{name: value})))
+
+    (packages / "planted.pth").unlink()
+    assert not mark.exists()
+    assert answer["argv"] == ["a b"]
+    assert not answer["python"].startswith(str(environment))
+    assert (answer["options"], name in answer["environ"]) == ({name: value}, False)
 
 
 def test_the_two_shims_are_one_text() -> None:
