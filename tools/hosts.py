@@ -337,9 +337,10 @@ def add_ignores(project: Path) -> list[str]:
     told: list[str] = []
     for path in (project / name for name in _FILES):
         is_there = os.path.lexists(path)
-        if path.is_symlink():
-            # What it leads to may belong to other projects as well.
-            told.append(f"{path.name} is a link and was not changed; add {_join(IGNORED)} yourself")
+        if is_there and (path.is_symlink() or not path.is_file()):
+            # What a link leads to may belong to other projects as well.
+            what = "a link" if path.is_symlink() else "not a file"
+            told.append(f"{path.name} is {what} and was not changed; add {_join(IGNORED)} yourself")
         elif is_there or path.name == _MADE_IF_MISSING:
             before = path.read_bytes() if is_there else None
             missing = [entry for entry in IGNORED if not _ignores(before or b"", entry, path.name)]
@@ -409,23 +410,29 @@ def _remove_lines(content: bytes, file: str) -> bytes | None:
 def _ignores(content: bytes, entry: str, file: str) -> bool:
     """Whether these lines ignore the entry by its name; the last line that says so counts.
 
-    In doubt they do not: a line more does no harm. `.env/` is about folders alone.
+    In doubt they do not: a line more does no harm. `.env/` is about folders alone. A line ends, and
+    its blanks count, as git has it.
     """
     name = entry.rstrip("/")
     is_ignored = False
     is_glob = file != ".hgignore"
-    for line in content.decode("utf-8", "replace").splitlines():
-        pattern = line.rstrip()
-        bare = pattern.lstrip("!").lstrip("/")
+    for line in content.decode("utf-8", "replace").split("\n"):
+        pattern = (line[:-1] if line.endswith("\r") else line).rstrip(" ")
         if file == ".hgignore" and pattern.startswith("syntax:"):
             is_glob = pattern.endswith("glob")
         elif file == ".hgignore":
             is_ignored |= pattern == f"glob:{name}" or (is_glob and pattern == name)
         elif pattern.startswith("!"):
-            is_ignored = is_ignored and not fnmatch.fnmatchcase(name, bare.rstrip("/"))
-        elif bare in (name, entry):
+            is_ignored = is_ignored and not _may_take_back(pattern[1:], name)
+        elif pattern.lstrip("/") in (name, entry):
             is_ignored = True
     return is_ignored
+
+
+def _may_take_back(pattern: str, name: str) -> bool:
+    """Whether a pattern may be about this name, or about what is in a folder of this name."""
+    parts = pattern.replace("\\", "").split("/")
+    return "[" in pattern or any(fnmatch.fnmatchcase(name, part) for part in parts)
 
 
 # --- what git makes of it -------------------------------------------------------------------------

@@ -683,8 +683,29 @@ def test_an_ignore_file_that_is_a_link_is_left_alone(
     assert f"{name} is a link and was not changed; add .env and .data/ yourself" in printed
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+@pytest.mark.parametrize("name", [".gitignore", ".dockerignore"])
+def test_an_ignore_file_that_is_no_file_is_left_alone(
+    name: str, make: Callable[[Path], None], copy: _Copy
+) -> None:
+    """A pipe would be read for ever."""
+    make(copy.project / name)
+
+    printed = copy.succeed()
+
+    assert f"{name} is not a file and was not changed; add .env and .data/ yourself" in printed
+
+
 @needs("git")
-@pytest.mark.parametrize("lines", [None, b".env/\n.data\n", b".env\n.env*\n!.env*\n", b" .env\n"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        *(None, b".env/\n.data\n", b".env\n.env*\n!.env*\n", b" .env\n"),
+        # What is no end of a line to git, no blank that it drops, and what takes a line back.
+        *(b".env\r.data/\r", b".env\x0b\n.data/\x0c\n", b".env\t\n", ".env\u2028\n".encode()),
+        *(b".env\n!**/.env\n", b".env\n!\\.env\n", b".env\n![^a]env\n", b".env\n!**/.e*\n"),
+    ],
+)
 def test_git_does_not_see_the_secret_whatever_was_ignored_before(
     lines: bytes | None, copy: _Copy
 ) -> None:
