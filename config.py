@@ -31,8 +31,8 @@ VERSION: Final = "0.1.0"
 # Never handed to a child or to a command, and known to the redactor.
 SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN")
 
-# Given to a child although the shims took them out: from 3.11 on, Python takes them for the place where
-# it and its packages are.
+# Given to a child although the shims took them out: from 3.11 on, Python takes them for the place
+# where it and its packages are.
 _TAKEN_OUT: Final = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 
 # RFC 2104, section 3: a key that is shorter than the hash weakens it. Whoever sees one request may
@@ -473,8 +473,10 @@ def _default_data_dir(program: Path, environ: Mapping[str, str]) -> Path:
 
 
 def _user_folder(environ: Mapping[str, str], variable: str, otherwise: str) -> Path:
-    base = environ.get(variable) or absolute_path(environ.get("HOME", "~"), "HOME") / otherwise
-    return Path(base, "claude-runner")
+    base = Path(environ.get(variable, ""))
+    if not base.is_absolute():  # a relative one is to be ignored: XDG Base Directory
+        base = absolute_path(environ.get("HOME", "~"), "HOME") / otherwise
+    return base / "claude-runner"
 
 
 def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> dict[str, str] | None:

@@ -131,9 +131,10 @@ def keep_compiled_files() -> None:
     try:
         sys.pycache_prefix = os.path.join(cache_folder(os.environ), "pycache")
     except CacheFolderError:
-        # What is beside Python's own library may be read. Beside ours, somebody has put it there.
+        # What is beside Python's library may be read. In a project, somebody put it beside ours.
         folders = (os.path.join(PROGRAM, name, "__pycache__") for name in ("", *PACKAGES))
-        sys.pycache_prefix = os.devnull if any(map(os.path.lexists, folders)) else None
+        is_planted = find_project() is not None and any(map(os.path.lexists, folders))
+        sys.pycache_prefix = os.devnull if is_planted else None
     else:
         sys.dont_write_bytecode = False
 

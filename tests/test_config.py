@@ -333,8 +333,13 @@ def test_a_project_keeps_its_data_beside_the_wrapper(root: Path) -> None:
             "/conf/claude-runner/.env",
             "/state/claude-runner",
         ),
+        (
+            {"HOME": "/home/me", "XDG_CONFIG_HOME": "here", "XDG_STATE_HOME": "."},
+            "/home/me/.config/claude-runner/.env",
+            "/home/me/.local/state/claude-runner",
+        ),
     ],
-    ids=["home", "xdg"],
+    ids=["home", "xdg", "relative"],
 )
 def test_without_a_wrapper_the_folders_are_the_users(
     environ: dict[str, str], env_file: str, data_dir: str, tmp_path: Path
