@@ -82,13 +82,15 @@ class _Project:
         """Return the sections of a file; what stands before the first is called ""."""
         found: dict[str, dict[str, str]] = {"": {}}
         values, key = found[""], ""
+        # In an INI file what is indented belongs to the value above.
+        indent, equals = (r"\s*", "=") if file.endswith(".toml") else ("", "[=:]")
         for line in self.read(file).splitlines():
-            header = re.match(r"\[+\s*([^\]]+?)\s*\]", line)
-            pair = re.match(r"([\w.\"-]+)\s*[=:]\s*(.*)", line)
+            header = re.match(rf"{indent}\[+\s*([A-Za-z][^\]]*?)\s*\]+\s*([#;].*)?$", line)
+            pair = re.match(rf'{indent}([\w.-]+|"[^"]+")\s*{equals}\s*(.*)', line)
             if header:
                 values, key = found.setdefault(header.group(1).replace('"', ""), {}), ""
             elif pair:
-                key = pair.group(1)
+                key = pair.group(1).strip('"')
                 values[key] = pair.group(2)
             elif key and not line.lstrip().startswith(("#", ";")):
                 values[key] += f"\n{line}"
@@ -320,7 +322,7 @@ _NONE: Final = _Section("", "", {}, is_there=False)
 
 # What holds secrets and output.
 IGNORED: Final = (".env", ".data/")
-_FILES: Final = (".gitignore", ".npmignore", ".dockerignore", ".hgignore")
+IGNORE_FILES: Final = (".gitignore", ".npmignore", ".dockerignore", ".hgignore")
 _MADE_IF_MISSING: Final = ".gitignore"  # it counts as soon as the project becomes a repository
 
 _HEADING: Final = "# claude-runner keeps its secrets and output out:"
@@ -335,7 +337,7 @@ _GIT_TIMEOUT_S: Final = 30.0
 def add_ignores(project: Path) -> list[str]:
     """Add what is missing to the ignore files, and return what the user should know."""
     told: list[str] = []
-    for path in (project / name for name in _FILES):
+    for path in (project / name for name in IGNORE_FILES):
         is_there = os.path.lexists(path)
         if is_there and (path.is_symlink() or not path.is_file()):
             # What a link leads to may belong to other projects as well.
@@ -353,7 +355,7 @@ def add_ignores(project: Path) -> list[str]:
 def remove_ignores(project: Path) -> list[str]:
     """Remove what `add_ignores` added, and return what the user should know."""
     told: list[str] = []
-    for path in (project / name for name in _FILES):
+    for path in (project / name for name in IGNORE_FILES):
         if path.is_symlink() or not path.is_file():
             continue
         before = path.read_bytes()

@@ -29,7 +29,7 @@ from config import DRAFT_SUFFIX, SETTINGS, VERSION, RunnerError, load_config, wr
 from places import COMPANIONS, companion, find_project, program_files
 from runner.console import print_out
 from runner.folder import find_undelivered
-from tools.hosts import add_ignores, ask_git, find_hints, remove_ignores
+from tools.hosts import IGNORE_FILES, add_ignores, ask_git, find_hints, remove_ignores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -135,7 +135,7 @@ class Target:
             raise RunnerError(
                 f"--folder is {wanted!r}; write one name of letters, digits, dots, dashes and _"
             )
-        if wanted in (".env", ".data", ".git"):
+        if wanted and wanted.lower() in (".env", ".data", ".git", *IGNORE_FILES):
             raise RunnerError(f"--folder is {wanted!r}, which has another use; choose another name")
         found = [
             path.parent.name

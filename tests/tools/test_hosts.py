@@ -287,6 +287,16 @@ DOCTESTS = "[pytest]\naddopts = -q --doctest-modules"
 COUNTED = "[run]\nsource = .\n[report]\ninclude_namespace_packages = True\n"
 
 
+LISTED = """\
+[tool.pytest.ini_options]
+  addopts = [
+    '--doctest-modules',
+    "--cov=src",
+    '--ignore=wrapper',
+  ]
+"""
+
+
 @pytest.mark.parametrize(
     ("file", "text", "hint"),
     [
@@ -294,6 +304,8 @@ COUNTED = "[run]\nsource = .\n[report]\ninclude_namespace_packages = True\n"
         ("ruff.toml", "extend-exclude = [\n  'wrapper',\n]\n", None),
         ("ruff.toml", "extend-exclude = ['wrappers']\n", 'add "wrapper" to `extend-exclude` in'),
         ("ruff.toml", 'include = ["src/**"]\n', None),
+        ("pyproject.toml", "  [tool.ruff]\n  extend-exclude = ['wrapper']\n", None),
+        ("pyproject.toml", LISTED, None),
         ("pyproject.toml", "[tool.ruff.lint]\nselect = []\n", "toml\n    [tool.ruff]\n    extend-"),
         ("mypy.ini", "[mypy]\nstrict = True\n", "[mypy] of mypy.ini\n    exclude = ^wrapper/"),
         ("mypy.ini", "[mypy]\nfiles = src, tests\n", None),

@@ -144,7 +144,9 @@ def test_the_folder_may_have_another_name(copy: _Copy) -> None:
     assert snapshot(copy.project) == {}
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".git", ".env", ".data", "-x", "a b"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", ".git", ".Env", ".data", ".gitignore", ".npmignore", "-x", "a b"]
+)
 def test_a_name_that_is_no_folder_of_ours_is_refused(name: str, copy: _Copy) -> None:
     """One part of a path, and none that means something else."""
     assert "--folder is " in copy.fail("--folder", name)
