@@ -386,9 +386,9 @@ def uninstall(target: Target, settings: Sequence[Setting], *, purge: bool = Fals
     """
     if not target.is_installed:
         raise RunnerError(f"{target.note_path} is not there, so `install` wrote nothing there")
-    _refuse_if_undelivered(target)
+    _refuse_if_undelivered(target, elsewhere := _find_data_elsewhere(target))
     target.check_folders(target.known)
-    changes = Changes()
+    changes = Changes(notes=[f"{path}, with the data of runs, stays" for path in elsewhere])
     with _telling_what_to_do(target):
         for name in sorted(target.known):
             if target.is_ours(name):
@@ -407,8 +407,19 @@ def uninstall(target: Target, settings: Sequence[Setting], *, purge: bool = Fals
     return changes
 
 
-def _refuse_if_undelivered(target: Target) -> None:
-    runs = [folder.run_id for folder in find_undelivered(target.path / ".data")]
+def _find_data_elsewhere(target: Target) -> list[Path]:
+    """Return the folder of the runs if `.env` names another one than `.data`."""
+    try:
+        named = load_config(target.path, {}, env_file=target.path / ".env").dotenv
+        path = target.path / Path(named.get("CLAUDE_RUNNER_DATA_DIR", "")).expanduser()
+    except (RunnerError, RuntimeError):
+        return []  # there is none, or nobody can use it
+    return [path] if path not in (target.path, target.path / ".data") and path.is_dir() else []
+
+
+def _refuse_if_undelivered(target: Target, elsewhere: Sequence[Path]) -> None:
+    folders = (target.path / ".data", *elsewhere)
+    runs = [run.run_id for folder in folders for run in find_undelivered(folder)]
     if runs:
         sync = f"{target.path / target.folder / _SHIM} sync"
         raise RunnerError(

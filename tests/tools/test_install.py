@@ -570,6 +570,24 @@ def test_uninstall_waits_for_what_is_not_delivered(options: tuple[str, ...], cop
     assert "sync --discard ID` deletes it" in sentence
 
 
+@pytest.mark.parametrize("named", ["../elsewhere", "{}/elsewhere"])
+def test_uninstall_waits_for_what_lies_elsewhere(named: str, copy: _Copy) -> None:
+    """The folder of the runs is what `.env` says; it stays, and is named."""
+    copy.succeed()
+    elsewhere = copy.project.parent / "elsewhere"
+    with (copy.project / ".env").open("a") as lines:
+        lines.write(f"CLAUDE_RUNNER_DATA_DIR='{named.format(copy.project.parent)}'\n")
+    (elsewhere / "runs" / "run-7").mkdir(parents=True)
+    (elsewhere / "runs" / "run-7" / "spool.db").touch()
+    assert "does not have everything of run-7 yet; `" in copy.fail("--uninstall", "--purge")
+    (elsewhere / "runs" / "run-7" / "delivered").touch()
+
+    assert "elsewhere, with the data of runs, stays\n" in copy.succeed("--uninstall", "--purge")
+
+    assert snapshot(copy.project) == {}
+    assert (elsewhere / "runs" / "run-7" / "delivered").exists()
+
+
 def test_a_copy_can_remove_itself(copy: _Copy) -> None:
     """From inside the project, as somebody would who has no clone."""
     copy.succeed()
