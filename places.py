@@ -70,8 +70,17 @@ def program_files(program: Path = PROGRAM) -> list[str]:
     """Return the program's files, sorted, by their paths relative to it."""
     modules = [path for path in program.glob("*.py") if path.name != _BUILDS_THE_PACKAGE]
     rooms = [path for name in PACKAGES for path in (program / name).rglob("*")]
-    files = [path for path in rooms if path.suffix in (".py", ".txt") and path.is_file()]
-    return sorted(path.relative_to(program).as_posix() for path in (*modules, *files))
+    files = [path for path in rooms if path.suffix in (".py", ".txt")]
+    return sorted(
+        path.relative_to(program).as_posix()
+        for path in (*modules, *files)
+        if path.is_file() and all(map(_is_name, path.relative_to(program).with_suffix("").parts))
+    )
+
+
+def _is_name(part: str) -> bool:
+    """Whether a file or folder of ours may have this name, without what a suffix adds."""
+    return part.isascii() and part.isidentifier() and part.islower()
 
 
 # --- the user's cache folder ----------------------------------------------------------------------

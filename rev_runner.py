@@ -9,10 +9,14 @@ import os
 import sys
 
 if __name__ == "__main__" and sys.flags.isolated:
-    # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder.
+    # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder, and
+    # what came with a project is not read. What `places` imports of Python is, before that.
+    import pathlib  # noqa: F401
+    import typing  # noqa: F401
+
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
     sys.dont_write_bytecode = True
-    sys.pycache_prefix = os.devnull  # and none is read that came with a project
+    sys.pycache_prefix = os.devnull
     import places
 
     places.keep_compiled_files()

@@ -59,7 +59,7 @@ program/** linguist-generated linguist-vendored
 """,
 }
 _NOTE_LINE: Final = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
-_PROGRAM_FILE: Final = re.compile(r"program/(?:[a-z][a-z0-9_]*/)*[a-z_][a-z0-9_]*\.(?:py|txt)")
+_PROGRAM_FILE: Final = re.compile(r"program/(?:[a-z_][a-z0-9_]*/)*[a-z_][a-z0-9_]*\.(?:py|txt)")
 
 # What earlier versions wrote into the root of a project, and into `wrapper/`. Their `INSTALLED` was
 # in `wrapper/` too, and named files by their paths in the project.

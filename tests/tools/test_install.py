@@ -207,6 +207,19 @@ def test_a_copy_can_be_copied_on(copy: _Copy, tmp_path: Path) -> None:
     assert "has this copy of the runner" in replace(copy, root=copy.program).fail()
 
 
+@pytest.mark.parametrize("name", ["My-Notes.py", "tools/Übersicht.txt", "runner/to do/list.txt"])
+def test_what_somebody_left_in_the_copy_does_not_travel(name: str, copy: _Copy) -> None:
+    """A name that no file of ours has would stand in a note that nobody believes."""
+    (copy.root / name).parent.mkdir(exist_ok=True)
+    (copy.root / name).write_text("mine\n")
+
+    copy.succeed()
+
+    assert not (copy.program / name).exists()
+    copy.succeed("--uninstall")
+    assert snapshot(copy.project) == {}
+
+
 @needs("git")
 def test_git_keeps_the_files_as_they_are(copy: _Copy, tmp_path: Path) -> None:
     """A clone by git for Windows has shims that start, and an upgrade takes it as unchanged."""
