@@ -265,7 +265,9 @@ class _Build:
     def _call(self, argv: list[str]) -> int:
         """Run one step of the installation, and show a person that it goes on."""
         # pip honours the user's settings, but for user = true, which it refuses in an environment.
-        env = {**os.environ, "PIP_USER": "0"}
+        # Python's are left out: `venv` starts one that is not isolated.
+        kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+        env = {**kept, "PIP_USER": "0"}
         began = time.monotonic()
         with open(self._log, "ab", opener=_private) as log:
             process = subprocess.Popen(

@@ -183,6 +183,7 @@ def test_built_once_and_then_used(home: Home, tmp_path: Path) -> None:
     for name in ("os", "site", "requests", "dotenv", "venv", "ensurepip", "pip", "json"):
         (traps / f"{name}.py").write_text(f"open({str(tmp_path / 'trapped')!r}, 'w')\n")
     env = {"PYTHONPATH": str(traps), "PIP_USER": "1", "PIP_REQUIRE_VIRTUALENV": "1"}
+    env["PYTHONPLATLIBDIR"] = "nowhere"  # where a Python that is not isolated has its library
 
     first = home.run(cwd=traps, **env)
     second = home.run(cwd=traps, PATH=f"{PYTHON.parent}")
