@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 
 import certifi
 import requests
-import urllib3.exceptions
 
 from gateway_transport import (
     BodyError,
@@ -275,6 +274,11 @@ def is_confidential(url: str) -> bool:
     return urlsplit(url).scheme == "https" or is_loopback(url)
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, _resp: Any) -> None:
+        """See no redirect: requests would read the whole body of one, followed or not."""
+
+
 class GatewayClient:
     """Sends attempts to one gateway, one at a time. Thread: its own; `abort` from any.
 
@@ -303,7 +307,7 @@ class GatewayClient:
         self._watch = watch
         self._credentials = credentials
         self._limits = ExchangeLimits()
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False
         adapter = BoundedAdapter(self._limits, pins)
         self._session.mount("https://", adapter)
@@ -444,7 +448,9 @@ class GatewayClient:
                 stream=True,
             ) as response:
                 reply = self._read(response, is_answer)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except GatewayError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what the libraries raise is theirs to change
             reply = Reply(Outcome.UNKNOWN, message=describe_error(error))
         finally:
             if self._limits.has_stalled:

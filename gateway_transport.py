@@ -353,9 +353,18 @@ def _aborted() -> ConnectionAbortedError:
 def _connect(connection: Any, limits: ExchangeLimits) -> socket.socket:
     """Connect to the first address of a urllib3 connection's host that answers.
 
-    Not urllib3's own function: `abort` has to reach the socket while it connects. The look-up of
-    the name is the one step that nothing can bound.
+    Not urllib3's own function: `abort` has to reach the socket while it connects. A failure is
+    raised as urllib3 raises it: it takes a bare reset for one of the request, of which a refusal
+    could be read, and fails on the socket that is not there.
     """
+    try:
+        return _connect_socket(connection, limits)
+    except OSError as error:
+        raise urllib3.exceptions.NewConnectionError(connection, str(error)) from error
+
+
+def _connect_socket(connection: Any, limits: ExchangeLimits) -> socket.socket:
+    """Return the connected socket. The look-up of the name is the one step that nothing bounds."""
     host = connection._dns_host.strip("[]")
     try:
         addresses = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
@@ -406,7 +415,7 @@ _NETWORK_ERRORS: Final[tuple[tuple[type[BaseException], str | None], ...]] = (
     (ConnectionResetError, "the connection was reset"),
     (TimeoutError, "it did not answer in time"),
     (socket.timeout, "it did not answer in time"),
-    (urllib3.exceptions.TimeoutError, "it did not answer in time"),
+    (urllib3.exceptions.ReadTimeoutError, "it did not answer in time"),
     (urllib3.exceptions.IncompleteRead, "the answer was cut off"),
     (urllib3.exceptions.ProtocolError, "the connection was closed without an answer"),
     (OSError, None),
