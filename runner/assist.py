@@ -37,7 +37,7 @@ from journal.events import encode_event
 from places import find_program, program_to_start
 from runner.attempts import Obstacle, Pacer, Policy, Sender, TellOnce
 from runner.keeper import ASSIST, Keeper, Report
-from runner.mailbox import Mailbox, Signal, Worker, WorkerEnded
+from runner.mailbox import Mailbox, Signal, Worker, WorkerEnded, WorkerFailed
 from runner.processes import describe_status
 
 if TYPE_CHECKING:
@@ -133,9 +133,9 @@ class Assist(Worker):
         *,
         show: Callable[[str], None],
         tell: Callable[[str], None],
-        ended: Callable[[WorkerEnded], object],
+        tell_owner: Callable[[WorkerFailed | WorkerEnded], object],
     ) -> None:
-        super().__init__("assist", ended)
+        super().__init__("assist", tell_owner)
         self._plan = plan
         self._provider = plan.provider
         self._keeper = keeper
@@ -168,7 +168,12 @@ class Assist(Worker):
 
     # --- the thread --------------------------------------------------------------------------
 
+    def _is_final(self, error: BaseException) -> bool:
+        # A session that failed in a foreseen way stays closed; so does one that nobody could read.
+        return isinstance(error, (RunnerError, BrokenPipeError)) or super()._is_final(error)
+
     def _work(self) -> None:
+        self._status = None
         try:
             # The output holds the address, so it has no name on the disk.
             with tempfile.TemporaryFile() as output, _private_folder() as folder:
@@ -420,7 +425,7 @@ class AssistAlone:
                     Pacer(None),
                     show=show,
                     tell=self._console.warn,
-                    ended=self._mailbox.post,
+                    tell_owner=self._mailbox.post,
                 )
                 self._assist.start()
                 self._watch()
@@ -457,9 +462,12 @@ class AssistAlone:
                 self._take_report(news)
             elif isinstance(news, Signal) and news.number != signal.SIGWINCH:
                 self._assist.stop()
+            elif isinstance(news, WorkerFailed):
+                self._error = news.error
+                self._assist.stop()  # its user is here, and starts another
             elif isinstance(news, WorkerEnded):
                 self._has_ended = True
-                self._error = news.error
+                self._error = self._error or news.error
 
     def _take_report(self, report: Report) -> None:
         if report.event == "gone":

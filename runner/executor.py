@@ -24,7 +24,7 @@ from journal.spool import SpoolError
 from redact import RedactedExcerpt, Redactor, join
 from runner.attempts import ACK, DIFFS, acknowledge, sleep
 from runner.keeper import EVERY_PROGRAM, Report
-from runner.mailbox import WakePipe, Worker, WorkerEnded
+from runner.mailbox import WakePipe, Worker, WorkerEnded, WorkerFailed
 from runner.processes import describe_status
 from runner.upload import PartList, Uploader, file_parts
 
@@ -73,9 +73,9 @@ class Executor(Worker):
         timeout_s: float,
         folder: Path,
         tell: Callable[[str], None],
-        ended: Callable[[WorkerEnded], object],
+        tell_owner: Callable[[WorkerFailed | WorkerEnded], object],
     ) -> None:
-        super().__init__("executor", ended)
+        super().__init__("executor", tell_owner)
         self._client = client
         self._spool = spool
         self._pacer = pacer

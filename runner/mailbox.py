@@ -12,12 +12,20 @@ import os
 import queue
 import signal
 import threading
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# How long a worker that failed pauses before it starts again, doubled each time up to the second.
+# A stop by the page waits for that; the third is after how long the failures are forgotten.
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 10.0
+_WELL_AFTER_S: Final = 60.0
 
 
 class WakePipe:
@@ -73,16 +81,27 @@ class WorkerEnded:
     error: BaseException | None = None
 
 
+@dataclass(frozen=True)
+class WorkerFailed:
+    """A worker's task failed for the first time, and is started again whenever it fails."""
+
+    worker: str
+    error: BaseException
+
+
 class Worker(ABC):
     """A thread with one task. Lifecycle: start, stop, join; all three are the owner's to call.
 
-    A subclass does its task in `_work`, which returns soon after `stop`, and raises what it cannot
-    go on after. However it ends, `ended` is called once with a `WorkerEnded`, in the thread itself.
+    A subclass does its task in `_work`, which returns soon after `stop`. Whatever it raises, it is
+    called again after a pause, unless `_is_final` says otherwise. `tell_owner` is called in the
+    thread itself: with a `WorkerFailed` for the first failure, and once with a `WorkerEnded`.
     """
 
-    def __init__(self, name: str, ended: Callable[[WorkerEnded], object]) -> None:
+    def __init__(
+        self, name: str, tell_owner: Callable[[WorkerFailed | WorkerEnded], object]
+    ) -> None:
         self._name = name
-        self._ended = ended
+        self._tell_owner = tell_owner
         self._stopping = threading.Event()
         self._is_closed = False
         # A daemon: what hangs in it does not keep the program from ending.
@@ -114,13 +133,31 @@ class Worker(ABC):
     def _close(self) -> None:  # noqa: B027 - many own nothing
         """Close what the worker owns. Its thread has ended."""
 
+    def _is_final(self, _error: BaseException) -> bool:
+        """Whether the task is not started again after this. Thread: the worker's."""
+        return self._stopping.is_set()
+
     def _run(self) -> None:
-        error: BaseException | None = None
-        try:
-            self._work()
-        except BaseException as crash:  # noqa: BLE001 - its owner decides what becomes of it
-            error = crash
-        self._ended(WorkerEnded(self._name, error))
+        pause_s = _FIRST_PAUSE_S
+        was_told = False
+        while True:
+            started_at = time.monotonic()
+            try:
+                self._work()
+            except BaseException as error:  # noqa: BLE001 - its owner is told
+                if self._is_final(error):
+                    self._tell_owner(WorkerEnded(self._name, error))
+                    return
+                if not was_told:
+                    was_told = True
+                    self._tell_owner(WorkerFailed(self._name, error))
+            else:
+                self._tell_owner(WorkerEnded(self._name))
+                return
+            if time.monotonic() - started_at > _WELL_AFTER_S:
+                pause_s = _FIRST_PAUSE_S
+            self._stopping.wait(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 class Mailbox:

@@ -25,10 +25,10 @@ from journal.spool import SpoolError
 from redact import printable
 from runner.attempts import ACK_ONCE, Pauses, TellOnce, acknowledge, refuse_to_wait
 from runner.executor import RUN_HAS_ENDED
-from runner.mailbox import Worker, WorkerEnded
+from runner.mailbox import Worker, WorkerEnded, WorkerFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from gateway_client import GatewayClient, Reply
     from journal.spool import Command, Spool
@@ -75,8 +75,7 @@ class Session(Protocol):
 class Poller(Worker):
     """The thread that asks for commands. Lifecycle: start, stop, join.
 
-    `tell` gets plain sentences for the user. `crashed` is called when the thread cannot go on: the
-    session continues without remote control.
+    `tell` gets plain sentences for the user.
     """
 
     def __init__(
@@ -92,9 +91,9 @@ class Poller(Worker):
         poll_interval_s: float,
         allow_remote_input: bool,
         tell: Callable[[str], None],
-        ended: Callable[[WorkerEnded], object],
+        tell_owner: Callable[[WorkerFailed | WorkerEnded], object],
     ) -> None:
-        super().__init__("poller", ended)
+        super().__init__("poller", tell_owner)
         self._client = client
         self._spool = spool
         self._pacer = pacer
@@ -130,7 +129,8 @@ class Poller(Worker):
             if not self._stopping.is_set():
                 raise
         finally:
-            self._executor.expect_no_more()
+            if self._stopping.is_set():
+                self._executor.expect_no_more()
 
     def _poll(self) -> float:
         """Ask once and obey. Returns how long to pause."""
@@ -169,12 +169,14 @@ class Poller(Worker):
         return max(self._poll_interval_s, pause_s)
 
     def _receive_all(self, items: Iterable[Any]) -> None:
-        commands = [command for item in items for command in self._parse(item)]
+        items = list(items)
+        commands = [command for command in map(_parse, items) if command is not None]
         for _, text in commands:
             if text == _STOP:
                 self._session.stop_run()  # before anything that could fail or wait
             elif text == _HALT:
                 self._session.halt_run()
+        self._count_malformed(items)
         commands.sort(key=lambda command: command[1] not in _URGENT)
         self._can_acknowledge = True
         for command_id, text in commands[:_MAX_COMMANDS_A_POLL]:
@@ -184,18 +186,11 @@ class Poller(Worker):
                 # What cannot be recorded is not executed; a stop was carried out before that.
                 self._tell_once("journal", f"commands are not executed any more: {error}")
 
-    def _parse(self, item: Any) -> Iterator[tuple[str, str]]:
-        """Yield the id and the text of a command that has both; count any other."""
-        if (
-            isinstance(item, dict)
-            and isinstance(item.get("id"), str)
-            and _COMMAND_ID.fullmatch(item["id"])
-            and isinstance(item.get("command"), str)
-        ):
-            yield item["id"], item["command"]
-        elif len(self._dropped) < _MAX_DROPPED:
-            # It stays listed, and would be counted again at every poll.
-            self._dropped.add(hashlib.sha256(json.dumps(item).encode()).digest())
+    def _count_malformed(self, items: Iterable[Any]) -> None:
+        """Count what is no command; it stays listed, and would be counted again at every poll."""
+        for item in items:
+            if _parse(item) is None and len(self._dropped) < _MAX_DROPPED:
+                self._dropped.add(hashlib.sha256(json.dumps(item).encode()).digest())
 
     def _receive(self, command_id: str, text: str) -> None:
         shown = self._shorten(text, MAX_COMMAND_CHARS)
@@ -252,3 +247,15 @@ class Poller(Worker):
 
     def _answer(self, command_id: str, result: str) -> None:
         self._acknowledge(self._spool.end_command(command_id, result=self._rules.redact(result)))
+
+
+def _parse(item: Any) -> tuple[str, str] | None:
+    """Return the id and the text of a command that has both."""
+    if (
+        isinstance(item, dict)
+        and isinstance(item.get("id"), str)
+        and _COMMAND_ID.fullmatch(item["id"])
+        and isinstance(item.get("command"), str)
+    ):
+        return item["id"], item["command"]
+    return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 from gateway_client import Outcome, Reply, new_nonce
 from runner.attempts import EVENTS, FILES, Obstacle, Sender, TellOnce
 from runner.console import shown_size
-from runner.mailbox import Worker, WorkerEnded
+from runner.mailbox import Worker, WorkerEnded, WorkerFailed
 from runner.upload import SMALLEST_BODY_BYTES, Uploader
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ class Delivery(Worker):
         rules: Rules,
         *,
         tell: Callable[[str], None],
-        ended: Callable[[WorkerEnded], object],
+        tell_owner: Callable[[WorkerFailed | WorkerEnded], object],
         pauses: Pauses | None = None,
     ) -> None:
-        super().__init__("poster", ended)
+        super().__init__("poster", tell_owner)
         self._client = client
         self._spool = spool
         self._pacer = pacer

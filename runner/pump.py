@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
 
 from kinds.profile import Passed
 from redact import Redacted, RedactedDecoder, Redactor
-from runner.mailbox import WakePipe, Worker, WorkerEnded
+from runner.mailbox import WakePipe, Worker, WorkerEnded, WorkerFailed
 from runner.terminal import LocalOutput, set_window_size
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ class PtyPump(Worker):
         journal: Journal,
         states: StateReader | None,
         note_undo: Callable[[bytes], None],
-        ended: Callable[[WorkerEnded], object],
+        tell_owner: Callable[[WorkerFailed | WorkerEnded], object],
     ) -> None:
-        super().__init__("pty-pump", ended)
+        super().__init__("pty-pump", tell_owner)
         self._channels = channels
         self._outputs = [c.local for c in channels if c.local is not None]
         self._log = log
@@ -197,6 +197,9 @@ class PtyPump(Worker):
         super()._run()
         for output in self._outputs:
             output.wait_read(_READER_PATIENCE_S)
+
+    def _is_final(self, _error: BaseException) -> bool:
+        return True  # what it had read is gone
 
     def _work(self) -> None:
         while not (self._stopping.is_set() or self._has_finished()):

@@ -27,7 +27,7 @@ from runner.assist import Assist
 from runner.attempts import Pacer
 from runner.console import shown_size
 from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
-from runner.mailbox import Mailbox, Signal, WorkerEnded
+from runner.mailbox import Mailbox, Signal, WorkerEnded, WorkerFailed
 from runner.poster import Delivery
 from runner.processes import ChildEnd
 from runner.pump import ChildTerminals, PtyPump
@@ -62,12 +62,13 @@ _PROGRESS_INTERVAL_S: Final = 1.0
 _RESIZED_INTERVAL_S: Final = 1.0
 _MAX_SHOWN_CHARS: Final = 4_000
 _MAKE_ROOM: Final = "make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
-# What a run loses with a worker that it goes on without.
-_LOSSES: Final = {
-    "poller": "remote control failed: {}; the run goes on, but the gateway's page cannot stop it "
-    "any more: Ctrl-C here does",
-    "executor": "commands are not executed any more: {}",
+# What is missing while a worker pauses, and how it is told.
+_FAILURES: Final = {
+    "poster": "delivery failed: {}; output is kept on disk",
+    "poller": "remote control failed: {}",
+    "executor": "executing commands failed: {}",
     "syncer": "a power cut may lose output: {}",
+    "assist": "the assist session failed: {}",
 }
 
 
@@ -182,7 +183,7 @@ class Run:
             journal=spool,
             states=job.invocation.states,
             note_undo=keeper.note_undo,
-            ended=mailbox.post,
+            tell_owner=mailbox.post,
         )
         self.was_started = True
         keeper.spawn(
@@ -228,7 +229,7 @@ class _Session:
         self._terminal = terminal
         self._pump = pump
         self._pacer = Pacer(job.config.poll_interval_s)
-        self._syncer = Syncer(spool, ended=mailbox.post)
+        self._syncer = Syncer(spool, tell_owner=mailbox.post)
         self._poster = Delivery(
             run.open_client(),
             spool,
@@ -236,7 +237,7 @@ class _Session:
             self._pacer,
             run.rules,
             tell=run.console.warn,
-            ended=mailbox.post,
+            tell_owner=mailbox.post,
         )
         self._executor = Executor(
             run.open_client(),
@@ -249,7 +250,7 @@ class _Session:
             timeout_s=job.config.command_timeout_s,
             folder=run.folder.path,
             tell=run.console.warn,
-            ended=mailbox.post,
+            tell_owner=mailbox.post,
         )
         self._poller = Poller(
             run.open_client(),
@@ -262,7 +263,7 @@ class _Session:
             poll_interval_s=job.config.poll_interval_s,
             allow_remote_input=job.allows_remote_input,
             tell=run.console.warn,
-            ended=mailbox.post,
+            tell_owner=mailbox.post,
         )
         self._assist = None if job.assist is None else self._plan_assist(job.assist)
         self._started_at = run.started_at
@@ -292,7 +293,7 @@ class _Session:
                 "an assist session is open; the gateway's page has its address"
             ),
             tell=self._console.warn,
-            ended=self._mailbox.post,
+            tell_owner=self._mailbox.post,
         )
 
     # --- the operator's hands; any thread ------------------------------------------------------
@@ -412,6 +413,9 @@ class _Session:
                 self._handle_report(news)
             elif isinstance(news, Signal):
                 self._handle_signal(news.number)
+            elif isinstance(news, WorkerFailed):
+                failure = _FAILURES[news.worker].format(_shown(news.error))
+                self._console.warn(f"{failure}; it is started again, please report it")
             elif isinstance(news, WorkerEnded):
                 self._handle_end_of_worker(news)
             elif isinstance(news, _EndRequest):
@@ -481,7 +485,7 @@ class _Session:
             if self._ending is None and self._child_end is None:  # else it ends with the run
                 self._tell_of_assist(ended.error)
         elif ended.error is not None:
-            self._console.warn(_LOSSES[ended.worker].format(_shown(ended.error)))
+            self._console.warn(_FAILURES[ended.worker].format(_shown(ended.error)))
 
     # --- what ends it ----------------------------------------------------------------------------
 

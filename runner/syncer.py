@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Callable, Final
 
-from runner.mailbox import Worker, WorkerEnded
+from runner.mailbox import Worker, WorkerEnded, WorkerFailed
 
 if TYPE_CHECKING:
     from journal.spool import Spool
@@ -19,8 +19,10 @@ _RETURN_INTERVAL_S: Final = 5.0
 class Syncer(Worker):
     """The syncer thread. It syncs one last time after `stop`."""
 
-    def __init__(self, spool: Spool, ended: Callable[[WorkerEnded], object]) -> None:
-        super().__init__("syncer", ended)
+    def __init__(
+        self, spool: Spool, tell_owner: Callable[[WorkerFailed | WorkerEnded], object]
+    ) -> None:
+        super().__init__("syncer", tell_owner)
         self._spool = spool
 
     def _wake(self) -> None:

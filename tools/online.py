@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from redact import Rules
     from runner.console import Console
     from runner.folder import RunFolder
-    from runner.mailbox import WorkerEnded
+    from runner.mailbox import WorkerEnded, WorkerFailed
 
     OpenClient = Callable[[str, str, str], GatewayClient]  # gateway's address, run id, token
 
@@ -393,7 +393,7 @@ class SyncRun:
 
     def _drain(self, spool: Spool, client: GatewayClient) -> None:
         problems: list[str] = []
-        ends: list[WorkerEnded] = []
+        news: list[WorkerFailed | WorkerEnded] = []
         delivery = Delivery(
             client,
             spool,
@@ -401,13 +401,14 @@ class SyncRun:
             Pacer(None),
             self._rules,
             tell=problems.append,
-            ended=ends.append,
+            tell_owner=news.append,
         )
         delivery.start()
         delivery.finish()
         try:
             delivery.join(_PROGRESS_INTERVAL_S)
-            while not (ends or delivery.has_stalled(self._drain_timeout_s)):
+            # Here a person waits, who can start it again.
+            while not (news or delivery.has_stalled(self._drain_timeout_s)):
                 remaining = delivery.describe_remaining().text
                 self._console.progress(f"{self._folder.run_id}: delivering {remaining} …")
                 delivery.join(_PROGRESS_INTERVAL_S)
@@ -418,6 +419,6 @@ class SyncRun:
         for problem in problems:
             self._console.warn(f"{self._folder.run_id}: {problem}")
         if not delivery.is_done:
-            error = ends[0].error if ends else None
+            error = news[0].error if news else None
             reason = str(error) if error else "the gateway does not take the rest"
             raise RunnerError(f"{reason}; {' '.join(delivery.describe_remaining())} left")

@@ -17,7 +17,7 @@ import pytest
 
 from redact import RedactedText, Rules
 from runner import terminal
-from runner.mailbox import WorkerEnded
+from runner.mailbox import WorkerEnded, WorkerFailed
 from runner.pump import Channel, Journal, PtyPump
 from runner.terminal import (
     LocalOutput,
@@ -39,7 +39,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.published: list[tuple[str, str]] = []
-        self.ended: list[WorkerEnded] = []
+        self.ended: list[WorkerFailed | WorkerEnded] = []
         self.slaves: list[int] = []
         self._fds: list[int] = []
         self._pump: PtyPump | None = None
@@ -73,7 +73,7 @@ class Desk:
             states=None,
             note_undo=lambda _undo: None,
             journal=journal or self,
-            ended=self.ended.append,
+            tell_owner=self.ended.append,
         )
         self._pump.start()
         return self._pump
