@@ -9,11 +9,11 @@ Every other thread has a module of its own.
     main       the keeper's channel, the terminal's    select on the keeper,   exit code 1, and the
                state, the exit code                    signals and workers     keeper ends the child
     pty-pump   PTY masters, keyboard, redactors, logs  select                  the child is killed
-    poster     its client                              the journal, HTTP       output is kept
-    poller     its client                              HTTP, an event          no remote control
-    executor   its client, the command under way       a queue, select, HTTP   that command failed
-    assist     its client, the session's files         a queue, HTTP, tmate    there is no session
-    syncer     nothing                                 an event, the disk      power cuts lose more
+    poster     its client                              the journal, HTTP       comes back
+    poller     its client                              HTTP, an event          comes back
+    executor   its client, the command under way       a queue, select, HTTP   comes back
+    assist     its client, the session's files         a queue, HTTP, tmate    a new session
+    syncer     nothing                                 an event, the disk      comes back
 
 The keeper (`runner/keeper.py`) is a process of its own, forked while this one has a single thread:
 the parent of all that the run starts. The journal (`journal/spool.py`) is shared, behind one lock.

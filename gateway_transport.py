@@ -56,24 +56,61 @@ class PinStore:
     """Fingerprints of certificates that do not verify, trusted on first use.
 
     A small JSON file, `{"host:port": "sha256 hex"}`, shared by all runs. `announce` is told once of
-    each certificate that is pinned. Thread: any. Raises GatewayError when the file is of no use.
+    each certificate that is pinned. `verified`, a file of the same kind that no project can bring
+    along, names the hosts whose certificate verified: none is pinned for those. Thread: any.
+    Raises GatewayError when a file is of no use.
     """
 
-    def __init__(self, path: Path, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, announce: Callable[[str], None], verified: Path | None = None
+    ) -> None:
         self._path = path
         self._announce = announce
+        self._verified = None if verified is None else PinStore(verified, announce)
+        # Also where the file cannot be written.
+        self._seen: set[str] = set()
+
+    def note_verified(self, host: str) -> None:
+        """Remember that a certificate of `host:port` verified."""
+        if self._verified is None or self.has_verified(host):
+            return
+        self._seen.add(host)
+        try:
+            self._verified.add(host, "verified")
+        except GatewayError as error:
+            self._announce(str(error))
+
+    def has_verified(self, host: str) -> bool:
+        """Whether a certificate of `host:port` has ever verified."""
+        if self._verified is None:
+            return False
+        return host in self._seen or self._verified.pinned(host) is not None
+
+    def refuse(self, host: str) -> GatewayError:
+        """Return the error for a certificate of a host whose earlier one verified."""
+        path = None if self._verified is None else self._verified._path
+        return GatewayError(
+            f"the certificate of {host} does not verify, and an earlier one did, so somebody may "
+            "be listening; if it verified by REQUESTS_CA_BUNDLE, set that again; if the gateway "
+            f"really has another kind of certificate now, remove the line of {host} from {path}"
+        )
 
     def pinned(self, host: str) -> str | None:
         """Return the fingerprint that was pinned for `host:port`."""
         return self._read().get(host)
 
+    def add(self, host: str, value: str) -> str | None:
+        """Add a line for `host:port`, unless there is one. Returns what was there."""
+        with self._locked():
+            lines = self._read()
+            known = lines.get(host)
+            if known is None:
+                self._write({**lines, host: value})
+        return known
+
     def check(self, host: str, fingerprint: str) -> None:
         """Pin on first use. Raises GatewayError when another certificate was pinned."""
-        with self._locked():
-            pins = self._read()
-            known = pins.get(host)
-            if known is None:
-                self._write({**pins, host: fingerprint})
+        known = self.add(host, fingerprint)
         if known is None:
             self._announce(
                 f"trusting the self-signed certificate of {host} from now on "
@@ -102,7 +139,8 @@ class PinStore:
         except OSError as error:
             raise GatewayError(
                 f"the gateway's certificate cannot be remembered in {self._path} "
-                f"({error.strerror}); make that folder writable, or set CLAUDE_RUNNER_DATA_DIR"
+                f"({error.strerror}); make that folder writable, or name "
+                "another (CLAUDE_RUNNER_DATA_DIR, XDG_STATE_HOME)"
             ) from error
 
     def _read(self) -> dict[str, str]:
@@ -265,7 +303,8 @@ class _HttpsConnection(urllib3.connection.HTTPSConnection):
             self._handshake(verify=True)
             return
         host = f"{self._tunnel_host or self.host}:{self._tunnel_port or self.port}"
-        pinned = self.pins.pinned(host)
+        has_verified = self.pins.has_verified(host)
+        pinned = None if has_verified else self.pins.pinned(host)
         if pinned is not None:
             # The usual case with a self-signed gateway, so it comes first.
             self._handshake(verify=False)
@@ -276,8 +315,12 @@ class _HttpsConnection(urllib3.connection.HTTPSConnection):
             self._handshake(verify=True)
         except (ssl.SSLCertVerificationError, _CertificateError):
             self._drop()
+            if has_verified:
+                raise self.pins.refuse(host) from None
             self._handshake(verify=False)
             self.pins.check(host, self._fingerprint())
+        else:
+            self.pins.note_verified(host)
 
     def _handshake(self, *, verify: bool) -> None:
         cert_reqs = self.cert_reqs

@@ -135,6 +135,14 @@ def cache_folder(environ: Mapping[str, str]) -> str:
     return make_private(cache_path(environ))
 
 
+def state_path(environ: Mapping[str, str]) -> str | None:
+    """Return where what outlasts a run and belongs to no project is kept; None without a home."""
+    base = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.local/state")
+    return os.path.join(base, "claude-runner") if os.path.isabs(base) else None
+
+
 def keep_compiled_files() -> None:
     """Let Python keep compiled files in the cache folder, or nowhere: never in the project."""
     try:

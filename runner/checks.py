@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from config import RunnerError
 from gateway_client import Credentials, GatewayClient, Outcome, is_confidential
 from gateway_transport import GatewayError, PinStore
 from journal.events import encode_event
+from places import state_path
 from runner.plan import require_run
 
 if TYPE_CHECKING:
@@ -42,7 +45,9 @@ def open_client(
 
     `is_traced`: -vv tells what it does, in the gateway's words too.
     """
-    pins = PinStore(config.data_dir / "pins.json", console.warn)
+    state = state_path(os.environ)
+    verified = None if state is None else Path(state, "verified.json")
+    pins = PinStore(config.data_dir / "pins.json", console.warn, verified)
     return GatewayClient(
         gateway_url or config.gateway_url,
         Credentials(config.hmac_secret, run_id, token),

@@ -138,7 +138,9 @@ class Poller(Worker):
         try:
             reply = self._client.send(self._client.commands(_LONG_POLL_S), _POLL_REPLY_S)
         except GatewayError as error:  # nothing was sent: another certificate
-            self._tell_once("rejected", str(error))
+            self._tell_once(
+                "rejected", f"remote control waits, a stop by the gateway's page too: {error}"
+            )
             return _REJECTED_PAUSE_S
         self._pacer.note(reply)
         if reply.outcome is Outcome.ACCEPTED and isinstance(reply.body, list):

@@ -187,7 +187,11 @@ class Delivery(Worker):
 
     def _explain(self, obstacle: Obstacle) -> None:
         if not isinstance(obstacle, Reply):
-            self._tell_once("certificate", str(obstacle))
+            self._tell_once(
+                "certificate",
+                f"{obstacle}. The run goes on; its output is kept, and tried again every half "
+                "minute; what is left at its end is sent by `sync`",
+            )
         elif obstacle.outcome is Outcome.UNKNOWN:
             self._tell_once(
                 "unreachable",

@@ -690,6 +690,64 @@ def test_a_certificate_that_verifies_is_not_pinned(
         assert b.announced == []
 
 
+@pytest.mark.parametrize("is_pinned", [True, False], ids=["planted-pin", "no-pin"])
+def test_a_gateway_that_verified_once_must_verify(
+    is_pinned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An impostor gets nothing, not even with a pin in the project; the sentence heals it."""
+    pins, verified = tmp_path / "pins.json", tmp_path / "state" / "claude-runner" / "v.json"
+    impostor = self_signed()
+    with bench(tls=True) as b:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(b.gateway.ca_file))
+        host = f"127.0.0.1:{b.gateway.port}"
+
+        def client() -> GatewayClient:
+            store = PinStore(pins, b.announced.append, verified)
+            made = GatewayClient(
+                b.gateway.url,
+                Credentials(b.gateway.secret, b.run.id, b.run.token),
+                pins=store,
+            )
+            b.stack.callback(made.close)
+            return made
+
+        b.post(client())
+        assert json.loads(verified.read_text()) == {host: "verified"}
+        modes = [each.stat().st_mode & 0o777 for each in (verified, verified.parent)]
+        assert modes == [0o600, 0o700]
+        b.gateway.use_certificate(impostor)
+        if is_pinned:
+            pins.write_text(json.dumps({host: impostor.sha256}))
+        with pytest.raises(GatewayError) as caught:
+            b.post(client())
+        assert f"remove the line of {host} from {verified}" in str(caught.value)
+        assert len(b.gateway.requests) == 1
+
+        verified.write_text("{}")
+        assert b.post(client()).outcome is Outcome.ACCEPTED
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_remembered_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a place for it a run still begins, and an impostor in mid-run gets nothing."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "v.lock").mkdir()  # also in the way of root
+    with bench(tls=True) as b:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(b.gateway.ca_file))
+        store = PinStore(tmp_path / "p.json", b.announced.append, tmp_path / "state" / "v.json")
+        client = GatewayClient(
+            b.gateway.url, Credentials(b.gateway.secret, b.run.id, b.run.token), pins=store
+        )
+        b.stack.callback(client.close)
+        assert b.post(client).outcome is Outcome.ACCEPTED
+        assert "cannot be remembered" in b.announced[0]
+        b.gateway.use_certificate(self_signed())
+        b.gateway.drop_connections()
+        with pytest.raises(GatewayError, match="an earlier one did"):
+            b.post(client)
+
+
 def test_a_certificate_for_another_name_is_pinned_or_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,44 @@ def test_a_changed_certificate(tmp_path: Path) -> None:
         assert judge(gateway, launch.run.id, last=3).problems == []
 
 
+def test_an_impostor_of_a_gateway_that_verified(tmp_path: Path) -> None:
+    """With ALLOW_SELF_SIGNED=true too it gets nothing, in mid-run and from `sync`; sync heals."""
+    go = tmp_path / "go"
+    source = (
+        "import os, time\nprint('1 1.000000', flush=True)\n"
+        f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+        "print('2 1.000000\\n3 1.000000\\nLAST', flush=True)\n"
+    )
+    with StrictGateway(rate_limit=None, tls=True) as gateway:
+        env = {
+            "ALLOW_SELF_SIGNED": "true",
+            "REQUESTS_CA_BUNDLE": str(gateway.ca_file),
+            "CLAUDE_RUNNER_DRAIN_TIMEOUT": "1",
+        }
+        launch = plan(gateway, program(source), tmp_path, env=env)
+        with RunnerProcess(launch) as runner:
+            launch.expect("1 1.0")
+            gateway.use_certificate(self_signed())
+            gateway.drop_connections()
+            requests = len(gateway.requests)
+
+            def waits() -> None:
+                assert "remote control waits, a stop by the gateway's page too" in runner.stderr
+
+            eventually(waits)
+            go.touch()
+            assert runner.wait(30) == 0
+            assert "does not verify, and an earlier one did" in runner.stderr
+        refused = sync(launch)
+        assert refused.code == 1
+        assert "does not verify, and an earlier one did" in refused.stderr
+        assert len(gateway.requests) == requests
+        gateway.use_certificate(gateway.authority.issue())
+
+        assert sync(launch).code == 0
+        assert judge(gateway, launch.run.id, last=3).problems == []
+
+
 def test_a_renewed_certificate_that_verifies(tmp_path: Path) -> None:
     """A pinned gateway that gets a certificate of an authority is as good as before."""
     with StrictGateway(rate_limit=None, tls=self_signed()) as gateway:
