@@ -99,6 +99,7 @@ def plan_job(
             )
     env = config.child_environment(os.environ)
     env.setdefault("TERM", "xterm-256color")
+    env["PWD"] = _name_of_folder(cwd, env.get("PWD", ""))
     require_program(invocation.argv[0], cwd, env, profile, config)
     prompts = () if prompt is None else (prompt,)
     return Job(
@@ -157,6 +158,16 @@ def plan_assist(
         patience_s=config.drain_timeout_s,
         open_client=open_client,
     )
+
+
+def _name_of_folder(cwd: str, caller: str) -> str:
+    """Return the PWD of what starts in `cwd`: as the caller spells it, if it is the same folder."""
+    is_spelled_well = os.path.isabs(caller) and os.path.normpath(caller) == caller
+    try:
+        is_same = is_spelled_well and os.path.samefile(caller, cwd)
+    except OSError:
+        is_same = False
+    return caller if is_same else cwd
 
 
 def require_run(run_id: str | None, config: Config) -> str:
