@@ -45,8 +45,10 @@ MAX_COMMAND_CHARS: Final = 1_000
 _ALWAYS_OFF: Final = ("core.fsmonitor=false",)
 _OFF_WHILE_SHOWING: Final = (
     "core.hooksPath=/dev/null",
+    "core.pager=cat",
     "log.showSignature=false",
     "protocol.allow=never",
+    "safe.bareRepository=explicit",
     "status.submoduleSummary=false",
 )
 _DIFF_FLAGS: Final = (
@@ -56,13 +58,71 @@ _DIFF_FLAGS: Final = (
     "--submodule=short",
 )
 _SHOWING: Final = {
+    "annotate": ("--no-textconv",),
+    "archive": (),
+    "blame": ("--no-textconv",),
+    "cat-file": (),
+    "describe": (),
     "diff": _DIFF_FLAGS,
+    "diff-files": _DIFF_FLAGS,
+    "diff-index": _DIFF_FLAGS,
+    "diff-tree": _DIFF_FLAGS,
+    "grep": ("--no-textconv", "--no-recurse-submodules"),
     "log": _DIFF_FLAGS,
+    "ls-files": (),
+    "reflog": _DIFF_FLAGS,
+    "reflog show": _DIFF_FLAGS,
+    "shortlog": (),
     "show": _DIFF_FLAGS,
+    "stash list": _DIFF_FLAGS,
+    "stash show": _DIFF_FLAGS,
     "status": ("--ignore-submodules=dirty",),
+    "whatchanged": _DIFF_FLAGS,
 }
+# These would switch on again what is off; git takes any beginning of them that is unique.
+_SWITCHING_ON: Final = (
+    "--ext-diff",
+    "--filters",
+    "--ignore-submodules",
+    "--recurse-submodules",
+    "--show-signature",
+    "--submodule",
+    "--textconv",
+)
+_NO_BEGINNINGS: Final = frozenset({"--filter", "--text"})  # options of their own
 _GIT_OPTIONS_WITH_VALUE: Final = frozenset(
-    {"-C", "-c", "--git-dir", "--work-tree", "--namespace", "--config-env"}
+    {"-C", "-c", "--git-dir", "--work-tree", "--namespace", "--config-env", "--attr-source"}
+)
+_ELSEWHERE: Final = ("-C", "--git-dir")
+# What executes the rest of its command line: a git behind it would keep the repository's programs.
+_WRAPPERS: Final = frozenset({
+    "bash", "busybox", "caffeinate", "chronic", "chrt", "command", "dash", "doas", "env",
+    "exec", "fish", "ionice", "ksh", "nice", "nohup", "numactl", "script", "setsid", "sh",
+    "stdbuf", "strace", "sudo", "taskset", "time", "timeout", "unbuffer", "watch", "xargs",
+    "zsh",
+})  # fmt: skip
+# What leads git to another place than the current folder (`git rev-parse --local-env-vars`), or
+# keeps its configuration from being listed. The rest of GIT_CONFIG_* is settings of the user's.
+PLACES_OF_GIT: Final = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_ATTR_SOURCE",
+        "GIT_COMMON_DIR",
+        "GIT_CONFIG",
+        "GIT_DIR",
+        "GIT_GRAFT_FILE",
+        "GIT_IMPLICIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_INTERNAL_SUPER_PREFIX",
+        "GIT_NAMESPACE",
+        "GIT_NO_REPLACE_OBJECTS",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_QUARANTINE_PATH",
+        "GIT_REPLACE_REF_BASE",
+        "GIT_SHALLOW_FILE",
+        "GIT_WORK_TREE",
+    }
 )
 # Unlike `protocol.allow`, the variable also overrides a repository's `protocol.<name>.allow`.
 SHOWING_ENVIRONMENT: Final = {
@@ -73,6 +133,19 @@ SHOWING_ENVIRONMENT: Final = {
 # A filter can have any name, so it is switched off only when the repository names it; so can the
 # hooks that git 2.54 and newer read from the configuration (`hook.<name>.enabled`).
 _FILTER_OFF: Final = {b"clean": "", b"smudge": "", b"process": "", b"required": "false"}
+# What stands for a program that only a repository names; `*` is a name of its choice. git-lfs does
+# not start without the programs of an extension (`lfs.extension.<name>.clean`).
+_PROGRAMS_OFF: Final = {
+    b"gpg.program": "gpg",
+    b"gpg.*.program": "gpg",
+    b"lfs.*.clean": "/bin/cat",
+    b"lfs.*.path": "false",
+    b"lfs.*.smudge": "/bin/cat",
+    b"lfs.*.standalonetransferagent": "",
+    b"lfs.standalonetransferagent": "",
+    b"merge.*.driver": "false",  # `--remerge-diff` merges
+    b"tar.*.command": "/bin/cat",
+}
 _USER_SCOPES: Final = frozenset({b"system", b"global", b"command"})
 
 
@@ -86,12 +159,13 @@ class Allowed:
 
     `name` is the entry as the user or the documentation wrote it, `argv` what is executed. If there
     is a `git_query`, that program is executed first, and `argv` becomes what `override_git_config`
-    makes of its output; both get `SHOWING_ENVIRONMENT` besides.
+    makes of its output. It gets `SHOWING_ENVIRONMENT` besides, and so does what `only_shows`.
     """
 
     name: str
     argv: tuple[str, ...]
     git_query: tuple[str, ...] = ()
+    only_shows: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +209,9 @@ class Allowlist:
         name = self._entries.get(argv)
         if name is None:
             return Refused("it is not in the allowlist of this run")
-        return Allowed(name, harden_git(argv), git_query(argv))
+        at = _subcommand_at(argv)
+        only_shows = at is not None and bool(_shows(argv, at)[0])
+        return Allowed(name, harden_git(argv), git_query(argv), only_shows)
 
 
 def parse_extra_commands(value: str) -> tuple[str, ...]:
@@ -159,37 +235,52 @@ def harden_git(argv: tuple[str, ...]) -> tuple[str, ...]:
     at = _subcommand_at(argv)
     if at is None:
         return argv
-    flags = _SHOWING.get(argv[at])
-    settings = _ALWAYS_OFF if flags is None else (*_ALWAYS_OFF, *_OFF_WHILE_SHOWING)
+    shows, flags = _shows(argv, at)
+    settings = (*_ALWAYS_OFF, *_OFF_WHILE_SHOWING) if shows else _ALWAYS_OFF
+    end = at + len(shows.split()) if shows else at + 1
     return (
         argv[0],
         *(item for setting in settings for item in ("-c", setting)),
         *argv[1:at],
         "--no-pager",
         "--no-optional-locks",
-        argv[at],
-        *(flags or ()),
-        *argv[at + 1 :],
+        *argv[at:end],
+        *flags,
+        *argv[end:],
     )
 
 
 def git_query(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the command that lists the configuration that `argv` will meet; () if none is needed.
+    """Return the command that lists the configuration that `argv` will meet; () if it is no git.
 
     It needs git 2.26 and fails with an older one, so that nothing is executed then.
     """
     at = _subcommand_at(argv)
-    if at is None or argv[at] not in _SHOWING:
+    if at is None:
         return ()
-    return (*argv[:at], "config", "-z", "--show-scope", "--list")
+    bare = ("-c", "safe.bareRepository=explicit") if _shows(argv, at)[0] else ()
+    return (argv[0], *bare, *argv[1:at], "config", "-z", "--show-scope", "--list")
 
 
-def override_git_config(argv: tuple[str, ...], listing: bytes) -> tuple[str, ...]:
+def _shows(argv: tuple[str, ...], at: int) -> tuple[str, tuple[str, ...]]:
+    """Return the words of a git command that only shows, and its flags; "" for any other."""
+    for words in (" ".join(argv[at : at + 2]), argv[at]):
+        if words in _SHOWING:
+            is_other = words == "reflog" and argv[at + 1 : at + 2] in (("delete",), ("expire",))
+            return ("", ()) if is_other else (words, _SHOWING[words])
+    return "", ()
+
+
+def override_git_config(
+    argv: tuple[str, ...], listing: bytes, work_tree: str | None = None
+) -> tuple[str, ...]:
     """Return `argv` with every program switched off that the repository names in `listing`.
 
-    Shape: `listing` is the whole output of `git_query`. Where the user's own configuration names a
-    program under the same name (git-lfs), that one is put back in its place.
-    Raises AllowlistError when a name cannot be overridden, or the listing makes no sense.
+    Shape: `argv` is hardened, `listing` the whole output of `git_query`, `work_tree` the folder
+    that has the repository. Where the user's own configuration names a program under the same name
+    (git-lfs), that one is put back in its place. A command that does more than show is only looked
+    at. Raises AllowlistError when a name cannot be overridden, for an alias, or when the listing
+    makes no sense.
     """
     fields = listing.split(b"\0")
     if fields.pop() or len(fields) % 2:
@@ -202,30 +293,51 @@ def override_git_config(argv: tuple[str, ...], listing: bytes) -> tuple[str, ...
             of_user[key] = os.fsdecode(value) if equals else "true"
         else:
             of_repository[key] = None
+    at = _subcommand_at(argv) or len(argv) - 1
+    if not _shows(argv, at)[0]:
+        _refuse_alias(argv[at], (*of_user, *of_repository))
+        return argv
     overrides: dict[bytes, str] = {}
     for key in sorted(of_repository, key=lambda key: key.endswith(b".process")):
         overrides.update(_override(key, of_user))
     settings = (f"{os.fsdecode(key)}={value}" for key, value in overrides.items())
-    return (argv[0], *(item for setting in settings for item in ("-c", setting)), *argv[1:])
+    place: tuple[str, ...] = ()
+    if b"core.worktree" in of_repository:
+        if work_tree is None or any(each.startswith(_ELSEWHERE) for each in argv[1:at]):
+            raise AllowlistError("the repository's configuration names another working tree")
+        place = (f"--work-tree={work_tree}",)
+    options = (*(item for setting in settings for item in ("-c", setting)), *place)
+    return (argv[0], *options, *argv[1:])
+
+
+def _refuse_alias(name: str, keys: Iterable[bytes]) -> None:
+    """Raise AllowlistError for what git may take for an alias: it could be any program."""
+    alias = b"alias." + os.fsencode(name.lower())
+    if any(key.lower() in (alias, alias + b".command") for key in keys):
+        raise AllowlistError(
+            f"git {name} is an alias in git's configuration; allow what it stands for instead"
+        )
 
 
 def _override(key: bytes, of_user: Mapping[bytes, str]) -> dict[bytes, str]:
     """Return the settings that switch off what the repository sets with `key`."""
     section, _, rest = key.partition(b".")
     name, has_name, variable = rest.rpartition(b".")
-    if section not in (b"filter", b"hook") or not has_name:
-        return {}
-    if b"=" in name:
+    off: dict[bytes, str] = {}
+    if section == b"filter" and has_name and variable == b"process" and key not in of_user:
+        # Even an empty process keeps git from using the user's `clean`, so all of it is off.
+        off = {b"filter.%s.%s" % (name, each): value for each, value in _FILTER_OFF.items()}
+    elif section == b"filter" and has_name and variable in _FILTER_OFF:
+        off = {key: of_user.get(key, _FILTER_OFF[variable])}
+    elif section == b"hook" and has_name:
+        off = {b"hook.%s.enabled" % name: "false"}
+    elif key in _PROGRAMS_OFF or (has_name and b"%s.*.%s" % (section, variable) in _PROGRAMS_OFF):
+        shape = key if key in _PROGRAMS_OFF else b"%s.*.%s" % (section, variable)
+        off = {key: of_user.get(key, _PROGRAMS_OFF[shape])}
+    if off and b"=" in name:
         # git takes what comes before the first "=" of the option for the key.
         raise AllowlistError("its configuration names a program that cannot be switched off")
-    if section == b"hook":
-        return {b"hook.%s.enabled" % name: "false"}
-    if variable == b"process" and key not in of_user:
-        # Even an empty process keeps git from using the user's `clean`, so all of it is off.
-        return {b"filter.%s.%s" % (name, each): off for each, off in _FILTER_OFF.items()}
-    if variable not in _FILTER_OFF:
-        return {}
-    return {key: of_user.get(key, _FILTER_OFF[variable])}
+    return off
 
 
 def _subcommand_at(argv: tuple[str, ...]) -> int | None:
@@ -236,6 +348,28 @@ def _subcommand_at(argv: tuple[str, ...]) -> int | None:
     while at < len(argv) and argv[at].startswith("-"):
         at += 2 if argv[at] in _GIT_OPTIONS_WITH_VALUE else 1
     return at if at < len(argv) else None
+
+
+def _refuse_git_out_of_reach(command: str, argv: tuple[str, ...]) -> None:
+    """Raise AllowlistError for a git whose repository's programs could not be switched off."""
+    if posixpath.basename(argv[0]) in _WRAPPERS:
+        words = [word for each in argv[1:] for word in each.split()]
+        if any(word == "git" or (word[:1] == "/" and word.endswith("/git")) for word in words):
+            raise AllowlistError(
+                f"{command!r} starts git from another program, where the repository's own programs "
+                "cannot be switched off; write the git command alone, such as git diff, and set "
+                "variables before you start the runner"
+            )
+    at = _subcommand_at(argv)
+    if at is None or not _shows(argv, at)[0]:
+        return
+    for argument in argv[at:]:
+        name = argument.partition("=")[0]
+        is_beginning = any(full.startswith(name) for full in _SWITCHING_ON)
+        if len(name) > len("--i") and is_beginning and name not in _NO_BEGINNINGS:
+            raise AllowlistError(
+                f"{command!r} lets the repository start programs with {name}; leave that out"
+            )
 
 
 def _parse_entry(command: str) -> tuple[str, ...]:
@@ -258,6 +392,7 @@ def _parse_entry(command: str) -> tuple[str, ...]:
             f"{command!r} sets a variable, which needs a shell, and commands run without one; "
             f"write env {command}"
         )
+    _refuse_git_out_of_reach(command, argv)
     return argv
 
 

@@ -19,7 +19,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final
 
-from allowlist import SHOWING_ENVIRONMENT, Allowed, AllowlistError, override_git_config
+from allowlist import (
+    PLACES_OF_GIT,
+    SHOWING_ENVIRONMENT,
+    Allowed,
+    AllowlistError,
+    override_git_config,
+)
 from journal.spool import SpoolError
 from redact import RedactedExcerpt, Redactor, join
 from runner.attempts import ACK, DIFFS, acknowledge, sleep
@@ -82,7 +88,8 @@ class Executor(Worker):
         self._rules = rules
         self._keeper = keeper
         self._cwd = cwd
-        self._env = env
+        # A runner that a hook of git starts has variables that name that hook's repository.
+        self._env = {name: value for name, value in env.items() if name not in PLACES_OF_GIT}
         self._timeout_s = timeout_s
         self._folder = folder
         self._tell = tell
@@ -222,13 +229,14 @@ class Executor(Worker):
         """Run it to its end. Returns why it failed, or an empty text."""
         argv, env = command.argv, self._env
         if command.git_query:
-            env = {**env, **SHOWING_ENVIRONMENT}
+            showing = {**env, **SHOWING_ENVIRONMENT}
             listing = _Listing()
             with _Stream(self._rules, excerpt.add) as errors:
-                problem = self._run_program(command.git_query, env, listing.add, errors.feed)
+                problem = self._run_program(command.git_query, showing, listing.add, errors.feed)
             if problem:
                 return problem
-            argv = override_git_config(argv, bytes(listing.raw))
+            argv = override_git_config(argv, bytes(listing.raw), find_work_tree(self._cwd))
+            env = showing if command.only_shows else env
         with contextlib.ExitStack() as stack:
             if command.name not in _DIFF_COMMANDS:
                 both = stack.enter_context(_Stream(self._rules, excerpt.add))
@@ -328,6 +336,16 @@ class Executor(Worker):
                 return None
             if report.key in (key, EVERY_PROGRAM) and report.event in ("failed", "exited"):
                 return report
+
+
+def find_work_tree(cwd: str) -> str | None:
+    """Return the folder that has the repository which git finds from here; None if none has."""
+    folder = os.path.realpath(cwd)
+    while not os.path.lexists(os.path.join(folder, ".git")):
+        if folder == os.path.dirname(folder):
+            return None
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _open_pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[int, int]:

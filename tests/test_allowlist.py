@@ -232,7 +232,8 @@ def test_git_diff_is_disarmed() -> None:
     """The documented git commands carry what switches a repository's programs off."""
     assert harden_git(("git", "diff", "--cached")) == (
         *("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"),
-        *("-c", "log.showSignature=false", "-c", "protocol.allow=never"),
+        *("-c", "core.pager=cat", "-c", "log.showSignature=false", "-c", "protocol.allow=never"),
+        *("-c", "safe.bareRepository=explicit"),
         *("-c", "status.submoduleSummary=false", "--no-pager", "--no-optional-locks"),
         *("diff", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty"),
         *("--submodule=short", "--cached"),
@@ -246,6 +247,7 @@ def test_git_diff_is_disarmed() -> None:
         (("git", "-c", "x.y=z", "--no-pager", "show", "HEAD"), 4),
         (("/usr/bin/git", "status"), 1),
         (("git", "--git-dir=x", "log"), 2),
+        (("git", "--attr-source", "HEAD", "stash", "show"), 3),
     ],
 )
 def test_options_before_the_subcommand_are_understood(argv: tuple[str, ...], at: int) -> None:
@@ -257,7 +259,10 @@ def test_options_before_the_subcommand_are_understood(argv: tuple[str, ...], at:
     theirs = hardened.index("--no-optional-locks") - 1
     assert hardened[theirs - (at - 1) : theirs] == argv[1:at]
     assert hardened.index("core.hooksPath=/dev/null") < theirs - (at - 1)
-    assert git_query(argv) == (*argv[:at], "config", "-z", "--show-scope", "--list")
+    assert git_query(argv) == (
+        *(argv[0], "-c", "safe.bareRepository=explicit", *argv[1:at]),
+        *("config", "-z", "--show-scope", "--list"),
+    )
 
 
 @pytest.mark.parametrize("argv", [("git", "pull"), ("git", "commit", "-m", "diff"), ("git", "add")])
@@ -267,7 +272,55 @@ def test_a_git_command_that_does_more_than_show_keeps_its_programs(argv: tuple[s
         *("git", "-c", "core.fsmonitor=false", "--no-pager", "--no-optional-locks"),
         *argv[1:],
     )
-    assert git_query(argv) == ()
+    assert override_git_config(argv, listing(("local", "filter.x.clean=theirs"))) == argv
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("env LC_ALL=C git diff", "nice -n 5 git status", "/usr/bin/env git log"),
+        *("nice env A=b /usr/bin/git diff", "sh -c 'git status'", "timeout 5 bash -c 'git show'"),
+    ],
+)
+def test_git_behind_another_program_is_refused_with_the_form_that_works(entry: str) -> None:
+    """There a repository's programs could not be switched off."""
+    with pytest.raises(AllowlistError, match="write the git command alone"):
+        Allowlist([entry])
+
+
+@pytest.mark.parametrize(
+    "entry", ["env GIT_TRACE=1 npm test", "nice pytest tests/git", "pytest -k git", "which git"]
+)
+def test_a_word_that_looks_like_git_is_no_git(entry: str) -> None:
+    """A wrapped program of another name stays allowed."""
+    assert isinstance(Allowlist([entry]).check(entry), Allowed)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("git diff --ext-diff", "git log -p --textc", "git show --show-signature"),
+        *(
+            "git cat-file --textconv HEAD:a",
+            "git diff --submodule=diff",
+            "git status --ignore=none",
+        ),
+    ],
+)
+def test_an_entry_does_not_switch_a_repositorys_programs_on(entry: str) -> None:
+    """An option of the entry comes last, and would win; git takes its beginning too."""
+    with pytest.raises(AllowlistError, match="leave that out"):
+        Allowlist([entry])
+
+
+def test_an_alias_is_refused() -> None:
+    """Whoever sets it, it may be any program, and nobody can tell what it would need."""
+    for scope in ("local", "global"):
+        with pytest.raises(AllowlistError, match="git St is an alias"):
+            override_git_config(("git", "St"), listing((scope, "alias.st=!evil")))
+    assert (
+        override_git_config(("git", "diff"), listing(("local", "alias.diff=!evil")))[-1] == "diff"
+    )
 
 
 @pytest.mark.parametrize(

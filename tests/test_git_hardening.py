@@ -15,7 +15,15 @@ from typing import Callable
 
 import pytest
 
-from allowlist import SHOWING_ENVIRONMENT, Allowed, Allowlist, AllowlistError, override_git_config
+from allowlist import (
+    PLACES_OF_GIT,
+    SHOWING_ENVIRONMENT,
+    Allowed,
+    Allowlist,
+    AllowlistError,
+    override_git_config,
+)
+from runner.executor import find_work_tree
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.runner import RunnerProcess, child, plan, program
 
@@ -37,8 +45,8 @@ def git(folder: Path, *arguments: str, **environment: str) -> str:
 
 
 def allowed(command: str) -> Allowed:
-    """Return what may run."""
-    decision = Allowlist().check(command)
+    """Return what may run, in the allowlist of a user who allows it."""
+    decision = Allowlist([command]).check(command)
     assert isinstance(decision, Allowed)
     return decision
 
@@ -46,12 +54,14 @@ def allowed(command: str) -> Allowed:
 def run_as_the_runner_does(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     """Run an allowed command; git is asked for the configuration first."""
     decision = allowed(command)
-    environment = {**os.environ, **SHOWING_ENVIRONMENT}
+    places = PLACES_OF_GIT & os.environ.keys()
+    environment = {name: value for name, value in os.environ.items() if name not in places}
+    environment.update(SHOWING_ENVIRONMENT)
     listing = subprocess.run(
         decision.git_query, cwd=folder, env=environment, check=True, capture_output=True
     ).stdout
     return subprocess.run(
-        override_git_config(decision.argv, listing),
+        override_git_config(decision.argv, listing, find_work_tree(str(folder))),
         cwd=folder,
         env=environment,
         check=False,
@@ -191,6 +201,16 @@ def _set_users_filter_to_evil(trap: Trap) -> None:
     trap.attributes("* filter=lfs")
 
 
+def _set_extension_of_lfs(trap: Trap) -> None:
+    # As git-lfs does: the user's filter starts what the repository's configuration names.
+    lfs = trap.program.with_name("lfs")
+    lfs.write_text('#!/bin/sh\nexec sh -c "$(git config lfs.extension.x.clean)"\n')
+    lfs.chmod(0o755)
+    git(trap.folder, "config", "--global", "filter.lfs.clean", str(lfs))
+    trap.set("lfs.extension.x.clean=EVIL", "lfs.extension.x.smudge=EVIL")
+    trap.attributes("* filter=lfs")
+
+
 def _set_monitor(trap: Trap) -> None:
     trap.set("core.fsmonitor=EVIL", "core.fsmonitorHookVersion=1")
 
@@ -321,6 +341,7 @@ TRAPS: list[tuple[Callable[[Trap], None], bool]] = [
     (_set_filter_by_include, True),
     (_set_filter_of_the_worktree, True),
     (_set_users_filter_to_evil, True),
+    (_set_extension_of_lfs, True),
     (_set_monitor, True),
     (_set_hooks, True),
     (_set_hooks_path, True),
@@ -421,16 +442,97 @@ def test_the_users_own_environment_counts(
     monkeypatch.setenv("GIT_CONFIG_PARAMETERS", f"'filter.other.clean={trap.program}'")
     monkeypatch.setenv("GIT_EXTERNAL_DIFF", str(trap.program))
     monkeypatch.setenv("GIT_PAGER", str(trap.program))
-    monkeypatch.setenv("GIT_DIR", str(trap.folder / ".git"))
-    monkeypatch.setenv("GIT_WORK_TREE", str(trap.folder))
     trap.set("filter.upper.clean=EVIL")
     trap.attributes("changed.txt filter=upper")
     trap.touch()
 
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    assert "\n+CHANGED\n" in run_as_the_runner_does(elsewhere, "git diff").stdout
+    assert "\n+CHANGED\n" in run_as_the_runner_does(trap.folder, "git diff").stdout
     assert not trap.proof.exists()
+
+
+# What else a user may allow that only shows, and what it prints of the trap's repository.
+SHOWING = {
+    "git annotate same.txt": "same.txt",
+    "git archive HEAD": "same.txt",
+    "git blame changed.txt": "changed",
+    "git cat-file -p HEAD:same.txt": "same.txt",
+    "git describe --always --dirty": "-dirty",
+    "git diff-files -p": "+changed",
+    "git diff-index -p HEAD": "+changed",
+    "git diff-tree -p --root HEAD": "+changed.txt",
+    "git grep changed": "changed.txt:changed",
+    "git log -p --remerge-diff": "+changed.txt",
+    "git ls-files -m": "changed.txt",
+    "git reflog -p": "+changed.txt",
+    "git reflog show -p": "+changed.txt",
+    "git shortlog HEAD": "the first commit",
+    "git show --format=%G?%s": "the first commit",
+    "git stash list -p": "+stashed",
+    "git stash show -p": "+stashed",
+    "git -p diff": "+changed",
+}
+
+
+@pytest.mark.parametrize("command", SHOWING)
+def test_no_showing_command_starts_a_program_of_the_repository(trap: Trap, command: str) -> None:
+    """What a user allows besides the documented commands is disarmed as they are."""
+    (trap.folder / "same.txt").write_text("stashed\n")
+    git(trap.folder, "stash", "push", "-q", "same.txt")
+    _set_signature(trap)
+    for set_trap, _ in TRAPS:
+        if not any(word in set_trap.__name__ for word in ("submodule", "promisor", "signature")):
+            set_trap(trap)
+    trap.set("merge.x.driver=EVIL", "log.diffMerges=remerge", "tar.tar.command=EVIL")
+    trap.attributes("* filter=x diff=x merge=x\nsame.txt filter=lfs")
+    trap.touch()
+    trap.proof.unlink(missing_ok=True)
+
+    done = run_as_the_runner_does(trap.folder, command)
+
+    assert not trap.proof.exists(), trap.proof.read_text()
+    assert SHOWING[command] in done.stdout, done.stderr
+
+
+def test_a_folder_that_is_a_bare_repository_is_not_obeyed(trap: Trap) -> None:
+    """Such a folder comes with a clone, its configuration with it: git has no part in it."""
+    bare = trap.folder / "docs"
+    bare.mkdir()
+    for name in ("HEAD", "config", "index"):
+        (bare / name).write_bytes((trap.folder / ".git" / name).read_bytes())
+    for name in ("objects", "refs"):
+        (bare / name).symlink_to(trap.folder / ".git" / name)
+    trap.set("core.bare=false", "core.worktree=..", "diff.external=EVIL", file="docs/config")
+    trap.set("core.fsmonitor=EVIL", "core.fsmonitorHookVersion=1", file="docs/config")
+
+    for command in COMMANDS:
+        decision = allowed(command)
+        done = subprocess.run(
+            decision.argv, cwd=bare, check=False, capture_output=True, text=True,
+            env={**os.environ, **SHOWING_ENVIRONMENT},
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert "diff --no-index" in done.stderr or "cannot use bare repository" in done.stderr
+    assert not trap.proof.exists()
+
+
+def test_nothing_outside_the_working_tree_is_shown(trap: Trap, tmp_path: Path) -> None:
+    """`core.worktree` could make git show any folder; the repository's own is what is shown."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "notes.txt").write_text("the plans for monday\n")
+    blob = git(trap.folder, "rev-parse", "HEAD:same.txt").strip()
+    git(trap.folder, "update-index", "--add", "--cacheinfo", f"100644,{blob},notes.txt")
+    trap.set(f"core.worktree={home}")
+    inside = trap.folder / "inside"
+    inside.mkdir()
+
+    assert "+the plans" in git(trap.folder, "diff")
+    for folder in (trap.folder, inside):
+        shown = run_as_the_runner_does(folder, "git diff").stdout
+        assert "+changed" in shown
+        assert "plans" not in shown
+    with pytest.raises(AllowlistError, match="another working tree"):
+        run_as_the_runner_does(inside, "git -C .. diff")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -523,3 +625,46 @@ def test_a_broken_configuration_lets_nothing_run(
     assert "bad config line" in errors[0]
     assert errors[1] == "its configuration names a program that cannot be switched off"
     assert not trap.proof.exists()
+
+
+def test_commands_see_the_runs_folder_and_no_other_repository(
+    gw: StrictGateway, trap: Trap, tmp_path: Path
+) -> None:
+    """A runner that a hook of git starts has GIT_DIR, and PWD is its caller's: neither counts."""
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    git(other, "commit", "-q", "--allow-empty", "-m", "of the other repository")
+    (tmp_path / "run").mkdir()
+    source = (
+        "import os, signal; print('READY 1', os.environ['PWD'] == os.getcwd(), flush=True); "
+        "signal.pause()"
+    )
+    launch = plan(
+        gw, program(source), tmp_path / "run", cwd=trap.folder,
+        env={
+            "EXTRA_ALLOWED_COMMANDS": "printenv PWD,printenv GIT_DIR,printenv GIT_CONFIG",
+            "GIT_CONFIG": os.devnull,
+            "GIT_DIR": str(other / ".git"),
+            "GIT_INDEX_FILE": str(other / ".git" / "index"),
+            "PWD": str(tmp_path),
+        },
+    )  # fmt: skip
+
+    with RunnerProcess(launch) as runner:
+        launch.expect("READY 1 True")
+        commands = ("git log --oneline -10", "git diff", "printenv PWD")
+        ids = [gw.queue_command(launch.run.id, command) for command in commands]
+        unset = [
+            gw.queue_command(launch.run.id, f"printenv {each}")
+            for each in ("GIT_DIR", "GIT_CONFIG")
+        ]
+        gw.wait_for(lambda: not gw.pending(launch.run.id), 20)
+        gw.queue_command(launch.run.id, "__HALT__")
+        runner.wait()
+
+    log, diff, pwd = (gw.acks(launch.run.id)[each][-1].result or "" for each in ids)
+    assert "the first commit" in log
+    assert "+changed" in diff
+    assert pwd == f"{trap.folder}\n"
+    assert [gw.acks(launch.run.id)[each][-1].error for each in unset] == ["exit code 1"] * 2
