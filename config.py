@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shlex
+import stat
 import sys
 from dataclasses import dataclass, field
 from io import StringIO
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
 
 from allowlist import AllowlistError, parse_extra_commands
-from places import find_project
+from places import find_project, is_in_repository, tracked_by_git
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from redact import KnownValues, Rules, TokenShape
 
@@ -63,6 +64,10 @@ class Setting:
     parse: Callable[[str, str], Any]
     meaning: str
     secret: bool = False
+    # It names a program, an allowlist, or a permission: not for a file that comes with a project to
+    # say. An address is; ALLOW_SELF_SIGNED is about that address, whose owner may get a certificate
+    # that verifies anyway. The host of an assist session is a login to this machine.
+    grants: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,8 @@ def parse_extra(value: str, variable: str) -> tuple[str, ...]:
         raise ConfigError(f"{variable}: {error}") from error
 
 
-def _parse_gateway_url(value: str, variable: str) -> str:
+def parse_gateway_url(value: str, variable: str) -> str:
+    """Read the address of a gateway. Raises ConfigError."""
     try:
         parts = urlsplit(value.strip())
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -269,7 +275,7 @@ SETTINGS: Final = (
         "gateway_url",
         "GATEWAY_URL",
         "https://localhost:3100",
-        _parse_gateway_url,
+        parse_gateway_url,
         "address of the gateway",
     ),
     Setting(
@@ -293,6 +299,7 @@ SETTINGS: Final = (
         "",
         parse_extra,
         "commands that the operator may run besides the documented ones, separated by commas",
+        grants=True,
     ),
     Setting(
         "token",
@@ -350,6 +357,7 @@ SETTINGS: Final = (
         "false",
         _parse_bool,
         "let the operator type into an interactive session",
+        grants=True,
     ),
     Setting(
         "allow_http",
@@ -357,6 +365,7 @@ SETTINGS: Final = (
         "false",
         _parse_bool,
         "allow an unencrypted gateway that is not on this machine",
+        grants=True,
     ),
     Setting(
         "tmate_command",
@@ -364,6 +373,7 @@ SETTINGS: Final = (
         "tmate",
         parse_command,
         "assist: the program that shares the terminal",
+        grants=True,
     ),
     Setting(
         "tmate_host",
@@ -371,6 +381,7 @@ SETTINGS: Final = (
         "",
         _parse_host,
         "assist: a tmate server of your own; without it, that of ~/.tmate.conf or tmate.io",
+        grants=True,
     ),
     Setting(
         "tmate_port",
@@ -416,6 +427,8 @@ def load_config(
     is_unread = dotenv is None
     dotenv = dotenv or {}
     layers = (("option", options or {}), ("environment", environ), (str(file), dotenv))
+    if env_file is None and find_project(program) is not None:
+        _refuse_to_be_granted(file, settings, dotenv)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {".env": str(file)}
     placeholders: dict[str, str] = {}
@@ -437,6 +450,33 @@ def load_config(
         placeholders=placeholders,
         is_env_file_unread=is_unread,
     )
+
+
+def granted(settings: Iterable[Setting], dotenv: Mapping[str, str]) -> list[str]:
+    """Return which variables of a `.env` name a program, an allowlist or a permission."""
+    names = []
+    for setting in settings:
+        text, _, _ = _find(setting.variable, [("", dotenv)])
+        if setting.grants and text is not None and text != setting.default:
+            is_off = setting.parse is _parse_bool and text.lower() in _FALSE
+            names += [] if is_off else [setting.variable]
+    return names
+
+
+def _refuse_to_be_granted(
+    file: Path, settings: Iterable[Setting], dotenv: Mapping[str, str]
+) -> None:
+    """Raise ConfigError for a `.env` that came with the project and says what may run here."""
+    names = granted((*SETTINGS, *settings), dotenv)
+    if not names:
+        return
+    tracked = tracked_by_git(file)
+    if tracked or (tracked is None and is_in_repository(file)):
+        raise ConfigError(
+            f"git tracks {file}, so it may have come with the project, and it sets "
+            f"{', '.join(sorted(set(names)))}; look at it, and if you want that, start with "
+            f"--env-file {shlex.quote(str(file))}"
+        )
 
 
 def _find(
@@ -554,8 +594,39 @@ def read_text(path: Path, name: str) -> str:
         raise RunnerError(f"{name} cannot be read: {reason}; name a text file") from error
 
 
+def check_data_dir(folder: Path) -> None:
+    """Raise ConfigError for a folder with data of others: what lies there may be sent and run."""
+    otherwise = "or set --data-dir or CLAUDE_RUNNER_DATA_DIR to another folder"
+    try:
+        owner = os.stat(folder).st_uid
+    except OSError:
+        return  # there is none, or it is of no use
+    if owner != os.geteuid():
+        raise ConfigError(
+            f"the data folder {folder} belongs to another user; run as that user, {otherwise}"
+        )
+    if tracked_by_git(folder):
+        raise ConfigError(
+            f"git tracks files in the data folder {folder}, so they came with the project; take "
+            f"them out (`git rm -r --cached {shlex.quote(str(folder))}`) if they are yours, "
+            f"{otherwise}"
+        )
+
+
+def tell_open_modes(config: Config) -> Iterator[str]:
+    """Yield a sentence for each private file or folder that other users could read."""
+    for path in (config.data_dir, config.data_dir / "runs", Path(config.sources[".env"])):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if status.st_mode & 0o077 and (stat.S_ISDIR(status.st_mode) or config.dotenv):
+            yield f"other users can read {path}; `chmod go= {shlex.quote(str(path))}` ends that"
+
+
 def prepare_data_dir(folder: Path) -> None:
     """Make the data folder, private and ignored by git. Raises ConfigError when it cannot."""
+    check_data_dir(folder)
     try:
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

@@ -186,5 +186,35 @@ def program_to_start(name: str, path: str | None) -> str:
     return found
 
 
+def is_in_repository(path: Path) -> bool:
+    """Whether a file lies in a folder that git would take for its own, or below one."""
+    folder = path.parent.resolve()
+    return any(os.path.lexists(each / ".git") for each in (folder, *folder.parents))
+
+
+def tracked_by_git(path: Path) -> bool | None:
+    """Whether git has a file, or anything below a folder; None where it cannot say.
+
+    In any spelling: on some disks that is the same file.
+    """
+    git = find_program("git", os.environ.get("PATH"))
+    if git is None or not is_in_repository(path):
+        return None
+    import subprocess
+
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # The project's own settings must not start a program.
+    argv = [git, "-C", str(path.parent), "-c", "core.fsmonitor=false", "-c", "safe.directory=*"]
+    argv += ["-c", "safe.bareRepository=explicit"]
+    try:
+        listing = subprocess.run(
+            [*argv, "ls-files", "-z", "--", f":(icase,literal){path.name}"],
+            env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if listing.returncode else listing.stdout != b""
+
+
 def _is_program(file: str) -> bool:
     return os.path.isfile(file) and os.access(file, os.X_OK)

@@ -52,6 +52,7 @@ class RevProfile(Profile):
             "rev",
             parse_command,
             "rev-runner: the program to run, with arguments that come first",
+            grants=True,
         ),
         Setting(
             "allowed_commands",
@@ -59,6 +60,7 @@ class RevProfile(Profile):
             "",
             parse_extra,
             "rev-runner: commands that the operator may run besides those of every runner",
+            grants=True,
         ),
     )
 

@@ -288,6 +288,14 @@ class Spool:
             ).fetchall()
             return [FilePart(*row) for row in rows]
 
+    def waiting_parts(self) -> list[FilePart]:
+        """Return all that the gateway does not have, in its order."""
+        with self._reading():
+            rows = self._store.execute(
+                "SELECT path, name, start, size FROM uploads WHERE NOT is_done ORDER BY id"
+            ).fetchall()
+            return [FilePart(*row) for row in rows]
+
     @_commits
     def recut_uploads(self, path: str, parts: Iterable[FilePart]) -> None:
         """Let these parts take the place of all that is not done yet of a file."""

@@ -40,6 +40,7 @@ class ClaudeProfile(Profile):
             "claude",
             parse_command,
             "the program to run, with arguments that come first; never seen by a shell",
+            grants=True,
         ),
         Setting(
             "flavor",

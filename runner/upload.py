@@ -5,8 +5,10 @@ They hold redacted text alone.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
+from config import DRAFT_SUFFIX
 from gateway_client import MAX_ARTIFACT_BYTES, MultipartFile, Reply
 from gateway_transport import GatewayError
 from journal.spool import FilePart, Upload
@@ -258,6 +260,26 @@ def collect_files(
         except OSError as error:
             tell(f"{source} is not uploaded: {error.strerror}")
     return parts
+
+
+def redact_again(path: Path, rules: Rules) -> bool:
+    """Redact a file that holds redacted text in its place. Returns whether that changed it.
+
+    Raises OSError.
+    """
+    before, after, redactor = hashlib.sha256(), hashlib.sha256(), Redactor(rules=rules)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            before.update(block)
+            after.update(redactor.feed(block))
+    after.update(redactor.flush())
+    if before.digest() == after.digest():
+        return False
+    draft = path.with_name(f"{path.name}{DRAFT_SUFFIX}")
+    draft.unlink(missing_ok=True)
+    _copy_redacted(path, draft, rules, lambda: None)
+    draft.replace(path)
+    return True
 
 
 def _copy_redacted(source: Path, copy: Path, rules: Rules, on_block: Callable[[], None]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import config
-from config import SETTINGS, Config, ConfigError, prepare_data_dir
+from config import SETTINGS, Config, ConfigError, prepare_data_dir, tell_open_modes
 from kinds.claude import ClaudeProfile
 
 SECRET = "s3" * 16
@@ -31,6 +32,11 @@ def write_env(root: Path, *lines: str) -> Path:
     file = root / ".env"
     file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return file
+
+
+def git(folder: Path, *arguments: str) -> None:
+    """Run git there."""
+    subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
 
 
 # --- precedence ------------------------------------------------------------------------------
@@ -362,6 +368,79 @@ def test_the_data_folder_is_private_and_ignored(tmp_path: Path) -> None:
 
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / ".gitignore").read_text() == "*\n"
+
+
+def test_a_data_folder_that_came_with_the_project_is_refused(tmp_path: Path) -> None:
+    """What git tracks there is a stranger's journal; a spelling of it that some disks take too."""
+    git(tmp_path, "init", "-q")
+    folder = tmp_path / ".data"
+    prepare_data_dir(folder)
+    prepare_data_dir(folder)
+    (tmp_path / ".DATA" / "runs").mkdir(parents=True, exist_ok=True)
+    (tmp_path / ".DATA" / "runs" / "planted").touch()
+    git(tmp_path, "add", "--force", ".DATA")
+
+    with pytest.raises(ConfigError, match="git tracks files in the data folder"):
+        prepare_data_dir(folder)
+
+
+def test_what_other_users_can_read_is_told(root: Path) -> None:
+    """The data folder and `.env` are named, with what mends it, until they are private."""
+    config = load_config(root, {})
+    prepare_data_dir(config.data_dir)
+    env = write_env(root, "HMAC_SECRET=x\n")
+    config = load_config(root, {})
+    env.chmod(0o600)
+    assert list(tell_open_modes(config)) == []
+    for path in (config.data_dir, env):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o044)
+        (told,) = tell_open_modes(config)
+        assert told == f"other users can read {path}; `chmod go= {path}` ends that"
+        path.chmod(mode)
+
+
+GRANTS = {
+    "CLAUDE_RUNNER_ALLOW_HTTP": "true",
+    "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true",
+    "CLAUDE_RUNNER_TMATE_COMMAND": "./tools/tmate",
+    "CLAUDE_RUNNER_TMATE_HOST": "tmate.example",
+    "EXTRA_ALLOWED_COMMANDS": "sh -c id",
+}
+
+
+@pytest.mark.parametrize("variable", GRANTS)
+def test_a_tracked_env_file_grants_nothing(root: Path, variable: str) -> None:
+    """A program, an allowlist, a permission: only the user says them, or names the file."""
+    env = write_env(root, f"GATEWAY_URL=https://gateway.example\n{variable}={GRANTS[variable]}\n")
+    git(root, "init", "-q")
+    load_config(root, {})
+
+    git(root, "add", "--force", ".env")
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(root, {variable: ""})
+    assert str(caught.value) == (
+        f"git tracks {env}, so it may have come with the project, and it sets {variable}; "
+        f"look at it, and if you want that, start with --env-file {env}"
+    )
+    load_config(root, {}, env_file=env)
+    (root / ".git" / "index").write_bytes(b"no index")  # git cannot say
+    with pytest.raises(ConfigError, match="git tracks"):
+        load_config(root, {})
+
+
+def test_a_tracked_env_file_with_an_address_is_fine(root: Path) -> None:
+    """A team may share where its gateway is, and what is the default anyway."""
+    write_env(
+        root,
+        "GATEWAY_URL=https://gateway.example\nALLOW_SELF_SIGNED=true\nEXTRA_ALLOWED_COMMANDS=\n"
+        "CLAUDE_RUNNER_ALLOW_HTTP=no\nCLAUDE_RUNNER_TMATE_COMMAND=tmate\n",
+    )
+    git(root, "init", "-q")
+    git(root, "add", "--force", ".env")
+
+    assert load_config(root, {}).gateway_url == "https://gateway.example"
 
 
 def test_a_data_folder_of_no_use_is_told(tmp_path: Path) -> None:

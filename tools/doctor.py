@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final
 
-from config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir
+from config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir, tell_open_modes
 from journal.spool import Spool, SpoolError
 from places import find_program, program_to_start
 from redact import printable
@@ -189,7 +189,8 @@ def _check_folder(config: Config) -> tuple[str, str]:
     shown = f"{config.data_dir} can be written, {shown_size(free_bytes)} free"
     if free_bytes < _ENOUGH_DISK_BYTES:
         return "mend", f"{shown}; make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
-    return "ok", shown
+    is_open = "; ".join(tell_open_modes(config))
+    return ("note", is_open) if is_open else ("ok", shown)
 
 
 def _check_journal(config: Config) -> tuple[str, str]:

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import shlex
+import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, Final
+from urllib.parse import urlsplit
 
 from allowlist import Allowlist
 from config import (
     SECRET_VARIABLES,
     RunnerError,
     build_rules,
+    check_data_dir,
     collect_secrets,
+    parse_gateway_url,
     prepare_data_dir,
+    tell_open_modes,
 )
 from gateway_client import is_confidential
 from gateway_transport import GatewayError
 from journal.spool import Spool, SpoolError
 from places import typed_name
+from redact import printable
 from runner.assist import AssistAlone, remove_stale_folders
 from runner.attempts import ACK_IN_SYNC, Pacer, acknowledge, sleep
 from runner.checks import check_health, check_run, check_secret, open_client
@@ -38,7 +46,7 @@ from runner.plan import (
 )
 from runner.poster import Delivery
 from runner.session import Run
-from runner.upload import file_parts
+from runner.upload import file_parts, redact_again
 
 if TYPE_CHECKING:
     import argparse
@@ -88,6 +96,8 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
     rules = build_rules(config, os.environ)
     _tell_unprotected(config, console)
     prepare_data_dir(config.data_dir)
+    for sentence in tell_open_modes(config):
+        console.warn(sentence)
     prune_delivered(config.data_dir, config.retention_days)
     leftovers = count_leftovers(config.data_dir)
     if leftovers:
@@ -177,6 +187,7 @@ def _plan_assist(
 @_in_one_sentence
 def sync(options: argparse.Namespace, config: Config, profile: Profile, console: Console) -> int:
     """Deliver what earlier runs could not. Returns 1 if something is still left."""
+    check_data_dir(config.data_dir)
     if options.discard is not None:
         return _discard(options.discard, config)
     count = remove_stale_folders()
@@ -210,6 +221,9 @@ def _sync_one(
             config.token if options.run_id is not None else "",
             build_rules(config, os.environ),
             console,
+            gateway_url=config.gateway_url
+            if options.gateway is None
+            else parse_gateway_url(options.gateway, "--gateway"),
             open_client=lambda url, run_id, token: open_client(config, console, run_id, token, url),
             check=lambda client, run_id: check_run(client, run_id, config, console),
             drain_timeout_s=config.drain_timeout_s,
@@ -265,9 +279,11 @@ def try_connection(
 #
 # Deliver what earlier runs could not: the journals that a crash or an outage left behind.
 #
-# Each goes to the gateway that it names and to no other, with the token that it holds. A run whose
-# runner died gets the end that nobody recorded. Commands that were being executed then are reported
-# as interrupted; they are not executed again.
+# Each goes to the gateway that it names and to no other, with the token that it holds, and only if
+# the user names that gateway too: a journal may have come with the project. Of files only those
+# that lie in the run's own folder are sent, and they are redacted once more. A run whose runner died
+# gets the end that nobody recorded. Commands that were being executed then are reported as
+# interrupted; they are not executed again.
 
 # What became of a run whose runner died and could not say it.
 _RUNNER_DIED: Final = {
@@ -280,6 +296,8 @@ _RUNNER_DIED: Final = {
 }
 _PROGRESS_INTERVAL_S: Final = 1.0
 _JOIN_TIMEOUT_S: Final = 5.0
+# What a run lays down in its folder for its end: logs, and copies of artifacts.
+_PLAIN_PATH: Final = re.compile(r"(?:artifacts/)?[^/\0.][^/\0]*")
 
 
 def count_leftovers(data_dir: Path) -> int:
@@ -303,6 +321,32 @@ def _is_complete(spool: Spool) -> bool:
     return bool(is_delivered) and not (spool.unacknowledged() and spool.fact("token"))
 
 
+def _is_same_gateway(one: str, other: str) -> bool:
+    """Whether two addresses are of the same gateway, however they are written."""
+    return _place(one) == _place(other)
+
+
+def _place(url: str) -> tuple[str, str, int | None]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return url, "", None
+    return parts.scheme, parts.hostname or "", port
+
+
+def _is_own_file(folder: RunFolder, path: str) -> bool:
+    """Whether a path that a journal names is that of a regular file in the run's folder."""
+    if not _PLAIN_PATH.fullmatch(path):
+        return False
+    try:
+        of_folder = (folder.path / path).parent.lstat()
+        of_file = (folder.path / path).lstat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISDIR(of_folder.st_mode) and stat.S_ISREG(of_file.st_mode)
+
+
 class SyncRun:
     """The delivery of one run's leftovers. Thread: main; delivery itself has the poster's."""
 
@@ -313,6 +357,7 @@ class SyncRun:
         rules: Rules,
         console: Console,
         *,
+        gateway_url: str,
         open_client: OpenClient,
         check: Callable[[GatewayClient, str], None],
         drain_timeout_s: float,
@@ -321,6 +366,7 @@ class SyncRun:
         self._given_token = token
         self._rules = rules
         self._console = console
+        self._gateway_url = gateway_url
         self._open_client = open_client
         self._check = check
         self._drain_timeout_s = drain_timeout_s
@@ -344,10 +390,18 @@ class SyncRun:
             token = self._given_token or spool.fact("token")
             if not gateway_url or not token:
                 raise RunnerError("its journal names no gateway or no token; give --token")
+            if not _is_same_gateway(gateway_url, self._gateway_url):
+                raise RunnerError(
+                    f"it is for {printable(self._rules.redact(gateway_url), 200)}, and the "
+                    f"gateway here is {self._gateway_url}; if you know that address, `sync "
+                    f"--gateway {shlex.quote(printable(self._rules.redact(gateway_url), 200))}` "
+                    "sends it there"
+                )
             client = self._open_client(gateway_url, self._folder.run_id, token)
             self._check(client, self._folder.run_id)
             before = spool.totals()
             self._complete(spool)
+            self._look_over_files(spool)
             self._acknowledge_all(spool, client)
             self._drain(spool, client)
             self._close(spool)
@@ -380,10 +434,32 @@ class SyncRun:
                     notice=self._rules.redact(sentence),
                 )
         if spool.fact("end") is None:
-            log_name = spool.fact("log_name")
-            has_log = bool(log_name) and (self._folder.path / log_name).exists()
+            log_name = str(spool.fact("log_name") or "")
+            has_log = _is_own_file(self._folder, log_name)
             parts = file_parts(self._folder.path, log_name, log_name) if has_log else ()
             spool.record_end(_RUNNER_DIED, parts)
+
+    def _look_over_files(self, spool: Spool) -> None:
+        """Leave only files of the run to be uploaded, without what is known as secret by now."""
+        for path, part in {part.path: part for part in reversed(spool.waiting_parts())}.items():
+            if not _is_own_file(self._folder, path):
+                spool.recut_uploads(path, ())
+                name = printable(self._rules.redact(part.name), 100)
+                self._console.warn(
+                    f"{self._folder.run_id}: {name} is not uploaded: it is no file of the run"
+                )
+                continue
+            try:
+                if redact_again(self._folder.path / path, self._rules):
+                    done = spool.done_parts(path)
+                    first = done[0].name if done else part.name
+                    number = len(done) + 1
+                    parts = file_parts(
+                        self._folder.path, path, first, start=part.start, number=number
+                    )
+                    spool.recut_uploads(path, parts)
+            except OSError as error:
+                raise RunnerError(f"{part.name} cannot be redacted ({error.strerror})") from error
 
     def _acknowledge_all(self, spool: Spool, client: GatewayClient) -> None:
         pacer = Pacer(None)

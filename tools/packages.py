@@ -34,9 +34,9 @@ from places import (
     PROGRAM,
     CacheFolderError,
     cache_folder,
-    find_program,
     find_project,
     make_private,
+    tracked_by_git,
 )
 
 if TYPE_CHECKING:
@@ -136,28 +136,14 @@ def _packages_folder() -> str:
     except CacheFolderError:
         project = find_project()
         # Never in place of a folder that the user has named, or that is somebody else's.
-        if os.environ.get(CACHE_VARIABLE) or project is None or not _is_data_our_own(project):
+        if (
+            os.environ.get(CACHE_VARIABLE)
+            or project is None
+            or tracked_by_git(project / ".data") is not False
+        ):
             raise
         make_private(str(project / ".data"))
         return make_private(str(project / ".data" / "packages"))
-
-
-def _is_data_our_own(project: Path) -> bool:
-    """Whether git says that nothing below `.data` is part of the project, in no spelling."""
-    git = find_program("git", os.environ.get("PATH"))
-    if git is None:
-        return False
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    argv = [git, "-C", str(project), "-c", "core.fsmonitor=false"]
-    argv += ["-c", "safe.bareRepository=explicit"]
-    try:
-        listing = subprocess.run(
-            [*argv, "ls-files", "-z", "--", ":(icase).data"],
-            env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return listing.returncode == 0 and listing.stdout == b""
 
 
 def _key(packages: PackageSet) -> str:

@@ -143,13 +143,22 @@ def test_wrong_secret(gateway: StrictGateway, tmp_path: Path) -> None:
 
 @REQUESTS
 def test_the_gateway_of_the_journal(gateway: StrictGateway, tmp_path: Path) -> None:
-    """Leftovers go to the gateway that their run knew, whatever is configured now."""
+    """Leftovers for another gateway than the configured one stay, unless the user names it too."""
     launch = leave_behind(gateway, tmp_path)
     with StrictGateway(secret=gateway.secret) as other:
-        done = sync(launch, env={"GATEWAY_URL": other.url})
+        elsewhere = {"GATEWAY_URL": other.url}
+        requests = len(gateway.requests)
+        refused = sync(launch, env=elsewhere)
+        named_wrongly = sync(launch, "--gateway", other.url)
+        assert len(gateway.requests) == requests
+        done = sync(launch, "--gateway", gateway.url + "/", env=elsewhere)
 
-        assert done.code == 0
         assert other.requests == []
+    for each in (refused, named_wrongly):
+        assert each.code == 1
+        assert f"{launch.run.id}: not delivered: it is for {gateway.url}" in each.stderr
+        assert f"`sync --gateway {gateway.url}`" in each.stderr
+    assert done.code == 0
     assert judge(gateway, launch.run.id).problems == []
 
 
@@ -416,6 +425,10 @@ def test_a_folder_of_another_user(gateway: StrictGateway) -> None:
             assert f"{theirs.run_dir} cannot be used" in syncing.stderr
 
         assert gateway.status(ours.run.id) == "done"
+        refused = sync(theirs)
+        assert refused.code == 1
+        assert f"{ours.data_dir} belongs to another user" in refused.stderr
+        os.chown(ours.data_dir, 0, 0)
         assert sync(theirs).code == 0
         assert judge(gateway, theirs.run.id).problems == []
 
@@ -497,10 +510,53 @@ def test_an_address_that_is_refused_now(gateway: StrictGateway, tmp_path: Path) 
         )
         database.commit()
 
-    done = sync(launch)
+    done = sync(launch, "--gateway", "http://gateway.example")
 
     assert done.code == 1
     assert "http://gateway.example is not encrypted" in done.stderr
+
+
+@LOCAL
+def test_a_planted_journal_sends_no_file_of_the_users(
+    gateway: StrictGateway, tmp_path: Path
+) -> None:
+    """Of what a journal names only regular files of the run's folder are sent, redacted again."""
+    launch = leave_behind(gateway, tmp_path)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "key.txt").write_text("the private key\n")
+    password = "".join(["hunter", "2", "x" * 12])
+    files = {
+        str(home / "key.txt"): "absolute.txt",
+        "../../../home/key.txt": "above.txt",
+        "link.txt": "link.txt",
+        "artifacts/key.txt": "linked-folder.txt",
+        "spool.db/../key.txt": "odd.txt",
+        "fifo": "fifo.txt",
+        "good.txt": "good.txt",
+    }
+    (launch.run_dir / "link.txt").symlink_to(home / "key.txt")
+    (launch.run_dir / "artifacts").symlink_to(home)
+    os.mkfifo(launch.run_dir / "fifo")
+    (launch.run_dir / "good.txt").write_text(f"a line\nDB_PASSWORD={password}\nanother\n")
+    with closing(sqlite3.connect(launch.run_dir / "spool.db")) as database:
+        for path, name in files.items():
+            database.execute(
+                "INSERT INTO uploads (path, name, start, size) VALUES (?, ?, 0, 16)", (path, name)
+            )
+        database.commit()
+
+    done = sync(launch)
+
+    assert done.code == 0, done.stderr
+    sent = {each.name: each.data for each in gateway.artifacts(launch.run.id)}
+    assert {*files.values()} & sent.keys() == {"good.txt"}
+    assert [data for data in sent.values() if b"the private key" in data] == []
+    assert sent["good.txt"].startswith(b"a line\nDB_PASSWORD=")
+    assert password.encode() not in sent["good.txt"]
+    assert b"another\n" in sent["good.txt"]
+    for name in set(files.values()) - {"good.txt"}:
+        assert f"{name} is not uploaded: it is no file of the run" in done.stderr
 
 
 # --- start, and old runs --------------------------------------------------------------------------
