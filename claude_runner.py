@@ -461,7 +461,7 @@ def command_install(
         tell_uninstalled(uninstall(target, profile.settings, purge=options.purge), target)
         return 0
     tell_installed(install(PROGRAM, target, upgrade=options.upgrade), target)
-    configure(PROGRAM, target.path, profile.settings, console)
+    configure(PROGRAM, target.path, profile.settings, console, is_known=options.upgrade)
     shim = f"./{target.folder}/{profile.program}"
     print_out(f"next: cd {shlex.quote(str(target.path))} && {shim} doctor")
     return 0

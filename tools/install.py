@@ -509,13 +509,23 @@ def is_written_by_install(content: bytes) -> bool:
     return content.startswith(_HEADING.encode())
 
 
-def configure(program: Path, project: Path, settings: Sequence[Setting], console: Console) -> None:
+def configure(
+    program: Path,
+    project: Path,
+    settings: Sequence[Setting],
+    console: Console,
+    *,
+    is_known: bool = False,
+) -> None:
     """Make the project's `.env`, with what can be taken over or asked for. Private: 0600.
 
-    One that is there is the user's own and is kept. Raises RunnerError.
+    One that is there is kept. It may have come with the project, so the user is asked about it,
+    unless `is_known`. Raises RunnerError.
     """
     env = project / ".env"
     if os.path.lexists(env):
+        if not is_known:
+            _ask_about(env, settings, console)
         try:
             config = load_config(program, {}, env_file=env)
             if config.is_env_file_unread:
@@ -534,6 +544,32 @@ def configure(program: Path, project: Path, settings: Sequence[Setting], console
         ) from error
     missing = "" if "HMAC_SECRET" in values else "; put the gateway's own secret into it"
     print_out(f"{env} is made{missing}")
+
+
+def _ask_about(env: Path, settings: Sequence[Setting], console: Console) -> None:
+    """Show what a `.env` sets for the runner. Raises RunnerError if it is not the user's.
+
+    Without a terminal nobody is asked: that it is the user's own is then for him to see.
+    """
+    try:
+        text = env.read_text("utf-8-sig", "replace") if env.is_file() else ""
+    except OSError:
+        return  # which is told
+    assigned = re.findall(r"(?m)^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=", text)
+    names = [each.variable for each in (*SETTINGS, *settings) if each.variable in assigned]
+    if not names:
+        return
+    shown = f"{env} was there, and sets {', '.join(names)}"
+    if not (os.isatty(0) and os.isatty(2)):
+        console.warn(f"{shown}: see that you wrote it before you start anything")
+        return
+    console.note(shown)
+    try:
+        answer = input("did you write it? [y/N] ").strip().lower()
+    except (EOFError, KeyboardInterrupt):
+        answer = ""
+    if answer not in ("y", "yes"):
+        raise RunnerError(f"{env} is not trusted; move it away, and repeat")
 
 
 def _common(settings: Sequence[Setting]) -> list[Setting]:

@@ -281,8 +281,8 @@ def try_connection(
 #
 # Each goes to the gateway that it names and to no other, with the token that it holds, and only if
 # the user names that gateway too: a journal may have come with the project. Of files only those
-# that lie in the run's own folder are sent, and they are redacted once more. A run whose runner died
-# gets the end that nobody recorded. Commands that were being executed then are reported as
+# that lie in the run's own folder are sent, and they are redacted once more. A run whose runner
+# died gets the end that nobody recorded. Commands that were being executed then are reported as
 # interrupted; they are not executed again.
 
 # What became of a run whose runner died and could not say it.
