@@ -291,8 +291,10 @@ class TellOnce:
 #
 # Nothing waits in here; callers are told how long they should.
 
-# A gateway may ask for more patience than the operator of a run has.
+# A gateway may ask for more patience than the operator of a run has: what is longer than any window
+# is not obeyed but asked again after a moment, as a stop must get through.
 _MAX_RETRY_AFTER_S: Final = 60.0
+_INSTEAD_OF_LONGER_S: Final = 10.0
 # After a 429 without a time: 1 s, doubled up to this.
 _MAX_GUESSED_WAIT_S: Final = 30.0
 # Requests kept back for acknowledgements and a stop.
@@ -348,7 +350,8 @@ class Pacer:
                 self._note_budget(reply.rate_limit, now)
             if reply.outcome is Outcome.LIMITED:
                 self._refusals += 1
-                wait_s = min(max(self._asked_wait_s(reply), 0.1), _MAX_RETRY_AFTER_S)
+                wait_s = max(self._asked_wait_s(reply), 0.1)
+                wait_s = wait_s if wait_s <= _MAX_RETRY_AFTER_S else _INSTEAD_OF_LONGER_S
                 self._blocked_until = max(self._blocked_until, now + wait_s)
             elif reply.status:
                 self._refusals = 0

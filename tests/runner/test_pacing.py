@@ -38,7 +38,7 @@ def test_output_is_not_held_back_while_there_is_budget() -> None:
     [
         (Reply(Outcome.LIMITED, 429, retry_after_s=7.0), 7.0),
         (Reply(Outcome.LIMITED, 429, retry_after_s=0.0), 0.1),
-        (Reply(Outcome.LIMITED, 429, retry_after_s=86_400.0), 60.0),
+        (Reply(Outcome.LIMITED, 429, retry_after_s=31_536_000.0), 10.0),
         (Reply(Outcome.LIMITED, 429, rate_limit=RateLimit(100, 0, 12.0)), 12.0),
         (Reply(Outcome.LIMITED, 429), 1.0),
     ],

@@ -179,7 +179,7 @@ def test_the_last_requests_are_not_for_output(pacer: Pacer, clock: Clock) -> Non
     [
         (Reply(Outcome.LIMITED, 429, retry_after_s=7), 7),
         (Reply(Outcome.LIMITED, 429, retry_after_s=0), 0.1),
-        (Reply(Outcome.LIMITED, 429, retry_after_s=86_400), 60),
+        (Reply(Outcome.LIMITED, 429, retry_after_s=86_400), 10),
         (Reply(Outcome.LIMITED, 429, rate_limit=RateLimit(100, 0, 9)), 9),
         (Reply(Outcome.LIMITED, 429), 1),
     ],
