@@ -101,10 +101,15 @@ class Executor(Worker):
 
     def submit(self, command_id: str, command: Allowed) -> bool:
         """Queue a command; False when too many wait. Thread: the poller."""
-        if self._queue.qsize() >= _MAX_QUEUED or self._stopping.is_set():
+        if self.is_full or self._stopping.is_set():
             return False
         self._queue.put((command_id, command))
         return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many commands wait that no more are taken."""
+        return self._queue.qsize() >= _MAX_QUEUED
 
     def report(self, report: Report) -> None:
         """Take the keeper's report on a command. Thread: the one that owns the keeper."""

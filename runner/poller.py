@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 from allowlist import MAX_COMMAND_CHARS, Allowlist, Refused
 from gateway_client import Outcome
 from gateway_transport import GatewayError
-from journal.spool import SpoolError
+from journal.spool import Command, SpoolError
 from redact import printable
 from runner.attempts import ACK_ONCE, Pauses, TellOnce, acknowledge, refuse_to_wait
 from runner.executor import RUN_HAS_ENDED
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway_client import GatewayClient, Reply
-    from journal.spool import Command, Spool
+    from journal.spool import Spool
     from redact import RedactedText, Rules
     from runner.attempts import Pacer
     from runner.executor import Executor
@@ -44,6 +44,7 @@ _ESCAPE: Final = "__ESCAPE__"
 _INPUT: Final = "__INPUT__:"
 # What cannot wait, as an answer names it.
 _URGENT: Final = {_STOP: "Stop", _HALT: "Halt"}
+_NO_REMOTE_INPUT: Final = "remote input is not allowed (CLAUDE_RUNNER_ALLOW_REMOTE_INPUT)"
 # So much of a refused command is enough to recognise it.
 _MAX_SHOWN_CHARS: Final = 200
 # How long a gateway that knows long polls may keep a question open.
@@ -55,6 +56,8 @@ _REJECTED_PAUSE_S: Final = 30.0
 # A gateway that lists more than this at once is broken; the rest stays listed. A stop is found
 # wherever it stands.
 _MAX_COMMANDS_A_POLL: Final = 100
+# So many refused commands are recorded and told; more are still refused, but leave nothing behind.
+_MAX_RECORDED_REFUSALS: Final = 200
 # Malformed commands are told apart by their digests, so that each is counted once.
 _MAX_DROPPED: Final = 10_000
 
@@ -106,6 +109,7 @@ class Poller(Worker):
         self._tell_once = TellOnce(tell)
         self._failures = 0
         self._dropped: set[bytes] = set()
+        self._refused_count = 0
         self._can_acknowledge = True
 
     @property
@@ -196,6 +200,17 @@ class Poller(Worker):
 
     def _receive(self, command_id: str, text: str) -> None:
         shown = self._shorten(text, MAX_COMMAND_CHARS)
+        if self._refused_count >= _MAX_RECORDED_REFUSALS and text not in _URGENT:
+            self._tell_once(
+                "refusals", "so many commands were refused that the next ones are not told any more"
+            )
+            reason = self._why_refused(text)
+            if reason is not None:
+                error = self._rules.redact(f"refused: {reason}")
+                self._acknowledge(Command(command_id, shown, None, error, acknowledged=False))
+                return
+            if self._executor.is_full:
+                return  # it stays listed
         known = self._spool.record_command(command_id, shown)
         if known is None:
             self._decide(command_id, text)
@@ -229,7 +244,7 @@ class Poller(Worker):
 
     def _type(self, command_id: str, what: str, keys: bytes) -> None:
         if what == "input" and not self._allow_remote_input:
-            problem: str | None = "remote input is not allowed (CLAUDE_RUNNER_ALLOW_REMOTE_INPUT)"
+            problem: str | None = _NO_REMOTE_INPUT
         else:
             problem = self._session.type(keys)
         if problem is None:
@@ -237,7 +252,17 @@ class Poller(Worker):
         else:
             self._refuse(command_id, what, problem)
 
+    def _why_refused(self, text: str) -> str | None:
+        """Return why a command could not be executed at any time; None if it could."""
+        if text == _ESCAPE:
+            return None
+        if text.startswith(_INPUT):
+            return None if self._allow_remote_input else _NO_REMOTE_INPUT
+        decision = self._allowlist.check(text)
+        return decision.reason if isinstance(decision, Refused) else None
+
     def _refuse(self, command_id: str, text: str, reason: str) -> None:
+        self._refused_count += 1
         shown = self._shorten(text, _MAX_SHOWN_CHARS)
         notice = self._rules.redact(f"Refused command: {shown}: {reason}")
         error = self._rules.redact(f"refused: {reason}")

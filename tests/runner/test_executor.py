@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -841,6 +842,35 @@ def test_answers_that_are_no_list_are_survived(gw: StrictGateway, tmp_path: Path
 
     told = "the gateway answers the question for commands with something else"
     assert runner.stderr.count(told) == 1
+
+
+def test_a_flood_of_refused_commands_leaves_little_behind(
+    gw: StrictGateway, tmp_path: Path
+) -> None:
+    """All are refused to the gateway's face; the journal and the stream get the first of them."""
+    with Runner(gw, tmp_path) as runner:
+        ids = [gw.queue_command(runner.run.id, f"rm {number} {'x' * 500}") for number in range(320)]
+        gw.wait_for(lambda: len(gw.acks(runner.run.id)) == len(ids), 60)
+        assert runner.execute("pwd")[0].error is None
+        with closing(sqlite3.connect(runner.journal)) as journal:
+            (recorded,) = journal.execute("SELECT count(*) FROM commands").fetchone()
+
+    assert {gw.acks(runner.run.id)[each][-1].error for each in ids} == {
+        "refused: it is not in the allowlist of this run"
+    }
+    assert gw.text(runner.run.id, "error").count("Refused command") == 200
+    assert recorded == 201
+
+
+def test_a_gateway_that_asks_for_a_years_patience_does_not_delay_a_stop(
+    gw: StrictGateway, tmp_path: Path
+) -> None:
+    """What is no end of a window is asked again soon."""
+    with Runner(gw, tmp_path) as runner:
+        gw.faults.add(Fault("commands", RateLimited(retry_after_s=31_536_000), times=1))
+        gw.wait_for(lambda: any(each.status == 429 for each in gw.requests), 30)
+        gw.queue_command(runner.run.id, "__STOP__")
+        runner.wait()
 
 
 def test_an_endless_answer_and_one_command_too_many_are_survived(
