@@ -1,7 +1,7 @@
 """Start Claude Code on this machine and connect the session to a gateway.
 
-`main` reads the command line and calls one of the commands below it. `start` checks what the user
-asked for (`runner.plan`), asks the gateway (`runner.checks`), and hands a `Job` to `Run`
+`main` reads the command line and calls one of the subcommands below it. `start` checks what the
+user asked for (`runner.plan`), asks the gateway (`runner.checks`), and hands a `Job` to `Run`
 (`runner.session`), which has the main thread from there on and starts, stops and joins the others.
 Every other thread has a module of its own.
 
@@ -175,7 +175,7 @@ def _report_crash(error: Exception, profile: Profile, config: Config | None) -> 
 
 
 def build_command_line(profile: Profile) -> CommandLine:
-    """Return the commands of this kind of runner."""
+    """Return the subcommands of this kind of runner."""
     typed = typed_name(profile.program)
     line = CommandLine(
         profile.program,
@@ -185,58 +185,55 @@ def build_command_line(profile: Profile) -> CommandLine:
         _EXAMPLES.format(program=typed, arguments=profile.example_arguments),
     )
 
-    def add_command(
+    def add_subcommand(
         name: str, run: Callable[..., int], summary: str, *, hands_on: bool = False
     ) -> Callable[..., None]:
-        add_option = line.add_command(name, run, summary, hands_on=hands_on)
+        add_option = line.add_subcommand(name, run, summary, hands_on=hands_on)
         add_option("--env-file", metavar="FILE", help="read this file instead of .env")
         add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
         return add_option
 
-    add_option = add_command("start", _later("start"), f"run {profile.title}", hands_on=True)
+    add_option = add_subcommand("start", _later("start"), f"run {profile.title}", hands_on=True)
     _add_run_options(add_option)
     _add_start_options(add_option)
     profile.add_start_options(add_option)
-    add_option = add_command("assist", _later("assist"), "let somebody into a terminal here")
+    add_option = add_subcommand("assist", _later("assist"), "let somebody into a terminal here")
     _add_run_options(add_option)
     add_option("--cwd", metavar="DIR", help="where the terminal begins (default: here)")
     add_option("--timeout", metavar="TIME", help="how long to wait for the session (default: 30s)")
     add_option("--max-time", metavar="TIME", help="end the session after this (default: 1h)")
     _add_keys_option(add_option)
-    add_option = add_command(
+    add_option = add_subcommand(
         "test-connection", _later("try_connection"), "try the gateway, the secret, and a run"
     )
     _add_run_options(add_option)
-    add_option = add_command("sync", _later("sync"), "deliver what earlier runs could not")
+    add_option = add_subcommand("sync", _later("sync"), "deliver what earlier runs could not")
     _add_run_options(add_option)
     add_option(
         "--discard", metavar="ID", help="give up on this run: delete it, undelivered output too"
     )
-    add_option(
-        "--gateway", metavar="URL", help="send what was meant for this gateway, not GATEWAY_URL"
-    )
-    add_option = add_command("info", command_info, "show the configuration, without secrets")
+    add_option = add_subcommand("info", run_info, "show the configuration, without secrets")
     add_option("--json", action="store_true", help="as JSON")
-    add_option = add_command(
-        "gateway", command_gateway, "start a gateway of your own, with its page"
+    add_option = add_subcommand(
+        "gateway", run_gateway, "start a gateway of your own, with its page"
     )
     _add_gateway_options(add_option)
-    add_option = add_command(
-        "demo", command_demo, "show the whole loop on this machine: a gateway, a run, its page"
+    add_option = add_subcommand(
+        "demo", run_demo, "show the whole loop on this machine: a gateway, a run, its page"
     )
-    if profile.command_variable == CLAUDE.command_variable:  # the demo's runner is claude-runner
+    if profile.program_variable == CLAUDE.program_variable:  # the demo's runner is claude-runner
         add_option(
             "--cmd",
             metavar="PROMPT",
-            help=f"run {CLAUDE.command_variable} with this prompt, not the bundled session",
+            help=f"run {CLAUDE.program_variable} with this prompt, not the bundled session",
         )
     add_option("--no-open", action="store_true", help="open no browser")
-    add_option = add_command("doctor", command_doctor, "look over all that a run needs")
+    add_option = add_subcommand("doctor", run_doctor, "look over all that a run needs")
     _add_run_options(add_option)
     add_option("--json", action="store_true", help="as JSON")
     line.needs_no_settings("doctor")
     line.needs_no_packages("doctor", "info")
-    _add_commands_of_files(line)
+    _add_file_subcommands(line)
     return line
 
 
@@ -308,36 +305,34 @@ def _add_gateway_options(add_option: Callable[..., None]) -> None:
     add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
 
 
-def _add_commands_of_files(line: CommandLine) -> None:
-    add_option = line.add_command(
-        "install", command_install, "copy the runner into another project"
-    )
+def _add_file_subcommands(line: CommandLine) -> None:
+    add_option = line.add_subcommand("install", run_install, "copy the runner into another project")
     add_option("project", metavar="DIR", help="the project's folder")
     add_option("--upgrade", action="store_true", help="replace an older version")
     add_option("--uninstall", action="store_true", help="remove what was installed there")
     add_option("--purge", action="store_true", help="with --uninstall: remove .env and .data too")
     add_option("--folder", metavar="NAME", help="the folder to write (default: wrapper)")
-    add_option = line.add_command(
-        "completion", command_completion, "print what makes a shell complete this command line"
+    add_option = line.add_subcommand(
+        "completion", run_completion, "print what makes a shell complete this command line"
     )
     add_option("shell", choices=sorted(SHELLS), help="the shell")
     line.needs_no_settings("install", "completion")
     line.needs_no_packages("install", "completion")
 
 
-# === The commands =================================================================================
+# === The subcommands ==============================================================================
 
 
 def _later(name: str) -> Callable[..., int]:
-    """Return a command of `tools.online`, which is imported when it is called."""
+    """Return a subcommand of `tools.online`, which is imported when it is called."""
 
-    def command(*arguments: Any) -> int:
+    def run(*arguments: Any) -> int:
         return int(getattr(importlib.import_module("tools.online"), name)(*arguments))
 
-    return command
+    return run
 
 
-def command_doctor(
+def run_doctor(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Look over all that a run needs. Returns 1 if something must be mended."""
@@ -362,7 +357,7 @@ def command_doctor(
     return 1 if must_mend else 0
 
 
-def command_info(
+def run_info(
     options: argparse.Namespace, config: Config, profile: Profile, console: Console
 ) -> int:
     """Show the configuration and where each value comes from, without a secret."""
@@ -437,7 +432,7 @@ def _label(variable: str) -> str:
 _ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP", "RSA"})
 
 
-def command_install(
+def run_install(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Copy the runner into another project, or take it out of one."""
@@ -467,7 +462,7 @@ def command_install(
     return 0
 
 
-def command_completion(
+def run_completion(
     options: argparse.Namespace, _config: None, profile: Profile, _console: Console
 ) -> int:
     """Print what makes a shell complete this command line."""
@@ -475,25 +470,25 @@ def command_completion(
     return 0
 
 
-def command_gateway(
+def run_gateway(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
     """Run the embedded gateway, until a signal ends it."""
     arguments = _handed_on(options, config, _GATEWAY_OPTIONS)
-    return _run_gateway("gateway.command_line", arguments, console)
+    return _start_gateway("gateway.command_line", arguments, console)
 
 
-def command_demo(
+def run_demo(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
     """Run the demo, which starts a gateway and a runner. Raises RunnerError for no prompt."""
     if options.cmd != "-":  # the runner reads that one
         read_prompt(options.cmd)
     arguments = ["--cwd", os.getcwd(), *_handed_on(options, config, _DEMO_OPTIONS)]
-    return _run_gateway("gateway.demo", arguments, console)
+    return _start_gateway("gateway.demo", arguments, console)
 
 
-def _run_gateway(module: str, arguments: Sequence[str], console: Console) -> int:
+def _start_gateway(module: str, arguments: Sequence[str], console: Console) -> int:
     """Run a module of the gateway in this process. Raises RunnerError when that cannot be."""
     if not (PROGRAM / "gateway" / "__main__.py").is_file():
         raise RunnerError(

@@ -180,7 +180,7 @@ def _parse_days(value: str, variable: str) -> float:
     return days
 
 
-def parse_command(value: str, variable: str) -> tuple[str, ...]:
+def parse_argv(value: str, variable: str) -> tuple[str, ...]:
     """Read a program and the arguments that come first. Raises ConfigError."""
     try:
         argv = tuple(shlex.split(value))
@@ -371,7 +371,7 @@ SETTINGS: Final = (
         "tmate_command",
         "CLAUDE_RUNNER_TMATE_COMMAND",
         "tmate",
-        parse_command,
+        parse_argv,
         "assist: the program that shares the terminal",
         grants=True,
     ),

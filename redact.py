@@ -102,7 +102,7 @@ MARK = b"[REDACTED]"
 
 # So far back in what is already published a place may wait: a name, and what stands between it and
 # its value. More would cost time at every read.
-MAX_UNJUDGED_BYTES = 512
+_MAX_UNJUDGED_BYTES = 512
 # A long read is cut into slices. Behind each private key the rest of a slice is judged again, so
 # without slices a file with many keys would cost the square of its size.
 SLICE_BYTES = 8192
@@ -432,7 +432,7 @@ class Redactor:
             self._after_space = raw[rest - 1] == 0x20
 
     def _remember(self, text: bytes, ready: int, spans: _Spans) -> None:
-        self._unjudged = min(ready - spans.find_undecided(ready), MAX_UNJUDGED_BYTES)
+        self._unjudged = min(ready - spans.find_undecided(ready), _MAX_UNJUDGED_BYTES)
         keep = max(0, ready - self._unjudged - 2 * LOOK_BACK)
         self._context = text[keep:ready]
         self._redacted_to = self._redacted_to - keep if self._redacted_to >= keep else -1

@@ -24,7 +24,7 @@ if __name__ == "__main__" and sys.flags.isolated:
 from typing import TYPE_CHECKING
 
 from claude_runner import main
-from config import RunnerError, Setting, parse_command, parse_extra
+from config import RunnerError, Setting, parse_argv, parse_extra
 from kinds.profile import Invocation, Profile
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ class RevProfile(Profile):
     name = "rev"
     title = "rev"
     program = "rev-runner"
-    command_variable = "REV_COMMAND"
+    program_variable = "REV_COMMAND"
     example_arguments = "--trust-workspace --model MODEL"
     settings = (
         Setting(
-            "command",
-            command_variable,
+            "program",
+            program_variable,
             "rev",
-            parse_command,
+            parse_argv,
             "rev-runner: the program to run, with arguments that come first",
             grants=True,
         ),

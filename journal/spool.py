@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 # A power cut loses no more than this.
-SYNC_AFTER_CHARS: Final = 1_048_576
+_SYNC_AFTER_CHARS: Final = 1_048_576
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Spool:
             raise SpoolError("the run has ended; nothing can follow its `finished` marker")
         self._outbox.add(stream, text)
         self._unsynced_chars += len(text)
-        if self._unsynced_chars >= SYNC_AFTER_CHARS:
+        if self._unsynced_chars >= _SYNC_AFTER_CHARS:
             self.sync_due.set()
 
     @_commits

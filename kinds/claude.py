@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final
 
-from config import ConfigError, Setting, parse_command
+from config import ConfigError, Setting, parse_argv
 from kinds.claude_messages import ClaudeStream
 from kinds.profile import MAX_ARGUMENT_BYTES, WAITING, WORKING, Invocation, Profile
 
@@ -31,14 +31,14 @@ class ClaudeProfile(Profile):
     name = "claude"
     title = "Claude Code"
     program = "claude-runner"
-    command_variable = "CLAUDE_COMMAND"
+    program_variable = "CLAUDE_COMMAND"
     example_arguments = "--model opus"
     settings = (
         Setting(
-            "command",
-            command_variable,
+            "program",
+            program_variable,
             "claude",
-            parse_command,
+            parse_argv,
             "the program to run, with arguments that come first; never seen by a shell",
             grants=True,
         ),

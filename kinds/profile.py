@@ -136,15 +136,15 @@ class Profile(ABC):
     """What differs between two runner types; `rev_runner.py` shows that it is all that differs.
 
     `name` is what the gateway is told, and what the files of a run are called after; `title` what a
-    person calls the child; `program` what the user called. `command_variable` is the variable that
-    names the child's program, whose setting is called `command`. `example_arguments` are some of
+    person calls the child; `program` what the user called. `program_variable` is the variable that
+    names the child's program, whose setting is called `program`. `example_arguments` are some of
     the child's own, for the help.
     """
 
     name: str
     title: str
     program: str
-    command_variable: str
+    program_variable: str
     example_arguments: str
     settings: tuple[Setting, ...]
 
@@ -159,7 +159,7 @@ class Profile(ABC):
 
     def argv(self, config: Config) -> tuple[str, ...]:
         """Return the program to run, with its first arguments."""
-        argv: tuple[str, ...] = config.own["command"]
+        argv: tuple[str, ...] = config.own["program"]
         return argv
 
     # --- what most kinds leave as it is ------------------------------------------------------

@@ -19,8 +19,8 @@ from redaction.evidence import KeyBegins, Verdict, Wait, find_line_lead
 
 # No private key has more lines. From there on, a line that is shorter than a key's ends it, so that
 # a list of words does not vanish behind a key without an end.
-KEY_LINES = 2000
-KEY_WIDTH = 40
+_KEY_LINES = 2000
+_KEY_WIDTH = 40
 # A blank, also as URLs encode it
 _BLANK = rb"(?:[ +]|%20)"
 _KEY_HEADER = re.compile(
@@ -62,7 +62,7 @@ _BODY = re.compile(
 _HEX_PAIRS = re.compile(rb"(?:[0-9a-f]{2}:)+(?:[0-9a-f]{2})?\s*")
 _SHORT_BODY = re.compile(rb"[A-Za-z0-9+/=]*")
 # Base64 that is longer than any word or path
-_LONG_BODY = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{%d,}={0,2}" % KEY_WIDTH)
+_LONG_BODY = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{%d,}={0,2}" % _KEY_WIDTH)
 _FIELD = re.compile(
     rb"(?:modulus|publicExponent|privateExponent|prime[0-9]|exponent[0-9]|coefficient|priv|pub"
     rb"|ASN1 OID|NIST CURVE|Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Subject"
@@ -169,7 +169,7 @@ class PrivateKey:
         return footer
 
     def _fits(self, line: bytes) -> bool:
-        if self._lines > KEY_LINES and len(line) < KEY_WIDTH:
+        if self._lines > _KEY_LINES and len(line) < _KEY_WIDTH:
             return False
         if not self._lines:
             rest = _skip(_LAYOUT_AFTER, line, 0)

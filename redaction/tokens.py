@@ -26,7 +26,7 @@ _NOTATION = re.compile(
     r"\{(?P<shortest>[0-9]{1,5})(?P<comma>,(?P<longest>[0-9]{1,5})?)?\}(?P<end>\\b)?"
 )
 # A user's prefix has at least so many bytes: a shorter one would be looked at in every other word.
-PREFIX_BYTES = 3
+_PREFIX_BYTES = 3
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def _read_shapes(text: str, parse: Callable[[str], TokenShape]) -> Iterator[Toke
 
 def _parse_own_shape(pattern: str) -> TokenShape:
     shape = _parse_shape(pattern)
-    if len(shape.prefix) < PREFIX_BYTES:
-        raise ValueError(f"the prefix must have at least {PREFIX_BYTES} characters")
+    if len(shape.prefix) < _PREFIX_BYTES:
+        raise ValueError(f"the prefix must have at least {_PREFIX_BYTES} characters")
     if not shape.alphabet:
         raise ValueError("the character class is empty")
     return replace(shape, any_word=True)

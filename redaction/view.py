@@ -13,7 +13,7 @@ import re
 
 # An unfinished escape sequence of up to so many bytes is held. XTerm allows longer ones, which only
 # pictures have. Together with what a judge waits for, this is less than the 4 KB that may be held.
-ESCAPE_BYTES = 3840
+_ESCAPE_BYTES = 3840
 
 # CSI; OSC; DCS, SOS, PM, APC; character sets; the two-byte sequences in use; and a lone ESC
 _CONTROLS = (
@@ -187,9 +187,9 @@ def _measure_whole(raw: bytes, *, after_space: bool, silent: bool) -> int:
     wrap at the end.
     """
     size = len(raw)
-    escape = raw.rfind(b"\x1b", max(0, size - ESCAPE_BYTES))
+    escape = raw.rfind(b"\x1b", max(0, size - _ESCAPE_BYTES))
     if escape > 0 and raw[escape:] == b"\x1b":  # it may end a string that began earlier
-        earlier = raw.rfind(b"\x1b", max(0, size - ESCAPE_BYTES), escape)
+        earlier = raw.rfind(b"\x1b", max(0, size - _ESCAPE_BYTES), escape)
         if earlier >= 0 and _UNFINISHED.match(raw, earlier):
             escape = earlier
     if escape >= 0 and _UNFINISHED.match(raw, escape):

@@ -264,7 +264,7 @@ def require_program(
     program: str, cwd: str, env: Mapping[str, str], profile: Profile, config: Config
 ) -> None:
     """Raise RunnerError, with what to do, unless `program` can be started in `cwd`."""
-    variable = profile.command_variable
+    variable = profile.program_variable
     if "/" in program:
         path = Path(cwd, program)
         if not os.path.isfile(path):  # False where it may not be looked for, unlike Path's

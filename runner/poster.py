@@ -42,7 +42,7 @@ class Remaining(NamedTuple):
     verb: str
 
 
-class Delivery(Worker):
+class Poster(Worker):
     """The poster thread: owns its client. Lifecycle: start, finish or give up, join.
 
     `tell` gets plain sentences for the user, each at most once while its cause lasts. It ends when

@@ -27,8 +27,9 @@ from runner.assist import Assist
 from runner.attempts import Pacer
 from runner.console import shown_size
 from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
-from runner.mailbox import Mailbox, Signal, WorkerEnded, WorkerFailed
-from runner.poster import Delivery
+from runner.mailbox import Mailbox, Signal, WorkerEnded
+from runner.pacing import Pacer
+from runner.poster import Poster
 from runner.processes import ChildEnd
 from runner.pump import ChildTerminals, PtyPump
 from runner.syncer import Syncer
@@ -229,8 +230,8 @@ class _Session:
         self._terminal = terminal
         self._pump = pump
         self._pacer = Pacer(job.config.poll_interval_s)
-        self._syncer = Syncer(spool, tell_owner=mailbox.post)
-        self._poster = Delivery(
+        self._syncer = Syncer(spool, ended=mailbox.post)
+        self._poster = Poster(
             run.open_client(),
             spool,
             run.folder.path,

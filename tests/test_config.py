@@ -55,7 +55,7 @@ def test_option_goes_before_environment_before_file_before_default(root: Path) -
 
     assert config.poll_interval_s == 10
     assert config.command_timeout_s == 20
-    assert config.own["command"] == ("30",)
+    assert config.own["program"] == ("30",)
     assert config.own["flavor"] == "auto"
     sources = [config.sources[name] for name in (*names, "CLAUDE_RUNNER_FLAVOR")]
     assert sources == ["option", "environment", str(file), "default"]
@@ -71,7 +71,7 @@ def test_an_empty_value_is_no_value(root: Path) -> None:
         "https://example.test",
         str(file),
     )
-    assert (config.own["command"], config.sources["CLAUDE_COMMAND"]) == (("claude",), "default")
+    assert (config.own["program"], config.sources["CLAUDE_COMMAND"]) == (("claude",), "default")
 
 
 def test_the_documented_four_lines_work_once_the_secret_is_there(root: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_documented_four_lines_work_once_the_secret_is_there(root: Path) -> 
     assert config.gateway_url == "https://localhost:3100"
     assert config.hmac_secret == SECRET
     assert config.allow_self_signed is True
-    assert config.own["command"] == ("claude",)
+    assert config.own["program"] == ("claude",)
 
 
 def test_the_example_file_is_readable_and_every_line_has_its_default() -> None:
@@ -219,7 +219,7 @@ def test_a_file_in_the_current_folder_is_not_trusted(
     config = load_config(root, {})
 
     assert config.gateway_url == "https://localhost:3100"
-    assert config.own["command"] == ("claude",)
+    assert config.own["program"] == ("claude",)
 
 
 def test_quotes_comments_dollars_and_a_byte_order_mark_are_read_right(root: Path) -> None:
@@ -232,7 +232,7 @@ def test_quotes_comments_dollars_and_a_byte_order_mark_are_read_right(root: Path
     config = load_config(root, {"HOME": "/home/me"})
 
     assert config.hmac_secret == "a${HOME}#b"
-    assert config.own["command"] == ("my", "claude")
+    assert config.own["program"] == ("my", "claude")
 
 
 def test_a_named_file_must_be_there_and_another_one_is_not_read(root: Path, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_named_file_must_be_there_and_another_one_is_not_read(root: Path, tmp_
     with pytest.raises(ConfigError) as caught:
         load_config(root, {}, env_file=tmp_path / "missing.env")
 
-    assert config.own["command"] == ("other",)
+    assert config.own["program"] == ("other",)
     assert config.gateway_url == "https://localhost:3100"
     assert str(caught.value) == f"there is no file {tmp_path}/missing.env; correct --env-file"
 
@@ -268,7 +268,7 @@ def test_lines_of_somebody_else_are_passed_over(
     """The project's own file may hold what only its own tools understand."""
     write_env(root, "source other.env", "CLAUDE_COMMAND=mine", "MULTI='a", "b'", 'X="open')
 
-    assert load_config(root, {}).own["command"] == ("mine",)
+    assert load_config(root, {}).own["program"] == ("mine",)
     assert capfd.readouterr() == ("", "")
 
 

@@ -249,7 +249,7 @@ def _read(line: CommandLine) -> _Program:
 
 
 def _options(parser: argparse.ArgumentParser) -> tuple[_Option, ...]:
-    actions = (action for action in parser._actions if action.dest != "command")
+    actions = (action for action in parser._actions if action.dest != "subcommand")
     return tuple(
         _Option(tuple(action.option_strings), *_value(action), _help_text(action.help))
         for action in actions

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from config import Setting
     from runner.console import Console
 
-DEFAULT_FOLDER: Final = "wrapper"
+_DEFAULT_FOLDER: Final = "wrapper"
 _NOTE: Final = "INSTALLED"
 _COMING: Final = "INSTALLED.new"
 _PROGRAM: Final = "program"
@@ -147,7 +147,7 @@ class Target:
                 f"claude-runner is in {self.path / found[0]} already; leave --folder out, or "
                 "use --uninstall first"
             )
-        return wanted or (found[0] if len(found) == 1 else DEFAULT_FOLDER)
+        return wanted or (found[0] if len(found) == 1 else _DEFAULT_FOLDER)
 
     def _read_note(self, name: str) -> dict[str, str]:
         """Return the sums of the files that a note names, by path relative to the project."""
@@ -176,7 +176,7 @@ class Target:
         """Return the path in the project of what a note names; None if no version wrote that."""
         if name in COMPANIONS or name in _GENERATED or _PROGRAM_FILE.fullmatch(name):
             return f"{self.folder}/{name}"
-        return name if name in _FLAT_FILES and self.folder == DEFAULT_FOLDER else None
+        return name if name in _FLAT_FILES and self.folder == _DEFAULT_FOLDER else None
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content; None if there is nothing, or something else than a file."""

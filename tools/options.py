@@ -27,10 +27,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 class CommandLine:
-    """A program's commands and their options.
+    """A program's subcommands and their options.
 
     The item after an option that takes a value is its value, whatever it begins with; what follows
-    `--` is handed on as it is, by the commands that have somebody to hand it to. `typed` is how a
+    `--` is handed on as it is, by the subcommands that take it. `typed` is how a
     user calls the program.
     """
 
@@ -55,23 +55,23 @@ class CommandLine:
             epilog=examples,
         )
         self._parser.add_argument("--version", action="version", version=f"{program} {version}")
-        self._commands = self._parser.add_subparsers(
-            dest="command", metavar="COMMAND", required=True
+        self._subcommands = self._parser.add_subparsers(
+            dest="subcommand", metavar="COMMAND", required=True
         )
 
     @property
     def parsers(self) -> Mapping[str, argparse.ArgumentParser]:
-        """The parser of each command, by its name; the program's own is under an empty text."""
-        return {"": self._parser, **self._commands.choices}
+        """The parser of each subcommand, by its name; the program's own is under an empty text."""
+        return {"": self._parser, **self._subcommands.choices}
 
-    def add_command(
+    def add_subcommand(
         self, name: str, run: Callable[..., int], summary: str, *, hands_on: bool = False
     ) -> Callable[..., None]:
-        """Add a command; returns what adds an option or an operand to it, as `add_argument` does.
+        """Add a subcommand. Returns what adds an option or operand, like `add_argument`.
 
         An option takes a value if it has a `metavar`. `run` is found in what `parse` returns.
         """
-        parser = self._commands.add_parser(
+        parser = self._subcommands.add_parser(
             name,
             parents=[self._common],
             allow_abbrev=False,
@@ -93,11 +93,11 @@ class CommandLine:
         return add_option
 
     def needs_no_settings(self, *names: str) -> None:
-        """Let commands work where the settings are wrong; `parse` says so as `needs_settings`."""
+        """Let subcommands work with wrong settings; `parse` sets `needs_settings` to say so."""
         self._without_settings.update(names)
 
     def needs_no_packages(self, *names: str) -> None:
-        """Let commands work with Python alone; `parse` says so as `needs_no_packages`."""
+        """Let subcommands work with Python alone; `parse` sets `needs_no_packages` to say so."""
         self._without_packages.update(names)
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
@@ -116,16 +116,16 @@ class CommandLine:
             ours.append(item)
         options, unknown = self._parser.parse_known_args(ours)
         if unknown:
-            # Without its value, which may be a token that the command does not take.
+            # Without its value, which may be a token that the subcommand does not take.
             name = unknown[0].partition("=")[0]
             raise RunnerError(
-                f"unrecognized argument: {name}; see {self._typed} {options.command} --help"
+                f"unrecognized argument: {name}; see {self._typed} {options.subcommand} --help"
             )
         options.arguments = list(items)
-        options.needs_settings = options.command not in self._without_settings
-        options.needs_no_packages = options.command in self._without_packages
-        if options.arguments and options.command not in self._handing_on:
-            raise RunnerError(f"nothing may follow -- with {options.command}")
+        options.needs_settings = options.subcommand not in self._without_settings
+        options.needs_no_packages = options.subcommand in self._without_packages
+        if options.arguments and options.subcommand not in self._handing_on:
+            raise RunnerError(f"nothing may follow -- with {options.subcommand}")
         return options
 
 

@@ -69,7 +69,7 @@ class Kind:
         return f"{self.name}.log"
 
     @property
-    def command_variable(self) -> str:
+    def program_variable(self) -> str:
         """The variable that names the child's program."""
         return f"{self.name.upper()}_COMMAND"
 
@@ -144,7 +144,7 @@ def plan(
         "GATEWAY_URL": gateway.url,
         "HMAC_SECRET": gateway.secret,
         "CLAUDE_RUNNER_TOKEN": run.token,
-        kind.command_variable: shlex.join(command),
+        kind.program_variable: shlex.join(command),
         "CLAUDE_RUNNER_POLL_INTERVAL": "0.1",
     }
     return Launch(

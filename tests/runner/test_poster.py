@@ -16,9 +16,10 @@ from gateway_client import Clock, Credentials, GatewayClient
 from gateway_transport import PinStore
 from journal.spool import FilePart, Spool
 from redact import Rules
-from runner.attempts import Pacer, Pauses
-from runner.mailbox import WorkerEnded, WorkerFailed
-from runner.poster import Delivery
+from runner.attempts import Pauses
+from runner.mailbox import WorkerEnded
+from runner.pacing import Pacer
+from runner.poster import Poster
 from runner.upload import file_parts
 from testing.gateways.certificates import self_signed
 from testing.gateways.faults import (
@@ -71,7 +72,7 @@ class _Bench(Generic[G]):
     gateway: G
     run: Run
     spool: Spool
-    delivery: Delivery
+    poster: Poster
     client: GatewayClient
     told: list[str]
     ends: list[WorkerFailed | WorkerEnded]
@@ -96,10 +97,10 @@ class _Bench(Generic[G]):
     def finish(self, *parts: FilePart) -> None:
         """End the run, and judge what the gateway has by its own record."""
         self.spool.record_end(END, parts)
-        self.delivery.finish()
+        self.poster.finish()
         eventually(self.assert_done, WITHIN_S)
         assert self.ends == [WorkerEnded("poster")]
-        assert self.delivery.is_done
+        assert self.poster.is_done
         assert self.gateway.verify_finished(self.run.id) == []
         assert len(self.gateway.markers(self.run.id, "finished")) == 1
 
@@ -149,7 +150,7 @@ def poster(
         clock=times.clock(),
     )
     spool = Spool(tmp_path / "spool.db")
-    delivery = Delivery(
+    poster = Poster(
         client,
         spool,
         tmp_path,
@@ -159,12 +160,12 @@ def poster(
         tell_owner=ends.append,
         pauses=SHORT,
     )
-    delivery.start()
+    poster.start()
     try:
-        yield _Bench(gateway, run, spool, delivery, client, told, ends, times)
+        yield _Bench(gateway, run, spool, poster, client, told, ends, times)
     finally:
-        delivery.give_up()
-        delivery.join(WITHIN_S)
+        poster.give_up()
+        poster.join(WITHIN_S)
         spool.close()
 
 
@@ -524,11 +525,11 @@ def test_stopping_leaves_the_rest_in_the_journal(tmp_path: Path) -> None:
         b.gateway.wait_for(lambda: b.gateway.requests and b.gateway.requests[-1].fault)
 
         b.spool.record_end(END, [])
-        b.delivery.finish()
-        b.delivery.give_up()
+        b.poster.finish()
+        b.poster.give_up()
         eventually(b.assert_done, WITHIN_S)
 
-        assert not b.delivery.is_done
+        assert not b.poster.is_done
         assert b.spool.pending_bytes() == len(text)
         assert not b.spool.is_ended
 
@@ -541,7 +542,7 @@ def test_stopping_notes_an_answer_that_is_coming(tmp_path: Path) -> None:
         text = b.print_lines(1)
         b.gateway.wait_for(lambda: b.gateway.text(b.run.id) == text)
 
-        b.delivery.give_up()
+        b.poster.give_up()
 
         assert not b.spool.has_pending
 
@@ -599,7 +600,7 @@ def test_a_file_waits_for_the_certificate_that_was_trusted(tmp_path: Path) -> No
         b.expect_text(b.print_lines(1))
         b.gateway.faults.add(Fault("artifact", _ChangeCertificate(b.gateway)))
         b.spool.record_end(END, file_parts(tmp_path, "claude.log", "claude.log"))
-        b.delivery.finish()
+        b.poster.finish()
         b.expect_told("claude.log waits: the certificate of 127.0.0.1")
         b.gateway.use_certificate(first)
         eventually(b.assert_done, WITHIN_S)
@@ -616,12 +617,12 @@ def test_a_large_upload_is_progress_all_the_while(tmp_path: Path) -> None:
         hang = Fault("artifact", Hang(after="stored"))
         b.gateway.faults.add(hang)
         b.spool.record_end(END, file_parts(tmp_path, "claude.log", "claude.log"))
-        b.delivery.finish()
+        b.poster.finish()
         b.gateway.wait_for(lambda: b.gateway.status(b.run.id) == "done")
         finished_at = b.gateway.events(b.run.id, "marker")[-1].received_at
         b.gateway.wait_for(lambda: hang.applied)
 
-        assert b.delivery.progress_at > finished_at
+        assert b.poster.progress_at > finished_at
 
 
 # --- the pace --------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def test_every_option_of_every_command_is_in_the_script(shell: str) -> None:
 def test_a_help_text_may_hold_anything(shell: str, tmp_path: Path) -> None:
     """Quotes, brackets, colons and dollars of a help text are text in the script too."""
     line = build_command_line(ClaudeProfile())
-    add_option = line.add_command("odd", lambda: 0, 'it\'s [odd]: $HOME `id` \\ "x" $(id)')
+    add_option = line.add_subcommand("odd", lambda: 0, 'it\'s [odd]: $HOME `id` \\ "x" $(id)')
     help = 'isn\'t [it]: $HOME `touch here` \\ "x" $(touch here)'
     add_option("--odd", metavar="FILE", help=help)
     (tmp_path / "completion").write_text(SHELLS[shell](line))

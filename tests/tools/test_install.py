@@ -820,7 +820,7 @@ def test_settings_of_the_same_gateway_are_taken_over(secret: str, copy: _Copy) -
     )
     assert config.gateway_url == "https://gw.example:3100"
     assert config.hmac_secret == secret
-    assert config.own["command"] == ("claude", "--model", "opus")
+    assert config.own["program"] == ("claude", "--model", "opus")
     assert not config.allow_self_signed
     assert "taken over from" in printed
     assert secret not in printed

@@ -17,12 +17,12 @@ from tools.options import CommandLine
 def small_line() -> CommandLine:
     """Return a command line with one command of each kind."""
     line = CommandLine("prog", "./prog", "1.2", "What it is for.", "examples:\n  prog go")
-    add_option = line.add_command("go", lambda: 0, "go on", hands_on=True)
+    add_option = line.add_subcommand("go", lambda: 0, "go on", hands_on=True)
     add_option("--to", metavar="PLACE", help="where")
     add_option("--how", metavar="MODE", choices=("fast", "slow"), help="how")
     add_option("--each", metavar="X", action="append", default=[], help="more")
     add_option("--flag", action="store_true", help="a flag")
-    add_option = line.add_command("put", lambda: 0, "put down")
+    add_option = line.add_subcommand("put", lambda: 0, "put down")
     add_option("folder", metavar="DIR", help="where")
     line.needs_no_settings("put")
     return line
