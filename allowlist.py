@@ -386,7 +386,7 @@ def _parse_entry(command: str) -> tuple[str, ...]:
             "one; put it into a script and allow the script"
         )
     if not argv or not argv[0] or argv[0].startswith("__"):
-        raise AllowlistError(f"{command!r} is no command")
+        raise AllowlistError(f"{command!r} is not a command")
     if "=" in argv[0]:
         raise AllowlistError(
             f"{command!r} sets a variable, which needs a shell, and commands run without one; "

@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
         console.error("interrupted")
         code = 130
     except BrokenPipeError:
-        pass  # the reader of `info | head` is gone
+        pass  # the reader of `info | head` has ended
     except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
         report = _report_crash(error, profile, config)
         console.error(f"an error in {profile.program} itself: {report}")
@@ -125,7 +125,7 @@ def _load_config(options: argparse.Namespace, profile: Profile) -> Config:
 
 
 def _given_path(text: str | None, name: str) -> Path | None:
-    """Return what an option names; an empty one comes of a variable that is not set."""
+    """Return the path of an option; an empty value usually means an unset shell variable."""
     if text == "":
         raise RunnerError(f"{name} is empty; name a path, or leave it out")
     return None if text is None else absolute_path(text, name)
@@ -197,7 +197,9 @@ def build_command_line(profile: Profile) -> CommandLine:
     _add_run_options(add_option)
     _add_start_options(add_option)
     profile.add_start_options(add_option)
-    add_option = add_subcommand("assist", _later("assist"), "let somebody into a terminal here")
+    add_option = add_subcommand(
+        "assist", _later("assist"), "share a terminal on this machine with a helper"
+    )
     _add_run_options(add_option)
     add_option("--cwd", metavar="DIR", help="where the terminal begins (default: here)")
     add_option("--timeout", metavar="TIME", help="how long to wait for the session (default: 30s)")
@@ -228,7 +230,7 @@ def build_command_line(profile: Profile) -> CommandLine:
             help=f"run {CLAUDE.program_variable} with this prompt, not the bundled session",
         )
     add_option("--no-open", action="store_true", help="open no browser")
-    add_option = add_subcommand("doctor", run_doctor, "look over all that a run needs")
+    add_option = add_subcommand("doctor", run_doctor, "check everything that a run needs")
     _add_run_options(add_option)
     add_option("--json", action="store_true", help="as JSON")
     line.needs_no_settings("doctor")
@@ -335,26 +337,26 @@ def _later(name: str) -> Callable[..., int]:
 def run_doctor(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
-    """Look over all that a run needs. Returns 1 if something must be mended."""
+    """Check everything that a run needs. Returns 1 if a check fails."""
     from tools.doctor import Doctor
 
     doctor = Doctor(profile, console, lambda: _load_config(options, profile))
     findings = []
-    # A token is looked at too, and without its run that is what has to be mended.
+    # A token is checked too; without its run, that is what fails.
     has_token = options.token is not None or options.token_file is not None
     for finding in doctor.look(options.run_id or ("" if has_token else None)):
         findings.append(finding)
         if not options.json:
-            status = {"ok": "ok  ", "note": "note", "mend": "MEND"}[finding.status]
+            status = {"ok": "ok  ", "note": "note", "fail": "FAIL"}[finding.status]
             print_out(f"{status}  {finding.check}: {finding.text}")
-    must_mend = sum(finding.status == "mend" for finding in findings)
+    failed = sum(finding.status == "fail" for finding in findings)
     if options.json:
         rows = [dataclasses.asdict(finding) for finding in findings]
-        answer = {"ok": must_mend == 0, "version": VERSION, "findings": rows}
+        answer = {"ok": failed == 0, "version": VERSION, "findings": rows}
         print_out(json.dumps(answer, indent=2))
-    elif must_mend:
-        console.error(f"{must_mend} of {len(findings)} must be mended")
-    return 1 if must_mend else 0
+    elif failed:
+        console.error(f"{failed} of {len(findings)} checks failed")
+    return 1 if failed else 0
 
 
 def run_info(
@@ -405,12 +407,12 @@ def run_info(
     return 0
 
 
-_UNPROTECTED: Final = "not protected, too short or an ordinary word: "
+_UNPROTECTED: Final = "not redacted, because too short or an ordinary word: "
 
 
 def _shown_value(value: Any, setting: Setting, config: Config) -> str:
     if setting.variable == "HMAC_SECRET" and config.is_secret_short:
-        return "(set, but so short that it could be guessed)"
+        return "(set, but too short to be safe)"
     if setting.secret:
         return "(set)" if value else "(not set)"
     if value in ((), None, ""):
@@ -492,8 +494,8 @@ def _start_gateway(module: str, arguments: Sequence[str], console: Console) -> i
     """Run a module of the gateway in this process. Raises RunnerError when that cannot be."""
     if not (PROGRAM / "gateway" / "__main__.py").is_file():
         raise RunnerError(
-            f"there is no gateway in {PROGRAM}: only the runner's files are here; start it in a "
-            "clone of claude-runner, and set GATEWAY_URL to where it is"
+            f"this copy has no gateway ({PROGRAM} holds only the runner's files); start it in a "
+            "clone of claude-runner, and set GATEWAY_URL to its address"
         )
     provide(console, GATEWAY)
     xterm = importlib.import_module("gateway.xterm")

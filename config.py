@@ -32,12 +32,8 @@ VERSION: Final = "0.1.0"
 # Never handed to a child or to a command, and known to the redactor.
 SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN")
 
-# Given to a child although the shims took them out: from 3.11 on, Python takes them for the place
-# where it and its packages are.
-_TAKEN_OUT: Final = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
-
-# RFC 2104, section 3: a key that is shorter than the hash weakens it. Whoever sees one request may
-# try keys for as long as he likes.
+# RFC 2104, section 3: a key that is shorter than the hash weakens it. An attacker who sees one
+# request can try keys offline.
 SAFE_SECRET_BYTES: Final = 32
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
@@ -51,7 +47,7 @@ class RunnerError(Exception):
 
 
 class ConfigError(RunnerError):
-    """A setting that the user has to make or mend."""
+    """A setting that is missing or wrong; the user has to correct it."""
 
 
 @dataclass(frozen=True)
@@ -142,14 +138,16 @@ def _parse_secret(value: str, variable: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise ConfigError(f"{variable} is not UTF-8; copy it anew") from None
+        raise ConfigError(f"{variable} is not UTF-8; copy it again") from None
     return value
 
 
 def _parse_token(value: str, variable: str) -> str:
     # It travels in a header, where anything else would be refused or change the request.
     if not (value.isascii() and value.isprintable()) or " " in value:
-        raise ConfigError(f"{variable} contains a character that no token has; copy it anew")
+        raise ConfigError(
+            f"{variable} contains a character that a token cannot have; copy it again"
+        )
     return value
 
 
@@ -232,7 +230,7 @@ def absolute_path(text: str, what: str) -> Path:
         return Path(text).expanduser().absolute()
     except RuntimeError:  # there is no such user, or this one has no home
         raise ConfigError(
-            f"{what} is {text!r}, a home folder that nobody knows; write the path without the ~"
+            f"{what} is {text!r}, a home folder that does not exist; write the path without the ~"
         ) from None
     except OSError as error:  # a relative path, and the folder that it starts from is gone
         raise ConfigError(
@@ -246,7 +244,7 @@ def _parse_patterns_file(value: str, variable: str) -> Path | None:
         return None
     path = absolute_path(value, variable)
     if not os.path.isfile(path):
-        raise ConfigError(f"{variable} names {path}, which is not there; correct it, or unset it")
+        raise ConfigError(f"{variable} names {path}, which does not exist; correct it, or unset it")
     return path
 
 
@@ -321,7 +319,7 @@ SETTINGS: Final = (
         "CLAUDE_RUNNER_POLL_INTERVAL",
         "2",
         _parse_seconds,
-        "seconds between two questions for commands",
+        "seconds between polls for commands, if the gateway has no long poll",
     ),
     Setting(
         "command_timeout_s",
@@ -526,20 +524,20 @@ def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> dic
         text = file.read_text("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         if required:
-            raise ConfigError(f"there is no file {file}; correct --env-file") from None
+            raise ConfigError(f"{file} does not exist; correct --env-file") from None
         return {}
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{file} cannot be read: {reason}") from error
     if "\0" in text:
-        raise ConfigError(f"{file} contains a NUL character, which no setting can; remove it")
+        raise ConfigError(f"{file} contains a NUL character; remove it")
     if not text.strip():
         return {}
     try:
         from dotenv.parser import parse_stream
     except ImportError:
         return None
-    # A line that cannot be read is somebody else's, unless it was meant to set one of these.
+    # A line that cannot be read is another program's, unless it seems to set one of these.
     names_setting = re.compile(rf"\s*(?:export\s+)?(?:{'|'.join(variables)})\b")
     values: dict[str, str] = {}
     # The parser alone: a secret may contain "${", and nothing in it is meant to be replaced.
@@ -644,7 +642,7 @@ def prepare_data_dir(folder: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that nobody else may read. Raises OSError."""
+    """Write a file that only the user may read. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
         file.write(text)

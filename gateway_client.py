@@ -60,10 +60,10 @@ class Outcome(enum.Enum):
 
     ACCEPTED = "accepted"
     REPLAYED = "an earlier copy was accepted"
-    UNKNOWN = "no answer of the gateway's own: it may have it or not"
-    LIMITED = "not looked at: too many requests"
+    UNKNOWN = "no answer from the gateway: it may or may not have accepted the request"
+    LIMITED = "not processed: too many requests"
     REFUSED = "the request is wrong and will not be accepted"
-    FAILED = "the gateway failed on it"
+    FAILED = "the gateway failed to process it"
     WRONG_SECRET = "the signature is not accepted"  # noqa: S105 - a sentence
     WRONG_TOKEN = "the run id or token is not accepted"  # noqa: S105 - a sentence
     SKEWED = "the timestamp is out of range"
@@ -75,7 +75,7 @@ class Outcome(enum.Enum):
 
     @property
     def is_rejection(self) -> bool:
-        """Whether it takes nothing from this run, until a person mends secret, token or clock."""
+        """Whether it accepts nothing from this run until secret, token or clock is corrected."""
         return self in (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED)
 
 
@@ -270,7 +270,7 @@ def is_loopback(url: str) -> bool:
 
 
 def is_confidential(url: str) -> bool:
-    """Whether nobody on the way to the gateway can read along."""
+    """Whether the traffic to the gateway cannot be read on the way."""
     return urlsplit(url).scheme == "https" or is_loopback(url)
 
 
@@ -464,7 +464,7 @@ class GatewayClient:
 
     def _read(self, response: requests.Response, is_answer: Callable[[Any], bool]) -> Reply:
         received = bytearray()
-        # As it came: an encoding that nobody asked for could blow up a small answer.
+        # As it came: an encoding that was not requested could blow up a small answer.
         for block in response.raw.stream(65_536, decode_content=False):
             received += block
             if len(received) > _MAX_REPLY_BYTES:
@@ -485,7 +485,7 @@ def _ca_bundle() -> str:
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         path = os.environ.get(variable)
         if path and not os.path.exists(path):
-            raise GatewayError(f"{variable} names {path}, which is not there; correct it")
+            raise GatewayError(f"{variable} names {path}, which does not exist; correct it")
         if path:
             return path
     return certifi.where()
@@ -502,8 +502,8 @@ def parse_reply(
     """Say what an HTTP answer means. Raises nothing.
 
     Only the gateway's own JSON counts: an answer of any other shape comes from something in
-    between and says nothing about what the gateway has, but for 413 and 429, which say that
-    whoever answered did not look at the request. `now` is Unix time.
+    between and says nothing about what the gateway has, except 413 and 429, which mean that
+    the request was not processed. `now` is Unix time.
     """
     try:
         body = json.loads(raw)
@@ -536,8 +536,8 @@ def _outcome(status: int, body: Any, is_answer: Callable[[Any], bool]) -> Outcom
     return Outcome.UNKNOWN
 
 
-# The gateway's refusals by status and how `error` begins. Somebody else's 401 or 403, such as that
-# of a login page in front of it, is no refusal of the gateway's.
+# The gateway's refusals by status and how `error` begins. A 401 or 403 of another
+# server, such as a login page in front of it, is not the gateway's refusal.
 _REFUSALS: Final = (
     (400, "", Outcome.REFUSED),
     (401, "Nonce already used", Outcome.REPLAYED),
@@ -558,7 +558,7 @@ def _message(status: int, body: Any, outcome: Outcome) -> str:
     reason = ": ".join(text for text in texts if isinstance(text, str) and text)
     if outcome is Outcome.UNKNOWN:
         reason = (
-            f"HTTP status {status}{f' ({reason})' if reason else ''}, not as the gateway words it"
+            f"HTTP status {status}{f' ({reason})' if reason else ''}, not the gateway's own answer"
         )
     return printable(reason) if reason else f"HTTP status {status}"
 

@@ -56,9 +56,7 @@ class PinStore:
     """Fingerprints of certificates that do not verify, trusted on first use.
 
     A small JSON file, `{"host:port": "sha256 hex"}`, shared by all runs. `announce` is told once of
-    each certificate that is pinned. `verified`, a file of the same kind that no project can bring
-    along, names the hosts whose certificate verified: none is pinned for those. Thread: any.
-    Raises GatewayError when a file is of no use.
+    each certificate that is pinned. Thread: any. Raises GatewayError when the file cannot be used.
     """
 
     def __init__(
@@ -120,7 +118,8 @@ class PinStore:
             raise GatewayError(
                 f"the certificate of {host} is not the one that was trusted before "
                 f"(SHA-256 {_short(known)} then, {_short(fingerprint)} now); if you renewed it, "
-                f"remove the line of {host} from {self._path}, otherwise somebody may be listening"
+                f"remove the line of {host} from {self._path}, otherwise the connection may be "
+                "intercepted"
             )
 
     @contextlib.contextmanager
@@ -153,7 +152,7 @@ class PinStore:
         if not isinstance(pins, dict) or not all(isinstance(pin, str) for pin in pins.values()):
             raise GatewayError(
                 f"{self._path} cannot be read; it holds the certificates trusted so far: "
-                "mend it, or remove it to trust the gateway's certificate anew"
+                "correct it, or remove it to trust the gateway's certificate again"
             )
         return pins
 
@@ -412,7 +411,7 @@ def _connect_socket(connection: Any, limits: ExchangeLimits) -> socket.socket:
     try:
         addresses = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
     except UnicodeError as error:
-        raise socket.gaierror(socket.EAI_NONAME, f"{host} is no host name") from error
+        raise socket.gaierror(socket.EAI_NONAME, f"{host} is not a host name") from error
     failure: OSError = socket.gaierror(socket.EAI_NONAME, f"{host} has no address")
     for family, kind, protocol, _, address in addresses:
         sock = _BoundedSocket(family, kind, protocol)

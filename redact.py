@@ -95,7 +95,7 @@ Redacted = NewType("Redacted", bytes)
 RedactedText = NewType("RedactedText", str)
 
 _Shown = TypeVar("_Shown", bound=str)
-# How much of a text of somebody else's a message shows.
+# How much of a foreign text a message shows.
 MAX_SHOWN_CHARS = 300
 
 MARK = b"[REDACTED]"

@@ -76,7 +76,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; write a number such as 3100")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; write a number such as 3100")
     return int(text)
 
 
@@ -85,7 +85,7 @@ def _public_url(text: str) -> str:
         return parse_public_url(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no address; write one such as https://gateway.example.org"
+            f"{text!r} is not an address; write one such as https://gateway.example.org"
         ) from None
 
 

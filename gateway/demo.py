@@ -130,7 +130,7 @@ def _wait_until_ready(
             break
         time.sleep(0.05)
     told = log_file.read_text("utf-8", "replace").strip().splitlines()
-    reason = told[-1].replace("claude-runner: ", "", 1) if told else "it said nothing"
+    reason = told[-1].replace("claude-runner: ", "", 1) if told else "it printed nothing"
     raise DemoError(f"the gateway did not start: {reason}")
 
 

@@ -23,7 +23,7 @@ RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
 
 
 class SettingsError(Exception):
-    """A setting that the user has to mend; the message is one plain sentence."""
+    """A setting that the user has to correct; the message is one plain sentence."""
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ class FrozenEvent:
 class Totals:
     """What the gateway has accepted so far, in order: for the `finished` marker.
 
-    `sha256` is None if another process accepted some of it when it had no disk: then nobody has
-    all of the text any more.
+    `sha256` is None if another process accepted some of it when it had no disk: then no
+    process has all of the text.
     """
 
     events: int

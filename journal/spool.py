@@ -1,7 +1,7 @@
 """The durable journal of one run: output, events, executed commands and the recorded end.
 
-It does no networking; whoever calls it is serialised by one lock. Here stand the facts of the run,
-its uploads and the ledger of commands, with their SQL. How output becomes events is
+It does no networking; one lock serialises all callers. Here are the facts of the run, its uploads
+and the ledger of commands, with their SQL. How output becomes events is
 `journal.events`' business; the connection, and what happens without a disk, is `journal.store`'s.
 
 What survives. Every call that returns has committed to the write-ahead log: a kill of the process
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar
 
 from journal.events import Outbox, storable
-from journal.store import SpoolError as SpoolError  # whoever calls a journal catches it from here
+from journal.store import SpoolError as SpoolError  # for the callers of the journal
 from journal.store import Store, plain_errors
 
 if TYPE_CHECKING:
@@ -117,10 +117,9 @@ class Spool:
     """The journal of one run. Thread: any; each call holds the lock for one short transaction.
 
     Raises SpoolError from every method; what is kept in memory then still equals the file.
-    `redact` is for whoever has new output to save: the journal leaves a disk that takes nothing
-    more, and redacts what it says itself about output that fitted nowhere. Without it the journal
-    stays on the disk: whoever has no new output loses nothing by an error, and sends nothing that
-    it cannot note.
+    With `redact`, for a caller with new output, the journal continues in memory when the disk
+    fails, and redacts its own notices about lost output. Without it the journal stays on the disk:
+    a caller without new output loses nothing by an error, and sends nothing that it cannot note.
     """
 
     def __init__(self, path: Path, *, redact: Callable[[str], RedactedText] | None = None) -> None:
@@ -229,7 +228,7 @@ class Spool:
     def accept(self) -> None:
         """Record that the gateway has the event in flight."""
         if self._outbox.accept():
-            # Nobody can compute them any more.
+            # They cannot be computed later.
             totals = self._outbox.totals()
             self._put_fact("accepted", [totals.events, totals.bytes, totals.refused])
 

@@ -65,7 +65,7 @@ CREATE TABLE uploads (
 
 # Everything but the output, which is too large to be copied and stays readable where it is.
 _KEPT_TABLES: Final = ("facts", "events", "commands", "uploads")
-# Found before both tables of that name by whoever does not say which one is meant.
+# A temporary view is found before both tables of that name, unless a query names the schema.
 _ALL_CHUNKS: Final = (
     "CREATE TEMP VIEW chunks AS SELECT * FROM disk.chunks UNION ALL SELECT * FROM main.chunks"
 )

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # A line that is longer is not held back any more. Claude Code's longest lines are images that it
 # has read, a few megabytes each.
 MAX_LINE_BYTES: Final = 16 * 1_048_576
-# Messages are about ten levels deep. Whoever walks through a value with recursion is safe below
+# Messages are about ten levels deep. A recursive walk through a value is safe below
 # this, and a hostile line cannot make it fail.
 MAX_DEPTH: Final = 100
 
@@ -70,7 +70,7 @@ _MAX_WORD_CHARS: Final = 200
 _INDENT: Final = "  "
 _SUBAGENT: Final = "| "
 
-# Bytes before a message that nobody sees: what a terminal is told, blanks, padding.
+# Invisible bytes before a message: control sequences, blanks, padding.
 _NOISE: Final = re.compile(
     rb"(?:[\x00-\x09\x0b-\x1a\x1c-\x20\x7f]|\x1b\[[0-?]*[ -/]*[@-~]"
     rb"|\x1b\][^\x07\x0a\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-OQ-Z^-~])*"
@@ -425,14 +425,14 @@ _TOOLS: Final[Mapping[str, Callable[[Mapping[str, Any], str], str]]] = {
     "WebSearch": _show_field("query"),
     "Write": _show_write,
 }
-# Their result repeats the input, or is a file that nobody reads on a phone.
+# Their result repeats the input, or is a file, which is too long for a phone.
 _BRIEF_RESULTS: Final = frozenset({"Edit", "MultiEdit", "NotebookEdit", "TodoWrite", "Write"})
 _COUNTED_RESULTS: Final = frozenset({"Read"})
 
 # Why a tool was refused, where `--allowedTools` changes it. Measured: a deny rule and the check of
 # the automatic mode stay as they are.
 _GRANTABLE: Final = frozenset({"", "mode", "workingDir"})
-# Nobody is there to answer them, whatever is allowed.
+# In print mode there is no user to answer them, whatever is allowed.
 _NEVER_GRANTABLE: Final = frozenset({"AskUserQuestion", "ExitPlanMode"})
 
 

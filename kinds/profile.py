@@ -84,7 +84,7 @@ class MessageStream(Protocol):
 
 
 class StateReader(Protocol):
-    """Whether the child works or waits for somebody. Thread: one caller."""
+    """Whether the child is working or waiting for the user. Thread: one caller."""
 
     state: str | None
 

@@ -172,7 +172,7 @@ class _Irregular(NamedTuple):
     telling: re.Pattern[bytes]
 
 
-# 12 bytes that nobody types.
+# 12 bytes that are never typed by hand.
 _GENERATED = rb"(?=.{12}).*?(?:%b)" % _EVIDENCE.pattern
 _IRREGULAR = tuple(
     _Irregular(begins, re.compile(full), re.compile(part), re.compile(telling))

@@ -1,9 +1,9 @@
-"""A terminal on this machine for somebody elsewhere: opened, told to the gateway, ended.
+"""A terminal on this machine for a helper elsewhere: opened, posted to the gateway, ended.
 
-Whoever holds the address of an assist session is logged in here. So it goes to the user's screen
+Anyone with the address of an assist session can log in here. So it goes to the user's screen
 and into the `assist` event, and nowhere else: it is never logged, traced, or written to a journal,
-and what a gateway answers to it is not repeated, as that might hold it. If nobody can be told of a
-session, it is closed.
+and what a gateway answers to it is not repeated, as that might hold it. A session whose
+address cannot be posted is closed.
 
 What shares the terminal is a `Provider`. The program that it names runs under the keeper, like
 everything that the runner starts, so that nothing of a session outlives it.
@@ -53,7 +53,7 @@ _OPENING_INTERVAL_S: Final = 0.25
 _WATCHING_INTERVAL_S: Final = 2.0
 # A program that was told to end gets this long before it is killed.
 _CLOSE_S: Final = 3.0
-# A frozen attempt may be repeated for 280 s; nobody waits that long for an address.
+# A frozen attempt may be repeated for 280 s; a helper does not wait that long for an address.
 _MAX_PATIENCE_S: Final = 240.0
 # So often the gateway may fail on the event before the session is closed.
 _MAX_FAILURES: Final = 3
@@ -181,7 +181,7 @@ class Assist(Worker):
                     self._hold(Path(folder), output)
                 finally:
                     self._end_program()
-        except BrokenPipeError:  # nobody reads the address
+        except BrokenPipeError:  # the reader of the address has ended
             raise
         except OSError as failure:
             raise RunnerError(
@@ -205,7 +205,7 @@ class Assist(Worker):
         except OSError:
             self._is_running = False
             raise RunnerError(
-                "the process that watches over the session is gone; start it again"
+                "the keeper process ended unexpectedly; start the session again"
             ) from None
         finally:
             os.close(null_fd)
@@ -226,7 +226,7 @@ class Assist(Worker):
             if not self._is_running:
                 raise RunnerError(f"{name} ended at once{self._how_it_ended}: {found.reason}")
             if found.is_final:
-                raise RunnerError(f"there is no {name} session: {found.reason}")
+                raise RunnerError(f"no {name} session was opened: {found.reason}")
             if time.monotonic() >= deadline:
                 raise RunnerError(
                     f"no {name} session after {self._plan.timeout_s:g} s: {found.reason}"
@@ -324,13 +324,13 @@ class Assist(Worker):
             return False
         if reply.outcome in (Outcome.UNKNOWN, Outcome.LIMITED):
             raise RunnerError(
-                "the gateway could not be told of the session, so it was closed; start it "
-                "again when the gateway answers"
+                "the session's address could not be sent to the gateway, so the session was "
+                "closed; start it again when the gateway answers"
             )
         if not reply.outcome.is_taken:
             raise RunnerError(
                 f"the gateway did not take the session's address ({reply.outcome.value}), so the "
-                "session was closed; `test-connection` tells more"
+                "session was closed; run `test-connection` for the reason"
             )
         self._tell_once.forget("unreachable")
         return True
@@ -342,7 +342,7 @@ class Assist(Worker):
     def _explain(self, obstacle: Obstacle) -> None:
         if isinstance(obstacle, Reply) and obstacle.outcome is Outcome.UNKNOWN:
             self._tell_once(
-                "unreachable", "the gateway does not answer; the session's address is sent again"
+                "unreachable", "the gateway does not answer; sending the session's address again"
             )
 
 
@@ -446,7 +446,7 @@ class AssistAlone:
             self._wait(limit_at)
             if limit_at is not None and time.monotonic() >= limit_at and not self._has_ended:
                 limit_at = None
-                self._console.note("the time limit is reached; the session is ended")
+                self._console.note("the time limit was reached; ending the session")
                 self._assist.stop()
 
     def _sweep(self) -> None:

@@ -67,8 +67,8 @@ class Policy:
 
     `max_copies`: after so many copies, whatever became of them. `max_failures`: when the gateway
     has failed on more copies than this. `patience_s`: when the first copy is older.
-    `ends_on_rejection`: when secret, token, clock or certificate is wrong; otherwise somebody is
-    given the time to correct it. `is_output`: it waits for the budget that is meant for output.
+    `ends_on_rejection`: when secret, token, clock or certificate is wrong; otherwise the
+    user has time to correct it. `is_output`: it waits for the budget that is meant for output.
     """
 
     max_copies: int | None = None
@@ -92,7 +92,7 @@ ACK_IN_SYNC: Final = Policy(max_copies=6, ends_on_rejection=True)
 
 
 def sleep(seconds: float) -> bool:
-    """Wait, and never stop: for a sender that nobody has to stop."""
+    """Wait, and never stop: for a sender that is never stopped."""
     time.sleep(seconds)
     return False
 
@@ -222,7 +222,7 @@ class Sender:
         if reply.outcome is Outcome.LIMITED:
             return False  # the pacer knows how long the gateway wants to be left alone
         if reply.outcome is Outcome.UNKNOWN and self._wait(0.0):
-            return True  # whoever says stop has aborted the exchange as well
+            return True  # the exchange was aborted with the stop
         if reply.outcome is not Outcome.UNKNOWN or self._failures:
             self._explain(reply)
         if reply.outcome.is_rejection:

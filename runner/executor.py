@@ -286,7 +286,7 @@ class Executor(Worker):
             try:
                 return self._watch(key, argv[0], sinks)
             except BaseException:
-                self._keeper.kill(key)  # a full disk, for one; nobody would read what it writes
+                self._keeper.kill(key)  # a full disk, for one; its output would not be read
                 raise
 
     def _watch(self, key: str, program: str, sinks: dict[int, Callable[[bytes], None]]) -> str:

@@ -117,7 +117,7 @@ class RunFolder:
         return self._stamp.exists()
 
     def mark_delivered(self) -> None:
-        """Note that the gateway has everything, unless somebody has deleted the folder."""
+        """Note that the gateway has everything, unless the folder was deleted."""
         if self.path.exists():
             self._stamp.touch(mode=0o600)
 
@@ -133,7 +133,7 @@ class RunFolder:
 def find_undelivered(data_dir: Path) -> Iterator[RunFolder]:
     """Yield the folders of runs that the gateway does not have whole, live ones included.
 
-    Of one that is not accessible nobody can tell, so it is among them.
+    A folder that cannot be read is among them.
     """
     for folder in _all_folders(data_dir):
         if not folder.is_accessible or (not folder.is_delivered and folder.spool_path.exists()):

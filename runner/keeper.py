@@ -12,7 +12,7 @@ anything else.
     runner -> keeper   spawn, stop, halt, terminate, kill, resume, guard, release, bye
     keeper -> runner   spawned, failed, suspended, exited, swept (the last one, and never earlier)
 
-How a run ends, whoever asks for it: all descendants are noted, SIGINT to the child's process group,
+How a run ends, for any reason: all descendants are noted, SIGINT to the child's process group,
 a grace period, SIGKILL to every descendant, and to what was noted, until none is left. A closed
 socket without a goodbye counts as being asked; the user's terminal, if it was given to the keeper
 to guard, is then put back at once.
@@ -57,12 +57,12 @@ if TYPE_CHECKING:
     from runner.mailbox import Mailbox
     from runner.processes import Process
 
-# What the keeper calls the programs that are no command of the operator's, whose ids hold no blank.
+# Keys for programs that are not operator commands, whose keys are `command-1` and so on.
 CHILD: Final = "child"
 ASSIST: Final = "assist session"
 # The key of a report that is about whatever is being executed: the keeper itself is gone.
 EVERY_PROGRAM: Final = "*"
-# Claude Code is gone within 2 s of its terminal's hangup; nobody waits for the rest of the run.
+# Claude Code is gone within 2 s of its terminal's hangup; the rest of the run gets no extra time.
 _ORPHANED_GRACE_S: Final = 3.0
 # After the child's exit: time for what it started to finish by itself, before the sweep.
 _LINGER_S: Final = 1.0
@@ -108,9 +108,8 @@ class Report:
 class Keeper:
     """The runner's end. Thread: any may send; `receive` belongs to the thread that owns the run.
 
-    Only `spawn` raises when the keeper is gone: all else that could be asked of it is then the
-    business of whoever `receive` tells. `has_swept`: nothing of the run is left, and no report will
-    come.
+    Only `spawn` raises when the keeper is gone; the other methods do nothing then, and `receive`
+    reports it. `has_swept`: nothing of the run is left, and no report will come.
     """
 
     def __init__(self) -> None:
@@ -195,7 +194,7 @@ class Keeper:
         self._undo.write(undo)
 
     def release_terminal(self) -> None:
-        """The terminal is as it was, or somebody else's."""
+        """The terminal is as it was, or has another owner."""
         self._ask({"op": "release"})
 
     def receive(self) -> list[Report] | None:
@@ -234,7 +233,7 @@ class Keeper:
         deadline = time.monotonic() + timeout_s
         self._ask({"op": "bye"})
         while self._channel.receive_before(deadline) is not None:
-            pass  # nobody is interested any more
+            pass  # the runner is gone
         self._channel.close()
         if time.monotonic() >= deadline:
             self.kill_keeper()
@@ -258,7 +257,7 @@ class _SharedNote:
     """A short text in memory that the keeper shares, so that it outlives a killed runner.
 
     Not sent over the socket: it changes with the output, and the thread that reads the output must
-    wait for nobody. Two places, of which one holds, so that no half of a text is ever read.
+    not wait. Two slots, of which one is valid, so that half a text is never read.
     """
 
     def __init__(self) -> None:
@@ -382,8 +381,8 @@ class _KeeperLoop:
         self._terminal_fd = -1  # a slave of the child's terminal, kept open until the child is gone
         self._kill_at: float | None = None
         self._swept = False
-        # What was there when the run was asked to end: where there is no sub-reaper, a process
-        # whose parent obeys is nobody's descendant any more.
+        # The processes of the run when it was asked to end. Without a sub-reaper, a process whose
+        # parent has ended is no longer found below the keeper.
         self._noted: list[Process] = []
         self._pipe = WakePipe()
         self._pipe.wake_by_signals()

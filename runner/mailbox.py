@@ -1,7 +1,7 @@
 """The threads of the runner, and what wakes them: one kind of thread, one kind of wake-up.
 
 A `Worker` is a thread, started, stopped and joined by its owner, to whom it reports its end once.
-A `WakePipe` wakes whoever waits in `select`. The `Mailbox` is what the main thread waits for:
+A `WakePipe` wakes a thread that waits in `select`. The `Mailbox` is what the main thread waits for:
 signals, and messages of the workers.
 """
 

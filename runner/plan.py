@@ -148,8 +148,8 @@ def plan_assist(
         keys = read_public_keys(absolute_path(options.authorized_keys, option), option)
     else:
         console.warn(
-            "whoever holds the address of the assist session is in; --authorized-keys FILE lets "
-            "only the owners of the keys in FILE in"
+            "anyone with the address of the assist session can log in; --authorized-keys FILE "
+            "admits only the owners of the keys in FILE"
         )
     return AssistPlan(
         Tmate(config, config.child_environment(os.environ), keys),
@@ -195,7 +195,7 @@ def _existing_folder(text: str | None) -> str:
         if not os.access(path, os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except FileNotFoundError:
-        raise RunnerError(f"there is no folder {path}; correct --cwd") from None
+        raise RunnerError(f"{path} does not exist; correct --cwd") from None
     except OSError as error:
         raise RunnerError(
             f"{path} cannot be the working directory ({error.strerror}); correct --cwd"
@@ -209,7 +209,7 @@ def read_prompt(text: str | None) -> str | None:
     if prompt is not None and not prompt.strip():
         raise RunnerError("the prompt is empty; write it after --cmd, or leave --cmd out")
     if prompt is not None and "\0" in prompt:
-        raise RunnerError("the prompt contains a NUL character, which no argument can")
+        raise RunnerError("the prompt contains a NUL character; remove it")
     return prompt
 
 
@@ -269,7 +269,7 @@ def require_program(
         path = Path(cwd, program)
         if not os.path.isfile(path):  # False where it may not be looked for, unlike Path's
             shown = build_rules(config, env).redact(str(path))
-            raise RunnerError(f"there is no program {shown}; correct {variable}")
+            raise RunnerError(f"{shown} does not exist; correct {variable}")
         if not os.access(path, os.X_OK):
             raise RunnerError(f"{path} is not executable; chmod +x it, or correct {variable}")
     elif find_program(program, env.get("PATH")) is None:
@@ -313,7 +313,9 @@ def _check_artifact(text: str, path: Path, console: Console) -> None:
         if not os.access(path, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except FileNotFoundError:
-        console.note(f"--artifact {text} is not there yet; it is looked for again at the end")
+        console.note(
+            f"--artifact {text} does not exist yet; the runner looks for it again at the end"
+        )
         return
     except OSError as error:
         raise RunnerError(f"--artifact {text} cannot be read: {error.strerror}") from error

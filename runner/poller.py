@@ -167,8 +167,7 @@ class Poller(Worker):
         if reply.status == 200:
             self._tell_once(
                 "unusable",
-                "the gateway answers the question for commands with something else; "
-                "it is asked again",
+                "the gateway's answer to a poll is not a list of commands; asking again",
             )
         self._failures += 1
         pause_s = Pauses(last_s=_MAX_POLL_PAUSE_S).backoff_s(self._failures)
@@ -190,7 +189,7 @@ class Poller(Worker):
                 self._receive(command_id, text)
             except SpoolError as error:
                 # What cannot be recorded is not executed; a stop was carried out before that.
-                self._tell_once("journal", f"commands are not executed any more: {error}")
+                self._tell_once("journal", f"commands are no longer executed: {error}")
 
     def _count_malformed(self, items: Iterable[Any]) -> None:
         """Count what is no command; it stays listed, and would be counted again at every poll."""

@@ -195,22 +195,22 @@ class Poster(Worker):
         elif obstacle.outcome is Outcome.UNKNOWN:
             self._tell_once(
                 "unreachable",
-                f"the gateway cannot be reached ({obstacle.message}); "
-                "output is kept, and sent as soon as it is back",
+                f"the gateway cannot be reached ({obstacle.message}); output is kept, and sent "
+                "when the gateway is back",
             )
         elif obstacle.outcome.is_rejection:
             self._tell_once(
                 "rejected",
-                f"the gateway does not accept this run any more ({obstacle.message}); "
-                "output is kept, and tried again every half minute",
+                f"the gateway no longer accepts this run ({obstacle.message}); output is kept, "
+                "retrying every 30 s",
             )
 
     def _is_failing_for_good(self, event: FrozenEvent) -> bool:
         """Whether the gateway's failures look like the event's fault.
 
-        A part of one that did is cut on at once. But before a single chunk is set aside, the
-        gateway must have been well and failed on it again: one that is ill may recover just when
-        the notice is sent.
+        A part of an event that did is cut again at once. But before a single chunk is set aside,
+        the gateway must have accepted something and failed on the chunk again: a broken gateway may
+        recover just when the notice is sent.
         """
         if event.is_notice or (self._suspects > 0 and event.chunk_count > 1):
             return True
@@ -234,16 +234,15 @@ class Poster(Worker):
             self._tell("the gateway is back; sending what was kept")
 
     def _refused(self, event: FrozenEvent, reply: Reply) -> None:
-        """Cut the event smaller, else let a notice take its place, else call the gateway ill."""
+        """Cut the event smaller, else replace it by a notice, else call the gateway broken."""
         now, nonce = self._now(), new_nonce()
         if event.is_notice:
             self._spool.restore(now, nonce)
             self._gateway_failures = 0
             self._is_gateway_well = False
             self._tell_once(
-                "ill",
-                f"the gateway refuses everything ({reply.message}); "
-                "output is kept until it is well",
+                "broken",
+                f"the gateway rejects every event ({reply.message}); output is kept, retrying",
             )
             self._sender.pause()
         elif event.chunk_count > 1:
@@ -267,4 +266,4 @@ class Poster(Worker):
         refused = self._spool.totals().refused
         if refused:
             events = "1 event was" if refused == 1 else f"{refused} events were"
-            self._tell(f"{events} refused by the gateway and left out; the log has what it was")
+            self._tell(f"{events} rejected by the gateway and left out; the log has the output")

@@ -137,7 +137,7 @@ class ChildEnd(NamedTuple):
 
     @classmethod
     def failed(cls, error: str) -> ChildEnd:
-        """It never ran, or nobody saw how it ended."""
+        """It never ran, or its end was not observed."""
         return cls(None, None, error)
 
     @classmethod
@@ -187,7 +187,10 @@ def _name_signal(number: int) -> str:
 
 _START_ERRORS: Final = {
     # The file itself was there a moment ago.
-    errno.ENOENT: "the interpreter that its first line names is not there; correct that line",
-    errno.ENOEXEC: "it is no program for this machine; a script begins with a line like #!/bin/sh",
+    errno.ENOENT: "the interpreter named in its first line does not exist; correct that line",
+    errno.ENOEXEC: (
+        "not executable on this machine (wrong architecture, or a script without a first line like "
+        "#!/bin/sh)"
+    ),
     errno.E2BIG: "its arguments and the environment are too large; shorten the prompt",
 }

@@ -44,7 +44,7 @@ _BURST_BYTES: Final = 65_536
 _MAX_TYPED_BYTES: Final = 65_536
 # Nothing for this long means that all has come that was printed.
 _QUIET_S: Final = 0.02
-# A state is told no more often than this, however fast it changes.
+# The shortest time between two state markers.
 _STATE_INTERVAL_S: Final = 1.0
 # At the end, a local reader that has taken nothing for this long has stopped.
 _READER_PATIENCE_S: Final = 1.0
@@ -153,7 +153,7 @@ class PtyPump(Worker):
 
     @property
     def unshown_bytes(self) -> int:
-        """How much of the output was not shown locally, because nobody read it."""
+        """How much of the output was not shown locally, because it was not read."""
         return sum(output.unshown_bytes for output in self._outputs)
 
     @property
@@ -179,7 +179,7 @@ class PtyPump(Worker):
                 set_window_size(channel.master_fd, size)
 
     def pause_keyboard(self, *, paused: bool) -> None:
-        """Leave the user's keys to somebody else while the session is suspended. Thread: any."""
+        """Leave the user's keys to the shell while the session is suspended. Thread: any."""
         self._keyboard_paused = paused
         self._wake()
 
@@ -325,7 +325,7 @@ class PtyPump(Worker):
                 channel.local.write(piece.finish(piece.text).encode() if is_raw else redacted)
             self._keep(redacted)
             self._journal.append(channel.stream, text)
-        # The long redaction of what nobody is waiting for comes last.
+        # The transcript's redaction takes long and nothing waits for it, so it comes last.
         if channel.transcript is not None:
             channel.transcript.keep(channel.rules.redact_json(message.value))
 
@@ -409,13 +409,13 @@ class ChildTerminals:
         self.fds = (stdin_fd, slaves[0], slaves[-1])
 
     def close_fds(self) -> None:
-        """Close the child's side here: the end of the output is when nobody has it open."""
+        """Close the child's side here: the output ends when no process has it open."""
         for fd in set(self.fds):
             os.close(fd)
 
 
 def _make_transparent(slave_fd: int) -> None:
-    """Let a line end in a single newline, and show nothing that is typed: nobody types here."""
+    """Let a line end in a single newline, and do not echo: nothing is typed here."""
     attributes = termios.tcgetattr(slave_fd)
     attributes[1] &= ~termios.OPOST
     attributes[3] &= ~termios.ECHO

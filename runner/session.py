@@ -4,7 +4,7 @@
 In between, `_Session.conduct` has the main thread: from top to bottom it is the order of the
 shutdown, which is explained on the first page of `claude_runner.py`. It waits in one place,
 `_wait`, for the keeper's reports, for signals and for messages of the workers, and handles them
-there; nobody else starts, stops or joins a worker. All of it runs in the main thread unless a
+there; no other module starts, stops or joins a worker. All of it runs in the main thread unless a
 docstring says otherwise.
 """
 
@@ -54,7 +54,7 @@ _DRAIN_TERMINAL_S: Final = 2.0
 _JOIN_TIMEOUT_S: Final = 5.0
 # A local reader that still reads gets this long for what it has not read yet.
 _LOCAL_TIMEOUT_S: Final = 10.0
-# A screen that takes nothing (Ctrl-S) keeps nobody from suspending the session.
+# A stopped screen (Ctrl-S) delays the suspension of a session by this at most.
 _SUSPEND_TIMEOUT_S: Final = 1.0
 # How often a person at a terminal sees how much is still to be delivered.
 _PROGRESS_INTERVAL_S: Final = 1.0
@@ -63,11 +63,10 @@ _PROGRESS_INTERVAL_S: Final = 1.0
 _RESIZED_INTERVAL_S: Final = 1.0
 _MAX_SHOWN_CHARS: Final = 4_000
 _MAKE_ROOM: Final = "make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
-# What is missing while a worker pauses, and how it is told.
-_FAILURES: Final = {
-    "poster": "delivery failed: {}; output is kept on disk",
-    "poller": "remote control failed: {}",
-    "executor": "executing commands failed: {}",
+# What a run loses with a worker that it goes on without.
+_LOSSES: Final = {
+    "poller": "remote control failed: {}; the run continues, but only Ctrl-C here can stop it",
+    "executor": "commands are no longer executed: {}",
     "syncer": "a power cut may lose output: {}",
     "assist": "the assist session failed: {}",
 }
@@ -109,7 +108,7 @@ class Run:
                 raise RunnerError("a thread was started before the keeper was forked")
             keeper = Keeper()
             stack.callback(keeper.close)
-            # After the fork: it is not for us to hide what the child and commands write.
+            # Set after the fork, so that the child and commands keep the user's umask.
             stack.callback(os.umask, os.umask(0o077))
             spool = self._open_spool()
             stack.callback(spool.close)
@@ -278,7 +277,7 @@ class _Session:
         self._is_delivering = False
         self._poster_has_ended = False
         self._gave_up = False
-        # Past this the keeper hangs; None as long as nobody wants it to end the run.
+        # After this the keeper counts as hung; None until it is asked to end the run.
         self._keeper_deadline: float | None = None
         self._size_told_at = 0.0
         # When the gateway is to be told of the size; None when it knows.
@@ -310,7 +309,7 @@ class _Session:
     def type(self, text: bytes) -> str | None:
         """Type into it; returns the reason when that is not possible. Thread: any."""
         if not self._job.is_interactive:
-            return "nobody reads the terminal in print mode"
+            return "print mode does not read from the terminal"
         self._pump.type(text)
         return None
 
@@ -388,8 +387,8 @@ class _Session:
         while not has_come():
             if self._keeper_deadline is not None and time.monotonic() >= self._keeper_deadline:
                 self._console.error(
-                    "the process that watches over the run hangs, and is killed; the runner ends "
-                    "what is left of the run itself"
+                    "the keeper process stopped responding and was killed; the runner ends the "
+                    "rest of the run itself"
                 )
                 self._keeper.kill_keeper()
                 self._keeper_deadline = None
@@ -428,7 +427,7 @@ class _Session:
         if self._limit_at is not None and time.monotonic() >= self._limit_at:
             self._limit_at = None
             if self._ending is None and self._child_end is None:
-                self._console.note("the time limit is reached; the run is stopped")
+                self._console.note("the time limit was reached; stopping the run")
                 self._end_run("time limit")
 
     def _handle_report(self, report: Report) -> None:
@@ -442,7 +441,7 @@ class _Session:
                 "another user's or wait for a device; look for them with ps"
             )
         elif report.event == "gone" and self._child_end is None:
-            self._child_end = ChildEnd.failed("the process that watched over it was killed")
+            self._child_end = ChildEnd.failed("the keeper process was killed")
         elif report.event not in ("swept", "gone"):
             self._executor.report(report)
 
@@ -493,7 +492,7 @@ class _Session:
     def _end_run(self, reason: str) -> None:
         """Let the keeper end the run. The first reason is the one that is reported, or a halt.
 
-        Once the child has ended only its descendants are left to be killed, which is no reason.
+        After the child has ended, a stop only kills leftovers and does not change the reason.
         """
         is_halt = reason == "halted"
         if self._child_end is None and (is_halt or self._ending is None):
@@ -532,7 +531,7 @@ class _Session:
         if error is None:
             self._console.note("the assist session has ended")
         else:
-            self._console.warn(f"assist: {error}; the run goes on without it")
+            self._console.warn(f"assist: {error}; the run continues without it")
 
     # --- the user's terminal ---------------------------------------------------------------------
 
@@ -597,18 +596,18 @@ class _Session:
         if self._pump.unlogged_bytes:
             self._console.warn(
                 f"{self._job.log_name} lacks the last {shown_size(self._pump.unlogged_bytes)}: "
-                "the disk takes nothing more"
+                "the disk could not be written"
             )
         if self._pump.lacks_messages:
             self._console.warn(
-                f"{self._job.messages_name} lacks the last messages: the disk takes nothing more"
+                f"{self._job.messages_name} lacks the last messages: the disk could not be written"
             )
 
     def _tell_how_to_resume(self) -> None:
         argv = self._job.invocation.resume_argv
         if argv:
             shown_argv = self._rules.redact(shlex.join(argv))
-            self._console.note(f"to go on with this session: {shown_argv}")
+            self._console.note(f"to continue this session: {shown_argv}")
 
     def _deliver(self) -> None:
         self._pacer.stop_polling()
@@ -627,8 +626,8 @@ class _Session:
             self._tell_what_is_left()
         elif self._spool.unacknowledged():
             self._console.warn(
-                "the gateway did not take the end of every command; "
-                f"`{self._job.program} sync` tries it once more"
+                "the gateway did not acknowledge every command's result; "
+                f"`{self._job.program} sync` tries again"
             )
         else:
             self._mark_delivered()
@@ -656,12 +655,12 @@ class _Session:
     def _tell_of_the_output(self) -> None:
         if self._pump.redaction_failures:
             self._console.warn(
-                f"redaction failed {self._pump.redaction_failures} times; what it could not judge "
-                "was removed up to the end of the line; please report it"
+                f"redaction failed {self._pump.redaction_failures} times, and the rest of each "
+                "such line was removed; please report it"
             )
         if self._pump.unshown_bytes:
             self._console.warn(
-                f"{self._pump.unshown_bytes} bytes of output were not shown: nobody read them"
+                f"{self._pump.unshown_bytes} bytes of output were not shown: they were not read"
             )
 
     def _tell_of_malformed_commands(self) -> None:

@@ -124,8 +124,8 @@ class LocalOutput:
             del self._pending[:written]
             if not self._pending and self._dropped_bytes:
                 self._pending += (
-                    f"\r\n[{self._dropped_bytes} bytes were not shown here, "
-                    "because nobody read them]\r\n"
+                    f"\r\n[{self._dropped_bytes} bytes were not shown here, because they were not "
+                    "read]\r\n"
                 ).encode()
                 self._dropped_bytes = 0
 
@@ -168,8 +168,8 @@ def _reopen(fd: int) -> int | None:
 class RawTerminal:
     """The user's terminal while a session has it: raw, and restored whatever happens.
 
-    Attributes change at once: waiting for what is still to be shown (TCSADRAIN) could take for ever
-    where nobody looks.
+    Attributes change at once: waiting until all output is shown (TCSADRAIN) could block for ever on
+    a stopped screen.
     """
 
     def __init__(self, fd: int) -> None:
@@ -275,17 +275,18 @@ class ModeTracker:
                 self._changed.discard(mode)
 
 
-# A size for recordings that nobody has a terminal for.
+# The size of the child's terminal when the runner has none.
 _UNATTENDED_SIZE: Final = Size(120, 40)
-# A screen that takes nothing keeps nobody from having the terminal back.
+# A stopped screen delays the restoring of the terminal by this at most.
 _UNDO_TIMEOUT_S: Final = 1.0
 
 
 class SessionTerminal:
     """Standard input and output, as far as they are a terminal.
 
-    `modes` is what the child has switched on, fed by whoever shows its output; `size` the size that
-    the child's terminals get. `attributes` are those that the user had, None unless it was taken.
+    `modes` is what the child has switched on, fed by the thread that shows its output; `size` the
+    size that the child's terminals get. `attributes` are those that the user had, or None if it
+    was not taken.
     """
 
     def __init__(self, keeper: Keeper) -> None:

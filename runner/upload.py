@@ -81,7 +81,7 @@ class PartList:
         return Upload(0, self._waiting[0], None, None) if self._waiting else None
 
     def freeze_upload(self, upload_id: int, timestamp: int, nonce: str) -> None:
-        """Forget the attempt, which nobody can repeat after a crash."""
+        """Forget the attempt, which cannot be repeated after a crash."""
 
     def end_upload(self, _upload_id: int) -> None:
         """Count the first part as sent."""
@@ -220,7 +220,7 @@ def send_file(
         if not isinstance(obstacle, Reply):
             waits(str(obstacle))
         elif obstacle.outcome.is_rejection:
-            waits(f"the gateway does not accept this run any more ({obstacle.message})")
+            waits(f"the gateway no longer accepts this run ({obstacle.message})")
 
     sender = Sender(client, pacer, wait, policy, pauses=pauses, explain=explain)
     try:
@@ -230,7 +230,7 @@ def send_file(
     except OSError as error:
         return NotTaken(f"it cannot be read ({error.strerror})")
     if reply is None:
-        return NotTaken("it was broken off" if stopping.is_set() else "it is not there any more")
+        return NotTaken("it was broken off" if stopping.is_set() else "it no longer exists")
     if reply.outcome.is_taken:
         return None
     return NotTaken(f"the gateway refused it ({reply.message})", reply.status == 413)
@@ -250,7 +250,7 @@ def collect_files(
     for name in (job.log_name, *([] if job.invocation.messages is None else [job.messages_name])):
         try:
             parts += file_parts(folder, name, name)
-        except OSError as error:  # somebody has deleted the run's folder
+        except OSError as error:  # the run's folder was deleted
             tell(f"{name} is not uploaded: {error.strerror}")
     for number, source in enumerate(job.artifacts, start=1):
         try:

@@ -204,8 +204,8 @@ def test_entries_are_separated_by_commas() -> None:
         ("make 'x", "do not match"),
         ("make\x07", "control character"),
         ("make\u00a0x", "control character"),
-        ("__STOP__", "is no command"),
-        ("''", "is no command"),
+        ("__STOP__", "is not a command"),
+        ("''", "is not a command"),
     ],
 )
 def test_an_entry_that_cannot_run_as_written_is_told(value: str, words: str) -> None:

@@ -148,12 +148,12 @@ def test_version(line: _Line) -> None:
         (["info", "--", "x"], "nothing may follow -- with info"),
         (["start", "--token", "a", "--token-file", "b"], "not with both"),
         (["start", "--token-file", "/nowhere/x"], "--token-file /nowhere/x cannot be read"),
-        (["info", "--env-file", "/nowhere/x"], "there is no file /nowhere/x"),
+        (["info", "--env-file", "/nowhere/x"], "/nowhere/x does not exist"),
         (["info", "--env-file", ""], "--env-file is empty; name a path, or leave it out"),
         (["info", "--data-dir="], "--data-dir is empty; name a path, or leave it out"),
         (["start", "--token-file", "/"], "--token-file / cannot be read: Is a directory; name a"),
         (["install", ""], "DIR is empty; name the folder of a project"),
-        (["gateway", "--port", "abc"], "'abc' is no port; write a number such as 3100"),
+        (["gateway", "--port", "abc"], "'abc' is not a port; write a number such as 3100"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
@@ -302,7 +302,7 @@ def test_a_secret_within_a_command_is_not_shown(line: _Line) -> None:
     assert not [sentence for sentence in mistaken if secret in sentence]
 
 
-@pytest.mark.parametrize(("length", "words"), [(31, "so short"), (32, "(set)")])
+@pytest.mark.parametrize(("length", "words"), [(31, "too short"), (32, "(set)")])
 def test_info_flags_a_secret_that_could_be_guessed(length: int, words: str, line: _Line) -> None:
     """A key is safe from 32 bytes on; its length is told to nobody."""
     line.env |= {"HMAC_SECRET": "ä" * (length // 2) + "x" * (length % 2)}
@@ -383,9 +383,9 @@ def test_a_clock_that_is_wrong_is_named_with_its_size(
         done = line.use("test-connection", *options)
 
     assert done.returncode == 1
-    size = int(done.stderr.split("clock is ")[1].split(" s ")[0])
+    size = int(done.stderr.split("clock skew is ")[1].split(" s ")[0])
     assert abs(size - abs(offset_s)) <= 30
-    assert f" s {words}, and 300 s are accepted; set the clock" in done.stderr
+    assert f" s (limit 300 s): this machine's clock is {words}; set it" in done.stderr
 
 
 def test_a_refused_connection_is_told(line: _Line) -> None:
@@ -404,8 +404,8 @@ def test_a_refused_connection_is_told(line: _Line) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Html(200), "HTTP status 200, not as the gateway words it"),
-        (Html(502), "is not the gateway, or is ill: HTTP status 502"),
+        (Html(200), "HTTP status 200, not the gateway's own answer"),
+        (Html(502), "did not answer like a gateway: HTTP status 502"),
         (RateLimited(7), "Rate limit exceeded"),
         (JsonError(500), "Internal Server Error"),
     ],
@@ -452,16 +452,16 @@ BEFORE = {
     "bad-run-id": ({}, ["--run-id", "../x"], "--run-id must be the id of a run"),
     "long-run-id": ({}, ["--run-id", "x" * 51], "--run-id must be the id of a run"),
     "no-token": ({}, ["--token", ""], "the run's token is missing"),
-    "bad-token": ({}, ["--token", "tökén"], "contains a character that no token has"),
-    "no-folder": ({}, ["--cwd", "/nowhere"], "there is no folder /nowhere; correct --cwd"),
+    "bad-token": ({}, ["--token", "tökén"], "contains a character that a token cannot have"),
+    "no-folder": ({}, ["--cwd", "/nowhere"], "/nowhere does not exist; correct --cwd"),
     "empty-prompt": ({}, ["--cmd", "  "], "the prompt is empty"),
     "no-program": ({"CLAUDE_COMMAND": "no-such-program"}, [], "was not found in PATH"),
-    "no-file": ({"CLAUDE_COMMAND": "./nothing"}, [], "there is no program"),
+    "no-file": ({"CLAUDE_COMMAND": "./nothing"}, [], "does not exist; correct CLAUDE_COMMAND"),
     "not-executable": ({"CLAUDE_COMMAND": "./env"}, [], "is not executable; chmod +x it"),
     "artifact-type": ({}, ["--artifact", "x.exe"], "the types are .log, .txt, .json"),
     "artifact-folder": ({}, ["--artifact", "d.log"], "--artifact d.log is not a file"),
     "bad-extra": ({"EXTRA_ALLOWED_COMMANDS": "a | b"}, [], "needs a shell"),
-    "cwd-of-nobody": ({}, ["--cwd", "~no-such-user/x"], "a home folder that nobody knows"),
+    "cwd-of-nobody": ({}, ["--cwd", "~no-such-user/x"], "a home folder that does not exist"),
     "cwd-too-long": ({}, ["--cwd", "x" * 300], "(File name too long); correct --cwd"),
     "cwd-file": ({}, ["--cwd", "env"], "(Not a directory); correct --cwd"),
     "artifact-of-nobody": ({}, ["--artifact", "~no-such-user/x.md"], "--artifact is '~no-such"),
@@ -471,7 +471,11 @@ BEFORE = {
         ["--data-dir", "~no-such-user"],
         "--data-dir is '~no-such-user', a home",
     ),
-    "controls": ({}, ["--cwd", "/no\nwhere\x1b[31m"], "no folder /no\\x0awhere\\x1b[31m; correct"),
+    "controls": (
+        {},
+        ["--cwd", "/no\nwhere\x1b[31m"],
+        "/no\\x0awhere\\x1b[31m does not exist; correct",
+    ),
     "unwritable": ({}, ["--data-dir", "/dev/null/x"], "cannot be written (Not a directory)"),
 }
 
@@ -507,7 +511,7 @@ def test_what_the_user_may_not_use_is_told(line: _Line) -> None:
         assert "Permission denied); correct --cwd" in line.fail(*start, "--cwd", "closed/in")
         assert "cannot be read: Permission" in line.fail(*start, "--artifact", "closed/a.md")
         line.env["CLAUDE_COMMAND"] = "closed/program"
-        assert "there is no program" in line.fail(*start)
+        assert "does not exist; correct CLAUDE_COMMAND" in line.fail(*start)
     closed.chmod(0o700)
     assert line.runs == []
 
@@ -598,7 +602,7 @@ def test_a_gateway_that_does_not_take_the_run_starts_no_child(name: str, line: _
     words = {
         "secret": "does not accept the signature",
         "token": "does not know run",
-        "clock": "set the clock",
+        "clock": "gateway's; set it",
         "down": "cannot be reached: the connection was refused",
     }[name]
     with StrictGateway() as gw:
@@ -628,7 +632,7 @@ def test_a_limited_gateway_is_waited_for(line: _Line) -> None:
         done = line.use("start", *options, "--cmd", "x")
 
     assert done.returncode == 0
-    assert "the gateway asks for 1 s of patience" in done.stderr
+    assert "too many requests: the gateway asks to wait 1 s" in done.stderr
 
 
 def test_a_run_is_started_once(line: _Line) -> None:
@@ -660,7 +664,7 @@ def test_artifacts_are_uploaded_and_what_cannot_be_is_told(line: _Line) -> None:
         arrived = {each.name: each.data for each in gw.artifacts(run.id)}
         assert arrived.pop("claude.log") == done.stdout.encode()
         assert arrived == {name: f"this is {name}".encode() for name in names}
-    assert "--artifact gone.txt is not there yet" in done.stderr
+    assert "--artifact gone.txt does not exist yet" in done.stderr
     assert "gone.txt is not uploaded" in done.stderr
 
 
@@ -705,7 +709,7 @@ def test_quiet_leaves_out_notes_and_keeps_warnings(line: _Line) -> None:
             for more in ([], ["-q"])
         )
 
-    assert "--artifact n.log is not there yet" in usual.stderr
+    assert "--artifact n.log does not exist yet" in usual.stderr
     assert "is not there yet" not in quiet.stderr
     assert "n.log is not uploaded" in quiet.stderr
 
@@ -795,7 +799,9 @@ def test_values_that_cannot_be_protected_are_named(line: _Line) -> None:
     facts = json.loads(line.use("info", "--json", *_own(line)).stdout)
 
     assert "known secret values: 1 " in shown
-    assert "not protected, too short or an ordinary word: SECOND_TOKEN, THIRD_TOKEN\n" in shown
+    assert (
+        "not redacted, because too short or an ordinary word: SECOND_TOKEN, THIRD_TOKEN\n" in shown
+    )
     assert facts["notProtected"] == ["SECOND_TOKEN", "THIRD_TOKEN"]
     assert "x7q9" not in shown
     assert "swordfish" not in shown
@@ -810,11 +816,11 @@ def test_a_start_names_the_runners_own_secrets_that_cannot_be_protected(line: _L
         _, options = with_gateway(line, gw)
         told = line.use("start", "-v", *options, "--cmd", "x").stderr
 
-    note = "HMAC_SECRET is too short to be removed wherever it is printed"
+    note = "HMAC_SECRET is too short to be redacted everywhere"
     assert silent.count(note) == 1
     assert told.count(note) == 1
     assert "SECOND_TOKEN" not in silent
-    assert "not protected, too short or an ordinary word: HMAC_SECRET, SECOND_TOKEN" in told
+    assert "not redacted, because too short or an ordinary word: HMAC_SECRET, SECOND_TOKEN" in told
 
 
 def test_a_start_names_no_secret_that_is_protected(line: _Line) -> None:

@@ -155,10 +155,10 @@ def test_a_missing_secret_is_told_with_the_place_for_it(root: Path) -> None:
         ("GATEWAY_URL", "https://me:pw@host", "must not contain a user name or password"),
         ("GATEWAY_URL", "https://host/api", "write it without a path"),
         ("GATEWAY_URL", "https://host/?x=1", "write it without a path"),
-        ("HMAC_SECRET", "a\udcff", "HMAC_SECRET is not UTF-8; copy it anew"),
-        ("CLAUDE_RUNNER_TOKEN", "a b", "contains a character that no token has"),
-        ("CLAUDE_RUNNER_TOKEN", "a\nX-Evil: 1", "contains a character that no token has"),
-        ("CLAUDE_RUNNER_TOKEN", "töken", "contains a character that no token has"),
+        ("HMAC_SECRET", "a\udcff", "HMAC_SECRET is not UTF-8; copy it again"),
+        ("CLAUDE_RUNNER_TOKEN", "a b", "contains a character that a token cannot have"),
+        ("CLAUDE_RUNNER_TOKEN", "a\nX-Evil: 1", "contains a character that a token cannot have"),
+        ("CLAUDE_RUNNER_TOKEN", "töken", "contains a character that a token cannot have"),
         ("ALLOW_SELF_SIGNED", "maybe", "ALLOW_SELF_SIGNED is 'maybe'; write true or false"),
         ("CLAUDE_RUNNER_ALLOW_HTTP", "2", "write true or false"),
         ("CLAUDE_RUNNER_ALLOW_REMOTE_INPUT", "ja", "write true or false"),
@@ -247,7 +247,7 @@ def test_a_named_file_must_be_there_and_another_one_is_not_read(root: Path, tmp_
 
     assert config.own["program"] == ("other",)
     assert config.gateway_url == "https://localhost:3100"
-    assert str(caught.value) == f"there is no file {tmp_path}/missing.env; correct --env-file"
+    assert str(caught.value) == f"{tmp_path}/missing.env does not exist; correct --env-file"
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ def bench(**options: Any) -> Iterator[Bench]:
         (DropBefore(), Outcome.UNKNOWN, "closed without an answer"),
         (DropBefore(reset=True), Outcome.UNKNOWN, "reset"),
         (HalfAnswer(), Outcome.UNKNOWN, "cut off"),
-        (Html(503), Outcome.UNKNOWN, "HTTP status 503, not as the gateway words it"),
+        (Html(503), Outcome.UNKNOWN, "HTTP status 503, not the gateway's own answer"),
         (Status(200, b"x", "text/plain"), Outcome.UNKNOWN, "HTTP status 200"),
         (Huge(), Outcome.UNKNOWN, "longer than 1 MiB"),
         (Huge(with_length=True), Outcome.UNKNOWN, "longer than 1 MiB"),

@@ -1,7 +1,7 @@
-"""Look over all that a run needs, one line each, without starting one.
+"""Check everything that a run needs, one line each, without starting a run.
 
 Starts nothing but Claude Code's own `--version`, and asks the gateway what `test-connection` asks.
-What fails says what to do; the rest is still looked at.
+A check that fails says what to do; the others are still made.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _ENOUGH_DISK_BYTES: Final = 200_000_000
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `status` is `ok`, `mend`, or `note`: it works without."""
+    """The result of one check. `status` is `ok`, `fail`, or `note`: a run works without it."""
 
     check: str
     status: str
@@ -58,7 +58,7 @@ class Finding:
 
 
 class Doctor:
-    """Looks at one thing after the other. Thread: one. Raises nothing that a check finds."""
+    """Makes one check after the other. Thread: one. A failed check raises nothing."""
 
     def __init__(self, profile: Profile, console: Console, load: Callable[[], Config]) -> None:
         self._profile = profile
@@ -73,15 +73,17 @@ class Doctor:
         try:
             config = self._load()
         except RunnerError as error:
-            yield Finding("configuration", "mend", f"{error}; the rest was not looked at")
+            yield Finding("configuration", "fail", f"{error}; the other checks were not made")
             return
         yield self._check("configuration", lambda: _check_configuration(config))
-        yield self._check("command", lambda: self._check_program(config))
+        yield self._check("program", lambda: self._check_program(config))
         yield self._check("tmate", lambda: _check_tmate(config))
         yield self._check("data folder", lambda: _check_folder(config))
         yield self._check("journal", lambda: _check_journal(config))
         if config.is_env_file_unread:
-            yield Finding("gateway", "note", "not asked: which one it is may stand in .env")
+            yield Finding(
+                "gateway", "note", "not asked: its address may be in .env, which was not read"
+            )
             return
         try:
             from runner.checks import ask_gateway
@@ -95,7 +97,7 @@ class Doctor:
         try:
             return Finding(name, *check())
         except (RunnerError, SpoolError) as error:
-            return Finding(name, "mend", str(error))
+            return Finding(name, "fail", str(error))
         finally:
             self._console.progress("")
 
@@ -110,7 +112,7 @@ class Doctor:
             return "ok", f"{found}; it is not known to be {title}, so its version was not asked"
         rules = build_rules(config, os.environ)
         lines = ask_version([*argv, "--version"], env, rules)
-        version = printable(rules.redact(lines[0]), 80) if lines else "it tells no version"
+        version = printable(rules.redact(lines[0]), 80) if lines else "no version reported"
         return "ok", f"{found}: {version}"
 
 
@@ -120,7 +122,7 @@ class Doctor:
 def _check_python() -> tuple[str, str]:
     shown = f"{sys.version.split()[0]} ({sys.executable})"
     if sys.version_info[:2] < _OLDEST_PYTHON:
-        return "mend", f"{shown} is too old; set CLAUDE_RUNNER_PYTHON to Python 3.9 or newer"
+        return "fail", f"{shown} is too old; set CLAUDE_RUNNER_PYTHON to Python 3.9 or newer"
     return "ok", shown
 
 
@@ -136,7 +138,7 @@ def _check_packages() -> tuple[str, str]:
                 shown.append(name)  # put there by hand
             continue
         if _numbers(version) < _numbers(least):
-            return "mend", f"{name} {version} is too old; {least} or newer is needed: use pip"
+            return "fail", f"{name} {version} is too old; install {least} or newer with pip"
         shown.append(f"{name} {version}")
     if missing:
         return "note", f"{' and '.join(missing)}: not installed; {INSTALLS}"
@@ -150,7 +152,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _check_terminal() -> tuple[str, str]:
     size = window_size(0)
     if not (os.isatty(0) and os.isatty(1)):
-        return "note", "there is none here; a session needs one, a run with a prompt does not"
+        return "note", "no terminal (only interactive sessions need one)"
     shown = f"{size.columns} x {size.lines}" if size is not None else "of unknown size"
     return "ok", f"{shown}, TERM={os.environ.get('TERM') or '(not set)'}"
 
@@ -174,8 +176,8 @@ def _check_configuration(config: Config) -> tuple[str, str]:
     shown = f"HMAC_SECRET is set ({config.sources['HMAC_SECRET']})"
     if config.is_secret_short:
         return "note", (
-            f"{shown}, but is so short that it could be guessed; let the gateway have one of "
-            f"{SAFE_SECRET_BYTES} characters or more, and copy that"
+            f"{shown}, but is too short to be safe; give the gateway one of "
+            f"{SAFE_SECRET_BYTES} characters or more, and copy it here"
         )
     return "ok", shown
 
@@ -185,12 +187,11 @@ def _check_folder(config: Config) -> tuple[str, str]:
     try:
         free_bytes = shutil.disk_usage(config.data_dir).free
     except OSError as error:
-        return "mend", f"{config.data_dir} cannot be measured: {error.strerror}"
+        return "fail", f"the free space of {config.data_dir} cannot be read: {error.strerror}"
     shown = f"{config.data_dir} can be written, {shown_size(free_bytes)} free"
     if free_bytes < _ENOUGH_DISK_BYTES:
-        return "mend", f"{shown}; make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
-    is_open = "; ".join(tell_open_modes(config))
-    return ("note", is_open) if is_open else ("ok", shown)
+        return "fail", f"{shown}; make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
+    return "ok", shown
 
 
 def _check_journal(config: Config) -> tuple[str, str]:
@@ -206,11 +207,11 @@ def _check_journal(config: Config) -> tuple[str, str]:
         if isinstance(error, SpoolError) and not error.is_disk_failure:
             raise  # it says itself what to do
         reason = error.strerror if isinstance(error, OSError) else error
-        return "mend", (
+        return "fail", (
             f"{config.data_dir} cannot hold a journal ({reason}); make room, or set "
             "CLAUDE_RUNNER_DATA_DIR to another folder"
         )
-    return "ok", "it can be written and made durable there"
+    return "ok", "it can be written and synced to disk"
 
 
 def ask_version(argv: list[str], env: dict[str, str], rules: Rules) -> list[str]:

@@ -114,7 +114,7 @@ class Target:
             raise RunnerError(f"{path} cannot be used: {error.strerror}") from error
         if not is_folder:
             is_there = os.path.lexists(path)
-            reason = f"{path} is not a folder" if is_there else f"there is no folder {path}"
+            reason = f"{path} is not a folder" if is_there else f"{path} does not exist"
             raise RunnerError(f"{reason}; name the folder of a project")
         self.path = path.resolve()
         self.folder = self._choose_folder(folder)
@@ -372,7 +372,8 @@ def _telling_what_to_do(target: Target) -> Iterator[None]:
         what = error.filename or target.path
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
         raise RunnerError(
-            f"{what} could not be changed ({reason}); every file is whole: mend that, and repeat"
+            f"{what} could not be changed ({reason}); no file is half-written: correct that, and "
+            "repeat"
         ) from error
 
 

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 
 
 def _in_one_sentence(command: Command) -> Command:
-    """Let a command raise RunnerError alone, for whoever does not know of gateways and journals."""
+    """Turn errors of gateway and journal into RunnerError, the only one that `main` knows."""
 
     @functools.wraps(command)
     def told(
@@ -134,11 +134,12 @@ def _tell_unprotected(config: Config, console: Console) -> None:
     for name in SECRET_VARIABLES:
         if name in unprotected:
             console.note(
-                f"{name} is too short to be removed wherever it is printed; let the gateway have "
-                "a longer one"
+                f"{name} is too short to be redacted everywhere; give the gateway a longer one"
             )
     if unprotected:
-        console.detail(f"not protected, too short or an ordinary word: {', '.join(unprotected)}")
+        console.detail(
+            f"not redacted, because too short or an ordinary word: {', '.join(unprotected)}"
+        )
 
 
 def _plan_assist_beside(
@@ -147,13 +148,13 @@ def _plan_assist_beside(
     """Plan a session beside a run, which goes on without one. A file of keys must be right."""
     if is_confidential(config.gateway_url):
         return _plan_assist(options, config, console, run_id)
-    console.warn("no assist session is opened: GATEWAY_URL is not encrypted; use https")
+    console.warn("assist disabled: GATEWAY_URL must be https")
     return None
 
 
 @_in_one_sentence
 def assist(options: argparse.Namespace, config: Config, _profile: Profile, console: Console) -> int:
-    """Let somebody elsewhere into a terminal on this machine, until the session ends."""
+    """Share a terminal on this machine with a helper, until the session ends."""
     config.require_secret()
     run_id = require_run(options.run_id, config)
     max_time_s = parse_duration(options.max_time, "--max-time") or ASSIST_MAX_TIME_S
@@ -192,13 +193,13 @@ def sync(options: argparse.Namespace, config: Config, profile: Profile, console:
         return _discard(options.discard, config)
     count = remove_stale_folders()
     if count:
-        console.detail(f"removed what {count} killed assist session{'s' * (count != 1)} left")
+        console.detail(f"removed the files of {count} killed assist session{'s' * (count != 1)}")
     config.require_secret()
     folders = list(find_undelivered(config.data_dir))
     if options.run_id is not None:
         folders = [folder for folder in folders if folder.run_id == options.run_id]
     elif options.token is not None or options.token_file is not None:
-        raise RunnerError("a token is one run's; give --run-id with it")
+        raise RunnerError("a token belongs to one run; give --run-id too")
     if not folders:
         print_out("nothing is left to deliver")
     left = sum(not _sync_one(folder, options, config, console) for folder in folders)
@@ -242,7 +243,7 @@ def _discard(run_id: str, config: Config) -> int:
         raise RunnerError("--discard takes the id of a run")
     folder = RunFolder(config.data_dir, run_id)
     if not folder.path.is_dir():
-        raise RunnerError(f"there is no run {run_id} in {config.data_dir}")
+        raise RunnerError(f"run {run_id} is not in {config.data_dir}")
     if not folder.lock():
         raise RunnerError(f"run {run_id} is still running; stop it first")
     folder.remove()

@@ -135,14 +135,14 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
         "--verbose",
         action="count",
         default=argparse.SUPPRESS,
-        help="tell more; -vv tells most",
+        help="print more; -vv prints most",
     )
     parser.add_argument(
         "-q",
         "--quiet",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="tell only warnings and errors",
+        help="print only warnings and errors",
     )
 
 

@@ -112,7 +112,7 @@ def provide(console: Console, packages: PackageSet = RUNNER) -> None:
         folder = _packages_folder()
     except CacheFolderError as error:
         raise RunnerError(
-            f"{packages.title} are missing, and there is no place to install them in: {error}; set "
+            f"{packages.title} are missing, and cannot be installed: {error}; set "
             f"{CACHE_VARIABLE} to a folder of your own"
         ) from error
     if sys.version_info < (3, 10) and "$" in folder:
@@ -135,12 +135,8 @@ def _packages_folder() -> str:
         return make_private(os.path.join(cache_folder(os.environ), "packages"))
     except CacheFolderError:
         project = find_project()
-        # Never in place of a folder that the user has named, or that is somebody else's.
-        if (
-            os.environ.get(CACHE_VARIABLE)
-            or project is None
-            or tracked_by_git(project / ".data") is not False
-        ):
+        # Never in place of a folder that the user has named, or that belongs to another user.
+        if os.environ.get(CACHE_VARIABLE) or project is None or not _is_data_our_own(project):
             raise
         make_private(str(project / ".data"))
         return make_private(str(project / ".data" / "packages"))
@@ -195,7 +191,7 @@ class _Build:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one build at a time go on, and whoever waited find what it made."""
+        """Let one build run at a time; the ones that waited find its result."""
         path = os.path.join(self._folder, f"{self._key}.lock")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + LOCK_TIMEOUT_S
@@ -207,7 +203,7 @@ class _Build:
                     break
                 except BlockingIOError:
                     if not is_told:
-                        self._console.note("another first run is at it; waiting for it")
+                        self._console.note("another first run is installing them; waiting for it")
                     is_told = True
                     time.sleep(_LOCK_INTERVAL_S)
                 except OSError:
@@ -288,7 +284,7 @@ class _Build:
                 f"{self._packages.title} are missing, and {sys.executable} has no venv module to "
                 "install them with: on Debian or Ubuntu, apt install python3-venv"
             )
-        return f"{sys.executable} could not make a Python environment: {self._log} says why"
+        return f"{sys.executable} could not make a Python environment; see {self._log}"
 
     def _explain_pip(self) -> str:
         said = Path(self._log).read_text("utf-8", "replace").lower()
@@ -296,7 +292,7 @@ class _Build:
             what = "no network: pip could not download"
         else:
             what = "pip could not install"
-        return f"{what} {self._packages.title}: {self._log} says more"
+        return f"{what} {self._packages.title}; see {self._log}"
 
 
 def _private(path: str, flags: int) -> int:

@@ -257,5 +257,5 @@ def test_a_folder_without_the_gateway(tmp_path: Path) -> None:
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=30)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"claude-runner: there is no gateway in {tmp_path}")
+    assert done.stderr.startswith(f"claude-runner: this copy has no gateway ({tmp_path} ")
     assert done.stderr.count("\n") == 1

@@ -348,7 +348,7 @@ def test_an_env_file_that_is_not_there(tmp_path: Path) -> None:
 
     line = refusal(own)
 
-    assert line == f"claude-runner: there is no file {own.env_file}; correct --env-file"
+    assert line == f"claude-runner: {own.env_file} does not exist; correct --env-file"
     assert not own.env_file.exists()
 
 

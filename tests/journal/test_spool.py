@@ -91,10 +91,10 @@ def test_half_a_character_is_stored_as_the_gateway_would(tmp_path: Path) -> None
     with opened(tmp_path / "spool.db") as spool:
         spool.append("info", text(f"a{half}b{pair}"))
         spool.record_command("c1", text(half))
-        ended = spool.end_command("c1", error=text(f"{half} is no command"))
+        ended = spool.end_command("c1", error=text(f"{half} is not a command"))
 
         assert drain(spool) == [("info", "a\ufffdb😀")]
-        assert (ended.command, ended.error) == ("\ufffd", "\ufffd is no command")
+        assert (ended.command, ended.error) == ("\ufffd", "\ufffd is not a command")
 
 
 def test_nothing_is_appended_by_an_empty_text(tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_the_time_limit_ends_a_run(gw: StrictGateway, tmp_path: Path) -> None:
 
     told = run_to_end(launch, 124)
 
-    assert "the time limit is reached; the run is stopped" in told
+    assert "the time limit was reached; stopping the run" in told
     end = finished(launch)
     assert (end["reason"], end["exitCode"], end["childExitCode"]) == ("time limit", 124, 0)
 

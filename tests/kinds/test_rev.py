@@ -131,7 +131,7 @@ def test_its_own_commands_are_allowed_to_it_alone(gw: StrictGateway, tmp_path: P
     [
         ("no-such-rev", "rev-runner: 'no-such-rev' (REV_COMMAND, environment) was not found in"),
         ("no-such-rev", "in PATH and ~/.local/bin; install it, or set REV_COMMAND to its path"),
-        ("./missing", "/missing; correct REV_COMMAND"),
+        ("./missing", "/missing does not exist; correct REV_COMMAND"),
         ("./plain", "/plain is not executable; chmod +x it, or correct REV_COMMAND"),
     ],
 )

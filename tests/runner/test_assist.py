@@ -181,7 +181,7 @@ def test_its_time_is_limited(gw: StrictGateway, terminal: SharedTerminal, tmp_pa
     """--max-time ends a session that was forgotten."""
     with opened(plan_assist(gw, terminal.env, tmp_path, ["--max-time", "3s"])) as (runner, _):
         assert runner.wait(3 + GONE_WITHIN_S) == 0
-        assert "the time limit is reached" in runner.stderr
+        assert "the time limit was reached" in runner.stderr
 
 
 def test_another_address_is_told_too(
@@ -292,7 +292,7 @@ def test_the_address_is_nowhere_else(
 def test_without_keys_the_user_is_warned(gw: StrictGateway, tmp_path: Path) -> None:
     """Whoever holds the address is in, and that is said."""
     with FakeTmate(tmp_path) as fake, opened(plan_assist(gw, fake.env, tmp_path)) as (runner, _):
-        assert "whoever holds the address of the assist session is in" in runner.stderr
+        assert "anyone with the address of the assist session can log in" in runner.stderr
 
 
 def test_keys_are_handed_on(gw: StrictGateway, terminal: SharedTerminal, tmp_path: Path) -> None:
@@ -305,19 +305,22 @@ def test_keys_are_handed_on(gw: StrictGateway, terminal: SharedTerminal, tmp_pat
         words = processes.command_line(pid).split()
 
         assert Path(words[words.index("-a") + 1]).read_text() == f"{public_key()}\n"
-        assert "whoever holds" not in runner.stderr
+        assert "anyone with the address" not in runner.stderr
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "holds no public key, so nobody could enter; add one"),
-        ("# nothing\n", "holds no public key, so nobody could enter; add one"),
-        (f"no-pty {public_key()}\n", "line 1 of .* is no plain public key"),
-        (f"{public_key()}\nssh-rsa {public_key().split()[1]}\n", "line 2 of .* is no plain public"),
-        ("ssh-ed25519 AAAA\n", "line 1 of .* is no plain public key"),
-        ("ssh-ed25519 A\n", "line 1 of .* is no plain public key"),
-        ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "line 1 of .* is no plain public key"),
+        ("", "contains no public keys; add at least one"),
+        ("# nothing\n", "contains no public keys; add at least one"),
+        (f"no-pty {public_key()}\n", "line 1 of .* is not a plain public key"),
+        (
+            f"{public_key()}\nssh-rsa {public_key().split()[1]}\n",
+            "line 2 of .* is not a plain public",
+        ),
+        ("ssh-ed25519 AAAA\n", "line 1 of .* is not a plain public key"),
+        ("ssh-ed25519 A\n", "line 1 of .* is not a plain public key"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "line 1 of .* is not a plain public key"),
     ],
 )
 def test_a_file_of_keys_is_checked(text: str, sentence: str, tmp_path: Path) -> None:
@@ -358,15 +361,16 @@ PUBLIC_SERVICE = r"name a server of your own with CLAUDE_RUNNER_TMATE_HOST \(the
 FAILURES = {
     "mute": rf"no tmate session after 3 s: the server does not answer; .*{PUBLIC_SERVICE}",
     "refused": r"no tmate session after 3 s: Error connecting: Connection refused; check the net",
-    "fingerprint": r"there is no tmate session: the server's fingerprint is not the one that is "
+    "fingerprint": r"no tmate session was opened: the server's fingerprint is not the one that is "
     r"configured \(.*\); correct CLAUDE_RUNNER_TMATE_ED25519_FINGERPRINT",
     "configuration": r"tmate ended at once \(exit code 1\): /.*:\d+: unknown option: "
     r"extended-keys; correct that file",
 }
 FAKE_FAILURES = {
     "lookup": r"no tmate session after 3 s: ssh\.tmate\.io lookup failure\. .*; check the network",
-    "silent": r"tmate ended at once \(exit code 1\): it said nothing; see whether `tmate -F` works",
-    "imposter": r"is not tmate, by what it answers to -V; install tmate \(apt install tmate",
+    "silent": r"tmate ended at once \(exit code 1\): it printed nothing; check whether `tmate -F` "
+    "works",
+    "imposter": r"is not tmate, as its answer to -V shows; install tmate \(apt install tmate",
     "old": r"tmate 2\.2 is too old; install tmate 2\.4 or newer",
 }
 CASES = [
@@ -412,7 +416,7 @@ def test_an_address_that_is_none_is_told_to_nobody(
     with tmate(tmp_path, address=address) as terminal:
         assert_failed(
             plan_assist(gw, terminal.env, tmp_path),
-            "the tmate server gave an address that is no ssh command, which was told to nobody",
+            "the tmate server's address is not an ssh command, so it was not passed on",
         )
 
 
@@ -544,7 +548,7 @@ def test_an_answer_that_is_lost_does_not_double_the_event(
         runner.signal(signal.SIGTERM)
         runner.wait(GONE_WITHIN_S)
 
-        assert "the gateway does not answer; the session's address is sent again" in runner.stderr
+        assert "the gateway does not answer; sending the session's address again" in runner.stderr
     assert len(addresses(launch)) == 1
 
 
@@ -552,7 +556,7 @@ def test_an_answer_that_is_lost_does_not_double_the_event(
     ("action", "sentence"),
     [
         (JsonError(400, "it is not what I take"), "(the request is wrong and will not"),
-        (JsonError(500), "(the gateway failed on it)"),
+        (JsonError(500), "(the gateway failed to process it)"),
     ],
     ids=["refused", "failing"],
 )
@@ -573,7 +577,10 @@ def test_a_gateway_that_goes_away_is_not_waited_for_without_end(
     gw.faults.add(Fault("event", DropBefore(), every=1))
     launch = plan_assist(gw, terminal.env, tmp_path, env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": "1"})
 
-    assert_failed(launch, "the gateway could not be told of the session, so it was closed; start")
+    assert_failed(
+        launch,
+        "the session's address could not be sent to the gateway, so the session was closed; start",
+    )
 
 
 def test_a_wrong_token_starts_nothing(gw: StrictGateway, tmp_path: Path) -> None:
@@ -666,7 +673,7 @@ def test_beside_a_run_no_session_is_a_warning(mode: str, gw: StrictGateway, tmp_
         with RunnerProcess(launch) as runner:
 
             def is_told() -> None:
-                assert "; the run goes on without it" in runner.stderr
+                assert "; the run continues without it" in runner.stderr
 
             eventually(is_told, 20.0)
             (tmp_path / "go").touch()
@@ -723,7 +730,7 @@ def test_beside_a_run_over_plain_http_there_is_none(gw: StrictGateway, tmp_path:
         launch = plan(gw, child("exits.py", "0"), tmp_path, options=["--assist"], env=env)
         with RunnerProcess(launch) as runner:
             assert runner.wait() == 0
-            assert "no assist session is opened: GATEWAY_URL is not encrypted" in runner.stderr
+            assert "assist disabled: GATEWAY_URL must be https" in runner.stderr
         assert not fake.log.exists()
 
 

@@ -38,7 +38,7 @@ def test_a_rate_limit_is_counted_down(tmp_path: Path) -> None:
         gateway.faults.add(Fault("commands", RateLimited(2), times=1))
         launch = quick(gateway, tmp_path)
         with Terminal(launch.argv, env=launch.env, columns=200) as terminal:
-            terminal.expect(b"the gateway asks for 2 s of patience (too many requests)")
+            terminal.expect(b"too many requests: the gateway asks to wait 2 s")
             terminal.expect(b"waiting for the gateway (2 s)")
             terminal.expect(b"waiting for the gateway (1 s)")
             assert terminal.wait(20.0) == 0
@@ -80,4 +80,4 @@ def test_a_pipe_stays_quiet(tmp_path: Path) -> None:
             assert runner.wait() == 0
             told = runner.stderr
 
-    assert told == ("claude-runner: the gateway asks for 1 s of patience (too many requests)\n")
+    assert told == ("claude-runner: too many requests: the gateway asks to wait 1 s\n")

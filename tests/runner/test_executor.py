@@ -743,7 +743,7 @@ def test_keys_are_refused_in_print_mode(gw: StrictGateway, tmp_path: Path) -> No
     with Runner(gw, tmp_path, CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true") as runner:
         acks = runner.execute("__ESCAPE__", "__INPUT__:text", "__INPUT__:")
 
-    assert acks == [Ack(None, "refused: nobody reads the terminal in print mode")] * 3
+    assert acks == [Ack(None, "refused: print mode does not read from the terminal")] * 3
 
 
 # --- answers that are lost --------------------------------------------------------------------
@@ -840,7 +840,7 @@ def test_answers_that_are_no_list_are_survived(gw: StrictGateway, tmp_path: Path
             gw.wait_for(lambda before=before: len(polls(gw)) > before)  # type: ignore[misc]
         assert runner.execute("pwd")[0].result
 
-    told = "the gateway answers the question for commands with something else"
+    told = "the gateway's answer to a poll is not a list of commands"
     assert runner.stderr.count(told) == 1
 
 

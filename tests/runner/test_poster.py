@@ -273,7 +273,7 @@ def test_an_outage_is_told_once_and_its_end_too(gw: AnyGateway, tmp_path: Path) 
 
         away = (
             "the gateway cannot be reached (the connection was refused); output is kept, and sent "
-            "as soon as it is back"
+            "when the gateway is back"
         )
         back = "the gateway is back; sending what was kept"
         assert b.told == [away, back] * 2
@@ -365,7 +365,7 @@ def test_a_poisoned_event_is_found_and_told(tmp_path: Path) -> None:
         assert notice.data == "1 event of 7 bytes was refused by the gateway"
         assert b.gateway.markers(b.run.id, "finished")[0]["refused"] == 1
         assert (
-            b.told[-1] == "1 event was refused by the gateway and left out; the log has what it was"
+            b.told[-1] == "1 event was rejected by the gateway and left out; the log has the output"
         )
         refusals = [each for each in b.gateway.requests if each.status == 400]
         assert len(refusals) <= 8, "81 chunks are halved, not tried one by one"
@@ -421,7 +421,7 @@ def test_an_ill_gateway_sets_nothing_aside(code: int, tmp_path: Path) -> None:
         # 500 the sixth, for before the notice the gateway is asked whether it is well otherwise.
         b.gateway.faults.add(Fault("event", JsonError(code), times=2 if code == 400 else 6))
         text = b.print_lines(1)
-        b.expect_told("the gateway refuses everything (")
+        b.expect_told("the gateway rejects every event (")
         b.expect_told("the gateway is back")
         text += b.print_lines(5)
         b.finish()
@@ -489,8 +489,8 @@ def test_a_rejection_in_mid_run_is_told_once_and_survived(
         b.finish()
 
         rejected = (
-            f"the gateway does not accept this run any more ({error[1]}); "
-            "output is kept, and tried again every half minute"
+            f"the gateway no longer accepts this run ({error[1]}); output is kept, "
+            "retrying every 30 s"
         )
         assert b.told == [rejected, "the gateway is back; sending what was kept"]
 
@@ -575,7 +575,7 @@ def test_files_follow_and_are_repeated_until_they_are_there(tmp_path: Path) -> N
         assert [each.name for each in b.gateway.artifacts(b.run.id)] == ["claude.log", "b.txt"]
         assert b.told == [
             "c.md is not uploaded: the gateway refused it (No file)",
-            "missing.log is not uploaded: it is not there any more",
+            "missing.log is not uploaded: it no longer exists",
         ]
 
 

@@ -279,13 +279,13 @@ def test_clock_jump(tmp_path: Path) -> None:
             gateway.wait_for(lambda: any(r.status == 401 for r in gateway.requests))
 
             def is_told() -> None:
-                assert "does not accept this run any more" in runner.stderr
+                assert "no longer accepts this run" in runner.stderr
 
             eventually(is_told)
             gateway.clock_offset_s = 0.0
             assert runner.wait(60) == 0
 
-            assert runner.stderr.count("does not accept this run any more") == 1
+            assert runner.stderr.count("no longer accepts this run") == 1
         assert judge(gateway, launch.run.id, last=200).problems == []
 
 
@@ -427,7 +427,7 @@ def test_rejected_in_the_run(gateway: StrictGateway, tmp_path: Path, status: int
         (tmp_path / "go").touch()
         assert runner.wait(30) == 0
 
-        assert runner.stderr.count("does not accept this run any more") == 1
+        assert runner.stderr.count("no longer accepts this run") == 1
         assert "claude-runner sync" in runner.stderr
     assert fault.applied == 1
     gateway.faults.clear()

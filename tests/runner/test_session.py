@@ -545,7 +545,7 @@ def test_tee_gets_messages_and_output(gw: AnyGateway, tmp_path: Path) -> None:
     assert (tmp_path / "debug.log").read_bytes() == done.stdout
     lines = done.stdout.decode().splitlines()
     assert {"out", "err"} <= set(lines)
-    assert lines[0].startswith("claude-runner: --artifact later.md is not there yet")
+    assert lines[0].startswith("claude-runner: --artifact later.md does not exist yet")
 
 
 def test_a_missing_artifact_is_told(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:

@@ -439,4 +439,4 @@ def test_nobody_types_in_print_mode(gw: StrictGateway, tmp_path: Path, kind: Kin
         assert runner.wait() == 130
 
     for command_id in ids:
-        assert acks[command_id][0].error == "refused: nobody reads the terminal in print mode"
+        assert acks[command_id][0].error == "refused: print mode does not read from the terminal"

@@ -232,7 +232,7 @@ def test_a_file_that_has_gone_is_told(gateway: StrictGateway, tmp_path: Path) ->
     with opened(gateway) as client:
         problem = send_file(client, file, Pacer(None), threading.Event(), DIFFS)
 
-    assert problem == NotTaken("it is not there any more")
+    assert problem == NotTaken("it no longer exists")
     assert gateway.requests == []
 
 
@@ -262,7 +262,7 @@ def test_a_run_that_is_rejected_is_told_and_waited_for(
         )
 
     assert problem == NotTaken("it was broken off")
-    assert all(why.startswith("the gateway does not accept this run any more (") for why in told)
+    assert all(why.startswith("the gateway no longer accepts this run (") for why in told)
 
 
 def test_a_file_that_nobody_waits_for_is_given_up(gateway: StrictGateway, tmp_path: Path) -> None:

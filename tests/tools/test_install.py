@@ -272,7 +272,7 @@ def test_a_foreign_file_stops_it(name: str, kind: str, copy: _Copy, tmp_path: Pa
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
-        (lambda project: project.rmdir(), "there is no folder"),
+        (lambda project: project.rmdir(), "does not exist"),
         (lambda project: (project.rmdir(), project.write_text("")), "is not a folder"),
         (lambda project: (project / "wrapper").write_text(""), "wrapper is not a folder"),
         (lambda project: (project / "wrapper").symlink_to(project.parent), "wrapper is a link"),

@@ -261,7 +261,7 @@ def test_a_failed_install_leaves_nothing_but_its_log(home: Home) -> None:
 
     assert line.startswith("claude-runner: pip could not install requests and python-dotenv: ")
     (log,) = home.cache.glob("packages/*.log")
-    assert line.endswith(f"{log} says more")
+    assert line.endswith(f"; see {log}")
     assert home.sets == []
 
 
@@ -361,7 +361,7 @@ def test_without_a_home_git_decides_whether_data_is_the_users(project_is: str, h
         assert (home.project / ".data").stat().st_mode & 0o777 == 0o700
     else:
         assert (done.returncode, done.stdout) == (1, "")
-        assert "there is no place to install them in" in done.stderr
+        assert "are missing, and cannot be installed: " in done.stderr
         assert "set CLAUDE_RUNNER_CACHE_DIR to a folder of your own" in done.stderr
         assert not (home.project / ".data").exists()
 

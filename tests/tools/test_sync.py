@@ -327,8 +327,8 @@ def test_an_acknowledgement_that_is_left(gateway: StrictGateway, tmp_path: Path)
         (tmp_path / "go").touch()
         assert runner.wait() == 0
 
-        assert "the gateway did not take the end of every command" in runner.stderr
-        assert "`./wrapper/claude-runner sync` tries it once more" in runner.stderr
+        assert "the gateway did not acknowledge every command's result" in runner.stderr
+        assert "`./wrapper/claude-runner sync` tries again" in runner.stderr
     assert judge(gateway, launch.run.id, last=1).problems == []
     gateway.faults.clear()
 
