@@ -24,6 +24,11 @@ An option wins over the environment, the environment over `.env`, and `.env` ove
 A value such as `<must match gateway>` counts as not set.
 """
 
+_EVERYWHERE = """### Every subcommand
+
+Without a subcommand, `--version` prints the version.
+"""
+
 _COLUMNS = ("variable", "default", "meaning")
 # What a reader may type or set, in a sentence that argparse shows as plain text.
 _CODE = re.compile(
@@ -38,9 +43,7 @@ def write() -> str:
     summaries = _summaries(parsers[""])
     parts = [_HEAD, "## Subcommands\n"]
     for name, parser in parsers.items():
-        parts.append(
-            f"### {name}\n\n{_sentence(summaries[name])}\n" if name else "### Every subcommand\n"
-        )
+        parts.append(f"### {name}\n\n{_sentence(summaries[name])}\n" if name else _EVERYWHERE)
         options = [action for action in parser._actions if _is_shown_with(name, action)]
         parts.append(_table(("option", "meaning"), [_option(action) for action in options]))
     parts.append("## Settings\n\nEach is a variable of the environment or a line of `.env`.\n")
