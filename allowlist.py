@@ -217,7 +217,7 @@ class Allowlist:
 def parse_extra_commands(value: str) -> tuple[str, ...]:
     """Split the value of `EXTRA_ALLOWED_COMMANDS` at its commas.
 
-    Raises AllowlistError for an entry that cannot run; the user must mend it.
+    Raises AllowlistError for an entry that cannot run; the user must correct it.
     """
     commands = tuple(entry.strip() for entry in value.split(",") if entry.strip())
     for command in commands:

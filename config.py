@@ -416,7 +416,7 @@ def load_config(
     """Read and check every setting.
 
     `program` is the folder of the runner's modules; `own` are the settings of this kind of runner;
-    `options` maps variables to what the command line said. Raises ConfigError for the user to mend.
+    `options` maps variables to what the command line said. Raises ConfigError for a wrong value.
     """
     file = env_file or _default_env_file(program, environ)
     settings = (*SETTINGS, *own)

@@ -196,7 +196,7 @@ class Poster(Worker):
             self._tell_once(
                 "unreachable",
                 f"the gateway cannot be reached ({obstacle.message}); output is kept, and sent "
-                "when the gateway is back",
+                "when it answers again",
             )
         elif obstacle.outcome.is_rejection:
             self._tell_once(

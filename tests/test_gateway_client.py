@@ -612,7 +612,7 @@ def test_a_self_signed_gateway_can_be_named_in_a_bundle(
 
 
 def test_a_bundle_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong path is the user's to mend, and no outage to be waited out."""
+    """A wrong path is the user's to correct, and not an outage to be waited out."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
 
     with pytest.raises(GatewayError, match=r"REQUESTS_CA_BUNDLE names /nowhere/ca\.pem"):
@@ -783,7 +783,7 @@ def test_a_damaged_pin_file_is_told_and_not_overwritten(content: bytes, tmp_path
     pins = tmp_path / "pins.json"
     pins.write_bytes(content)
     with bench(tls=self_signed()) as b:
-        with pytest.raises(GatewayError, match="mend it, or remove it"):
+        with pytest.raises(GatewayError, match="correct it, or remove it"):
             b.post(b.client(pins=pins))
 
         assert pins.read_bytes() == content

@@ -273,7 +273,7 @@ def test_an_outage_is_told_once_and_its_end_too(gw: AnyGateway, tmp_path: Path) 
 
         away = (
             "the gateway cannot be reached (the connection was refused); output is kept, and sent "
-            "when the gateway is back"
+            "when it answers again"
         )
         back = "the gateway is back; sending what was kept"
         assert b.told == [away, back] * 2

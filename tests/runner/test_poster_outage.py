@@ -1,4 +1,4 @@
-"""The gateway goes away, lies, stutters, refuses or falls ill; nothing is lost or doubled by it."""
+"""The gateway goes away, lies, stutters, refuses or fails; nothing is lost or doubled by it."""
 
 from __future__ import annotations
 
@@ -327,9 +327,9 @@ def test_ill_gateway(gateway: StrictGateway, tmp_path: Path, count: int) -> None
     launch = launch if count == 4 else hurried(launch)
     with RunnerProcess(launch) as runner:
         gateway.wait_for(lambda: gateway.requests)
-        ill = Fault("event", JsonError(500, after="nonce"), every=1)
-        gateway.faults.add(ill)
-        gateway.wait_for(lambda: ill.applied >= 1)
+        failing = Fault("event", JsonError(500, after="nonce"), every=1)
+        gateway.faults.add(failing)
+        gateway.wait_for(lambda: failing.applied >= 1)
         gateway.faults.add(Fault("commands", JsonError(500, after="nonce"), every=1))
         gateway.wait_for(lambda: sum(r.status == 500 for r in gateway.requests) >= count, 40)
         gateway.faults.clear()
@@ -361,7 +361,7 @@ def test_poisoned_event(gateway: StrictGateway, tmp_path: Path, status: int) -> 
     with RunnerProcess(launch) as runner:
         assert runner.wait(60) == 0
 
-        assert "1 event was refused by the gateway" in runner.stderr
+        assert "1 event was rejected by the gateway" in runner.stderr
     notices = [each.data for each in gateway.events(launch.run.id, "error")]
     assert len(notices) == 1
     assert re.fullmatch(r"1 event of [0-9]+ bytes was refused by the gateway", notices[0])

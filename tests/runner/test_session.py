@@ -136,15 +136,17 @@ def test_a_child_that_cannot_be_started(gw: AnyGateway, tmp_path: Path, kind: Ki
     ("text", "words"),
     [
         pytest.param(
-            "#!/no/such/interpreter\n", "the interpreter that its first", id="interpreter"
+            "#!/no/such/interpreter\n", "the interpreter named in its first", id="interpreter"
         ),
-        pytest.param("echo hello\n", "a script begins with a line like #!/bin/sh", id="no-program"),
+        pytest.param(
+            "echo hello\n", "a script without a first line like #!/bin/sh", id="no-program"
+        ),
     ],
 )
 def test_why_a_script_does_not_start_is_told_in_words(
     gw: AnyGateway, tmp_path: Path, text: str, words: str
 ) -> None:
-    """An errno says nothing to the person who has to mend the script."""
+    """An errno says nothing to the person who has to correct the script."""
     script = tmp_path / "script"
     script.write_text(text)
     script.chmod(0o755)

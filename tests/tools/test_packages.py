@@ -259,7 +259,7 @@ def test_a_failed_install_leaves_nothing_but_its_log(home: Home) -> None:
     """The sentence names the log, and the next start begins anew."""
     line = home.refusal(PIP_FIND_LINKS=str(home.project))
 
-    assert line.startswith("claude-runner: pip could not install requests and python-dotenv: ")
+    assert line.startswith("claude-runner: pip could not install requests and python-dotenv; see ")
     (log,) = home.cache.glob("packages/*.log")
     assert line.endswith(f"; see {log}")
     assert home.sets == []
