@@ -214,6 +214,9 @@ def build_command_line(profile: Profile) -> CommandLine:
     add_option(
         "--discard", metavar="ID", help="give up on this run: delete it, undelivered output too"
     )
+    add_option(
+        "--gateway", metavar="URL", help="send what was meant for this gateway, not GATEWAY_URL"
+    )
     add_option = add_subcommand("info", run_info, "show the configuration, without secrets")
     add_option("--json", action="store_true", help="as JSON")
     add_option = add_subcommand(

@@ -32,6 +32,10 @@ VERSION: Final = "0.1.0"
 # Never handed to a child or to a command, and known to the redactor.
 SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN")
 
+# Given to a child although the shims took them out: from 3.11 on, Python takes them for the place
+# where it and its packages are.
+_TAKEN_OUT: Final = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
+
 # RFC 2104, section 3: a key that is shorter than the hash weakens it. An attacker who sees one
 # request can try keys offline.
 SAFE_SECRET_BYTES: Final = 32

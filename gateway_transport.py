@@ -56,7 +56,9 @@ class PinStore:
     """Fingerprints of certificates that do not verify, trusted on first use.
 
     A small JSON file, `{"host:port": "sha256 hex"}`, shared by all runs. `announce` is told once of
-    each certificate that is pinned. Thread: any. Raises GatewayError when the file cannot be used.
+    each certificate that is pinned. `verified`, a file of the same kind that no project can bring
+    along, names the hosts whose certificate verified: none is pinned for those. Thread: any.
+    Raises GatewayError when a file cannot be used.
     """
 
     def __init__(

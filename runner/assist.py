@@ -559,8 +559,8 @@ class Tmate:
         answer = self._ask("-S", self._socket, "display", "-p", "#{tmate_ssh}").strip()
         if answer and not _ADDRESS.fullmatch(answer):
             raise RunnerError(
-                "the tmate server gave an address that is no ssh command, which was told to "
-                "nobody; use another server (CLAUDE_RUNNER_TMATE_HOST)"
+                "the tmate server's address is not an ssh command, so it was not passed on; use "
+                "another server (CLAUDE_RUNNER_TMATE_HOST)"
             )
         return answer
 
@@ -580,7 +580,9 @@ class Tmate:
             return Explanation(f"{reason or 'the server does not answer'}; {_OWN_SERVER}")
         if _IN_A_FILE.match(reason):
             return Explanation(f"{reason}; correct that file")
-        return Explanation(f"{reason or 'it said nothing'}; see whether `tmate -F` works by itself")
+        return Explanation(
+            f"{reason or 'it printed nothing'}; check whether `tmate -F` works by itself"
+        )
 
     def _require_tmate(self) -> None:
         program = self._command[0]
@@ -595,7 +597,7 @@ class Tmate:
             return  # too busy to tell; its session will
         if version is None:
             raise RunnerError(
-                f"{program!r} is not tmate, by what it answers to -V; install tmate (apt install "
+                f"{program!r} is not tmate, as its answer to -V shows; install tmate (apt install "
                 "tmate, or brew install tmate), or correct CLAUDE_RUNNER_TMATE_COMMAND"
             )
         if tuple(map(int, version.groups())) < _OLDEST:
@@ -627,7 +629,7 @@ class Tmate:
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for tmate: of no outer session, with a home and a shell that is one.
+    """Return tmate's environment: no outer tmux or tmate variables, a valid HOME and SHELL.
 
     `env` is already without the runner's own secrets. A service's user may have no shell, or one
     that ends at once.
@@ -649,7 +651,7 @@ def read_public_keys(path: Path, option: str) -> str:
     """Return the public keys of a file, one a line, as tmate understands them. Raises RunnerError.
 
     tmate drops every line that it does not understand without a word, and of a file without any key
-    it makes a session that nobody can enter.
+    it makes a session that cannot be entered.
     """
     keys = []
     lines = map(str.strip, read_text(path, f"{option} {path}").splitlines())
@@ -659,12 +661,12 @@ def read_public_keys(path: Path, option: str) -> str:
         match = _KEY_LINE.fullmatch(line)
         if match is None or not _is_key(match[1], match[2]):
             raise RunnerError(
-                f"line {number} of {path} is no plain public key; write its type, the key, and "
+                f"line {number} of {path} is not a plain public key; write its type, the key, and "
                 "nothing else (tmate takes no options before them)"
             )
         keys.append(f"{match[1]} {match[2]}\n")
     if not keys:
-        raise RunnerError(f"{path} holds no public key, so nobody could enter; add one")
+        raise RunnerError(f"{path} contains no public keys; add at least one")
     return "".join(keys)
 
 

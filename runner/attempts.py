@@ -318,7 +318,7 @@ _RESET_ROUNDING_S: Final = 1.5
 class Pacer:
     """Spreads one run's requests over the window. Thread: any.
 
-    Every reply is noted, whoever got it. Output waits for `output_delay_s`, which also keeps back
+    Every reply of every thread is noted. Output waits for `output_delay_s`, which also keeps back
     what polls and acknowledgements need; those only wait for `blocked_s`, after a 429.
 
     Several runs behind one address see the same headers. When the budget shrinks by more than this

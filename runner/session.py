@@ -27,8 +27,7 @@ from runner.assist import Assist
 from runner.attempts import Pacer
 from runner.console import shown_size
 from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
-from runner.mailbox import Mailbox, Signal, WorkerEnded
-from runner.pacing import Pacer
+from runner.mailbox import Mailbox, Signal, WorkerEnded, WorkerFailed
 from runner.poster import Poster
 from runner.processes import ChildEnd
 from runner.pump import ChildTerminals, PtyPump
@@ -63,10 +62,11 @@ _PROGRESS_INTERVAL_S: Final = 1.0
 _RESIZED_INTERVAL_S: Final = 1.0
 _MAX_SHOWN_CHARS: Final = 4_000
 _MAKE_ROOM: Final = "make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
-# What a run loses with a worker that it goes on without.
-_LOSSES: Final = {
-    "poller": "remote control failed: {}; the run continues, but only Ctrl-C here can stop it",
-    "executor": "commands are no longer executed: {}",
+# What is missing while a worker pauses, and how it is told.
+_FAILURES: Final = {
+    "poster": "delivery failed: {}; output is kept on disk",
+    "poller": "remote control failed: {}",
+    "executor": "executing commands failed: {}",
     "syncer": "a power cut may lose output: {}",
     "assist": "the assist session failed: {}",
 }
@@ -229,7 +229,7 @@ class _Session:
         self._terminal = terminal
         self._pump = pump
         self._pacer = Pacer(job.config.poll_interval_s)
-        self._syncer = Syncer(spool, ended=mailbox.post)
+        self._syncer = Syncer(spool, tell_owner=mailbox.post)
         self._poster = Poster(
             run.open_client(),
             spool,

@@ -191,7 +191,8 @@ def _check_folder(config: Config) -> tuple[str, str]:
     shown = f"{config.data_dir} can be written, {shown_size(free_bytes)} free"
     if free_bytes < _ENOUGH_DISK_BYTES:
         return "fail", f"{shown}; make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
-    return "ok", shown
+    is_open = "; ".join(tell_open_modes(config))
+    return ("note", is_open) if is_open else ("ok", shown)
 
 
 def _check_journal(config: Config) -> tuple[str, str]:

@@ -501,7 +501,7 @@ _COMMON: Final = {
     "gateway_url": "",
     "hmac_secret": "<must match gateway>",
     "allow_self_signed": "true",
-    "command": "",
+    "program": "",
 }
 
 
@@ -541,7 +541,7 @@ def configure(
         write_whole(env, format_settings(settings, values).encode(), 0o600)
     except OSError as error:
         raise RunnerError(
-            f"{env} cannot be written ({error.strerror}); mend that, and repeat"
+            f"{env} cannot be written ({error.strerror}); correct that, and repeat"
         ) from error
     missing = "" if "HMAC_SECRET" in values else "; put the gateway's own secret into it"
     print_out(f"{env} is made{missing}")
@@ -583,7 +583,7 @@ def _take_over(program: Path, settings: Sequence[Setting], console: Console) -> 
     try:
         config = load_config(program, {}, env_file=home / ".env" if home else None)
     except RunnerError:
-        return {}  # there is none, or nobody can use it
+        return {}  # there is none, or it cannot be read
     if config.is_env_file_unread:
         console.warn(f"{config.sources['.env']} was not taken over, because {_NO_DOTENV}")
     if not config.hmac_secret:
@@ -594,7 +594,7 @@ def _take_over(program: Path, settings: Sequence[Setting], console: Console) -> 
 
 
 def _ask(console: Console) -> dict[str, str]:
-    """Ask for what only the user knows; nothing where nobody can answer."""
+    """Ask the user for values, if there is a terminal."""
     if not (os.isatty(0) and os.isatty(2)):
         return {}
     console.note("an empty answer leaves the value to be filled in later")

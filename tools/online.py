@@ -44,7 +44,7 @@ from runner.plan import (
     plan_job,
     require_run,
 )
-from runner.poster import Delivery
+from runner.poster import Poster
 from runner.session import Run
 from runner.upload import file_parts, redact_again
 
@@ -283,8 +283,8 @@ def try_connection(
 # Each goes to the gateway that it names and to no other, with the token that it holds, and only if
 # the user names that gateway too: a journal may have come with the project. Of files only those
 # that lie in the run's own folder are sent, and they are redacted once more. A run whose runner
-# died gets the end that nobody recorded. Commands that were being executed then are reported as
-# interrupted; they are not executed again.
+# died gets the missing end. Commands that were being executed then are reported as interrupted;
+# they are not executed again.
 
 # What became of a run whose runner died and could not say it.
 _RUNNER_DIED: Final = {
@@ -471,7 +471,7 @@ class SyncRun:
     def _drain(self, spool: Spool, client: GatewayClient) -> None:
         problems: list[str] = []
         news: list[WorkerFailed | WorkerEnded] = []
-        delivery = Delivery(
+        poster = Poster(
             client,
             spool,
             self._folder.path,
@@ -480,22 +480,22 @@ class SyncRun:
             tell=problems.append,
             tell_owner=news.append,
         )
-        delivery.start()
-        delivery.finish()
+        poster.start()
+        poster.finish()
         try:
-            delivery.join(_PROGRESS_INTERVAL_S)
+            poster.join(_PROGRESS_INTERVAL_S)
             # Here a person waits, who can start it again.
-            while not (news or delivery.has_stalled(self._drain_timeout_s)):
-                remaining = delivery.describe_remaining().text
+            while not (news or poster.has_stalled(self._drain_timeout_s)):
+                remaining = poster.describe_remaining().text
                 self._console.progress(f"{self._folder.run_id}: delivering {remaining} …")
-                delivery.join(_PROGRESS_INTERVAL_S)
+                poster.join(_PROGRESS_INTERVAL_S)
         finally:
             self._console.progress("")
-            delivery.give_up()
-            delivery.join(_JOIN_TIMEOUT_S)
+            poster.give_up()
+            poster.join(_JOIN_TIMEOUT_S)
         for problem in problems:
             self._console.warn(f"{self._folder.run_id}: {problem}")
-        if not delivery.is_done:
+        if not poster.is_done:
             error = news[0].error if news else None
             reason = str(error) if error else "the gateway does not take the rest"
-            raise RunnerError(f"{reason}; {' '.join(delivery.describe_remaining())} left")
+            raise RunnerError(f"{reason}; {' '.join(poster.describe_remaining())} left")

@@ -136,7 +136,11 @@ def _packages_folder() -> str:
     except CacheFolderError:
         project = find_project()
         # Never in place of a folder that the user has named, or that belongs to another user.
-        if os.environ.get(CACHE_VARIABLE) or project is None or not _is_data_our_own(project):
+        if (
+            os.environ.get(CACHE_VARIABLE)
+            or project is None
+            or tracked_by_git(project / ".data") is not False
+        ):
             raise
         make_private(str(project / ".data"))
         return make_private(str(project / ".data" / "packages"))

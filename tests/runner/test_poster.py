@@ -16,9 +16,8 @@ from gateway_client import Clock, Credentials, GatewayClient
 from gateway_transport import PinStore
 from journal.spool import FilePart, Spool
 from redact import Rules
-from runner.attempts import Pauses
-from runner.mailbox import WorkerEnded
-from runner.pacing import Pacer
+from runner.attempts import Pacer, Pauses
+from runner.mailbox import WorkerEnded, WorkerFailed
 from runner.poster import Poster
 from runner.upload import file_parts
 from testing.gateways.certificates import self_signed

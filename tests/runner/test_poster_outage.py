@@ -46,7 +46,7 @@ print("LAST", flush=True)
 """
 
 # The runner with all its pauses shorter in the same proportion, and not otherwise: half a minute
-# after a rejection is 2 s here. That the real ones are what they are is for test_delivery.py.
+# after a rejection is 2 s here. That the real ones are what they are is for test_poster.py.
 HURRIED = """
 import functools, sys
 sys.path.insert(0, sys.argv.pop(1))
