@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the package has the program in it, as program.py lists it."""
+"""What pyproject.toml cannot say: the package has the program in it, as places.py lists it."""
 
 import shutil
 import sys

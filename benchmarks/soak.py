@@ -127,8 +127,8 @@ class Ordeal:
             self._gateway.faults.add(Fault(where, action, every=every))
         is_whole = self._run()
         if not committed(self._launch, "marker"):
-            # Killed before the child was started, or refused by a gateway that was made ill: there
-            # is nothing that could be lost. A runner that fails by itself is another matter.
+            # Killed before the child was started, or refused by a gateway that was made to fail:
+            # there is nothing that could be lost. A runner that fails by itself is another matter.
             self.counts["not begun"] += 1
             if "claude-runner itself" in self._told or "Traceback" in self._told:
                 self.problems.append(f"it failed before it began: {self._told[-200:]!r}")

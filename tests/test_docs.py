@@ -354,7 +354,7 @@ def test_each_command_of_a_page_works(page: str, line: str, reader: _Reader) -> 
         return
     assert words[0] in PROGRAMS, f"{page} says to type {line}, and nobody tries it"
     assert words[1] in build_command_line(ClaudeProfile()).parsers
-    if words[1] not in ("demo", "gateway"):  # tests/test_demo.py and tests/test_embedded_*.py
+    if words[1] not in ("demo", "gateway"):  # tests/gateway has their tests
         reader.type(line)
 
 

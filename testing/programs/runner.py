@@ -36,7 +36,7 @@ Target = Union[int, IO[bytes]]
 
 
 def child(name: str, *arguments: str) -> list[str]:
-    """Return the command that runs one of `testing/children` with these arguments."""
+    """Return the argv of one of `testing/programs/children` with these arguments."""
     return [sys.executable, "-I", "-S", str(_CHILDREN / name), *arguments]
 
 

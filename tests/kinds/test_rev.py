@@ -1,7 +1,7 @@
 """The second kind of runner: what differs, and that it says its own name wherever it speaks.
 
-rev itself is not needed: programs of `testing/children` stand in for it. What both kinds share is
-tested over both, wherever a test takes the fixture `kind`.
+rev itself is not needed: programs of `testing/programs/children` stand in for it. What both kinds
+share is tested over both, wherever a test takes the fixture `kind`.
 """
 
 from __future__ import annotations

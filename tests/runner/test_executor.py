@@ -37,7 +37,7 @@ from testing.waiting import eventually
 CHILDREN = Path(floods.__file__).parent
 # Ends at the first SIGINT; its own words are the sign that the run is under way.
 WAITING_CHILD = ("sh", "-c", "echo READY; exec sleep 600")
-# That of testing/runner.py.
+# That of testing/programs/runner.py.
 POLL_INTERVAL_S = 0.1
 
 
