@@ -3,7 +3,8 @@
 Usage: bench_throughput.py [--megabytes 20] [--rounds 5]
 
 The program is `testing/programs/children/floods.py`; its speed is its own, from its first byte
-to its exit. Processor time and memory are those of the whole process tree, the program's own share included.
+to its exit. Processor time and memory are those of the whole process tree, the program's own share
+included.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 Usage: throughput.py [--megabytes N] [--delay SECONDS] [--unredacted]
 
-The child is `testing/programs/children/floods.py`. Its speed is measured from its first byte to
-its exit, once alone under `sh -c` with its output in a terminal that is read and thrown away, once under the
-runner with a gateway, in a process of its own, that takes DELAY for every answer to an event. What
-is printed besides is the runner's largest memory and processor time, the number of events, and
-whether every byte arrived. With --unredacted the runner's redactor is replaced by one that passes
-everything on: what remains is the speed of the pump and the journal. Exit 1 if a byte is missing.
+The child is `testing/programs/children/floods.py`. Its speed is measured from its first byte to its
+exit, once alone under `sh -c` with its output in a terminal that is read and thrown away, once
+under the runner with a gateway, in a process of its own, that takes DELAY for every answer to an
+event. What is printed besides is the runner's largest memory and processor time, the number of
+events, and whether every byte arrived. With --unredacted the runner's redactor is replaced by one
+that passes everything on: what remains is the speed of the pump and the journal. Exit 1 if a byte
+is missing.
 """
 
 from __future__ import annotations
