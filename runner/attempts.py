@@ -32,7 +32,7 @@ from gateway_client import ATTEMPT_DEAD_S, ATTEMPT_RESEND_LIMIT_S, MultipartFile
 from gateway_transport import GatewayError
 
 if TYPE_CHECKING:
-    from gateway_client import Attempt, GatewayClient, RateLimit, Reply
+    from gateway_client import Attempt, GatewayClient, RateLimit
     from journal.spool import Command, Spool
 
 # What stands in the way: the gateway's answer, or a certificate that is not the expected one.
@@ -133,14 +133,14 @@ class Sender:
         sign: Callable[[], Attempt],
         frozen: Attempt | None = None,
         *,
-        blames_request: Callable[[], bool] = lambda: False,
+        judge_failure: Callable[[], bool] = lambda: False,
     ) -> Reply | None:
         """Send copies until the gateway takes the request or refuses it, or the policy gives up.
 
         `sign` makes a new attempt; if it must survive a crash, `sign` records it. `frozen` is the
-        attempt that was recorded last. `blames_request` decides after each failure of the gateway
-        whether to give up, besides the policy. Returns the last answer, or None when told to stop.
-        Raises GatewayError for a certificate, if the policy ends on that.
+        attempt that was recorded last. `judge_failure` is called after each failure of the gateway,
+        and says whether to give up, besides the policy. Returns the last answer, or None when told
+        to stop. Raises GatewayError for a certificate, if the policy ends on that.
         """
         attempt = first = frozen or sign()
         copies = failures = 0
@@ -163,7 +163,7 @@ class Sender:
                 failures += is_failure
                 if self._gives_up(reply, first, copies, failures):
                     return reply
-                if is_failure and blames_request():
+                if is_failure and judge_failure():
                     return reply
                 if _needs_signing(reply, attempt):
                     # Before the pause: if the runner is killed in it, no copy of the old attempt

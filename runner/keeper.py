@@ -407,7 +407,7 @@ class _KeeperLoop:
     def _obey(self) -> None:
         frames = self._channel.receive()
         if frames is None:
-            self._orphaned()
+            self._outlive_runner()
             return
         orders: dict[str, Callable[..., None]] = {
             "stop": self._stop_run,
@@ -438,8 +438,8 @@ class _KeeperLoop:
         self._end_by(0)
         self._connected = False
 
-    def _orphaned(self) -> None:
-        """The runner is gone without a goodbye."""
+    def _outlive_runner(self) -> None:
+        """End the run: the runner is gone without a goodbye."""
         self._connected = False
         self._give_terminal_back()
         self._stop_run(_ORPHANED_GRACE_S)
@@ -480,7 +480,7 @@ class _KeeperLoop:
             try:
                 self._channel.send({"event": event, "key": key, "number": number, "text": text})
             except OSError:
-                self._orphaned()
+                self._outlive_runner()
 
     # --- starting ----------------------------------------------------------------------------
 
@@ -547,7 +547,7 @@ class _KeeperLoop:
             if done == 0:
                 continue
             if not os.WIFSTOPPED(status):
-                self._exited(pid, status)
+                self._handle_exit(pid, status)
             elif pid == self._child_pid:
                 self._tell("suspended", CHILD, os.WSTOPSIG(status))
         while True:
@@ -556,7 +556,7 @@ class _KeeperLoop:
                 return
             os.waitpid(orphan, 0)
 
-    def _exited(self, pid: int, status: int) -> None:
+    def _handle_exit(self, pid: int, status: int) -> None:
         key = self._keys.pop(pid)
         if pid == self._child_pid:
             self._child_pid = 0

@@ -173,14 +173,14 @@ class Poster(Worker):
         reply = self._sender.send(
             lambda: self._attempt(self._spool.refreeze(self._now(), new_nonce())),
             self._attempt(event),
-            blames_request=lambda: self._is_failing_for_good(event),
+            judge_failure=lambda: self._judge_failure(event),
         )
         if reply is None:
             return
         if reply.outcome.is_taken:
-            self._accepted(event)
+            self._handle_acceptance(event)
         else:
-            self._refused(event, reply)
+            self._handle_refusal(event, reply)
 
     def _attempt(self, event: FrozenEvent) -> Attempt:
         return self._client.event(event.body, event.timestamp, event.nonce)
@@ -205,12 +205,12 @@ class Poster(Worker):
                 "retrying every 30 s",
             )
 
-    def _is_failing_for_good(self, event: FrozenEvent) -> bool:
-        """Whether the gateway's failures look like the event's fault.
+    def _judge_failure(self, event: FrozenEvent) -> bool:
+        """Say whether to give up, because the gateway's failures look like the event's fault.
 
         A part of an event that did is cut again at once. But before a single chunk is set aside,
         the gateway must have accepted something and failed on the chunk again: a broken gateway may
-        recover just when the notice is sent.
+        recover just when the notice is sent. So it may send a request, to see how the gateway is.
         """
         if event.is_notice or (self._suspects > 0 and event.chunk_count > 1):
             return True
@@ -224,7 +224,7 @@ class Poster(Worker):
         self._is_gateway_well = reply.outcome is Outcome.ACCEPTED
         return False
 
-    def _accepted(self, event: FrozenEvent) -> None:
+    def _handle_acceptance(self, event: FrozenEvent) -> None:
         self._spool.accept()
         self._suspects = 0 if event.is_notice else max(0, self._suspects - event.chunk_count)
         self._gateway_failures = 0
@@ -233,7 +233,7 @@ class Poster(Worker):
         if self._tell_once.forget_all():
             self._tell("the gateway is back; sending what was kept")
 
-    def _refused(self, event: FrozenEvent, reply: Reply) -> None:
+    def _handle_refusal(self, event: FrozenEvent, reply: Reply) -> None:
         """Cut the event smaller, else replace it by a notice, else call the gateway broken."""
         now, nonce = self._now(), new_nonce()
         if event.is_notice:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kinds.profile import Item, Message, MessageStream, StateReader
     from redact import RedactedText, Rules
     from runner.plan import Job
-    from runner.terminal import LocalOutput, ModeTracker, Size
+    from runner.terminal import ModeTracker, Size
 
 # What is held back for more context is shown after this long without output.
 _IDLE_S: Final = 0.05
