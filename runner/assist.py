@@ -98,9 +98,9 @@ class Provider(Protocol):
         """Write what the program needs into a private, empty folder. Raises RunnerError."""
 
     def address(self) -> str:
-        """Ask for the address, as a command to connect with; empty as long as there is none.
+        """Ask for the address, as what one types to connect; empty as long as there is none.
 
-        It has been checked to be such a command and nothing else. Raises RunnerError for any other.
+        It has been checked to be that and nothing else. Raises RunnerError for any other.
         """
 
     def explain(self, output: str, *, has_ended: bool) -> Explanation:
@@ -402,7 +402,7 @@ def _read(output: BinaryIO) -> str:
 
 
 class AssistAlone:
-    """The `assist` command: a session without a run beside it. Thread: the main thread."""
+    """The `assist` subcommand: a session without a run beside it. Thread: the main thread."""
 
     def __init__(self, plan: AssistPlan, max_time_s: float, console: Console) -> None:
         self._plan = plan
@@ -555,7 +555,7 @@ class Tmate:
         return Preparation((*argv, "-F"), self._env)
 
     def address(self) -> str:
-        """Ask for the ssh command; empty as long as there is no session."""
+        """Ask for what one types, an ssh line; empty as long as there is no session."""
         answer = self._ask("-S", self._socket, "display", "-p", "#{tmate_ssh}").strip()
         if answer and not _ADDRESS.fullmatch(answer):
             raise RunnerError(

@@ -33,7 +33,7 @@ class _Option:
 
 
 @dataclass(frozen=True)
-class _Command:
+class _Subcommand:
     name: str
     help: str
     options: tuple[_Option, ...]
@@ -47,7 +47,7 @@ class _Command:
 class _Program:
     name: str
     options: tuple[_Option, ...]
-    commands: tuple[_Command, ...]
+    subcommands: tuple[_Subcommand, ...]
 
     @property
     def function(self) -> str:
@@ -57,13 +57,13 @@ class _Program:
 def _complete_bash(line: CommandLine) -> str:
     """Return the script for bash 3.2 and newer."""
     program = _read(line)
-    cases = "".join(_bash_command(program.function, command) for command in program.commands)
+    cases = "".join(_bash_case(program.function, subcommand) for subcommand in program.subcommands)
     everywhere = " ".join(name for option in program.options for name in option.names)
-    commands = " ".join(command.name for command in program.commands)
+    subcommands = " ".join(subcommand.name for subcommand in program.subcommands)
     return _BASH.format(
         program=program.name,
         function=program.function,
-        commands=commands,
+        subcommands=subcommands,
         everywhere=everywhere,
         cases=cases,
     )
@@ -89,7 +89,7 @@ _BASH: Final = """\
         esac
     done
     case $command in
-        '') {function}_words "{commands} {everywhere}" ;;
+        '') {function}_words "{subcommands} {everywhere}" ;;
 {cases}        *) {function}_words ;;
     esac
 }}
@@ -104,21 +104,21 @@ complete -o default -F {function} {program}
 """
 
 
-def _bash_command(function: str, command: _Command) -> str:
-    lines = [f"        {command.name})", "            case $prev in"]
+def _bash_case(function: str, subcommand: _Subcommand) -> str:
+    lines = [f"        {subcommand.name})", "            case $prev in"]
 
     def answer(names: list[str], call: str) -> None:
         if names:
             lines.append(f"                {' | '.join(names)}) {call} ;;")
 
-    answer(command.of_kind("files"), ":")
-    answer(command.of_kind("folders"), f"{function}_folders")
-    answer(command.of_kind("any"), f"{function}_words")
-    for option in command.options:
+    answer(subcommand.of_kind("files"), ":")
+    answer(subcommand.of_kind("folders"), f"{function}_folders")
+    answer(subcommand.of_kind("any"), f"{function}_words")
+    for option in subcommand.options:
         if option.kind == "words":
             answer(list(option.names), f'{function}_words "{" ".join(option.words)}"')
-    names = " ".join(name for option in command.options for name in option.names)
-    operand = next((option for option in command.options if option.is_operand), None)
+    names = " ".join(name for option in subcommand.options for name in option.names)
+    operand = next((option for option in subcommand.options if option.is_operand), None)
     words = f"{names} {' '.join(operand.words)}" if operand is not None else names
     otherwise = f'{function}_words "{words.strip()}"'
     if operand is not None and operand.kind == "folders":
@@ -131,12 +131,12 @@ def _complete_zsh(line: CommandLine) -> str:
     """Return the script for zsh, to be evaluated after compinit or put into `fpath`."""
     program = _read(line)
     described = " ".join(
-        _zsh_quoted(f"{command.name}:{command.help}") for command in program.commands
+        _zsh_quoted(f"{subcommand.name}:{subcommand.help}") for subcommand in program.subcommands
     )
     cases = "".join(
-        f"                {command.name}) _arguments -s {_zsh_arguments(command.options)} "
+        f"                {subcommand.name}) _arguments -s {_zsh_arguments(subcommand.options)} "
         "&& ret=0 ;;\n"
-        for command in program.commands
+        for subcommand in program.subcommands
     )
     return _ZSH.format(
         program=program.name,
@@ -203,10 +203,12 @@ def _complete_fish(line: CommandLine) -> str:
     lines = [f"# fish completion for {program.name}; {hint}", f"{complete} -f"]
     first = f"{complete} -n __fish_use_subcommand"
     lines += [first + _fish_option(option) for option in program.options]
-    lines += [f"{first} -a {each.name} -d {_fish_quoted(each.help)}" for each in program.commands]
-    for command in program.commands:
-        then = f"{complete} -n '__fish_seen_subcommand_from {command.name}'"
-        lines += [then + _fish_option(option) for option in command.options]
+    lines += [
+        f"{first} -a {each.name} -d {_fish_quoted(each.help)}" for each in program.subcommands
+    ]
+    for subcommand in program.subcommands:
+        then = f"{complete} -n '__fish_seen_subcommand_from {subcommand.name}'"
+        lines += [then + _fish_option(option) for option in subcommand.options]
     return "\n".join([*lines, ""])
 
 
@@ -241,11 +243,11 @@ def _fish_quoted(text: str) -> str:
 def _read(line: CommandLine) -> _Program:
     parsers = dict(line.parsers)
     whole = parsers.pop("")
-    commands = [
-        _Command(name, _help_text(parser.description), _options(parser))
+    subcommands = [
+        _Subcommand(name, _help_text(parser.description), _options(parser))
         for name, parser in parsers.items()
     ]
-    return _Program(line.program, _options(whole), tuple(commands))
+    return _Program(line.program, _options(whole), tuple(subcommands))
 
 
 def _options(parser: argparse.ArgumentParser) -> tuple[_Option, ...]:

@@ -1,4 +1,4 @@
-"""The commands that talk to a gateway: `start`, `assist`, `sync` and `test-connection`.
+"""The subcommands that talk to a gateway: `start`, `assist`, `sync` and `test-connection`.
 
 All that a run will ever need is imported here, at the top, before it begins: an upgrade may put
 another version of the program into this one's place while it runs.
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from runner.assist import AssistPlan
     from runner.console import Console
 
-    Command = Callable[[argparse.Namespace, Config, Profile, Console], int]
+    Subcommand = Callable[[argparse.Namespace, Config, Profile, Console], int]
     from pathlib import Path
 
     from redact import Rules
@@ -68,15 +68,15 @@ if TYPE_CHECKING:
     OpenClient = Callable[[str, str, str], GatewayClient]  # gateway's address, run id, token
 
 
-def _in_one_sentence(command: Command) -> Command:
+def _in_one_sentence(subcommand: Subcommand) -> Subcommand:
     """Turn errors of gateway and journal into RunnerError, the only one that `main` knows."""
 
-    @functools.wraps(command)
+    @functools.wraps(subcommand)
     def told(
         options: argparse.Namespace, config: Config, profile: Profile, console: Console
     ) -> int:
         try:
-            return command(options, config, profile, console)
+            return subcommand(options, config, profile, console)
         except (GatewayError, SpoolError) as error:
             raise RunnerError(str(error)) from error
 
@@ -99,7 +99,7 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
     for sentence in tell_open_modes(config):
         console.warn(sentence)
     prune_delivered(config.data_dir, config.retention_days)
-    leftovers = count_leftovers(config.data_dir)
+    leftovers = _count_leftovers(config.data_dir)
     if leftovers:
         console.note(
             f"{leftovers} earlier {'run is' if leftovers == 1 else 'runs are'} not delivered "
@@ -217,7 +217,7 @@ def _sync_one(
         if not folder.lock():
             print_out(f"{folder.run_id}: it is still running")
             return True
-        done = SyncRun(
+        done = _SyncRun(
             folder,
             config.token if options.run_id is not None else "",
             build_rules(config, os.environ),
@@ -301,7 +301,7 @@ _JOIN_TIMEOUT_S: Final = 5.0
 _PLAIN_PATH: Final = re.compile(r"(?:artifacts/)?[^/\0.][^/\0]*")
 
 
-def count_leftovers(data_dir: Path) -> int:
+def _count_leftovers(data_dir: Path) -> int:
     """Return how many runs, none of them alive, are not delivered whole."""
     count = 0
     for folder in find_undelivered(data_dir):
@@ -348,7 +348,7 @@ def _is_own_file(folder: RunFolder, path: str) -> bool:
     return stat.S_ISDIR(of_folder.st_mode) and stat.S_ISREG(of_file.st_mode)
 
 
-class SyncRun:
+class _SyncRun:
     """The delivery of one run's leftovers. Thread: main; delivery itself has the poster's."""
 
     def __init__(
