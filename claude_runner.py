@@ -217,14 +217,14 @@ def build_command_line(profile: Profile) -> CommandLine:
     add_option(
         "--gateway", metavar="URL", help="send what was meant for this gateway, not GATEWAY_URL"
     )
-    add_option = add_subcommand("info", run_info, "show the configuration, without secrets")
+    add_option = add_subcommand("info", _run_info, "show the configuration, without secrets")
     add_option("--json", action="store_true", help="as JSON")
     add_option = add_subcommand(
-        "gateway", run_gateway, "start a gateway of your own, with its page"
+        "gateway", _run_gateway, "start a gateway of your own, with its page"
     )
     _add_gateway_options(add_option)
     add_option = add_subcommand(
-        "demo", run_demo, "show the whole loop on this machine: a gateway, a run, its page"
+        "demo", _run_demo, "show the whole loop on this machine: a gateway, a run, its page"
     )
     if profile.program_variable == CLAUDE.program_variable:  # the demo's runner is claude-runner
         add_option(
@@ -233,7 +233,7 @@ def build_command_line(profile: Profile) -> CommandLine:
             help=f"run {CLAUDE.program_variable} with this prompt, not the bundled session",
         )
     add_option("--no-open", action="store_true", help="open no browser")
-    add_option = add_subcommand("doctor", run_doctor, "check everything that a run needs")
+    add_option = add_subcommand("doctor", _run_doctor, "check everything that a run needs")
     _add_run_options(add_option)
     add_option("--json", action="store_true", help="as JSON")
     line.needs_no_settings("doctor")
@@ -311,14 +311,16 @@ def _add_gateway_options(add_option: Callable[..., None]) -> None:
 
 
 def _add_file_subcommands(line: CommandLine) -> None:
-    add_option = line.add_subcommand("install", run_install, "copy the runner into another project")
+    add_option = line.add_subcommand(
+        "install", _run_install, "copy the runner into another project"
+    )
     add_option("project", metavar="DIR", help="the project's folder")
     add_option("--upgrade", action="store_true", help="replace an older version")
     add_option("--uninstall", action="store_true", help="remove what was installed there")
     add_option("--purge", action="store_true", help="with --uninstall: remove .env and .data too")
     add_option("--folder", metavar="NAME", help="the folder to write (default: wrapper)")
     add_option = line.add_subcommand(
-        "completion", run_completion, "print what makes a shell complete this command line"
+        "completion", _run_completion, "print what makes a shell complete this command line"
     )
     add_option("shell", choices=sorted(SHELLS), help="the shell")
     line.needs_no_settings("install", "completion")
@@ -337,7 +339,7 @@ def _later(name: str) -> Callable[..., int]:
     return run
 
 
-def run_doctor(
+def _run_doctor(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Check everything that a run needs. Returns 1 if a check fails."""
@@ -362,7 +364,7 @@ def run_doctor(
     return 1 if failed else 0
 
 
-def run_info(
+def _run_info(
     options: argparse.Namespace, config: Config, profile: Profile, console: Console
 ) -> int:
     """Show the configuration and where each value comes from, without a secret."""
@@ -437,7 +439,7 @@ def _label(variable: str) -> str:
 _ACRONYMS: Final = frozenset({"HMAC", "URL", "HTTP", "RSA"})
 
 
-def run_install(
+def _run_install(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Copy the runner into another project, or take it out of one."""
@@ -467,7 +469,7 @@ def run_install(
     return 0
 
 
-def run_completion(
+def _run_completion(
     options: argparse.Namespace, _config: None, profile: Profile, _console: Console
 ) -> int:
     """Print what makes a shell complete this command line."""
@@ -475,7 +477,7 @@ def run_completion(
     return 0
 
 
-def run_gateway(
+def _run_gateway(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
     """Run the embedded gateway, until a signal ends it."""
@@ -483,7 +485,7 @@ def run_gateway(
     return _start_gateway("gateway.command_line", arguments, console)
 
 
-def run_demo(
+def _run_demo(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
     """Run the demo, which starts a gateway and a runner. Raises RunnerError for no prompt."""

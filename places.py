@@ -90,7 +90,7 @@ class CacheFolderError(Exception):
     """The folder must not be used, or cannot be; the message is a sentence that says why."""
 
 
-def cache_path(environ: Mapping[str, str]) -> str:
+def _cache_path(environ: Mapping[str, str]) -> str:
     """Return where the cache folder is or would be. Raises CacheFolderError."""
     own = environ.get(CACHE_VARIABLE, "")
     if own:
@@ -132,7 +132,7 @@ def make_private(path: str) -> str:
 
 def cache_folder(environ: Mapping[str, str]) -> str:
     """Return the cache folder, made and looked at. Raises CacheFolderError."""
-    return make_private(cache_path(environ))
+    return make_private(_cache_path(environ))
 
 
 def state_path(environ: Mapping[str, str]) -> str | None:

@@ -96,7 +96,7 @@ RedactedText = NewType("RedactedText", str)
 
 _Shown = TypeVar("_Shown", bound=str)
 # How much of a foreign text a message shows.
-MAX_SHOWN_CHARS = 300
+_MAX_SHOWN_CHARS = 300
 
 MARK = b"[REDACTED]"
 
@@ -614,7 +614,7 @@ def join(separator: str, *texts: RedactedText) -> RedactedText:
     return RedactedText(separator.join(texts))
 
 
-def printable(text: _Shown, max_chars: int = MAX_SHOWN_CHARS) -> _Shown:
+def printable(text: _Shown, max_chars: int = _MAX_SHOWN_CHARS) -> _Shown:
     """Return a foreign text with control characters shown instead of obeyed, and bounded.
 
     What leaves this machine is redacted before: a secret that is cut in two is not recognised.

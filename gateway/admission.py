@@ -22,7 +22,7 @@ MAX_SKEW_S = 300
 NONCE_MEMORY_S = 600
 # A window of nonces is forgotten as a whole, so that forgetting costs nothing.
 _NONCE_WINDOW_S = 60
-RATE_WINDOW_S = 60
+_RATE_WINDOW_S = 60
 
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 
@@ -41,7 +41,7 @@ class RateLimit:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit  # 0 for none
-        self._windows = Windows(RATE_WINDOW_S)
+        self._windows = Windows(_RATE_WINDOW_S)
 
     def take(self, address: str) -> tuple[bool, dict[str, str]]:
         """Count one request; return whether it is within the limit, and the reply's headers."""

@@ -18,7 +18,7 @@ from gateway.certificate import fingerprint
 from gateway.hosts import Hosts, base_url, is_any, lan_addresses
 from gateway.settings import Settings, SettingsError
 
-OPENER = "open.html"
+_OPENER = "open.html"
 
 
 def tell(
@@ -69,7 +69,7 @@ def open_browser(folder: Path, address: str) -> None:
     the absolute folders of PATH.
     """
     remove_opener(folder)
-    file = folder / OPENER
+    file = folder / _OPENER
     link = html.escape(address)
     write_private(
         file,
@@ -89,7 +89,7 @@ def open_browser(folder: Path, address: str) -> None:
 
 def remove_opener(folder: Path) -> None:
     """Remove the file that leads a browser to the login."""
-    (folder / OPENER).unlink(missing_ok=True)
+    (folder / _OPENER).unlink(missing_ok=True)
 
 
 def _tell_runners(settings: Settings, url: str, scheme: str) -> None:

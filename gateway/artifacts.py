@@ -42,7 +42,7 @@ class UploadError(Exception):
         self.status = status
 
 
-def safe_name(name: str) -> str:
+def _safe_name(name: str) -> str:
     """Return a file name as the protocol keeps it: its last part, of harmless characters."""
     last = re.split(r"[/\\]", name)[-1]
     return re.sub(r"[^A-Za-z0-9._-]", "_", last)[:_MAX_NAME_CHARACTERS] or "file"
@@ -91,7 +91,7 @@ class ArtifactFiles:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
-        name = safe_name(name)
+        name = _safe_name(name)
         return {
             "id": artifact_id,
             "run_id": run_id,

@@ -43,11 +43,11 @@ COMMAND: Final = "git diff"
 
 START_TIMEOUT_S: Final = 20.0
 STOP_TIMEOUT_S: Final = 6.0
-API_TIMEOUT_S: Final = 10.0
+_API_TIMEOUT_S: Final = 10.0
 # The operator's command is a show; a session that ended before it is no failure.
-COMMAND_TIMEOUT_S: Final = 20.0
+_COMMAND_TIMEOUT_S: Final = 20.0
 POLL_INTERVAL_S: Final = 0.2
-ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DemoError(Exception):
@@ -81,7 +81,7 @@ class Gateway:
         with requests.Session() as session:
             session.trust_env = False  # a proxy is not for loopback
             reply = session.request(
-                method, self.url + path, json=content, headers=self._headers, timeout=API_TIMEOUT_S
+                method, self.url + path, json=content, headers=self._headers, timeout=_API_TIMEOUT_S
             )
         reply.raise_for_status()
         body: dict[str, Any] = reply.json()
@@ -94,7 +94,7 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running_gateway(arguments: Sequence[str], secret: str) -> Iterator[Gateway]:
+def _running_gateway(arguments: Sequence[str], secret: str) -> Iterator[Gateway]:
     """Start a gateway on a free port, and end it when the block is left. Raises DemoError."""
     with tempfile.TemporaryDirectory(prefix="claude-runner-demo-") as folder:
         ready_file, log_file = Path(folder, "ready.json"), Path(folder, "log")
@@ -136,7 +136,7 @@ def _wait_until_ready(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End it, whatever else is asked for meanwhile: it must not be left behind."""
-    for number in ENDING_SIGNALS:
+    for number in _ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     process.terminate()
     try:
@@ -166,7 +166,7 @@ def _bundled_session(gateway: Gateway, run: Mapping[str, Any], stack: contextlib
     """Return how to run the bundled session, in a small project that is made for it."""
     folder = Path(tempfile.mkdtemp(prefix="claude-runner-demo-"))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    threading.Thread(target=play_operator, args=(gateway, run["id"], folder), daemon=True).start()
+    threading.Thread(target=_play_operator, args=(gateway, run["id"], folder), daemon=True).start()
     (folder / "greeting.py").write_text('def greet(name):\n    return "Hello " + name\n', "utf-8")
     # Nothing of the user's own settings: no hook, no signature, and never another repository.
     git = [find_program("git", os.environ.get("PATH")) or "/no/git"]
@@ -195,12 +195,12 @@ def _bundled_session(gateway: Gateway, run: Mapping[str, Any], stack: contextlib
     )
 
 
-def play_operator(gateway: Gateway, run_id: str, folder: Path) -> None:
+def _play_operator(gateway: Gateway, run_id: str, folder: Path) -> None:
     """Send a command once the session has changed a file, and let it go on when it is answered.
 
     Thread: one of its own, which ends with the run at the latest.
     """
-    deadline = time.monotonic() + COMMAND_TIMEOUT_S
+    deadline = time.monotonic() + _COMMAND_TIMEOUT_S
     with contextlib.suppress(requests.RequestException, OSError):
         while not (folder / "changed").exists() and time.monotonic() < deadline:
             time.sleep(POLL_INTERVAL_S)
@@ -213,7 +213,7 @@ def play_operator(gateway: Gateway, run_id: str, folder: Path) -> None:
         (folder / "go-on").touch()
 
 
-def run_runner(
+def _run_runner(
     gateway: Gateway, secret: str, run: Mapping[str, Any], show: Show, files: Sequence[str]
 ) -> int:
     """Start the runner on a run, at this terminal, and return its exit code."""
@@ -264,7 +264,7 @@ class _Runner:
 @contextlib.contextmanager
 def _passing_on() -> Iterator[_Runner]:
     runner = _Runner()
-    before = {number: signal.signal(number, runner.take) for number in ENDING_SIGNALS}
+    before = {number: signal.signal(number, runner.take) for number in _ENDING_SIGNALS}
     try:
         yield runner
     finally:
@@ -294,7 +294,7 @@ def main(argv: Sequence[str] | None = None, before: Callable[[], None] | None = 
     options = _parse(argv)
     if before is not None:
         before()
-    for number in ENDING_SIGNALS:
+    for number in _ENDING_SIGNALS:
         signal.signal(number, _raise_ended)
     try:
         return _show(options)
@@ -331,7 +331,7 @@ def _show(options: argparse.Namespace) -> int:
     ]
     prompt = PROMPT if options.cmd is None else options.cmd
     with contextlib.ExitStack() as stack:
-        gateway = stack.enter_context(running_gateway(files, secret))
+        gateway = stack.enter_context(_running_gateway(files, secret))
         run = gateway.post("/api/runs", {"command": prompt, "metadata": {"source": "demo"}})
         _tell(f"watch it here: {gateway.login_address(run['id'])}")
         is_open = not options.no_open and has_display()
@@ -342,7 +342,7 @@ def _show(options: argparse.Namespace) -> int:
             show = _bundled_session(gateway, run, stack)
         else:
             show = _own_command(options)
-        code = run_runner(gateway, secret, run, show, files)
+        code = _run_runner(gateway, secret, run, show, files)
         _tell("to look at it later: ./wrapper/claude-runner gateway")
         if os.isatty(0) and os.isatty(1):
             _tell("the page is there until you press Enter")

@@ -14,17 +14,17 @@ from pathlib import Path
 
 BOLD, DIM, GREEN, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
 # As fast as a person reads.
-PAUSE_S = 0.7
+_PAUSE_S = 0.7
 # How long the operator of the demo may take.
-OPERATOR_TIMEOUT_S = 15.0
+_OPERATOR_TIMEOUT_S = 15.0
 
-GREETING = """def greet(name):
+_GREETING = """def greet(name):
     return f"Hello {name}, good to see you!"
 """
 CHECK = "from greeting import greet; assert 'Ada' in greet('Ada'); print('1 passed')"
 
 
-def say(text: str = "", pause_s: float = PAUSE_S) -> None:
+def say(text: str = "", pause_s: float = _PAUSE_S) -> None:
     """Print a line, and leave time to read it."""
     print(text, flush=True)
     time.sleep(pause_s)
@@ -45,10 +45,10 @@ def main() -> int:
     say("The token above leaves this machine as [REDACTED].")
 
     say("\n> Edit greeting.py")
-    Path("greeting.py").write_text(GREETING, "utf-8")
+    Path("greeting.py").write_text(_GREETING, "utf-8")
     Path("changed").touch()
     say("Waiting for the operator, who asks for `git diff` in the page …", 0)
-    wait_for(Path("go-on"), OPERATOR_TIMEOUT_S)
+    wait_for(Path("go-on"), _OPERATOR_TIMEOUT_S)
 
     say("\n> Bash: run the check")
     check = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True)

@@ -36,16 +36,16 @@ logger = logging.getLogger(__name__)
 # The list of runs is followed under this name, which no run can have.
 ALL_RUNS = ""
 
-HEARTBEAT_S = 15.0
+_HEARTBEAT_S = 15.0
 # Between two rounds, so that a fast run wakes 200 browsers 40 times a second and not 1,000 times.
 # Who is behind gets pages for as long; then it is the turn of whoever has come meanwhile.
 ROUND_S = 0.025
 # What is kept in memory of each run that is watched; a page from the store has this size too.
-TAIL_BYTES = 262_144
+_TAIL_BYTES = 262_144
 MAX_PAGE_EVENTS = 500
 # News that are not events (a run's state, a command's result) waiting for one viewer.
-MAX_NEWS = 200
-MAX_PARKED = 2_000
+_MAX_NEWS = 200
+_MAX_PARKED = 2_000
 
 _NOTHING = memoryview(b"")
 # What was read for one viewer, for all with its cursor: the bytes, and the cursor after them.
@@ -74,7 +74,7 @@ class Viewer:
 
     topic: str
     cursor: int
-    is_allowed: Callable[[], bool]  # asked again every HEARTBEAT_S
+    is_allowed: Callable[[], bool]  # asked again every _HEARTBEAT_S
     asked_at: float = 0.0
     out: memoryview = _NOTHING
     news: deque[bytes] = field(default_factory=deque)
@@ -110,7 +110,7 @@ class _Tail:
             frame = encode_event(event)
             self.frames.append((event.id, frame))
             self.size_bytes += len(frame)
-        while self.size_bytes > TAIL_BYTES and len(self.frames) > 1:
+        while self.size_bytes > _TAIL_BYTES and len(self.frames) > 1:
             self.floor, frame = self.frames.popleft()
             self.size_bytes -= len(frame)
 
@@ -125,10 +125,10 @@ class _Tail:
 
 def encode_event(event: Event) -> bytes:
     """Return an event as one server-sent event, with its id."""
-    return encode_frame("event", event.to_json(), event.id)
+    return _encode_frame("event", event.to_json(), event.id)
 
 
-def encode_frame(name: str, content: dict[str, Any], event_id: int | None = None) -> bytes:
+def _encode_frame(name: str, content: dict[str, Any], event_id: int | None = None) -> bytes:
     """Return one server-sent event. JSON has no line breaks, so its data is one line."""
     head = f"event: {name}\n" if event_id is None else f"id: {event_id}\nevent: {name}\n"
     return f"{head}data: {json.dumps(content)}\n\n".encode()
@@ -168,7 +168,7 @@ class Live:
     @property
     def is_full(self) -> bool:
         """Whether no more connections are taken."""
-        return self._is_ending or len(self._connections) >= MAX_PARKED
+        return self._is_ending or len(self._connections) >= _MAX_PARKED
 
     # --- news, from any thread ---
 
@@ -180,7 +180,7 @@ class Live:
     def tell(self, topic: str, name: str, content: dict[str, Any]) -> None:
         """Send something to all who follow a run, or the list."""
         if topic in self._viewers:
-            frame = encode_frame(name, content)
+            frame = _encode_frame(name, content)
             self._post(lambda: self._add_news(topic, frame))
 
     def has_viewers(self, topic: str) -> bool:
@@ -308,7 +308,7 @@ class Live:
 
     def _add_news(self, topic: str, frame: bytes) -> None:
         for viewer in self._viewers.get(topic, ()):
-            if len(viewer.news) < MAX_NEWS:
+            if len(viewer.news) < _MAX_NEWS:
                 viewer.news.append(frame)
 
     def _serve_viewers(self, now: float) -> None:
@@ -327,7 +327,7 @@ class Live:
         """
         connection = self._connections[viewer]
         try:
-            if now - viewer.asked_at >= HEARTBEAT_S:
+            if now - viewer.asked_at >= _HEARTBEAT_S:
                 viewer.asked_at = now
                 if not viewer.is_allowed():
                     self._drop(viewer, connection)
@@ -336,7 +336,7 @@ class Live:
                 viewer.out = self._next_for(viewer, pages) or _NOTHING
                 if viewer.out:
                     return self._send(viewer, connection)
-            if not viewer.out and now - viewer.quiet_since >= HEARTBEAT_S:
+            if not viewer.out and now - viewer.quiet_since >= _HEARTBEAT_S:
                 viewer.out = memoryview(b": still here\n\n")
                 self._send(viewer, connection)
         except Exception as error:  # noqa: BLE001 - one viewer, who comes back; not all of them
@@ -384,7 +384,7 @@ class Live:
             tail = self._tails[run_id] = _Tail(self._source.last_event_id(run_id))
         if cursor >= tail.floor:
             return memoryview(tail.after(cursor)), max(cursor, tail.last_id)
-        events = self._source.events_after(run_id, cursor, MAX_PAGE_EVENTS, TAIL_BYTES)
+        events = self._source.events_after(run_id, cursor, MAX_PAGE_EVENTS, _TAIL_BYTES)
         if not events:
             return _NOTHING, tail.floor
         return memoryview(b"".join(map(encode_event, events))), events[-1].id

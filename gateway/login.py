@@ -29,14 +29,14 @@ SESSION_LIFETIME_S = 30 * 86_400.0
 CODE_LIFETIME_S = 600.0
 LINK_LIFETIME_S = 60
 # Used codes that are known again when somebody else comes with one.
-MAX_USED_CODES = 1_000
+_MAX_USED_CODES = 1_000
 # Wrong tokens from one address; more in the window are refused unseen.
 MAX_FAILURES = 10
-FAILURE_WINDOW_S = 300.0
+_FAILURE_WINDOW_S = 300.0
 # Failures in the audit table, of all addresses together: whoever has many must not fill the disk.
 # An hour of them has some 10 KB, 30 days of such hours 8 MB.
 MAX_NOTED_FAILURES = 100
-NOTED_WINDOW_S = 3_600.0
+_NOTED_WINDOW_S = 3_600.0
 LAST_NOTED = "more of this hour are not noted"
 # For so long a session is believed without another look at the database.
 _CACHE_S = 5.0
@@ -129,7 +129,7 @@ class Codes:
             if found is None:
                 return False
             self._used[digest] = Used(address, time.time())
-            while len(self._used) > MAX_USED_CODES:
+            while len(self._used) > _MAX_USED_CODES:
                 del self._used[next(iter(self._used))]
         found[1]()
         return True
@@ -157,8 +157,8 @@ class Login:
         self._admin_token_file = admin_token_file
         self._link_key = secrets.token_bytes(32)
         self._codes = Codes()
-        self._failures = Windows(FAILURE_WINDOW_S)
-        self._noted_failures = Windows(NOTED_WINDOW_S)
+        self._failures = Windows(_FAILURE_WINDOW_S)
+        self._noted_failures = Windows(_NOTED_WINDOW_S)
         self._lock = threading.Lock()
         self._believed_until: dict[bytes, float] = {}  # by the session's hash
         self.cookie_name = cookie_name

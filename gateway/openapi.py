@@ -27,88 +27,88 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-TEXT: Schema = {"type": "string"}
-INTEGER: Schema = {"type": "integer"}
-NUMBER: Schema = {"type": "number"}
-BOOLEAN: Schema = {"type": "boolean"}
-TIME: Schema = {"type": "number", "description": "Unix time in seconds"}
-ANY_OBJECT: Schema = {"type": "object"}
-RUN_STATUS: Schema = {"type": "string", "enum": ["pending", "running", "done", "failed"]}
-COMMAND_STATUS: Schema = {"type": "string", "enum": ["pending", "done", "failed"]}
+_TEXT: Schema = {"type": "string"}
+_INTEGER: Schema = {"type": "integer"}
+_NUMBER: Schema = {"type": "number"}
+_BOOLEAN: Schema = {"type": "boolean"}
+_TIME: Schema = {"type": "number", "description": "Unix time in seconds"}
+_ANY_OBJECT: Schema = {"type": "object"}
+_RUN_STATUS: Schema = {"type": "string", "enum": ["pending", "running", "done", "failed"]}
+_COMMAND_STATUS: Schema = {"type": "string", "enum": ["pending", "done", "failed"]}
 
-SCHEMAS: dict[str, Schema] = {
+_SCHEMAS: dict[str, Schema] = {
     "Error": {
         "type": "object",
-        "properties": {"error": TEXT, "statusCode": INTEGER, "message": TEXT},
+        "properties": {"error": _TEXT, "statusCode": _INTEGER, "message": _TEXT},
         "required": ["error"],
     },
     "Run": _object(
         {
-            "id": TEXT,
-            "status": RUN_STATUS,
-            "command": _or_null(TEXT),
-            "metadata": _or_null(ANY_OBJECT),
-            "created_at": TIME,
-            "started_at": _or_null(TIME),
-            "finished_at": _or_null(TIME),
-            "last_event_at": _or_null(TIME),
-            "last_event_id": INTEGER,
-            "event_count": INTEGER,
-            "exit_code": _or_null(INTEGER),
-            "reason": _or_null(TEXT),
-            "command_line": _or_null(TEXT),
-            "runner": _or_null(TEXT),
-            "version": _or_null(TEXT),
-            "mode": _or_null(TEXT),
-            "working_dir": _or_null(TEXT),
-            "columns": _or_null(INTEGER),
-            "lines": _or_null(INTEGER),
-            "session_id": _or_null(TEXT),
-            "commands": _array(TEXT),
-            "remote_input": BOOLEAN,
+            "id": _TEXT,
+            "status": _RUN_STATUS,
+            "command": _or_null(_TEXT),
+            "metadata": _or_null(_ANY_OBJECT),
+            "created_at": _TIME,
+            "started_at": _or_null(_TIME),
+            "finished_at": _or_null(_TIME),
+            "last_event_at": _or_null(_TIME),
+            "last_event_id": _INTEGER,
+            "event_count": _INTEGER,
+            "exit_code": _or_null(_INTEGER),
+            "reason": _or_null(_TEXT),
+            "command_line": _or_null(_TEXT),
+            "runner": _or_null(_TEXT),
+            "version": _or_null(_TEXT),
+            "mode": _or_null(_TEXT),
+            "working_dir": _or_null(_TEXT),
+            "columns": _or_null(_INTEGER),
+            "lines": _or_null(_INTEGER),
+            "session_id": _or_null(_TEXT),
+            "commands": _array(_TEXT),
+            "remote_input": _BOOLEAN,
             "state": _or_null({"type": "string", "enum": ["working", "waiting"]}),
-            "assist_url": _or_null(TEXT),
+            "assist_url": _or_null(_TEXT),
             "verdict": _or_null(_ref("Verdict")),
-            "result": _or_null(ANY_OBJECT),
+            "result": _or_null(_ANY_OBJECT),
         }
     ),
     "Verdict": _object(
-        {"ok": _or_null(BOOLEAN), "sentence": TEXT, "differences": _array(TEXT)},
+        {"ok": _or_null(_BOOLEAN), "sentence": _TEXT, "differences": _array(_TEXT)},
     ),
     "Event": _object(
         {
-            "id": INTEGER,
+            "id": _INTEGER,
             "type": {
                 "type": "string",
                 "enum": ["stdout", "stderr", "marker", "info", "error", "assist"],
             },
-            "data": TEXT,
-            "sequence": INTEGER,
-            "created_at": TIME,
+            "data": _TEXT,
+            "sequence": _INTEGER,
+            "created_at": _TIME,
         }
     ),
     "Command": _object(
         {
-            "id": TEXT,
-            "command": TEXT,
-            "status": COMMAND_STATUS,
-            "result": _or_null(TEXT),
-            "error": _or_null(TEXT),
-            "created_at": TIME,
-            "acknowledged_at": _or_null(TIME),
+            "id": _TEXT,
+            "command": _TEXT,
+            "status": _COMMAND_STATUS,
+            "result": _or_null(_TEXT),
+            "error": _or_null(_TEXT),
+            "created_at": _TIME,
+            "acknowledged_at": _or_null(_TIME),
         }
     ),
     "Artifact": _object(
         {
-            "id": TEXT,
-            "run_id": TEXT,
-            "name": TEXT,
+            "id": _TEXT,
+            "run_id": _TEXT,
+            "name": _TEXT,
             "type": {"type": "string", "enum": ["text", "json", "diff", "markdown", "file"]},
-            "size": INTEGER,
-            "created_at": TIME,
+            "size": _INTEGER,
+            "created_at": _TIME,
         }
     ),
-    "Queued": _object({"id": TEXT, "status": COMMAND_STATUS}),
+    "Queued": _object({"id": _TEXT, "status": _COMMAND_STATUS}),
 }
 
 _ERRORS = {
@@ -128,7 +128,7 @@ _ERRORS = {
 _OF_THE_SITE = (400, 401, 421, 429)
 _OF_THE_WIRE = (400, 401, 403, 421, 429, 500, 503)
 
-_RUN_ID: Schema = {"name": "run_id", "in": "path", "required": True, "schema": TEXT}
+_RUN_ID: Schema = {"name": "run_id", "in": "path", "required": True, "schema": _TEXT}
 
 
 def _query(name: str, schema: Schema, meaning: str) -> Schema:
@@ -136,7 +136,7 @@ def _query(name: str, schema: Schema, meaning: str) -> Schema:
 
 
 def _header(name: str, *, required: bool = True) -> Schema:
-    return {"name": name, "in": "header", "required": required, "schema": TEXT}
+    return {"name": name, "in": "header", "required": required, "schema": _TEXT}
 
 
 _SIGNATURE = [
@@ -191,16 +191,16 @@ def _queue(summary: str, body: Schema, *more: int) -> Schema:
     }
 
 
-_STREAM: Schema = {"text/event-stream": {"schema": TEXT}}
+_STREAM: Schema = {"text/event-stream": {"schema": _TEXT}}
 _PLACE = {"type": "integer", "minimum": 0, "maximum": 2**53}
-_OK = _json(_object({"ok": BOOLEAN}))
+_OK = _json(_object({"ok": _BOOLEAN}))
 
-PATHS: dict[str, Schema] = {
+_PATHS: dict[str, Schema] = {
     "/api/health": {
         "get": {
             **_operation(
                 "Whether the gateway works",
-                _json(_object({"status": TEXT, "timestamp": INTEGER, "version": TEXT})),
+                _json(_object({"status": _TEXT, "timestamp": _INTEGER, "version": _TEXT})),
                 errors=(421, 429),
             ),
             "security": [],
@@ -209,16 +209,16 @@ PATHS: dict[str, Schema] = {
     "/api/login-codes": {
         "post": _operation(
             "Make a code that lets one browser in, once: /login?code=…",
-            _json(_object({"code": TEXT, "lifetime_s": NUMBER})),
+            _json(_object({"code": _TEXT, "lifetime_s": _NUMBER})),
             status=201,
             errors=(403,),
         )
     },
-    "/api/openapi.json": {"get": _operation("This document", _json(ANY_OBJECT))},
+    "/api/openapi.json": {"get": _operation("This document", _json(_ANY_OBJECT))},
     "/api/runs": {
         "get": _operation(
             "The runs, newest first",
-            _json(_object({"runs": _array(_ref("Run")), "next": _or_null(INTEGER)})),
+            _json(_object({"runs": _array(_ref("Run")), "next": _or_null(_INTEGER)})),
             parameters=(
                 _query("before", _PLACE, "`next` of the page before"),
                 _query("limit", {"type": "integer", "minimum": 1, "maximum": 200}, "50 if absent"),
@@ -229,10 +229,10 @@ PATHS: dict[str, Schema] = {
             _json(
                 _object(
                     {
-                        "id": TEXT,
-                        "capabilityToken": TEXT,
-                        "status": RUN_STATUS,
-                        "start_command": TEXT,
+                        "id": _TEXT,
+                        "capabilityToken": _TEXT,
+                        "status": _RUN_STATUS,
+                        "start_command": _TEXT,
                     }
                 )
             ),
@@ -240,7 +240,7 @@ PATHS: dict[str, Schema] = {
             errors=(403, 413),
             body=_json(
                 _object(
-                    {"command": _or_null(TEXT), "metadata": _or_null(ANY_OBJECT)},
+                    {"command": _or_null(_TEXT), "metadata": _or_null(_ANY_OBJECT)},
                     optional=("command", "metadata"),
                 )
             ),
@@ -258,8 +258,8 @@ PATHS: dict[str, Schema] = {
                 _object(
                     {
                         "events": _array(_ref("Event")),
-                        "has_before": BOOLEAN,
-                        "has_after": BOOLEAN,
+                        "has_before": _BOOLEAN,
+                        "has_after": _BOOLEAN,
                     }
                 )
             ),
@@ -312,12 +312,12 @@ PATHS: dict[str, Schema] = {
         "parameters": [{**_RUN_ID, "name": "artifact_id"}],
         "get": _operation(
             "A file, as it is",
-            {"text/plain": {"schema": TEXT}, "application/octet-stream": {"schema": TEXT}},
+            {"text/plain": {"schema": _TEXT}, "application/octet-stream": {"schema": _TEXT}},
             errors=(404,),
             parameters=(
-                _query("view", TEXT, "1: to be shown, not saved"),
+                _query("view", _TEXT, "1: to be shown, not saved"),
                 *(
-                    _query(name, TEXT, "of an address that /link has made")
+                    _query(name, _TEXT, "of an address that /link has made")
                     for name in ("until", "signature")
                 ),
             ),
@@ -327,32 +327,32 @@ PATHS: dict[str, Schema] = {
         "parameters": [{**_RUN_ID, "name": "artifact_id"}],
         "post": _operation(
             "Make an address of a file that this session's browser may open for a minute",
-            _json(_object({"address": TEXT, "lifetime_s": NUMBER})),
+            _json(_object({"address": _TEXT, "lifetime_s": _NUMBER})),
             status=201,
             errors=(403, 404, 413),
-            body=_json(ANY_OBJECT),
+            body=_json(_ANY_OBJECT),
         ),
     },
     "/api/runs/{run_id}/command": _queue(
-        "Send a command that the run offers", _object({"command": TEXT}), 413
+        "Send a command that the run offers", _object({"command": _TEXT}), 413
     ),
-    "/api/runs/{run_id}/stop": _queue("End the run gracefully", ANY_OBJECT),
-    "/api/runs/{run_id}/halt": _queue("Kill the run", ANY_OBJECT),
-    "/api/runs/{run_id}/escape": _queue("Type Ctrl-C into the run's terminal", ANY_OBJECT),
+    "/api/runs/{run_id}/stop": _queue("End the run gracefully", _ANY_OBJECT),
+    "/api/runs/{run_id}/halt": _queue("Kill the run", _ANY_OBJECT),
+    "/api/runs/{run_id}/escape": _queue("Type Ctrl-C into the run's terminal", _ANY_OBJECT),
     "/api/runs/{run_id}/input": _queue(
-        "Type a text into the run's terminal", _object({"text": TEXT}), 413
+        "Type a text into the run's terminal", _object({"text": _TEXT}), 413
     ),
     "/api/ingest/event": {
         "post": _operation(
             "Store an event (signed)",
-            _json(_object({"ok": BOOLEAN, "eventId": INTEGER})),
+            _json(_object({"ok": _BOOLEAN, "eventId": _INTEGER})),
             errors=(413, 415),
             body=_json(
                 {
                     "type": "object",
                     "properties": {
-                        "type": SCHEMAS["Event"]["properties"]["type"],
-                        "data": TEXT,
+                        "type": _SCHEMAS["Event"]["properties"]["type"],
+                        "data": _TEXT,
                         "sequence": {"type": "integer", "minimum": 0},
                     },
                     "required": ["type", "data"],
@@ -364,7 +364,7 @@ PATHS: dict[str, Schema] = {
     "/api/ingest/artifact": {
         "post": _operation(
             "Store a file (signed)",
-            _json(_object({"ok": BOOLEAN, "artifactId": TEXT, "name": TEXT, "size": INTEGER})),
+            _json(_object({"ok": _BOOLEAN, "artifactId": _TEXT, "name": _TEXT, "size": _INTEGER})),
             errors=(406, 413),
             body={
                 "multipart/form-data": {
@@ -381,7 +381,7 @@ PATHS: dict[str, Schema] = {
             _json(
                 {
                     "anyOf": [
-                        _array(_object({"id": TEXT, "command": TEXT, "created_at": INTEGER})),
+                        _array(_object({"id": _TEXT, "command": _TEXT, "created_at": _INTEGER})),
                         _object({"commands": _array(_ref("Command"))}),
                     ]
                 }
@@ -399,7 +399,7 @@ PATHS: dict[str, Schema] = {
             "Say what became of a command (signed)",
             _OK,
             errors=(413, 415),
-            body=_json(_object({"result": TEXT, "error": TEXT}, optional=("result", "error"))),
+            body=_json(_object({"result": _TEXT, "error": _TEXT}, optional=("result", "error"))),
             is_signed=True,
         ),
     },
@@ -412,9 +412,9 @@ DOCUMENT: dict[str, Any] = {
         "version": __version__,
         "description": "Times are Unix seconds. An error is an object with `error`, a sentence.",
     },
-    "paths": PATHS,
+    "paths": _PATHS,
     "components": {
-        "schemas": SCHEMAS,
+        "schemas": _SCHEMAS,
         "securitySchemes": {
             "token": {"type": "http", "scheme": "bearer", "description": "the admin token"},
             "cookie": {

@@ -34,25 +34,25 @@ from cheroot.ssl.builtin import BuiltinSSLAdapter
 logger = logging.getLogger(__name__)
 
 # Requests that are being read, computed or written at the same time; all others wait their turn.
-THREADS = 64
+_THREADS = 64
 # How long one read or write may take, and how long an idle connection is kept.
-SOCKET_TIMEOUT_S = 30
+_SOCKET_TIMEOUT_S = 30
 # A request has to arrive at this rate, after a grace. When few threads are left it is short for the
 # bodies that they read.
-MIN_RATE_BYTES_S = 16_384
-GRACE_S = 10.0
-GRACE_BUSY_S = 2.0
-MAX_HEAD_BYTES = 32_768
+_MIN_RATE_BYTES_S = 16_384
+_GRACE_S = 10.0
+_GRACE_BUSY_S = 2.0
+_MAX_HEAD_BYTES = 32_768
 # A request with a body of this size or less is answered when all of it is here. More is taken of
 # those alone whose head shows who they are.
-SMALL_REQUEST_BYTES = 65_536
+_SMALL_REQUEST_BYTES = 65_536
 # Connections that no thread works on: those that have not sent a whole request, or not taken an
 # answer, and those that are idle. Of one address, and of all; where few files may be open, fewer.
-MAX_WAITING_OF_ONE = 256
-MAX_WAITING = 512
-WANTED_FILES = 4_096
-SHUTDOWN_TIMEOUT_S = 2
-BACKLOG = 512
+_MAX_WAITING_OF_ONE = 256
+_MAX_WAITING = 512
+_WANTED_FILES = 4_096
+_SHUTDOWN_TIMEOUT_S = 2
+_BACKLOG = 512
 # Nothing that is read is longer than this at once.
 _READ_BYTES = 65_536
 _READS_AT_ONCE = 8
@@ -119,11 +119,11 @@ class _Reader:
             found = _HEAD_END.search(self._buffer, max(0, self._searched - 2))
             if found is None:
                 self._searched = len(self._buffer)
-                return self._searched > MAX_HEAD_BYTES
+                return self._searched > _MAX_HEAD_BYTES
             head = bytes(self._buffer[: found.end()])
             sizes = [] if _OTHER_BODY.search(head) else _LENGTH.findall(head)
             size = int(sizes[0]) if len(sizes) == 1 else 0
-            self._wanted = len(head) + (size if size <= SMALL_REQUEST_BYTES else 0)
+            self._wanted = len(head) + (size if size <= _SMALL_REQUEST_BYTES else 0)
         return self.has(self._wanted)
 
     def readline(self, size: int | None = -1) -> bytes:
@@ -224,7 +224,7 @@ class _Writer:
         try:
             self.send_rest()
         finally:
-            self._socket.settimeout(SOCKET_TIMEOUT_S)
+            self._socket.settimeout(_SOCKET_TIMEOUT_S)
         while len(self.rest) > _MAX_REST_BYTES:
             self._send_some()
         return len(data)
@@ -297,7 +297,7 @@ class Connection(server.HTTPConnection):
 
     def communicate(self) -> bool:
         """Answer one request; return whether the connection stays."""
-        self.socket.settimeout(SOCKET_TIMEOUT_S)
+        self.socket.settimeout(_SOCKET_TIMEOUT_S)
         self.rfile.begin_request()
         self.server.watch(self)
         try:
@@ -327,7 +327,7 @@ class Connection(server.HTTPConnection):
         if since is None:
             return False
         received: int = self.rfile.bytes_read - self._read_before
-        return now - since > grace_s + received / MIN_RATE_BYTES_S
+        return now - since > grace_s + received / _MIN_RATE_BYTES_S
 
     def _shake_hands(self) -> None:
         try:
@@ -459,7 +459,7 @@ class _Waiting:
             self._connections[connection] = address
             of_one = [each for each, other in self._connections.items() if other == address]
             oldest = None
-            if len(of_one) > MAX_WAITING_OF_ONE:
+            if len(of_one) > _MAX_WAITING_OF_ONE:
                 oldest = of_one[0]
             elif len(self._connections) > self._limit:
                 oldest = next(iter(self._connections))
@@ -504,23 +504,23 @@ class Server(wsgi.Server):
     ConnectionClass = Connection
     keep_alive_conn_limit: Any = None
     _connections: Any  # made by `prepare`
-    max_request_header_size = MAX_HEAD_BYTES
+    max_request_header_size = _MAX_HEAD_BYTES
 
     def __init__(
         self,
         address: tuple[str, int],
         application: Any,
         certificate: tuple[str, str] | None,
-        threads: int = THREADS,
+        threads: int = _THREADS,
     ) -> None:
         super().__init__(
             address,
             application,
             numthreads=threads,
             server_name="claude-runner-gateway",
-            request_queue_size=BACKLOG,
-            timeout=SOCKET_TIMEOUT_S,
-            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            request_queue_size=_BACKLOG,
+            timeout=_SOCKET_TIMEOUT_S,
+            shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
         )
         self.gateway = _Gateway
         if certificate is not None:
@@ -528,7 +528,7 @@ class Server(wsgi.Server):
             self.ssl_adapter.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.bind_error: OSError | None = None
         self._working: set[Connection] = set()
-        self._waiting = _Waiting(min(MAX_WAITING, _open_files_limit() // 3))
+        self._waiting = _Waiting(min(_MAX_WAITING, _open_files_limit() // 3))
         self._ended = threading.Event()
         self._watchman = threading.Thread(target=self._watch, name="gateway-watchman", daemon=True)
 
@@ -602,13 +602,13 @@ class Server(wsgi.Server):
         while not self._ended.wait(0.5):
             working = list(self._working)
             is_busy = len(working) > self.requests.min * 3 // 4
-            grace_s = GRACE_BUSY_S if is_busy else GRACE_S
+            grace_s = _GRACE_BUSY_S if is_busy else _GRACE_S
             now = time.monotonic()
             for connection in working:
                 if connection.is_too_slow(now, grace_s):
                     connection.drop()
             for connection in self._waiting.all():
-                if connection.is_too_slow(now, GRACE_S):
+                if connection.is_too_slow(now, _GRACE_S):
                     connection.drop()
 
     def stop(self) -> None:
@@ -634,11 +634,11 @@ class Server(wsgi.Server):
 def _open_files_limit() -> int:
     """Return how many files may be open, after asking for enough."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < WANTED_FILES:
-        wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < _WANTED_FILES:
+        wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(_WANTED_FILES, hard)
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):
             return soft
         return wanted
-    return WANTED_FILES
+    return _WANTED_FILES

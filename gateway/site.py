@@ -47,10 +47,10 @@ from gateway.wire import is_here
 from gateway.writer import StoreClosedError
 
 MAX_PAGE_EVENTS = 1_000
-MAX_PAGE_BYTES = 1024 * 1024
-MAX_REQUEST_BYTES = 1024 * 1024
-MAX_COMMAND_CHARACTERS = 1_000
-MAX_INPUT_CHARACTERS = 100_000
+_MAX_PAGE_BYTES = 1024 * 1024
+_MAX_REQUEST_BYTES = 1024 * 1024
+_MAX_COMMAND_CHARACTERS = 1_000
+_MAX_INPUT_CHARACTERS = 100_000
 _VENDOR = "vendor/xterm/"
 # Told here, because what the system knows of endings differs, and nothing is sniffed.
 _STATIC_TYPES = {
@@ -74,13 +74,13 @@ _WHY = {
 # Shown in a browser as what they are: text. Everything else is only downloaded.
 _TEXT_TYPES = frozenset({"text", "json", "diff", "markdown"})
 
-CONTENT_SECURITY_POLICY = (
+_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     # Not no-referrer: with that, browsers send a form with `Origin: null`, and nobody could log in.
@@ -110,7 +110,7 @@ def build_site(parts: Parts) -> Flask:
     """Return the application."""
     # Static files are a route of ours: not all of them lie in one folder.
     app = Flask("gateway", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_REQUEST_BYTES
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_error_handler(HTTPException, _tell_error)
@@ -361,9 +361,9 @@ def _add_reading(api: Blueprint, parts: Parts) -> None:
         limit = _number("limit", 200, 1, MAX_PAGE_EVENTS)
         after, before = _place_in_order("after"), _place_in_order("before")
         if after is not None:
-            events = parts.store.events_after(run_id, after, limit, MAX_PAGE_BYTES)
+            events = parts.store.events_after(run_id, after, limit, _MAX_PAGE_BYTES)
         else:
-            events = parts.store.events_before(run_id, before, limit, MAX_PAGE_BYTES)
+            events = parts.store.events_before(run_id, before, limit, _MAX_PAGE_BYTES)
         first, last = (events[0].id, events[-1].id) if events else _ends_of_nothing(after, before)
         return jsonify(
             {
@@ -433,7 +433,7 @@ def _add_commands(api: Blueprint, parts: Parts) -> None:
     @api.post("/runs/<run_id>/command")
     def send_command(run_id: str) -> Answer:
         run = _find_run(parts, run_id)
-        text = _text(_json_body(), "command", MAX_COMMAND_CHARACTERS)
+        text = _text(_json_body(), "command", _MAX_COMMAND_CHARACTERS)
         if run["status"] not in (DONE, FAILED) and text not in run["commands"]:
             _refuse(400, "The run does not offer this command.")
         return queue(run, "command", text)
@@ -456,7 +456,7 @@ def _add_commands(api: Blueprint, parts: Parts) -> None:
     @api.post("/runs/<run_id>/input")
     def send_input(run_id: str) -> Answer:
         run = _find_run(parts, run_id)
-        text = _text(_json_body(), "text", MAX_INPUT_CHARACTERS)
+        text = _text(_json_body(), "text", _MAX_INPUT_CHARACTERS)
         if run["status"] not in (DONE, FAILED) and not run["remote_input"]:
             _refuse(409, "The run takes no remote input.")
         return queue(run, "input", f"{INPUT}{text}")

@@ -37,14 +37,14 @@ MAX_ID_CHARACTERS = 50
 MAX_LONG_POLL_S = 60.0
 # A larger body waits in a file until it is complete; then so many at once are read and worked on,
 # so that fifty runners with a backlog do not fill the memory.
-SMALL_BODY_BYTES = 128 * 1024
-LARGE_BODIES_AT_ONCE = 4
+_SMALL_BODY_BYTES = 128 * 1024
+_LARGE_BODIES_AT_ONCE = 4
 # A larger body is parsed after its signature was checked: what JSON becomes in memory may have
 # twenty times its size.
-PARSED_UNSEEN_BYTES = 64 * 1024
+_PARSED_UNSEEN_BYTES = 64 * 1024
 EVENT_TYPES = frozenset(("stdout", "stderr", "marker", "info", "error", "assist"))
 
-EMPTY_HASH = hashlib.sha256().hexdigest()
+_EMPTY_HASH = hashlib.sha256().hexdigest()
 
 StartResponse = Any  # a callable of WSGI; its type differs from server to server
 Environ = dict[str, Any]
@@ -102,7 +102,7 @@ class Wire:
         self._rate_limit = rate_limit
         self._rules = rules
         self._files = files
-        self._large_bodies = threading.BoundedSemaphore(LARGE_BODIES_AT_ONCE)
+        self._large_bodies = threading.BoundedSemaphore(_LARGE_BODIES_AT_ONCE)
         endpoints: dict[tuple[str, str], Endpoint] = {
             route: getattr(self, name) for route, name in ROUTES.items()
         }
@@ -179,7 +179,7 @@ class Wire:
             self._admission.judge(_claim(environ, path, ""))
         received = _receive(environ)
         if isinstance(received, bytes):
-            is_small = len(received) <= PARSED_UNSEEN_BYTES
+            is_small = len(received) <= _PARSED_UNSEEN_BYTES
             yield received, _parse_json(received) if is_small else None
             return
         with received, self._large_bodies:
@@ -230,7 +230,7 @@ class Wire:
     def _list_commands(self, environ: Environ, path: str) -> Any:
         if environ.get("CONTENT_LENGTH", "0") not in ("", "0"):
             _refuse(400, "A GET has no body")
-        admitted = self._admit(environ, path, EMPTY_HASH)
+        admitted = self._admit(environ, path, _EMPTY_HASH)
         run_id = _same_run(admitted, _COMMANDS, path)[0]
         self._store.keep_nonce(admitted)
         pending = self._store.pending_commands(run_id)
@@ -272,7 +272,7 @@ class Wire:
             _refuse(406, "the request is not multipart")
         if _content_length(environ) > MAX_ARTIFACT_BYTES:
             _refuse(413, "File too large")
-        admitted = self._admit(environ, path, EMPTY_HASH)
+        admitted = self._admit(environ, path, _EMPTY_HASH)
         if not admitted.run_id:
             _refuse(400, "Run ID required")
         try:
@@ -378,7 +378,7 @@ def _receive(environ: Environ) -> bytes | IO[bytes]:
     connection: Connection = environ["gateway.connection"]
     stream = environ["wsgi.input"]
     size = _content_length(environ)
-    is_small = size <= SMALL_BODY_BYTES and not environ["wsgi.input_terminated"]
+    is_small = size <= _SMALL_BODY_BYTES and not environ["wsgi.input_terminated"]
     connection.begin_reading()
     try:
         if not is_small:

@@ -49,9 +49,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # More in one transaction would not be faster, and would make the first of them wait.
-MAX_BATCH = 256
+_MAX_BATCH = 256
 # Runs whose tally is kept in memory; another one is read from the database when it is needed.
-MAX_TALLIES = 1_000
+_MAX_TALLIES = 1_000
 
 
 class StoreClosedError(Exception):
@@ -289,7 +289,7 @@ class Writer:
         """Wait for a job; return all that are there."""
         jobs = [self._queue.get()]
         try:
-            while len(jobs) < MAX_BATCH and jobs[-1] is not None:
+            while len(jobs) < _MAX_BATCH and jobs[-1] is not None:
                 jobs.append(self._queue.get_nowait())
         except queue.Empty:
             pass
@@ -357,7 +357,7 @@ class Writer:
         for run_id, tally in batch.tallies.items():
             self._tallies[run_id] = tally
             self._tallies.move_to_end(run_id)
-        while len(self._tallies) > MAX_TALLIES:
+        while len(self._tallies) > _MAX_TALLIES:
             self._tallies.popitem(last=False)
         for job, value in batch.outcomes:
             job.settle(value)

@@ -108,7 +108,7 @@ def list_words(text: str) -> frozenset[str]:
 # --- what a name promises -------------------------------------------------------------------------
 
 # A name that ends in one of these says that its value is a secret.
-SECRET_ENDINGS = tuple(
+_SECRET_ENDINGS = tuple(
     list_words(
         """
         token secret password passwd passphrase passcode pwd apikey accesskey secretkey privatekey
@@ -119,13 +119,13 @@ SECRET_ENDINGS = tuple(
 )
 
 # Names of a secret that do not end like one.
-SECRET_NAMES = frozenset((b"rediscli_auth", b"sshpass", b"bindpw", b"rootpw", b"olcrootpw"))
+_SECRET_NAMES = frozenset((b"rediscli_auth", b"sshpass", b"bindpw", b"rootpw", b"olcrootpw"))
 
 # A name that ends in one of these has no secret value: of sudo, of a Java package, of Kubernetes.
-NO_SECRETS = (b"nopasswd", b"jsonwebtoken", b"existingsecret")
+_NO_SECRETS = (b"nopasswd", b"jsonwebtoken", b"existingsecret")
 
 # A name that ends in one of these may have a secret value: only one that looks random counts.
-SUSPECT_ENDINGS = tuple(
+_SUSPECT_ENDINGS = tuple(
     list_words(
         """
         tokens secrets passwords passwds apikeys auth credential credentials creds cred signature
@@ -136,7 +136,7 @@ SUSPECT_ENDINGS = tuple(
 
 # `<word> key`: words that make the key a secret, and words that make it an ordinary one. With any
 # other word it is suspect.
-KEY_SECRET_WORDS = list_words(
+_KEY_SECRET_WORDS = list_words(
     """
     api access secret private encryption encrypt decryption decrypt signing sign master auth
     authentication account shared license licence hmac webhook jwt aes rsa ssl tls wpa
@@ -145,7 +145,7 @@ KEY_SECRET_WORDS = list_words(
     """
 )
 
-KEY_ORDINARY_WORDS = list_words(
+_KEY_ORDINARY_WORDS = list_words(
     """
     public primary foreign sort partition cache row index map dict lookup object group column
     unique composite natural surrogate arrow hot shortcut translation i18n l10n message route
@@ -198,9 +198,9 @@ def weigh_name(name: bytes) -> int:
     """
     if name.lower().endswith(b"authorization"):
         return HEADER
-    if name.lower() in SECRET_NAMES:
+    if name.lower() in _SECRET_NAMES:
         return SECRET
-    if name.lower().endswith(NO_SECRETS):
+    if name.lower().endswith(_NO_SECRETS):
         return HARMLESS
     words = split_name(name)
     if not words:
@@ -210,7 +210,7 @@ def weigh_name(name: bytes) -> int:
         return _weigh_key(before)
     if (last == "id" and before.endswith("secret")) or (last == "sid" and before in _SID_BEFORE):
         return SUSPECT
-    if last == "pw" or last.endswith(SECRET_ENDINGS):
+    if last == "pw" or last.endswith(_SECRET_ENDINGS):
         return HARMLESS if before in TOKEN_ORDINARY_WORDS and last == "token" else SECRET
     if (
         last == "pass"
@@ -218,7 +218,7 @@ def weigh_name(name: bytes) -> int:
         and before not in ("by", "com", "first", "second", "multi", "single")
     ):
         return SECRET
-    if last.endswith(SUSPECT_ENDINGS) and before not in TOKEN_ORDINARY_WORDS:
+    if last.endswith(_SUSPECT_ENDINGS) and before not in TOKEN_ORDINARY_WORDS:
         return SUSPECT
     return (
         SUSPECT
@@ -237,9 +237,9 @@ _NO_KEYS = (
 
 def _weigh_key(before: str) -> int:
     """Weigh `<before> key`: an API key is a secret, a primary key is not, nor is a `key` alone."""
-    if before in KEY_SECRET_WORDS:
+    if before in _KEY_SECRET_WORDS:
         return SECRET
-    return HARMLESS if not before or before in KEY_ORDINARY_WORDS else SUSPECT
+    return HARMLESS if not before or before in _KEY_ORDINARY_WORDS else SUSPECT
 
 
 # --- what a value looks like ----------------------------------------------------------------------
@@ -262,7 +262,7 @@ ORDINARY_VALUES = list_words(
 )
 # The word for a password in other languages, as files of translations have it. Those in ASCII count
 # as whole words only.
-PASSWORD_TRANSLATIONS = list_words(
+_PASSWORD_TRANSLATIONS = list_words(
     """
     passwort kennwort passe senha wachtwoord adgangskode passord parola parole heslo lozinka
     salasana contraseña contrasenya lösenord hasło şifre jelszó
@@ -452,8 +452,8 @@ def _is_translation(value: bytes) -> bool:
     """Say whether a text without digits is the word for a password in another language."""
     text = value.decode("utf-8", "replace").lower()
     return not any(map(str.isdigit, text)) and (
-        not PASSWORD_TRANSLATIONS.isdisjoint(re.findall(r"\w+", text))
-        or any(word in text for word in PASSWORD_TRANSLATIONS if not word.isascii())
+        not _PASSWORD_TRANSLATIONS.isdisjoint(re.findall(r"\w+", text))
+        or any(word in text for word in _PASSWORD_TRANSLATIONS if not word.isascii())
     )
 
 

@@ -148,7 +148,7 @@ def _explain(reply: Reply, config: Config, run_id: str = "") -> str:
 Finding = TypeVar("Finding")
 
 # The gateway accepts 300 s. A clock that is this far off is not kept by anything, and drifts on.
-CLOCK_TOLERANCE_S: Final = 60.0
+_CLOCK_TOLERANCE_S: Final = 60.0
 
 
 def ask_gateway(
@@ -241,7 +241,7 @@ def _check_clock(reply: Reply) -> tuple[str, str]:
     if ahead_s is None:
         return "note", "the gateway reported no time"
     size = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the gateway's"
-    if abs(ahead_s) > CLOCK_TOLERANCE_S:
+    if abs(ahead_s) > _CLOCK_TOLERANCE_S:
         return "fail", f"{size} (limit 300 s): set this machine's clock"
     # The gateway's `Date` is in whole seconds.
     return "ok", size if abs(ahead_s) >= 2 else "the same as the gateway's"

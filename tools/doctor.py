@@ -41,7 +41,7 @@ _OLDEST_PYTHON: Final = (3, 9)
 # As in wrapper/requirements.txt; a test compares them.
 PACKAGES: Final = {"requests": "2.28", "python-dotenv": "0.21"}
 MODULES: Final = {"requests": "requests", "python-dotenv": "dotenv"}
-INSTALLS: Final = "`start` and `test-connection` install it"
+_INSTALLS: Final = "`start` and `test-connection` install it"
 # A start of Claude Code takes 1 s; npx, which may download it, takes longer.
 VERSION_PATIENCE_S: Final = 30.0
 # A run's journal and log are seldom larger; with less, a long one would end in memory.
@@ -88,7 +88,7 @@ class Doctor:
         try:
             from runner.checks import ask_gateway
         except ImportError:
-            yield Finding("gateway", "note", f"not asked: requests is not installed; {INSTALLS}")
+            yield Finding("gateway", "note", f"not asked: requests is not installed; {_INSTALLS}")
             return
         yield from ask_gateway(config, run_id, self._console, self._check)
 
@@ -141,7 +141,7 @@ def _check_packages() -> tuple[str, str]:
             return "fail", f"{name} {version} is too old; install {least} or newer with pip"
         shown.append(f"{name} {version}")
     if missing:
-        return "note", f"{' and '.join(missing)}: not installed; {INSTALLS}"
+        return "note", f"{' and '.join(missing)}: not installed; {_INSTALLS}"
     return "ok", ", ".join(shown)
 
 
@@ -170,7 +170,7 @@ def _check_tmate(config: Config) -> tuple[str, str]:
 
 def _check_configuration(config: Config) -> tuple[str, str]:
     if config.is_env_file_unread:
-        return "note", f"{config.sources['.env']} not read: without python-dotenv; {INSTALLS}"
+        return "note", f"{config.sources['.env']} not read: without python-dotenv; {_INSTALLS}"
     config.require_secret()
     build_rules(config, os.environ)  # whether the user's own token shapes can be read
     shown = f"HMAC_SECRET is set ({config.sources['HMAC_SECRET']})"

@@ -443,7 +443,7 @@ def _remove_settings_and_data(
 ) -> None:
     env, data = target.path / ".env", target.path / ".data"
     content = target.read(".env") or b""
-    if purge or content == format_settings(settings, {}).encode():
+    if purge or content == _format_settings(settings, {}).encode():
         changes.removed += [".env"] * os.path.lexists(env)
         _remove(env)
     if purge:
@@ -451,7 +451,7 @@ def _remove_settings_and_data(
         _remove(data)
     changes.kept += [path.name for path in (env, data) if os.path.lexists(path)]
     # As long as there is a secret, or output, it has to stay out of what leaves the project.
-    if data.exists() or (env.exists() and is_written_by_install(content)):
+    if data.exists() or (env.exists() and _is_written_by_install(content)):
         changes.notes.append("the lines in ignore files stay, because .env or .data does")
     else:
         changes.notes += remove_ignores(target.path)
@@ -505,7 +505,7 @@ _COMMON: Final = {
 }
 
 
-def is_written_by_install(content: bytes) -> bool:
+def _is_written_by_install(content: bytes) -> bool:
     """Whether a `.env` began as one of ours."""
     return content.startswith(_HEADING.encode())
 
@@ -538,7 +538,7 @@ def configure(
         return
     values = _take_over(program, settings, console) or _ask(console)
     try:
-        write_whole(env, format_settings(settings, values).encode(), 0o600)
+        write_whole(env, _format_settings(settings, values).encode(), 0o600)
     except OSError as error:
         raise RunnerError(
             f"{env} cannot be written ({error.strerror}); correct that, and repeat"
@@ -616,7 +616,7 @@ def _ask_one(variable: str, read: Callable[[str], str]) -> dict[str, str]:
             print_out(str(error))
 
 
-def format_settings(settings: Sequence[Setting], values: Mapping[str, str]) -> str:
+def _format_settings(settings: Sequence[Setting], values: Mapping[str, str]) -> str:
     """Return a `.env` with the common settings: these values, or those to begin with."""
     lines = [f"{_HEADING} `info` lists all of them, and where each value comes from."]
     for setting in _common(settings):

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from runner.console import Console
 
 # A build takes 10 s; on a slow line a few minutes.
-LOCK_TIMEOUT_S: Final = 300.0
+_LOCK_TIMEOUT_S: Final = 300.0
 _LOCK_INTERVAL_S: Final = 0.2
 # What no process is still at work on.
 _LEFT_FOR_S: Final = 86_400.0
@@ -198,7 +198,7 @@ class _Build:
         """Let one build run at a time; the ones that waited find its result."""
         path = os.path.join(self._folder, f"{self._key}.lock")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
         is_told = False
         try:
             while time.monotonic() < deadline:
