@@ -42,10 +42,10 @@ def gateway() -> Iterator[StrictGateway]:
 @pytest.mark.parametrize(
     ("owner", "method", "told"),
     [
-        ("poster.Delivery", "_send_next", "delivery failed: ValueError: a bug"),
+        ("poster.Poster", "_send_next", "delivery failed: ValueError: a bug"),
         # The gateway has it by then, and must not get it twice.
-        ("poster.Delivery", "_accepted", "delivery failed: ValueError: a bug"),
-        ("poster.Delivery", "_append_finished", "delivery failed: ValueError: a bug"),
+        ("poster.Poster", "_handle_acceptance", "delivery failed: ValueError: a bug"),
+        ("poster.Poster", "_append_finished", "delivery failed: ValueError: a bug"),
         ("poller.Poller", "_poll", "remote control failed: ValueError: a bug"),
         ("poller.Poller", "_receive", "remote control failed: ValueError: a bug"),
         ("executor.Executor", "_finish", "executing commands failed: ValueError: a bug"),
