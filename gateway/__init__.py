@@ -1,7 +1,7 @@
 """The embedded gateway: it takes what runners send, keeps it, and shows it on a web page.
 
-A process of its own, started with `python -m gateway`. Of the runner's files it uses `redact` and
-`config`; the runner imports nothing from here.
+A process of its own: `claude-runner gateway`, or `python -m gateway`. Of the runner's files it uses
+`redact`, `config` and `places`; the runner imports nothing from here, except to start it.
 
 Where things are, from the outside in:
 
@@ -17,5 +17,3 @@ Where things are, from the outside in:
 - `windows` count, for the limits of requests and of wrong tokens
 - `demo` is a program of its own, which shows all of it
 """
-
-__version__ = "0.1.0"

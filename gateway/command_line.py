@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from gateway import __version__
+from config import VERSION
 from gateway.announce import remove_opener, tell
 from gateway.assembly import Gateway, ListenError
 from gateway.certificate import CertificateError, prepare_certificate
@@ -70,7 +70,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data (.data)")
     parser.add_argument("--env-file", metavar="FILE", help="file of the settings (.env)")
     parser.add_argument("--ready-file", metavar="FILE", help=argparse.SUPPRESS)
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action="version", version=VERSION)
     return parser.parse_args(argv)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway import __version__
+from config import VERSION
 
 Schema = dict[str, Any]
 
@@ -409,7 +409,7 @@ DOCUMENT: dict[str, Any] = {
     "openapi": "3.1.0",
     "info": {
         "title": "claude-runner gateway",
-        "version": __version__,
+        "version": VERSION,
         "description": "Times are Unix seconds. An error is an object with `error`, a sentence.",
     },
     "paths": _PATHS,

@@ -18,7 +18,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any, Callable, NoReturn
 from urllib.parse import parse_qs, unquote
 
-from gateway import __version__
+from config import VERSION
 from gateway.admission import Admission, Admitted, Claim, RateLimit, RefusedError
 from gateway.artifacts import ArtifactFiles, UploadError
 from gateway.live import Live, Poll
@@ -151,7 +151,7 @@ class Wire:
     # --- endpoints ---
 
     def _tell_health(self, _environ: Environ, _path: str) -> Any:
-        return {"status": "ok", "timestamp": int(time.time() * 1_000), "version": __version__}
+        return {"status": "ok", "timestamp": int(time.time() * 1_000), "version": VERSION}
 
     def _take_event(self, environ: Environ, path: str) -> Any:
         with self._json_body(environ, path) as (body, content):

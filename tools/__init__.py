@@ -1,1 +1,1 @@
-"""The subcommands beside `start`, and the reading of the command line."""
+"""The subcommands, and the reading of the command line."""
