@@ -388,7 +388,7 @@ def test_where_it_was_looked_for_is_told(gw: StrictGateway, tmp_path: Path) -> N
 def test_the_environment_passes_through(
     gw: StrictGateway, tmp_path: Path, term: str | None
 ) -> None:
-    """The child gets all of the user's variables as they are, but for the runner's secrets."""
+    """The child gets the user's variables as they are, without secrets; PWD is where it runs."""
     own = {"IS_SANDBOX": "1", "LANG": "de_DE.UTF-8", "EMPTY": "", "A_NAME": "a=b\nc \u00e9"}
     launch = plan(gw, stand_in(tmp_path), tmp_path, env=own)
     launch.env.pop("TERM", None)
@@ -403,4 +403,4 @@ def test_the_environment_passes_through(
         "CLAUDE_RUNNER_TOKEN",
     }
     given.pop("LC_CTYPE", None)  # Python's own, where there is no such locale
-    assert given == {"TERM": "xterm-256color", **expected}
+    assert given == {"TERM": "xterm-256color", **expected, "PWD": str(tmp_path)}

@@ -139,7 +139,7 @@ def test_full_disk_before_a_later_start(gateway: StrictGateway, tmp_path: Path, 
     """A disk that is full by now starts no child, and leaves no folder that spends the run id."""
     launch, ran = plan_telling(gateway, tmp_path)
     launch = plan_on(disk, launch)
-    launch.data_dir.mkdir()
+    launch.data_dir.mkdir(0o700)
     (launch.data_dir / ".gitignore").write_text("*\n")
     disk.fill()
 
@@ -176,7 +176,7 @@ def test_data_dir_is_a_file(gateway: StrictGateway, tmp_path: Path) -> None:
 def test_runs_is_a_file(gateway: StrictGateway, tmp_path: Path) -> None:
     """A file in the place of the folder of all runs is a clear error too."""
     launch, ran = plan_telling(gateway, tmp_path)
-    launch.data_dir.mkdir()
+    launch.data_dir.mkdir(0o700)
     (launch.data_dir / "runs").write_text("a file")
 
     assert_refuses_to_start(launch, ran, "cannot be made.*CLAUDE_RUNNER_DATA_DIR")
