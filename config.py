@@ -474,8 +474,9 @@ def _refuse_to_be_granted(
         return
     tracked = tracked_by_git(file)
     if tracked or (tracked is None and is_in_repository(file)):
+        reason = f"git tracks {file}" if tracked else f"git cannot say whether it tracks {file}"
         raise ConfigError(
-            f"git tracks {file}, so it may have come with the project, and it sets "
+            f"{reason}, so it may have come with the project, and it sets "
             f"{', '.join(sorted(set(names)))}; look at it, and if you want that, start with "
             f"--env-file {shlex.quote(str(file))}"
         )

@@ -426,7 +426,7 @@ def test_a_tracked_env_file_grants_nothing(root: Path, variable: str) -> None:
     )
     load_config(root, {}, env_file=env)
     (root / ".git" / "index").write_bytes(b"no index")  # git cannot say
-    with pytest.raises(ConfigError, match="git tracks"):
+    with pytest.raises(ConfigError, match="git cannot say whether it tracks"):
         load_config(root, {})
 
 
