@@ -158,6 +158,20 @@ def clean_environment(
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder of the runner for all test processes.
+
+    An isolated runner compiles all that it imports, Python's own modules too, into its user's cache
+    folder: seconds in an empty home, and of no interest to most tests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    folder = (base.parent if is_worker else base) / "cache-of-all"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 # --- no way out of the machine ---------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ The tests' side is `Starter`; the program is this file, run by itself.
 from __future__ import annotations
 
 import array
+import atexit
 import gc
 import io
 import json
@@ -38,8 +39,13 @@ _PROGRAMS = (str(ROOT / "claude_runner.py"), _REV, _GATEWAY)
 # What a fork can do as well: `_open_again`, and it writes no bytecode.
 _WITHOUT_EFFECT = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 _LENGTH = struct.Struct("!I")
-# What every runner imports. By its name, because what is tested stands above what tests it.
-_SHARED = ("claude_runner", "rev_runner", "runner.session", "tools.online")
+# What most runners import. By its name, because what is tested stands above what tests it.
+_SHARED = (
+    *("claude_runner", "rev_runner", "runner.session", "tools.online", "runner.assist", "dotenv"),
+    *("runner.executor", "runner.poller", "tools.doctor", "tools.install"),
+)
+# And what each gateway does; importing the last is left to SQLAlchemy, and takes long.
+_OF_GATEWAYS = ("gateway.command_line", "sqlalchemy.dialects.sqlite")
 _STATUS = struct.Struct("!i")
 _FDS = 4  # where to send the pid and the status to, and 0, 1 and 2
 # A busy machine may take long to import the gateway, which the first that is asked for waits for.
@@ -280,7 +286,7 @@ def _fork(request: dict[str, Any], fds: Sequence[int], waiting: dict[int, int]) 
     """Fork, and say so to whoever asked. Returns the pid; in the fork 0."""
     told, *stdio = fds
     if request["argv"][0] == _GATEWAY:
-        import gateway.command_line  # noqa: F401 - once, for all that come after
+        _load(_OF_GATEWAYS)  # once, for all that come after
     pid = os.fork()
     if pid == 0:
         signal.set_wakeup_fd(-1)
@@ -296,14 +302,34 @@ def _fork(request: dict[str, Any], fds: Sequence[int], waiting: dict[int, int]) 
     return pid
 
 
+def _load(names: Sequence[str]) -> None:
+    if not sys.modules.keys() >= set(names):
+        for name in names:
+            import_module(name)
+        gc.freeze()  # a collection in a fork copies no page of these
+
+
 def _main() -> int:
     # Not this folder, whose modules have names that the runner's packages have as well.
     sys.path[0] = str(ROOT)
-    for name in _SHARED:
-        import_module(name)
-    gc.freeze()  # a collection in a fork copies no page of these
+    _load(_SHARED)
+    import_module("redact").Rules()  # compiles its built-in shapes, once
     return serve(socket.socket(fileno=int(sys.argv[1])))
 
 
+def _leave(code: int) -> None:
+    """End as Python does, without taking its modules down one by one, which takes long."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.exit(code)
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(_main())
+    _leave(_main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import os
 import re
@@ -9,7 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,16 +33,18 @@ DEMO_TIMEOUT_S = 60.0
 class Demo:
     """One start of `demo`, with its data in a folder of the test's own."""
 
-    def __init__(self, folder: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, cache: Path, *options: str, env: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.env_file = folder / "settings.env"
         self.argv = [sys.executable, str(ROOT / "claude_runner.py"), "demo", "--no-open", *options]
         # Nothing is asked of the npm registry.
-        (folder / "cache" / f"xterm-{xterm.VERSION}").mkdir(parents=True, exist_ok=True)
+        (cache / f"xterm-{xterm.VERSION}").mkdir(exist_ok=True)
         self.env = {
             **os.environ,
-            "CLAUDE_RUNNER_CACHE_DIR": str(folder / "cache"),
+            "CLAUDE_RUNNER_CACHE_DIR": str(cache),
             "CLAUDE_RUNNER_DATA_DIR": str(self.data_dir),
             "TMPDIR": str(folder),
             **(env or {}),
@@ -83,26 +86,41 @@ class Demo:
 
 
 @pytest.fixture
-def no_env_file() -> Iterator[None]:
-    """The project's own `.env` is neither there before nor made by the test."""
+def new_demo(tmp_path: Path, compiled: Path) -> Iterator[Callable[..., Demo]]:
+    """Prepare a start; the project's own `.env` is neither there before nor made by the test."""
     assert not (ROOT / ".env").exists(), "this test needs a checkout without a .env"
-    yield
+    yield functools.partial(Demo, tmp_path, compiled)
     assert not (ROOT / ".env").exists()
 
 
-def test_the_bundled_session(tmp_path: Path, no_env_file: None) -> None:
-    """It ends well, names its page first and last, and what it did can be looked at afterwards."""
-    demo = Demo(tmp_path)
+def test_the_bundled_session(tmp_path: Path, new_demo: Callable[..., Demo]) -> None:
+    """It ends well, names its page first and last, and what it did can be looked at afterwards.
+
+    The browser gets no login as an argument but a file of its owner, which leads to the run's page
+    and is gone at the end.
+    """
+    browser, argument, copy = (tmp_path / name for name in ("browser", "argument", "copy"))
+    browser.write_text(
+        f'#!/bin/sh\nprintf %s "$1" >"{argument}"\ncp -p "${{1#file://}}" "{copy}"\n'
+    )
+    browser.chmod(0o755)
+    demo = new_demo(env={"DISPLAY": ":0", "BROWSER": str(browser)})
+    demo.argv.remove("--no-open")
 
     code, stdout, stderr = demo.run()
 
     assert code == 0, stderr
     lines = stdout.splitlines()
     first, last = ADDRESS.search(lines[0]), ADDRESS.search(lines[-1])
+    opened = ADDRESS.search(html.unescape(copy.read_text()))
     assert first is not None
     assert last is not None
-    assert first.group(0) != last.group(0)  # a code works once
+    assert opened is not None
+    assert len({each.group(0) for each in (first, last, opened)}) == 3  # a code works once
     assert "Traceback" not in stderr
+    assert "code=" not in argument.read_text()
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert not Path(argument.read_text().partition("file://")[2]).exists()
     run_id = first.group(1)
     with demo.looked_at() as (gateway, record):
         for secret in (gateway.admin_token, gateway.secret):
@@ -123,51 +141,31 @@ def test_the_bundled_session(tmp_path: Path, no_env_file: None) -> None:
     assert list(tmp_path.glob("claude-runner-demo-*")) == []
 
 
-def test_the_browser_gets_no_login_as_an_argument(tmp_path: Path, no_env_file: None) -> None:
-    """It gets a file of its owner, which leads to the run's page and is gone at the end."""
-    browser, argument, copy = (tmp_path / name for name in ("browser", "argument", "copy"))
-    browser.write_text(
-        f'#!/bin/sh\nprintf %s "$1" >"{argument}"\ncp -p "${{1#file://}}" "{copy}"\n'
-    )
-    browser.chmod(0o755)
-    demo = Demo(tmp_path, env={"DISPLAY": ":0", "BROWSER": str(browser)})
-    demo.argv.remove("--no-open")
-
-    code, _, stderr = demo.run()
-
-    assert code == 0, stderr
-    assert "code=" not in argument.read_text()
-    assert ADDRESS.search(html.unescape(copy.read_text()))
-    assert copy.stat().st_mode & 0o777 == 0o600
-    assert not Path(argument.read_text().partition("file://")[2]).exists()
-
-
-@pytest.mark.parametrize("code", [0, 3])
-def test_the_own_command(tmp_path: Path, no_env_file: None, code: int) -> None:
+def test_the_own_command(tmp_path: Path, new_demo: Callable[..., Demo]) -> None:
     """`--cmd` runs CLAUDE_COMMAND with the prompt in the current folder; its code is passed on."""
     project = tmp_path / "a project"
     project.mkdir()
-    source = f"import os, sys; print(os.getcwd(), sys.argv[1:]); sys.exit({code})"
+    source = "import os, sys; print(os.getcwd(), sys.argv[1:]); sys.exit(3)"
     prompt = "--mend 'it' $HOME"
     command = shlex.join(program(source))
-    demo = Demo(tmp_path, f"--cmd={prompt}", env={"CLAUDE_COMMAND": command})
+    demo = new_demo(f"--cmd={prompt}", env={"CLAUDE_COMMAND": command})
 
     exit_code, stdout, stderr = demo.run(project)
 
-    assert exit_code == code, stderr
+    assert exit_code == 3, stderr
     assert f"{project} {[prompt]!r}" in stdout
     found = ADDRESS.search(stdout)
     assert found is not None
     with demo.looked_at() as (gateway, record):
         run = gateway.api("GET", f"/api/runs/{found.group(1)}").json()
-        assert (run["exit_code"], run["mode"], run["working_dir"]) == (code, "print", str(project))
+        assert (run["exit_code"], run["mode"], run["working_dir"]) == (3, "print", str(project))
         assert record.verify_finished(found.group(1)) == []
 
 
-def test_another_gateway_holds_the_data(tmp_path: Path, no_env_file: None) -> None:
+def test_another_gateway_holds_the_data(tmp_path: Path, new_demo: Callable[..., Demo]) -> None:
     """A gateway that cannot start is one sentence, and exit code 1."""
     with EmbeddedGateway(tmp_path) as gateway:
-        code, stdout, stderr = Demo(tmp_path).run()
+        code, stdout, stderr = new_demo().run()
 
         assert gateway.request("GET", "/api/health").status == 200
     assert (code, stdout) == (1, "")
@@ -175,17 +173,17 @@ def test_another_gateway_holds_the_data(tmp_path: Path, no_env_file: None) -> No
     assert stderr.startswith("claude-runner: the gateway did not start: a gateway is already")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_run_and_gateway(
-    tmp_path: Path, no_env_file: None, number: signal.Signals
+    new_demo: Callable[..., Demo], number: signal.Signals
 ) -> None:
-    """Both end in order, the child tidies up, and nothing is left."""
+    """Both end in order, the child tidies up, and nothing is left; for SIGTERM see below."""
     tidies = program(
         "import os, signal, sys; signal.signal(2, lambda *_: (print('tidied'), sys.exit(0)))\n"
         "print('READY', os.getpid(), flush=True)\n"
         "while True: signal.pause()"
     )
-    demo = Demo(tmp_path, "--cmd=x", env={"CLAUDE_COMMAND": shlex.join(tidies)})
+    demo = new_demo("--cmd=x", env={"CLAUDE_COMMAND": shlex.join(tidies)})
 
     with demo.started() as process:
         assert process.stdout is not None
@@ -205,9 +203,9 @@ def test_a_signal_ends_run_and_gateway(
     assert ADDRESS.search(rest.splitlines()[-1])
 
 
-def test_a_signal_before_the_run_ends_the_gateway(tmp_path: Path, no_env_file: None) -> None:
+def test_a_signal_before_the_run_ends_the_gateway(new_demo: Callable[..., Demo]) -> None:
     """In the moment between the two the gateway is not left behind either."""
-    demo = Demo(tmp_path)
+    demo = new_demo()
     with demo.started() as process:
 
         def gateway_is_there() -> list[int]:
@@ -224,10 +222,10 @@ def test_a_signal_before_the_run_ends_the_gateway(tmp_path: Path, no_env_file: N
     assert "Traceback" not in stderr
 
 
-def test_in_a_terminal_the_page_stays_until_enter(tmp_path: Path, no_env_file: None) -> None:
+def test_in_a_terminal_the_page_stays_until_enter(new_demo: Callable[..., Demo]) -> None:
     """The last address works until somebody has looked; Ctrl-C there ends all as well."""
-    demo = Demo(tmp_path, "--cmd=x", env={"CLAUDE_COMMAND": shlex.join(child("exits.py", "0"))})
-    with Terminal(demo.argv, env=demo.env, cwd=tmp_path) as terminal:
+    demo = new_demo("--cmd=x", env={"CLAUDE_COMMAND": shlex.join(child("exits.py", "0"))})
+    with Terminal(demo.argv, env=demo.env, cwd=demo.folder) as terminal:
         terminal.expect(b"press Enter", DEMO_TIMEOUT_S)
         terminal.expect(b"/runs/run_")
         pids = processes.descendants(terminal.pid)
@@ -237,9 +235,9 @@ def test_in_a_terminal_the_page_stays_until_enter(tmp_path: Path, no_env_file: N
     processes.assert_gone(pids)
 
 
-def test_an_empty_prompt_starts_nothing(tmp_path: Path) -> None:
+def test_an_empty_prompt_starts_nothing(new_demo: Callable[..., Demo]) -> None:
     """It is refused as `start` does, before there is a gateway or any data."""
-    demo = Demo(tmp_path, "--cmd", " ")
+    demo = new_demo("--cmd", " ")
 
     assert demo.run() == (
         1,
