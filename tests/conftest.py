@@ -145,19 +145,6 @@ def _kill(pids: list[int]) -> None:
 # --- a clean environment ---------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(
-    nothing_left_behind: None,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    """Tests see no configuration of whoever runs them, and an empty home folder."""
-    for name in list(os.environ):
-        if name.upper() in _UNWANTED_NAMES or name.upper().startswith(_UNWANTED_PREFIXES):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-
-
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder of the runner for all test processes.
@@ -168,8 +155,27 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     folder = (base.parent if is_worker else base) / "cache-of-all"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "pycache").mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    nothing_left_behind: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    compiled: Path,
+) -> None:
+    """Tests see no configuration of whoever runs them, and a home with nothing but `compiled`."""
+    for name in list(os.environ):
+        if name.upper() in _UNWANTED_NAMES or name.upper().startswith(_UNWANTED_PREFIXES):
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    (home / ".cache").mkdir()
+    (home / ".cache" / "claude-runner").mkdir(mode=0o700)
+    (home / ".cache" / "claude-runner" / "pycache").symlink_to(compiled / "pycache")
+    monkeypatch.setenv("HOME", str(home))
 
 
 # --- no way out of the machine ---------------------------------------------------------------

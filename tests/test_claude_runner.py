@@ -42,14 +42,10 @@ class _Line:
         return [each.name for each in runs.iterdir()] if runs.is_dir() else []
 
     def use(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-        """Run `claude_runner.py` to its end."""
-        done = subprocess.run(
-            [*_RUNNER, *arguments],
-            env={**os.environ, **self.env},
-            cwd=self.folder,
-            input=stdin,
-            capture_output=True,
-            timeout=WITHIN_S,
+        """Run `claude_runner.py` to its end; forked, see `testing/programs/starter.py`."""
+        env = {**os.environ, **self.env}
+        done = run_to_end(
+            [*_RUNNER, *arguments], env, cwd=self.folder, stdin=stdin, within_s=WITHIN_S
         )
         out, err = done.stdout.decode(), done.stderr.decode()
         assert "Traceback" not in err
@@ -71,14 +67,12 @@ class _Line:
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
     def fail(self, *arguments: str) -> str:
-        """Run it and return the one line that it fails with. Forked: there are many of these."""
-        env = {**os.environ, **self.env}
-        done = run_to_end([*_RUNNER, *arguments], env, cwd=self.folder, within_s=WITHIN_S)
-        told = done.stderr.decode()
+        """Run it and return the one line that it fails with."""
+        done = self.use(*arguments)
         assert done.returncode == 1, done
-        assert done.stdout == b""
-        assert told.count("\n") == 1, told
-        return told
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -284,7 +285,6 @@ class _Reader:
         """Run one line of a shell block; it must succeed. A session is left once it is open."""
         run = self.gateway.create_run()
         other = self.project.parent / "other"
-        other.mkdir(exist_ok=True)
         if "--upgrade" in line or "--uninstall" in line:
             self.type("./wrapper/claude-runner install /path/to/your/project")
         for placeholder, value in (
@@ -309,30 +309,40 @@ class _Reader:
         assert process.returncode == 0, f"{line}\n{printed}"
 
 
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[_Reader]:
-    """A project that was installed and configured as the guide says, with a Claude Code."""
-    project = tmp_path / "project"
+@pytest.fixture(scope="module")
+def set_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the runner, and beside it programs that stand in for others."""
+    folder = tmp_path_factory.mktemp("set-up")
+    project, programs = folder / "project", folder / "bin"
     project.mkdir()
     copy_runner(project)
     (project / "prompt.txt").write_text("hello")
     (project / "friends.pub").write_text(public_key())
-    programs = tmp_path / "bin"
     programs.mkdir()
     tmate = shlex.join(child("fake_tmate.py"))
     for name, does in (("claude", "echo 2.9.9"), ("rev", "echo done"), ("tmate", f'{tmate} "$@"')):
         (programs / name).write_text(f"#!/bin/sh\nexec {does}\n")
         (programs / name).chmod(0o755)
+    return project
+
+
+@pytest.fixture
+def reader(set_up: Path) -> Iterator[_Reader]:
+    """A project that was installed and configured as the guide says, with a Claude Code."""
+    other = set_up.parent / "other"
+    other.mkdir()
     with StrictGateway() as gateway:
-        (project / ".env").write_text(
+        (set_up / ".env").write_text(
             f"GATEWAY_URL={gateway.url}\nHMAC_SECRET={gateway.secret}\nCLAUDE_COMMAND=claude\n"
         )
         env = {
             **os.environ,
-            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PATH": f"{set_up.parent / 'bin'}:{os.environ['PATH']}",
             "CLAUDE_RUNNER_PYTHON": sys.executable,
         }
-        yield _Reader(project, gateway, env)
+        yield _Reader(set_up, gateway, env)
+    for folder in (other, set_up / ".data"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def commands_of(page: str) -> list[str]:
@@ -340,11 +350,8 @@ def commands_of(page: str) -> list[str]:
     return [line for block in shell_blocks(page) for line in block]
 
 
-@pytest.mark.parametrize(
-    ("page", "line"),
-    sorted({(page, line) for page in PAGES for line in commands_of(page)}),
-)
-def test_each_command_of_a_page_works(page: str, line: str, reader: _Reader) -> None:
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands_of(page)}))
+def test_each_command_of_a_page_works(line: str, reader: _Reader) -> None:
     """What a page says to type succeeds, word for word, in a project that is set up."""
     words = line.split()
     if line.startswith(_NOT_STARTED):
@@ -352,7 +359,7 @@ def test_each_command_of_a_page_works(page: str, line: str, reader: _Reader) -> 
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         return
-    assert words[0] in PROGRAMS, f"{page} says to type {line}, and nobody tries it"
+    assert words[0] in PROGRAMS, f"a page says to type {line}, and nobody tries it"
     assert words[1] in build_command_line(ClaudeProfile()).parsers
     if words[1] not in ("demo", "gateway"):  # tests/gateway has their tests
         reader.type(line)

@@ -53,9 +53,8 @@ def planned(gateway: StrictGateway, project: Path, folder: Path, **env: str) -> 
     folder.mkdir(exist_ok=True)
     launch = plan(gateway, child("exits.py", "5", "done"), folder, cwd=project)
     argv = [str(project / "wrapper" / "claude-runner"), *launch.argv[2:]]
-    cache = {"CLAUDE_RUNNER_CACHE_DIR": str(folder / "cache")}
     given = {"CLAUDE_RUNNER_PYTHON": sys.executable}
-    return replace(launch, argv=argv, env={**launch.env, **cache, **given, **env})
+    return replace(launch, argv=argv, env={**launch.env, **given, **env})
 
 
 def run(launch: Launch, cwd: Path) -> tuple[int, str]:
@@ -128,7 +127,7 @@ def test_nothing_of_the_users_packages_or_an_activated_environment(
     mark = tmp_path / "mark"
     python = Path(sys.base_prefix, "bin", "python3")
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    home = tmp_path / "home"
+    home = Path.home()
     environment = project / ".venv"
     venv.create(environment, symlinks=True, with_pip=False)
     (packages,) = environment.glob("lib/python3*/site-packages")
@@ -158,10 +157,10 @@ def test_nothing_of_the_users_packages_or_an_activated_environment(
 
 
 @pytest.mark.parametrize("words", [("--version",), ("--help",), ("completion", "bash"), ("info",)])
-def test_without_packages(words: tuple[str, ...], project: Path, tmp_path: Path) -> None:
+def test_without_packages(words: tuple[str, ...], project: Path) -> None:
     """These work on a fresh clone, say what they could not read, and install nothing."""
     (project / ".env").write_text("GATEWAY_URL=http://127.0.0.1:1\n")
-    env = {"PATH": f"{Path(sys.base_prefix, 'bin')}", "HOME": str(tmp_path)}
+    env = {"PATH": f"{Path(sys.base_prefix, 'bin')}", "HOME": os.environ["HOME"]}
 
     done = subprocess.run(
         [project / "wrapper" / "claude-runner", *words],
@@ -171,7 +170,7 @@ def test_without_packages(words: tuple[str, ...], project: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert ("was not read" in done.stderr) == (words == ("info",))
     assert "python-dotenv" in done.stderr or words != ("info",)
-    assert not list(tmp_path.glob(".cache/claude-runner/packages/*"))
+    assert not list(Path.home().glob(".cache/claude-runner/packages/*"))
 
 
 def plant_compiled_files(program: Path, mark: Path) -> None:
@@ -197,8 +196,8 @@ def test_no_compiled_file_of_the_project_is_loaded(
     mark = tmp_path / "mark"
     program = project / "wrapper" / "program"
     plant_compiled_files(program, mark)
-    home = project if cache == "planted" else tmp_path / "home"
-    home.touch() if cache == "none" else home.mkdir(exist_ok=True)
+    home = {"planted": project, "none": tmp_path / "file"}.get(cache, Path.home())
+    (tmp_path / "file").touch()
     if cache == "planted":
         planted = home / ".cache" / "claude-runner" / "pycache"
         for file in program.rglob("*.pyc"):
@@ -297,16 +296,16 @@ def test_doctor_starts_no_program_of_the_current_folder(project: Path, tmp_path:
     mark = tmp_path / "mark"
     plant_programs(project, mark, ("claude", "tmate", "git", "python3"))
 
-    done = look(project, tmp_path, {"PATH": planted_path("/nowhere")})
+    done = look(project, {"PATH": planted_path("/nowhere")})
 
     assert "'claude'" in done.stdout
     assert "'tmate'" in done.stdout
     assert not mark.exists()
 
 
-def look(project: Path, home: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def look(project: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run `doctor` in the project."""
-    given = {"CLAUDE_RUNNER_PYTHON": sys.executable, "HOME": str(home)}
+    given = {"CLAUDE_RUNNER_PYTHON": sys.executable, "HOME": os.environ["HOME"]}
     return subprocess.run(
         [project / "wrapper" / "claude-runner", "doctor"],
         env={**given, **env}, cwd=project, stdin=subprocess.DEVNULL, capture_output=True,
@@ -319,7 +318,8 @@ def look(project: Path, home: Path, env: Mapping[str, str]) -> subprocess.Comple
 
 def test_a_run_outlives_its_program(gateway: StrictGateway, project: Path, tmp_path: Path) -> None:
     """An upgrade puts another program there: the run keeps its own to the end, and delivers."""
-    launch = planned(gateway, project, tmp_path / "run")
+    cache = tmp_path / "cache"
+    launch = planned(gateway, project, tmp_path / "run", CLAUDE_RUNNER_CACHE_DIR=str(cache))
     script = tmp_path / "child.py"
     script.write_text(
         "import pathlib, time\nprint('READY', flush=True)\n"
@@ -337,7 +337,7 @@ def test_a_run_outlives_its_program(gateway: StrictGateway, project: Path, tmp_p
         for file in (program.with_name("program.old")).glob("*.py"):
             (program / file.name).write_text("raise SystemExit('another version')\n")
         shutil.rmtree(program.with_name("program.old"))
-        shutil.rmtree(tmp_path / "run" / "cache")
+        shutil.rmtree(cache)
         (tmp_path / "go-on").touch()
         assert runner.wait() == 4, runner.stderr
 

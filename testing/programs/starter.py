@@ -7,7 +7,8 @@ and standard descriptors, its signals are as Python sets them at its start, and 
 the package's console script does. What differs is the parent, the memory, and the command line and
 environment that other processes see: `RunnerProcess(..., fresh=True)` is for who looks at those.
 A launch that is not plainly `python X_runner.py ...`, or that sets what Python reads at its start,
-gets a process of its own without being asked: `fork` returns None.
+gets a process of its own without being asked: `fork` returns None. So does `python -c SOURCE ...`,
+but for a source that changes something in the runner and then calls its `main`.
 
 The tests' side is `Starter`; the program is this file, run by itself.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import fcntl
 import gc
 import io
 import json
@@ -26,6 +28,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -42,11 +45,12 @@ _LENGTH = struct.Struct("!I")
 # What most runners import. By its name, because what is tested stands above what tests it.
 _SHARED = (
     *("claude_runner", "rev_runner", "runner.session", "tools.online", "runner.assist", "dotenv"),
-    *("runner.executor", "runner.poller", "tools.doctor", "tools.install"),
+    *("tools.doctor", "tools.install"),
 )
 # And what each gateway does; importing the last is left to SQLAlchemy, and takes long.
 _OF_GATEWAYS = ("gateway.command_line", "sqlalchemy.dialects.sqlite")
 _STATUS = struct.Struct("!i")
+_CALLS_MAIN = "sys.exit(claude_runner.main())"
 _FDS = 4  # where to send the pid and the status to, and 0, 1 and 2
 # A busy machine may take long to import the gateway, which the first that is asked for waits for.
 _STARTS_WITHIN_S = 60.0
@@ -132,8 +136,9 @@ class Starter:
     def can_start(self, argv: Sequence[str], env: Mapping[str, str]) -> bool:
         """Whether a fork is the same as a process of its own."""
         return (
-            argv[0] == sys.executable
-            and argv[1] in _PROGRAMS
+            len(argv) > 1
+            and argv[0] == sys.executable
+            and (argv[1] in _PROGRAMS or (argv[1] == "-c" and _CALLS_MAIN in argv[2]))
             and _read_by_python(env) == _read_by_python(self._env)
         )
 
@@ -142,9 +147,14 @@ class Starter:
         argv: Sequence[str],
         env: Mapping[str, str],
         stdio: Sequence[int],
-        cwd: Path | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        *,
+        takes_terminal: bool = False,
     ) -> Forked:
-        """Fork one with these three descriptors, with this process's umask and folder."""
+        """Fork one with these three descriptors, with this process's umask and folder.
+
+        It may lead a session, and take its stdin for its controlling terminal.
+        """
         umask = os.umask(0o077)
         os.umask(umask)
         request: dict[str, Any] = {
@@ -152,6 +162,7 @@ class Starter:
             "env": dict(env),
             "cwd": str(cwd or os.getcwd()),
             "umask": umask,
+            "takes_terminal": takes_terminal,
         }
         data = json.dumps(request).encode()
         ours, theirs = socket.socketpair()
@@ -174,7 +185,9 @@ def fork(
     argv: Sequence[str],
     env: Mapping[str, str],
     stdio: Sequence[int | IO[bytes]],
-    cwd: Path | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    *,
+    takes_terminal: bool = False,
 ) -> Forked | None:
     """Fork what a `Popen` with these arguments would start; None where that is not the same."""
     if not starters or not starters[-1].can_start(argv, env) or subprocess.PIPE in stdio:
@@ -182,7 +195,7 @@ def fork(
     with open(os.devnull, "r+b") as nothing:
         opened = [nothing if each == subprocess.DEVNULL else each for each in stdio]
         numbers = [each if isinstance(each, int) else each.fileno() for each in opened]
-        return starters[-1].start(argv, env, numbers, cwd)
+        return starters[-1].start(argv, env, numbers, cwd, takes_terminal=takes_terminal)
 
 
 # --- the process that forks -----------------------------------------------------------------------
@@ -242,6 +255,9 @@ def _become(request: dict[str, Any], stdio: Sequence[int]) -> int:
     for number, fd in enumerate(stdio):
         os.dup2(fd, number)
         os.close(fd)
+    if request["takes_terminal"]:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.umask(request["umask"])
     os.chdir(request["cwd"])
     os.environ.clear()
@@ -249,6 +265,10 @@ def _become(request: dict[str, Any], stdio: Sequence[int]) -> int:
     sys.argv[:] = request["argv"]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         _open_again(name, number)
+    if sys.argv[0] == "-c":
+        source = sys.argv.pop(1)
+        exec(source, {"__name__": "__main__"})  # noqa: S102 - as Python does with -c
+        return 0
     if sys.argv[0] == _GATEWAY:
         return int(import_module("gateway.command_line").main())
     module = import_module(Path(sys.argv[0]).stem)
@@ -332,4 +352,7 @@ def _leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _leave(_main())
+    try:
+        _leave(_main())
+    except SystemExit as end:  # of a source
+        _leave(int(end.code or 0))

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testing.programs import processes
+from testing.programs.starter import Forked, fork
 
 # A session leader has no controlling terminal until it asks for one, and subprocess offers no way
 # to ask but code between fork and exec, which must not run while there are threads. So a program of
@@ -65,7 +66,7 @@ class Terminal:
         self._at_end = False
         self._master = -1
         self._wake = -1
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._reader: threading.Thread | None = None
         # What `attributes` said before the program was started, which may change them at once.
         self.first_attributes: list[Any] = []
@@ -75,7 +76,10 @@ class Terminal:
         try:
             self.resize(*self._size)
             self.first_attributes = self.attributes()
-            self._process = subprocess.Popen(
+            env = os.environ if self._env is None else self._env
+            self._process = fork(
+                self._argv, env, (slave, slave, slave), self._cwd, takes_terminal=True
+            ) or subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _TAKE_TERMINAL, *self._argv],
                 stdin=slave,
                 stdout=slave,
@@ -110,7 +114,7 @@ class Terminal:
         return self._started.pid
 
     @property
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> subprocess.Popen[bytes] | Forked:
         assert self._process is not None, "the terminal is not in use"
         return self._process
 
@@ -214,13 +218,15 @@ class Terminal:
 
     def _kill_all(self) -> None:
         process = self._started
-        if process.returncode is None:
+        if process.poll() is None:
             # Frozen first, so that nobody starts another one between the look and the kill.
             _signal_all([process.pid], signal.SIGSTOP)
         pids = {*processes.descendants(process.pid), *processes.session_members(process.pid)}
         _signal_all(pids - {process.pid}, signal.SIGKILL)
         process.kill()
         process.wait(_KILLED_WITHIN_S)
+        if isinstance(process, Forked):
+            process.close()
         processes.assert_gone(pids, _KILLED_WITHIN_S)
 
 
