@@ -11,7 +11,7 @@ T = TypeVar("T")
 RETRY_EVERY_S = 0.01
 
 
-def eventually(assertion: Callable[[], T], within_s: float = 10.0) -> T:
+def eventually(assertion: Callable[[], T], within_s: float = 30.0) -> T:
     """Call `assertion` until it no longer raises AssertionError, and return what it returned.
 
     Raises: the last real AssertionError once `within_s` is over; any other exception at once.

@@ -261,7 +261,7 @@ def test_what_could_not_be_delivered_names_this_program(installed: Path, tmp_pat
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            gateway.wait_for(lambda: gateway.markers(launch.run.id, "started"))
+            gateway.wait_for(lambda: gateway.markers(launch.run.id, "started"), 60)
             gateway.pause()
             go.touch()
             _, told = process.communicate(timeout=WITHIN_S)

@@ -121,7 +121,7 @@ class EmbeddedRecord(AnyGateway):
         code: int | None = self._get(f"/api/runs/{run_id}")["exit_code"]
         return code
 
-    def wait_for(self, predicate: Callable[[], T], within_s: float = 10.0) -> T:
+    def wait_for(self, predicate: Callable[[], T], within_s: float = 30.0) -> T:
         """Ask until `predicate` is true, and return its value."""
 
         def is_true() -> T:

@@ -140,7 +140,7 @@ class AnyGateway(ABC):
         """Return the exit code that the last `finished` marker told."""
 
     @abstractmethod
-    def wait_for(self, predicate: Callable[[], T], within_s: float = 10.0) -> T:
+    def wait_for(self, predicate: Callable[[], T], within_s: float = 30.0) -> T:
         """Wait until `predicate` is true, and return its value.
 
         It should look at nothing but this gateway. Raises: AssertionError.

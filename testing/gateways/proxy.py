@@ -93,7 +93,7 @@ class LoopbackProxy:
         with self._changed:
             return list(self._requests)
 
-    def wait_for(self, predicate: Callable[[], T], within_s: float = 10.0) -> T:
+    def wait_for(self, predicate: Callable[[], T], within_s: float = 30.0) -> T:
         """Wait until `predicate`, asked whenever a request changes, is true; return its value."""
         with self._changed:
             value = self._changed.wait_for(predicate, within_s)

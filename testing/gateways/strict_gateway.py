@@ -323,7 +323,7 @@ class StrictGateway(GatewayRules, AnyGateway):
         with self._changed:
             return list(self._requests)
 
-    def wait_for(self, predicate: Callable[[], T], within_s: float = 10.0) -> T:
+    def wait_for(self, predicate: Callable[[], T], within_s: float = 30.0) -> T:
         """Wait until `predicate` is true, and return its value.
 
         It is asked again whenever anything here changes, so it should look at nothing else.

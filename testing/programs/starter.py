@@ -267,7 +267,7 @@ def _become(request: dict[str, Any], stdio: Sequence[int]) -> int:
         _open_again(name, number)
     if sys.argv[0] == "-c":
         source = sys.argv.pop(1)
-        exec(source, {"__name__": "__main__"})  # noqa: S102 - as Python does with -c
+        exec(source, {"__name__": "__main__"})
         return 0
     if sys.argv[0] == _GATEWAY:
         return int(import_module("gateway.command_line").main())

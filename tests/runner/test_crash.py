@@ -282,7 +282,8 @@ class Connection(sqlite3.Connection):
 
 connect = sqlite3.connect
 sqlite3.connect = lambda *paths, **options: connect(*paths, factory=Connection, **options)
-import claude_runner
+import claude_runner, redact, tools.online
+redact.Rules()
 for _ in range(times):
     pid = os.fork()
     if pid == 0:
