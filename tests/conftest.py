@@ -14,6 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from testing.once import folder_of_all
 from testing.programs import processes
 from testing.programs.starter import Starter, starters
 from testing.waiting import eventually
@@ -152,9 +153,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     An isolated runner compiles all that it imports, Python's own modules too, into its user's cache
     folder: seconds in an empty home, and of no interest to most tests.
     """
-    base = tmp_path_factory.getbasetemp()
-    is_worker = "PYTEST_XDIST_WORKER" in os.environ
-    folder = (base.parent if is_worker else base) / "cache-of-all"
+    folder = folder_of_all(tmp_path_factory) / "cache-of-all"
     (folder / "pycache").mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder

@@ -20,6 +20,7 @@ import pytest
 from config import VERSION
 from places import COMPANIONS, companion, program_files
 from testing.gateways.strict_gateway import StrictGateway
+from testing.once import build_once
 from testing.programs.runner import REV, child, plan
 from testing.programs.runner_files import ROOT
 
@@ -52,7 +53,13 @@ def build(what: str, source: Path) -> None:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> _Built:
     """The package, built from a copy of the sources so that nothing is left in them."""
-    folder = tmp_path_factory.mktemp("built")
+    folder = build_once(tmp_path_factory, "built-package", build_all)
+    unpacked = next((folder / "unpacked").glob("*.whl"))
+    return _Built(next(folder.glob("*.tar.gz")), next(folder.glob("*.whl")), unpacked)
+
+
+def build_all(folder: Path) -> None:
+    """Build an sdist and a wheel into a folder, and a wheel of the sdist into one in it."""
     source = folder / "source"
     shutil.copytree(
         ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED, ".hypothesis")
@@ -66,26 +73,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> _Built:
     sdist = next(folder.glob("*.tar.gz"))
     (folder / "unpacked").mkdir()
     subprocess.run(["tar", "-xzf", str(sdist), "-C", str(folder / "unpacked")], check=True)
-    unpacked = folder / "unpacked" / sdist.name[: -len(".tar.gz")]
-    build("wheel", unpacked)
-    wheel = next(folder.glob("*.whl"))
-    return _Built(sdist, wheel, unpacked.parent / wheel.name)
+    build("wheel", folder / "unpacked" / sdist.name[: -len(".tar.gz")])
 
 
 @pytest.fixture(scope="session")
 def installed(built: _Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the wheel in it; the two packages it needs are the test's own."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, symlinks=True, with_pip=False)
-    python = folder / "bin" / "python"
-    (site_packages(folder) / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
-    subprocess.run(
-        [*pip, "install", "--quiet", "--no-index", "--no-deps", "--no-cache-dir", str(built.wheel)],
-        check=True,
-        timeout=WITHIN_S,
-    )
-    return folder / "bin" / "claude-runner"
+
+    def install(folder: Path) -> None:
+        venv.create(folder, symlinks=True, with_pip=False)
+        (site_packages(folder) / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
+        pip += ["--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-deps"]
+        subprocess.run([*pip, "--no-cache-dir", str(built.wheel)], check=True, timeout=WITHIN_S)
+
+    return build_once(tmp_path_factory, "package-environment", install) / "bin" / "claude-runner"
 
 
 def site_packages(environment: Path) -> Path:

@@ -21,6 +21,7 @@ import pytest
 
 from testing.installed import SHIMS, lay_out
 from testing.needs import needs
+from testing.once import build_once
 from testing.programs.runner_files import ROOT
 
 SHELLS = [
@@ -145,9 +146,12 @@ def pythons(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of a virtual environment."""
-    folder = tmp_path_factory.mktemp("environment")
+    return build_once(tmp_path_factory, "an-environment", make_environment) / "bin"
+
+
+def make_environment(folder: Path) -> None:
+    """Make a virtual environment."""
     venv.create(folder, symlinks=True)
-    return folder / "bin"
 
 
 @pytest.fixture

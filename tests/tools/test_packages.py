@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from testing.installed import lay_out
+from testing.once import build_once
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
 from tools.packages import GATEWAY, RUNNER
@@ -57,6 +58,15 @@ import dotenv, requests
 print(json.dumps({"requests": requests.__file__, "path": sys.path, "python": sys.executable}))
 """
 
+
+# The environment with pip in it, which is the same each time and takes seconds, is copied.
+PREPARED = """\
+import subprocess
+popen = subprocess.Popen
+subprocess.Popen = lambda argv, **how: popen(
+    ["/bin/cp", "-RP", {ready!r}, argv[-1]] if "venv" in argv else argv, **how
+)
+"""
 
 # What Debian leaves out: ensurepip is not found, and `-m venv` fails.
 NO_VENV = """\
@@ -136,11 +146,22 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a program does first that gets its environments from a copy."""
+
+    def make(folder: Path) -> None:
+        subprocess.run([PYTHON, "-I", "-m", "venv", folder / "environment"], check=True)
+
+    folder = build_once(tmp_path_factory, "environment-with-pip", make)
+    return PREPARED.format(ready=str(folder / "environment"))
+
+
 @pytest.fixture
-def home(wheels: Path, tmp_path: Path) -> Home:
+def home(wheels: Path, prepared: str, tmp_path: Path) -> Home:
     """A user who has installed nothing yet, and whose pip gets the wheels."""
     folder = lay_out(tmp_path / "my project")
-    (folder / "program" / "claude_runner.py").write_text(PROGRAM)
+    (folder / "program" / "claude_runner.py").write_text(prepared + PROGRAM)
     (tmp_path / "home").mkdir()
     guard = {name: os.environ[name] for name in os.environ if name.startswith("TEST_GUARD_")}
     env = {
@@ -156,9 +177,10 @@ def home(wheels: Path, tmp_path: Path) -> Home:
 
 
 @pytest.fixture(scope="session")
-def complete(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
+def complete(wheels: Path, prepared: str, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A user who has started it once: built once, and used by tests that change nothing of it."""
-    made: Home = home.__wrapped__(wheels, tmp_path_factory.mktemp("complete"))  # type: ignore[attr-defined]
+    folder = tmp_path_factory.mktemp("complete")
+    made: Home = home.__wrapped__(wheels, prepared, folder)  # type: ignore[attr-defined]
     told(made.run())
     return made
 
@@ -177,6 +199,7 @@ def silent_index(home: Home) -> Iterator[tuple[Home, socket.socket]]:
 
 def test_built_once_and_then_used(home: Home, tmp_path: Path) -> None:
     """After the standard library, from a folder of the user's alone; nothing is in the project."""
+    (home.project / "wrapper" / "program" / "claude_runner.py").write_text(PROGRAM)
     before = sorted(home.project.rglob("*"))
     traps = tmp_path / "traps"
     traps.mkdir()
@@ -210,7 +233,7 @@ def test_built_once_and_then_used(home: Home, tmp_path: Path) -> None:
 def test_projects_share_and_pythons_do_not(complete: Home, wheels: Path, tmp_path: Path) -> None:
     """Another project finds what is there; other requirements or another Python do not."""
     other = lay_out(tmp_path / "other")
-    (other / "program" / "claude_runner.py").write_text(PROGRAM)
+    shutil.copy(complete.project / "wrapper" / "program" / "claude_runner.py", other / "program")
     second = replace(complete, project=tmp_path / "other")
     assert second.run().stderr == ""
 
