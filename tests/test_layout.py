@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -48,6 +49,7 @@ def room_of(module: str) -> str:
 ROOMS = {room_of(module) for module in (*MODULES, *GATEWAY)}
 
 
+@functools.cache
 def imported_modules(module: str) -> set[str]:
     """Return the dotted names of what a module imports anywhere in it, also for its types alone."""
     names: set[str] = set()

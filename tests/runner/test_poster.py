@@ -41,7 +41,7 @@ from testing.gateways.proxy import LoopbackProxy
 from testing.gateways.strict_gateway import Run, StrictGateway
 from testing.waiting import eventually
 
-pytestmark = pytest.mark.both_gateways
+pytestmark = pytest.mark.gateway_pairs
 
 FAULTS = pytest.mark.strict_only("it needs the fault script")
 TLS = pytest.mark.strict_only("it changes the certificate")
@@ -171,6 +171,7 @@ def poster(
 # --- once, whatever is lost ------------------------------------------------------------------
 
 
+@pytest.mark.both_gateways
 def test_a_quiet_run_is_delivered_in_order(gw: AnyGateway, tmp_path: Path) -> None:
     """Markers, both streams and messages arrive, and `finished` after all of them."""
     with poster(tmp_path, gw, gw.create_run()) as b:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -57,8 +58,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@functools.cache
 def script(shell: str) -> str:
-    """Return what the command prints."""
+    """Return what the command prints, which is the same each time."""
     done = subprocess.run(
         [*RUNNER, "completion", shell], capture_output=True, text=True, timeout=WITHIN_S, check=True
     )

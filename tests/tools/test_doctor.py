@@ -20,6 +20,7 @@ from testing.gateways.certificates import self_signed
 from testing.gateways.faults import Delay, Fault, Html
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.processes import assert_gone
+from testing.programs.runner import run_to_end
 from testing.programs.runner_files import ROOT
 from testing.programs.terminal import Terminal
 from tools import doctor
@@ -43,18 +44,15 @@ class _Patient:
         own = ["--env-file", str(self.folder / "env"), "--data-dir", str(self.folder / "data")]
         return [sys.executable, str(ROOT / "claude_runner.py"), "doctor", *own]
 
-    def use(self, *arguments: str, limit: str = ":") -> subprocess.CompletedProcess[str]:
+    def use(self, *arguments: str, limit: str = "") -> subprocess.CompletedProcess[str]:
         """Run `doctor` to its end, without a terminal; `limit` is what a shell does before."""
-        done = subprocess.run(
-            ["bash", "-c", f'{limit}; exec "$@"', "bash", *self.argv, *arguments],
-            env={**os.environ, **self.env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=WITHIN_S,
+        shell = ["bash", "-c", f'{limit}; exec "$@"', "bash"] if limit else []
+        done = run_to_end(
+            [*shell, *self.argv, *arguments], {**os.environ, **self.env}, within_s=WITHIN_S
         )
-        assert "Traceback" not in done.stderr
-        return done
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
     def look(self, *arguments: str) -> dict[str, tuple[str, str]]:
         """Return status and text of each check."""

@@ -25,7 +25,6 @@ import pytest
 from testing.installed import lay_out
 from testing.once import build_once
 from testing.programs.terminal import Terminal
-from testing.waiting import eventually
 from tools.packages import GATEWAY, RUNNER
 
 # A build takes seconds, and minutes on a machine with much other work.
@@ -158,11 +157,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def home(wheels: Path, prepared: str, tmp_path: Path) -> Home:
+def home(wheels: Path, prepared: str, compiled: Path, tmp_path: Path) -> Home:
     """A user who has installed nothing yet, and whose pip gets the wheels."""
     folder = lay_out(tmp_path / "my project")
     (folder / "program" / "claude_runner.py").write_text(prepared + PROGRAM)
-    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".cache" / "claude-runner").mkdir(mode=0o700, parents=True)
+    (tmp_path / "home" / ".cache" / "claude-runner" / "pycache").symlink_to(compiled / "pycache")
     guard = {name: os.environ[name] for name in os.environ if name.startswith("TEST_GUARD_")}
     env = {
         **guard,
@@ -177,10 +177,12 @@ def home(wheels: Path, prepared: str, tmp_path: Path) -> Home:
 
 
 @pytest.fixture(scope="session")
-def complete(wheels: Path, prepared: str, tmp_path_factory: pytest.TempPathFactory) -> Home:
+def complete(
+    wheels: Path, prepared: str, compiled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Home:
     """A user who has started it once: built once, and used by tests that change nothing of it."""
     folder = tmp_path_factory.mktemp("complete")
-    made: Home = home.__wrapped__(wheels, prepared, folder)  # type: ignore[attr-defined]
+    made: Home = home.__wrapped__(wheels, prepared, compiled, folder)  # type: ignore[attr-defined]
     told(made.run())
     return made
 
@@ -200,6 +202,7 @@ def silent_index(home: Home) -> Iterator[tuple[Home, socket.socket]]:
 def test_built_once_and_then_used(home: Home, tmp_path: Path) -> None:
     """After the standard library, from a folder of the user's alone; nothing is in the project."""
     (home.project / "wrapper" / "program" / "claude_runner.py").write_text(PROGRAM)
+    shutil.rmtree(home.home / ".cache")
     before = sorted(home.project.rglob("*"))
     traps = tmp_path / "traps"
     traps.mkdir()
@@ -315,7 +318,7 @@ def test_interrupted_while_building(home: Home) -> None:
 
 
 def test_a_killed_build_is_not_trusted(home: Home) -> None:
-    """What it left is not used, and goes with the next build."""
+    """What it left is not used, and goes with the next build, as does what others left long ago."""
     with silent_index(home) as (waiting, silent), subprocess.Popen(
         waiting.argv, env=waiting.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, start_new_session=True,
@@ -325,6 +328,8 @@ def test_a_killed_build_is_not_trusted(home: Home) -> None:
         connection.close()
     (left,) = home.sets
     assert ".new-" in left.name
+    (home.cache / "packages" / "other.new-1").mkdir()
+    os.utime(home.cache / "packages" / "other.new-1", (1, 1))
 
     told(home.run())
 
@@ -374,7 +379,7 @@ def test_without_a_home_git_decides_whether_data_is_the_users(project_is: str, h
         (home.project / ".DATA").mkdir()
         (home.project / ".DATA" / "planted").touch()
         subprocess.run([*git, "add", "-f", ".DATA"], check=True)
-    home.home.rmdir()
+    shutil.rmtree(home.home)
     home.home.touch()  # nothing can be made below it, whoever asks
 
     done = home.run()
@@ -395,15 +400,3 @@ def test_no_venv_module(home: Home) -> None:
     program.write_text(NO_VENV + PROGRAM)
 
     assert home.refusal().endswith("on Debian or Ubuntu, apt install python3-venv")
-
-
-def test_gone_leftovers_do_not_stop_a_build(home: Home) -> None:
-    """The folder of a set is named after what it fits; a file in its way is told, not removed."""
-    (home.cache / "packages").mkdir(parents=True, mode=0o700)
-    home.cache.chmod(0o700)
-    (home.cache / "packages" / "other.new-1").mkdir()
-    os.utime(home.cache / "packages" / "other.new-1", (1, 1))
-
-    told(home.run())
-
-    eventually(lambda: (home.cache / "packages" / "other.new-1").exists() is False)

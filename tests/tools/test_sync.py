@@ -31,7 +31,7 @@ while not os.path.exists(sys.argv[1]):
 """
 
 
-pytestmark = [pytest.mark.both_gateways, pytest.mark.gateway_options(long_poll=False)]
+pytestmark = [pytest.mark.gateway_pairs, pytest.mark.gateway_options(long_poll=False)]
 
 LOCAL = pytest.mark.strict_only("it is about this machine's files, whichever the gateway is")
 FAULTS = pytest.mark.strict_only("it needs the fault script")
@@ -82,6 +82,7 @@ def test_nothing_is_left(gateway: StrictGateway, tmp_path: Path) -> None:
     assert len(gateway.requests) == requests
 
 
+@pytest.mark.both_gateways
 def test_says_what_it_did(gateway: AnyGateway, tmp_path: Path) -> None:
     """Each run is told by its id, with what was delivered and where to."""
     launch = leave_behind(gateway, tmp_path)
