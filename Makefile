@@ -1,4 +1,5 @@
-# make check          what is asked of a change (PYTHON=python3.9 for another Python)
+# make check          what is asked of a change (PYTHON=python3.9 for another Python); with COVERAGE=yes
+#                     some of its tests are those of `make coverage`, which then run once
 # make fix            the only target that edits files: format, and what the linter can repair
 # make test ARGS=...  the tests, with arguments for pytest: make test ARGS='-k shim -x'
 # make coverage       what no test takes of redactor, journal, allowlist and gateway_client
@@ -11,6 +12,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+COVERAGE ?=
 # The rooms of what is measured, and the whole runs that take what those leave of the journal.
 COVERAGE_TESTS := tests/redaction tests/journal tests/test_allowlist.py $(wildcard tests/test_gateway_client*.py) \
 	tests/runner/test_executor.py tests/runner/test_upload.py tests/tools/test_sync.py
@@ -30,6 +32,7 @@ ENV := .venv-$(VERSION)
 STAMP := $(ENV)/stamp-$(SUM)
 RUN := $(ENV)/bin/python -m
 PYTEST := $(RUN) pytest --durations=30 --durations-min=1
+WORKERS := $(if $(JOBS),-n $(JOBS) --dist worksteal)
 
 SH_SCRIPTS := $(wildcard wrapper/*-runner) .ci/pythons
 BASH_SCRIPTS := .ci/run
@@ -39,7 +42,9 @@ on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs o
 
 .PHONY: check format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz bench bench-redact soak
 
-check: format-check lint types shell test
+# Types take one core for long; the tests wait now and then.
+check: format-check lint shell
+	@$(MAKE) -j 2 types test
 
 format-check: $(STAMP)
 	$(call on_newer,ruff format --check --quiet --diff .)
@@ -56,7 +61,8 @@ shell: $(STAMP)
 	@for script in $(BASH_SCRIPTS); do bash -n "$$script" || exit 1; done
 
 test: $(STAMP)
-	$(PYTEST) $(if $(JOBS),-n $(JOBS) --dist worksteal) $(ARGS)
+	$(PYTEST) $(WORKERS) $(if $(COVERAGE),$(addprefix --ignore=,$(COVERAGE_TESTS))) $(ARGS)
+	@$(if $(COVERAGE),$(MAKE) coverage)
 
 check-claude: $(STAMP)
 	$(PYTEST) tests/claude $(ARGS)
@@ -87,7 +93,7 @@ bench-redact: $(STAMP)
 # Only of what nothing must get past: pyproject.toml says which modules, and why no others.
 coverage: $(STAMP)
 	@rm -f .coverage .coverage.*
-	@$(PYTEST) $(if $(JOBS),-n $(JOBS) --dist worksteal) --cov --cov-report= $(COVERAGE_TESTS) $(ARGS)
+	@$(PYTEST) $(WORKERS) --cov --cov-report= $(COVERAGE_TESTS) $(ARGS)
 	@$(RUN) coverage report --fail-under=99
 
 soak: $(STAMP)
