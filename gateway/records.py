@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,17 +50,28 @@ class NewEvent:
     marker: Any
 
 
-# Fields of the `started` marker, by the names that the API gives them.
-_STARTED = {
-    "command": ("command_line", str),
-    "runner": ("runner", str),
-    "mode": ("mode", str),
-    "workingDir": ("working_dir", str),
-    "columns": ("columns", int),
-    "lines": ("lines", int),
-    "sessionId": ("session_id", str),
-    "remoteInput": ("remote_input", bool),
-    "version": ("version", str),
+# The largest terminal that a page draws: larger than any screen, small enough for a browser.
+MAX_COLUMNS, MAX_LINES = 1_000, 300
+# Every text of a marker is in the list of runs, and in each piece of news about its run.
+_MAX_TEXT = 1_000
+_MAX_PATH = 4_096
+# An offered command that is longer could not be sent; so many characters are all of them together.
+MAX_COMMAND_CHARACTERS = 1_000
+_MAX_OFFERED = 200
+_MAX_OFFERED_CHARACTERS = 32_000
+_MAX_RESULT_FIELDS = 40
+_MAX_RESULT_LIST = 50
+# What JavaScript counts without loss, and what a column holds.
+_MAX_NUMBER = 2**53
+
+# Texts of the `started` marker: the name that the API gives it, and how long it may be.
+_STARTED_TEXTS = {
+    "command": ("command_line", _MAX_PATH),
+    "runner": ("runner", 100),
+    "mode": ("mode", 100),
+    "workingDir": ("working_dir", _MAX_PATH),
+    "sessionId": ("session_id", 200),
+    "version": ("version", 100),
 }
 NO_DETAILS: dict[str, Any] = {
     "command_line": None,
@@ -82,8 +94,8 @@ NO_DETAILS: dict[str, Any] = {
 def apply_marker(details_text: str, event: NewEvent) -> dict[str, Any]:
     """Return the columns of the run that this marker or assist event changes.
 
-    `details_text` is the run's `details` as they are. What a marker says in the wrong type is left
-    out: a run controls its markers, and must not break the page.
+    `details_text` is the run's `details` as they are. A run controls its markers, and must not
+    break the page: what is of the wrong type is left out, what is too long or too large is cut.
     """
     marker = event.marker
     if not isinstance(marker, dict):
@@ -100,17 +112,14 @@ def apply_marker(details_text: str, event: NewEvent) -> dict[str, Any]:
         code = code if _is_number(code) else None
         details["state"] = None
         details["reason"] = _text(marker.get("reason"))
-        result = marker.get("result")
-        details["result"] = result if isinstance(result, dict) else None
+        details["result"] = _flat_result(marker.get("result"))
         changes = {
             "status": DONE if code == 0 else FAILED,
             "exit_code": code,
             "finished_at": event.created_at,
         }
     elif kind == "resized":
-        details.update(
-            {name: marker[name] for name in ("columns", "lines") if _is_number(marker.get(name))}
-        )
+        _take_size(marker, details)
     elif kind == "state":
         state = marker.get("state")
         details["state"] = state if state in ("working", "waiting") else None
@@ -122,31 +131,78 @@ def apply_marker(details_text: str, event: NewEvent) -> dict[str, Any]:
 
 
 def _take_started(marker: dict[str, Any], details: dict[str, Any]) -> None:
-    for name, (ours, kind) in _STARTED.items():
-        value = marker.get(name)
-        if type(value) is not kind or (kind is int and not _is_number(value)):
-            continue
-        details[ours] = value
+    for name, (ours, limit) in _STARTED_TEXTS.items():
+        details[ours] = _text(marker.get(name), limit) or details[ours]
+    _take_size(marker, details)
+    if isinstance(marker.get("remoteInput"), bool):
+        details["remote_input"] = marker["remoteInput"]
     offered = marker.get("commands")
     if isinstance(offered, list):
-        details["commands"] = [each for each in offered if isinstance(each, str)]
+        details["commands"] = _sendable(offered)
+
+
+def _take_size(marker: dict[str, Any], details: dict[str, Any]) -> None:
+    for name, most in (("columns", MAX_COLUMNS), ("lines", MAX_LINES)):
+        value = marker.get(name)
+        if type(value) is int and value > 0:
+            details[name] = min(value, most)
+
+
+def _sendable(offered: list[Any]) -> list[str]:
+    """Return the offered commands that can be sent, as many as a page has room for."""
+    known: list[str] = []
+    room = _MAX_OFFERED_CHARACTERS
+    for each in offered:
+        if isinstance(each, str) and 0 < len(each) <= MAX_COMMAND_CHARACTERS:
+            room -= len(each)
+            if room < 0 or len(known) == _MAX_OFFERED:
+                break
+            known.append(each)
+    return known
 
 
 def _find_address(marker: dict[str, Any]) -> str | None:
     """Return where the shared terminal is: a web address if there is one, else its ssh command."""
     texts = [marker.get(name) for name in ("url", "web_url", "webUrl", "web", "ssh")]
-    known = [text for text in texts if isinstance(text, str) and text]
+    # A part of an address leads elsewhere, so a long one is no address.
+    known = [text for text in texts if isinstance(text, str) and 0 < len(text) <= _MAX_TEXT]
     web = (text for text in known if text.startswith(("https://", "http://")))
     return next(web, known[0] if known else None)
 
 
+def _flat_result(result: Any) -> dict[str, Any] | None:
+    """Return what a result says in texts, numbers and lists of them; None if it says nothing.
+
+    Nothing in it is nested: JSON can be written deeper than it can be read.
+    """
+    if not isinstance(result, dict):
+        return None
+    flat: dict[str, Any] = {}
+    for name, value in list(result.items())[:_MAX_RESULT_FIELDS]:
+        if isinstance(value, list):
+            flat[name[:_MAX_TEXT]] = [
+                _scalar(each) for each in value[:_MAX_RESULT_LIST] if _scalar(each) is not None
+            ]
+        elif value is None or _scalar(value) is not None:
+            flat[name[:_MAX_TEXT]] = _scalar(value)
+    return flat
+
+
+def _scalar(value: Any) -> Any:
+    """Return a text, cut, or a number that JSON and JavaScript know; None for everything else."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool) or _is_number(value) else _text(value)
+
+
 def _is_number(value: Any) -> bool:
-    # What does not fit the column is no exit code, and no size of a terminal.
-    return type(value) is int and abs(value) < 2**53
+    return type(value) is int and abs(value) < _MAX_NUMBER
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def _text(value: Any, limit: int = _MAX_TEXT) -> str | None:
+    if not isinstance(value, str):
+        return None
+    return value if len(value) <= limit else f"{value[: limit - 1]}…"
 
 
 def compare_finished(
@@ -166,7 +222,7 @@ def compare_finished(
     if is_unknown_there:
         del received["sha256"]
     differences = [
-        f"{name}: sent {marker.get(name)}, received {value}"
+        f"{name}: sent {_shown(marker.get(name))}, received {value}"
         for name, value in received.items()
         if value is not None and marker.get(name) != value
     ]
@@ -188,3 +244,11 @@ def compare_finished(
     else:
         sentence = f"{everything} received as sent ({size_bytes} bytes)."
     return json.dumps({"ok": ok, "sentence": sentence, "differences": differences})
+
+
+def _shown(value: Any) -> str:
+    """Return a value of any type as a short text."""
+    known = _scalar(value)
+    if known is None:
+        return "nothing" if value is None else "something else"
+    return f"{known}"[:100]

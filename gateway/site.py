@@ -5,6 +5,7 @@ What reaches the database or a runner is in `store` and `live`; this is HTTP.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -41,7 +42,7 @@ from gateway.login import (
     TooManyFailuresError,
 )
 from gateway.openapi import DOCUMENT
-from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, STOP
+from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, STOP
 from gateway.store import Store
 from gateway.wire import is_here
 from gateway.writer import StoreClosedError
@@ -49,7 +50,6 @@ from gateway.writer import StoreClosedError
 MAX_PAGE_EVENTS = 1_000
 _MAX_PAGE_BYTES = 1024 * 1024
 _MAX_REQUEST_BYTES = 1024 * 1024
-_MAX_COMMAND_CHARACTERS = 1_000
 _MAX_INPUT_CHARACTERS = 100_000
 _VENDOR = "vendor/xterm/"
 # Told here, because what the system knows of endings differs, and nothing is sniffed.
@@ -328,6 +328,8 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
         metadata = body.get("metadata")
         if metadata is not None and not isinstance(metadata, dict):
             _refuse(400, "metadata is an object.")
+        if metadata is not None and not _is_json(metadata):
+            _refuse(400, "metadata has a number that is not JSON.")
         run_id, token = parts.store.create_run(command, metadata)
         _note(parts, "create", run_id)
         run = _find_run(parts, run_id)
@@ -433,7 +435,7 @@ def _add_commands(api: Blueprint, parts: Parts) -> None:
     @api.post("/runs/<run_id>/command")
     def send_command(run_id: str) -> Answer:
         run = _find_run(parts, run_id)
-        text = _text(_json_body(), "command", _MAX_COMMAND_CHARACTERS)
+        text = _text(_json_body(), "command", MAX_COMMAND_CHARACTERS)
         if run["status"] not in (DONE, FAILED) and text not in run["commands"]:
             _refuse(400, "The run does not offer this command.")
         return queue(run, "command", text)
@@ -481,6 +483,15 @@ def _json_body() -> dict[str, Any]:
     if not isinstance(body, dict):
         _refuse(400, "The body is a JSON object.")
     return body
+
+
+def _is_json(value: dict[str, Any]) -> bool:
+    """Whether browsers can read it: NaN and Infinity are not JSON, and 1e999 becomes the latter."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(body: dict[str, Any], name: str, limit: int) -> str:

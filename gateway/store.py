@@ -60,6 +60,10 @@ MAX_RUN_FILES = 1_000
 MAX_RUN_FILE_BYTES = 4 * 1024**3
 
 
+# Of a command's result: more than our runner ever sends, and what a browser shows at once.
+_MAX_RESULT_CHARACTERS = 200_000
+
+
 class RunFullError(Exception):
     """A run has uploaded all that it may; the message is one plain sentence."""
 
@@ -231,13 +235,13 @@ class Store:
             return connection.execute(select(schema.commands).where(*this)).one_or_none()
 
         row = self._writer.call(work)
-        return None if row is None else _picked(row, _COMMAND_FIELDS)
+        return None if row is None else _command_json(row)
 
     def history(self, run_id: str) -> list[dict[str, Any]]:
         """Return all commands of a run, oldest first."""
         columns = schema.commands.c
         query = select(schema.commands).where(columns.run_id == run_id).order_by(columns.number)
-        return [_picked(row, _COMMAND_FIELDS) for row in self._rows(query)]
+        return [_command_json(row) for row in self._rows(query)]
 
     # --- artifacts ---
 
@@ -394,6 +398,15 @@ _ARTIFACT_FIELDS = ("id", "run_id", "name", "type", "size", "created_at")
 
 def _picked(row: Row[Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names}
+
+
+def _command_json(row: Row[Any]) -> dict[str, Any]:
+    entry = _picked(row, _COMMAND_FIELDS)
+    result = entry["result"]
+    if result is not None and len(result) > _MAX_RESULT_CHARACTERS:
+        cut = len(result) - _MAX_RESULT_CHARACTERS
+        entry["result"] = f"{result[:_MAX_RESULT_CHARACTERS]}\n… ({cut} more characters)\n"
+    return entry
 
 
 def _run_json(row: Row[Any]) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 import { post, request } from "./api.js";
 import { actionButton, el } from "./dom.js";
+import { legible } from "./values.js";
 import { size } from "./words.js";
 
 // More than this is for the editor of whoever downloads it.
 const MAX_VIEWED_BYTES = 2_000_000;
+const MAX_SHOWN_CHARS = 500_000;
+const MAX_DIFF_LINES = 20_000;
+const MAX_JSON_DEPTH = 50;
 
 export class Artifacts {
   #list = el("ul", { class: "artifacts" });
@@ -69,7 +73,7 @@ export class Artifacts {
         actionButton("Download", {}, () => download(artifact, address), fail),
         el("button", { type: "button", autofocus: true, onclick: () => this.#viewer.close() }, "Close"),
       ),
-      el("pre", { class: "file", tabindex: "0", "aria-label": `Content of ${artifact.name}` }, artifact.type === "diff" ? diffLines(text) : readable(text, artifact.type)),
+      el("pre", { class: "file", tabindex: "0", "aria-label": `Content of ${artifact.name}` }, shown(text, artifact.type)),
     );
     this.#viewer.showModal();
   }
@@ -81,8 +85,28 @@ async function download(artifact, address) {
   el("a", { href: made.address, download: artifact.name }).click();
 }
 
-function readable(text, type) {
-  if (type !== "json") return text || "(empty)";
+/** Return what is shown of a file: so much that a browser draws it at once. */
+function shown(text, type) {
+  const whole = type === "json" ? readable(text) : text;
+  let part = whole.slice(0, MAX_SHOWN_CHARS);
+  if (type === "diff") part = part.split("\n", MAX_DIFF_LINES).join("\n");
+  const note = part.length < whole.length && el("span", { class: "hint" }, "\nThis is its beginning. Download it to see all.");
+  return [type === "diff" ? diffLines(legible(part)) : legible(part) || "(empty)", note].flat();
+}
+
+function depthOf(text) {
+  let deepest = 0;
+  let depth = 0;
+  for (const bracket of text.match(/[[\]{}]/g) ?? []) {
+    depth += bracket === "[" || bracket === "{" ? 1 : -1;
+    deepest = Math.max(deepest, depth);
+  }
+  return deepest;
+}
+
+function readable(text) {
+  // Each level indents what is in it, so deep ones would become a thousand times as long.
+  if (depthOf(text) > MAX_JSON_DEPTH) return text;
   try {
     return JSON.stringify(JSON.parse(text), null, 2);
   } catch {

@@ -2,6 +2,7 @@
 
 import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
+import { asText } from "./values.js";
 
 const SSH = /^ssh(?: -p ?(\d{1,5}))? ([A-Za-z0-9][\w.-]*)@([A-Za-z0-9][A-Za-z0-9.-]*)$/;
 
@@ -14,7 +15,7 @@ export class Assist {
 
   /** Show the link that a run has, or nothing. */
   update(run) {
-    const text = run.status === "running" || run.status === "pending" ? (run.assist_url ?? null) : null;
+    const text = run.status === "running" || run.status === "pending" ? asText(run.assist_url) || null : null;
     if (text === this.#shown) return;
     this.#shown = text;
     this.element.hidden = text === null;

@@ -7,6 +7,7 @@
  */
 
 import { ApiError, request } from "./api.js";
+import { attempt } from "./turns.js";
 
 const SILENCE_MS = 40_000; // two comments in a row have not arrived
 const LONGEST_PAUSE_MS = 10_000;
@@ -80,7 +81,7 @@ export class LiveStream {
       if (id <= this.#lastId) return;
       this.#lastId = id;
     }
-    this.#onMessage(name, JSON.parse(data));
+    attempt(() => this.#onMessage(name, JSON.parse(data)));
   }
 
   #tell(state) {
@@ -103,23 +104,31 @@ export class LiveStream {
 /** Yield the messages of a stream of bytes, and call `heard` for whatever arrives, comments too. */
 async function* messages(body, heard) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let block = []; // its lines
+  let begun = []; // the pieces of a line: a large one comes in hundreds, and each is read once
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
     heard();
-    const blocks = (rest + value).split(/\r?\n\r?\n/);
-    rest = blocks.pop();
-    for (const block of blocks) {
+    const [first, ...others] = value.split("\n");
+    begun.push(first);
+    for (const next of others) {
+      const line = begun.join("").replace(/\r$/, "");
+      begun = [next];
+      if (line) {
+        block.push(line);
+        continue;
+      }
       const message = parseBlock(block);
+      block = [];
       if (message.data) yield message;
     }
   }
 }
 
-function parseBlock(block) {
+function parseBlock(lines) {
   const message = { id: null, name: "message", data: "" };
-  for (const line of block.split(/\r?\n/)) {
+  for (const line of lines) {
     const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (field === "id") message.id = Number(value);
     else if (field === "event") message.name = value;

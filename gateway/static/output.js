@@ -11,12 +11,17 @@ import { get } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
 import { TextView } from "./text-view.js";
+import { attempt } from "./turns.js";
+import { asSize } from "./values.js";
 import { isXtermInstalled, XtermView } from "./xterm-view.js";
 
 const PAGE_EVENTS = 1000;
 // What is held before the farther end is let go. Drawing it anew takes about half a second.
 const MAX_CHARS = 2_500_000;
 const MAX_EVENTS = 10_000;
+const LINE_CHARS = 80;
+// Let go together. One event may have a million characters, so it is not many.
+const DROPPED_EVENTS = 10;
 const DEFAULT_SIZE = { columns: 80, rows: 24 };
 
 export class Output {
@@ -58,11 +63,23 @@ export class Output {
     return this.#newestId;
   }
 
-  /** Load the end of the output and show it. The element has to be in the page. */
-  async open() {
-    await this.#loadEnd();
-    await this.#show(await this.#fittingKind());
-    await this.#offerKinds();
+  /** Load the end of the output. */
+  load() {
+    return this.#loadEnd();
+  }
+
+  /** Show it; the element has to be in the page. How long that takes, the run decides. */
+  async draw() {
+    this.#pane.setAttribute("aria-busy", "true");
+    try {
+      await this.#enqueue(async () => this.#show(await this.#fittingKind()));
+      await this.#offerKinds();
+    } catch (error) {
+      this.#isLive = false; // nothing takes what comes, so none of it is held
+      throw error;
+    } finally {
+      this.#pane.removeAttribute("aria-busy");
+    }
   }
 
   /** Learn what the run is like now. */
@@ -82,7 +99,7 @@ export class Output {
       this.#hold([event]);
       if (!this.#isDrawing) this.#drawTo(this.#events.length);
       // Who reads further up keeps what he reads for a while longer.
-      if (this.#excess() > (this.#view?.isAtEnd ? 1 : 2)) this.#enqueueOnce(() => this.#dropEarliest());
+      if (this.#view && this.#excess() > (this.#view.isAtEnd ? 1 : 2)) this.#enqueueOnce(() => this.#dropEarliest());
     }
     this.#tell();
   }
@@ -130,8 +147,9 @@ export class Output {
       this.#events.unshift(...page.events);
       this.#chars += chars(page.events);
       this.#hasBefore = page.has_before;
-      while (this.#excess() > 1 && this.#events.length > 2 * PAGE_EVENTS) {
-        this.#chars -= chars(this.#events.splice(-PAGE_EVENTS));
+      const most = page.events.length + 1; // what is seen now stands behind the page
+      while (this.#excess() > 1 && this.#events.length > most) {
+        this.#chars -= chars(this.#events.splice(-Math.min(DROPPED_EVENTS, this.#events.length - most)));
         this.#isLive = false;
       }
       await this.#drawAround(page.events.length, top);
@@ -152,8 +170,9 @@ export class Output {
   /** Let go of the earliest events, and keep what is seen in its place. */
   async #dropEarliest(added = 0, fromEnd = this.#view.distanceFromStart - this.#view.extent) {
     const isAtEnd = this.#view.isAtEnd && !added;
-    while (this.#excess() > 0.75 && this.#events.length > added + PAGE_EVENTS) {
-      this.#chars -= chars(this.#events.splice(0, PAGE_EVENTS));
+    const least = added + 1;
+    while (this.#excess() > 0.75 && this.#events.length > least) {
+      this.#chars -= chars(this.#events.splice(0, Math.min(DROPPED_EVENTS, this.#events.length - least)));
       this.#hasBefore = true;
     }
     await this.#drawAround(this.#events.length - added, fromEnd);
@@ -218,11 +237,8 @@ export class Output {
   /** The size at the window's beginning, as far as it is known. */
   get #size() {
     const marked = this.#events.map(sizeOf).find(Boolean);
-    return {
-      columns: marked?.columns || this.#run.columns || DEFAULT_SIZE.columns,
-      rows: marked?.rows || this.#run.lines || DEFAULT_SIZE.rows,
-      isFixed: this.#run.mode === "interactive",
-    };
+    const size = marked ?? asSize(this.#run.columns, this.#run.lines) ?? DEFAULT_SIZE;
+    return { ...size, isFixed: this.#run.mode === "interactive" };
   }
 
   /** Draw all anew, so that the view begins `offset` behind the place before event number `index`. */
@@ -244,12 +260,16 @@ export class Output {
     if (!this.#view) return;
     for (; this.#drawn < end; this.#drawn += 1) {
       const event = this.#events[this.#drawn];
-      if (isOutput(event)) {
-        this.#view.write(event.data, event.type);
-      } else {
-        const size = sizeOf(event);
-        if (size) this.#view.resize(size.columns, size.rows);
-      }
+      attempt(() => this.#draw(event));
+    }
+  }
+
+  #draw(event) {
+    if (isOutput(event)) {
+      this.#view.write(event.data, event.type);
+    } else {
+      const size = sizeOf(event);
+      if (size) this.#view.resize(size.columns, size.rows);
     }
   }
 
@@ -278,14 +298,21 @@ const EMPTY = {
 
 const isOutput = (event) => event.type === "stdout" || event.type === "stderr";
 
-const chars = (events) => events.reduce((sum, { data }) => sum + data.length, 0);
+/** How much there is to draw, in characters: a line costs as much as many of them. */
+const chars = (events) => events.reduce((sum, { data }) => sum + data.length + LINE_CHARS * linesOf(data), 0);
+
+function linesOf(text) {
+  let lines = 0;
+  for (let at = text.indexOf("\n"); at >= 0; at = text.indexOf("\n", at + 1)) lines += 1;
+  return lines;
+}
 
 /** Return the size that a marker tells, or null. */
 function sizeOf({ type, data }) {
   if (type !== "marker" || !data.includes('"columns"')) return null;
   try {
     const { columns, lines } = JSON.parse(data);
-    return columns > 0 && lines > 0 ? { columns: Math.min(columns, 1000), rows: Math.min(lines, 1000) } : null;
+    return asSize(columns, lines);
   } catch {
     return null;
   }

@@ -3,10 +3,13 @@
 import { post } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
+import { asText } from "./values.js";
 import { age } from "./words.js";
 
 const LONG_RESULT_LINES = 12;
-const SPECIAL = { __STOP__: "Stop", __HALT__: "Halt", __ESCAPE__: "Ctrl-C" };
+const SPECIAL = new Map([["__STOP__", "Stop"], ["__HALT__", "Halt"], ["__ESCAPE__", "Ctrl-C"]]);
+const MAX_OFFERED = 200;
+const MAX_RESULT_CHARS = 400_000; // more than the gateway gives
 const INPUT = "__INPUT__:";
 // What a phone's keyboard does not have: the label, what it is called, what a terminal sends for it.
 const KEYS = [
@@ -28,8 +31,9 @@ export class RunControls {
   #entries = new Map();
   #haltDialog;
 
-  constructor(run) {
-    this.#path = `/api/runs/${encodeURIComponent(run.id)}`;
+  /** The buttons that end the run are there at once, whatever is known of it. */
+  constructor(id) {
+    this.#path = `/api/runs/${encodeURIComponent(id)}`;
     const fail = (sentence) => this.#tellProblem(sentence);
     this.#haltDialog = this.#buildHaltDialog(fail);
     this.stopping.append(
@@ -47,7 +51,7 @@ export class RunControls {
       this.#active,
       this.#history,
     );
-    this.update(run);
+    this.element.hidden = true;
   }
 
   /** Offer what the run takes at this moment. */
@@ -58,7 +62,8 @@ export class RunControls {
     // In print mode nobody reads the terminal, whatever is allowed.
     this.#typing.hidden = !run.remote_input || run.mode !== "interactive" || run.status !== "running";
     if (!isActive && this.#haltDialog.open) this.#haltDialog.close();
-    const offered = run.status === "running" ? (run.commands ?? []) : [];
+    const commands = run.status === "running" && Array.isArray(run.commands) ? run.commands : [];
+    const offered = commands.filter((each) => typeof each === "string").slice(0, MAX_OFFERED);
     this.element.hidden = !offered.length && this.#typing.hidden && !this.#entries.size;
     // Only when it has changed: new buttons would take the focus away.
     if (JSON.stringify(offered) === this.#offered) return;
@@ -144,7 +149,7 @@ const nameOf = (command) => {
   const typed = command.startsWith(INPUT) && command.slice(INPUT.length).trimEnd();
   if (typed) return `Typed: ${typed}`;
   if (typed === "") return "Typed into the session";
-  return SPECIAL[command] ?? command;
+  return SPECIAL.get(command) ?? command;
 };
 
 const STATUS_WORDS = { pending: "waiting for the runner", done: "done", failed: "failed" };
@@ -153,7 +158,7 @@ function historyEntry({ command, status, result, error, created_at: createdAt })
   const isSpecial = command.startsWith("__");
   // Of what is no program there is nothing to say but that it was done.
   const outcome = isSpecial && status === "done" ? [] : [result, error];
-  const text = outcome.filter(Boolean).join("\n").replace(/\n+$/, "");
+  const text = asText(outcome.filter(Boolean).join("\n").trimEnd(), MAX_RESULT_CHARS);
   const isSilent = !text && status === "done" && !isSpecial;
   return el(
     "li",

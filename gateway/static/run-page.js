@@ -9,20 +9,25 @@ import { announce, notify, setTitle, showConnection } from "./notices.js";
 import { Output } from "./output.js";
 import { RunControls } from "./run-controls.js";
 import { SideLog } from "./side-log.js";
+import { asText } from "./values.js";
 import { age, ending, lasted, moment, resultFacts, status, title } from "./words.js";
 
 const CLOCK_MS = 1000;
+// Stands for a part that could not be made.
+const NOTHING = { element: "", newestId: 0, update() {}, show() {}, append() {}, async load() {}, async draw() {} };
 const MARKS = { waiting: "●", done: "✓", failed: "✗", ended: "■" };
 
 export class RunPage {
   #id;
   #path;
   #run = null;
-  #heading = el("h1", { class: "run-heading" });
+  #heading = el("h1", { class: "run-heading" }, "Run");
   #badge = el("span", { class: "badge" });
   #when = el("span", {});
   #facts = el("dl", { class: "facts" });
+  #trouble = el("div", { role: "alert" });
   #banner = el("div", { class: "banner-place" });
+  #columns = el("div", { class: "columns" }, el("p", { class: "loading" }, "Loading the run…"));
   #drawn = new Map(); // element -> what it shows, as text
   #log = new SideLog();
   #output;
@@ -30,10 +35,25 @@ export class RunPage {
   #artifacts;
   #assist = new Assist();
 
+  /** What stops the run is there first, and needs nothing of what the run has said. */
   constructor(id) {
     this.#id = id;
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
-    this.element = el("div", { class: "run-page" }, el("p", { class: "loading" }, "Loading the run…"));
+    this.#controls = new RunControls(id);
+    this.element = el(
+      "div",
+      { class: "run-page" },
+      el(
+        "div",
+        { class: "run-head" },
+        el("a", { class: "back", href: "/" }, "All runs"),
+        this.#heading,
+        el("div", { class: "run-line" }, this.#badge, this.#when, this.#controls.stopping),
+      ),
+      this.#trouble,
+      this.#banner,
+      this.#columns,
+    );
   }
 
   /** Load the run and follow it. */
@@ -43,20 +63,41 @@ export class RunPage {
       const run = await get(this.#path);
       this.#build(run);
       this.#update(run);
-      await this.#output.open();
     } catch (error) {
       return this.#tellProblem(error);
     }
-    setInterval(() => this.#tick(), CLOCK_MS);
+    try {
+      await this.#output.load();
+      this.#output.draw().catch((error) => this.#tellTrouble(error));
+    } catch (error) {
+      this.#tellTrouble(error);
+    }
+    setInterval(() => this.#attempt(() => this.#tick()), CLOCK_MS);
     const stream = new LiveStream(`${this.#path}/stream`, {
       after: this.#output.newestId,
-      onMessage: (name, data) => this.#receive(name, data),
+      onMessage: (name, data) => this.#attempt(() => this.#receive(name, data)),
       onState: (state) => {
         showConnection(state);
         if (state === "live") this.#loadRest().catch((error) => announce(error.message));
       },
     });
     await stream.run();
+  }
+
+  /** Do something for a part of the page, and return what it returns; if it fails, the others go on. */
+  #attempt(task) {
+    try {
+      return task();
+    } catch (error) {
+      this.#tellTrouble(error);
+      return undefined;
+    }
+  }
+
+  #tellTrouble(error) {
+    console.error(error);
+    const sentence = `A part of this page cannot be drawn (${asText(error?.message)}). The buttons work.`;
+    this.#trouble.replaceChildren(el("p", { class: "notice bad" }, sentence));
   }
 
   /** What has no event id, and so may have been missed while the stream was away. */
@@ -66,8 +107,8 @@ export class RunPage {
       get(`${this.#path}/history`),
       get(`${this.#path}/artifacts`),
     ]);
-    commands.forEach((command) => this.#controls.show(command));
-    artifacts.forEach((artifact) => this.#artifacts.show(artifact));
+    for (const command of commands) this.#attempt(() => this.#controls.show(command));
+    for (const artifact of artifacts) this.#attempt(() => this.#artifacts.show(artifact));
     this.#update(run);
   }
 
@@ -79,31 +120,19 @@ export class RunPage {
   }
 
   #build(run) {
-    this.#output = new Output(run, (events) => this.#log.add(events));
-    this.#controls = new RunControls(run);
-    this.#artifacts = new Artifacts(run);
-    this.element.replaceChildren(
+    const made = (make) => this.#attempt(make) ?? NOTHING;
+    this.#output = made(() => new Output(run, (events) => this.#attempt(() => this.#log.add(events))));
+    this.#artifacts = made(() => new Artifacts(run));
+    this.#columns.replaceChildren(
+      this.#output.element,
       el(
         "div",
-        { class: "run-head" },
-        el("a", { class: "back", href: "/" }, "All runs"),
-        this.#heading,
-        el("div", { class: "run-line" }, this.#badge, this.#when, this.#controls.stopping),
-      ),
-      this.#banner,
-      el(
-        "div",
-        { class: "columns" },
-        this.#output.element,
-        el(
-          "div",
-          { class: "side" },
-          this.#controls.element,
-          this.#assist.element,
-          this.#artifacts.element,
-          this.#log.element,
-          el("section", { class: "card", "aria-labelledby": "facts-title" }, el("h2", { id: "facts-title" }, "About this run"), this.#facts),
-        ),
+        { class: "side" },
+        this.#controls.element,
+        this.#assist.element,
+        this.#artifacts.element,
+        this.#log.element,
+        el("section", { class: "card", "aria-labelledby": "facts-title" }, el("h2", { id: "facts-title" }, "About this run"), this.#facts),
       ),
     );
   }
@@ -111,18 +140,18 @@ export class RunPage {
   #update(run) {
     const before = this.#run && status(this.#run);
     this.#run = run;
+    this.#attempt(() => this.#controls.update(run));
     const [kind, word] = status(run);
-    setText(this.#heading, title(run));
-    this.#badge.className = `badge ${kind}`;
-    setText(this.#badge, word);
-    setTitle(title(run).slice(0, 60), MARKS[kind]);
-    this.#tick();
-    this.#output.update(run);
-    this.#controls.update(run);
-    this.#artifacts.update(run);
-    this.#assist.update(run);
-    this.#drawFacts();
-    this.#drawBanner(kind);
+    this.#attempt(() => {
+      setText(this.#heading, title(run));
+      this.#badge.className = `badge ${kind}`;
+      setText(this.#badge, word);
+      setTitle(title(run).slice(0, 60), MARKS[kind]);
+      this.#tick();
+    });
+    for (const part of [this.#output, this.#artifacts, this.#assist]) this.#attempt(() => part.update(run));
+    this.#attempt(() => this.#drawFacts());
+    this.#attempt(() => this.#drawBanner(kind));
     if (before && before[0] !== kind && kind !== "running") notify(word, title(run), run.id);
   }
 
@@ -178,16 +207,17 @@ export class RunPage {
       ...(run.result ? resultFacts(run.result) : []),
       ["Session", run.session_id],
       ["Run", run.id],
-    ].filter(([, text]) => text);
+    ].map(([label, value]) => [label, asText(value)]).filter(([, text]) => text);
     this.#draw(this.#facts, facts, facts.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", {}, text))));
   }
 
   #tellProblem(error) {
-    const sentence = error.status === 404 ? `There is no run ${this.#id} here. It may have been deleted.` : error.message;
+    const isGone = error.status === 404;
+    const sentence = isGone ? `There is no run ${this.#id} here. It may have been deleted.` : error.message;
     const again = el("button", { type: "button", onclick: () => location.reload() }, "Try again");
-    showConnection(error.status === 404 ? "gone" : "offline");
-    this.element.replaceChildren(
-      el("div", { class: "empty" }, el("p", { class: "notice bad", role: "alert" }, sentence), el("p", { class: "button-row" }, again, el("a", { class: "button", href: "/" }, "All runs"))),
-    );
+    showConnection(isGone ? "gone" : "offline");
+    const problem = el("div", { class: "empty" }, el("p", { class: "notice bad", role: "alert" }, sentence), el("p", { class: "button-row" }, again, el("a", { class: "button", href: "/" }, "All runs")));
+    if (isGone) this.element.replaceChildren(problem);
+    else this.#columns.replaceChildren(problem, this.#controls.element);
   }
 }

@@ -5,6 +5,8 @@ import { actionButton, el } from "./dom.js";
 import { LiveStream } from "./live-stream.js";
 import { openNewRun } from "./new-run.js";
 import { announce, setTitle, showConnection } from "./notices.js";
+import { attempt } from "./turns.js";
+import { asText } from "./values.js";
 import { age, lasted, moment, status, title } from "./words.js";
 
 const PAGE_RUNS = 50;
@@ -70,13 +72,14 @@ export class RunsPage {
   #draw() {
     const sorted = [...this.#runs.values()].sort((a, b) => b.created_at - a.created_at);
     sorted.forEach((run, index) => {
-      const content = describe(run);
       let row = this.#rows.get(run.id);
       if (!row) this.#rows.set(run.id, (row = { element: buildRow(run) }));
-      if (row.content !== JSON.stringify(content)) {
+      attempt(() => {
+        const content = describe(run);
+        if (row.content === JSON.stringify(content)) return;
         row.content = JSON.stringify(content);
         fillRow(row.element, content);
-      }
+      });
       // Moving an element that is in its place already would take the focus from it.
       if (this.#list.children[index] !== row.element) this.#list.insertBefore(row.element, this.#list.children[index] ?? null);
     });
@@ -103,7 +106,7 @@ export class RunsPage {
 function describe(run) {
   const [kind, word] = status(run);
   const isOver = run.status === "done" || run.status === "failed";
-  const folder = run.working_dir?.split(/[\\/]/).filter(Boolean).at(-1);
+  const folder = asText(run.working_dir).split(/[\\/]/).filter(Boolean).at(-1);
   return {
     kind,
     word,
@@ -112,7 +115,7 @@ function describe(run) {
     time: age(run.created_at),
     moment: moment(run.created_at),
     lasted: lasted(run),
-    code: isOver && run.exit_code ? `exit code ${run.exit_code}` : "",
+    code: isOver && run.exit_code ? `exit code ${asText(run.exit_code)}` : "",
     isBad: run.verdict?.ok === false,
   };
 }

@@ -4,17 +4,13 @@
  * Pure: text in, lines out. It knows what programs print into a log or draw with: line ends, tabs,
  * backspace, moves of the cursor, erasing, colours, the alternate screen. Anything else that begins
  * with ESC is left out, also when it arrives in two pieces. Scroll regions are not known.
+ * No sequence costs more than one screen, or one line; what is too much is let go from the top.
  *
  * A cell is `[text, style]`: one character with what combines with it. A wide one is followed by a
  * cell with an empty text. Styles are shared objects and may be compared by identity.
  */
 
-// What one step of the output is: a CSI sequence, another escape sequence, a control, or plain text.
-const STEP =
-  /\x1b\[([<-?]?)([0-9:;]*)[<-?]*([ -/]*)([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x1a\x1c-\x1f\x7f-\x9f]|[^\x00-\x1f\x7f-\x9f]+/g;
-const UNFINISHED = /\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?|[ -/]*)$/;
-// A sequence that is longer is none that anybody finishes.
-const MAX_UNFINISHED_CHARS = 65_536;
+import { MAX_MARKS, MAX_UNFINISHED_CHARS, STEP, UNFINISHED } from "./sequences.js";
 
 const WIDE =
   /^(?:\p{Emoji_Presentation}|[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|[\u{20000}-\u{3fffd}])/u;
@@ -24,7 +20,15 @@ const ASCII = /^[ -~]*$/;
 const TAB = 8;
 // How far right a move may go where lines have no end; further than any program means.
 const FARTHEST_COLUMN = 1000;
+// Where a line without an end breaks nevertheless: whatever changes in a line, all of it is drawn anew.
+const LONGEST_LINE = 20_000;
+// What a browser can lay out without a pause. Of more, the earliest lines are let go.
+const MAX_LINES = 30_000;
+const MAX_CELLS = 5_000_000;
+const TRIMMED_EVERY = 5000;
+const MAX_NUMBERS = 32;
 const PLAIN = Object.freeze({});
+const BLANK = Object.freeze([" ", PLAIN]);
 
 /** One stream's own state: what it left unfinished, and its current style. */
 class Pen {
@@ -42,13 +46,14 @@ export class Screen {
   #saved = [0, 0];
   #beforeAlternate = null;
   #pens = new Map();
-  #dirty = new Set([0]);
+  #dirty = new Set();
+  #dirtyFrom = 0; // and all lines from here on
+  #dropped = 0;
   #styles = new Map();
 
-  /** `columns` of Infinity never wraps. `newlineReturns`: LF alone goes to the line's beginning. */
+  /** `columns` of Infinity wraps very late. `newlineReturns`: LF alone goes to the line's beginning. */
   constructor({ columns = Infinity, rows = 24, newlineReturns = true } = {}) {
-    this.#columns = columns;
-    this.#rows = rows;
+    this.resize(columns, rows);
     this.#newlineReturns = newlineReturns;
   }
 
@@ -57,16 +62,33 @@ export class Screen {
     return this.#main;
   }
 
-  /** Return the numbers of the lines that changed since the last call, in no order. */
-  takeDirty() {
-    const dirty = this.#dirty;
-    this.#dirty = new Set();
-    return dirty;
+  /** Whether a line has changed that was not taken yet. */
+  get isDirty() {
+    return this.#dirty.size > 0 || this.#dirtyFrom < this.#main.length;
+  }
+
+  /** Return the numbers of lines that changed since they were taken, in ascending order: so many at most. */
+  takeDirty(most) {
+    const taken = [];
+    for (const row of this.#dirty) {
+      if (taken.length === most) break;
+      this.#dirty.delete(row);
+      if (row < this.#main.length) taken.push(row);
+    }
+    while (taken.length < most && this.#dirtyFrom < this.#main.length) taken.push(this.#dirtyFrom++);
+    return taken.sort((a, b) => a - b);
+  }
+
+  /** Return how many lines have gone at the top since the last call; the numbers are those without them. */
+  takeDropped() {
+    const dropped = this.#dropped;
+    this.#dropped = 0;
+    return dropped;
   }
 
   /** Take another size; what is there already stays as it is. */
   resize(columns, rows) {
-    this.#columns = columns;
+    this.#columns = Math.min(columns, LONGEST_LINE);
     this.#rows = rows;
   }
 
@@ -126,21 +148,21 @@ export class Screen {
     const line = this.#line();
     let at = Math.min(this.#column, line.length) - 1;
     if (at > 0 && line[at][0] === "") at -= 1;
-    if (at >= 0) line[at] = [line[at][0] + character, line[at][1]];
+    if (at >= 0 && line[at][0].length < 2 * MAX_MARKS) line[at] = [line[at][0] + character, line[at][1]];
   }
 
   #line() {
-    this.#dirty.add(this.#row);
+    if (this.#row < this.#dirtyFrom) this.#dirty.add(this.#row);
     return this.#main[this.#row];
   }
 
   /** Blank both halves of a wide character that begins before this column and goes on in it. */
   #halve(line, column) {
-    if (line[column]?.[0] === "") line[column - 1] = line[column] = [" ", PLAIN];
+    if (line[column]?.[0] === "") line[column - 1] = line[column] = BLANK;
   }
 
   #pad(line, length) {
-    while (line.length < length) line.push([" ", PLAIN]);
+    while (line.length < length) line.push(BLANK);
   }
 
   // --- moving --------------------------------------------------------------------------------
@@ -161,14 +183,33 @@ export class Screen {
   #down() {
     this.#column = Math.min(this.#column, this.#columns - 1);
     this.#row += 1;
-    this.#ensure(this.#row);
+    this.#ensure();
   }
 
-  #ensure(row) {
-    while (this.#main.length <= row) {
-      this.#dirty.add(this.#main.length);
+  #ensure() {
+    while (this.#main.length <= this.#row) {
+      this.#dirtyFrom = Math.min(this.#dirtyFrom, this.#main.length);
       this.#main.push([]);
+      if (this.#main.length % TRIMMED_EVERY === 0) this.#trim();
     }
+  }
+
+  /** Let go of the earliest lines, if there are too many. */
+  #trim() {
+    let kept = 0;
+    let cells = 0;
+    const { length } = this.#main;
+    while (kept < Math.min(length, MAX_LINES) && (cells < MAX_CELLS || kept < this.#rows)) {
+      kept += 1;
+      cells += this.#main[length - kept].length;
+    }
+    const gone = length - kept;
+    if (!gone) return;
+    this.#main.splice(0, gone);
+    this.#row -= gone;
+    this.#dropped += gone;
+    this.#dirty = new Set([...this.#dirty].map((row) => row - gone).filter((row) => row >= 0));
+    this.#dirtyFrom = Math.max(0, this.#dirtyFrom - gone);
   }
 
   get #top() {
@@ -178,7 +219,7 @@ export class Screen {
   #moveTo(row, column) {
     const bottom = this.#top + this.#rows - 1;
     this.#row = Math.max(this.#top, Math.min(bottom, row));
-    this.#ensure(this.#row);
+    this.#ensure();
     this.#column = Math.max(0, Math.min(this.#limit - 1, column));
   }
 
@@ -200,7 +241,7 @@ export class Screen {
       pen.style = styled(pen.style, parameters);
       return;
     }
-    const values = parameters.split(";").map((each) => Number.parseInt(each, 10));
+    const values = parameters.split(";", MAX_NUMBERS).map((each) => Number.parseInt(each, 10));
     const first = values[0] || 0;
     const count = Math.max(1, first);
     const column = Math.min(this.#column, this.#columns - 1);
@@ -241,7 +282,9 @@ export class Screen {
   }
 
   #replace(lines, row, column) {
-    for (let each = 0; each < Math.max(lines.length, this.#main.length); each += 1) this.#dirty.add(each);
+    this.#dirtyFrom = 0;
+    this.#dirty.clear();
+    this.#dropped = 0;
     this.#main = lines;
     this.#row = row;
     this.#column = column;
@@ -261,7 +304,7 @@ export class Screen {
     const to = which === 1 ? this.#row : this.#main.length;
     for (let row = from; row < to; row += 1) {
       this.#main[row] = [];
-      this.#dirty.add(row);
+      if (row < this.#dirtyFrom) this.#dirty.add(row);
     }
     if (which < 2) this.#eraseLine(which);
   }
@@ -277,7 +320,7 @@ export class Screen {
     this.#halve(line, from);
     this.#halve(line, to);
     const end = Math.min(to, line.length);
-    for (let column = from; column < end; column += 1) line[column] = [" ", PLAIN];
+    for (let column = from; column < end; column += 1) line[column] = BLANK;
   }
 
   #deleteCells(column, count) {
@@ -291,7 +334,7 @@ export class Screen {
     const line = this.#line();
     if (column >= line.length) return;
     this.#halve(line, column);
-    const blanks = Array.from({ length: Math.min(count, this.#limit) }, () => [" ", PLAIN]);
+    const blanks = Array(Math.min(count, FARTHEST_COLUMN)).fill(BLANK);
     line.splice(column, 0, ...blanks);
     this.#halve(line, this.#columns);
     if (line.length > this.#columns) line.length = this.#columns;
@@ -314,11 +357,11 @@ export class Screen {
   }
 
   get #limit() {
-    return Number.isFinite(this.#columns) ? this.#columns : Math.max(FARTHEST_COLUMN, this.#column + 1);
+    return Math.min(this.#columns, Math.max(FARTHEST_COLUMN, this.#column + 1));
   }
 
   #touchFrom(row) {
-    for (let each = row; each < this.#main.length; each += 1) this.#dirty.add(each);
+    this.#dirtyFrom = Math.min(this.#dirtyFrom, row);
   }
 
   // --- styles --------------------------------------------------------------------------------
@@ -341,7 +384,7 @@ const CLEARS = { 22: ["bold", "dim"], 23: ["italic"], 24: ["underline"], 27: ["i
  * `rgb(…)` text.
  */
 function styled(style, parameters) {
-  const codes = parameters.replaceAll(":", ";").split(";").map((each) => Number.parseInt(each, 10) || 0);
+  const codes = parameters.replaceAll(":", ";").split(";", MAX_NUMBERS).map((each) => Number.parseInt(each, 10) || 0);
   let next = { ...style };
   for (let index = 0; index < codes.length; index += 1) {
     const code = codes[index];

@@ -1,9 +1,14 @@
 /** What happened beside the output: markers, infos, errors and links, in the order of their events. */
 
 import { el } from "./dom.js";
+import { attempt } from "./turns.js";
+import { asText } from "./values.js";
 import { clock } from "./words.js";
 
 const AT_END_PX = 24;
+// What is too much is let go from the top; all of it is in the files and in the gateway's API.
+const MAX_ENTRIES = 1000;
+const MAX_ENTRY_CHARS = 4000;
 
 export class SideLog {
   #entries = []; // [event id, element], ascending
@@ -22,11 +27,11 @@ export class SideLog {
 
   /** Take events, of which it shows those that are no output; one that it has already is left out. */
   add(events) {
+    const told = events.filter(({ type }) => type !== "stdout" && type !== "stderr");
+    if (!told.length) return;
     const list = this.#list;
     const isFollowing = list.scrollHeight - list.scrollTop - list.clientHeight < AT_END_PX;
-    for (const event of events) {
-      if (event.type !== "stdout" && event.type !== "stderr") this.#insert(event);
-    }
+    for (const event of told) attempt(() => this.#insert(event));
     this.#empty.hidden = this.#entries.length > 0;
     if (isFollowing) list.scrollTop = list.scrollHeight;
   }
@@ -40,10 +45,11 @@ export class SideLog {
       "li",
       { class: `log-entry ${kind}` },
       el("time", { datetime: new Date(event.created_at * 1000).toISOString() }, clock(event.created_at)),
-      el("span", {}, text),
+      el("span", {}, asText(text, MAX_ENTRY_CHARS)),
     );
     this.#list.insertBefore(entry, this.#entries[at]?.[1] ?? null);
     this.#entries.splice(at, 0, [event.id, entry]);
+    if (this.#entries.length > MAX_ENTRIES) this.#entries.shift()[1].remove();
   }
 }
 
@@ -56,13 +62,13 @@ function describe({ type, data }) {
   return ["marker", describeMarker(fields)];
 }
 
-function describeMarker(fields) {
-  switch (fields.event) {
-    case "started": return `Started in ${fields.workingDir ?? "an unknown folder"}`;
-    case "resized": return `The terminal is ${fields.columns} × ${fields.lines} now`;
-    case "state": return fields.state === "waiting" ? "Waiting for you" : "Working";
-    case "finished": return `Ended: ${fields.reason ?? "no reason given"}, exit code ${fields.exitCode}`;
-    default: return String(fields.event ?? "marker");
+function describeMarker({ event, workingDir, columns, lines, state, reason, exitCode }) {
+  switch (event) {
+    case "started": return `Started in ${asText(workingDir) || "an unknown folder"}`;
+    case "resized": return `The terminal is ${asText(columns)} × ${asText(lines)} now`;
+    case "state": return state === "waiting" ? "Waiting for you" : "Working";
+    case "finished": return `Ended: ${asText(reason) || "no reason given"}, exit code ${asText(exitCode) || "unknown"}`;
+    default: return asText(event) || "marker";
   }
 }
 

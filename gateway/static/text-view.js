@@ -5,21 +5,30 @@
 
 import { el } from "./dom.js";
 import { Screen } from "./screen.js";
+import { attempt, nextFrame, pauseAfter, pieces, TURN_MS } from "./turns.js";
 
 // Closer to the end than this, the reader follows the output.
 const AT_END_PX = 24;
+// What is taken between two looks at the clock.
+const PIECE_CHARS = 1024;
+const DRAWN_AT_ONCE = 50;
+// A line of more colours than this is no text; what follows in it has none.
+const MAX_SPANS = 500;
 
 export class TextView {
   #screen;
   #size;
   #lines = [];
-  #frame = 0;
+  #steps = []; // what is still to be written, one generator for each call
+  #work = null;
+  #isDrawing = false;
   #isFollowing = true;
+  #earlier = el("p", { class: "hint", hidden: true }, "Lines before this one are not drawn. The run’s log has them.");
   #body = el("div", { class: "text-lines" });
   #resizes = new ResizeObserver(() => this.#isFollowing && this.scrollToEnd());
 
   constructor(size) {
-    this.element = el("div", { class: "text-view", tabindex: "0", role: "region", "aria-label": "Text of the output" }, this.#body);
+    this.element = el("div", { class: "text-view", tabindex: "0", role: "region", "aria-label": "Text of the output" }, this.#earlier, this.#body);
     this.element.addEventListener("scroll", () => {
       this.#isFollowing = this.#isNearEnd;
       this.onScroll?.();
@@ -36,22 +45,50 @@ export class TextView {
       rows: size.rows,
       newlineReturns: !size.isFixed,
     });
+    this.#steps = [];
     this.#lines = [];
+    this.#earlier.hidden = true;
     this.#body.replaceChildren();
   }
 
   resize(columns, rows) {
-    if (this.#size.isFixed) this.#screen.resize(columns, rows);
+    if (this.#size.isFixed) this.#add([() => this.#screen.resize(columns, rows)].values());
   }
 
   write(text, origin) {
-    this.#screen.write(text, origin);
-    this.#frame ||= requestAnimationFrame(() => this.#draw());
+    this.#add(this.#writing(text, origin));
   }
 
-  /** Draw what is waiting at once. */
+  *#writing(text, origin) {
+    for (const piece of pieces(text, PIECE_CHARS)) yield () => this.#screen.write(piece, origin);
+  }
+
+  /** Wait until everything written is drawn. */
   async flush() {
-    this.#draw();
+    while (this.#work) await this.#work;
+    for (let began = performance.now(); this.#drawSome(); began = performance.now()) {
+      await pauseAfter(performance.now() - began);
+    }
+  }
+
+  #add(steps) {
+    this.#steps.push(steps);
+    this.#work ??= this.#workInTurns();
+  }
+
+  async #workInTurns() {
+    await null; // whoever adds more in this moment adds to this work
+    while (this.#steps.length) {
+      const began = performance.now();
+      while (this.#steps.length && performance.now() - began < TURN_MS) {
+        const { value: step, done } = this.#steps[0].next();
+        if (done) this.#steps.shift();
+        else attempt(step);
+      }
+      this.#drawSoon();
+      if (this.#steps.length) await pauseAfter(performance.now() - began);
+    }
+    this.#work = null;
   }
 
   get isAtStart() {
@@ -87,26 +124,48 @@ export class TextView {
   }
 
   dispose() {
-    cancelAnimationFrame(this.#frame);
+    this.#steps = [];
     this.#resizes.disconnect();
     this.element.remove();
   }
 
-  #draw() {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = 0;
+  /** Draw with the next frames, until everything that is written is drawn. */
+  async #drawSoon() {
+    if (this.#isDrawing) return;
+    this.#isDrawing = true;
+    for (let isMore = true; isMore; ) {
+      await nextFrame();
+      const began = performance.now();
+      isMore = attempt(() => this.#drawSome());
+      await pauseAfter(performance.now() - began);
+    }
+    this.#isDrawing = false;
+  }
+
+  /** Draw for a turn; return whether there is more. */
+  #drawSome() {
     // Asked now: while output pours in, the scroll event of somebody who moves away comes too late.
     const isFollowing = this.#isNearEnd;
     const { lines } = this.#screen;
+    const dropped = this.#screen.takeDropped();
+    for (const gone of this.#lines.splice(0, dropped)) gone.remove();
+    if (dropped) this.#earlier.hidden = false;
+    for (const left of this.#lines.splice(lines.length)) left.remove();
     const added = [];
-    for (const index of [...this.#screen.takeDirty()].sort((a, b) => a - b)) {
-      if (index >= lines.length) continue;
-      if (!this.#lines[index]) added.push((this.#lines[index] = el("div", { class: "text-line" })));
-      this.#lines[index].replaceChildren(...spans(lines[index]));
+    const began = performance.now();
+    while (this.#screen.isDirty && performance.now() - began < TURN_MS) {
+      for (const index of this.#screen.takeDirty(DRAWN_AT_ONCE)) {
+        while (this.#lines.length <= index) {
+          const line = el("div", { class: "text-line" });
+          this.#lines.push(line);
+          added.push(line);
+        }
+        this.#lines[index].replaceChildren(...spans(lines[index]));
+      }
     }
     this.#body.append(...added);
-    for (const left of this.#lines.splice(lines.length)) left.remove();
     if (isFollowing) this.scrollToEnd();
+    return this.#screen.isDirty;
   }
 
   get #isNearEnd() {
@@ -121,7 +180,8 @@ function spans(cells) {
   let end = cells.length;
   while (end && cells[end - 1][0] === " " && cells[end - 1][1].bg === undefined) end -= 1;
   for (let start = 0, index = 1; start < end; index += 1) {
-    if (index < end && cells[index][1] === cells[start][1]) continue;
+    const isLast = nodes.length === MAX_SPANS;
+    if (index < end && (isLast || cells[index][1] === cells[start][1])) continue;
     let text = "";
     for (let each = start; each < index; each += 1) text += cells[each][0];
     nodes.push(styledNode(text, cells[start][1]));

@@ -1,5 +1,9 @@
 /** Numbers and states in words. Times are Unix seconds, as the gateway sends them. */
 
+import { asNumber, asText } from "./values.js";
+
+const MAX_TITLE_CHARACTERS = 500;
+
 const now = () => Date.now() / 1000;
 
 /** Return how long ago a moment was: "just now", "5 min ago", "3 days ago". */
@@ -49,7 +53,8 @@ export function moment(at) {
 
 /** Return a run's name: its prompt, or what it is without one. */
 export function title(run) {
-  return run.command?.trim() || run.command_line || (run.mode === "interactive" ? "Interactive session" : "Run without a prompt");
+  const said = asText(run.command, MAX_TITLE_CHARACTERS).trim() || asText(run.command_line, MAX_TITLE_CHARACTERS);
+  return said || (run.mode === "interactive" ? "Interactive session" : "Run without a prompt");
 }
 
 /** Return a run's state as `[key for the colour, word]`. */
@@ -63,22 +68,23 @@ export function status(run) {
   return run.status === "done" ? ["done", "Finished"] : ["failed", "Failed"];
 }
 
-const REASONS = {
-  exited: "ended by itself",
-  killed: "was killed by a signal",
-  stopped: "was stopped",
-  halted: "was halted",
-  "time limit": "was stopped because its time was over",
-  hangup: "was stopped because its terminal was closed",
-  "runner died": "was ended because the runner had died",
-  error: "could not go on because of an error of the runner",
-};
+const REASONS = new Map([
+  ["exited", "ended by itself"],
+  ["killed", "was killed by a signal"],
+  ["stopped", "was stopped"],
+  ["halted", "was halted"],
+  ["time limit", "was stopped because its time was over"],
+  ["hangup", "was stopped because its terminal was closed"],
+  ["runner died", "was ended because the runner had died"],
+  ["error", "could not go on because of an error of the runner"],
+]);
 
 /** Return one sentence on how a run ended. */
 export function ending(run) {
   const subject = run.runner === "claude" ? "Claude Code" : "The command";
-  const how = REASONS[run.reason] ?? (run.reason ? `ended (${run.reason})` : "ended");
-  const code = run.exit_code == null ? "" : `, exit code ${run.exit_code}`;
+  const reason = asText(run.reason);
+  const how = REASONS.get(reason) ?? (reason ? `ended (${reason})` : "ended");
+  const code = run.exit_code == null ? "" : `, exit code ${asText(run.exit_code)}`;
   const time = lasted(run);
   return `${subject} ${how}${time && ` after ${time}`}${code}.`;
 }
@@ -89,9 +95,12 @@ export function ending(run) {
  */
 export function resultFacts({ isError, subtype, totalCostUsd, numTurns, permissionDenials }) {
   const facts = [];
-  if (isError === true) facts.push(["Its result", String(subtype ?? "an error").replaceAll("_", " ")]);
-  if (typeof totalCostUsd === "number") facts.push(["Cost", `$${totalCostUsd.toFixed(totalCostUsd < 1 ? 4 : 2)}`]);
-  if (typeof numTurns === "number") facts.push(["Turns", String(numTurns)]);
-  if (Array.isArray(permissionDenials) && permissionDenials.length) facts.push(["Refused tools", permissionDenials.join(", ")]);
+  if (isError === true) facts.push(["Its result", asText(subtype ?? "an error").replaceAll("_", " ")]);
+  const cost = asNumber(totalCostUsd);
+  if (cost !== null) facts.push(["Cost", `$${cost.toFixed(cost < 1 ? 4 : 2)}`]);
+  if (asNumber(numTurns) !== null) facts.push(["Turns", String(numTurns)]);
+  if (Array.isArray(permissionDenials) && permissionDenials.length) {
+    facts.push(["Refused tools", permissionDenials.map((each) => asText(each)).join(", ")]);
+  }
   return facts;
 }

@@ -8,12 +8,22 @@
  */
 
 import { el } from "./dom.js";
+import { TameOutput } from "./tame-output.js";
+import { attempt, nextFrame, pauseAfter, pieces, TURN_MS } from "./turns.js";
 import { allowXtermStyles } from "./xterm-styles.js";
 
 const FOLDER = "/static/vendor/xterm";
 const LARGEST_PX = 14;
 const SMALLEST_PX = 10;
 const SCROLLBACK_LINES = 50_000;
+const SCROLLBACK_CELLS = 5_000_000;
+// xterm.js looks at the clock between two pieces, and one sequence may touch every cell of its screen.
+const PIECE_CHARS = 1024;
+const CELLS_AT_ONCE = 2_000_000;
+// So much is written before the page draws, and is asked how long that took.
+const BATCH_CHARS = 131_072;
+// A change of size moves all lines. Of more that wait, only the last ones are made.
+const MAX_WAITING_SIZES = 20;
 // Closer to the end than this, the reader follows the output.
 const AT_EDGE_PX = 8;
 // What the keyboard does here, in pixels: nothing reads what is typed, and Tab has to lead out again.
@@ -53,6 +63,10 @@ async function load() {
 
 export class XtermView {
   #terminal;
+  #tame = new TameOutput();
+  #waiting = []; // texts with their streams, and what has to be done between them
+  #waitingSizes = 0;
+  #work = null;
   #isFollowing = true;
   #frame = el("div", { class: "xterm-frame" });
   #lines = el("div", { class: "xterm-lines" }, this.#frame);
@@ -75,7 +89,7 @@ export class XtermView {
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono"),
       fontSize: LARGEST_PX,
       minimumContrastRatio: 4.5,
-      scrollback: SCROLLBACK_LINES,
+      scrollback: scrollback(size.columns),
     });
     this.#terminal.attachCustomKeyEventHandler((event) => this.#onKey(event));
     document.addEventListener("themechange", this.#onTheme);
@@ -99,22 +113,85 @@ export class XtermView {
   }
 
   reset(size) {
-    this.#terminal.reset();
-    this.resize(size.columns, size.rows);
+    this.#waiting = [];
+    this.#waitingSizes = 0;
+    this.#add({
+      // What was on its way is written by now.
+      action: () => {
+        this.#tame = new TameOutput();
+        this.#terminal.reset();
+        this.#setSize(size);
+      },
+    });
   }
 
   resize(columns, rows) {
+    this.#waitingSizes += 1;
+    this.#add({
+      action: () => {
+        this.#waitingSizes -= 1;
+        if (this.#waitingSizes < MAX_WAITING_SIZES) this.#setSize({ columns, rows });
+      },
+    });
+  }
+
+  write(text, origin) {
+    this.#add({ writes: this.#writing(text, origin) });
+  }
+
+  /** Wait until everything written is shown. */
+  async flush() {
+    while (this.#work) await this.#work;
+  }
+
+  #add(step) {
+    this.#waiting.push(step);
+    this.#work ??= this.#workInTurns();
+  }
+
+  async #workInTurns() {
+    await null; // whoever adds more in this moment adds to this work
+    while (this.#waiting.length) {
+      const began = performance.now();
+      let room = BATCH_CHARS;
+      while (this.#waiting.length && room > 0) {
+        const { writes, action } = this.#waiting[0];
+        if (action) {
+          // At another size xterm.js would read all that is written at once.
+          if (room < BATCH_CHARS) break;
+          attempt(action);
+          room = 0;
+        }
+        const { value: written, done } = writes?.next() ?? { done: true };
+        if (done) this.#waiting.shift();
+        else room -= written;
+        if (performance.now() - began > TURN_MS) break;
+      }
+      await new Promise((resolve) => this.#terminal.write("", resolve));
+      await nextFrame();
+      await pauseAfter(performance.now() - began);
+    }
+    this.#work = null;
+  }
+
+  #setSize({ columns, rows }) {
+    const { cols, rows: before, options } = this.#terminal;
+    if (columns === cols && rows === before) return;
+    options.scrollback = scrollback(columns);
     this.#terminal.resize(columns, rows);
     this.#fit();
   }
 
-  write(text, origin) {
-    this.#terminal.write(origin === "stderr" ? `\x1b[31m${text}\x1b[39m` : text);
-  }
-
-  /** Wait until everything written is shown. */
-  flush() {
-    return new Promise((resolve) => this.#terminal.write("", resolve));
+  /** Write a text piece by piece, and yield the size of each. */
+  *#writing(text, origin) {
+    for (const piece of pieces(text, PIECE_CHARS)) {
+      const { cols, rows } = this.#terminal;
+      const tame = this.#tame.next(piece, origin, Math.max(cols, rows));
+      const coloured = origin === "stderr" ? `\x1b[31m${tame}\x1b[39m` : tame;
+      const size = Math.max(16, Math.min(PIECE_CHARS, Math.floor(CELLS_AT_ONCE / Math.max(cols * rows, rows * rows))));
+      for (const each of pieces(coloured, size)) this.#terminal.write(each);
+      yield piece.length;
+    }
   }
 
   get isAtStart() {
@@ -206,6 +283,9 @@ export class XtermView {
     this.#arrange();
   }
 }
+
+/** Return how many lines are kept that have scrolled away: the wider, the fewer. */
+const scrollback = (columns) => Math.min(SCROLLBACK_LINES, Math.floor(SCROLLBACK_CELLS / columns));
 
 /** Return xterm's colours as the style sheet has them, in the theme of this moment. */
 function theme(element) {

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, expect
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.programs.runner import child
 from testing.programs.terminal import Terminal
+from testing.waiting import eventually
 from tests.browser.runs import environment, make_project, pasted, start_line, wait_for_status
 from tests.browser.visitor import PHONE, Visitor
 
@@ -99,8 +100,11 @@ def test_a_gateway_that_restarts_loses_and_doubles_nothing(
             assert runner.wait(40) == 0
             expect(page.locator(".badge")).to_have_text("Finished")
 
-        numbers = [text.split()[0] for text in person.output().split("\n") if text.strip()]
-        assert numbers == [*map(str, range(1, 151)), "LAST"]
+        def has_every_line_once() -> None:
+            numbers = [text.split()[0] for text in person.output().split("\n") if text.strip()]
+            assert numbers == [*map(str, range(1, 151)), "LAST"]
+
+        eventually(has_every_line_once)
 
 
 def free_port() -> int:

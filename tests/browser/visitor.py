@@ -95,6 +95,7 @@ class Visitor:
         """Show a run, and wait until it is live."""
         self.page.goto(f"{self._gateway.url}/runs/{run_id}")
         expect(self.page.locator("#connection")).to_have_text("Live")
+        expect(self.page.locator(".pane:not([aria-busy])")).to_be_attached()
         return self.page
 
     def output(self) -> str:

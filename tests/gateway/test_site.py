@@ -94,6 +94,16 @@ def test_a_login_code_works_once(tmp_path: Path) -> None:
         assert own.request("GET", "/api/runs", headers=again).status == 200
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_metadata_is_json(gw: EmbeddedGateway, number: str) -> None:
+    """What no browser could read would keep the list of runs from being shown, for ever."""
+    headers = {"Authorization": f"Bearer {gw.admin_token}", "Content-Type": "application/json"}
+    body = f'{{"metadata":{{"a":{number}}}}}'.encode()
+
+    assert gw.request("POST", "/api/runs", body, headers).status == 400
+    assert gw.api("POST", "/api/runs", {"metadata": {"a": 1}}).status == 201
+
+
 @pytest.mark.parametrize(
     ("wanted", "given"),
     [

@@ -273,6 +273,104 @@ def test_a_marker_of_nonsense_breaks_nothing(gw: EmbeddedGateway) -> None:
     assert (shown["status"], shown["exit_code"]) == ("failed", None)
 
 
+def strict(text: bytes) -> Any:
+    """Parse JSON as a browser does, which knows neither NaN nor Infinity."""
+
+    def refuse(name: str) -> Any:
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("marker", "name", "shown"),
+    [
+        ('{"event":"started","columns":2147483648,"lines":2147483648}', "columns", 1000),
+        ('{"event":"started","columns":80,"lines":2147483648}', "lines", 300),
+        ('{"event":"started","columns":-5,"lines":0}', "columns", None),
+        ('{"event":"started","columns":1e999,"lines":24}', "columns", None),
+        ('{"event":"resized","columns":99999999999999999999,"lines":24}', "columns", 1000),
+        ('{"event":"started","workingDir":{"toString":0}}', "working_dir", None),
+        ('{"event":"started","version":[[[1]]],"mode":7}', "version", None),
+        ('{"event":"finished","exitCode":1e999,"reason":{"a":1}}', "reason", None),
+        ('{"event":"finished","exitCode":99999999999999999999}', "exit_code", None),
+        ('{"event":"finished","exitCode":true}', "exit_code", None),
+        (
+            '{"event":"finished","result":{"cost":1e999,"turns":-1e999,"a":NUMBER,"b":1.5}}',
+            "result",
+            {"b": 1.5},
+        ),
+        (
+            '{"event":"finished","result":{"a":{"b":1},"c":[1,"x",[2],{"d":3},null],"e":null}}',
+            "result",
+            {"c": [1, "x"], "e": None},
+        ),
+        ('{"event":"finished","result":"text"}', "result", None),
+        (
+            '{"event":"finished","result":{"deep":' + "[" * 300 + "]" * 300 + "}}",
+            "result",
+            {"deep": []},
+        ),
+    ],
+)
+def test_a_value_of_any_type_can_be_shown(
+    gw: EmbeddedGateway, marker: str, name: str, shown: object
+) -> None:
+    """Sizes and numbers are clamped, and what is of another type is left out."""
+    run = gw.create_run()
+
+    assert gw.send_event(run, "marker", marker.replace("NUMBER", "9" * 400)).status == 200
+
+    body = gw.api("GET", f"/api/runs/{run.id}").body
+    assert strict(body)[name] == shown
+    assert strict(gw.api("GET", "/api/runs").body)["runs"][0]["id"] == run.id
+
+
+def test_long_texts_of_markers_are_cut(gw: EmbeddedGateway) -> None:
+    """The list of runs has them all in it, and stays small."""
+    run = gw.create_run()
+    names = ("command", "workingDir", "runner", "mode", "sessionId", "version")
+    long = "x" * 10_000
+    offered = ["", "c" * 1_001, *(f"command {number}" for number in range(30_000))]
+
+    gw.send_marker(run, {"event": "started", **dict.fromkeys(names, long), "commands": offered})
+    gw.send_event(run, "assist", json.dumps({"url": f"https://tmate.example/{long}"}))
+    result = {f"{number} {long}": long for number in range(30)}
+    gw.send_marker(run, {"event": "finished", "reason": long, "result": result, "events": long})
+
+    answer = gw.api("GET", f"/api/runs/{run.id}")
+    assert len(answer.body) < 150_000
+    shown = answer.json()
+    assert shown["commands"] == offered[2:202]
+    assert shown["working_dir"] == "x" * 4_095 + "…"
+    assert shown["reason"] == "x" * 999 + "…"
+    assert shown["assist_url"] is None
+    assert max(map(len, shown["verdict"]["differences"])) < 200
+
+
+def test_a_number_of_many_digits_is_refused(gw: EmbeddedGateway) -> None:
+    """Old Pythons would need minutes for it."""
+    run = gw.create_run()
+
+    assert gw.send_event(run, "marker", f'{{"event":{"9" * 1_000_000}}}').status == 500
+    body = f'{{"type":"info","data":"x","sequence":{"1" * 60_000}}}'.encode()
+    headers = gw.sign("POST", EVENT, body, run)
+    assert gw.request("POST", EVENT, body, headers).status == 400
+    assert gw.run(run)["event_count"] == 0
+
+
+def test_a_huge_result_is_cut_where_it_is_shown(gw: EmbeddedGateway) -> None:
+    """The wire takes ten megabytes; the history, of which a browser shows all, gives less."""
+    run = gw.create_run()
+    queued = gw.api("POST", f"/api/runs/{run.id}/stop", {}).json()["id"]
+
+    path = f"/api/runs/{run.id}/commands/{queued}/ack"
+    assert gw.send("POST", path, {"result": "r" * 1_000_000}, run).status == 200
+
+    (entry,) = gw.api("GET", f"/api/runs/{run.id}/history").json()["commands"]
+    assert entry["result"] == "r" * 200_000 + "\n… (800000 more characters)\n"
+
+
 def test_the_verdict_compares_what_was_sent(gw: EmbeddedGateway) -> None:
     """The check covers the numbered events as sent, also those that are redacted here."""
     secret = "ghp_" + "aB3" * 12

@@ -1,0 +1,275 @@
+"""A run cannot break its own page: it answers whatever the run sends, and its buttons are there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.gateway_records import Run
+from testing.waiting import eventually
+from tests.browser.runs import begin
+from tests.browser.visitor import Visitor
+
+# How long the page may be deaf, on a machine that is busy with other tests. Where nothing is
+# clamped it is minutes, or for ever.
+DEAF_MS: Final = 15_000
+DRAWN_WITHIN_MS: Final = 90_000
+# Counts the longest time in which the page took nothing else.
+_LISTEN: Final = """
+window.deaf = 0;
+let before = performance.now();
+setInterval(() => {
+  const now = performance.now();
+  window.deaf = Math.max(window.deaf, now - before);
+  before = now;
+}, 20);
+"""
+# Of each attack; what is wrong with a tenth of a megabyte is worse with ten.
+SIZE: Final = 200_000
+
+
+@pytest.fixture
+def watcher(browser: Browser, gateway: EmbeddedGateway) -> Iterator[Visitor]:
+    """Somebody whose page counts for how long it is deaf."""
+    with Visitor(browser, gateway) as person:
+        person.context.add_init_script(_LISTEN)
+        person.log_in()
+        yield person
+
+
+def stop_button(person: Visitor) -> Locator:
+    """Return the button that ends the run."""
+    return person.page.get_by_role("button", name="Stop", exact=True)
+
+
+def check_that_it_stops(person: Visitor, gateway: EmbeddedGateway, run: Run) -> None:
+    """Press Stop, and look whether the runner gets it."""
+    stop_button(person).click()
+    expect(person.page.locator(".history-entry")).to_contain_text("Stop")
+    queued = gateway.send("GET", f"/api/runs/{run.id}/commands", run=run).json()
+    assert [each["command"] for each in queued] == ["__STOP__"]
+
+
+def is_shown(person: Visitor, text: str) -> None:
+    """Fail unless a text stands in the output; a locator would repeat megabytes of it."""
+    assert person.page.evaluate(
+        "text => document.querySelector('.pane').textContent.includes(text)", text
+    )
+
+
+def repeated(text: str, characters: int = SIZE) -> str:
+    """Return a text, as often as it goes into one event."""
+    return text * (characters // len(text))
+
+
+# Of each the whole is one event, or many: (kind, data) of what comes after `started`.
+LARGEST = "2147483647"
+ATTACKS: Final[dict[str, list[tuple[str, str]]]] = {
+    "numbers": [
+        (
+            "stdout",
+            repeated(
+                "".join(f"A\x1b[{LARGEST}{final}" for final in "@ABCDEFGHIJKLMPSTXZ`abdefgmnrstu")
+            ),
+        )
+    ],
+    "numbers of many digits": [("stdout", repeated(f"A\x1b[{'9' * 400};{'9' * 400}Hx"))],
+    "one number after a control": [("stdout", repeated(f"A\x1b[{LARGEST[:5]}\n{LARGEST[5:]}b"))],
+    "eight-bit sequences": [("stdout", repeated(f"A\x9b{LARGEST}b\x9b{LARGEST}L"))],
+    "moves to the right": [("stdout", repeated("\x1b[999Cx\n"))],
+    "blanks": [("stdout", repeated("ab\x1b[G\x1b[999@"))],
+    "long lines that change": [("stdout", "x" * 30_000 + repeated("\x1b[G\x1b[9999X\x1b[P"))],
+    "lines inserted": [("stdout", repeated("\x1b[L"))],
+    "screens erased": [("stdout", repeated("x\x1b[2J"))],
+    "screens exchanged": [
+        ("stdout", repeated("line\n", 200_000)),
+        ("stdout", repeated("\x1b[?1049hx\x1b[?1049lx")),
+    ],
+    "resets": [("stdout", repeated("\x1bcx\x1b#8"))],
+    "scroll regions": [("stdout", repeated("\x1b[1;20r\x1b[20H\n\x1b[5;3r\x1bM\x1b[99999;1r"))],
+    "empty lines": [("stdout", repeated("\n"))] * 4,
+    "tabs": [("stdout", repeated("\t"))] * 2,
+    "one long line": [("stdout", repeated("x"))] * 3,
+    "colours": [("stdout", repeated("".join(f"\x1b[38;2;{n};9;9mx" for n in range(256))))],
+    "a list of colours": [("stdout", "\x1b[" + "1;" * 100_000 + "mx\x1b[" + "38:" * 30_000 + "mx")],
+    "marks on a letter": [("stdout", "e" + "\u0301" * 200_000)],
+    "marks after moves": [("stdout", "e" + repeated("\x1b[2Gx\x1b[2G" + "\u0301" * 16))],
+    "marks after colours": [("stdout", "e" + repeated("\x1b[m\u0301\u1160"))],
+    "a title without an end": [("stdout", "\x1b]0;" + "t" * 200_000), ("stdout", "t" * 200_000)],
+    "strings without an end": [("stdout", repeated("\x1bPq\x1b]8;;http://x\x1b_\x1b^y"))],
+    "sizes": [
+        each
+        for number in range(300)
+        for each in (
+            ("marker", json.dumps({"event": "resized", "columns": 80 + number % 2, "lines": 24})),
+            ("stdout", "x" * 2_000),
+        )
+    ],
+    "log entries": [("info", "entry\n" * 5_000)] * 40 + [("error", "\u0301" * 200_000)],
+}
+
+
+@pytest.mark.parametrize("mode", ["print", "interactive"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_page_answers_whatever_is_printed(
+    watcher: Visitor, gateway: EmbeddedGateway, name: str, mode: str
+) -> None:
+    """It is drawn in the end, the page is never deaf for long meanwhile, and Stop stops."""
+    run = begin(gateway, mode=mode)
+    for number, (kind, data) in enumerate(ATTACKS[name], 1):
+        assert gateway.send_event(run, kind, data, number).status == 200
+    gateway.send_event(run, "stdout", "\x1b[m\x1b[r\r\nthe end\r\n", len(ATTACKS[name]) + 1)
+
+    watcher.page.goto(f"{gateway.url}/runs/{run.id}")
+    check_that_it_stops(watcher, gateway, run)
+
+    expect(watcher.page.locator(".pane:not([aria-busy])")).to_be_attached(timeout=DRAWN_WITHIN_MS)
+    eventually(lambda: is_shown(watcher, "the end"), 30)
+    assert watcher.page.evaluate("window.deaf") < DEAF_MS
+
+
+ODD: Final[list[Any]] = [
+    {"toString": 0, "valueOf": 0},
+    [[[{"a": [None]}]]],
+    "long " * 20_000,
+    1e300,
+    -(2**70),
+    True,
+    "constructor",
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: str(odd)[:12])
+def test_a_marker_of_any_value_leaves_the_page_whole(
+    desk: Visitor, gateway: EmbeddedGateway, odd: Any
+) -> None:
+    """Each field of each marker in a type that it does not have: text, or left out."""
+    page = desk.page
+    names = ("command", "workingDir", "runner", "sessionId", "version")
+    started = dict.fromkeys(names, odd)
+    run = begin(gateway, **started, columns=odd, lines=odd, commands=[odd, odd], mode="interactive")
+    gateway.send_marker(run, {"event": odd, "workingDir": odd})
+    gateway.send_marker(run, {"event": "resized", "columns": odd, "lines": odd})
+    gateway.send_marker(run, {"event": "state", "state": odd})
+    gateway.send_event(run, "assist", json.dumps({"url": odd}))
+    gateway.send_event(run, "assist", json.dumps(odd))
+    gateway.send_event(run, "stdout", "still here\r\n", 1)
+    ended = gateway.create_run("ended")
+    results = ("subtype", "isError", "totalCostUsd", "numTurns", "permissionDenials")
+    gateway.send_marker(ended, {"event": "started", "mode": odd, "workingDir": odd})
+    end = dict.fromkeys(("exitCode", "reason", "events", "bytes", "sha256"), odd)
+    end["result"] = dict.fromkeys(results, odd)
+    gateway.send_marker(ended, {"event": "finished", **end})
+
+    desk.open_run(run.id)
+    eventually(lambda: is_shown(desk, "still here"))
+    check_that_it_stops(desk, gateway, run)
+    desk.open_run(ended.id)
+    expect(page.locator(".log")).to_contain_text("Ended:")
+    page.goto(gateway.url)
+    for each in (run, ended):
+        expect(page.locator(f"a.run[href='/runs/{each.id}'] .badge")).to_be_visible()
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: str(odd)[:12])
+def test_what_an_older_gateway_has_stored_leaves_the_page_whole(
+    desk: Visitor, gateway: EmbeddedGateway, odd: Any
+) -> None:
+    """The page relies on nothing of what a run has said: also a run that is stored already."""
+    page = desk.page
+    run, other = begin(gateway), begin(gateway, "another")
+    gateway.send_event(run, "stdout", "still here\n", 1)
+    names = (
+        *("command", "command_line", "working_dir", "mode", "columns", "lines", "commands"),
+        *("session_id", "assist_url", "result", "reason", "exit_code", "state", "verdict"),
+    )
+    stored = gateway.api("GET", f"/api/runs/{run.id}").json() | dict.fromkeys(names, odd)
+    listed = {"runs": [stored, gateway.api("GET", f"/api/runs/{other.id}").json()], "next": None}
+    page.route(f"**/api/runs/{run.id}", lambda route: route.fulfill(json=stored))
+    page.route("**/api/runs?limit=*", lambda route: route.fulfill(json=listed))
+
+    desk.open_run(run.id)
+    eventually(lambda: is_shown(desk, "still here"))
+    check_that_it_stops(desk, gateway, run)
+    page.goto(gateway.url)
+    expect(page.locator(f"a.run[href='/runs/{other.id}']")).to_contain_text("another")
+    expect(page.locator(f"a.run[href='/runs/{run.id}']")).to_be_attached()
+
+
+BROKEN: Final = "throw new Error('drawing failed')"
+
+
+@pytest.mark.parametrize(
+    ("module", "body"),
+    [
+        ("screen", f"export class Screen {{ constructor() {{ {BROKEN}; }} }}"),
+        ("screen", f"export class Screen {{ lines = []; write() {{ {BROKEN}; }} }}"),
+        ("side-log", f"export class SideLog {{ add() {{ {BROKEN}; }} }}"),
+        ("assist", f"export class Assist {{ element = ''; update() {{ {BROKEN}; }} }}"),
+        ("artifacts", f"export class Artifacts {{ constructor() {{ {BROKEN}; }} }}"),
+    ],
+    ids=["screen", "writing", "log", "assist", "files"],
+)
+def test_the_buttons_are_there_when_another_part_fails(
+    browser: Browser, gateway: EmbeddedGateway, module: str, body: str
+) -> None:
+    """Whatever a fault of ours keeps from being drawn, the run can be stopped."""
+    run = begin(gateway)
+    gateway.send_event(run, "stdout", "text\n", 1)
+    with Visitor(browser, gateway, allowed=("drawing failed", "is not a function")) as person:
+        person.log_in()
+        person.page.route(
+            f"**/static/{module}.js",
+            lambda route: route.fulfill(body=body, content_type="text/javascript"),
+        )
+        person.page.goto(f"{gateway.url}/runs/{run.id}")
+        check_that_it_stops(person, gateway, run)
+
+
+def test_a_run_that_cannot_be_loaded_can_be_stopped(
+    browser: Browser, gateway: EmbeddedGateway
+) -> None:
+    """The page needs nothing but the run's id for that."""
+    run = begin(gateway)
+    with Visitor(browser, gateway, allowed=("status of 500",)) as person:
+        person.log_in()
+        person.page.route(f"**/api/runs/{run.id}", lambda route: route.fulfill(status=500))
+        person.page.goto(f"{gateway.url}/runs/{run.id}")
+        expect(person.page.get_by_role("button", name="Try again")).to_be_visible()
+        stop_button(person).click()
+
+        def is_queued() -> None:
+            queued = gateway.send("GET", f"/api/runs/{run.id}/commands", run=run).json()
+            assert [each["command"] for each in queued] == ["__STOP__"]
+
+        eventually(is_queued)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("deep.json", "[" * 400_000 + "]" * 400_000),
+        ("lines.diff", "diff \n@@\n" + "+\n" * 900_000),
+        ("marks.txt", "e" + "\u0301" * 900_000),
+        ("brackets.json", '["' + "[" * 1_900_000 + '"]'),
+    ],
+    ids=["depth", "lines", "marks", "brackets"],
+)
+def test_a_file_is_shown_as_far_as_that_is_quick(
+    watcher: Visitor, gateway: EmbeddedGateway, name: str, content: str
+) -> None:
+    """The rest of it is in the download."""
+    run = begin(gateway)
+    assert gateway.send_artifact(run, name, content.encode()).status == 200
+    watcher.open_run(run.id)
+
+    watcher.page.get_by_role("button", name=f"View {name}").click()
+
+    expect(watcher.page.locator(".viewer .file")).to_contain_text("Download it to see all")
+    watcher.page.get_by_role("button", name="Close").click()
+    assert watcher.page.evaluate("window.deaf") < DEAF_MS
