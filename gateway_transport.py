@@ -42,10 +42,40 @@ STALL_TIMEOUT_S: Final = 15.0
 # Slower than any line that a run's output fits through; a body may take its size divided by this.
 _SLOWEST_BYTES_PER_S: Final = 16_384
 _SEND_BYTES: Final = 65_536
+# What such a file holds, and what comes of removing it.
+_PINNED: Final = ("the certificates trusted so far", "trust the gateway's certificate again")
+VERIFIED: Final = ("the gateways whose certificate verified", "forget that of all of them")
 
 
 class GatewayError(Exception):
     """The gateway cannot be used as configured; the message is a plain sentence for the user."""
+
+
+class CertificateChangedError(GatewayError):
+    """A gateway shows another certificate than the one that is pinned for it.
+
+    `trusted` and `offered` are their fingerprints; `remedy` says how to trust the other one.
+    `accept` pins that in the place of the first; it raises GatewayError.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        trusted: str,
+        offered: str,
+        remedy: str,
+        accept: Callable[[], None],
+    ) -> None:
+        super().__init__(
+            f"the certificate of {host} is not the one that was trusted before "
+            f"(SHA-256 {_short(trusted)} then, {_short(offered)} now); if you renewed it, "
+            f"{remedy}, otherwise the connection may be intercepted"
+        )
+        self.host = host
+        self.trusted = trusted
+        self.offered = offered
+        self.remedy = remedy
+        self.accept = accept
 
 
 class BodyError(OSError):
@@ -62,11 +92,18 @@ class PinStore:
     """
 
     def __init__(
-        self, path: Path, announce: Callable[[str], None], verified: Path | None = None
+        self,
+        path: Path,
+        announce: Callable[[str], None],
+        verified: Path | None = None,
+        content: tuple[str, str] = _PINNED,
     ) -> None:
         self._path = path
+        self._content = content
         self._announce = announce
-        self._verified = None if verified is None else PinStore(verified, announce)
+        self._verified = (
+            None if verified is None else PinStore(verified, announce, content=VERIFIED)
+        )
         # Also where the file cannot be written.
         self._seen: set[str] = set()
 
@@ -116,13 +153,23 @@ class PinStore:
                 f"trusting the self-signed certificate of {host} from now on "
                 f"(SHA-256 {_short(fingerprint)})"
             )
-        elif not hmac.compare_digest(known, fingerprint):
-            raise GatewayError(
-                f"the certificate of {host} is not the one that was trusted before "
-                f"(SHA-256 {_short(known)} then, {_short(fingerprint)} now); if you renewed it, "
-                f"remove the line of {host} from {self._path}, otherwise the connection may be "
-                "intercepted"
+            return
+        pinned = known
+        if not hmac.compare_digest(pinned, fingerprint):
+            raise CertificateChangedError(
+                host,
+                pinned,
+                fingerprint,
+                f"remove the line of {host} from {self._path}",
+                lambda: self._replace(host, pinned, fingerprint),
             )
+
+    def _replace(self, host: str, known: str, fingerprint: str) -> None:
+        """Pin another certificate, if `known` is still the one that is pinned."""
+        with self._locked():
+            lines = self._read()
+            if lines.get(host) == known:
+                self._write({**lines, host: fingerprint})
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -153,8 +200,8 @@ class PinStore:
             pins = None
         if not isinstance(pins, dict) or not all(isinstance(pin, str) for pin in pins.values()):
             raise GatewayError(
-                f"{self._path} cannot be read; it holds the certificates trusted so far: "
-                "correct it, or remove it to trust the gateway's certificate again"
+                f"{self._path} cannot be read; it holds {self._content[0]}: "
+                f"correct it, or remove it to {self._content[1]}"
             )
         return pins
 

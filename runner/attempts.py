@@ -47,13 +47,14 @@ class Pauses:
     """How long to wait between two copies.
 
     `first_s`, doubled after each failure up to `last_s`, each times 0.5 to 1 at random, so that
-    many runners do not come back at the same moment. `rejected_s`: a wrong secret, token, clock or
-    certificate is corrected by a person, if at all.
+    many runners do not come back at the same moment. `rejected_s`: a wrong secret, token or clock
+    is corrected by a person, if at all. `certificate_s`: a person may just have agreed to another.
     """
 
     first_s: float = 0.25
     last_s: float = 30.0
     rejected_s: float = 30.0
+    certificate_s: float = 5.0
 
     def backoff_s(self, failures: int) -> float:
         """Return how long to wait after so many failures in a row."""
@@ -199,7 +200,7 @@ class Sender:
             if self._policy.ends_on_rejection:
                 raise
             self._explain(error)
-            self._wait(self._pauses.rejected_s)
+            self._wait(self._pauses.certificate_s)
             return None
         self._pacer.note(reply)
         return reply

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final, TypeVar
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from config import RunnerError
 from gateway_client import Credentials, GatewayClient, Outcome, is_confidential
-from gateway_transport import GatewayError, PinStore
+from gateway_transport import VERIFIED, GatewayError, PinStore
 from journal.events import encode_event
 from places import state_path
 from runner.plan import require_run
@@ -45,9 +46,7 @@ def open_client(
 
     `is_traced`: -vv tells what it does, in the gateway's words too.
     """
-    state = state_path(os.environ)
-    verified = None if state is None else Path(state, "verified.json")
-    pins = PinStore(config.data_dir / "pins.json", console.warn, verified)
+    pins = PinStore(config.data_dir / "pins.json", console.warn, _verified_file())
     return GatewayClient(
         gateway_url or config.gateway_url,
         Credentials(config.hmac_secret, run_id, token),
@@ -55,6 +54,12 @@ def open_client(
         allow_http=config.allow_http,
         watch=console.trace if is_traced and console.verbosity >= 2 else None,
     )
+
+
+def _verified_file() -> Path | None:
+    """Return where it is kept whose certificate verified; None without a home folder."""
+    state = state_path(os.environ)
+    return None if state is None else Path(state, "verified.json")
 
 
 def check_health(client: GatewayClient, config: Config) -> Reply:
@@ -168,6 +173,8 @@ def ask_gateway(
 
         return check(name, in_one_sentence)
 
+    if config.allow_self_signed and config.gateway_url.startswith("https:"):
+        yield look_at("verified before", lambda: _check_verified(config))
     replies: list[Reply] = []
     try:
         client = open_client(config, console)
@@ -210,13 +217,43 @@ def _check_signature(client: GatewayClient, config: Config) -> tuple[str, str]:
     return "ok", "the gateway accepts it"
 
 
+def _check_verified(config: Config) -> tuple[str, str]:
+    """Say whether a self-signed certificate of the gateway would be refused, and by which file."""
+    path = _verified_file()
+    if path is None:
+        return "note", (
+            "without a home folder it is forgotten after each run whether the gateway's "
+            "certificate verified; set HOME or XDG_STATE_HOME"
+        )
+    for each in (path.parent, path):
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(each)
+            if status.st_uid != os.geteuid():
+                return "fail", (
+                    f"{each} belongs to another user, who decides which gateway may show another "
+                    "certificate; remove it, or set XDG_STATE_HOME to a folder of yours"
+                )
+            if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode):
+                return "fail", f"other users can change {each}; `chmod go-w` it"
+    host = _host(config)
+    if PinStore(path, lambda _: None, content=VERIFIED).pinned(host) is None:
+        return "ok", f"nothing is remembered of {host} in {path}"
+    return "ok", (
+        f"{host} is remembered in {path}, so a certificate that does not verify is refused; if the "
+        "gateway really has one now, remove that line"
+    )
+
+
+def _host(config: Config) -> str:
+    parts = urlsplit(config.gateway_url)
+    return f"{parts.hostname}:{parts.port or 443}"
+
+
 def _pinned(config: Config) -> str | None:
     """Return the fingerprint that is trusted for the configured gateway, if there is one."""
-    parts = urlsplit(config.gateway_url)
-    host = f"{parts.hostname}:{parts.port or 443}"
     pins = PinStore(config.data_dir / "pins.json", lambda _: None)
     try:
-        return pins.pinned(host)
+        return pins.pinned(_host(config))
     except GatewayError:
         return None  # the connection itself tells it
 

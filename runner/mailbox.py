@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gateway_transport import CertificateChangedError
+
 
 # How long a worker that failed pauses before it starts again, doubled each time up to the second.
 # A stop by the page waits for that; the third is after how long the failures are forgotten.
@@ -71,6 +73,20 @@ class Signal:
     """A signal has come."""
 
     number: int
+
+
+@dataclass(frozen=True)
+class KeysTyped:
+    """Somebody has typed while a question was open."""
+
+    keys: bytes
+
+
+@dataclass(frozen=True)
+class CertificateRefused:
+    """Nothing is sent to the gateway, which shows another certificate; a person may agree to it."""
+
+    error: CertificateChangedError
 
 
 @dataclass(frozen=True)

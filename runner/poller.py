@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
 from allowlist import MAX_COMMAND_CHARS, Allowlist, Refused
 from gateway_client import Outcome
-from gateway_transport import GatewayError
+from gateway_transport import CertificateChangedError, GatewayError
 from journal.spool import Command, SpoolError
 from redact import printable
 from runner.attempts import ACK_ONCE, Pauses, TellOnce, acknowledge, refuse_to_wait
 from runner.executor import RUN_HAS_ENDED
-from runner.mailbox import Worker, WorkerEnded, WorkerFailed
+from runner.mailbox import CertificateRefused, Worker, WorkerEnded, WorkerFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,9 +94,10 @@ class Poller(Worker):
         poll_interval_s: float,
         allow_remote_input: bool,
         tell: Callable[[str], None],
-        tell_owner: Callable[[WorkerFailed | WorkerEnded], object],
+        tell_owner: Callable[[CertificateRefused | WorkerFailed | WorkerEnded], object],
     ) -> None:
         super().__init__("poller", tell_owner)
+        self._tell_of_certificate = tell_owner
         self._client = client
         self._spool = spool
         self._pacer = pacer
@@ -145,7 +146,9 @@ class Poller(Worker):
             self._tell_once(
                 "rejected", f"remote control waits, a stop by the gateway's page too: {error}"
             )
-            return _REJECTED_PAUSE_S
+            if isinstance(error, CertificateChangedError):
+                self._tell_of_certificate(CertificateRefused(error))
+            return Pauses().certificate_s
         self._pacer.note(reply)
         if reply.outcome is Outcome.ACCEPTED and isinstance(reply.body, list):
             self._failures = 0

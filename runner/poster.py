@@ -14,9 +14,10 @@ import time
 from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
 from gateway_client import Outcome, Reply, new_nonce
+from gateway_transport import CertificateChangedError
 from runner.attempts import EVENTS, FILES, Obstacle, Sender, TellOnce
 from runner.console import shown_size
-from runner.mailbox import Worker, WorkerEnded, WorkerFailed
+from runner.mailbox import CertificateRefused, Worker, WorkerEnded, WorkerFailed
 from runner.upload import SMALLEST_BODY_BYTES, Uploader
 
 if TYPE_CHECKING:
@@ -59,10 +60,11 @@ class Poster(Worker):
         rules: Rules,
         *,
         tell: Callable[[str], None],
-        tell_owner: Callable[[WorkerFailed | WorkerEnded], object],
+        tell_owner: Callable[[CertificateRefused | WorkerFailed | WorkerEnded], object],
         pauses: Pauses | None = None,
     ) -> None:
         super().__init__("poster", tell_owner)
+        self._tell_of_certificate = tell_owner
         self._client = client
         self._spool = spool
         self._pacer = pacer
@@ -189,9 +191,11 @@ class Poster(Worker):
         if not isinstance(obstacle, Reply):
             self._tell_once(
                 "certificate",
-                f"{obstacle}. The run goes on; its output is kept, and tried again every half "
-                "minute; what is left at its end is sent by `sync`",
+                f"{obstacle}. The run goes on; its output is kept, and tried again every few "
+                "seconds; what is left at its end is sent by `sync`",
             )
+            if isinstance(obstacle, CertificateChangedError):
+                self._tell_of_certificate(CertificateRefused(obstacle))
         elif obstacle.outcome is Outcome.UNKNOWN:
             self._tell_once(
                 "unreachable",

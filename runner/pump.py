@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
 
 from kinds.profile import Passed
 from redact import Redacted, RedactedDecoder, Redactor
-from runner.mailbox import WakePipe, Worker, WorkerEnded, WorkerFailed
-from runner.terminal import LocalOutput, set_window_size
+from runner.mailbox import KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
+from runner.terminal import LocalOutput, Size, set_window_size, window_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kinds.profile import Item, Message, MessageStream, StateReader
     from redact import RedactedText, Rules
     from runner.plan import Job
-    from runner.terminal import ModeTracker, Size
+    from runner.terminal import ModeTracker
 
 # What is held back for more context is shown after this long without output.
 _IDLE_S: Final = 0.05
@@ -48,6 +48,10 @@ _QUIET_S: Final = 0.02
 _STATE_INTERVAL_S: Final = 1.0
 # At the end, a local reader that has taken nothing for this long has stopped.
 _READER_PATIENCE_S: Final = 1.0
+# The terminal's other screen and back, which keeps what is on the first, and an empty one.
+_OTHER_SCREEN: Final = b"\x1b[?1049h"
+_UNCOVERED: Final = b"\x1b[?1049l"
+_CLEARED: Final = b"\x1b[?25h\x1b[m\x1b[2J\x1b[H"
 
 
 @dataclass
@@ -109,9 +113,10 @@ class PtyPump(Worker):
         journal: Journal,
         states: StateReader | None,
         note_undo: Callable[[bytes], None],
-        tell_owner: Callable[[WorkerFailed | WorkerEnded], object],
+        tell_owner: Callable[[KeysTyped | WorkerFailed | WorkerEnded], object],
     ) -> None:
         super().__init__("pty-pump", tell_owner)
+        self._tell_keys = tell_owner
         self._channels = channels
         self._outputs = [c.local for c in channels if c.local is not None]
         self._log = log
@@ -128,6 +133,10 @@ class PtyPump(Worker):
         self._finish_at: float | None = None
         self._keyboard_paused = False
         self._caught_up: threading.Event | None = None
+        # What is to be shown over the child's screen; None takes it away.
+        self._covers: list[tuple[bytes | None, bool]] = []
+        self._is_covered = False
+        self._is_other_screen = False
         # What the log lacks at its end, because the disk did not take it.
         self.unlogged_bytes = 0
         self._pipe = WakePipe()
@@ -183,6 +192,21 @@ class PtyPump(Worker):
         self._keyboard_paused = paused
         self._wake()
 
+    def cover(self, text: bytes | None) -> None:
+        """Show a text in the place of the child's screen, and tell the owner each key; or end that.
+
+        What the child prints meanwhile is held back, and comes behind its screen. Thread: any.
+        """
+        with self._lock:
+            self._covers.append((text, False))
+        self._wake()
+
+    def write_on_cover(self, text: bytes) -> None:
+        """Show more there. Thread: any."""
+        with self._lock:
+            self._covers.append((text, True))
+        self._wake()
+
     def catch_up(self, within_s: float) -> None:
         """Wait until what was printed so far is shown. Thread: any but the pump's."""
         caught_up = threading.Event()
@@ -204,6 +228,7 @@ class PtyPump(Worker):
     def _work(self) -> None:
         while not (self._stopping.is_set() or self._has_finished()):
             self._turn()
+        self._cover(None, is_more=False)
         for channel in self._channels:
             if channel.transcript is not None:
                 self._show_items(channel, channel.transcript.stream.flush())
@@ -222,6 +247,9 @@ class PtyPump(Worker):
         with self._lock:
             self._typed += b"".join(self._injected)
             self._injected.clear()
+            covers, self._covers = self._covers, []
+        for text, is_more in covers:
+            self._cover(text, is_more=is_more)
         reading = [self._pipe.fileno(), *masters, *self._keyboard()]
         writing = [
             *lagging,
@@ -363,10 +391,44 @@ class PtyPump(Worker):
             keys = os.read(fd, _MAX_TYPED_BYTES)
         except OSError:
             keys = b""
-        if keys:
+        if keys and self._is_covered:
+            self._tell_keys(KeysTyped(keys))
+        elif keys:
             self._typed += keys
         else:
             self._keyboard_fd = None  # hung up; the signal that goes with it ends the run
+
+    def _cover(self, text: bytes | None, *, is_more: bool) -> None:
+        """Cover the child's screen, write on what covers it, or uncover it."""
+        local = self._channels[0].local
+        if local is None or not local.is_terminal:
+            return
+        if is_more:
+            if self._is_covered:
+                local.write(text or b"", over=True)
+        elif text is not None and not self._is_covered:
+            self._is_covered = True
+            self._is_other_screen = self._modes.has_other_screen
+            self._note_undo(_UNCOVERED + self._modes.undo())
+            local.write((b"" if self._is_other_screen else _OTHER_SCREEN) + _CLEARED + text)
+            local.hold()
+        elif text is None and self._is_covered:
+            self._is_covered = False
+            cursor = b"\x1b[?25l" if self._modes.hides_cursor else b""
+            local.write((b"" if self._is_other_screen else _UNCOVERED) + cursor, over=True)
+            local.release()
+            self._note_undo(self._modes.undo())
+            if self._is_other_screen:
+                self._let_child_draw()
+
+    def _let_child_draw(self) -> None:
+        """Let a full-screen program draw its screen anew: its size changes, and changes back."""
+        for channel in self._channels:
+            size = window_size(channel.master_fd)
+            if size is not None:
+                with contextlib.suppress(OSError):
+                    set_window_size(channel.master_fd, Size(size.columns, size.lines + 1))
+                    set_window_size(channel.master_fd, size)
 
     def _write_typed(self, master_fd: int) -> None:
         try:

@@ -27,7 +27,14 @@ from runner.assist import Assist
 from runner.attempts import Pacer
 from runner.console import shown_size
 from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
-from runner.mailbox import Mailbox, Signal, WorkerEnded, WorkerFailed
+from runner.mailbox import (
+    CertificateRefused,
+    KeysTyped,
+    Mailbox,
+    Signal,
+    WorkerEnded,
+    WorkerFailed,
+)
 from runner.poster import Poster
 from runner.processes import ChildEnd
 from runner.pump import ChildTerminals, PtyPump
@@ -69,6 +76,7 @@ _FAILURES: Final = {
     "executor": "executing commands failed: {}",
     "syncer": "a power cut may lose output: {}",
     "assist": "the assist session failed: {}",
+    "keyboard": "the keyboard could not be read: {}",
 }
 
 
@@ -217,6 +225,7 @@ class _Session:
         # Imported here because the child, which is running by now, does not have to wait for it.
         from runner.executor import Executor
         from runner.poller import Poller
+        from runner.question import TrustQuestion
 
         job = run.job
         self._job = job
@@ -266,6 +275,7 @@ class _Session:
             tell_owner=mailbox.post,
         )
         self._assist = None if job.assist is None else self._plan_assist(job.assist)
+        self._question = TrustQuestion(terminal, pump, run.console, mailbox.post)
         self._started_at = run.started_at
         self._limit_at = None if job.max_time_s is None else run.started_at + job.max_time_s
         # Why the runner ends the run, if it does: what the `finished` marker will say.
@@ -327,6 +337,7 @@ class _Session:
         # The child ends, by itself or because the keeper was asked to end it (`_end_run`): then
         # within STOP_GRACE_S and KEEPER_TIMEOUT_S.
         self._await_keeper(lambda: self._child_end is not None or self._keeper.has_swept)
+        self._question.close()
         end = self._judge_end()
 
         # No more commands are taken, the queued ones are refused, the assist session is ended.
@@ -368,6 +379,7 @@ class _Session:
         # The poster delivers, sends `finished`, and uploads: as long as the gateway takes something
         # every `drain_timeout_s`.
         self._deliver()
+        self._question.close()
         self._poster.join(_JOIN_TIMEOUT_S)
         self._executor.join(_JOIN_TIMEOUT_S)  # acknowledgements that were still on their way
         self._close_journal()
@@ -409,19 +421,31 @@ class _Session:
         """Wait once for the keeper, a signal or a message, and handle what has come."""
         dues = [due for due in (deadline, self._size_due) if due is not None]
         for news in self._keeper.wait(self._mailbox, min(dues) if dues else None):
-            if isinstance(news, Report):
-                self._handle_report(news)
-            elif isinstance(news, Signal):
-                self._handle_signal(news.number)
-            elif isinstance(news, WorkerFailed):
-                failure = _FAILURES[news.worker].format(_shown(news.error))
-                self._console.warn(f"{failure}; it is started again, please report it")
-            elif isinstance(news, WorkerEnded):
-                self._handle_end_of_worker(news)
-            elif isinstance(news, _EndRequest):
-                self._end_run(news.reason)
+            self._handle(news)
         if self._size_due is not None and time.monotonic() >= self._size_due:
             self._tell_size()
+
+    def _handle(self, news: object) -> None:
+        if isinstance(news, Report):
+            self._handle_report(news)
+        elif isinstance(news, Signal):
+            self._handle_signal(news.number)
+        elif isinstance(news, WorkerFailed):
+            failure = _FAILURES[news.worker].format(_shown(news.error))
+            self._console.warn(f"{failure}; it is started again, please report it")
+        elif isinstance(news, WorkerEnded):
+            self._handle_end_of_worker(news)
+        elif isinstance(news, _EndRequest):
+            self._end_run(news.reason)
+        elif isinstance(news, KeysTyped):
+            self._question.type(news.keys)
+        elif isinstance(news, CertificateRefused) and self._has_place_to_ask:
+            self._question.ask(news.error)
+
+    @property
+    def _has_place_to_ask(self) -> bool:
+        """Whether a question would be seen: not while a session's screen is being given back."""
+        return self._child_end is None or not self._terminal.is_taken
 
     def _obey_time_limit(self) -> None:
         if self._limit_at is not None and time.monotonic() >= self._limit_at:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _IS_LINUX: Final = sys.platform.startswith("linux")
 # More than a screen can lag behind; a reader that has stopped for good costs no more than this.
 MAX_PENDING_BYTES: Final = 4 * 1_048_576
+# Of what is printed behind a question, the latest is shown after it.
+_MAX_HELD_BYTES: Final = 1_048_576
 # POSIX: a pipe that select() calls writable takes this much without blocking.
 _PIPE_WRITE_BYTES: Final = select.PIPE_BUF
 
@@ -49,6 +51,14 @@ def window_size(fd: int) -> Size | None:
     return Size(columns, lines) if columns and lines else None
 
 
+def is_foreground(fd: int) -> bool:
+    """Whether this process may read from the terminal behind `fd`: it is not in the background."""
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return False
+
+
 def set_window_size(fd: int, size: Size) -> None:
     """Set the size of the terminal behind `fd`; its foreground gets SIGWINCH if it changed."""
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", size.lines, size.columns, 0, 0))
@@ -64,6 +74,9 @@ class LocalOutput:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._pending = bytearray()
+        # What waits while something else is shown in its place.
+        self._held: bytearray | None = None
+        self._unheld_bytes = 0
         self._dropped_bytes = 0
         self._gone = False
         mode = os.fstat(fd).st_mode
@@ -96,9 +109,27 @@ class LocalOutput:
         """How much a reader that has stopped, and is not gone, has not taken."""
         return len(self._pending) + self._dropped_bytes
 
-    def write(self, data: bytes) -> None:
+    def hold(self) -> None:
+        """Keep what is written until `release`; only what is written `over` it is shown."""
+        self._held = bytearray()
+
+    def release(self) -> None:
+        """Write what was kept."""
+        held, self._held = bytes(self._held or b""), None
+        if self._unheld_bytes:
+            self.write(f"\r\n[{self._unheld_bytes} bytes were not shown here]\r\n".encode())
+            self._unheld_bytes = 0
+        self.write(held)
+
+    def write(self, data: bytes, *, over: bool = False) -> None:
         """Write what the reader takes now, and keep the rest for `write_pending`."""
         if self._gone or not data:
+            return
+        if self._held is not None and not over:
+            self._held += data
+            excess = max(0, len(self._held) - _MAX_HELD_BYTES)
+            del self._held[:excess]
+            self._unheld_bytes += excess
             return
         if self._dropped_bytes or len(self._pending) + len(data) > MAX_PENDING_BYTES:
             # Nothing more until the notice: a gap must be where the notice says that it is.
@@ -220,6 +251,16 @@ class ModeTracker:
         self._kitty_depth = 0
         self._other_keys = False
         self._keypad = False
+
+    @property
+    def has_other_screen(self) -> bool:
+        """Whether a full-screen program has the terminal's other screen."""
+        return bool(self._changed & self._SCREENS)
+
+    @property
+    def hides_cursor(self) -> bool:
+        """Whether the cursor is not shown."""
+        return 25 in self._changed
 
     def feed(self, raw: bytes) -> bool:
         """Look at a piece of the program's output. Returns whether a mode was named in it."""

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from redact import Rules
     from runner.console import Console
     from runner.folder import RunFolder
-    from runner.mailbox import WorkerEnded, WorkerFailed
+    from runner.mailbox import CertificateRefused, WorkerEnded, WorkerFailed
 
     OpenClient = Callable[[str, str, str], GatewayClient]  # gateway's address, run id, token
 
@@ -470,7 +470,7 @@ class _SyncRun:
 
     def _drain(self, spool: Spool, client: GatewayClient) -> None:
         problems: list[str] = []
-        news: list[WorkerFailed | WorkerEnded] = []
+        news: list[CertificateRefused | WorkerFailed | WorkerEnded] = []
         poster = Poster(
             client,
             spool,

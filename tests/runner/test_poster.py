@@ -17,7 +17,7 @@ from gateway_transport import PinStore
 from journal.spool import FilePart, Spool
 from redact import Rules
 from runner.attempts import Pacer, Pauses
-from runner.mailbox import WorkerEnded, WorkerFailed
+from runner.mailbox import CertificateRefused, WorkerEnded, WorkerFailed
 from runner.poster import Poster
 from runner.upload import file_parts
 from testing.gateways.certificates import self_signed
@@ -74,7 +74,7 @@ class _Bench(Generic[G]):
     poster: Poster
     client: GatewayClient
     told: list[str]
-    ends: list[WorkerFailed | WorkerEnded]
+    ends: list[CertificateRefused | WorkerFailed | WorkerEnded]
     time: _Time
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -141,7 +141,7 @@ def poster(
     """Start a poster on the journal in the folder; it is stopped at the end of the block."""
     times = _Time()
     told: list[str] = []
-    ends: list[WorkerFailed | WorkerEnded] = []
+    ends: list[CertificateRefused | WorkerFailed | WorkerEnded] = []
     client = GatewayClient(
         url or gateway.url,
         Credentials(gateway.secret, run.id, run.token),

@@ -17,7 +17,7 @@ import pytest
 
 from redact import RedactedText, Rules
 from runner import terminal
-from runner.mailbox import WorkerEnded, WorkerFailed
+from runner.mailbox import KeysTyped, WorkerEnded, WorkerFailed
 from runner.pump import Channel, Journal, PtyPump
 from runner.terminal import (
     LocalOutput,
@@ -39,7 +39,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.published: list[tuple[str, str]] = []
-        self.ended: list[WorkerFailed | WorkerEnded] = []
+        self.ended: list[KeysTyped | WorkerFailed | WorkerEnded] = []
         self.slaves: list[int] = []
         self._fds: list[int] = []
         self._pump: PtyPump | None = None
@@ -225,7 +225,9 @@ def test_a_crash_is_handed_to_the_owner(desk: Desk) -> None:
     os.write(desk.slaves[0], b"x\n")
     pump.join(JOIN_S)
 
-    assert [type(end.error) for end in desk.ended] == [OSError]
+    (end,) = desk.ended
+    assert isinstance(end, WorkerEnded)
+    assert isinstance(end.error, OSError)
 
 
 def test_keys_and_typed_text_reach_the_child(desk: Desk) -> None:

@@ -110,6 +110,41 @@ def test_a_token_without_its_run_is_not_passed_over(patient: _Patient) -> None:
     assert "FAIL  run: --run-id is missing" in done.stdout
 
 
+def test_what_is_remembered_of_the_gateway_is_named(patient: _Patient) -> None:
+    """Host and file, and what to do if it really changed; where the file is bad, that."""
+    state = patient.folder / "state" / "claude-runner"
+    file = state / "verified.json"
+    with StrictGateway(tls=True) as gateway:
+        patient.meet(gateway)
+        patient.env |= {
+            "ALLOW_SELF_SIGNED": "true",
+            "REQUESTS_CA_BUNDLE": str(gateway.ca_file),
+            "XDG_STATE_HOME": str(state.parent),
+        }
+        host = f"127.0.0.1:{gateway.port}"
+        unknown = patient.look()["verified before"]
+        known = patient.look()["verified before"]
+        file.chmod(0o666)
+        writable = patient.look()["verified before"]
+        file.chmod(0o600)
+        file.write_text("{broken")
+        broken = patient.look()["verified before"]
+        if os.geteuid() == 0:
+            file.write_text("{}")
+            os.chown(file, 4242, -1)
+            foreign = patient.look()["verified before"]
+            assert foreign[0] == "fail"
+            assert "belongs to another user" in foreign[1]
+
+    assert unknown == ("ok", f"nothing is remembered of {host} in {file}")
+    assert known[0] == "ok"
+    assert f"{host} is remembered in {file}" in known[1]
+    assert "remove that line" in known[1]
+    assert writable[0] == broken[0] == "fail"
+    assert "chmod go-w" in writable[1]
+    assert "correct it, or remove it" in broken[1]
+
+
 def test_no_secret_is_shown_and_nothing_is_left(patient: _Patient) -> None:
     """Neither in text nor as JSON; of the data folder's test nothing stays."""
     with StrictGateway() as gateway:
