@@ -5,12 +5,27 @@ from __future__ import annotations
 import os
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final
 
-from config import ConfigError, Setting, parse_argv
+from config import ConfigError, RunnerError, Setting, parse_argv
+from kinds.claude_control import (
+    ASKING_ARGUMENTS,
+    MODES,
+    WITHHELD_VARIABLES,
+    ClaudeDialogue,
+    listening_arguments,
+)
 from kinds.claude_messages import ClaudeStream
-from kinds.profile import MAX_ARGUMENT_BYTES, WAITING, WORKING, Invocation, Profile
+from kinds.profile import (
+    DENIAL_EXIT_CODE,
+    MAX_ARGUMENT_BYTES,
+    WAITING,
+    WORKING,
+    Invocation,
+    Profile,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -60,6 +75,58 @@ class ClaudeProfile(Profile):
             help="auto (default): print mode shows what Claude Code does while it does it; "
             "text: Claude Code's own output, at its end",
         )
+        add_option(
+            "--ask",
+            metavar="WHOM",
+            choices=("remote", "local", "both", "never"),
+            help="who answers what Claude Code asks in print mode: remote (the operator), local "
+            "(you, in this terminal), both or never (default: remote if "
+            "CLAUDE_RUNNER_ALLOW_REMOTE_ANSWERS is true, else never)",
+        )
+        add_option(
+            "--ask-timeout",
+            metavar="TIME",
+            help="deny what nobody has answered after this time (default: wait)",
+        )
+        add_option(
+            "--stay",
+            metavar="TIME",
+            help="after each turn, keep the run open this long for further messages",
+        )
+        add_option(
+            "--remote-max-mode",
+            metavar="MODE",
+            choices=MODES,
+            help="the highest permission mode that the operator may switch to: "
+            f"{', '.join(MODES)} (default: the one that the run begins with)",
+        )
+        add_option(
+            "--fail-on-denial",
+            action="store_true",
+            help=f"end with exit code {DENIAL_EXIT_CODE} if Claude Code was refused a tool",
+        )
+        add_option("--resume", metavar="SESSION", help="go on with this session of Claude Code")
+        add_option(
+            "--continue",
+            action="store_true",
+            dest="continues",
+            help="go on with the last session of Claude Code in this folder",
+        )
+
+    def can_ask(self, config: Config) -> bool:
+        """Whether the program is Claude Code itself."""
+        return self._is_claude_code(config)
+
+    def listening_invocation(
+        self, config: Config, prompt: str, options: argparse.Namespace, *, asks: bool
+    ) -> Invocation:
+        """Return how to start it so that it reads messages; with the user's own arguments first."""
+        arguments = (*_session_arguments(options), *options.arguments)
+        return _listening(self.argv(config), prompt, arguments, options, asks=asks)
+
+    def resume_argv(self, config: Config, session_id: str) -> tuple[str, ...] | None:
+        """Return what goes on with a session at the keyboard."""
+        return (*self.argv(config), "--resume", session_id)
 
     def answers_version(self, config: Config) -> bool:
         """Whether the program is Claude Code itself."""
@@ -90,13 +157,15 @@ class ClaudeProfile(Profile):
         dash; a single word that is the name of a subcommand is a prompt only with a blank after it.
         """
         started = self.argv(config)
-        arguments = options.arguments
+        arguments = (*_session_arguments(options), *options.arguments)
         states = StateWatcher() if mode == "interactive" else None
         if not self._is_claude_code(config):
+            if len(arguments) > len(options.arguments):
+                raise RunnerError("--resume and --continue are Claude Code's; leave them out")
             argv = (*started, *arguments, *(() if prompt is None else (prompt,)))
             return Invocation(argv, states=states)
         if mode == "print":
-            return _print_mode(started, prompt or "", arguments, options.output or "auto")
+            return _print_mode(started, prompt or "", arguments, options)
         argv = (*started, *arguments)
         if prompt is None:
             return Invocation(argv, states=states)
@@ -105,29 +174,96 @@ class ClaudeProfile(Profile):
         return Invocation((*argv, "--", prompt), states=states)
 
 
-def _print_mode(
-    started: Sequence[str], prompt: str, arguments: Sequence[str], output: str
-) -> Invocation:
+def _session_arguments(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return what chooses the session that the user names. Raises RunnerError."""
+    resumed: str | None = getattr(options, "resume", None)
+    continues = getattr(options, "continues", False)
+    if not (resumed or continues):
+        return ()
+    if (resumed and continues) or _names_any(options.arguments, _SESSION_ARGUMENTS):
+        raise RunnerError("give one of --resume, --continue, and a session's arguments after --")
+    return ("--resume", resumed) if resumed else ("--continue",)
 
+
+def _print_mode(
+    started: Sequence[str], prompt: str, arguments: Sequence[str], options: argparse.Namespace
+) -> Invocation:
+    added, rest = _common_of_print_mode(arguments, options)
+    argv = (*started, *added, *arguments)
+    if len(os.fsencode(prompt)) > MAX_ARGUMENT_BYTES:
+        return Invocation(argv, os.fsencode(prompt), **rest)
+    return Invocation((*argv, "--", prompt), **rest)
+
+
+def _listening(
+    started: Sequence[str],
+    prompt: str,
+    arguments: Sequence[str],
+    options: argparse.Namespace,
+    *,
+    asks: bool,
+) -> Invocation:
+    """Return how to start it so that it reads messages, if the user's arguments leave room."""
+    added, rest = _common_of_print_mode(arguments, options, is_asked=asks)
+    in_the_way = _given(arguments, _FORMAT_ARGUMENTS)
+    if in_the_way or "messages" not in rest:
+        reason = f"{in_the_way or '--output text'} goes without questions and further messages"
+        return replace(_print_mode(started, prompt, arguments, options), cannot_ask=reason)
+    theirs = _given(arguments, _ASKING_ARGUMENTS)
+    if asks and theirs:
+        rest["cannot_ask"] = f"{theirs} says who is asked"
+        asks = False
+    added += [*listening_arguments(prompt), *(ASKING_ARGUMENTS if asks else ())]
+    return Invocation(
+        (*started, *added, *arguments),
+        dialogue=ClaudeDialogue(asks=asks),
+        # JSON holds no half characters.
+        first_message=os.fsencode(prompt).decode("utf-8", "replace"),
+        modes=_modes_up_to(options.remote_max_mode or _first_mode(arguments)),
+        withheld_variables=WITHHELD_VARIABLES,
+        **rest,
+    )
+
+
+def _common_of_print_mode(
+    arguments: Sequence[str], options: argparse.Namespace, *, is_asked: bool = False
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments that print mode adds, and what the invocation says of them."""
     added: list[str] = []
-    session: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
     if not _names_any(arguments, ("-p", "--print")):
         added.append("-p")
     if not _names_any(arguments, _SESSION_ARGUMENTS):
-        session_id = str(uuid.uuid4())
-        added += ["--session-id", session_id]
-        session = {"session_id": session_id, "resume_argv": (*started, "--resume", session_id)}
-    messages = None
-    if output == "auto" and not _names_any(arguments, _FORMAT_ARGUMENTS):
+        rest["session_id"] = str(uuid.uuid4())
+        added += ["--session-id", rest["session_id"]]
+    if (options.output or "auto") == "auto" and not _names_any(arguments, _FORMAT_ARGUMENTS):
         added += ["--output-format", "stream-json"]
         added += [] if _names_any(arguments, ("--verbose",)) else ["--verbose"]
-        messages = ClaudeStream()
-    argv = (*started, *added, *arguments)
-    if len(os.fsencode(prompt)) > MAX_ARGUMENT_BYTES:
-        return Invocation(argv, os.fsencode(prompt), messages=messages, **session)
-    return Invocation((*argv, "--", prompt), messages=messages, **session)
+        rest["messages"] = ClaudeStream(is_asked=is_asked)
+    return added, rest
 
 
+def _first_mode(arguments: Sequence[str]) -> str:
+    """Return the permission mode that the user's own arguments choose."""
+    for item, following in zip(arguments, (*arguments[1:], "")):
+        name, has_value, value = item.partition("=")
+        if name == "--permission-mode":
+            return value if has_value else following
+    return "default"
+
+
+def _modes_up_to(highest: str) -> tuple[str, ...]:
+    """Return the modes that may be switched to; above the known ones there is none to offer."""
+    return MODES[: MODES.index(highest) + 1] if highest in MODES else MODES
+
+
+def _given(arguments: Sequence[str], names: Sequence[str]) -> str:
+    """Return the first of these that the user gives; an empty text for none."""
+    return next((name for name in names if _names_any(arguments, (name,))), "")
+
+
+# Arguments that say who is asked.
+_ASKING_ARGUMENTS: Final = ("--permission-prompt-tool", "--permission-prompts")
 # Arguments of Claude Code that choose the session themselves.
 _SESSION_ARGUMENTS: Final = ("--session-id", "--resume", "-r", "--continue", "-c", "--from-pr")
 # Arguments that choose what it prints, or that go with one format only.

@@ -129,11 +129,12 @@ class ClaudeStream:
     """The stream of one run. Thread: one caller.
 
     `summary` is what the last `result` message said; there is one for each turn, and a turn may
-    follow when a background task ends.
+    follow when a background task ends, or a person says more. `is_asked`: a person is asked for
+    what needs a permission.
     """
 
-    def __init__(self) -> None:
-        self._renderer = _Renderer()
+    def __init__(self, *, is_asked: bool = False) -> None:
+        self._renderer = _Renderer(is_asked=is_asked)
         # Either at the beginning of a line, where `_escape` is an incomplete escape sequence that
         # has been passed on; or inside a line that may be a message, held in `_line`; or inside
         # one that is none.
@@ -147,8 +148,14 @@ class ClaudeStream:
         return self._renderer.summary
 
     def result(self) -> dict[str, Any]:
-        """Return the last result for the `finished` marker; empty as long as there was none."""
-        return {} if self.summary is None else self.summary.marker_fields()
+        """Return the result of the run for the `finished` marker; empty as long as there was none.
+
+        Turns, duration and refused tools are those of all its turns. Its cost is Claude Code's own
+        total.
+        """
+        if self.summary is None:
+            return {}
+        return {**self.summary.marker_fields(), **self._renderer.totals()}
 
     def feed(self, raw: bytes) -> list[Item]:
         """Return what is complete now. Raises nothing; linear in the size of the input."""
@@ -447,9 +454,13 @@ class _Tool:
 class _Renderer:
     """Messages to text. Knows what was shown, so that nothing is shown twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_asked: bool) -> None:
         self.summary: ResultSummary | None = None
+        self._is_asked = is_asked
+        self._all_turns: int | None = None
+        self._all_ms: float | None = None
         self._cwd = ""
+        self._mode = ""
         self._has_begun = False
         self._tools: dict[str, _Tool] = {}
         self._last_tool = ""  # the id of the tool whose line was the last thing shown
@@ -457,7 +468,17 @@ class _Renderer:
         self._said: list[str] = []  # its last words, which a result repeats
         self._reasons: dict[str, str] = {}  # why a tool was refused, by its id
         self._denied: dict[str, _Tool] = {}
+        self._told_denials = 0
         self._running_tasks = 0
+
+    def totals(self) -> dict[str, Any]:
+        """Return what adds up over the turns."""
+        totals = {
+            "numTurns": self._all_turns,
+            "durationMs": self._all_ms,
+            "denials": len(self._denied) or None,
+        }
+        return {name: value for name, value in totals.items() if value is not None}
 
     def render(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         kind = message["type"]
@@ -526,7 +547,7 @@ class _Renderer:
         self._has_begun = True
         words = [f"Claude Code {_word(message, 'claude_code_version')}".strip()]
         words.append(_word(message, "model"))
-        mode = _word(message, "permissionMode")
+        mode = self._mode = _word(message, "permissionMode")
         if mode not in ("", "default"):
             words.append(f"permission mode {mode}")
         yield from self._note("*", ", ".join(word for word in words if word))
@@ -567,6 +588,10 @@ class _Renderer:
     def _status(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         if _word(message, "status") == "compacting":
             yield from self._note("*", "compacting the conversation")
+        mode = _word(message, "permissionMode")
+        if mode and mode != self._mode:
+            self._mode = mode
+            yield from self._note("*", f"permission mode {mode}")
 
     def _tasks_changed(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         self._running_tasks = len(_list(message, "tasks"))
@@ -668,6 +693,10 @@ class _Renderer:
             tuple(tool.name for tool in self._denied.values()),
             _word(message, "session_id"),
         )
+        if self.summary.num_turns is not None:
+            self._all_turns = (self._all_turns or 0) + self.summary.num_turns
+        if self.summary.duration_ms is not None:
+            self._all_ms = (self._all_ms or 0.0) + self.summary.duration_ms
         text = _text(message, "result").strip()
         if text and text not in self._said:
             yield from self._say(text, "", is_error=is_error)
@@ -686,12 +715,14 @@ class _Renderer:
                 self._denied[tool_id] = self._describe(name, given)
 
     def _tell_denials(self) -> Iterator[Piece]:
-        if not self._denied:
+        denied = list(self._denied.values())[self._told_denials :]
+        self._told_denials += len(denied)
+        if not denied:
             return
-        yield from self._piece("denials", f"! {_count(len(self._denied), 'tool')} refused:")
-        for tool in list(self._denied.values())[:_MAX_DENIALS_SHOWN]:
+        yield from self._piece("denials", f"! {_count(len(denied), 'tool')} refused:")
+        for tool in denied[:_MAX_DENIALS_SHOWN]:
             yield from self._piece("denials", tool.line, lines=_ONE_LINE, indent=_INDENT)
-        left = len(self._denied) - _MAX_DENIALS_SHOWN
+        left = len(denied) - _MAX_DENIALS_SHOWN
         if left > 0:
             yield from self._piece("denials", f"and {left} more", indent=_INDENT)
         names = sorted(
@@ -702,9 +733,13 @@ class _Renderer:
                 and tool.name not in _NEVER_GRANTABLE
             }
         )
+        if self._is_asked:
+            return
         if names:
             argument = shlex.quote(f"--allowedTools={','.join(names)}")
             yield from self._piece("denials", f"! to allow: {argument}", chars=None)
+        if names or any(tool.name in _NEVER_GRANTABLE for tool in denied):
+            yield from self._piece("denials", "! to be asked instead: start with --ask", chars=None)
 
 
 def _show_result(tool_name: str, block: Mapping[str, Any], details: Any) -> str:

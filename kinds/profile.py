@@ -1,8 +1,9 @@
 """The contract of a kind of runner: a `Profile`, and what it reads out of its child's output.
 
 A profile says how to start its program. It may bring a `MessageStream`, for a program that prints
-messages, one a line, which a person would not like to read; and a `StateReader`, for one that tells
-its terminal whether it works or waits. What these return is unredacted, and whole: the order is
+messages, one a line, which a person would not like to read; a `StateReader`, for one that tells
+its terminal whether it works or waits; and a `Dialogue`, for one that asks and is answered in
+messages. What these return is unredacted, and whole: the order is
 parse, render whole, redact, shorten, since a secret that was cut in two is no longer recognised. So
 a `Piece` holds the whole text and its limits, and its owner redacts `piece.text` and gives what is
 left of it to `piece.finish`. Pure.
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 # Linux: MAX_ARG_STRLEN, the longest single argument.
 MAX_ARGUMENT_BYTES: Final = 131_071
+
+# What a run with `--fail-on-denial` ends with. Source: EX_NOPERM of sysexits(3).
+DENIAL_EXIT_CODE: Final = 77
 
 WORKING: Final = "working"
 WAITING: Final = "waiting"
@@ -92,6 +96,145 @@ class StateReader(Protocol):
         """Look at a piece of the child's output; `state` is what it says by now."""
 
 
+@dataclass(frozen=True)
+class Option:
+    """One of the answers that a question offers."""
+
+    label: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing to choose. The answer may be any of the options, or the person's own words."""
+
+    text: str
+    header: str
+    is_multiple: bool
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What may be allowed for the rest of the run. `mode` is the permission mode it switches to."""
+
+    label: str
+    grant: Mapping[str, Any]
+    mode: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the child asks a person, unredacted. Nothing goes on there until it is answered.
+
+    `kind` is permission, question (with `choices`) or plan. `key` is the child's own id for it.
+    `given` is the tool's whole input. `defaults_to_no`: not to be allowed without a second thought.
+    """
+
+    key: str
+    kind: str
+    tool: str
+    given: Mapping[str, Any]
+    title: str = ""
+    reason: str = ""
+    agent: str = ""
+    diff: str = ""
+    plan: str = ""
+    choices: tuple[Choice, ...] = ()
+    scopes: tuple[Scope, ...] = ()
+    defaults_to_no: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The child asks."""
+
+    question: Question
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """The child does not wait for this answer any more."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The child has read a message of a person, or has given it back unread."""
+
+    message_id: str
+    is_read: bool = True
+
+
+@dataclass(frozen=True)
+class Owed:
+    """A line that the child has to be sent at once: the answer to what only a program asks."""
+
+    line: bytes
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something that the viewer should know, in one sentence; it may hold what the child said."""
+
+    text: str
+
+
+News = Union[Asked, Withdrawn, Taken, Owed, Noted]
+
+
+class Dialogue(Protocol):
+    """How to talk with the child in lines on its stdin. Pure. Thread: one at a time.
+
+    What it returns as bytes is one whole line each, whatever the texts hold.
+    """
+
+    @property
+    def is_turn_running(self) -> bool:
+        """Whether the child is working on what it was told."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the child would do nothing more by itself: no turn, no message, no task."""
+
+    @property
+    def awaits_turn(self) -> bool:
+        """Whether a turn should begin soon, since something in the background has ended."""
+
+    @property
+    def ended_turns(self) -> int:
+        """How many turns have ended."""
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether the last turn that has ended was interrupted."""
+
+    def read(self, message: Mapping[str, Any]) -> list[News]:
+        """Return what a message of the child's means for those who talk with it."""
+
+    def read_foreign(self, raw: bytes) -> list[News]:
+        """The same for the beginning of a line that was too long or too deep to be a message."""
+
+    def say(self, message_id: str, text: str) -> bytes:
+        """Return a person's message."""
+
+    def take_back(self, message_id: str) -> bytes:
+        """Return what asks for a message that was not read yet."""
+
+    def allow(self, question: Question, answers: Sequence[str], scope: Scope | None) -> bytes:
+        """Return what lets it do what it asked for. `answers` are to the choices, in order."""
+
+    def deny(self, question: Question, message: str) -> bytes:
+        """Return what forbids it, and tells the child why."""
+
+    def interrupt(self) -> bytes:
+        """Return what breaks off the running turn."""
+
+    def set_mode(self, mode: str) -> bytes:
+        """Return what switches to another permission mode."""
+
+
 def shorten(text: Text, max_lines: int | None, max_chars: int | None) -> Text:
     """Return `text` with at most so many lines, and so many characters in each.
 
@@ -124,12 +267,20 @@ class Invocation:
     argv: tuple[str, ...]
     stdin_text: bytes | None = None
     session_id: str | None = None
-    # What goes on with the session later, where that can be done.
-    resume_argv: tuple[str, ...] | None = None
     # What reads the messages that it prints, if it does; they are kept in a file of their own.
     messages: MessageStream | None = None
     # What reads out of an interactive session whether it works or waits.
     states: StateReader | None = None
+    # How to talk with it on its stdin, where it is started so that it listens, and the prompt,
+    # which is then its first message.
+    dialogue: Dialogue | None = None
+    first_message: str = ""
+    # Why it does not listen or does not ask, although the user wants it to.
+    cannot_ask: str | None = None
+    # The permission modes that the operator may switch to.
+    modes: tuple[str, ...] = ()
+    # What it must not inherit.
+    withheld_variables: tuple[str, ...] = ()
 
 
 class Profile(ABC):
@@ -166,6 +317,22 @@ class Profile(ABC):
 
     def add_start_options(self, add_option: Callable[..., None]) -> None:  # noqa: B027 - most have none
         """Add the options of `start` that only this kind of runner has."""
+
+    def can_ask(self, config: Config) -> bool:
+        """Whether this program can ask a person in print mode, and read more than one message."""
+        del config
+        return False
+
+    def listening_invocation(
+        self, config: Config, prompt: str, options: argparse.Namespace, *, asks: bool
+    ) -> Invocation:
+        """Return how to start one that can ask, in print mode, so that it listens, and `asks`."""
+        raise NotImplementedError
+
+    def resume_argv(self, config: Config, session_id: str) -> tuple[str, ...] | None:
+        """Return what goes on with a session of the child's, where that can be done."""
+        del config, session_id
+        return None
 
     def answers_version(self, config: Config) -> bool:
         """Whether the program is known to answer `--version`, and to do nothing else then."""

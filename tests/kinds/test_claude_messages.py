@@ -225,7 +225,8 @@ SHOWN = [
          ends(permission_denials=[{"tool_name": "Bash", "tool_use_id": "t1",
                                    "tool_input": {"command": "touch x"}}])],
         "> Bash: touch x\n  ! refused: needs approval\n\n"
-        "! 1 tool refused:\n  Bash: touch x\n! to allow: --allowedTools=Bash\n\n"
+        "! 1 tool refused:\n  Bash: touch x\n! to allow: --allowedTools=Bash\n"
+        "! to be asked instead: start with --ask\n\n"
         "= Done in 1.5 s\n",
         id="a refused tool, and what would allow it",
     ),
@@ -241,7 +242,8 @@ SHOWN = [
                                   {"tool_name": "Write", "tool_use_id": "2", "tool_input":
                                    {"file_path": "/y", "content": "a\nb\n"}}])],
         "! 2 tools refused:\n  mcp__a b\n  Write: /y (2 lines)\n"
-        "! to allow: '--allowedTools=Write,mcp__a b'\n\n= Done in 1.5 s\n",
+        "! to allow: '--allowedTools=Write,mcp__a b'\n"
+        "! to be asked instead: start with --ask\n\n= Done in 1.5 s\n",
         id="refused by an older release, which does not tell at once",
     ),
     pytest.param(
@@ -266,7 +268,8 @@ SHOWN = [
     pytest.param(
         [ends(permission_denials=[{"tool_name": "AskUserQuestion", "tool_use_id": str(number),
                                    "tool_input": {}} for number in range(22)])],
-        "! 22 tools refused:\n" + "  AskUserQuestion\n" * 20 + "  and 2 more\n\n= Done in 1.5 s\n",
+        "! 22 tools refused:\n" + "  AskUserQuestion\n" * 20
+        + "  and 2 more\n! to be asked instead: start with --ask\n\n= Done in 1.5 s\n",
         id="many refused, and nobody there to answer",
     ),
     pytest.param(
