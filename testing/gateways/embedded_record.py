@@ -11,6 +11,7 @@ Everything is asked over the gateway's own API, as its page asks it.
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from typing import Any, Callable, TypeVar
@@ -25,7 +26,12 @@ T = TypeVar("T")
 _PAGE_EVENTS = 1_000
 # What has a button of its own; everything else is a command that the run has offered.
 _ACTIONS = {"__STOP__": "stop", "__HALT__": "halt", "__ESCAPE__": "escape"}
-_INPUT = "__INPUT__:"
+# What stands behind the colon, by the name that it has in the body of the request.
+_TALK = {
+    "__INPUT__": ("input", "text"),
+    "__MODE__": ("mode", "mode"),
+    "__TAKE_BACK__": ("take-back", "id"),
+}
 
 
 class EmbeddedRecord(AnyGateway):
@@ -74,8 +80,12 @@ class EmbeddedRecord(AnyGateway):
     def queue_command(self, run_id: str, text: str) -> str:
         """Press the button of the page that queues this, and return the command's id."""
         action, content = _ACTIONS.get(text, "command"), {"command": text}
-        if text.startswith(_INPUT):
-            action, content = "input", {"text": text[len(_INPUT) :]}
+        name, _, rest = text.partition(":")
+        if name in _TALK:
+            action, field = _TALK[name]
+            content = {field: rest}
+        elif name == "__ANSWER__":
+            action, content = "answer", json.loads(rest)
         answer = self._gateway.api("POST", f"/api/runs/{run_id}/{action}", content)
         assert answer.status == 202, answer
         return str(answer.json()["id"])

@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 import time
-from typing import Any, Callable, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
 from urllib.parse import parse_qs
 
 from testing.gateways.faults import error_reply
@@ -28,6 +28,7 @@ from testing.gateways.gateway_records import (
 )
 from testing.gateways.http_server import Connection, PeerGoneError, Reply
 from testing.gateways.wire import (
+    CARD_EVENTS,
     EVENT_TYPES,
     FINISH_REASONS,
     MARKER_EVENTS,
@@ -46,6 +47,9 @@ from testing.gateways.wire import (
     utf16_units,
     without_lone_surrogates,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class _RefusalError(Exception):
@@ -79,6 +83,7 @@ class GatewayRules:
         self.clock_offset_s = 0.0
         self.idempotent = False
         self.long_poll = False
+        self.extensions: Sequence[str] = ()
         self.enforce_data_limit = True
 
     def _now(self) -> float:
@@ -123,6 +128,7 @@ class GatewayRules:
         self._check_for_credentials(request)
         if request.endpoint == "health":
             content = {"status": "ok", "timestamp": int(self._now() * 1000)}
+            content.update({"extensions": list(self.extensions)} if self.extensions else {})
             return _json_reply(content)
         self._check_for_secrets(request)
         content = _parse_body(request)
@@ -275,7 +281,8 @@ class GatewayRules:
         if marker is None:
             _invalid("a marker that is not JSON")  # and yet it is stored
         event = marker.get("event") if isinstance(marker, dict) else None
-        if event not in MARKER_EVENTS:
+        cards = CARD_EVENTS if "answers" in self.extensions else ()
+        if event not in (*MARKER_EVENTS, *cards):
             self._violate(record, f"an unknown marker: {event!r:.40}")
         elif event == "started":
             self._start(record, state)

@@ -62,6 +62,8 @@ from testing.gateways.wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     # Only tests with TLS pay for the import of a cryptography library.
     from testing.gateways.certificates import Authority, Certificate
 
@@ -156,7 +158,8 @@ class StrictGateway(GatewayRules, AnyGateway):
 
     These may be set at any time: `clock_offset_s` (its clock runs ahead by that much), `rate_limit`
     (requests, seconds) or None, `rate_headers` (whether replies tell about it), `long_poll`,
-    `idempotent`, `enforce_data_limit` (refuse event data over the limit; it is a violation anyway).
+    `idempotent`, `extensions` (what its health lists), `enforce_data_limit` (refuse event data over
+    the limit; it is a violation anyway).
     """
 
     def __init__(
@@ -166,6 +169,7 @@ class StrictGateway(GatewayRules, AnyGateway):
         rate_headers: bool = True,
         idempotent: bool = False,
         long_poll: bool = False,
+        extensions: Sequence[str] = (),
         enforce_data_limit: bool = True,
         secret: str | None = None,
         tls: bool | ssl.SSLContext | Certificate = False,
@@ -184,6 +188,7 @@ class StrictGateway(GatewayRules, AnyGateway):
         self.rate_headers = rate_headers
         self.idempotent = idempotent
         self.long_poll = long_poll
+        self.extensions = extensions
         self.enforce_data_limit = enforce_data_limit
 
     # --- life ---

@@ -24,11 +24,14 @@ MAX_LONG_POLL_S = 60.0
 
 EVENT_TYPES = ("stdout", "stderr", "marker", "info", "error", "assist")
 MARKER_EVENTS = ("started", "resized", "state", "finished")
+# Only for a gateway that lists the extension `answers`.
+CARD_EVENTS = ("asked", "answered", "withdrawn", "queued", "taken", "taken back")
 FINISH_REASONS = (
     "exited",
     "killed",
     "stopped",
     "halted",
+    "interrupted",
     "time limit",
     "hangup",
     "runner died",

@@ -28,8 +28,10 @@ from testing.programs.model_api import ModelApi
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGE: Final = "@anthropic-ai/claude-code"
-# The one place that says which Claude Code is tested: this release and later ones of its series.
+# The one place that says which Claude Code is tested: this release and later ones of its series;
+# and two older ones, the last an operator may have and the first that can be asked.
 VERSION_RANGE: Final = "^2.1.330"
+OLDER_RELEASES: Final = ("2.1.197", "2.0.0")
 _OLDEST: Final = (2, 1, 330)
 _FOLDER: Final = ROOT / ".data" / "claude-code"
 # 120 MB come over the network the first time.
@@ -47,22 +49,24 @@ class InstallError(AssertionError):
     """Claude Code cannot be installed here; the message says why. A failure, never a skip."""
 
 
-def install(folder: Path = _FOLDER) -> Path:
-    """Return the program, installed into `folder` if it is not there yet.
+def install(release: str = "", folder: Path = _FOLDER) -> Path:
+    """Return the program, installed if it is not there yet: the newest, or this very release.
 
     Several callers at once wait for each other. Raises: InstallError.
     """
+    folder = folder.with_name(f"{folder.name}-{release}") if release else folder
     package = folder / "node_modules" / PACKAGE
     program = folder / "node_modules" / ".bin" / "claude"
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
-        if not _is_wanted(_version(program)):
-            _fetch(folder)
-        if not _is_wanted(_version(program)):
+        if not _is_wanted(_version(program), release):
+            _fetch(folder, release or VERSION_RANGE)
+        if not _is_wanted(_version(program), release):
             _run_node(package / "install.cjs")
         version = _version(program)
-        if not _is_wanted(version):
-            raise InstallError(f"{program} says {version!r} instead of a version {VERSION_RANGE}")
+        if not _is_wanted(version, release):
+            wanted = release or VERSION_RANGE
+            raise InstallError(f"{program} says {version!r} instead of a version {wanted}")
     return program
 
 
@@ -92,7 +96,9 @@ def _version(program: Path) -> str:
     return answer.stdout if answer.returncode == 0 else ""
 
 
-def _is_wanted(version: str) -> bool:
+def _is_wanted(version: str, release: str) -> bool:
+    if release:
+        return version.startswith(f"{release} ")
     match = re.match(r"(\d+)\.(\d+)\.(\d+) ", version)
     if match is None:
         return False
@@ -100,12 +106,12 @@ def _is_wanted(version: str) -> bool:
     return found >= _OLDEST and found[0] == _OLDEST[0]
 
 
-def _fetch(folder: Path) -> None:
+def _fetch(folder: Path, wanted: str) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise InstallError("npm is missing; install Node.js, which Claude Code is installed with")
     argv = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund"]
-    argv += ["--fetch-retries=2", "--fetch-retry-mintimeout=1000", f"{PACKAGE}@{VERSION_RANGE}"]
+    argv += ["--fetch-retries=2", "--fetch-retry-mintimeout=1000", f"{PACKAGE}@{wanted}"]
     try:
         done = subprocess.run(
             argv,
