@@ -91,6 +91,7 @@ class Config:
     retention_days: float
     redact_patterns: Path | None
     allow_remote_input: bool
+    allow_remote_answers: bool
     allow_http: bool
     tmate_command: tuple[str, ...]
     tmate_host: str
@@ -358,7 +359,15 @@ SETTINGS: Final = (
         "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT",
         "false",
         _parse_bool,
-        "let the operator type into an interactive session",
+        "let the operator type into an interactive session, and talk to a run that listens",
+        grants=True,
+    ),
+    Setting(
+        "allow_remote_answers",
+        "CLAUDE_RUNNER_ALLOW_REMOTE_ANSWERS",
+        "false",
+        _parse_bool,
+        "let the operator answer what Claude Code asks in a run with a prompt: permissions too",
         grants=True,
     ),
     Setting(

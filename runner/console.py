@@ -38,6 +38,15 @@ class Console:
         if self.verbosity >= 0:
             self._write(sentence, "")
 
+    def show(self, text: str) -> None:
+        """Show lines to the person at the terminal, as they are but for control characters."""
+        lines = text.translate({c: shown for c, shown in _CONTROLS.items() if chr(c) not in "\n\t"})
+        with self._lock:
+            if self._held is not None:
+                self._held.append(lines + "\n")
+            else:
+                self._print(lines + "\n")
+
     def detail(self, sentence: str) -> None:
         """Tell something that -v asks for."""
         if self.verbosity >= 1:
@@ -104,6 +113,14 @@ def print_out(text: str) -> None:
         if isinstance(error, BrokenPipeError):
             raise
         raise RunnerError(f"stdout cannot be written: {error.strerror}") from error
+
+
+def shown_time(seconds: float) -> str:
+    """Return a time as a person says it."""
+    for unit_s, unit in ((3_600, "h"), (60, "min")):
+        if seconds >= unit_s and seconds % unit_s == 0:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:g} s"
 
 
 def shown_size(size_bytes: int) -> str:

@@ -9,12 +9,12 @@ import errno
 import os
 import re
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final
 
 from config import RunnerError, absolute_path, build_rules
-from kinds.profile import MAX_ARGUMENT_BYTES
+from kinds.profile import DENIAL_EXIT_CODE, MAX_ARGUMENT_BYTES
 from places import find_program
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kinds.profile import Invocation, Profile
     from runner.assist import AssistPlan
     from runner.console import Console
+    from runner.conversation import Asking
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 ARTIFACT_TYPES: Final = (".log", ".txt", ".json", ".diff", ".patch", ".md")
@@ -59,6 +60,10 @@ class Job:
     allows_remote_input: bool
     artifacts: tuple[Path, ...]
     assist: AssistPlan | None = None
+    # Who may answer and talk, in a run that listens.
+    asking: Asking | None = None
+    # The exit code of a run in which the child was refused something, if that is a failure.
+    denial_exit_code: int | None = None
 
     @property
     def is_interactive(self) -> bool:
@@ -90,7 +95,16 @@ def plan_job(
     prompt = read_prompt(options.cmd)
     is_limited = options.max_time is not None
     mode = _choose_mode(options.mode or "auto", prompt, config, is_limited=is_limited)
-    invocation = profile.invocation(config, prompt, mode, options)
+    asking = _plan_asking(options, config, profile, mode, console)
+    if asking is None:
+        invocation = profile.invocation(config, prompt, mode, options)
+    else:
+        asks = asking.remote or asking.local
+        invocation = profile.listening_invocation(config, prompt or "", options, asks=asks)
+    if invocation.cannot_ask is not None:
+        console.warn(f"this run asks nobody: {invocation.cannot_ask}")
+    if asking is not None:
+        asking = replace(asking, modes=invocation.modes) if invocation.dialogue else None
     for item in invocation.argv:
         if len(os.fsencode(item)) > MAX_ARGUMENT_BYTES:
             raise RunnerError(
@@ -99,6 +113,8 @@ def plan_job(
             )
     env = config.child_environment(os.environ)
     env.setdefault("TERM", "xterm-256color")
+    for name in invocation.withheld_variables:
+        env.pop(name, None)
     env["PWD"] = _name_of_folder(cwd, env.get("PWD", ""))
     require_program(invocation.argv[0], cwd, env, profile, config)
     prompts = () if prompt is None else (prompt,)
@@ -115,7 +131,66 @@ def plan_job(
         max_time_s=parse_duration(options.max_time, "--max-time"),
         allows_remote_input=config.allow_remote_input and is_confidential(config.gateway_url),
         artifacts=_check_artifacts(options.artifact, console),
+        asking=asking,
+        denial_exit_code=DENIAL_EXIT_CODE if getattr(options, "fail_on_denial", False) else None,
     )
+
+
+def _plan_asking(
+    options: argparse.Namespace, config: Config, profile: Profile, mode: str, console: Console
+) -> Asking | None:
+    """Return who may answer and talk; None for a run that does not listen. Raises RunnerError."""
+    from gateway_client import is_confidential
+    from runner.conversation import Asking
+
+    reason = None
+    if mode != "print":
+        reason = "a session asks at the keyboard"
+    elif not profile.can_ask(config):
+        reason = f"{profile.program_variable} does not start a program that can be asked"
+    given = [name for name in _TALKING if getattr(options, name, None) not in (None, "never")]
+    if reason is not None and given:
+        raise RunnerError(f"--{given[0].replace('_', '-')} is of no use here: {reason}")
+    if reason is not None:
+        return None
+    whom = _choose_whom(getattr(options, "ask", None), config, console)
+    asking = Asking(
+        remote=whom in ("remote", "both"),
+        local=whom in ("local", "both"),
+        remote_input=config.allow_remote_input and is_confidential(config.gateway_url),
+        timeout_s=parse_duration(getattr(options, "ask_timeout", None), "--ask-timeout"),
+        stay_s=parse_duration(getattr(options, "stay", None), "--stay"),
+    )
+    asks = asking.remote or asking.local
+    if asking.timeout_s is not None and not asks:
+        raise RunnerError("--ask-timeout is for a run that asks; add --ask remote or --ask local")
+    return asking if asks or asking.stay_s is not None else None
+
+
+def _choose_whom(asked: str | None, config: Config, console: Console) -> str:
+    """Return who answers: remote, local, both or never. Raises RunnerError."""
+    from gateway_client import is_confidential
+
+    is_safe = is_confidential(config.gateway_url)
+    if asked in ("remote", "both") and not is_safe:
+        raise RunnerError(
+            f"--ask {asked} lets the operator approve what runs here, and GATEWAY_URL "
+            f"({config.gateway_url}) is not encrypted; use https"
+        )
+    if asked in ("local", "both") and not (os.isatty(0) and os.isatty(2)):
+        if asked == "local":
+            raise RunnerError("--ask local needs a terminal; start it in one, or use --ask remote")
+        console.note("there is no terminal, so only the operator is asked")
+        return "remote"
+    if asked is not None:
+        return asked
+    if config.allow_remote_answers and not is_safe:
+        console.warn("nobody is asked: remote answers need https, and GATEWAY_URL is http")
+    return "remote" if config.allow_remote_answers and is_safe else "never"
+
+
+# The options of a run that listens, as argparse names them.
+_TALKING: Final = ("ask", "ask_timeout", "stay", "remote_max_mode")
 
 
 def plan_assist(

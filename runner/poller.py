@@ -12,6 +12,7 @@ At the end of the run the poller's exchange is broken off, and the executor has 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -26,6 +27,7 @@ from redact import printable
 from runner.attempts import ACK_ONCE, Pauses, TellOnce, acknowledge, refuse_to_wait
 from runner.executor import RUN_HAS_ENDED
 from runner.mailbox import CertificateRefused, Worker, WorkerEnded, WorkerFailed
+from runner.questions import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,9 +44,11 @@ _STOP: Final = "__STOP__"
 _HALT: Final = "__HALT__"
 _ESCAPE: Final = "__ESCAPE__"
 _INPUT: Final = "__INPUT__:"
+_ANSWER: Final = "__ANSWER__:"
+_TAKE_BACK: Final = "__TAKE_BACK__:"
+_MODE: Final = "__MODE__:"
 # What cannot wait, as an answer names it.
 _URGENT: Final = {_STOP: "Stop", _HALT: "Halt"}
-_NO_REMOTE_INPUT: Final = "remote input is not allowed (CLAUDE_RUNNER_ALLOW_REMOTE_INPUT)"
 # So much of a refused command is enough to recognise it.
 _MAX_SHOWN_CHARS: Final = 200
 # How long a gateway that knows long polls may keep a question open.
@@ -65,14 +69,30 @@ _MAX_DROPPED: Final = 10_000
 class Session(Protocol):
     """What a command may do to the running session. Every method returns at once. Thread: any."""
 
+    @property
+    def why_deaf(self) -> str | None:
+        """Why it takes nothing that the operator says to it; None if it may."""
+
     def stop_run(self) -> None:
         """End it gracefully."""
 
     def halt_run(self) -> None:
         """Kill it."""
 
-    def type(self, text: bytes) -> str | None:
-        """Type into it; returns the reason when that is not possible."""
+    def escape(self) -> str:
+        """Interrupt what it does. Returns what was done; raises Refusal."""
+
+    def enter(self, text: str) -> str:
+        """Hand it what was typed into an input box. Returns what was done; raises Refusal."""
+
+    def answer(self, text: str) -> str:
+        """Give it the JSON of an answer. Returns what was done; raises Refusal."""
+
+    def take_back(self, message_id: str) -> str:
+        """Take back a message that it has not read. Returns what was done; raises Refusal."""
+
+    def switch_mode(self, mode: str) -> str:
+        """Switch to another permission mode. Returns what was done; raises Refusal."""
 
 
 class Poller(Worker):
@@ -92,7 +112,6 @@ class Poller(Worker):
         executor: Executor,
         *,
         poll_interval_s: float,
-        allow_remote_input: bool,
         tell: Callable[[str], None],
         tell_owner: Callable[[CertificateRefused | WorkerFailed | WorkerEnded], object],
     ) -> None:
@@ -106,7 +125,6 @@ class Poller(Worker):
         self._session = session
         self._executor = executor
         self._poll_interval_s = poll_interval_s
-        self._allow_remote_input = allow_remote_input
         self._tell_once = TellOnce(tell)
         self._failures = 0
         self._dropped: set[bytes] = set()
@@ -231,10 +249,8 @@ class Poller(Worker):
             what = _URGENT[text]
             self._spool.append("info", self._rules.redact(f"{what} requested by the operator"))
             self._answer(command_id, f"{what} initiated")
-        elif text == _ESCAPE:
-            self._type(command_id, "escape", b"\x03")
-        elif text.startswith(_INPUT):
-            self._type(command_id, "input", text[len(_INPUT) :].encode("utf-8", "replace"))
+        elif (wish := self._wish(text)) is not None:
+            self._grant(command_id, text.partition(":")[0].strip("_").lower(), wish)
         else:
             decision = self._allowlist.check(text)
             if isinstance(decision, Refused):
@@ -244,22 +260,34 @@ class Poller(Worker):
                 reason = RUN_HAS_ENDED if has_ended else "too many commands are waiting"
                 self._refuse(command_id, text, reason)
 
-    def _type(self, command_id: str, what: str, keys: bytes) -> None:
-        if what == "input" and not self._allow_remote_input:
-            problem: str | None = _NO_REMOTE_INPUT
+    def _wish(self, text: str) -> Callable[[], str] | None:
+        """Return what a text wants of the session; None if it is a command to be executed."""
+        if text == _ESCAPE:
+            return self._session.escape
+        for prefix, grant in (
+            (_INPUT, self._session.enter),
+            (_ANSWER, self._session.answer),
+            (_TAKE_BACK, self._session.take_back),
+            (_MODE, self._session.switch_mode),
+        ):
+            if text.startswith(prefix):
+                return functools.partial(grant, text[len(prefix) :])
+        return None
+
+    def _grant(self, command_id: str, what: str, wish: Callable[[], str]) -> None:
+        try:
+            done = wish()
+        except Refusal as refusal:
+            self._refuse(command_id, what, str(refusal))
         else:
-            problem = self._session.type(keys)
-        if problem is None:
-            self._answer(command_id, f"{what.capitalize()} sent")
-        else:
-            self._refuse(command_id, what, problem)
+            self._answer(command_id, done)
 
     def _why_refused(self, text: str) -> str | None:
         """Return why a command could not be executed at any time; None if it could."""
         if text == _ESCAPE:
             return None
-        if text.startswith(_INPUT):
-            return None if self._allow_remote_input else _NO_REMOTE_INPUT
+        if self._wish(text) is not None:
+            return self._session.why_deaf
         decision = self._allowlist.check(text)
         return decision.reason if isinstance(decision, Refused) else None
 

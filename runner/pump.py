@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
 
-from kinds.profile import Passed
+from kinds.profile import Message, Passed
 from redact import Redacted, RedactedDecoder, Redactor
 from runner.mailbox import KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
 from runner.terminal import LocalOutput, Size, set_window_size, window_size
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from kinds.profile import Item, Message, MessageStream, StateReader
+    from kinds.profile import Item, MessageStream, StateReader
     from redact import RedactedText, Rules
     from runner.plan import Job
+    from runner.speaker import Speaker
     from runner.terminal import ModeTracker
 
 # What is held back for more context is shown after this long without output.
@@ -112,6 +113,8 @@ class PtyPump(Worker):
         keyboard_fd: int | None,
         journal: Journal,
         states: StateReader | None,
+        speaker: Speaker | None,
+        pipe: WakePipe,
         note_undo: Callable[[bytes], None],
         tell_owner: Callable[[KeysTyped | WorkerFailed | WorkerEnded], object],
     ) -> None:
@@ -125,6 +128,7 @@ class PtyPump(Worker):
         self._journal = journal
         self._note_undo = note_undo
         self._states = states
+        self._speaker = speaker
         self._state_told: str | None = None
         self._state_told_at = float("-inf")
         self._typed = bytearray()
@@ -139,7 +143,7 @@ class PtyPump(Worker):
         self._is_other_screen = False
         # What the log lacks at its end, because the disk did not take it.
         self.unlogged_bytes = 0
-        self._pipe = WakePipe()
+        self._pipe = pipe
 
     def finish(self, within_s: float) -> None:
         """Read what is still to come, at most this long, then end. Thread: any."""
@@ -151,6 +155,8 @@ class PtyPump(Worker):
 
     def _close(self) -> None:
         self._pipe.close()
+        if self._speaker is not None:
+            self._speaker.close()
         for channel in self._channels:
             os.close(channel.master_fd)
         self._log.close()
@@ -255,23 +261,30 @@ class PtyPump(Worker):
             *lagging,
             *([open_channels[0].master_fd] if self._typed and open_channels else []),
         ]
+        if self._speaker is not None:
+            reading += self._speaker.reading()
+            writing += self._speaker.writing()
         caught_up = self._caught_up
         readable, writable, _ = select.select(reading, writing, [], self._timeout_s(open_channels))
         if caught_up is not None and not readable and not lagging:
             caught_up.set()
-        for fd in readable:
-            if fd in masters:
-                self._read(masters[fd])
-            elif fd == self._pipe.fileno():
-                self._pipe.take()
-            else:
-                self._read_keyboard(fd)
-        for fd in writable:
-            if fd in lagging:
-                lagging[fd].write_pending()
-            else:
-                self._write_typed(fd)
+        self._handle(set(readable), set(writable), masters)
         self._tick(open_channels)
+
+    def _handle(self, readable: set[int], writable: set[int], masters: dict[int, Channel]) -> None:
+        for fd in readable.intersection(masters):
+            self._read(masters[fd])
+        for fd in writable.intersection(masters):
+            self._write_typed(fd)
+        for output in self._outputs:
+            if output.is_waiting and output.fileno() in writable:
+                output.write_pending()
+        if self._pipe.fileno() in readable:
+            self._pipe.take()
+        if self._keyboard_fd is not None and self._keyboard_fd in readable:
+            self._read_keyboard(self._keyboard_fd)
+        if self._speaker is not None:
+            self._speaker.handle(readable | writable)
 
     def _keyboard(self) -> list[int]:
         """Return the keyboard's descriptor, if keys are wanted from it now."""
@@ -286,8 +299,11 @@ class PtyPump(Worker):
             dues.append(time.monotonic() + _QUIET_S)
         if self._finish_at is not None:
             dues.append(self._finish_at)
-        if self._states is not None and self._states.state != self._state_told:
+        if self._state is not None and self._state != self._state_told:
             dues.append(self._state_told_at + _STATE_INTERVAL_S)
+        spoken_at = None if self._speaker is None else self._speaker.due_at()
+        if spoken_at is not None:
+            dues.append(spoken_at)
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     def _tick(self, channels: list[Channel]) -> None:
@@ -299,9 +315,16 @@ class PtyPump(Worker):
         if now >= self._state_told_at + _STATE_INTERVAL_S:
             self._tell_state(now)
 
+    @property
+    def _state(self) -> str | None:
+        """What the child is doing, if that can be told."""
+        if self._speaker is not None:
+            return self._speaker.conversation.state
+        return None if self._states is None else self._states.state
+
     def _tell_state(self, now: float) -> None:
         """Tell what the child is doing if that has changed; what flickers is told as it ends."""
-        state = None if self._states is None else self._states.state
+        state = self._state
         if state is not None and state != self._state_told:
             self._state_told, self._state_told_at = state, now
             told = self._channels[0].rules.redact_json({"event": "state", "state": state})
@@ -336,9 +359,12 @@ class PtyPump(Worker):
     def _show_items(self, channel: Channel, items: Iterable[Item]) -> None:
         for item in items:
             if isinstance(item, Passed):
+                if self._speaker is not None:
+                    self._speaker.conversation.read_foreign(item.raw)
                 self._show_raw(channel, item.raw)
             else:
-                self._show_message(channel, item)
+                said = () if self._speaker is None else self._speaker.conversation.read(item.value)
+                self._show_message(channel, Message(item.value, (*said, *item.pieces)))
 
     def _show_message(self, channel: Channel, message: Message) -> None:
         """Show a message of the child's. Rendered whole, then redacted, then shortened."""
@@ -467,7 +493,14 @@ class ChildTerminals:
         if job.invocation.messages is not None:
             lines = open(folder / job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
             self.channels[0].transcript = Transcript(job.invocation.messages, lines)
-        stdin_fd = slaves[0] if job.is_interactive else _open_stdin(job, folder)
+        # What the child is told goes here, if it listens; the pump's from then on.
+        self.speaking_fd: int | None = None
+        if job.is_interactive:
+            stdin_fd = slaves[0]
+        elif job.invocation.dialogue is not None:
+            stdin_fd, self.speaking_fd = os.pipe()
+        else:
+            stdin_fd = _open_stdin(job, folder)
         self.fds = (stdin_fd, slaves[0], slaves[-1])
 
     def close_fds(self) -> None:

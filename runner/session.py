@@ -26,29 +26,35 @@ from journal.spool import Spool, SpoolError
 from runner.assist import Assist
 from runner.attempts import Pacer
 from runner.console import shown_size
+from runner.conversation import Conversation
 from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
 from runner.mailbox import (
     CertificateRefused,
     KeysTyped,
     Mailbox,
     Signal,
+    WakePipe,
     WorkerEnded,
     WorkerFailed,
 )
 from runner.poster import Poster
 from runner.processes import ChildEnd
 from runner.pump import ChildTerminals, PtyPump
+from runner.questions import Refusal
+from runner.speaker import Speaker
 from runner.syncer import Syncer
-from runner.terminal import SessionTerminal
+from runner.terminal import LineKeyboard, SessionTerminal
 from runner.upload import collect_files
 
 if TYPE_CHECKING:
     from allowlist import Allowlist
     from gateway_client import GatewayClient
     from journal.spool import FilePart
+    from kinds.profile import Dialogue
     from redact import Rules
     from runner.assist import AssistPlan
     from runner.console import Console
+    from runner.conversation import Asking
     from runner.folder import RunFolder
     from runner.plan import Job
 
@@ -69,6 +75,8 @@ _PROGRESS_INTERVAL_S: Final = 1.0
 _RESIZED_INTERVAL_S: Final = 1.0
 _MAX_SHOWN_CHARS: Final = 4_000
 _MAKE_ROOM: Final = "make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
+_NO_REMOTE_INPUT: Final = "remote input is not allowed (CLAUDE_RUNNER_ALLOW_REMOTE_INPUT)"
+_NOBODY_READS: Final = "print mode does not read from the terminal"
 # What is missing while a worker pauses, and how it is told.
 _FAILURES: Final = {
     "poster": "delivery failed: {}; output is kept on disk",
@@ -108,6 +116,9 @@ class Run:
         self.started_at = time.monotonic()
         # Whether the child may have run; it never runs twice for one run.
         self.was_started = False
+        self.conversation: Conversation | None = None
+        # Whether the conversation reads the keyboard.
+        self.has_keyboard = False
 
     def execute(self) -> int:
         """Run the child to its end, deliver, and return the exit code."""
@@ -160,6 +171,7 @@ class Run:
         job = self.job
         session_id = job.invocation.session_id
         shown_argv = self.rules.redact(shlex.join(job.shown_argv))
+        asking = job.asking
         return {
             "event": "started",
             # A marker cannot be cut, and a prompt may have any length.
@@ -171,7 +183,8 @@ class Run:
             "lines": terminal.size.lines,
             **({"sessionId": session_id} if session_id else {}),
             "commands": list(self.allowlist.commands),
-            "remoteInput": job.allows_remote_input,
+            "remoteInput": job.allows_remote_input and (job.is_interactive or asking is not None),
+            **({} if asking is None else _talking_fields(asking)),
             "version": VERSION,
         }
 
@@ -183,6 +196,15 @@ class Run:
         terminals = ChildTerminals(
             job, self.folder.path, self.rules, terminal.size, terminal.attributes
         )
+        pipe = WakePipe()
+        speaker = None
+        if job.asking is not None and job.invocation.dialogue and terminals.speaking_fd is not None:
+            # Reading in the background would stop the job; like this it fails.
+            signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            speaker = self._open_conversation(
+                job.invocation.dialogue, job.asking, spool, pipe, terminals.speaking_fd
+            )
         pump = PtyPump(
             terminals.channels,
             open(self.folder.path / job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
@@ -190,6 +212,8 @@ class Run:
             keyboard_fd=0 if terminal.is_taken else None,
             journal=spool,
             states=job.invocation.states,
+            speaker=speaker,
+            pipe=pipe,
             note_undo=keeper.note_undo,
             tell_owner=mailbox.post,
         )
@@ -205,6 +229,17 @@ class Run:
         terminals.close_fds()
         pump.start()
         return pump
+
+    def _open_conversation(
+        self, dialogue: Dialogue, asking: Asking, spool: Spool, pipe: WakePipe, stdin_fd: int
+    ) -> Speaker:
+        conversation = Conversation(
+            dialogue, asking, self.rules, spool, show=self.console.show, wake=pipe.wake
+        )
+        conversation.begin(self.job.invocation.first_message)
+        self.conversation = conversation
+        self.has_keyboard = os.isatty(0) and (asking.local or asking.stay_s is not None)
+        return Speaker(conversation, stdin_fd, LineKeyboard(0) if self.has_keyboard else None)
 
 
 class _Session:
@@ -225,7 +260,7 @@ class _Session:
         # Imported here because the child, which is running by now, does not have to wait for it.
         from runner.executor import Executor
         from runner.poller import Poller
-        from runner.question import TrustQuestion
+        from runner.trust import TrustQuestion
 
         job = run.job
         self._job = job
@@ -237,6 +272,7 @@ class _Session:
         self._mailbox = mailbox
         self._terminal = terminal
         self._pump = pump
+        self._conversation = run.conversation
         self._pacer = Pacer(job.config.poll_interval_s)
         self._syncer = Syncer(spool, tell_owner=mailbox.post)
         self._poster = Poster(
@@ -270,12 +306,17 @@ class _Session:
             self,
             self._executor,
             poll_interval_s=job.config.poll_interval_s,
-            allow_remote_input=job.allows_remote_input,
             tell=run.console.warn,
             tell_owner=mailbox.post,
         )
         self._assist = None if job.assist is None else self._plan_assist(job.assist)
-        self._question = TrustQuestion(terminal, pump, run.console, mailbox.post)
+        self._question = TrustQuestion(
+            terminal,
+            pump,
+            run.console,
+            mailbox.post,
+            run.conversation if run.has_keyboard else None,
+        )
         self._started_at = run.started_at
         self._limit_at = None if job.max_time_s is None else run.started_at + job.max_time_s
         # Why the runner ends the run, if it does: what the `finished` marker will say.
@@ -316,12 +357,51 @@ class _Session:
         """Kill it. Thread: any."""
         self._mailbox.post(_EndRequest("halted"))
 
-    def type(self, text: bytes) -> str | None:
-        """Type into it; returns the reason when that is not possible. Thread: any."""
+    @property
+    def why_deaf(self) -> str | None:
+        """Why it takes nothing that the operator says to it; None if it may. Thread: any."""
+        asking = self._job.asking
+        if not (self._job.allows_remote_input or (asking is not None and asking.remote)):
+            return _NO_REMOTE_INPUT
+        return None if self._job.is_interactive or asking is not None else _NOBODY_READS
+
+    def escape(self) -> str:
+        """Interrupt what it does: what Ctrl-C types. Thread: any."""
+        if self._conversation is not None:
+            return self._conversation.interrupt()
+        self._type(b"\x03")
+        return "Escape sent"
+
+    def enter(self, text: str) -> str:
+        """Hand it what was typed into an input box. Thread: any."""
+        if self._conversation is not None:
+            return self._conversation.enter(text)
+        if not self._job.allows_remote_input:
+            raise Refusal(_NO_REMOTE_INPUT)
+        self._type(text.encode("utf-8", "replace"))
+        return "Input sent"
+
+    def answer(self, text: str) -> str:
+        """Give it the JSON of an answer. Thread: any."""
+        return self._require_conversation().answer(text)
+
+    def take_back(self, message_id: str) -> str:
+        """Take back a message that it has not read. Thread: any."""
+        return self._require_conversation().take_back(message_id)
+
+    def switch_mode(self, mode: str) -> str:
+        """Switch to another permission mode. Thread: any."""
+        return self._require_conversation().switch_mode(mode)
+
+    def _type(self, keys: bytes) -> None:
         if not self._job.is_interactive:
-            return "print mode does not read from the terminal"
-        self._pump.type(text)
-        return None
+            raise Refusal(_NOBODY_READS)
+        self._pump.type(keys)
+
+    def _require_conversation(self) -> Conversation:
+        if self._conversation is None:
+            raise Refusal("this run does not ask (start it with --ask)")
+        return self._conversation
 
     # --- from the first worker to the exit code ------------------------------------------------
 
@@ -337,7 +417,7 @@ class _Session:
         # The child ends, by itself or because the keeper was asked to end it (`_end_run`): then
         # within STOP_GRACE_S and KEEPER_TIMEOUT_S.
         self._await_keeper(lambda: self._child_end is not None or self._keeper.has_swept)
-        self._question.close()
+        self._question.outlive_child()
         end = self._judge_end()
 
         # No more commands are taken, the queued ones are refused, the assist session is ended.
@@ -357,12 +437,15 @@ class _Session:
         # the redactors: within DRAIN_TERMINAL_S, and JOIN_TIMEOUT_S for its own work.
         self._pump.finish(_DRAIN_TERMINAL_S)
         self._await_pump(_DRAIN_TERMINAL_S + _JOIN_TIMEOUT_S)
+        self._note_interruption(end)
 
         # Nothing may come after the end, which is recorded in the journal.
         self._executor.join(_JOIN_TIMEOUT_S)
         self._poller.join(_JOIN_TIMEOUT_S)
         if self._assist is not None:
             self._assist.join()
+        if self._conversation is not None:
+            self._conversation.end()
         self._is_delivering = True  # from here on a signal breaks that off
         if self._size_due is not None:
             self._tell_size()
@@ -390,7 +473,7 @@ class _Session:
         self._syncer.stop()
         self._syncer.join(_JOIN_TIMEOUT_S)
         self._tell_of_malformed_commands()
-        return end.exit_code(self._ending)
+        return self._exit_code(end)
 
     # --- waiting ---------------------------------------------------------------------------------
 
@@ -488,6 +571,12 @@ class _Session:
             self._poster.give_up()
         elif number == signal.SIGINT and (self._ending or self._child_end):
             self._end_run("halted")
+        elif (
+            number == signal.SIGINT
+            and self._conversation is not None
+            and self._conversation.interrupt_by_key()
+        ):
+            pass
         else:
             self._end_run("hangup" if number == signal.SIGHUP else "stopped")
 
@@ -584,7 +673,7 @@ class _Session:
     def _end_fields(self, end: ChildEnd) -> dict[str, Any]:
         return {
             "event": "finished",
-            "exitCode": end.exit_code(self._ending),
+            "exitCode": self._exit_code(end),
             "signal": end.signal_name,
             "reason": end.reason(self._ending),
             "childExitCode": end.code,
@@ -592,13 +681,30 @@ class _Session:
             **self._result_fields(),
         }
 
-    def _result_fields(self) -> dict[str, Any]:
-        """Return what the child's own result said, if there was one. The pump has ended.
+    def _note_interruption(self, end: ChildEnd) -> None:
+        """Note that it ended by itself after its last turn was broken off. The pump has ended."""
+        ended_alone = self._ending is None and end.error is None and end.signal_number is None
+        if self._conversation is not None and ended_alone and self._conversation.was_interrupted:
+            self._ending = "interrupted"
 
-        Redacted here, for the journal: `sync` may know other values than this run did.
-        """
+    def _exit_code(self, end: ChildEnd) -> int:
+        """Return the runner's exit code. The pump has ended."""
+        if self._ending == "interrupted":
+            return 130  # Claude Code says 1, as for any error
+        code = end.exit_code(self._ending)
+        denied_code = self._job.denial_exit_code
+        is_failed = denied_code is not None and code == 0 and self._result.get("denials")
+        return denied_code if is_failed and denied_code is not None else code
+
+    @property
+    def _result(self) -> dict[str, Any]:
+        """What the child's own result said, if there was one. The pump has ended."""
         messages = self._job.invocation.messages
-        result = messages.result() if messages is not None else {}
+        return messages.result() if messages is not None else {}
+
+    def _result_fields(self) -> dict[str, Any]:
+        """Return the child's own result, redacted for the journal: `sync` may know other values."""
+        result = self._result
         return {"result": json.loads(self._rules.redact_json(result))} if result else {}
 
     def _collect_files(self) -> list[FilePart]:
@@ -628,10 +734,15 @@ class _Session:
             )
 
     def _tell_how_to_resume(self) -> None:
-        argv = self._job.invocation.resume_argv
+        job = self._job
+        session_id = self._result.get("sessionId") or job.invocation.session_id
+        argv = session_id and job.profile.resume_argv(job.config, session_id)
         if argv:
             shown_argv = self._rules.redact(shlex.join(argv))
-            self._console.note(f"to continue this session: {shown_argv}")
+            self._console.note(
+                f"to continue this session: {shown_argv}, or `{job.program} start --resume "
+                f"{session_id}` with a new run"
+            )
 
     def _deliver(self) -> None:
         self._pacer.stop_polling()
@@ -692,6 +803,16 @@ class _Session:
             self._console.warn(
                 f"{self._poller.dropped_count} commands of the gateway were malformed and ignored"
             )
+
+
+def _talking_fields(asking: Asking) -> dict[str, Any]:
+    """Return what a page needs to know of who may answer and talk."""
+    return {
+        "listens": True,
+        "remoteAnswers": asking.remote,
+        "modes": list(asking.modes) if asking.remote else [],
+        "stays": asking.stay_s is not None,
+    }
 
 
 def _shown(error: BaseException) -> str:

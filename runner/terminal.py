@@ -196,6 +196,34 @@ def _reopen(fd: int) -> int | None:
     return None
 
 
+class LineKeyboard:
+    """The keyboard of a run that is no session: the terminal hands over whole lines.
+
+    It belongs to whatever is in the foreground. In the background this reads nothing, since a read
+    would stop the whole job.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def is_ours(self) -> bool:
+        """Whether what is typed is for this program."""
+        return is_foreground(self.fd)
+
+    def discard(self) -> None:
+        """Throw away what was typed and not read."""
+        with contextlib.suppress(termios.error, OSError):
+            if self.is_ours():
+                termios.tcflush(self.fd, termios.TCIFLUSH)
+
+    def read_line(self) -> str:
+        """Return the next line, if this program may read it; else an empty text."""
+        try:
+            return os.read(self.fd, 65_536).decode("utf-8", "replace") if self.is_ours() else ""
+        except OSError:
+            return ""
+
+
 class RawTerminal:
     """The user's terminal while a session has it: raw, and restored whatever happens.
 

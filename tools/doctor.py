@@ -80,6 +80,7 @@ class Doctor:
         yield self._check("tmate", lambda: _check_tmate(config))
         yield self._check("data folder", lambda: _check_folder(config))
         yield self._check("journal", lambda: _check_journal(config))
+        yield self._check("operator", lambda: _check_operator(config))
         if config.is_env_file_unread:
             yield Finding(
                 "gateway", "note", "not asked: its address may be in .env, which was not read"
@@ -180,6 +181,28 @@ def _check_configuration(config: Config) -> tuple[str, str]:
             f"{SAFE_SECRET_BYTES} characters or more, and copy it here"
         )
     return "ok", shown
+
+
+def _check_operator(config: Config) -> tuple[str, str]:
+    """Say what the gateway's page may do beyond the allowlist."""
+    granted = []
+    if config.allow_remote_answers:
+        granted.append(
+            "approve what Claude Code asks to do, in a run with a prompt "
+            f"(CLAUDE_RUNNER_ALLOW_REMOTE_ANSWERS, {_source(config, 'ANSWERS')})"
+        )
+    if config.allow_remote_input:
+        granted.append(
+            "type into a session, and write to a run that asks or stays "
+            f"(CLAUDE_RUNNER_ALLOW_REMOTE_INPUT, {_source(config, 'INPUT')})"
+        )
+    if granted:
+        return "note", f"whoever has the gateway's page may {'; and '.join(granted)}"
+    return "ok", "may stop a run and run the allowed commands; `info` lists them"
+
+
+def _source(config: Config, what: str) -> str:
+    return config.sources[f"CLAUDE_RUNNER_ALLOW_REMOTE_{what}"]
 
 
 def _check_folder(config: Config) -> tuple[str, str]:

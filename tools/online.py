@@ -35,6 +35,7 @@ from runner.assist import AssistAlone, remove_stale_folders
 from runner.attempts import ACK_IN_SYNC, Pacer, acknowledge, sleep
 from runner.checks import check_health, check_run, check_secret, open_client
 from runner.console import print_out, shown_size
+from runner.conversation import withdrawal
 from runner.folder import RunFolder, find_undelivered, prune_delivered
 from runner.plan import (
     ASSIST_MAX_TIME_S,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from kinds.profile import Profile
     from runner.assist import AssistPlan
     from runner.console import Console
+    from runner.conversation import Asking
 
     Subcommand = Callable[[argparse.Namespace, Config, Profile, Console], int]
     from pathlib import Path
@@ -112,6 +114,8 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
     checking_client = client()
     try:
         check_run(checking_client, job.run_id, config, console)
+        if job.asking is not None:
+            job = replace(job, asking=_look_for_cards(job.asking, checking_client, console))
     finally:
         checking_client.close()
     folder = RunFolder(config.data_dir, job.run_id)
@@ -126,6 +130,28 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
         raise
     finally:
         folder.close()
+
+
+def _look_for_cards(asking: Asking, client: GatewayClient, console: Console) -> Asking:
+    """Ask whether the gateway shows questions as cards, and tell who is asked. Raises RunnerError.
+
+    Where it does not, it may have an input box; without one nobody could ever answer.
+    """
+    body = client.ask_health().body
+    extensions = body.get("extensions") if isinstance(body, dict) else None
+    has_cards = isinstance(extensions, list) and "answers" in extensions
+    is_alone = asking.remote and not asking.local
+    if is_alone and not has_cards and asking.timeout_s is None:
+        raise RunnerError(
+            "this gateway shows no cards for questions, and may have no input box to answer in; "
+            "add --ask-timeout TIME, so that the run does not wait for ever"
+        )
+    if asking.remote:
+        where = "on its page" if has_cards else "in its input box, if it has one"
+        console.note(
+            f"the operator at {client.base_url} may approve what Claude Code asks to do, {where}"
+        )
+    return replace(asking, has_cards=has_cards)
 
 
 def _tell_unprotected(config: Config, console: Console) -> None:
@@ -434,11 +460,22 @@ class _SyncRun:
                     error=self._rules.redact(reason),
                     notice=self._rules.redact(sentence),
                 )
+        self._withdraw_questions(spool)
         if spool.fact("end") is None:
             log_name = str(spool.fact("log_name") or "")
             has_log = _is_own_file(self._folder, log_name)
             parts = file_parts(self._folder.path, log_name, log_name) if has_log else ()
             spool.record_end(_RUNNER_DIED, parts)
+
+    def _withdraw_questions(self, spool: Spool) -> None:
+        """Take back the cards of questions that nobody can answer any more."""
+        fact = spool.fact("questions") or {}
+        if spool.is_ended or not fact.get("open"):
+            return
+        for question_id in fact["open"]:
+            event = withdrawal(question_id, has_cards=bool(fact.get("cards")), rules=self._rules)
+            spool.append(*event)
+        spool.put_fact("questions", {**fact, "open": []})
 
     def _look_over_files(self, spool: Spool) -> None:
         """Leave only files of the run to be uploaded, without what is known as secret by now."""

@@ -17,7 +17,7 @@ import pytest
 
 from redact import RedactedText, Rules
 from runner import terminal
-from runner.mailbox import KeysTyped, WorkerEnded, WorkerFailed
+from runner.mailbox import KeysTyped, WakePipe, WorkerEnded, WorkerFailed
 from runner.pump import Channel, Journal, PtyPump
 from runner.terminal import (
     LocalOutput,
@@ -71,6 +71,8 @@ class Desk:
             modes=modes or ModeTracker(),
             keyboard_fd=keyboard,
             states=None,
+            speaker=None,
+            pipe=WakePipe(),
             note_undo=lambda _undo: None,
             journal=journal or self,
             tell_owner=self.ended.append,

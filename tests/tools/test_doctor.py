@@ -94,7 +94,7 @@ def test_all_is_well(patient: _Patient) -> None:
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     names = [line[6:].partition(":")[0] for line in lines]
-    assert names == [*LOCAL, "data folder", "journal", *REMOTE, "run"]
+    assert names == [*LOCAL, "data folder", "journal", "operator", *REMOTE, "run"]
     assert {line[:6] for line in lines} <= {"ok    ", "note  "}
     assert f"ok    program: {patient.folder}/bin/claude: 2.9.9 (Claude Code)" in lines
     assert f"ok    run: {run.id} is there, and the token is right" in lines

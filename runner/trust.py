@@ -19,6 +19,7 @@ from runner.terminal import is_foreground
 if TYPE_CHECKING:
     from gateway_transport import CertificateChangedError
     from runner.console import Console
+    from runner.conversation import Conversation
     from runner.pump import PtyPump
     from runner.terminal import SessionTerminal
 
@@ -35,7 +36,8 @@ class TrustQuestion:
 
     A session's screen is covered by the question as long as it is open, and comes back with all
     that was printed meanwhile; the keys go to the question, so that what is typed for Claude Code
-    cannot answer it by accident: only the whole word `yes` does.
+    cannot answer it by accident: only the whole word `yes` does. `lender` is what reads the
+    keyboard already in a run that asks there.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class TrustQuestion:
         pump: PtyPump,
         console: Console,
         tell_owner: Callable[[KeysTyped | WorkerFailed | WorkerEnded], object],
+        lender: Conversation | None,
     ) -> None:
+        self._lender = lender
         self._terminal = terminal
         self._pump = pump
         self._console = console
@@ -67,6 +71,12 @@ class TrustQuestion:
         if self._terminal.is_taken:
             self._is_covering = True
             self._pump.cover("\r\n".join(["", *lines, "> "]).encode())
+        elif self._lender is not None:
+            for line in lines[:-1]:
+                self._console.warn(line)
+            self._lender.lend_keyboard(
+                lines[-1], lambda line: self._tell_owner(KeysTyped(line.encode() + b"\r"))
+            )
         else:
             for line in lines:
                 self._console.warn(line)
@@ -98,6 +108,11 @@ class TrustQuestion:
             self._open = None
         self._leave()
 
+    def outlive_child(self) -> None:
+        """Take the question away; from now on nothing else reads the keyboard."""
+        self.close()
+        self._lender = None
+
     def _answer(self, word: bytes) -> None:
         error = self._open
         if error is None:
@@ -127,6 +142,8 @@ class TrustQuestion:
         if self._is_covering:
             self._is_covering = False
             self._pump.cover(None)
+        if self._lender is not None:
+            self._lender.get_keyboard_back()
         if self._reader is not None:
             self._reader.stop()
             self._reader.join(1.0)
