@@ -70,6 +70,61 @@ _SCHEMAS: dict[str, Schema] = {
             "assist_url": _or_null(_TEXT),
             "verdict": _or_null(_ref("Verdict")),
             "result": _or_null(_ANY_OBJECT),
+            "listens": _BOOLEAN,
+            "remote_answers": _BOOLEAN,
+            "stays": _BOOLEAN,
+            "modes": _array(_TEXT),
+            "open_questions": _INTEGER,
+            "waiting_messages": _INTEGER,
+            "talk_event_id": _INTEGER,
+        }
+    ),
+    "Card": _object(
+        {
+            "id": _TEXT,
+            "event_id": _INTEGER,
+            "asked_at": _TIME,
+            "code": _TEXT,
+            "digest": _TEXT,
+            "kind": {"type": "string", "enum": ["permission", "question", "plan"]},
+            "tool": _TEXT,
+            "title": _TEXT,
+            "agent": _TEXT,
+            "reason": _TEXT,
+            "plan": _TEXT,
+            "diff": _TEXT,
+            "fields": _array(_object({"name": _TEXT, "text": _TEXT})),
+            "questions": _array(
+                _object(
+                    {
+                        "question": _TEXT,
+                        "header": _TEXT,
+                        "multiple": _BOOLEAN,
+                        "options": _array(_object({"label": _TEXT, "description": _TEXT})),
+                    }
+                )
+            ),
+            "input_characters": _or_null(_INTEGER),
+            "hidden": _BOOLEAN,
+            "whole": _BOOLEAN,
+            "defaults_to_no": _BOOLEAN,
+            "scopes": _array(_object({"id": _TEXT, "label": _TEXT})),
+        }
+    ),
+    "Closed": _object(
+        {
+            "id": _TEXT,
+            "event_id": _INTEGER,
+            "closed_at": _TIME,
+            "code": _TEXT,
+            "kind": _TEXT,
+            "tool": _TEXT,
+            "summary": _TEXT,
+            "decision": _or_null(_TEXT),
+            "by": _TEXT,
+            "scope": _TEXT,
+            "message": _TEXT,
+            "reason": _TEXT,
         }
     ),
     "Verdict": _object(
@@ -200,7 +255,16 @@ _PATHS: dict[str, Schema] = {
         "get": {
             **_operation(
                 "Whether the gateway works",
-                _json(_object({"status": _TEXT, "timestamp": _INTEGER, "version": _TEXT})),
+                _json(
+                    _object(
+                        {
+                            "status": _TEXT,
+                            "timestamp": _INTEGER,
+                            "version": _TEXT,
+                            "extensions": _array(_TEXT),
+                        }
+                    )
+                ),
                 errors=(421, 429),
             ),
             "security": [],
@@ -222,6 +286,7 @@ _PATHS: dict[str, Schema] = {
             parameters=(
                 _query("before", _PLACE, "`next` of the page before"),
                 _query("limit", {"type": "integer", "minimum": 1, "maximum": 200}, "50 if absent"),
+                _query("state", _TEXT, "waiting: those alone that wait for a person, all at once"),
             ),
         ),
         "post": _operation(
@@ -273,6 +338,33 @@ _PATHS: dict[str, Schema] = {
                     "200 if absent; a page of large events has fewer",
                 ),
             ),
+        ),
+    },
+    "/api/runs/{run_id}/conversation": {
+        "parameters": [_RUN_ID],
+        "get": _operation(
+            "What a run asks, what the last answers were, and which messages wait to be read",
+            _json(
+                _object(
+                    {
+                        "event_id": _INTEGER,
+                        "open": _array(_ref("Card")),
+                        "more": _INTEGER,
+                        "closed": _array(_ref("Closed")),
+                        "waiting": _array(
+                            _object(
+                                {
+                                    "id": _TEXT,
+                                    "event_id": _INTEGER,
+                                    "queued_at": _TIME,
+                                    "text": _TEXT,
+                                }
+                            )
+                        ),
+                    }
+                )
+            ),
+            errors=(404,),
         ),
     },
     "/api/runs/{run_id}/history": {
@@ -341,6 +433,31 @@ _PATHS: dict[str, Schema] = {
     "/api/runs/{run_id}/escape": _queue("Type Ctrl-C into the run's terminal", _ANY_OBJECT),
     "/api/runs/{run_id}/input": _queue(
         "Type a text into the run's terminal", _object({"text": _TEXT}), 413
+    ),
+    "/api/runs/{run_id}/answer": _queue(
+        "Answer an open question of the run",
+        _object(
+            {
+                "id": _TEXT,
+                "digest": _TEXT,
+                "decision": {"type": "string", "enum": ["allow", "deny"]},
+                "message": _TEXT,
+                "answers": _array(
+                    _object(
+                        {"options": _array(_INTEGER), "text": _TEXT}, optional=("options", "text")
+                    )
+                ),
+                "scope": _TEXT,
+            },
+            optional=("message", "answers", "scope"),
+        ),
+        413,
+    ),
+    "/api/runs/{run_id}/mode": _queue(
+        "Switch the run to another permission mode", _object({"mode": _TEXT})
+    ),
+    "/api/runs/{run_id}/take-back": _queue(
+        "Take back a message that waits to be read", _object({"id": _TEXT})
     ),
     "/api/ingest/event": {
         "post": _operation(

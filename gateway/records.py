@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from gateway import questions
+
 RUNNING, DONE, FAILED, PENDING = "running", "done", "failed", "pending"
 # Commands that are no programs; typed text stands behind the last one.
 STOP, HALT, ESCAPE, INPUT = "__STOP__", "__HALT__", "__ESCAPE__", "__INPUT__:"
@@ -88,10 +90,11 @@ NO_DETAILS: dict[str, Any] = {
     "assist_url": None,
     "reason": None,
     "result": None,
+    **questions.NO_TALK,
 }
 
 
-def apply_marker(details_text: str, event: NewEvent) -> dict[str, Any]:
+def apply_marker(details_text: str, event: NewEvent, event_id: int) -> dict[str, Any]:
     """Return the columns of the run that this marker or assist event changes.
 
     `details_text` is the run's `details` as they are. A run controls its markers, and must not
@@ -107,6 +110,7 @@ def apply_marker(details_text: str, event: NewEvent) -> dict[str, Any]:
     if kind == "started":
         changes = {"status": RUNNING, "started_at": event.created_at}
         _take_started(marker, details)
+        questions.take_started(marker, details)
     elif kind == "finished":
         code = marker.get("exitCode")
         code = code if _is_number(code) else None
@@ -125,6 +129,8 @@ def apply_marker(details_text: str, event: NewEvent) -> dict[str, Any]:
         details["state"] = state if state in ("working", "waiting") else None
     elif kind == "assist":
         details["assist_url"] = _find_address(marker) or details["assist_url"]
+    if event.type == "marker":
+        questions.take_marker(marker, event_id, details)
     if details != before:
         changes["details"] = json.dumps(details)
     return changes

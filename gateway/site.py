@@ -42,6 +42,7 @@ from gateway.login import (
     TooManyFailuresError,
 )
 from gateway.openapi import DOCUMENT
+from gateway.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
 from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, STOP
 from gateway.store import Store
 from gateway.wire import is_here
@@ -49,7 +50,8 @@ from gateway.writer import StoreClosedError
 
 MAX_PAGE_EVENTS = 1_000
 _MAX_PAGE_BYTES = 1024 * 1024
-_MAX_REQUEST_BYTES = 1024 * 1024
+# A hundred thousand characters, each escaped as JSON may.
+_MAX_REQUEST_BYTES = 2 * 1024 * 1024
 _MAX_INPUT_CHARACTERS = 100_000
 _VENDOR = "vendor/xterm/"
 # Told here, because what the system knows of endings differs, and nothing is sniffed.
@@ -306,6 +308,7 @@ def _build_api(parts: Parts) -> Blueprint:
     _add_reading(api, parts)
     _add_artifacts(api, parts)
     _add_commands(api, parts)
+    _add_talk(api, parts)
 
     @api.post("/login-codes")
     def make_login_code() -> Answer:
@@ -347,6 +350,8 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
 
     @api.get("/runs")
     def list_runs() -> Answer:
+        if request.args.get("state") == "waiting":
+            return jsonify({"runs": parts.store.waiting_runs(), "next": None})
         limit = _number("limit", 50, 1, 200)
         runs, following = parts.store.runs(_place_in_order("before"), limit)
         return jsonify({"runs": runs, "next": following})
@@ -423,37 +428,28 @@ def _add_artifacts(api: Blueprint, parts: Parts) -> None:
 
 
 def _add_commands(api: Blueprint, parts: Parts) -> None:
-    def queue(run: dict[str, Any], action: str, text: str) -> Answer:
-        if run["status"] in (DONE, FAILED):
-            _refuse(409, "The run has ended.")
-        entry = parts.store.add_command(run["id"], text)
-        _note(parts, action, run["id"], text if action == "command" else None)
-        parts.live.command_queued(run["id"])
-        parts.live.tell(run["id"], "command", entry)
-        return jsonify({"id": entry["id"], "status": entry["status"]}), 202
-
     @api.post("/runs/<run_id>/command")
     def send_command(run_id: str) -> Answer:
         run = _find_run(parts, run_id)
         text = _text(_json_body(), "command", MAX_COMMAND_CHARACTERS)
         if run["status"] not in (DONE, FAILED) and text not in run["commands"]:
             _refuse(400, "The run does not offer this command.")
-        return queue(run, "command", text)
+        return _queue(parts, run, "command", text, text)
 
     @api.post("/runs/<run_id>/stop")
     def stop(run_id: str) -> Answer:
         _json_body()
-        return queue(_find_run(parts, run_id), "stop", STOP)
+        return _queue(parts, _find_run(parts, run_id), "stop", STOP)
 
     @api.post("/runs/<run_id>/halt")
     def halt(run_id: str) -> Answer:
         _json_body()
-        return queue(_find_run(parts, run_id), "halt", HALT)
+        return _queue(parts, _find_run(parts, run_id), "halt", HALT)
 
     @api.post("/runs/<run_id>/escape")
     def escape(run_id: str) -> Answer:
         _json_body()
-        return queue(_find_run(parts, run_id), "escape", ESCAPE)
+        return _queue(parts, _find_run(parts, run_id), "escape", ESCAPE)
 
     @api.post("/runs/<run_id>/input")
     def send_input(run_id: str) -> Answer:
@@ -461,7 +457,69 @@ def _add_commands(api: Blueprint, parts: Parts) -> None:
         text = _text(_json_body(), "text", _MAX_INPUT_CHARACTERS)
         if run["status"] not in (DONE, FAILED) and not run["remote_input"]:
             _refuse(409, "The run takes no remote input.")
-        return queue(run, "input", f"{INPUT}{text}")
+        noted = typed_answer(text, parts.store.conversation(run_id)["open"])
+        action = "input" if noted is None else "answer"
+        return _queue(parts, run, action, f"{INPUT}{text}", noted)
+
+
+def _add_talk(api: Blueprint, parts: Parts) -> None:
+    @api.get("/runs/<run_id>/conversation")
+    def show_conversation(run_id: str) -> Answer:
+        _find_run(parts, run_id)
+        return jsonify(parts.store.conversation(run_id))
+
+    @api.post("/runs/<run_id>/answer")
+    def answer(run_id: str) -> Answer:
+        run = _find_run(parts, run_id)
+        body = _json_body()
+        question_id = _text(body, "id", 50)
+        _refuse_ended(run)
+        if not run["remote_answers"]:
+            _refuse(409, "The run takes no answers from here.")
+        try:
+            card = parts.store.find_card(run_id, question_id)
+            if card is None:
+                _refuse(409, "This question cannot be shown, and so cannot be answered here.")
+            command, noted = read_answer(body, card)
+        except AnswerError as error:
+            _refuse(error.status, str(error))
+        return _queue(parts, run, "answer", command, noted)
+
+    @api.post("/runs/<run_id>/mode")
+    def set_mode(run_id: str) -> Answer:
+        run = _find_run(parts, run_id)
+        mode = _text(_json_body(), "mode", 50)
+        _refuse_ended(run)
+        if not run["remote_answers"] or mode not in run["modes"]:
+            _refuse(409, "The run does not offer this mode.")
+        return _queue(parts, run, "mode", f"{MODE}{mode}", mode)
+
+    @api.post("/runs/<run_id>/take-back")
+    def take_back(run_id: str) -> Answer:
+        run = _find_run(parts, run_id)
+        message_id = _text(_json_body(), "id", 50)
+        _refuse_ended(run)
+        waiting = parts.store.conversation(run_id)["waiting"]
+        if message_id not in [each["id"] for each in waiting]:
+            _refuse(409, "This message does not wait any more.")
+        return _queue(parts, run, "take back", f"{TAKE_BACK}{message_id}")
+
+
+def _queue(
+    parts: Parts, run: dict[str, Any], action: str, text: str, noted: str | None = None
+) -> Answer:
+    """Hand a command to the runner; `noted` is what the audit says of it besides its name."""
+    _refuse_ended(run)
+    entry = parts.store.add_command(run["id"], text)
+    _note(parts, action, run["id"], noted)
+    parts.live.command_queued(run["id"])
+    parts.live.tell(run["id"], "command", entry)
+    return jsonify({"id": entry["id"], "status": entry["status"]}), 202
+
+
+def _refuse_ended(run: dict[str, Any]) -> None:
+    if run["status"] in (DONE, FAILED):
+        _refuse(409, "The run has ended.")
 
 
 def _find_run(parts: Parts, run_id: str) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from sqlalchemy import (
     update,
 )
 
-from gateway import schema
+from gateway import questions, schema
 from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
-from gateway.records import DONE, FAILED, NO_DETAILS, PENDING, Event, NewEvent
+from gateway.questions import Talk
+from gateway.records import DONE, FAILED, HALT, NO_DETAILS, PENDING, RUNNING, STOP, Event, NewEvent
 from gateway.writer import EventJob, NonceJob, Writer, forget_typed
 
 _RUN = select(schema.runs)
@@ -48,6 +49,12 @@ _PENDING_COMMANDS = (
     .order_by(schema.commands.c.number)
     .limit(100)
 )
+# A runner reads 1 MiB of an answer, and escapes may make six bytes of a character.
+_MAX_LISTED_BYTES = 700_000
+# Running runs that are looked at for one that waits for a person.
+_MAX_RUNNING = 1_000
+# Of markers that are read at once to show what a run asks.
+_MAX_TOLD_CHARACTERS = 8_000_000
 # Tokens of runs that have been seen; a run's token never changes.
 _MAX_KNOWN_TOKENS = 10_000
 # Events removed in one transaction, so that what runners send does not wait for long.
@@ -127,6 +134,46 @@ class Store:
         page = found[:limit]
         return [_run_json(row) for row in page], page[-1].number if len(found) > limit else None
 
+    def waiting_runs(self) -> list[dict[str, Any]]:
+        """Return the runs that wait for a person, newest first."""
+        columns = schema.runs.c
+        query = _RUN.where(columns.status == RUNNING).order_by(columns.number.desc())
+        running = map(_run_json, self._rows(query.limit(_MAX_RUNNING)))
+        return [run for run in running if run["open_questions"] or run["state"] == "waiting"]
+
+    # --- what a run asks ---
+
+    def conversation(self, run_id: str) -> dict[str, Any]:
+        """Return what is open in a run, as the API shows it."""
+        talk = self._talk(run_id)
+        return questions.show(talk, self._told(run_id, talk.event_ids))
+
+    def find_card(self, run_id: str, question_id: str) -> dict[str, Any] | None:
+        """Return the card of an open question. Raises: questions.AnswerError."""
+        talk = self._talk(run_id).only(question_id)
+        return questions.find_card(talk, question_id, self._told(run_id, talk.event_ids))
+
+    def _talk(self, run_id: str) -> Talk:
+        query = select(schema.runs.c.details).where(schema.runs.c.id == run_id)
+        with self._engine.connect() as connection:
+            return Talk.of(json.loads(connection.execute(query).scalar_one()).get("talk"))
+
+    def _told(self, run_id: str, event_ids: set[int]) -> questions.Told:
+        """Return the data and the times of these events, the first of them if they are large."""
+        columns = schema.events.c
+        query = select(columns.id, columns.data, columns.created_at).where(
+            columns.run_id == run_id, columns.id.in_(event_ids)
+        )
+        told: questions.Told = {}
+        size = 0
+        with self._engine.connect() as connection:
+            for row in connection.execute(query.order_by(columns.id)) if event_ids else ():
+                size += len(row.data)
+                if told and size > _MAX_TOLD_CHARACTERS:
+                    break
+                told[row.id] = row.data, row.created_at
+        return told
+
     # --- events ---
 
     def add_event(self, event: NewEvent) -> int:
@@ -204,13 +251,20 @@ class Store:
         return {**row, "result": None, "error": None, "acknowledged_at": None}
 
     def pending_commands(self, run_id: str) -> list[dict[str, Any]]:
-        """Return the first hundred commands that are not acknowledged, as the wire shows them."""
+        """Return the first commands that are not acknowledged, as the wire shows them.
+
+        As many as a runner reads of one answer, at least one; what ends the run is always there.
+        """
         with self._engine.connect() as connection:
             rows = connection.execute(_PENDING_COMMANDS, {"run_key": run_id}).all()
-        return [
-            {"id": row.id, "command": row.command, "created_at": int(row.created_at)}
-            for row in rows
-        ]
+        listed: list[dict[str, Any]] = []
+        size_bytes = 0
+        for row in rows:
+            size_bytes += len(json.dumps(row.command, ensure_ascii=False).encode())
+            if listed and size_bytes > _MAX_LISTED_BYTES and row.command not in (STOP, HALT):
+                continue
+            listed.append({"id": row.id, "command": row.command, "created_at": int(row.created_at)})
+        return listed
 
     def acknowledge(
         self, admitted: Admitted, command_id: str, result: str | None, error: str | None
@@ -410,10 +464,12 @@ def _command_json(row: Row[Any]) -> dict[str, Any]:
 
 
 def _run_json(row: Row[Any]) -> dict[str, Any]:
+    details = {**NO_DETAILS, **json.loads(row.details)}
+    talk = Talk.of(details.pop("talk"))
     return {
         **_picked(row, _RUN_FIELDS),
         "metadata": None if row.metadata is None else json.loads(row.metadata),
-        **NO_DETAILS,
-        **json.loads(row.details),
+        **details,
+        **questions.summary_of(talk),
         "verdict": None if row.verdict is None else json.loads(row.verdict),
     }

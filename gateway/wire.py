@@ -43,6 +43,8 @@ _LARGE_BODIES_AT_ONCE = 4
 # twenty times its size.
 _PARSED_UNSEEN_BYTES = 64 * 1024
 _MAX_DIGITS = 1_000
+# What is offered beyond the protocol; a runner looks here for those that change what it sends.
+EXTENSIONS = ("long-poll", "idempotent", "answers")
 EVENT_TYPES = frozenset(("stdout", "stderr", "marker", "info", "error", "assist"))
 
 _EMPTY_HASH = hashlib.sha256().hexdigest()
@@ -152,7 +154,8 @@ class Wire:
     # --- endpoints ---
 
     def _tell_health(self, _environ: Environ, _path: str) -> Any:
-        return {"status": "ok", "timestamp": int(time.time() * 1_000), "version": VERSION}
+        now = int(time.time() * 1_000)
+        return {"status": "ok", "timestamp": now, "version": VERSION, "extensions": EXTENSIONS}
 
     def _take_event(self, environ: Environ, path: str) -> Any:
         with self._json_body(environ, path) as (body, content):
@@ -487,10 +490,15 @@ def _refusal_json(refusal: RefusedError) -> dict[str, Any]:
     return {"error": refusal.error}
 
 
+def _encode(content: Any) -> bytes:
+    # Not as ASCII: a character would have twelve bytes, and a runner reads no more than 1 MiB.
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
 def _send(
     start_response: StartResponse, status: int, content: Any, headers: dict[str, str]
 ) -> list[bytes]:
-    body = json.dumps(content).encode()
+    body = _encode(content)
     start_response(
         f"{status} {HTTPStatus(status).phrase}",
         [
@@ -504,7 +512,7 @@ def _send(
 
 def _whole_reply(content: Any, headers: dict[str, str]) -> bytes:
     """Return a reply to be sent by somebody who has no WSGI."""
-    body = json.dumps(content).encode()
+    body = _encode(content)
     lines = [
         "HTTP/1.1 200 OK",
         "Content-Type: application/json; charset=utf-8",

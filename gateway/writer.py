@@ -34,6 +34,7 @@ from sqlalchemy import (
 )
 
 from gateway import schema
+from gateway.questions import ANSWER
 from gateway.records import (
     DONE,
     FAILED,
@@ -195,8 +196,9 @@ _NUMBERED_DATA = (
 def forget_typed(connection: Connection, *which: ColumnElement[bool]) -> None:
     """Keep of these commands that something was typed, and no longer what: it may be a password."""
     command = schema.commands.c.command
-    is_typed = command.startswith(INPUT, autoescape=True)
-    connection.execute(update(schema.commands).where(is_typed, *which).values(command=INPUT))
+    for name in (INPUT, ANSWER):
+        is_typed = command.startswith(name, autoescape=True)
+        connection.execute(update(schema.commands).where(is_typed, *which).values(command=name))
 
 
 class _Prepared:
@@ -387,7 +389,7 @@ class Writer:
             return
         event_id, batch.next_id = batch.next_id, batch.next_id + 1
         if event.marker is not None:
-            self._apply_marker(connection, batch, tally, event)
+            self._apply_marker(connection, batch, tally, event, event_id)
         batch.tallies[event.run_id] = tally
         tally.add(event, event_id)
         batch.seen.setdefault((event.run_id, event.sequence), []).append(
@@ -422,7 +424,7 @@ class Writer:
         return Tally(**row._mapping, digest=digest)
 
     def _apply_marker(
-        self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent
+        self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent, event_id: int
     ) -> None:
         """Note what a marker, or the assist address, changes about its run."""
         columns = schema.runs.c
@@ -431,7 +433,7 @@ class Writer:
             details = connection.execute(
                 select(columns.details).where(columns.id == event.run_id)
             ).scalar_one()
-        changes = apply_marker(details, event)
+        changes = apply_marker(details, event, event_id)
         if not changes:
             return
         if changes.get("status") in (DONE, FAILED):

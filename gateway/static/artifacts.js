@@ -1,6 +1,7 @@
 /** A run's files: each can be viewed here or downloaded. */
 
 import { post, request } from "./api.js";
+import { diffLines } from "./diff.js";
 import { actionButton, el } from "./dom.js";
 import { legible } from "./values.js";
 import { size } from "./words.js";
@@ -112,21 +113,4 @@ function readable(text) {
   } catch {
     return text; // one document a line, or none at all
   }
-}
-
-/** Return the lines of a diff with their kind as a class. Headers are told from removed lines by where they stand. */
-function diffLines(text) {
-  let isInHunk = false;
-  return text.split("\n").map((line) => {
-    if (line.startsWith("@@")) isInHunk = true;
-    else if (line.startsWith("diff ")) isInHunk = false;
-    return el("span", { class: `diff-line ${diffKind(line, isInHunk)}` }, `${line}\n`);
-  });
-}
-
-function diffKind(line, isInHunk) {
-  if (line.startsWith("@@")) return "hunk";
-  if (!isInHunk) return "header";
-  if (line.startsWith("+")) return "added";
-  return line.startsWith("-") ? "removed" : "same";
 }

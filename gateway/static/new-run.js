@@ -4,23 +4,23 @@ import { post } from "./api.js";
 import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
 
-/** Show the dialog. */
-export function openNewRun() {
+/** Show the dialog; with `session`, for a run that goes on with that one. */
+export function openNewRun(session = "") {
   const dialog = el("dialog", { class: "new-run", "aria-labelledby": "new-run-title" });
   dialog.addEventListener("close", () => dialog.remove());
-  dialog.append(form(dialog));
+  dialog.append(form(dialog, session));
   document.body.append(dialog);
   dialog.showModal();
 }
 
-function form(dialog) {
+function form(dialog, session) {
   const problem = el("p", { class: "notice bad", role: "alert", hidden: true });
   const prompt = el("textarea", { id: "prompt", rows: "4", autofocus: true, "aria-describedby": "prompt-help" });
   const create = el("button", { type: "submit", class: "primary" }, "Create the run");
   const element = el(
     "form",
     { class: "stack" },
-    el("h2", { id: "new-run-title" }, "New run"),
+    el("h2", { id: "new-run-title" }, session ? "Go on with the session" : "New run"),
     el("label", { for: "prompt" }, "Prompt ", el("span", { class: "hint" }, "(optional)")),
     prompt,
     el("p", { id: "prompt-help", class: "hint" }, "With a prompt the run is a job that ends by itself. Without one, at a terminal, it is a session that you use as always."),
@@ -32,7 +32,8 @@ function form(dialog) {
     create.disabled = true;
     try {
       const command = prompt.value.trim();
-      showLine(dialog, await post("/api/runs", command ? { command } : {}));
+      const run = await post("/api/runs", command ? { command } : {});
+      showLine(dialog, session ? { ...run, start_command: `${run.start_command} --resume ${session}` } : run);
     } catch (error) {
       problem.textContent = error.message;
       problem.hidden = false;

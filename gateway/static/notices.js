@@ -24,8 +24,11 @@ export function showConnection(state) {
   setText(place, CONNECTION_WORDS[state]);
 }
 
-/** Set the page's title, with a mark in front that is seen among many tabs. */
-export function setTitle(text, mark = "") {
+/** Set the page's title, with a mark in front that is seen among many tabs; the icon too if it asks. */
+export function setTitle(text, mark = "", isAsking = false) {
+  const icon = document.querySelector("link[rel=icon]");
+  const address = `/static/icon${isAsking ? "-asks" : ""}.svg`;
+  if (icon.getAttribute("href") !== address) icon.setAttribute("href", address);
   document.title = `${mark && `${mark} `}${text} · claude-runner`;
 }
 

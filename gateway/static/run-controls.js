@@ -3,6 +3,7 @@
 import { post } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
+import { talkName } from "./talk.js";
 import { asText } from "./values.js";
 import { age } from "./words.js";
 
@@ -149,7 +150,7 @@ const nameOf = (command) => {
   const typed = command.startsWith(INPUT) && command.slice(INPUT.length).trimEnd();
   if (typed) return `Typed: ${typed}`;
   if (typed === "") return "Typed into the session";
-  return SPECIAL.get(command) ?? command;
+  return talkName(command) ?? SPECIAL.get(command) ?? command;
 };
 
 const STATUS_WORDS = { pending: "waiting for the runner", done: "done", failed: "failed" };

@@ -3,12 +3,14 @@
 import { get } from "./api.js";
 import { Artifacts } from "./artifacts.js";
 import { Assist } from "./assist.js";
+import { GoOn } from "./go-on.js";
 import { el, setText } from "./dom.js";
 import { LiveStream } from "./live-stream.js";
 import { announce, notify, setTitle, showConnection } from "./notices.js";
 import { Output } from "./output.js";
 import { RunControls } from "./run-controls.js";
 import { SideLog } from "./side-log.js";
+import { Talk } from "./talk.js";
 import { asText } from "./values.js";
 import { age, ending, lasted, moment, resultFacts, status, title } from "./words.js";
 
@@ -34,12 +36,15 @@ export class RunPage {
   #controls;
   #artifacts;
   #assist = new Assist();
+  #goOn = new GoOn();
+  #talk;
 
   /** What stops the run is there first, and needs nothing of what the run has said. */
   constructor(id) {
     this.#id = id;
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
     this.#controls = new RunControls(id);
+    this.#talk = new Talk(id);
     this.element = el(
       "div",
       { class: "run-page" },
@@ -50,6 +55,7 @@ export class RunPage {
         this.#heading,
         el("div", { class: "run-line" }, this.#badge, this.#when, this.#controls.stopping),
       ),
+      this.#talk.cards,
       this.#trouble,
       this.#banner,
       this.#columns,
@@ -107,7 +113,7 @@ export class RunPage {
       get(`${this.#path}/history`),
       get(`${this.#path}/artifacts`),
     ]);
-    for (const command of commands) this.#attempt(() => this.#controls.show(command));
+    for (const command of commands) this.#attempt(() => this.#showCommand(command));
     for (const artifact of artifacts) this.#attempt(() => this.#artifacts.show(artifact));
     this.#update(run);
   }
@@ -115,8 +121,13 @@ export class RunPage {
   #receive(name, data) {
     if (name === "event") this.#output.append(data);
     else if (name === "run") this.#update(data);
-    else if (name === "command") this.#controls.show(data);
+    else if (name === "command") this.#showCommand(data);
     else if (name === "artifact") this.#artifacts.show(data);
+  }
+
+  #showCommand(command) {
+    this.#controls.show(command);
+    this.#talk.showCommand(command);
   }
 
   #build(run) {
@@ -128,8 +139,11 @@ export class RunPage {
       el(
         "div",
         { class: "side" },
+        this.#talk.element,
+        this.#goOn.element,
         this.#controls.element,
         this.#assist.element,
+        this.#talk.history,
         this.#artifacts.element,
         this.#log.element,
         el("section", { class: "card", "aria-labelledby": "facts-title" }, el("h2", { id: "facts-title" }, "About this run"), this.#facts),
@@ -146,13 +160,13 @@ export class RunPage {
       setText(this.#heading, title(run));
       this.#badge.className = `badge ${kind}`;
       setText(this.#badge, word);
-      setTitle(title(run).slice(0, 60), MARKS[kind]);
+      setTitle(title(run).slice(0, 60), MARKS[kind], run.open_questions > 0);
       this.#tick();
     });
-    for (const part of [this.#output, this.#artifacts, this.#assist]) this.#attempt(() => part.update(run));
+    for (const part of [this.#talk, this.#output, this.#artifacts, this.#assist, this.#goOn]) this.#attempt(() => part.update(run));
     this.#attempt(() => this.#drawFacts());
-    this.#attempt(() => this.#drawBanner(kind));
-    if (before && before[0] !== kind && kind !== "running") notify(word, title(run), run.id);
+    this.#attempt(() => this.#drawBanner(kind, word));
+    if (before && before[0] !== kind && kind !== "running" && !run.open_questions) notify(word, title(run), run.id);
   }
 
   #tick() {
@@ -162,11 +176,12 @@ export class RunPage {
     else setText(this.#when, `${age(run.finished_at ?? run.created_at)}, after ${lasted(run)}`);
   }
 
-  #drawBanner(kind) {
+  #drawBanner(kind, word) {
     const run = this.#run;
     const banners = [];
-    if (kind === "waiting") {
-      banners.push(el("p", { class: "notice waiting" }, "It is waiting for you: for an answer, or for what to do next."));
+    // What it asks says that for itself.
+    if (kind === "waiting" && !run.open_questions) {
+      banners.push(el("p", { class: "notice waiting" }, run.listens ? "It has ended its turn, and waits for your message." : "It is waiting for you: for an answer, or for what to do next."));
     }
     if (run.status === "done" || run.status === "failed") {
       banners.push(el("p", { class: `notice ${kind}` }, ending(run)));
@@ -182,7 +197,7 @@ export class RunPage {
         ),
       );
     }
-    this.#draw(this.#banner, [kind, run.verdict, run.reason], banners);
+    this.#draw(this.#banner, [kind, word, run.verdict, run.reason], banners);
   }
 
   /** Show these children, unless what they are made from is shown already. */

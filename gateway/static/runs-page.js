@@ -7,7 +7,7 @@ import { openNewRun } from "./new-run.js";
 import { announce, setTitle, showConnection } from "./notices.js";
 import { attempt } from "./turns.js";
 import { asText } from "./values.js";
-import { age, lasted, moment, status, title } from "./words.js";
+import { age, lasted, moment, refusedTools, status, title } from "./words.js";
 
 const PAGE_RUNS = 50;
 const CLOCK_MS = 10_000;
@@ -28,7 +28,7 @@ export class RunsPage {
         "div",
         { class: "page-head" },
         el("h1", {}, "Runs"),
-        el("button", { type: "button", class: "primary", onclick: openNewRun }, "New Run"),
+        el("button", { type: "button", class: "primary", onclick: () => openNewRun() }, "New Run"),
       ),
       this.#state,
       this.#list,
@@ -53,7 +53,9 @@ export class RunsPage {
   }
 
   async #load() {
-    const page = await get(`/api/runs?limit=${PAGE_RUNS}`);
+    // Those that wait come first, also if they are older than a page.
+    const [page, waiting] = await Promise.all([get(`/api/runs?limit=${PAGE_RUNS}`), get("/api/runs?state=waiting")]);
+    for (const run of waiting.runs) this.#runs.set(run.id, run);
     if (!this.#runs.size) this.#next = page.next;
     this.#take(page.runs);
   }
@@ -70,7 +72,7 @@ export class RunsPage {
   }
 
   #draw() {
-    const sorted = [...this.#runs.values()].sort((a, b) => b.created_at - a.created_at);
+    const sorted = [...this.#runs.values()].sort((a, b) => urgency(b) - urgency(a) || b.created_at - a.created_at);
     sorted.forEach((run, index) => {
       let row = this.#rows.get(run.id);
       if (!row) this.#rows.set(run.id, (row = { element: buildRow(run) }));
@@ -87,7 +89,7 @@ export class RunsPage {
     if (sorted.length) this.#state.replaceChildren();
     else this.#tellEmpty();
     const waiting = sorted.filter((run) => status(run)[0] === "waiting").length;
-    setTitle("Runs", waiting ? `(${waiting} waiting)` : "");
+    setTitle("Runs", waiting ? `(${waiting} waiting)` : "", sorted.some((run) => urgency(run) === 2));
   }
 
   #tellEmpty() {
@@ -103,6 +105,12 @@ export class RunsPage {
   }
 }
 
+/** How much a run needs a person: it asks, it waits, or neither. */
+function urgency(run) {
+  if (status(run)[0] !== "waiting") return 0;
+  return run.open_questions ? 2 : 1;
+}
+
 function describe(run) {
   const [kind, word] = status(run);
   const isOver = run.status === "done" || run.status === "failed";
@@ -116,6 +124,8 @@ function describe(run) {
     moment: moment(run.created_at),
     lasted: lasted(run),
     code: isOver && run.exit_code ? `exit code ${asText(run.exit_code)}` : "",
+    asks: run.status === "running" && run.open_questions > 1 ? `${run.open_questions} questions` : "",
+    refused: isOver ? refusedTools(run) : 0,
     isBad: run.verdict?.ok === false,
   };
 }
@@ -125,7 +135,7 @@ function buildRow(run) {
 }
 
 function fillRow(row, content) {
-  const facts = [content.folder, content.lasted, content.code, content.isBad && "output incomplete"].filter(Boolean);
+  const facts = [content.folder, content.lasted, content.asks, content.code, content.refused && `${content.refused} ${content.refused === 1 ? "tool" : "tools"} refused`, content.isBad && "output incomplete"].filter(Boolean);
   row.firstChild.replaceChildren(
     el("span", { class: `badge ${content.kind}` }, content.word),
     el("span", { class: "run-title" }, content.title),

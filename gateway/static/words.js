@@ -61,10 +61,12 @@ export function title(run) {
 export function status(run) {
   if (run.status === "pending") return ["pending", "Not started"];
   if (run.status === "running") {
+    if (run.open_questions) return ["waiting", "Asks you"];
     return run.state === "waiting" ? ["waiting", "Waiting for you"] : ["running", "Running"];
   }
   if (run.reason === "stopped") return ["ended", "Stopped"];
   if (run.reason === "halted") return ["ended", "Halted"];
+  if (run.reason === "interrupted") return ["ended", "Interrupted"];
   return run.status === "done" ? ["done", "Finished"] : ["failed", "Failed"];
 }
 
@@ -76,6 +78,7 @@ const REASONS = new Map([
   ["time limit", "was stopped because its time was over"],
   ["hangup", "was stopped because its terminal was closed"],
   ["runner died", "was ended because the runner had died"],
+  ["interrupted", "ended after its turn was interrupted"],
   ["error", "could not go on because of an error of the runner"],
 ]);
 
@@ -87,6 +90,13 @@ export function ending(run) {
   const code = run.exit_code == null ? "" : `, exit code ${asText(run.exit_code)}`;
   const time = lasted(run);
   return `${subject} ${how}${time && ` after ${time}`}${code}.`;
+}
+
+/** Return how many tools were refused in a run that nobody asked about, or whose questions were denied. */
+export function refusedTools(run) {
+  const { denials, permissionDenials } = run.result ?? {};
+  if (Number.isInteger(denials)) return denials;
+  return Array.isArray(permissionDenials) ? permissionDenials.length : 0;
 }
 
 /**

@@ -16,6 +16,7 @@ from typing import Final
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.programs.claude_standin import StandIn, bash, edit, say, tool
 from testing.programs.runner import ROOT
 from testing.programs.terminal import Terminal
 from tests.browser.npm_packages import xterm_environment
@@ -49,6 +50,29 @@ say("Done: the cart rounds once now, and all tests pass.")
 if "watch" in sys.argv[-1]:
     time.sleep(600)
 """
+# What a run that asks has done so far, and the edit that it asks about.
+SO_FAR: Final = (
+    say("I'll look at the failing test first, then at the code that it covers, and run the tests."),
+    bash("pytest -x -q", is_free=True, result="FAILED test_total_rounds_once\n20.01 != 20.00"),
+    tool("Read", {"file_path": "shop/cart.py"}, is_free=True, result="84 lines"),
+    tool("Read", {"file_path": "shop/invoice.py"}, is_free=True, result="61 lines"),
+    say(
+        "The cart rounds each line, and then the sum of the lines. The invoice module rounds once, "
+        "at the end, so the two differ by a cent for some carts."
+    ),
+    bash("git log --oneline -3 -- shop/cart.py", is_free=True, result="4be1a07 cart: add totals"),
+    say("Nothing else depends on the rounded lines. I'll round once, at the end."),
+)
+BEFORE: Final = """def total(self):
+    return sum(
+        quantize(line.exact) for line in self.lines
+    )
+"""
+AFTER: Final = """def total(self):
+    return quantize(
+        sum(line.exact for line in self.lines)
+    )
+"""
 SESSION: Final = r"""
 import os, time
 def say(text):
@@ -75,7 +99,9 @@ def main() -> None:
         gateway = EmbeddedGateway(folder, env=xterm_environment())
         with gateway, launched(playwright) as browser:
             try:
-                _photograph(browser, gateway, make_project(shop, gateway))
+                project = make_project(shop, gateway)
+                _photograph(browser, gateway, project)
+                _photograph_question(browser, gateway, project, folder)
             finally:
                 shutil.rmtree(shop)
 
@@ -128,6 +154,25 @@ def _photograph(browser: Browser, gateway: EmbeddedGateway, project: Path) -> No
         for run_id in (session, live):
             gateway.api("POST", f"/api/runs/{run_id}/halt", {})
             wait_for_status(gateway, run_id, "failed", "done")
+
+
+def _photograph_question(
+    browser: Browser, gateway: EmbeddedGateway, project: Path, folder: Path
+) -> None:
+    steps = [*SO_FAR, edit("shop/cart.py", BEFORE, AFTER)]
+    standin = StandIn(folder, [steps])
+    asking = environment(standin.command, CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true")
+    run_id, line = start_line(gateway, "fix the failing test in the cart")
+    with pasted(f"{line} --ask remote", project, asking):
+        wait_for_status(gateway, run_id, "running")
+        with Visitor(browser, gateway, size=PHONE) as person:
+            person.log_in()
+            page = person.open_run(run_id)
+            expect(page.get_by_role("button", name="Allow once")).to_be_visible()
+            expect(page.locator(".settling")).to_have_count(0)
+            _take(page, "phone-question")
+        gateway.api("POST", f"/api/runs/{run_id}/halt", {})
+        wait_for_status(gateway, run_id, "failed", "done")
 
 
 def _as_claude(folder: Path, source: str) -> dict[str, str]:

@@ -1,0 +1,32 @@
+/** How to go on with the session of a run that is over. */
+
+import { copyButton } from "./copy.js";
+import { el } from "./dom.js";
+import { openNewRun } from "./new-run.js";
+
+// What can stand in a command line as it is.
+const PLAIN = /^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$/;
+
+export class GoOn {
+  #shown = "";
+
+  constructor() {
+    this.element = el("section", { class: "card", "aria-labelledby": "go-on-title", hidden: true });
+  }
+
+  /** Show it for a run that has ended and left a session. */
+  update(run) {
+    const isOver = run.status === "done" || run.status === "failed";
+    const session = isOver && run.runner === "claude" && PLAIN.test(run.session_id ?? "") ? run.session_id : "";
+    if (session === this.#shown) return;
+    this.#shown = session;
+    this.element.hidden = !session;
+    const line = `claude-runner start --resume ${session}`;
+    this.element.replaceChildren(
+      el("h2", { id: "go-on-title" }, "Go on with this session"),
+      el("p", { class: "hint" }, "A new run takes it up where it ended, in the same folder."),
+      el("code", { class: "line" }, `${line} …`),
+      el("div", { class: "button-row" }, el("button", { type: "button", onclick: () => openNewRun(session) }, "New run…"), copyButton(() => line)),
+    );
+  }
+}

@@ -1,0 +1,461 @@
+/**
+ * What a run asks, as cards: a permission, a question with options, a plan. The gateway has checked
+ * and cut what they say; here it becomes text and nothing else.
+ */
+
+import { post } from "./api.js";
+import { diffLines } from "./diff.js";
+import { actionButton, el, setText } from "./dom.js";
+
+const OWN_WORDS_MAX = 10_000;
+// A card that has just appeared under a thumb takes no tap that was meant for something else.
+const SETTLE_MS = 600;
+const CLOSED_SHOWN_MS = 30_000;
+const MAX_CLOSED = 2;
+const MAX_CLOSED_BESIDE_OPEN = 1;
+
+// What a tool does, as a question. All others are named.
+const TOOL_QUESTIONS = new Map([
+  ["Bash", "Run this command?"],
+  ["Edit", "Change this file?"],
+  ["MultiEdit", "Change this file?"],
+  ["NotebookEdit", "Change this notebook?"],
+  ["Write", "Write this file?"],
+  ["Read", "Read this file?"],
+  ["WebFetch", "Fetch this page?"],
+  ["WebSearch", "Search the web?"],
+]);
+// What the card shows in a way of its own.
+const SHOWN_APART = { permission: [], question: ["questions"], plan: ["plan"] };
+const IN_DIFF = ["old_string", "new_string", "edits"];
+const MAIN_FIELDS = ["command", "file_path", "notebook_path", "url", "query"];
+
+const DECISIONS = new Map([["allow", "Allowed"], ["deny", "Denied"], ["answers", "Answered"]]);
+
+const WITHDRAWALS = new Map([
+  ["answered elsewhere", "Withdrawn: it was answered elsewhere"],
+  ["interrupted", "Withdrawn: the turn was interrupted"],
+  ["ended", "Not answered: the run has ended"],
+]);
+
+/** Return in a few words what a card asks. */
+export function cardTitle({ kind, tool }) {
+  if (kind === "plan") return "Approve this plan?";
+  if (kind === "question") return "A question for you";
+  return TOOL_QUESTIONS.get(tool) ?? `Use ${tool || "a tool"}?`;
+}
+
+/** Return in one line what is asked, for those who hear it or are notified. */
+export function cardSummary(card) {
+  const main = card.fields.find(({ name }) => MAIN_FIELDS.includes(name));
+  const what = card.kind === "question" ? card.questions[0]?.question : card.kind === "plan" ? "" : (main?.text ?? card.title);
+  return [cardTitle(card), (what ?? "").slice(0, 200)].filter(Boolean).join(" ");
+}
+
+/** Return a few words on how a question was closed. */
+export function closedSentence({ decision, by, scope, reason }) {
+  if (decision === null) return WITHDRAWALS.get(reason) ?? "Withdrawn";
+  const who = by === "keyboard" ? " at the keyboard" : by ? ` by the ${by}` : "";
+  return `${DECISIONS.get(decision) ?? "Answered"}${who}${scope && `, for this run: ${scope}`}`;
+}
+
+/** The cards of a run, oldest first. */
+export class Questions {
+  #path;
+  #cards = new Map(); // "id event" -> Card
+  #sent = new Map(); // a question's id -> the command that answers it
+  #list = el("div", { class: "asks-list" });
+  #title = el("h2", { id: "asks-title" });
+  #more = el("p", { class: "hint", hidden: true });
+  #toggle = el("button", { type: "button", class: "plain asks-toggle", "aria-expanded": "true", "aria-controls": "asks-list", onclick: () => this.#fold() }, "Hide");
+  #settling;
+
+  constructor(path) {
+    this.#path = path;
+    this.#list.id = "asks-list";
+    this.element = el("section", { class: "asks", "aria-labelledby": "asks-title", hidden: true }, el("div", { class: "asks-head" }, this.#title, this.#toggle), this.#list, this.#more);
+  }
+
+  /** Show what is open, and what became of what was; return the cards that are new. */
+  show({ open, more, closed }) {
+    const keys = new Set(open.map(keyOf));
+    let isChanged = false;
+    for (const [key, card] of this.#cards) {
+      if (card.isClosed || keys.has(key)) continue;
+      card.close(closed.find((each) => keyOf(each) === key) ?? null);
+      isChanged = true;
+    }
+    const added = open.filter((each) => !this.#cards.has(keyOf(each)));
+    for (const each of added) this.#add(each);
+    this.#dropClosed();
+    const count = open.length + more;
+    setText(this.#title, count ? `Claude Code asks${count > 1 ? ` (${count})` : ""}` : "Answered");
+    setText(this.#more, `${more} more ${more === 1 ? "question" : "questions"} will come when these are answered.`);
+    this.#more.hidden = !more;
+    this.#toggle.hidden = !count;
+    if (added.length || isChanged) this.#settle();
+    return added;
+  }
+
+  /** Learn of a command that answers a question, from here or from another page. */
+  showCommand({ id, command, status, error }) {
+    const answer = readAnswer(command);
+    if (answer) this.#sent.set(answer.id, { ...answer, commandId: id });
+    for (const [questionId, sent] of this.#sent) {
+      if (sent.commandId !== id) continue;
+      sent.status = status;
+      sent.error = error;
+      for (const card of this.#cards.values()) if (card.id === questionId) card.showSent(sent);
+    }
+  }
+
+  #add(data) {
+    const card = new Card(data, (answer) => this.#answer(data, answer));
+    card.onHide = () => this.#drop(keyOf(data), card);
+    this.#cards.set(keyOf(data), card);
+    this.#list.append(card.element);
+    const sent = this.#sent.get(data.id);
+    if (sent) card.showSent(sent);
+  }
+
+  async #answer({ id, digest }, answer) {
+    const { id: commandId, status } = await post(`${this.#path}/answer`, { id, digest, ...answer });
+    // The news of it may have been here first, with its end.
+    const known = this.#sent.get(id);
+    if (known?.commandId === commandId) return known;
+    const sent = { id, commandId, decision: answer.decision, status };
+    this.#sent.set(id, sent);
+    return sent;
+  }
+
+  /** Keep the last closed ones for a while. */
+  #dropClosed() {
+    const closed = [...this.#cards].filter(([, card]) => card.isClosed);
+    const most = closed.length < this.#cards.size ? MAX_CLOSED_BESIDE_OPEN : MAX_CLOSED;
+    for (const [key, card] of closed.slice(0, -most)) this.#drop(key, card);
+    for (const [key, card] of closed.slice(-most)) card.dropLater(() => this.#drop(key, card), CLOSED_SHOWN_MS);
+    this.element.hidden = !this.#cards.size;
+  }
+
+  #drop(key, card) {
+    card.element.remove();
+    this.#cards.delete(key);
+    this.element.hidden = !this.#cards.size;
+  }
+
+  #fold() {
+    const isOpen = this.element.classList.toggle("folded");
+    this.#toggle.setAttribute("aria-expanded", String(!isOpen));
+    setText(this.#toggle, isOpen ? "Show" : "Hide");
+  }
+
+  #settle() {
+    clearTimeout(this.#settling);
+    this.element.classList.add("settling");
+    this.#settling = setTimeout(() => this.element.classList.remove("settling"), SETTLE_MS);
+  }
+}
+
+const keyOf = ({ id, event_id: eventId }) => `${id} ${eventId}`;
+
+function readAnswer(command) {
+  if (!command.startsWith("__ANSWER__:{")) return null;
+  try {
+    const { id, decision } = JSON.parse(command.slice("__ANSWER__:".length));
+    return { id, decision };
+  } catch {
+    return null;
+  }
+}
+
+class Card {
+  #data;
+  #send;
+  #sent = null;
+  #closed = null;
+  #isDropping = false;
+  #head;
+  #problem = el("p", { class: "notice bad", role: "alert", hidden: true });
+  #status = el("p", { class: "ask-status", role: "status" });
+  #actions = el("div", { class: "ask-actions" });
+  #denying;
+  #widening;
+  #choices = [];
+
+  /** `send` passes an answer on, and returns the command that carries it. */
+  constructor(data, send) {
+    this.#data = data;
+    this.#send = send;
+    this.#denying = this.#buildDenying();
+    this.#widening = this.#buildWidening();
+    this.#head = el("h3", { id: `ask-${data.id}-${data.event_id}`, tabindex: "-1" }, cardTitle(data));
+    this.#fillActions();
+    this.element = el(
+      "article",
+      { class: `ask ${data.kind}`, "aria-labelledby": this.#head.id, "data-question": data.id },
+      el("div", { class: "ask-head" }, this.#head, data.code && el("span", { class: "ask-code", title: "The question’s code" }, data.code)),
+      this.#notes(),
+      this.#body(),
+      this.#problem,
+      this.#status,
+      this.#denying,
+      this.#widening,
+      this.#actions,
+    );
+  }
+
+  get id() {
+    return this.#data.id;
+  }
+
+  get isClosed() {
+    return this.#closed !== null;
+  }
+
+  /** Show in its place what became of it. */
+  close(closed) {
+    this.#closed = closed ?? { decision: null, reason: "" };
+    const hadFocus = this.element.contains(document.activeElement);
+    const [sentence, kind] = closed ? [closedSentence(closed), closed.decision ?? "withdrawn"] : ["No longer open", "withdrawn"];
+    const hide = el("button", { type: "button", class: "plain", "aria-label": "Hide this", onclick: () => this.onHide() }, "✕");
+    const line = el(
+      "p",
+      { class: "ask-closed-line", tabindex: "-1" },
+      el("strong", {}, sentence),
+      closed && [closed.tool, closed.summary].some(Boolean) && el("span", { class: "ask-closed-what" }, ` ${[closed.kind === "permission" && closed.tool, closed.summary].filter(Boolean).join(" ")}`),
+      closed?.message && el("span", { class: "ask-closed-words" }, ` “${closed.message}”`),
+    );
+    this.element.className = `ask ask-closed ${kind}`;
+    this.element.removeAttribute("aria-labelledby");
+    this.element.replaceChildren(el("div", { class: "ask-head" }, line, hide), this.#problem);
+    this.#tellSent();
+    if (hadFocus) line.focus();
+  }
+
+  /** Go away after a time, but not while it has the focus. */
+  dropLater(drop, ms) {
+    if (this.#isDropping) return;
+    this.#isDropping = true;
+    const timer = setInterval(() => {
+      if (this.element.contains(document.activeElement)) return;
+      clearInterval(timer);
+      drop();
+    }, ms);
+  }
+
+  /** Learn how an answer to it fares: `pending`, `done`, `failed`. */
+  showSent(sent) {
+    this.#sent = sent;
+    this.#tellSent();
+  }
+
+  #tellSent() {
+    const { status, decision, error } = this.#sent ?? {};
+    if (status === "failed") this.#fail(`That answer did nothing. ${capital(String(error ?? "").replace(/^refused: /, "")) || "The runner refused it"}.`);
+    if (this.isClosed) return;
+    const isUnderWay = this.#isUnderWay;
+    // A moment later, when the button that was pressed is not busy any more.
+    setTimeout(() => this.#drawButtons());
+    const what = decision === "deny" ? "Denied" : this.#data.kind === "permission" ? "Allowed" : this.#data.kind === "plan" ? "Approved" : "Answered";
+    setText(this.#status, isUnderWay ? `${what}. ${status === "done" ? "The runner has it." : "Waiting for the runner to take it…"}` : "");
+  }
+
+  /** Whether an answer has been sent that may still close it. */
+  get #isUnderWay() {
+    return this.#sent !== null && this.#sent.status !== "failed";
+  }
+
+  // Not `disabled`: that would take the focus from whoever pressed one by keyboard.
+  #drawButtons() {
+    for (const button of this.element.querySelectorAll(".ask-actions button, .ask-panel button")) {
+      if (this.#isUnderWay) button.setAttribute("aria-disabled", "true");
+      else button.removeAttribute("aria-disabled");
+    }
+  }
+
+  #fail(sentence) {
+    setText(this.#problem, sentence);
+    this.#problem.hidden = false;
+  }
+
+  async #answer(answer) {
+    if (this.#isUnderWay) return;
+    this.#problem.hidden = true;
+    this.showSent(await this.#send(answer));
+  }
+
+  #button(label, attributes, answer) {
+    return actionButton(
+      label,
+      attributes,
+      async () => {
+        const given = answer();
+        if (given) await this.#answer(given);
+      },
+      (sentence) => this.#fail(sentence),
+    );
+  }
+
+  // --- what is asked ---
+
+  #body() {
+    const { kind, title, reason, agent, questions, plan, diff, fields } = this.#data;
+    const apart = SHOWN_APART[kind];
+    const rest = fields.filter(({ name }) => !apart.includes(name) && !(diff && IN_DIFF.includes(name)));
+    return [
+      agent && el("p", { class: "hint" }, `A subagent asks this (${agent}).`),
+      title && kind === "permission" && !fields.some(({ text }) => text === title) && el("p", { class: "ask-about" }, title),
+      kind === "question" && questions.map((asked, index) => this.#choice(asked, index)),
+      kind === "plan" && el("div", { class: "ask-plan", tabindex: "0", role: "region", "aria-label": "The plan" }, plan ? planLines(plan) : "Claude Code gave no text of the plan."),
+      fieldList(rest.filter(isMain)),
+      diff && el("pre", { class: "ask-text", tabindex: "0", "aria-label": "The change" }, diffLines(diff, true)),
+      fieldList(rest.filter((each) => !isMain(each))),
+      diff && fields.length > rest.length && el("details", {}, el("summary", {}, "The texts as they are"), fieldList(fields.filter((each) => !rest.includes(each)))),
+      reason && el("p", { class: "ask-reason" }, el("span", { class: "hint" }, "Why it asks: "), reason),
+    ].flat();
+  }
+
+  #notes() {
+    const { hidden, whole, defaults_to_no: defaultsToNo, input_characters: size } = this.#data;
+    return [
+      hidden && el("p", { class: "ask-note" }, "A secret in it is hidden here. Claude Code has it whole."),
+      defaultsToNo && el("p", { class: "ask-note" }, "Look closely before you allow this: Claude Code would rather not do it unasked."),
+      !whole && el("p", { class: "ask-note bad" }, `It is too long to be shown whole${size ? ` (${size.toLocaleString()} characters)` : ""}, so it can only be denied here.`),
+    ];
+  }
+
+  #choice(asked, index) {
+    const name = `${this.#head.id}-${index}`;
+    const type = asked.multiple ? "checkbox" : "radio";
+    const words = el("textarea", { rows: "2", maxlength: OWN_WORDS_MAX, "aria-label": "Your own words", hidden: true });
+    const inputs = asked.options.map(() => el("input", { type, name }));
+    const own = el("input", { type, name });
+    const listen = (input, isOwn) =>
+      input.addEventListener("change", () => {
+        if (asked.multiple && input.checked) for (const each of isOwn ? inputs : [own]) each.checked = false;
+        words.hidden = !own.checked;
+        if (isOwn && own.checked) words.focus();
+      });
+    inputs.forEach((input) => listen(input, false));
+    listen(own, true);
+    this.#choices.push(() => {
+      if (own.checked) return words.value.trim() ? { text: words.value } : (words.focus(), null);
+      const options = inputs.flatMap((input, place) => (input.checked ? [place] : []));
+      return options.length ? { options } : ((inputs[0] ?? own).focus(), null);
+    });
+    return el(
+      "fieldset",
+      { class: "ask-choice" },
+      el("legend", {}, asked.header && el("span", { class: "ask-header" }, asked.header), asked.question, asked.multiple && el("span", { class: "hint" }, " (several may be chosen)")),
+      asked.options.map(({ label, description }, place) =>
+        el("label", { class: "ask-option" }, inputs[place], el("span", {}, label, description && el("span", { class: "hint" }, description))),
+      ),
+      el("label", { class: "ask-option" }, own, el("span", {}, "Something else, in my own words")),
+      words,
+    );
+  }
+
+  // --- what is answered ---
+
+  #fillActions() {
+    const { kind, whole, scopes, defaults_to_no: defaultsToNo } = this.#data;
+    const label = { permission: "Deny…", question: "Decline…", plan: "Keep planning…" }[kind];
+    const deny = this.#opener(label, this.#denying);
+    const yes = defaultsToNo ? {} : { class: "primary" };
+    const allow = {
+      permission: () => this.#button("Allow once", yes, () => ({ decision: "allow" })),
+      question: () => this.#button("Send", yes, () => this.#picked()),
+      plan: () => this.#button("Approve", yes, () => ({ decision: "allow" })),
+    }[kind];
+    // Several would fill the window of a phone, and what is asked would be out of sight.
+    const wider = scopes.length > 1 ? [this.#opener("Allow for this run…", this.#widening)] : scopes.map((scope) => this.#scopeButton(scope));
+    if (whole) this.#actions.append(...wider, deny, allow());
+    else this.#actions.append(deny);
+  }
+
+  /** Return a button that shows a panel in the place of the buttons. */
+  #opener(label, panel) {
+    const button = el("button", { type: "button", class: panel === this.#widening && "ask-wider" }, label);
+    button.addEventListener("click", () => {
+      if (this.#isUnderWay) return;
+      panel.hidden = false;
+      this.#actions.hidden = true;
+      panel.opener = button;
+      panel.querySelector("textarea, button").focus();
+    });
+    return button;
+  }
+
+  /** Return a panel with a way back, by a button and by Escape. */
+  #panel(...content) {
+    const close = () => {
+      panel.hidden = true;
+      this.#actions.hidden = false;
+      panel.opener.focus();
+    };
+    const back = el("button", { type: "button", class: "plain", onclick: close }, "Back");
+    const panel = el("div", { class: "ask-panel", hidden: true }, content.flat(), el("div", { class: "ask-row" }, back));
+    panel.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      close();
+    });
+    return panel;
+  }
+
+  #buildWidening() {
+    return this.#panel(el("p", {}, "Allow it, and for the rest of this run:"), this.#data.scopes.map((scope) => this.#scopeButton(scope)));
+  }
+
+  #scopeButton({ id, label }) {
+    const button = this.#button("", { class: "ask-scope" }, () => ({ decision: "allow", scope: id }));
+    button.append(el("span", {}, "Allow for this run "), el("span", { class: "ask-scope-label" }, label));
+    return button;
+  }
+
+  #picked() {
+    const answers = this.#choices.map((pick) => pick());
+    if (answers.every(Boolean)) return { decision: "allow", answers };
+    this.#fail(answers.length === 1 ? "Choose an answer first." : `Question ${answers.indexOf(null) + 1} has no answer yet.`);
+    return null;
+  }
+
+  #buildDenying() {
+    const label = { permission: "What should it do instead? (optional)", question: "What should it know instead? (optional)", plan: "What is missing in the plan?" }[this.#data.kind];
+    const name = { permission: "Deny", question: "Decline", plan: "Keep planning" }[this.#data.kind];
+    const words = el("textarea", { rows: "2", maxlength: OWN_WORDS_MAX });
+    const send = this.#button(name, { class: this.#data.kind === "plan" ? "primary" : "primary danger" }, () => ({
+      decision: "deny",
+      ...(words.value.trim() && { message: words.value.trim() }),
+    }));
+    const panel = this.#panel(el("label", { class: "stack" }, label, words));
+    panel.lastChild.append(send);
+    return panel;
+  }
+}
+
+const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
+
+const isMain = ({ name }) => name === "" || MAIN_FIELDS.includes(name);
+
+/** Return what a tool is called with: the main thing as it is, the rest with names. */
+function fieldList(fields) {
+  return fields.map((field) => {
+    const { name, text } = field;
+    const content = el("pre", { class: "ask-text", tabindex: "0", "aria-label": name || "What it is called with" }, text || "(empty)");
+    if (isMain(field)) return content;
+    if (text.length <= 80 && !text.includes("\n")) return el("p", { class: "ask-field" }, el("span", { class: "hint" }, `${name}: `), text);
+    return el("div", { class: "ask-field" }, el("span", { class: "hint" }, name), content);
+  });
+}
+
+/** Return the lines of Markdown as they are, with headings and code told by how they look. */
+function planLines(plan) {
+  let isCode = false;
+  return plan.split("\n").map((line) => {
+    const isFence = /^\s*(```|~~~)/.test(line);
+    const kind = isFence || isCode ? "code" : /^#{1,6}\s/.test(line) ? "heading" : "";
+    if (isFence) isCode = !isCode;
+    return el("span", { class: `plan-line ${kind}` }, `${line}\n`);
+  });
+}

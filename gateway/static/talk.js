@@ -1,0 +1,220 @@
+/**
+ * Talking with a run that listens: its questions, the box for messages with those that wait, the
+ * interrupt, the permission mode. What is open comes from the gateway, which knows it after a reload
+ * and a restart; it is asked whenever the run says that something has changed.
+ */
+
+import { ApiError, get, post } from "./api.js";
+import { actionButton, el, setText } from "./dom.js";
+import { announce, notify } from "./notices.js";
+import { cardSummary, closedSentence, Questions } from "./questions.js";
+import { clock, title } from "./words.js";
+
+const RETRY_MS = 3000;
+const MAX_MESSAGE_CHARS = 100_000;
+const MODES = new Map([
+  ["plan", "Plan only"],
+  ["default", "Ask for each"],
+  ["acceptEdits", "Accept edits"],
+  ["dontAsk", "Refuse what is not allowed"],
+]);
+const NAMES = new Map([["__ANSWER__:", "Answer"], ["__MODE__:", "Permission mode: "], ["__TAKE_BACK__:", "Take back a message"]]);
+
+/** Return what a command of such a talk is called; null for any other. */
+export function talkName(command) {
+  const known = [...NAMES].find(([prefix]) => command.startsWith(prefix));
+  if (!known) return null;
+  const [prefix, name] = known;
+  return name.endsWith(": ") ? `${name}${command.slice(prefix.length)}` : name;
+}
+
+export class Talk {
+  #path;
+  #run = {};
+  #shownEvent = 0;
+  #isLoading = false;
+  #isFirst = true;
+  #questions;
+  #acks = new Map(); // command id -> what to do with its outcome
+  #outcomes = new Map(); // of commands whose request has not been answered yet
+  #problem = el("p", { class: "notice bad", role: "alert", hidden: true });
+  #status = el("p", { class: "hint", role: "status" });
+  #field = el("textarea", { id: "message", rows: "2", maxlength: MAX_MESSAGE_CHARS, "aria-describedby": "message-hint" });
+  #hint = el("p", { id: "message-hint", class: "hint" });
+  #message;
+  #interrupt;
+  #modes = el("div", { class: "modes" });
+  #offeredModes = "[]";
+  #waiting = el("ul", { class: "waiting-list", "aria-label": "Messages that wait" });
+  #answered = el("ol", { class: "answered" });
+  /** The last answers, for those who look later. */
+  history = el("section", { class: "card", "aria-labelledby": "answered-title", hidden: true }, el("h2", { id: "answered-title" }, "Questions so far"), this.#answered);
+
+  constructor(id) {
+    this.#path = `/api/runs/${encodeURIComponent(id)}`;
+    this.#questions = new Questions(this.#path);
+    this.cards = this.#questions.element;
+    const send = actionButton("Send", { class: "primary" }, () => this.#sendMessage(), (sentence) => this.#fail(sentence));
+    this.#field.addEventListener("keydown", (event) => {
+      // On a phone Enter is for a new line: there is no Shift to hold.
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing || matchMedia("(pointer: coarse)").matches) return;
+      event.preventDefault();
+      send.click();
+    });
+    this.#interrupt = actionButton("Interrupt", {}, () => this.#command("escape", {}), (sentence) => this.#fail(sentence));
+    this.#message = el("div", { class: "stack" }, el("label", { for: "message" }, "Message to Claude Code"), this.#field, this.#hint);
+    this.element = el(
+      "section",
+      { class: "card talk", "aria-label": "Talk", hidden: true },
+      this.#message,
+      this.#waiting,
+      this.#problem,
+      this.#status,
+      el("div", { class: "button-row" }, send, this.#interrupt),
+      this.#modes,
+    );
+    this.#send = send;
+  }
+
+  #send;
+
+  /** Offer what the run takes at this moment, and look whether it asks something. */
+  update(run) {
+    this.#run = run;
+    const isRunning = run.status === "running";
+    const takesMessages = run.listens && run.remote_input;
+    this.element.hidden = !isRunning || !run.listens || run.mode === "interactive";
+    this.#message.hidden = this.#send.hidden = !takesMessages;
+    // Nothing runs that could be interrupted while it waits for the next message.
+    this.#interrupt.hidden = run.state === "waiting" && !run.open_questions;
+    const isIdle = run.state === "waiting" && !run.open_questions;
+    setText(this.#hint, isIdle ? "It has nothing to do, and waits for your message." : "While it works, a message waits until Claude Code reads it.");
+    this.#offerModes(isRunning && run.remote_answers && Array.isArray(run.modes) ? run.modes : []);
+    if (run.talk_event_id !== this.#shownEvent) this.#load();
+    else this.#isFirst = false;
+  }
+
+  /** Learn what became of a command. */
+  showCommand(command) {
+    this.#questions.showCommand(command);
+    if (command.status === "pending") return;
+    const act = this.#acks.get(command.id);
+    if (act) act(command);
+    else this.#outcomes.set(command.id, command);
+    this.#acks.delete(command.id);
+  }
+
+  /** Ask what is open until nothing has changed meanwhile. */
+  async #load() {
+    if (this.#isLoading) return;
+    this.#isLoading = true;
+    try {
+      for (let wanted = null; wanted !== this.#run.talk_event_id; ) {
+        wanted = this.#run.talk_event_id;
+        this.#show(await get(`${this.#path}/conversation`));
+      }
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      setTimeout(() => this.#load(), RETRY_MS);
+    } finally {
+      this.#isLoading = false;
+    }
+  }
+
+  #show(conversation) {
+    // An answer that was overtaken by a later one tells nothing new.
+    if (conversation.event_id < this.#shownEvent) return;
+    this.#shownEvent = conversation.event_id;
+    const added = this.#questions.show(conversation);
+    this.#showWaiting(conversation.waiting);
+    this.#showAnswered(conversation.closed);
+    if (added.length) {
+      const sentence = added.length === 1 ? cardSummary(added[0]) : `${added.length} questions for you`;
+      if (this.#isFirst) announce(sentence);
+      else notify(sentence, title(this.#run), this.#run.id);
+    }
+    this.#isFirst = false;
+  }
+
+  #showWaiting(messages) {
+    this.#waiting.replaceChildren(
+      ...messages.map(({ id, text }) =>
+        el(
+          "li",
+          {},
+          el("span", { class: "waiting-text" }, el("span", { class: "hint" }, "Waits: "), text),
+          this.#run.remote_input &&
+            actionButton("Take back", { class: "plain", "aria-label": `Take back: ${text.slice(0, 60)}` }, () => this.#command("take-back", { id }), (sentence) => this.#fail(sentence)),
+        ),
+      ),
+    );
+    this.#waiting.hidden = !messages.length;
+  }
+
+  #showAnswered(closed) {
+    this.#answered.replaceChildren(
+      ...closed.map((each) =>
+        el(
+          "li",
+          { class: `answered-entry ${each.decision ?? "withdrawn"}` },
+          el("time", { class: "hint", datetime: new Date(each.closed_at * 1000).toISOString() }, clock(each.closed_at)),
+          el("span", {}, el("strong", {}, closedSentence(each)), ` ${[each.kind === "permission" && each.tool, each.kind === "plan" ? "the plan" : each.summary].filter(Boolean).join(" ")}`),
+        ),
+      ),
+    );
+    this.history.hidden = !closed.length;
+  }
+
+  #offerModes(modes) {
+    const known = modes.length > 1 ? modes : [];
+    this.#modes.hidden = !known.length;
+    if (JSON.stringify(known) === this.#offeredModes) return;
+    this.#offeredModes = JSON.stringify(known);
+    this.#modes.replaceChildren(
+      el("p", { class: "hint", id: "modes-title" }, "Permission mode"),
+      el(
+        "div",
+        { class: "button-row", role: "group", "aria-labelledby": "modes-title" },
+        known.map((mode) => actionButton(MODES.get(mode) ?? mode, {}, () => this.#command("mode", { mode }), (sentence) => this.#fail(sentence))),
+      ),
+    );
+  }
+
+  async #sendMessage() {
+    const text = this.#field.value;
+    if (!text.trim()) return this.#field.focus();
+    await this.#command("input", { text });
+    // What was typed meanwhile stays.
+    if (this.#field.value === text) this.#field.value = "";
+    this.#field.focus();
+  }
+
+  /** Send something, and show what the runner says about it. */
+  async #command(what, body) {
+    this.#problem.hidden = true;
+    setText(this.#status, "Waiting for the runner…");
+    try {
+      const { id } = await post(`${this.#path}/${what}`, body);
+      const act = (command) => this.#showOutcome(command);
+      if (this.#outcomes.has(id)) act(this.#outcomes.get(id));
+      else this.#acks.set(id, act);
+    } catch (error) {
+      setText(this.#status, "");
+      throw error;
+    }
+  }
+
+  #showOutcome({ status, result, error }) {
+    if (status === "failed") {
+      setText(this.#status, "");
+      this.#fail(`It did nothing: ${String(error ?? "the runner refused it").replace(/^refused: /, "")}.`);
+    } else {
+      setText(this.#status, `${result ?? "Done"}.`);
+    }
+  }
+
+  #fail(sentence) {
+    setText(this.#problem, sentence);
+    this.#problem.hidden = false;
+  }
+}

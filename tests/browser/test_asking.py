@@ -1,0 +1,680 @@
+"""Answering what a run asks, on a phone: each kind, with a real runner and in every mischance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.embedded_record import free_port
+from testing.gateways.gateway_records import Run
+from testing.programs.claude_standin import (
+    StandIn,
+    ask,
+    bash,
+    edit,
+    present_plan,
+    question,
+    say,
+    write,
+)
+from testing.programs.terminal import Terminal
+from testing.waiting import eventually
+from tests.browser.npm_packages import AXE, install
+from tests.browser.runs import (
+    begin,
+    environment,
+    make_project,
+    pasted,
+    start_line,
+    wait_for_status,
+)
+from tests.browser.test_untrusted_text import MARKUP
+from tests.browser.visitor import DESK, Visitor
+
+PHONE = (390, 844)
+DIGEST = "0123456789abcdef" * 4
+TALKS = {
+    "listens": True,
+    "remoteAnswers": True,
+    "remoteInput": True,
+    "modes": ["default", "acceptEdits"],
+    "sessionId": "6f1b0c7e-5d0a-4a49-9a53-0c2d8f3c9b11",
+}
+CHOICES = [
+    {
+        "question": "Which database?",
+        "header": "Database",
+        "multiSelect": False,
+        "options": [
+            {"label": "SQLite", "description": "one file"},
+            {"label": "PostgreSQL", "description": ""},
+        ],
+    },
+    {
+        "question": "What else?",
+        "header": "",
+        "multiSelect": True,
+        "options": [{"label": "Prices", "description": ""}, {"label": "Names", "description": ""}],
+    },
+]
+# What the browser says of requests that fail because a test wants them to.
+FAILED_LOADS = ("Failed to load resource",)
+
+
+@pytest.fixture
+def phone(browser: Browser, gateway: EmbeddedGateway) -> Iterator[Visitor]:
+    """Somebody with a phone, logged in."""
+    with Visitor(browser, gateway, size=PHONE) as person:
+        person.log_in()
+        yield person
+
+
+def asked(question_id: str = "q1", **fields: Any) -> dict[str, Any]:
+    """Return the marker of a permission."""
+    return {
+        "event": "asked",
+        "id": question_id,
+        "code": "K7Q2X",
+        "digest": DIGEST,
+        "kind": "permission",
+        "tool": "Bash",
+        "input": {"command": f"pytest -q {question_id}"},
+        "hidden": False,
+        "whole": True,
+        "scopes": [],
+        "defaultsToNo": False,
+        **fields,
+    }
+
+
+def begin_asking(gateway: EmbeddedGateway, *markers: dict[str, Any], **fields: Any) -> Run:
+    """Begin a run that talks, with what it has asked."""
+    run = begin(gateway, "fix it", **{**TALKS, **fields})
+    for marker in markers:
+        assert gateway.send_marker(run, marker).status == 200
+    return run
+
+
+def sent(gateway: EmbeddedGateway, run: Run) -> list[str]:
+    """Return the commands that wait for the runner."""
+    listed = gateway.send("GET", f"/api/runs/{run.id}/commands", run=run).json()
+    return [each["command"] for each in listed]
+
+
+def wait_for_sent(gateway: EmbeddedGateway, run: Run, count: int = 1) -> list[str]:
+    """Wait until so many commands wait for the runner, and return them."""
+
+    def look() -> list[str]:
+        commands = sent(gateway, run)
+        assert len(commands) >= count, commands
+        return commands
+
+    return eventually(look, 30)
+
+
+def sent_answer(gateway: EmbeddedGateway, run: Run) -> Any:
+    """Wait for the one answer that was sent, and return what it says."""
+    (command,) = wait_for_sent(gateway, run)
+    assert command.startswith("__ANSWER__:")
+    return json.loads(command[len("__ANSWER__:") :])
+
+
+def acknowledge(gateway: EmbeddedGateway, run: Run, **content: str) -> None:
+    """Acknowledge the oldest command that waits."""
+    path = f"/api/runs/{run.id}/commands"
+    command = gateway.send("GET", path, run=run).json()[0]
+    assert gateway.send("POST", f"{path}/{command['id']}/ack", content, run).status == 200
+
+
+def card(page: Page, title: str) -> Locator:
+    """Return the card with this title."""
+    return page.locator("article.ask", has=page.get_by_role("heading", name=title))
+
+
+# --- with a real runner ---------------------------------------------------------------------------
+
+
+def talking(standin: StandIn, **more: str) -> dict[str, str]:
+    """Return an environment in which the stand-in asks, and the operator may answer and talk."""
+    return environment(
+        standin.command,
+        CLAUDE_RUNNER_ALLOW_REMOTE_ANSWERS="true",
+        CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true",
+        **more,
+    )
+
+
+def test_each_kind_is_answered_from_the_phone(
+    phone: Visitor, gateway: EmbeddedGateway, tmp_path: Path
+) -> None:
+    """Allowed, allowed for this run, denied with a reason, answered, and a plan sent back."""
+    page = phone.page
+    project = make_project(tmp_path / "project", gateway)
+    standin = StandIn(
+        tmp_path,
+        [
+            [
+                bash("make test"),
+                bash("git push"),
+                edit("cart.py", "total = 1\n", "total = 3\n"),
+                ask(question("Which one?", "Red", "Blue"), question("What else?", "Green")),
+                present_plan("# The plan\n\nDo it."),
+                say("All done."),
+            ]
+        ],
+    )
+    run_id, line = start_line(gateway, "go")
+    with pasted(f"{line} --ask remote", project, talking(standin)) as runner:
+        wait_for_status(gateway, run_id, "running", within_s=60)
+        phone.open_run(run_id)
+
+        run_this = card(page, "Run this command?")
+        expect(run_this.locator(".ask-text")).to_have_text("make test")
+        expect(page.locator(".badge")).to_have_text("Asks you")
+        run_this.get_by_role("button", name="Allow for this run").click()
+        assert standin.wait_for_decision(1)["behavior"] == "allow"
+        expect(page.locator(".ask-closed").first).to_contain_text(
+            "Allowed by the operator, for this run"
+        )
+
+        expect(run_this.locator(".ask-text")).to_have_text("git push")
+        run_this.get_by_role("button", name="Deny…").click()
+        run_this.get_by_label("What should it do instead?").fill("Leave that\nto me.")
+        run_this.get_by_role("button", name="Deny", exact=True).click()
+        denied = standin.wait_for_decision(2)
+        assert (denied["behavior"], denied["message"]) == ("deny", "Leave that\nto me.")
+
+        change = card(page, "Change this file?")
+        expect(change.locator(".diff-line.added")).to_have_text("+total = 3\n")
+        expect(change.locator(".diff-line.removed")).to_have_text("-total = 1\n")
+        change.get_by_role("button", name="Allow once").click()
+        assert standin.wait_for_decision(3)["behavior"] == "allow"
+
+        choose = card(page, "A question for you")
+        choose.get_by_role("radio", name="Blue").check()
+        choose.get_by_role("group", name="What else?").get_by_label("my own words").check()
+        choose.get_by_label("Your own words").nth(1).fill("Nothing at all")
+        choose.get_by_role("button", name="Send").click()
+        assert standin.wait_for_decision(4)["behavior"] == "allow"
+
+        plan = card(page, "Approve this plan?")
+        expect(plan.get_by_role("region", name="The plan")).to_contain_text("# The plan")
+        plan.get_by_role("button", name="Keep planning…").click()
+        plan.get_by_label("What is missing").fill("the tests")
+        plan.get_by_role("button", name="Keep planning", exact=True).click()
+        assert standin.wait_for_decision(5)["behavior"] == "deny"
+        expect(page.locator(".badge")).to_have_text("Finished", timeout=30_000)
+        assert runner.wait(30) == 0
+
+    answers = [each["response"] for each in standin.answers]
+    assert answers[0]["updatedInput"]["command"] == "make test"
+    assert answers[0]["updatedPermissions"][0]["destination"] == "session"
+    assert answers[3]["updatedInput"]["answers"] == {
+        "Which one?": "Blue",
+        "What else?": "Nothing at all",
+    }
+    assert answers[4]["message"] == "the tests"
+    expect(page.locator(".answered-entry")).to_have_count(5)
+    expect(page.locator("article.ask:not(.ask-closed)")).to_have_count(0)
+    assert "start --resume" in page.locator(".card", has_text="Go on with").inner_text()
+
+
+def test_what_is_answered_at_the_keyboard_is_answered_here(
+    phone: Visitor, gateway: EmbeddedGateway, tmp_path: Path
+) -> None:
+    """The card says so, and takes no tap any more."""
+    page = phone.page
+    project = make_project(tmp_path / "project", gateway)
+    standin = StandIn(tmp_path, [[bash("make test"), say("Done.")]])
+    run_id, line = start_line(gateway, "go")
+    argv = ["sh", "-c", f"exec {line} --ask both"]
+    with Terminal(argv, env=talking(standin), cwd=project, columns=100) as terminal:
+        terminal.expect(b"y = allow once", 60)
+        phone.open_run(run_id)
+        expect(card(page, "Run this command?")).to_be_visible()
+
+        terminal.send(b"y\n")
+
+        expect(page.locator(".ask-closed")).to_contain_text("Allowed at the keyboard")
+        expect(page.get_by_role("button", name="Allow once")).to_have_count(0)
+        assert standin.wait_for_decision()["behavior"] == "allow"
+        assert terminal.wait(30) == 0
+
+
+def test_a_message_waits_and_is_read(
+    phone: Visitor, gateway: EmbeddedGateway, tmp_path: Path
+) -> None:
+    """What is sent in mid-turn is shown as waiting until Claude Code has read it."""
+    page = phone.page
+    project = make_project(tmp_path / "project", gateway)
+    standin = StandIn(tmp_path, [[write("Thinking.", until="go")], [say("And that as well.")]])
+    run_id, line = start_line(gateway, "go")
+    with pasted(f"{line} --ask remote", project, talking(standin)) as runner:
+        standin.wait_for("turn")
+        phone.open_run(run_id)
+        page.get_by_label("Message to Claude Code").fill("Then the changelog.")
+        page.get_by_role("button", name="Send").click()
+
+        expect(page.locator(".waiting-list li")).to_contain_text("Then the changelog.")
+        expect(page.locator(".talk [role=status]")).to_contain_text("it waits for Claude Code")
+        standin.open("go")
+        expect(page.locator(".waiting-list li")).to_have_count(0)
+        expect(page.locator(".text-lines")).to_contain_text("operator: Then the changelog.")
+        assert runner.wait(30) == 0
+
+
+# --- mischances -----------------------------------------------------------------------------------
+
+
+def test_open_cards_outlive_reload_and_restart(browser: Browser, tmp_path: Path) -> None:
+    """The card is there again, also behind pages of output, and can be answered."""
+    gateway = EmbeddedGateway(tmp_path / "gateway", "--port", str(free_port()))
+    with gateway, Visitor(browser, gateway, size=PHONE, allowed=("Failed", "ERR_")) as person:
+        page = person.log_in()
+        run = begin_asking(gateway, asked(), asked("q2", kind="plan", plan="The plan", input={}))
+        gateway.send_events(run, (f"line {number}\n" for number in range(1_100)))
+        person.open_run(run.id)
+        expect(page.locator("article.ask")).to_have_count(2)
+
+        page.reload()
+        expect(page.locator("article.ask")).to_have_count(2)
+        expect(page.locator("#connection")).to_have_text("Live")
+        gateway.kill()
+        expect(page.locator("#connection")).not_to_have_text("Live")
+        expect(page.locator("article.ask")).to_have_count(2)
+        gateway.start()
+        expect(page.locator("#connection")).to_have_text("Live", timeout=30_000)
+        gateway.send_marker(
+            run, {"event": "answered", "id": "q2", "decision": "allow", "by": "keyboard"}
+        )
+        expect(page.locator(".ask-closed")).to_contain_text("Allowed at the keyboard")
+        page.reload()
+        card(page, "Run this command?").get_by_role("button", name="Allow once").click()
+
+        assert sent_answer(gateway, run)["id"] == "q1"
+
+
+def test_a_tap_without_a_network_is_told_and_repeated(
+    browser: Browser, gateway: EmbeddedGateway
+) -> None:
+    """It says that nothing was sent, and the next tap sends it once."""
+    with Visitor(browser, gateway, size=PHONE, allowed=("Failed", "ERR_")) as person:
+        page = person.log_in()
+        run = begin_asking(gateway, asked())
+        person.open_run(run.id)
+        allow = page.get_by_role("button", name="Allow once")
+        person.context.set_offline(True)
+        allow.click()
+        expect(page.locator(".ask [role=alert]")).to_contain_text("cannot be reached")
+        assert sent(gateway, run) == []
+
+        person.context.set_offline(False)
+        allow.click()
+
+        assert sent_answer(gateway, run)["decision"] == "allow"
+        expect(page.locator(".ask-status")).to_contain_text("Waiting for the runner")
+        expect(page.locator(".ask [role=alert]")).to_be_hidden()
+
+
+def test_a_stale_tap_is_refused_and_says_why(browser: Browser, gateway: EmbeddedGateway) -> None:
+    """A page that has not heard of the answer is told by the gateway."""
+    with Visitor(browser, gateway, size=PHONE, allowed=FAILED_LOADS) as person:
+        page = person.log_in()
+        run = begin_asking(gateway, asked())
+        person.open_run(run.id)
+        expect(page.locator("article.ask")).to_have_count(1)
+        page.route("**/conversation", lambda route: route.abort())
+        gateway.send_marker(
+            run, {"event": "answered", "id": "q1", "decision": "deny", "by": "keyboard"}
+        )
+
+        page.get_by_role("button", name="Allow once").click()
+
+        problem = page.locator(".ask [role=alert]")
+        expect(problem).to_contain_text("Too late: it was answered already, by the keyboard.")
+        assert sent(gateway, run) == []
+
+
+def test_what_the_runner_refuses_is_told_on_the_card(
+    phone: Visitor, gateway: EmbeddedGateway
+) -> None:
+    """And it can be answered anew; once it is, the page of everybody says by whom."""
+    page = phone.page
+    run = begin_asking(gateway, asked())
+    phone.open_run(run.id)
+    allow = page.get_by_role("button", name="Allow once")
+    allow.click()
+    expect(page.locator(".ask-status")).to_contain_text("Waiting for the runner")
+    page.reload()  # another page knows it too
+    expect(page.locator(".ask-status")).to_contain_text("Waiting for the runner")
+    wait_for_sent(gateway, run)
+
+    acknowledge(gateway, run, error="refused: the question has changed")
+
+    expect(page.locator(".ask [role=alert]")).to_contain_text("The question has changed.")
+    allow.click()
+    assert sent_answer(gateway, run)["decision"] == "allow"
+
+
+def test_others_see_who_answered(
+    browser: Browser, phone: Visitor, gateway: EmbeddedGateway
+) -> None:
+    """In the place of the card, without a reload."""
+    run = begin_asking(gateway, asked(), asked("q2"))
+    phone.open_run(run.id)
+    with Visitor(browser, gateway) as other:
+        other.log_in()
+        page = other.open_run(run.id)
+        expect(page.locator("article.ask")).to_have_count(2)
+        phone.page.get_by_role("button", name="Allow once").first.click()
+        wait_for_sent(gateway, run)
+        fields = {"decision": "allow", "by": "operator", "scope": "allow Bash(pytest:*)"}
+        gateway.send_marker(run, {"event": "answered", "id": "q1", **fields})
+        gateway.send_marker(run, {"event": "withdrawn", "id": "q2", "reason": "interrupted"})
+
+        for each in (page, phone.page):
+            closed = each.locator(".ask-closed")
+            expect(closed.first).to_contain_text(
+                "Allowed by the operator, for this run: allow Bash(pytest:*)"
+            )
+            expect(closed.last).to_contain_text("Withdrawn: the turn was interrupted")
+
+
+def test_hostile_markers_are_text_and_break_nothing(
+    phone: Visitor, gateway: EmbeddedGateway
+) -> None:
+    """Markup, wrong types, far too many and far too much: the page goes on, and so does Stop."""
+    page = phone.page
+    option = {"label": MARKUP, "description": MARKUP}
+    choice = {"question": MARKUP, "header": MARKUP, "multiSelect": True, "options": [option]}
+    everything = {
+        **dict.fromkeys(("tool", "title", "reason", "agent", "diff", "plan"), MARKUP),
+        "input": {MARKUP: MARKUP, "command": MARKUP},
+        "questions": [choice],
+        "scopes": [{"id": "s1", "label": MARKUP}],
+    }
+    run = begin_asking(
+        gateway,
+        *(asked(kind, kind=kind, **everything) for kind in ("permission", "question", "plan")),
+        {"event": "queued", "id": "m1", "text": MARKUP},
+    )
+    values: list[Any] = [None, 7, [], {}, "x" * 100_000, [[[]]], {"a": {"b": 1}}]
+    for value in values:
+        names = [*asked(), "questions", "plan", "diff", "agent", "text", "by", "decision"]
+        for event in ("asked", "answered", "withdrawn", "queued", "taken", "taken back"):
+            fields = {name: value for name in names if name not in ("event", "kind", "digest")}
+            gateway.send_marker(run, {**asked(), **fields, "event": event})
+    for number in range(120):
+        gateway.send_marker(run, asked(f"q{number}", input={"command": "x" * 5_000}))
+
+    phone.open_run(run.id)
+
+    expect(page.locator("article.ask").nth(2)).to_contain_text(MARKUP)
+    expect(page.locator(".waiting-list li")).to_contain_text(MARKUP)
+    assert page.locator("main img, main script, main svg, main b").count() == 0
+    gateway.send_marker(
+        run,
+        {"event": "answered", "id": "plan", "by": MARKUP, "decision": MARKUP, "message": MARKUP},
+    )
+    expect(page.locator(".ask-closed")).to_contain_text(MARKUP)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    assert "__STOP__" in wait_for_sent(gateway, run)
+
+
+# --- a card ---------------------------------------------------------------------------------------
+
+
+def test_what_is_hidden_or_not_whole_is_told(phone: Visitor, gateway: EmbeddedGateway) -> None:
+    """What is not shown whole can be denied, and nothing else; and no is no less than yes."""
+    page = phone.page
+    run = begin_asking(
+        gateway,
+        asked("q1", hidden=True, defaultsToNo=True),
+        asked("q2", whole=False, input="the beginning", inputChars=123_456),
+    )
+    phone.open_run(run.id)
+
+    first, second = page.locator("article.ask").all()
+    expect(first).to_contain_text("A secret in it is hidden here")
+    expect(first.get_by_role("button", name="Allow once")).not_to_have_class("primary")
+    expect(second).to_contain_text("123,456 characters")
+    expect(second.get_by_role("button")).to_have_text(["Deny…"])
+    second.get_by_role("button", name="Deny…").click()
+    second.get_by_role("button", name="Deny", exact=True).click()
+
+    assert sent_answer(gateway, run) == {"id": "q2", "digest": DIGEST, "decision": "deny"}
+
+
+def test_what_may_be_allowed_for_the_run_is_named(phone: Visitor, gateway: EmbeddedGateway) -> None:
+    """Several rules stand behind one button, each in full; the one that is tapped is sent."""
+    page = phone.page
+    scopes = [{"id": f"s{number}", "label": f"allow Bash(tool-{number}:*)"} for number in (1, 2)]
+    run = begin_asking(gateway, asked(scopes=scopes))
+    phone.open_run(run.id)
+    page.get_by_role("button", name="Allow for this run…").click()
+    expect(page.get_by_role("button", name="Allow once")).to_be_hidden()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Allow for this run…")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="allow Bash(tool-2:*)").click()
+
+    assert sent_answer(gateway, run)["scope"] == "s2"
+
+
+def test_nothing_is_sent_before_all_is_answered(phone: Visitor, gateway: EmbeddedGateway) -> None:
+    """It says what is missing; own words are long, and take the place of the options."""
+    page = phone.page
+    words = "äöü😀" * 2_000
+    run = begin_asking(gateway, asked(kind="question", questions=CHOICES, input={}))
+    phone.open_run(run.id)
+    send = page.get_by_role("button", name="Send").first
+    send.click()
+    expect(page.locator(".ask [role=alert]")).to_contain_text("Question 1 has no answer yet.")
+    page.get_by_role("radio", name="PostgreSQL").check()
+    send.click()
+    expect(page.locator(".ask [role=alert]")).to_contain_text("Question 2 has no answer yet.")
+    page.get_by_role("checkbox", name="Names").check()
+    page.get_by_role("checkbox", name="my own words").check()
+    expect(page.get_by_role("checkbox", name="Names")).not_to_be_checked()
+    page.get_by_label("Your own words").last.fill(words)
+    send.click()
+
+    assert sent_answer(gateway, run)["answers"] == [{"options": [1]}, {"text": words}]
+
+
+def test_a_new_question_takes_no_focus_and_is_told(
+    phone: Visitor, gateway: EmbeddedGateway
+) -> None:
+    """Who types goes on typing; the title, the icon and a screen reader say that something came."""
+    page = phone.page
+    run = begin_asking(gateway)
+    phone.open_run(run.id)
+    assert not page.title().startswith("●")
+    message = page.get_by_label("Message to Claude Code")
+    message.press_sequentially("first ")
+
+    gateway.send_marker(run, asked())
+    expect(page.locator("article.ask")).to_have_count(1)
+    page.keyboard.type("second")
+
+    expect(message).to_have_value("first second")
+    expect(page.locator("#announcer")).to_contain_text("Run this command? pytest -q q1")
+    assert page.title().startswith("● fix it")
+    assert page.locator("link[rel=icon]").get_attribute("href") == "/static/icon-asks.svg"
+    gateway.send_marker(
+        run, {"event": "answered", "id": "q1", "decision": "allow", "by": "time limit"}
+    )
+    expect(page.locator(".ask-closed")).to_contain_text("by the time limit")
+    expect(message).to_be_focused()
+    assert page.locator("link[rel=icon]").get_attribute("href") == "/static/icon.svg"
+
+
+def test_the_keyboard_is_enough(browser: Browser, gateway: EmbeddedGateway) -> None:
+    """The cards come before the output, Enter answers, and the focus stays at the card's place."""
+    run = begin_asking(gateway, asked(), asked("q2"))
+    with Visitor(browser, gateway, size=DESK) as person:
+        person.log_in()
+        page = person.open_run(run.id)
+        first = page.locator("article.ask").first
+        expect(first).to_be_visible()
+        page.get_by_role("button", name="Halt…").focus()
+        for _ in range(10):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent") == "Deny…":
+                break
+        page.keyboard.press("Enter")
+        expect(first.get_by_label("What should it do instead?")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(first.get_by_role("button", name="Deny…")).to_be_focused()
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")  # twice, as by mistake
+        assert sent_answer(gateway, run)["id"] == "q1"
+        gateway.send_marker(
+            run, {"event": "answered", "id": "q1", "decision": "allow", "by": "operator"}
+        )
+
+        expect(page.locator(".ask-closed-line")).to_be_focused()
+        page.keyboard.press("Enter")
+        assert len(sent(gateway, run)) == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE, (320, 640)], ids=str)
+def test_cards_fit_and_pass_axe(
+    browser: Browser, gateway: EmbeddedGateway, size: tuple[int, int], scheme: Any
+) -> None:
+    """Nothing scrolls sideways, what is tapped is large enough, and the buttons are in sight."""
+    long = "a-very-long-word-" * 30
+    scopes = [{"id": "s1", "label": f"allow Bash({long})"[:200]}]
+    run = begin_asking(
+        gateway,
+        asked("q1", hidden=True, title=long, reason=long, input={"command": long}, scopes=scopes),
+        asked("q2", kind="question", questions=CHOICES, input={}),
+        asked("q3", kind="plan", plan=f"# Plan\n\n{long}\n" * 30, input={}),
+        asked("q4", tool="Edit", input={"file_path": long}, diff=f"@@ -1 +1 @@\n-{long}\n+b"),
+        asked("q5", whole=False, defaultsToNo=True),
+        {"event": "queued", "id": "m1", "text": long},
+        {"event": "state", "state": "waiting"},
+    )
+    with Visitor(browser, gateway, size=size, scheme=scheme) as person:
+        person.log_in()
+        page = person.open_run(run.id)
+        expect(page.locator("article.ask")).to_have_count(5)
+        first = page.locator("article.ask").first
+        expect(first.get_by_role("button", name="Allow once")).to_be_in_viewport()
+        page.locator("article.ask").nth(2).get_by_role("button", name="Keep planning…").click()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert not page.evaluate(
+            """[...document.querySelectorAll("button, label:has(input), textarea")]
+              .filter((each) => each.checkVisibility() && each.getBoundingClientRect().height < 44)
+              .map((each) => each.outerHTML)"""
+        )
+        page.evaluate((install(AXE) / "axe.min.js").read_text("utf-8"))
+        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        found = [
+            (each["id"], [node["html"][:200] for node in each["nodes"]])
+            for each in result["violations"]
+        ]
+        assert not found
+
+
+# --- beside the cards -----------------------------------------------------------------------------
+
+
+def test_talking_with_a_run_that_listens(phone: Visitor, gateway: EmbeddedGateway) -> None:
+    """Messages with what waits, taking one back, the interrupt, the mode, and each outcome."""
+    page = phone.page
+    run = begin_asking(gateway)
+    phone.open_run(run.id)
+    status = page.locator(".talk [role=status]")
+    page.get_by_label("Message to Claude Code").fill("and then\nthe changelog")
+    page.get_by_role("button", name="Send").click()
+    assert wait_for_sent(gateway, run) == ["__INPUT__:and then\nthe changelog"]
+    expect(page.get_by_label("Message to Claude Code")).to_have_value("")
+    acknowledge(gateway, run, result="Message sent; it waits for Claude Code")
+    expect(status).to_have_text("Message sent; it waits for Claude Code.")
+
+    gateway.send_marker(run, {"event": "queued", "id": "m1", "text": "and then\nthe changelog"})
+    page.get_by_role("button", name="Take back: and then").click()
+    assert wait_for_sent(gateway, run) == ["__TAKE_BACK__:m1"]
+    acknowledge(gateway, run, result="asked for the message back")
+    gateway.send_marker(run, {"event": "taken back", "id": "m1", "text": "and then"})
+    expect(page.locator(".waiting-list li")).to_have_count(0)
+
+    page.get_by_role("button", name="Accept edits").click()
+    assert wait_for_sent(gateway, run) == ["__MODE__:acceptEdits"]
+    acknowledge(gateway, run, error="refused: this mode is not allowed from afar; allowed: none")
+    expect(page.locator(".talk [role=alert]")).to_contain_text("not allowed from afar")
+
+    page.get_by_role("button", name="Interrupt").click()
+    assert wait_for_sent(gateway, run) == ["__ESCAPE__"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_shown"),
+    [
+        ({"listens": False}, False),
+        ({"mode": "interactive"}, False),
+        ({"remoteInput": False}, True),
+    ],
+    ids=str,
+)
+def test_only_what_a_run_takes_is_offered(
+    phone: Visitor, gateway: EmbeddedGateway, fields: dict[str, Any], is_shown: bool
+) -> None:
+    """Nobody listens, or nobody may type; interrupting needs no permission to type."""
+    page = phone.page
+    run = begin_asking(gateway, **fields)
+    phone.open_run(run.id)
+
+    assert page.locator(".talk").is_visible() == is_shown
+    expect(page.get_by_label("Message to Claude Code")).to_be_hidden()
+    if is_shown:
+        expect(page.get_by_role("button", name="Interrupt")).to_be_visible()
+
+
+def test_the_list_shows_who_asks_first(browser: Browser, tmp_path: Path) -> None:
+    """Then who waits; a run that ended says how many tools were refused in it."""
+    with EmbeddedGateway(tmp_path / "gateway") as gateway:
+        asking = begin_asking(gateway, asked(), asked("q2"))
+        waiting = begin_asking(gateway, {"event": "state", "state": "waiting"})
+        result = {"denials": 3}
+        ended = {"event": "finished", "exitCode": 0, "reason": "exited", "result": result}
+        over = begin_asking(gateway, ended)
+        with Visitor(browser, gateway, size=PHONE, allowed=FAILED_LOADS) as person:
+            page = person.log_in()
+            rows = page.locator(".run")
+            expect(rows).to_have_count(3)
+            links = [row.get_attribute("href") for row in rows.all()]
+            assert links == [f"/runs/{run.id}" for run in (asking, waiting, over)]
+            expect(rows.nth(0)).to_contain_text("Asks you")
+            expect(rows.nth(0)).to_contain_text("2 questions")
+            expect(rows.nth(2)).to_contain_text("3 tools refused")
+            assert page.title().startswith("(2 waiting)")
+            gateway.send_marker(asking, {"event": "finished", "exitCode": 0})
+            expect(rows.nth(0)).to_contain_text("Waiting for you")
+
+
+def test_a_run_that_is_over_says_how_to_go_on(phone: Visitor, gateway: EmbeddedGateway) -> None:
+    """With the session in the line, and a new run for it."""
+    page = phone.page
+    run = begin_asking(gateway, asked())
+    phone.open_run(run.id)
+    expect(page.get_by_role("heading", name="Go on with this session")).to_be_hidden()
+    gateway.send_marker(run, {"event": "finished", "exitCode": 130, "reason": "interrupted"})
+
+    expect(page.locator(".badge")).to_have_text("Interrupted")
+    expect(page.locator(".ask-closed")).to_contain_text("Not answered: the run has ended")
+    go_on = page.locator(".card", has_text="Go on with this session")
+    expect(go_on.locator("code")).to_contain_text(f"start --resume {TALKS['sessionId']}")
+    go_on.get_by_role("button", name="New run…").click()
+    page.get_by_label("Prompt").fill("go on")
+    page.get_by_role("button", name="Create the run").click()
+    expect(page.locator("#start-line")).to_contain_text(f"--resume {TALKS['sessionId']}")
