@@ -262,6 +262,30 @@ def git_query(argv: tuple[str, ...]) -> tuple[str, ...]:
     return (argv[0], *bare, *argv[1:at], "config", "-z", "--show-scope", "--list")
 
 
+def elsewhere(git_query: tuple[str, ...]) -> tuple[str, ...]:
+    """Return where a command's own options lead git to (`-C`, `--git-dir`), from the folder it is
+    started in; nothing if they do not.
+    """
+    options = git_query[: git_query.index("config")] if git_query else ()
+    places = [
+        options[at + 1]
+        for at, option in enumerate(options[:-1])
+        if option in ("-C", "--git-dir", "--work-tree")
+    ]
+    places += [each.partition("=")[2] for each in options if each.startswith("--git-dir=")]
+    return tuple(places)
+
+
+def trusted_folders(listing: bytes) -> frozenset[str]:
+    """Return the folders that the user's own configuration calls safe, each by its name."""
+    fields = listing.split(b"\0")
+    return frozenset(
+        os.fsdecode(setting.partition(b"\n")[2])
+        for scope, setting in zip(fields[::2], fields[1::2])
+        if scope in _USER_SCOPES and setting.partition(b"\n")[0] == b"safe.directory"
+    )
+
+
 def _shows(argv: tuple[str, ...], at: int) -> tuple[str, tuple[str, ...]]:
     """Return the words of a git command that only shows, and its flags; "" for any other."""
     for words in (" ".join(argv[at : at + 2]), argv[at]):

@@ -25,6 +25,7 @@ from kinds.profile import (
     WORKING,
     Invocation,
     Profile,
+    Worktree,
 )
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class ClaudeProfile(Profile):
     ) -> Invocation:
         """Return how to start it so that it reads messages; with the user's own arguments first."""
         arguments = (*_session_arguments(options), *options.arguments)
-        return _listening(self.argv(config), prompt, arguments, options, asks=asks)
+        found = _listening(self.argv(config), prompt, arguments, options, asks=asks)
+        return replace(found, worktree=_worktree((*self.argv(config), *arguments)))
 
     def resume_argv(self, config: Config, session_id: str) -> tuple[str, ...] | None:
         """Return what goes on with a session at the keyboard."""
@@ -165,13 +167,36 @@ class ClaudeProfile(Profile):
             argv = (*started, *arguments, *(() if prompt is None else (prompt,)))
             return Invocation(argv, states=states)
         if mode == "print":
-            return _print_mode(started, prompt or "", arguments, options)
-        argv = (*started, *arguments)
-        if prompt is None:
-            return Invocation(argv, states=states)
-        if len(prompt.split()) == 1 and not prompt.endswith(" "):
-            prompt += " "
-        return Invocation((*argv, "--", prompt), states=states)
+            found = _print_mode(started, prompt or "", arguments, options)
+        else:
+            found = Invocation((*started, *arguments, *_prompt_argument(prompt)), states=states)
+        return replace(found, worktree=_worktree((*started, *arguments)))
+
+
+def _prompt_argument(prompt: str | None) -> tuple[str, ...]:
+    if prompt is None:
+        return ()
+    is_word = len(prompt.split()) == 1 and not prompt.endswith(" ")
+    return ("--", f"{prompt} " if is_word else prompt)
+
+
+def _worktree(arguments: Sequence[str]) -> Worktree | None:
+    """Return the worktree that Claude Code makes with these arguments, if it makes one.
+
+    Source: https://code.claude.com/docs/en/worktrees. Where a hook puts it elsewhere, or the
+    session moves on, it is not found. A blank name, as of a pull request, is one to be looked for.
+    """
+    for at, argument in enumerate(arguments):
+        option, _, name = argument.partition("=")
+        if option not in ("--worktree", "-w"):
+            continue
+        following = arguments[at + 1 : at + 2]
+        if not name and following and not following[0].startswith("-"):
+            name = following[0]
+        is_plain = re.fullmatch(r"[\w.+-]+(?:/[\w.+-]+)*", name) and ".." not in name
+        names = (name, name.replace("/", "+")) if is_plain else ()
+        return Worktree(_WORKTREES, tuple(dict.fromkeys(names)))
+    return None
 
 
 def _session_arguments(options: argparse.Namespace) -> tuple[str, ...]:
@@ -264,6 +289,8 @@ def _given(arguments: Sequence[str], names: Sequence[str]) -> str:
 
 # Arguments that say who is asked.
 _ASKING_ARGUMENTS: Final = ("--permission-prompt-tool", "--permission-prompts")
+# Below the repository's root.
+_WORKTREES: Final = ".claude/worktrees"
 # Arguments of Claude Code that choose the session themselves.
 _SESSION_ARGUMENTS: Final = ("--session-id", "--resume", "-r", "--continue", "-c", "--from-pr")
 # Arguments that choose what it prints, or that go with one format only.

@@ -261,6 +261,17 @@ def _clip(line: str, max_chars: int | None) -> str:
 
 
 @dataclass(frozen=True)
+class Worktree:
+    """A worktree that the child makes for its work: below `folder` of the repository.
+
+    `names` are the spellings of its name; none if the child thinks one up.
+    """
+
+    folder: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Invocation:
     """How the child is started: its argv, and its stdin where the prompt is too long for that."""
 
@@ -281,6 +292,8 @@ class Invocation:
     modes: tuple[str, ...] = ()
     # What it must not inherit.
     withheld_variables: tuple[str, ...] = ()
+    # Where it works, if that is not the working directory.
+    worktree: Worktree | None = None
 
 
 class Profile(ABC):

@@ -15,6 +15,7 @@ import errno
 import os
 import queue
 import select
+import shlex
 import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final
@@ -24,7 +25,9 @@ from allowlist import (
     SHOWING_ENVIRONMENT,
     Allowed,
     AllowlistError,
+    elsewhere,
     override_git_config,
+    trusted_folders,
 )
 from journal.spool import SpoolError
 from redact import RedactedExcerpt, Redactor, join
@@ -32,6 +35,7 @@ from runner.attempts import ACK, DIFFS, acknowledge, sleep
 from runner.keeper import EVERY_PROGRAM, Report
 from runner.mailbox import WakePipe, Worker, WorkerEnded, WorkerFailed
 from runner.processes import describe_status
+from runner.repository import find_work_tree, find_worktree, leads_to
 from runner.upload import PartList, Uploader, file_parts
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 
     from gateway_client import GatewayClient
     from journal.spool import Command, Spool
+    from kinds.profile import Worktree
     from redact import Redacted, RedactedText, Rules
     from runner.attempts import Pacer
     from runner.keeper import Keeper
@@ -75,6 +80,7 @@ class Executor(Worker):
         keeper: Keeper,
         *,
         cwd: str,
+        worktree: Worktree | None = None,
         env: Mapping[str, str],
         timeout_s: float,
         folder: Path,
@@ -88,6 +94,8 @@ class Executor(Worker):
         self._rules = rules
         self._keeper = keeper
         self._cwd = cwd
+        self._worktree = worktree
+        self._began_at = time.time()
         # A runner that a hook of git starts has variables that name that hook's repository.
         self._env = {name: value for name, value in env.items() if name not in PLACES_OF_GIT}
         self._timeout_s = timeout_s
@@ -182,10 +190,12 @@ class Executor(Worker):
         return False
 
     def _execute(self, command_id: str, command: Allowed) -> Command:
-        self._spool.append("info", self._rules.redact(f"Executing command: {command.name}"))
+        cwd = self._place_of(command)
+        where = "" if cwd == self._cwd else f" (in {os.path.relpath(cwd, self._cwd)})"
+        self._spool.append("info", self._rules.redact(f"Executing command: {command.name}{where}"))
         excerpt = RedactedExcerpt(_HEAD_BYTES, _TAIL_BYTES)
         try:
-            problem = self._run_command(command, excerpt)
+            problem = self._run_command(command, cwd, excerpt)
         except (OSError, AllowlistError) as error:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 - one command's failure is not the next one's
@@ -230,31 +240,45 @@ class Executor(Worker):
     def _diff_path(self) -> Path:
         return self._folder / "latest.diff"
 
-    def _run_command(self, command: Allowed, excerpt: RedactedExcerpt) -> str:
+    def _place_of(self, command: Allowed) -> str:
+        """Return where a command runs: what shows the work, in the worktree that has it."""
+        if self._worktree is None or not command.only_shows or elsewhere(command.git_query):
+            return self._cwd
+        return find_worktree(self._cwd, self._worktree, self._began_at) or self._cwd
+
+    def _run_command(self, command: Allowed, cwd: str, excerpt: RedactedExcerpt) -> str:
         """Run it to its end. Returns why it failed, or an empty text."""
         argv, env = command.argv, self._env
+        if cwd != self._cwd:
+            env = {**env, "PWD": cwd}
         if command.git_query:
             showing = {**env, **SHOWING_ENVIRONMENT}
             listing = _Listing()
             with _Stream(self._rules, excerpt.add) as errors:
-                problem = self._run_program(command.git_query, showing, listing.add, errors.feed)
+                problem = self._run_program(
+                    command.git_query, cwd, showing, listing.add, errors.feed
+                )
             if problem:
                 return problem
-            argv = override_git_config(argv, bytes(listing.raw), find_work_tree(self._cwd))
+            work_tree = find_work_tree(os.path.join(cwd, *elsewhere(command.git_query)))
+            if command.only_shows and work_tree is not None:
+                _check_repository(work_tree, bytes(listing.raw))
+            argv = override_git_config(argv, bytes(listing.raw), work_tree)
             env = showing if command.only_shows else env
         with contextlib.ExitStack() as stack:
             if command.name not in _DIFF_COMMANDS:
                 both = stack.enter_context(_Stream(self._rules, excerpt.add))
-                return self._run_program(argv, env, both.feed)
+                return self._run_program(argv, cwd, env, both.feed)
             # What git says besides, about line ends and the like, is no part of the diff.
             file = stack.enter_context(self._diff_path.open("wb"))
             out = stack.enter_context(_Stream(self._rules, excerpt.add, file))
             errors = stack.enter_context(_Stream(self._rules, excerpt.add))
-            return self._run_program(argv, env, out.feed, errors.feed)
+            return self._run_program(argv, cwd, env, out.feed, errors.feed)
 
     def _run_program(
         self,
         argv: tuple[str, ...],
+        cwd: str,
         env: Mapping[str, str],
         take: Callable[[bytes], None],
         take_errors: Callable[[bytes], None] | None = None,
@@ -278,7 +302,7 @@ class Executor(Worker):
                 self._keeper.spawn(
                     key,
                     argv,
-                    cwd=self._cwd,
+                    cwd=cwd,
                     env=env,
                     fds=(null_fd, output_w, errors_w),
                     on_terminal=False,
@@ -343,14 +367,15 @@ class Executor(Worker):
                 return report
 
 
-def find_work_tree(cwd: str) -> str | None:
-    """Return the folder that has the repository which git finds from here; None if none has."""
-    folder = os.path.realpath(cwd)
-    while not os.path.lexists(os.path.join(folder, ".git")):
-        if folder == os.path.dirname(folder):
-            return None
-        folder = os.path.dirname(folder)
-    return folder
+def _check_repository(work_tree: str, listing: bytes) -> None:
+    """Raise AllowlistError where git would show another repository than that of this folder."""
+    place = leads_to(work_tree)
+    if place is not None and work_tree not in trusted_folders(listing):
+        raise AllowlistError(
+            f"the repository of {work_tree} leads to {place}, which does not know it; if that is "
+            "meant, `git worktree add` makes a worktree that is known, and `git config --global "
+            f"--add safe.directory {shlex.quote(work_tree)}` allows this one"
+        )
 
 
 def _open_pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[int, int]:

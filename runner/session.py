@@ -291,6 +291,7 @@ class _Session:
             run.rules,
             keeper,
             cwd=job.cwd,
+            worktree=job.invocation.worktree,
             env=job.env,
             timeout_s=job.config.command_timeout_s,
             folder=run.folder.path,

@@ -23,7 +23,7 @@ from allowlist import (
     AllowlistError,
     override_git_config,
 )
-from runner.executor import find_work_tree
+from runner.repository import find_work_tree
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.runner import RunnerProcess, child, plan, program
 
