@@ -146,6 +146,12 @@ _PROGRAMS_OFF: Final = {
     b"merge.*.driver": "false",  # `--remerge-diff` merges
     b"tar.*.command": "/bin/cat",
 }
+# Files that git reads where a repository's configuration says, and quotes: a line that is no
+# attribute, a name in the place of another.
+_FILES_OFF: Final = {
+    b"core.attributesfile": "/dev/null",
+    b"mailmap.file": "/dev/null",
+}
 _USER_SCOPES: Final = frozenset({b"system", b"global", b"command"})
 
 
@@ -321,6 +327,12 @@ def override_git_config(
     if not _shows(argv, at)[0]:
         _refuse_alias(argv[at], (*of_user, *of_repository))
         return argv
+    if argv[at] in ("annotate", "blame") and b"blame.ignorerevsfile" in of_repository:
+        # Nothing empties that list before its files are read.
+        raise AllowlistError(
+            "the repository's configuration names a file that git may quote "
+            "(blame.ignoreRevsFile); unset it there, or set it in your own configuration"
+        )
     overrides: dict[bytes, str] = {}
     for key in sorted(of_repository, key=lambda key: key.endswith(b".process")):
         overrides.update(_override(key, of_user))
@@ -358,6 +370,8 @@ def _override(key: bytes, of_user: Mapping[bytes, str]) -> dict[bytes, str]:
     elif key in _PROGRAMS_OFF or (has_name and b"%s.*.%s" % (section, variable) in _PROGRAMS_OFF):
         shape = key if key in _PROGRAMS_OFF else b"%s.*.%s" % (section, variable)
         off = {key: of_user.get(key, _PROGRAMS_OFF[shape])}
+    elif key in _FILES_OFF:
+        off = {key: of_user.get(key, _FILES_OFF[key])}
     if off and b"=" in name:
         # git takes what comes before the first "=" of the option for the key.
         raise AllowlistError("its configuration names a program that cannot be switched off")
@@ -387,6 +401,11 @@ def _refuse_git_out_of_reach(command: str, argv: tuple[str, ...]) -> None:
     at = _subcommand_at(argv)
     if at is None or not _shows(argv, at)[0]:
         return
+    if argv[at] == "grep" and "--cached" not in argv:
+        raise AllowlistError(
+            f"{command!r} reads through links that lead out of the working tree; write git grep "
+            "--cached, which looks into what is tracked"
+        )
     for argument in argv[at:]:
         name = argument.partition("=")[0]
         is_beginning = any(full.startswith(name) for full in _SWITCHING_ON)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -144,9 +145,11 @@ def _real(path: Path) -> Path:
 
 
 def _read(path: Path) -> str:
-    """Return what a small file says; nothing if it cannot be read."""
+    """Return what a small file says; nothing if it cannot be read, or not without waiting."""
     try:
-        with path.open("rb") as file:
-            return os.fsdecode(file.read(_MAX_POINTER_BYTES))
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
         return ""
+    with open(fd, "rb") as file:
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        return os.fsdecode(file.read(_MAX_POINTER_BYTES)) if is_file else ""

@@ -32,7 +32,7 @@ _BACKGROUND_PAUSE_S: Final = 0.5
 
 
 class TrustQuestion:
-    """Asks about one certificate after the other, each once. Thread: main.
+    """Asks about one certificate after the other, each once, until one is refused. Thread: main.
 
     A session's screen is covered by the question as long as it is open, and comes back with all
     that was printed meanwhile; the keys go to the question, so that what is typed for Claude Code
@@ -54,6 +54,7 @@ class TrustQuestion:
         self._console = console
         self._tell_owner = tell_owner
         self._asked: set[tuple[str, str]] = set()
+        self._refused: set[str] = set()
         self._open: CertificateChangedError | None = None
         self._is_covering = False
         self._reader: KeyReader | None = None
@@ -62,7 +63,10 @@ class TrustQuestion:
     def ask(self, error: CertificateChangedError) -> None:
         """Ask whether to trust what the gateway shows, unless that was asked or nobody is there."""
         key = (error.host, error.offered)
-        if self._open is not None or key in self._asked or not _is_somebody_there():
+        # Who stands in between could show another one each time.
+        if error.host in self._refused or key in self._asked:
+            return
+        if self._open is not None or not _is_somebody_there():
             return
         self._asked.add(key)
         self._open = error
@@ -133,6 +137,7 @@ class TrustQuestion:
             else:
                 self._console.warn(f"trusting the new certificate of {error.host} from now on")
         else:
+            self._refused.add(error.host)
             self._console.warn(
                 f"the new certificate of {error.host} is not trusted; the run goes on, and its "
                 f"output is kept; to trust it later, {error.remedy}"

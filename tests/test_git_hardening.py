@@ -460,7 +460,7 @@ SHOWING = {
     "git diff-files -p": "+changed",
     "git diff-index -p HEAD": "+changed",
     "git diff-tree -p --root HEAD": "+changed.txt",
-    "git grep changed": "changed.txt:changed",
+    "git grep --cached changed": "changed.txt:changed",
     "git log -p --remerge-diff": "+changed.txt",
     "git ls-files -m": "changed.txt",
     "git reflog -p": "+changed.txt",
@@ -533,6 +533,63 @@ def test_nothing_outside_the_working_tree_is_shown(trap: Trap, tmp_path: Path) -
         assert "plans" not in shown
     with pytest.raises(AllowlistError, match="another working tree"):
         run_as_the_runner_does(inside, "git -C .. diff")
+
+
+@pytest.mark.parametrize(
+    ("setting", "command", "quoted"),
+    [
+        ("core.attributesFile", "git diff", "not a valid attribute name"),
+        ("core.attributesFile", "git log -p", "not a valid attribute name"),
+        ("mailmap.file", "git log --format=%aN", "Private Name"),
+    ],
+)
+def test_no_file_outside_the_working_tree_is_quoted(
+    trap: Trap, tmp_path: Path, setting: str, command: str, quoted: str
+) -> None:
+    """git quotes what it cannot read as what the repository says that it is."""
+    private = tmp_path / "private"
+    private.write_text("* pa$$word@host\nPrivate Name <p@example.org> <t@example.org>\n")
+    trap.set(f"{setting}={private}")
+    plain = subprocess.run(
+        command.split(), cwd=trap.folder, capture_output=True, text=True, check=False
+    )
+    assert quoted in plain.stdout + plain.stderr
+
+    done = run_as_the_runner_does(trap.folder, command)
+
+    assert done.returncode == 0, done.stderr
+    for word in ("pa$$word", "Private Name"):
+        assert word not in done.stdout + done.stderr
+
+
+def test_a_list_of_commits_is_not_quoted(trap: Trap, tmp_path: Path) -> None:
+    """`git blame` with a file of the repository's choice says its first line; it is refused."""
+    private = tmp_path / "private"
+    private.write_text("pa$$word\n")
+    trap.set(f"blame.ignoreRevsFile={private}")
+
+    with pytest.raises(AllowlistError, match="unset it there"):
+        run_as_the_runner_does(trap.folder, "git blame changed.txt")
+    assert "+changed" in run_as_the_runner_does(trap.folder, "git diff").stdout
+
+
+def test_a_search_does_not_follow_links_out_of_the_working_tree(trap: Trap, tmp_path: Path) -> None:
+    """A folder that became a link is read through by git, unless only what is tracked is read."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "same.txt").write_text("the plans for monday\n")
+    (trap.folder / "docs").mkdir()
+    (trap.folder / "docs" / "same.txt").write_text("tracked\n")
+    git(trap.folder, "add", "docs")
+    (trap.folder / "docs" / "same.txt").unlink()
+    (trap.folder / "docs").rmdir()
+    (trap.folder / "docs").symlink_to(tmp_path / "home")
+    assert "plans" in git(trap.folder, "grep", "the plans")
+
+    with pytest.raises(AllowlistError, match="write git grep --cached"):
+        allowed("git grep plans")
+    assert run_as_the_runner_does(trap.folder, "git grep --cached plans").stdout == ""
+    for command in COMMANDS:
+        assert "plans" not in run_as_the_runner_does(trap.folder, command).stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -143,6 +143,17 @@ def test_a_repository_that_knows_the_folder_is_its_own(tmp_path: Path, other: Pa
         assert leads_to(str(folder)) is None, folder
 
 
+@pytest.mark.parametrize("name", [".git", ".git/commondir", ".git/config", ".git/gitdir"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    """A pipe in the place of a file would keep the operator's commands waiting for ever."""
+    if name != ".git":
+        git(tmp_path, "init", "-q")
+        (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+
+    assert leads_to(str(tmp_path)) is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [

@@ -97,6 +97,7 @@ def test_a_no_keeps_the_output(gateway: StrictGateway, tmp_path: Path) -> None:
         terminal.send(b"no\n")
         terminal.expect(b"is not trusted", WITHIN_S)
         terminal.expect(b"remove the line of", WITHIN_S)
+        gateway.use_certificate(self_signed())  # who stands in between shows one after the other
         terminal.send(b"yes\n")  # for nobody
         go.touch()
         assert terminal.wait(60) == 0
