@@ -3,6 +3,7 @@
 # make fix            the only target that edits files: format, and what the linter can repair
 # make test ARGS=...  the tests, with arguments for pytest: make test ARGS='-k shim -x'
 # make coverage       what no test takes of redactor, journal, allowlist and gateway_client
+# make properties     the property tests with 1000 examples each, which takes minutes
 # make bench          measure, and write the table of docs/benchmarks.md
 # make check-claude   the checks with the real Claude Code, which npm installs into .data/
 # make check-browser  the page in a real browser: Debian's chromium
@@ -40,7 +41,7 @@ BASH_SCRIPTS := .ci/run
 # The releases of the tools that are pinned do not run on 3.9.
 on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs on the newest)",$(RUN) $(1))
 
-.PHONY: check format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz bench bench-redact soak
+.PHONY: check format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz properties bench bench-redact soak
 
 # Types take one core for long; the tests wait now and then.
 check: format-check lint shell
@@ -80,6 +81,9 @@ screenshots: $(STAMP)
 fix: $(STAMP)
 	$(RUN) ruff check --fix --quiet .
 	$(RUN) ruff format --quiet .
+
+properties: $(STAMP)
+	$(PYTEST) $(WORKERS) --timeout=1800 --hypothesis-profile=thorough -m hypothesis $(ARGS)
 
 fuzz: $(STAMP)
 	$(ENV)/bin/python benchmarks/fuzz_redact.py $(ARGS)

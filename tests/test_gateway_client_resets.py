@@ -233,7 +233,7 @@ def send_until_well(client: GatewayClient, peer: Peer, misdeeds: int) -> None:
 
 # Not shrunk: that would repeat the waits for hours.
 @settings(
-    max_examples=30,
+    max_examples=settings().max_examples // 4,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )

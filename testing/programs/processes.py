@@ -11,11 +11,9 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from testing.waiting import eventually
 
-_PROC = Path("/proc")
 _HAS_PROC = sys.platform.startswith("linux")
 
 
@@ -35,7 +33,7 @@ def all_pids() -> set[int]:
     """Return the pids of all processes, which costs little."""
     if not _HAS_PROC:
         return {process.pid for process in _table_from_ps()}
-    return {int(each) for each in os.listdir(_PROC) if each.isdigit()}
+    return {int(each) for each in os.listdir("/proc") if each.isdigit()}
 
 
 def process_table(but: Collection[int] = ()) -> list[Process]:

@@ -20,6 +20,7 @@ from redact import Redactor, Rules
 from redaction.view import View
 
 MAX_HELD_BYTES = 4096
+MANY = 2 * settings().max_examples
 PIECES = st.sampled_from(
     [
         *(b"token", b"password", b"Bearer ", b"Cookie: ", b"key", b"=", b": ", b'"', b"\\", b" "),
@@ -64,7 +65,7 @@ def cut(raw: bytes, places: list[int]) -> list[bytes]:
     return [raw[a:b] for a, b in zip([0, *edges], [*edges, len(raw)])]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=MANY)
 @given(stream=STREAMS, places=CUTS, secret=SECRETS)
 def test_reads_make_no_difference(stream: bytes, places: list[int], secret: bytes) -> None:
     """Any split of the same input gives the same output."""
@@ -76,7 +77,7 @@ def test_reads_make_no_difference(stream: bytes, places: list[int], secret: byte
     assert run(rules, [stream[at : at + 1] for at in range(len(stream))]) == whole
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=MANY)
 @given(
     secret=SECRETS,
     before=st.text("ab -", max_size=20).map(str.encode),
@@ -92,7 +93,7 @@ def test_no_known_value_comes_out(
     assert secret not in out
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=MANY)
 @given(
     secrets=st.lists(st.text("0123", min_size=8, max_size=70), min_size=1, max_size=3),
     between=st.text("ab \n", min_size=1, max_size=70),
@@ -113,7 +114,7 @@ def test_no_piece_of_a_known_value_comes_out(
     assert not re.search(rb"[0-3]{12}", out)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=MANY)
 @given(
     body=st.text("aB3", min_size=36, max_size=36).filter(lambda text: "a3a" in text),
     places=CUTS,
@@ -138,14 +139,12 @@ def test_no_piece_of_a_token_comes_out(
     assert seen.endswith(b" y\n")
 
 
-@settings(max_examples=200, deadline=None)
 @given(stream=st.lists(HARMLESS, max_size=30).map(b"".join), places=CUTS)
 def test_harmless_text_is_left_alone(stream: bytes, places: list[int]) -> None:
     """Where there is nothing that looks like a secret, output is input."""
     assert run(Rules(), cut(stream, places)) == stream
 
 
-@settings(max_examples=100, deadline=None)
 @given(stream=STREAMS)
 def test_redacting_again_changes_no_escapes(stream: bytes) -> None:
     """Every escape sequence of the input outside private keys is still in the output."""
@@ -193,7 +192,6 @@ def show(sent: list[bytes]) -> tuple[list[bytes], list[int], int]:
     return seen, places, erased
 
 
-@settings(max_examples=300, deadline=None)
 @given(sent=st.lists(st.sampled_from(sorted(SHOWN)), max_size=20))
 def test_a_view_is_what_a_terminal_shows(sent: list[bytes]) -> None:
     """And it leads back to where each byte of it stands."""
@@ -228,7 +226,6 @@ def spell(value: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("form", list(spell("")))
-@settings(max_examples=60, deadline=None)
 @given(value=st.text("ab/+&\"'\\\u00e9", min_size=12, max_size=24), places=CUTS)
 def test_known_value_is_found_in_every_encoding(form: str, value: str, places: list[int]) -> None:
     """No 12 characters from the middle of an encoded known value come out."""
