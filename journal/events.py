@@ -7,8 +7,7 @@ accepted, itself or a notice in its place (see `set_aside`). Each stream has a c
 chunk that was cut; streams are cut independently of each other, so that order holds within a
 stream, and a marker or message is a barrier that no later output passes.
 
-Output for which there is no room is a *gap*: its size is told in its place, in front of the next
-output that fits, or at the end.
+Output that the disk did not take is a *gap*: it is counted, and its size is told in its place.
 """
 
 from __future__ import annotations
@@ -70,14 +69,28 @@ class FrozenEvent:
 class Totals:
     """What the gateway has accepted so far, in order: for the `finished` marker.
 
-    `sha256` is None if another process accepted some of it when it had no disk: then no
-    process has all of the text.
+    `sha256` is None if a process of version 0.1 accepted some of it when it had no disk.
     """
 
     events: int
     bytes: int
     sha256: str | None
     refused: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What is missing in one place: bytes and lines of output, and messages of the runner."""
+
+    bytes: int = 0
+    lines: int = 0
+    messages: int = 0
+
+    def describe(self) -> str:
+        """Return it in words; empty if nothing is missing."""
+        output = [f"{self.bytes} bytes of output ({self.lines} lines)"] * bool(self.bytes)
+        messages = [f"{self.messages} messages of the runner"] * bool(self.messages)
+        return " and ".join(output + messages)
 
 
 class Outbox:
@@ -87,19 +100,21 @@ class Outbox:
     must be in flight and none is, else what SQLite raises. Not thread-safe: its owner has the lock,
     and makes each change inside a transaction and `all_or_nothing`.
 
-    `forgotten` is what was accepted and has no text any more: events, bytes and refusals. `redact`
-    is for what is said about a gap.
+    `lost` says how many bytes of output are missing, None if nobody knows; it is None if nothing
+    is. `forgotten` is what version 0.1 accepted without keeping its text: events, bytes, refusals.
     """
 
     def __init__(
         self,
         store: Store,
+        lost: tuple[int | None] | None,
         forgotten: tuple[int, int, int] | None,
-        redact: Callable[[str], RedactedText] | None,
     ) -> None:
         self._store = store
-        self._redact = redact
         self._state = self._load_state(forgotten)
+        if lost is not None:
+            self._state.is_whole = False
+            (self._state.lost_bytes,) = lost
 
     @contextlib.contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -119,8 +134,18 @@ class Outbox:
         return self._state.has_pending
 
     @property
-    def lost_bytes(self) -> int:
-        """How much output there was no room for, told already or not."""
+    def is_in_flight(self) -> bool:
+        """Whether an event is frozen and not answered."""
+        return self._state.in_flight is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self._state.is_whole
+
+    @property
+    def lost_bytes(self) -> int | None:
+        """How much output is missing, told already or not; None if that is not known."""
         return self._state.lost_bytes
 
     def totals(self) -> Totals:
@@ -141,32 +166,69 @@ class Outbox:
     def add(self, stream: str, text: RedactedText) -> None:
         """Let a text wait at the end of its stream, as one chunk or several.
 
-        A marker, which is JSON, stays whole. For a message there is always room, for output not.
+        A marker, which is JSON, stays whole.
         """
-        is_output = stream in OUTPUT_STREAMS
-        if is_output and not self._store.has_room(len(text)):
-            lost_bytes = len(storable(text).encode("utf-8"))
-            self._state.gap_bytes += lost_bytes
-            self._state.lost_bytes += lost_bytes
-            return
-        if is_output:
-            self.tell_gap()
-        self._store.take_room(len(text))
         for piece in _split(storable(text), stream):
-            # Its number is counted here, because a table in memory would begin anew.
+            # Its number is counted here, because a journal that leaves the disk counts on.
             self._state.newest_id += 1
             self._state.last_ids[stream] = self._state.newest_id
             self._store.execute(
-                "INSERT INTO main.chunks (id, stream, text) VALUES (?, ?, ?)",
+                "INSERT INTO chunks (id, stream, text) VALUES (?, ?, ?)",
                 (self._state.newest_id, stream, piece),
             )
 
-    def tell_gap(self) -> None:
-        """Let a notice wait if output is missing here."""
-        gap_bytes, self._state.gap_bytes = self._state.gap_bytes, 0
-        if gap_bytes and self._redact is not None:
-            notice = f"{gap_bytes} bytes of output are missing here: the disk takes nothing more"
-            self.add("error", self._redact(notice))
+    def leave_out(self, stream: str, text: RedactedText) -> None:
+        """Count text that the disk did not take. Markers, which are hints by then, do not count."""
+        gap = self._state.gap
+        if stream in OUTPUT_STREAMS:
+            size_bytes = len(storable(text).encode("utf-8"))
+            self.widen_gap(Gap(gap.bytes + size_bytes, gap.lines + text.count("\n"), gap.messages))
+        elif stream != "marker":
+            self.widen_gap(replace(gap, messages=gap.messages + 1))
+
+    def widen_gap(self, gap: Gap) -> None:
+        """Let this be what is missing at the end, and not told yet."""
+        self._state.is_whole = False
+        if self._state.lost_bytes is not None:
+            self._state.lost_bytes += gap.bytes - self._state.gap.bytes
+        self._state.gap = gap
+
+    @property
+    def gap(self) -> Gap:
+        """What is missing at the end, and not told yet."""
+        return self._state.gap
+
+    def tell_gap(self, redact: Callable[[str], RedactedText]) -> None:
+        """Let a notice wait that says what is missing here."""
+        told, self._state.gap = self._state.gap.describe(), Gap()
+        if told:
+            self.add("error", redact(f"{told} are missing here: the disk was full"))
+        elif self.lost_bytes is None:
+            told = "output may be missing here: the disk was full when the runner died"
+            self.add("error", redact(told))
+
+    def lose_track(self) -> None:
+        """Note that nobody knows how much output is missing."""
+        self._state.is_whole = False
+        self._state.lost_bytes = None
+
+    def leave_disk(self) -> None:
+        """Go on in memory with what is in flight; all that waits is left out."""
+        state = self._state
+        state.is_whole = False
+        for stream in state.waiting:
+            for _, text in self._chunks(stream, state.cursors[stream] + 1, state.newest_id):
+                self.leave_out(stream, text)
+        sequence = 0 if state.in_flight is None else state.in_flight.sequence
+        state.last_ids = dict(state.cursors)
+        of_event = "(SELECT {} FROM events WHERE sequence = ?)"
+        in_event = (
+            f"stream = {of_event.format('stream')} AND id BETWEEN {of_event.format('first_id')} "
+            f"AND {of_event.format('last_id')}"
+        )
+        self._store.leave_disk(
+            [("events", "sequence = ?", (sequence,)), ("chunks", in_event, (sequence,) * 3)]
+        )
 
     # --- what goes ---------------------------------------------------------------------------
 
@@ -225,8 +287,8 @@ class Outbox:
         chunk_count = self._in_flight.chunk_count
         return self._freeze(self._thaw(), timestamp, nonce, None, chunk_count)
 
-    def accept(self) -> bool:
-        """Count the event in flight as the gateway's. Returns whether its text is forgotten."""
+    def accept(self) -> None:
+        """Count the event in flight as the gateway's."""
         event = self._in_flight
         self._store.execute(
             "UPDATE events SET state = 'accepted', body = NULL WHERE sequence = ?",
@@ -234,26 +296,12 @@ class Outbox:
         )
         self._count(self._state.totals, event.sequence)
         self._state.in_flight = None
-        return self._store.is_in_memory and self._forget(event.sequence)
 
     @property
     def _in_flight(self) -> FrozenEvent:
         if self._state.in_flight is None:
             raise SpoolError("no event is in flight")
         return self._state.in_flight
-
-    def _forget(self, sequence: int) -> bool:
-        """Make room in memory: what the gateway has is not needed there. Whether any was."""
-        until = self._store.execute(
-            "SELECT stream, last_id FROM events WHERE sequence = ?", (sequence,)
-        ).fetchone()
-        texts = self._store.execute(
-            "SELECT text FROM main.chunks WHERE stream = ? AND id <= ?", until
-        ).fetchall()
-        self._store.execute("DELETE FROM main.chunks WHERE stream = ? AND id <= ?", until)
-        # Not SQLite's length(), which stops at a NUL.
-        self._store.take_room(-sum(len(text) for (text,) in texts))
-        return bool(texts)
 
     def _next_stream(self) -> str | None:
         """Return the stream whose oldest waiting chunk is the oldest of all."""
@@ -364,7 +412,7 @@ class Outbox:
         state.cursors.update(
             self._store.execute("SELECT stream, max(last_id) FROM events GROUP BY stream")
         )
-        # What was cut may have been forgotten, and no later chunk may pass for it.
+        # Version 0.1 forgot text that was cut, and no later chunk may pass for it.
         state.newest_id = max(*state.last_ids.values(), *state.cursors.values())
         if forgotten is not None:
             state.totals.resume(*forgotten)
@@ -467,9 +515,10 @@ class _State:
     in_flight: FrozenEvent | None = None
     totals: _RunningTotals = field(default_factory=_RunningTotals)
     newest_id: int = 0
-    # Of the output that there was no room for, what is not told yet, and all.
-    gap_bytes: int = 0
-    lost_bytes: int = 0
+    # Of what the disk did not take: what is not told yet, whether there was any, and all output.
+    gap: Gap = Gap()
+    is_whole: bool = True
+    lost_bytes: int | None = 0
 
     def copy(self) -> _State:
         return replace(

@@ -2,14 +2,17 @@
 
 It does no networking; one lock serialises all callers. Here are the facts of the run, its uploads
 and the ledger of commands, with their SQL. How output becomes events is
-`journal.events`' business; the connection, and what happens without a disk, is `journal.store`'s.
+`journal.events`' business; the connection is `journal.store`'s.
 
 What survives. Every call that returns has committed to the write-ahead log: a kill of the process
 loses nothing of it. A power cut may lose what `Syncer` had not yet made durable.
 Source: https://www.sqlite.org/wal.html, "synchronous".
 
-When the disk takes nothing any more, the journal goes on in memory, which is bounded. It goes back
-as soon as there is room, for what is in memory dies with the process.
+Three states. *Normal*: the reserve (`journal.reserve`) is whole. *Tight*: the disk was full, and
+the reserve is in use. Output is counted and not recorded; messages, answers of the gateway,
+commands and the end are. After each of them the log is folded into the file, so that it does not
+grow. *Lost*: the reserve is used up, and nothing is recorded. What must not be forgotten is then
+noted in files that need no room. `use_room` leads back from both to normal.
 """
 
 from __future__ import annotations
@@ -18,19 +21,21 @@ import contextlib
 import functools
 import json
 import threading
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar
 
-from journal.events import Outbox, storable
+from journal import reserve
+from journal.events import OUTPUT_STREAMS, Gap, Outbox, storable
+from journal.reserve import RESERVE_BYTES, SPENT, TAKEN, Reserve
 from journal.store import SpoolError as SpoolError  # for the callers of the journal
 from journal.store import Store, plain_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Concatenate, ParamSpec
 
-    from journal.events import Totals
+    from journal.events import FrozenEvent, Totals
     from redact import RedactedText
 
     _P = ParamSpec("_P")
@@ -38,6 +43,8 @@ _T = TypeVar("_T")
 
 # A power cut loses no more than this.
 _SYNC_AFTER_CHARS: Final = 1_048_576
+# On a full disk: the body of an event is written, and overwritten when the gateway has it.
+_TIGHT_BODY_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def _locked(
 def _commits(
     method: Callable[Concatenate[Spool, _P], _T],
 ) -> Callable[Concatenate[Spool, _P], _T]:
-    """Make a method one transaction, tried again in memory when the disk takes nothing any more."""
+    """Make a method one transaction; on a full disk with as much of the reserve as it needs."""
 
     @functools.wraps(method)
     def committed(self: Spool, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -107,23 +114,46 @@ def _commits(
                 with self._transaction():
                     return method(self, *args, **kwargs)
             except SpoolError as error:
-                if not (error.is_disk_failure and self.go_on_in_memory(str(error))):
+                if not self._draw_on_reserve(error):
                     raise
 
     return committed
+
+
+def _answers(
+    mark: str, method: Callable[Concatenate[Spool, _P], _T]
+) -> Callable[Concatenate[Spool, _P], _T]:
+    """Let a file say what the gateway answered if the database does not take it."""
+
+    @functools.wraps(method)
+    def answered(self: Spool, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            result = method(self, *args, **kwargs)
+        except SpoolError as error:
+            if error.is_disk_failure:
+                self._mark = mark
+                reserve.put_mark(self._path.parent, mark)
+            raise
+        self._settle()
+        return result
+
+    return answered
 
 
 class Spool:
     """The journal of one run. Thread: any; each call holds the lock for one short transaction.
 
     Raises SpoolError from every method; what is kept in memory then still equals the file.
-    With `redact`, for a caller with new output, the journal continues in memory when the disk
-    fails, and redacts its own notices about lost output. Without it the journal stays on the disk:
-    a caller without new output loses nothing by an error, and sends nothing that it cannot note.
+    `redact` is for the journal's own notices. `keeps_reserve` is for the run itself, which goes on
+    when the disk is full. Without it a full disk is an error: the caller loses nothing by that, and
+    sends nothing that it cannot note.
     """
 
-    def __init__(self, path: Path, *, redact: Callable[[str], RedactedText] | None = None) -> None:
+    def __init__(
+        self, path: Path, *, redact: Callable[[str], RedactedText], keeps_reserve: bool = False
+    ) -> None:
         self._path = path
+        self._redact = redact
         # The one lock: of the connection, and of all that is known without asking the tables.
         self._changed = threading.Condition()
         self._syncing = threading.Lock()
@@ -133,40 +163,110 @@ class Spool:
         self._unsynced_chars = 0
         # Set when so much was written that `sync_to_disk` should not wait any longer.
         self.sync_due = threading.Event()
-        self._store = Store(path, stays_on_disk=redact is None)
+        # Why the disk took nothing last, if that ever was so.
+        self.disk_failure: str | None = None
+        # Whether the journal had to leave the disk for good.
+        self.is_off_disk = False
+        self._reserve: Reserve | None = None
+        self._store = Store(path)
         try:
             with plain_errors(path):
-                self._outbox = Outbox(self._store, self.fact("accepted"), redact)
+                self._outbox = Outbox(self._store, self.fact("lost"), self.fact("accepted"))
+                # What the gateway said of the event in flight, if the database did not take it.
+                self._mark = reserve.find_mark(path.parent)
+                if not self._outbox.is_in_flight:
+                    self._settle()
+                # The end and its files, if the database did not take them yet.
+                self._waiting_end: tuple[Mapping[str, Any], list[FilePart]] | None = None
+                self._find_end()
+                if keeps_reserve:
+                    self._reserve = Reserve(path.parent)
+                    self.put_fact("reserve", RESERVE_BYTES)
         except BaseException:
             self._store.close()
+            if self._reserve is not None:
+                self._reserve.close()
             raise
 
-    @property
-    def disk_failure(self) -> str | None:
-        """Why the journal has left the disk last, if it ever has."""
-        return self._store.failure
+    def _find_end(self) -> None:
+        """Take over an end that stands in a file, or see that nobody knows how large a gap is.
+
+        A runner that died on a full disk was the only one that had counted it.
+        """
+        if self.fact("end") is not None:
+            return
+        found = reserve.read_end(self._path.parent)
+        try:
+            end, parts = dict(found["end"]), [FilePart(*part) for part in found["parts"]]
+            self._outbox.widen_gap(Gap(*found["gap"]))
+        except (KeyError, TypeError, ValueError):
+            if reserve.bytes_left(self._path.parent) < (self.fact("reserve") or 0):
+                self._outbox.lose_track()
+        else:
+            self._waiting_end = end, parts
+            self._import_end()
 
     @property
-    def lost_bytes(self) -> int:
-        """How much output fitted neither on the disk nor into memory."""
+    def is_tight(self) -> bool:
+        """Whether the disk was full, and its room is not enough yet."""
+        return self._reserve is not None and not self._reserve.is_whole
+
+    @property
+    def lost_bytes(self) -> int | None:
+        """How much output is missing, because the disk did not take it; None if nobody knows."""
         with self._changed:
             return self._outbox.lost_bytes
+
+    @property
+    def is_whole(self) -> bool | None:
+        """Whether nothing is missing; None for a journal of version 0.1, which does not say."""
+        with self._reading():
+            if self._reserve is None and self.fact("reserve") is None:
+                return None
+            return self._outbox.is_whole
 
     def close(self) -> None:
         """Close the file; every other call from now on raises SpoolError."""
         with self._syncing, self._changed:
             if not self._closed:
+                with contextlib.suppress(SpoolError):
+                    if self.fact("end") is not None:
+                        reserve.remove(self._path.parent, "reserve", "end")
+                if self._reserve is not None:
+                    self._reserve.close()
                 self._closed = True
                 self._store.close()
                 self._changed.notify_all()
 
     # --- output ------------------------------------------------------------------------------
 
-    @_commits
-    def append(self, stream: str, text: RedactedText) -> None:
-        """Commit redacted text to the end of a stream. Raises SpoolError (disk full, closed)."""
+    def append(self, stream: str, text: RedactedText) -> bool:
+        """Commit redacted text to the end of a stream. Raises SpoolError (ended, closed).
+
+        Returns False if a full disk does not take it: then it is counted, and its size is told in
+        its place.
+        """
         if not text:
-            return
+            return True
+        is_output = stream in OUTPUT_STREAMS
+        try:
+            if not is_output:
+                self._append_message(stream, text)
+                return True
+            if not self.is_tight:
+                with self._transaction():
+                    self._add(stream, text)
+                return True
+        except SpoolError as error:
+            if self._reserve is None or not error.is_disk_failure:
+                raise
+            if is_output:
+                self._draw_on_reserve(error)
+        with self._reading():
+            self._outbox.leave_out(stream, text)
+        return False
+
+    def _add(self, stream: str, text: RedactedText) -> None:
         if self.is_ended:
             raise SpoolError("the run has ended; nothing can follow its `finished` marker")
         self._outbox.add(stream, text)
@@ -174,12 +274,18 @@ class Spool:
         if self._unsynced_chars >= _SYNC_AFTER_CHARS:
             self.sync_due.set()
 
-    @_commits
+    _append_message = _commits(_add)
+
     def append_last(self, compose: Callable[[Totals], RedactedText]) -> bool:
         """Commit the `finished` marker, once for the life of the journal and as its last event.
 
         Returns False, and does nothing, while anything else waits: the totals would be wrong.
         """
+        self._import_end()
+        return self._append_last(compose)
+
+    @_commits
+    def _append_last(self, compose: Callable[[Totals], RedactedText]) -> bool:
         if not self.is_ended:
             if self._outbox.has_pending:
                 return False
@@ -218,19 +324,38 @@ class Spool:
 
     # --- events ------------------------------------------------------------------------------
 
-    cut = _commits(_locked(Outbox.cut))
-    cut_smaller = _commits(_locked(Outbox.cut_smaller))
-    refreeze = _commits(_locked(Outbox.refreeze))
-    set_aside = _commits(_locked(Outbox.set_aside))
-    restore = _commits(_locked(Outbox.restore))
+    # What the gateway's answer asks for. What the database does not take of it stands in a file,
+    # and is done before anything else: another attempt must not be made before it is.
 
-    @_commits
-    def accept(self) -> None:
-        """Record that the gateway has the event in flight."""
-        if self._outbox.accept():
-            # They cannot be computed later.
-            totals = self._outbox.totals()
-            self._put_fact("accepted", [totals.events, totals.bytes, totals.refused])
+    def cut(
+        self,
+        timestamp: int,
+        nonce: str,
+        *,
+        max_body_bytes: int | None = None,
+        max_chunks: int | None = None,
+    ) -> FrozenEvent | None:
+        """Return the event in flight, or freeze the next one (see `Outbox.cut`)."""
+        if self._mark == TAKEN:
+            self.accept()
+        elif self._mark == SPENT:
+            self.refreeze(timestamp, nonce)
+        if self.is_tight:
+            max_body_bytes = min(max_body_bytes or _TIGHT_BODY_BYTES, _TIGHT_BODY_BYTES)
+        return self._cut(timestamp, nonce, max_body_bytes=max_body_bytes, max_chunks=max_chunks)
+
+    _cut = _commits(_locked(Outbox.cut))
+    accept = _answers(TAKEN, _commits(_locked(Outbox.accept)))
+    cut_smaller = _answers(SPENT, _commits(_locked(Outbox.cut_smaller)))
+    refreeze = _answers(SPENT, _commits(_locked(Outbox.refreeze)))
+    set_aside = _answers(SPENT, _commits(_locked(Outbox.set_aside)))
+    restore = _answers(SPENT, _commits(_locked(Outbox.restore)))
+
+    def _settle(self) -> None:
+        """Forget what was noted of the gateway's answer: the database has it."""
+        if self._mark is not None:
+            reserve.remove(self._path.parent, TAKEN, SPENT)
+            self._mark = None
 
     # --- facts -------------------------------------------------------------------------------
 
@@ -250,19 +375,76 @@ class Spool:
 
     def wipe(self, name: str) -> None:
         """Remove a fact so that no byte of it stays in the folder."""
-        with self._reading():
-            self._store.wipe("DELETE FROM facts WHERE name = ?", (name,))
+        try:
+            self._delete_fact(name)
+            while True:
+                try:
+                    with self._reading():
+                        return self._store.empty_log()
+                except SpoolError as error:
+                    if not self._draw_on_reserve(error):
+                        raise
+        except SpoolError as error:
+            if self._reserve is None or not error.is_disk_failure:
+                raise
+            with self._reading():
+                self._leave_disk()  # what cannot be changed can still go
+
+    @_commits
+    def _delete_fact(self, name: str) -> None:
+        self._store.execute("DELETE FROM facts WHERE name = ?", (name,))
 
     # --- the end and its files ---------------------------------------------------------------
 
+    def record_end(self, end: Mapping[str, Any], parts: Sequence[FilePart]) -> None:
+        """Record how the run ended and what is to be uploaded, both or neither.
+
+        If the database does not take it, it is written into a file that is there for it. If that
+        does not take it either, what waits is given up, and the rest of the run leaves no trace on
+        the disk: `is_off_disk`.
+        """
+        try:
+            self._record_end(end, parts)
+        except SpoolError as error:
+            if self._reserve is None or not error.is_disk_failure:
+                raise
+            with self._reading():
+                noted = {"end": end, "parts": [astuple(part) for part in parts]}
+                try:
+                    self._reserve.write_end({**noted, "gap": astuple(self._outbox.gap)})
+                except (OSError, ValueError):
+                    self._leave_disk()
+                    self._record_end(end, parts)
+                else:
+                    self._waiting_end = end, list(parts)
+
     @_commits
-    def record_end(self, end: Mapping[str, Any], parts: Iterable[FilePart]) -> None:
-        """Record how the run ended and what is to be uploaded, both or neither."""
-        self._outbox.tell_gap()
+    def _record_end(self, end: Mapping[str, Any], parts: Sequence[FilePart]) -> None:
+        self._tell_gap()
         self._put_fact("end", end)
         self._insert_uploads(parts)
 
-    def _insert_uploads(self, parts: Iterable[FilePart]) -> None:
+    def _import_end(self) -> None:
+        """Let the database have the end that stands in a file."""
+        if self._waiting_end is not None:
+            self._record_end(*self._waiting_end)
+            self._waiting_end = None
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it is recorded how the run ended."""
+        return self._waiting_end is not None or self.fact("end") is not None
+
+    def _tell_gap(self) -> None:
+        """Let a notice wait if output is missing here, and record how much is missing in all."""
+        lost = None if self._outbox.is_whole else [self._outbox.lost_bytes]
+        if lost != self.fact("lost") or self._outbox.gap != Gap():
+            self._outbox.tell_gap(self._redact)
+            self._put_fact("lost", lost)
+
+    _record_gap = _commits(_tell_gap)
+
+    def _insert_uploads(self, parts: Sequence[FilePart]) -> None:
         self._store.executemany(
             "INSERT INTO uploads (path, name, start, size) VALUES (?, ?, ?, ?)",
             [(part.path, part.name, part.start, part.size) for part in parts],
@@ -296,7 +478,7 @@ class Spool:
             return [FilePart(*row) for row in rows]
 
     @_commits
-    def recut_uploads(self, path: str, parts: Iterable[FilePart]) -> None:
+    def recut_uploads(self, path: str, parts: Sequence[FilePart]) -> None:
         """Let these parts take the place of all that is not done yet of a file."""
         self._store.execute("DELETE FROM uploads WHERE path = ? AND NOT is_done", (path,))
         self._insert_uploads(parts)
@@ -389,32 +571,32 @@ class Spool:
                 self._is_unsynced = True
                 raise
 
-    def go_on_in_memory(self, reason: str) -> bool:
-        """Leave the disk, which takes nothing any more. False if it may not.
+    # --- a full disk -------------------------------------------------------------------------
 
-        Several threads may have failed on the disk before the first of them comes here.
-        """
+    def use_room(self) -> None:
+        """Go back to recording output, if the disk was full and has room again."""
         with self._changed:
-            if self._closed:
-                return False
-            if self._store.is_in_memory:
-                return True
-            if not self._store.leave_disk(reason):
-                return False
-            self._changed.notify_all()
-            return True
+            if self._closed or self._reserve is None or self._reserve.is_whole:
+                return
+            if self._reserve.has_room():
+                with contextlib.suppress(SpoolError):
+                    self._import_end()
+                    self._record_gap()
+                    self._reserve.restore()
 
-    def return_to_disk(self, *, when_there_is_room: bool = False) -> bool:
-        """Go back to the disk, if it was left. False if it does not take what is in memory.
-
-        `when_there_is_room`: do not even try unless there is some to spare.
-        """
+    def _draw_on_reserve(self, error: SpoolError) -> bool:
+        """Give more of the reserve free. False if that is no help, or there is none."""
         with self._changed:
-            if self._closed or (when_there_is_room and not self._store.has_disk_room()):
+            if self._closed or self._reserve is None or not error.is_disk_failure:
                 return False
-            has_returned = self._store.return_to_disk()
-            self._is_unsynced = self._is_unsynced or has_returned
-            return has_returned
+            self.disk_failure = str(error)
+            return self._reserve.release()
+
+    def _leave_disk(self) -> None:
+        """Delete the journal, which cannot follow any more, and go on without it to the end."""
+        self._outbox.leave_disk()
+        self.is_off_disk = True
+        reserve.remove(self._path.parent, "reserve", "end", TAKEN, SPENT)
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -423,7 +605,7 @@ class Spool:
         with self._changed:
             if self._closed:
                 raise SpoolError("the journal is closed")
-            with plain_errors(self._path, is_on_disk=not self._store.is_in_memory):
+            with plain_errors(self._path):
                 yield
 
     @contextlib.contextmanager
@@ -432,6 +614,8 @@ class Spool:
         with self._reading():
             with self._outbox.all_or_nothing(), self._store.transaction():
                 yield
+            if self.is_tight:
+                self._store.fold_log()
             self._is_unsynced = True
             self._changed.notify_all()
 

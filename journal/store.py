@@ -1,13 +1,11 @@
-"""The database below the journal: one SQLite file, or memory when the disk takes nothing any more.
+"""The database below the journal: one SQLite file.
 
 It has the connection, the tables' schema and the transactions, and knows nothing of what an event
 or a command is: that stands in `events` and `spool`, with its SQL. Not thread-safe.
 
-On the disk: write-ahead log, `synchronous=NORMAL`, so that what is committed survives the process,
-and what `sync_to_disk` has seen a power cut. In memory: when the disk is full, or went read-only, a
-second database takes all that is written from then on, beside the journal so far, which is read
-where it lies. Chunks are therefore written to `main.chunks` and read from `chunks`, which is a view
-of both places then. Text in memory has a bound, which its writer has to ask for and to count.
+Write-ahead log, `synchronous=NORMAL`: what is committed survives the process, and what
+`sync_to_disk` has seen a power cut. The log is folded into the file whenever it has grown to 1 MiB:
+on a full disk, the reserve must be large enough for that.
 """
 
 from __future__ import annotations
@@ -21,11 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-# Undelivered output that is kept without a disk.
-MAX_MEMORY_CHARS: Final = 16 * 1_048_576
-# SQLite's own, and what must be left for others before the journal goes back to the disk.
-_PAGE_BYTES: Final = 4_096
-_SPARE_BYTES: Final = 1_048_576
+# Of 4 KiB each.
+_MAX_LOG_PAGES: Final = 256
 
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -63,18 +58,10 @@ CREATE TABLE uploads (
 """
 
 
-# Everything but the output, which is too large to be copied and stays readable where it is.
-_KEPT_TABLES: Final = ("facts", "events", "commands", "uploads")
-# A temporary view is found before both tables of that name, unless a query names the schema.
-_ALL_CHUNKS: Final = (
-    "CREATE TEMP VIEW chunks AS SELECT * FROM disk.chunks UNION ALL SELECT * FROM main.chunks"
-)
-
-
 class SpoolError(Exception):
     """The journal cannot be written or read; the message is a plain sentence for the user.
 
-    `is_disk_failure`: the disk is full, read-only or failing, and the journal was on it.
+    `is_disk_failure`: the disk is full, read-only or failing.
     """
 
     def __init__(self, message: str, *, is_disk_failure: bool = False) -> None:
@@ -83,17 +70,13 @@ class SpoolError(Exception):
 
 
 class Store:
-    """The tables of one journal. Raises SpoolError from the constructor, else what SQLite raises.
+    """The tables of one journal.
 
-    `failure` says, if it is set, why the disk was left last; with `stays_on_disk` it never is.
+    Raises SpoolError from the constructor, else what SQLite raises.
     """
 
-    def __init__(self, path: Path, *, stays_on_disk: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._stays_on_disk = stays_on_disk
-        self.failure: str | None = None
-        self._memory_chars = 0
-        self._disk_db: sqlite3.Connection | None = None
         with contextlib.ExitStack() as undo:
             with plain_errors(path):
                 # SQLite gives its other files the permissions of this one.
@@ -115,6 +98,7 @@ class Store:
                 "use; set CLAUDE_RUNNER_DATA_DIR to a local folder"
             )
         self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {_MAX_LOG_PAGES}").fetchall()
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(
@@ -126,12 +110,10 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-        if self._disk_db is not None:
-            self._disk_db.close()
         os.close(self._wal_fd)
 
     def execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
-        """Execute one statement where the journal is now."""
+        """Execute one statement."""
         return self._db.execute(sql, tuple(values))
 
     def executemany(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -155,98 +137,44 @@ class Store:
         """Make what was committed survive a power cut. Thread: any, also beside another call."""
         os.fsync(self._wal_fd)
 
-    def wipe(self, sql: str, values: Iterable[Any]) -> None:
-        """Execute a DELETE so that no byte of what it removes stays in the folder."""
-        if self._disk_db is None:
-            with self.transaction():
-                self.execute(sql, values)
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            return
-        # What is on the disk cannot be changed, but it can go.
+    def empty_log(self) -> None:
+        """Let no byte of what was deleted stay in the folder."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def fold_log(self) -> None:
+        """Make room in the log: what it holds goes into the file, as far as that may grow."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def leave_disk(self, keep: Iterable[tuple[str, str, tuple[Any, ...]]]) -> None:
+        """Delete the files and go on in memory, with those rows of a table that a condition names.
+
+        On a read-only disk they stay.
+        """
+        found = [
+            (table, self.execute(f"SELECT * FROM {table} WHERE {condition}", values).fetchall())  # noqa: S608
+            for table, condition, values in keep
+        ]
         for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(f"{os.fspath(self._path)}{suffix}")
-
-    # --- without a disk ----------------------------------------------------------------------
-
-    @property
-    def is_in_memory(self) -> bool:
-        """Whether the disk was left and not gone back to."""
-        return self._disk_db is not None
-
-    def leave_disk(self, reason: str) -> bool:
-        """Go on in memory. False if it may not, or did before. Raises: SpoolError."""
-        if self._stays_on_disk or self._disk_db is not None:
-            return False
-        with plain_errors(self._path):
-            memory = _connect(":memory:")
-            memory.executescript(_SCHEMA)
-            # The journal so far stays where it is, and is read through a connection of its own:
-            # the old one may be in any state.
-            memory.execute("ATTACH ? AS disk", (f"{self._path.absolute().as_uri()}?mode=ro",))
-            for table in _KEPT_TABLES:
-                memory.execute(f"INSERT INTO main.{table} SELECT * FROM disk.{table}")  # noqa: S608
-            memory.execute("PRAGMA temp_store = MEMORY")
-            memory.execute(_ALL_CHUNKS)
-        self._disk_db, self._db = self._db, memory
-        self.failure = reason
-        return True
-
-    def has_disk_room(self) -> bool:
-        """Whether the disk could take what is in memory: once in its log, once in its file."""
-        if self._disk_db is None:
-            return True
-        pages: int = self._db.execute("PRAGMA main.page_count").fetchone()[0]
-        try:
-            disk = os.statvfs(self._path.parent)
-        except OSError:
-            return False
-        free_bytes: int = disk.f_bavail * disk.f_frsize
-        return free_bytes >= 2 * pages * _PAGE_BYTES + _SPARE_BYTES
-
-    def return_to_disk(self) -> bool:
-        """Go back to the disk with all that is kept in memory. False if it does not take it."""
-        disk = self._disk_db
-        if disk is None:
-            return True
-        try:
-            if disk.in_transaction:
-                disk.execute("ROLLBACK")
-            disk.execute("BEGIN IMMEDIATE")
-            for table in _KEPT_TABLES:
-                disk.execute(f"DELETE FROM {table}")  # noqa: S608 - one of four names
-            for table in (*_KEPT_TABLES, "chunks"):
-                rows = self._db.execute(f"SELECT * FROM main.{table}")  # noqa: S608
-                places = ", ".join("?" * len(rows.description))
-                disk.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608
-            disk.execute("COMMIT")
-        except (sqlite3.Error, OSError):
-            with contextlib.suppress(sqlite3.Error):
-                disk.execute("ROLLBACK")
-            return False
         self._db.close()
-        self._db, self._disk_db = disk, None
-        self._memory_chars = 0
-        return True
-
-    def has_room(self, chars: int) -> bool:
-        """Whether there is room for so many characters more; on the disk there is."""
-        return not self.is_in_memory or self._memory_chars + chars <= MAX_MEMORY_CHARS
-
-    def take_room(self, chars: int) -> None:
-        """Count characters that memory has to keep from now on, or with a minus no longer."""
-        if self.is_in_memory:
-            self._memory_chars = max(0, self._memory_chars + chars)
+        self._db = _connect(":memory:")
+        self._db.executescript(_SCHEMA)
+        for table, rows in found:
+            for row in rows:
+                places = ", ".join("?" * len(row))
+                self.execute(f"INSERT INTO {table} VALUES ({places})", row)  # noqa: S608
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, uri=True)
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA busy_timeout = 5000")
     return database
 
 
 @contextlib.contextmanager
-def plain_errors(path: Path, *, is_on_disk: bool = True) -> Iterator[None]:
+def plain_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the system raise into SpoolError, in words for the user."""
     try:
         yield
@@ -255,11 +183,11 @@ def plain_errors(path: Path, *, is_on_disk: bool = True) -> Iterator[None]:
         reason = next((plain for part, plain in _SQLITE_ERRORS if part in words), words)
         raise SpoolError(
             f"the journal {path} cannot be used: {reason}",
-            is_disk_failure=is_on_disk and isinstance(error, sqlite3.OperationalError),
+            is_disk_failure=isinstance(error, sqlite3.OperationalError),
         ) from error
     except OSError as error:
         raise SpoolError(
-            f"the journal {path} cannot be used: {error.strerror}", is_disk_failure=is_on_disk
+            f"the journal {path} cannot be used: {error.strerror}", is_disk_failure=True
         ) from error
 
 

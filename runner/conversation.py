@@ -81,7 +81,7 @@ class Asking:
 class Journal(Protocol):
     """Where it is told: the journal of the run."""
 
-    def append(self, stream: str, text: RedactedText) -> None:
+    def append(self, stream: str, text: RedactedText) -> object:
         """Keep text of one stream, in order."""
 
     def put_fact(self, name: str, value: Any) -> None:

@@ -11,7 +11,7 @@ sent as the last event, and the artifacts follow.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Callable, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
 from gateway_client import Outcome, Reply, new_nonce
 from gateway_transport import CertificateChangedError
@@ -147,16 +147,17 @@ class Poster(Worker):
                 self.is_done = True
 
     def _append_finished(self) -> None:
-        end = self._spool.fact("end")
-
         def compose(totals: Totals) -> RedactedText:
-            counted = {
+            counted: dict[str, Any] = {
                 "events": totals.events,
                 "bytes": totals.bytes,
                 "sha256": totals.sha256,
                 "refused": totals.refused,
             }
-            return self._rules.redact_json({**end, **counted})
+            if self._spool.is_whole is not None:
+                counted["whole"] = self._spool.is_whole
+                counted["lostBytes"] = self._spool.lost_bytes
+            return self._rules.redact_json({**self._spool.fact("end"), **counted})
 
         self._spool.append_last(compose)
 

@@ -97,8 +97,11 @@ class Channel:
 class Journal(Protocol):
     """Where the pump leaves what the run has to deliver: the journal."""
 
-    def append(self, stream: str, text: RedactedText) -> None:
-        """Keep text of one stream, in order. Raises what ends the run."""
+    def append(self, stream: str, text: RedactedText) -> bool:
+        """Keep text of one stream, in order. False if the disk is full, and it is left out.
+
+        Raises what ends the run.
+        """
 
 
 class PtyPump(Worker):
@@ -141,6 +144,8 @@ class PtyPump(Worker):
         self._covers: list[tuple[bytes | None, bool]] = []
         self._is_covered = False
         self._is_other_screen = False
+        # From the first gap on nothing is written: a log with holes would read as if it had none.
+        self._is_log_full = False
         # What the log lacks at its end, because the disk did not take it.
         self.unlogged_bytes = 0
         self._pipe = pipe
@@ -378,7 +383,7 @@ class PtyPump(Worker):
                 is_raw = channel.local.is_terminal
                 channel.local.write(piece.finish(piece.text).encode() if is_raw else redacted)
             self._keep(redacted)
-            self._journal.append(channel.stream, text)
+            self._publish(channel, text)
         # The transcript's redaction takes long and nothing waits for it, so it comes last.
         if channel.transcript is not None:
             channel.transcript.keep(channel.rules.redact_json(message.value))
@@ -394,22 +399,25 @@ class PtyPump(Worker):
         if channel.local is not None and not channel.local.is_terminal:
             channel.local.write(redacted)
         self._keep(redacted)
-        text = channel.decoder.feed(redacted)
-        if text:
-            self._journal.append(channel.stream, text)
-        rest = channel.decoder.flush() if last else None
-        if rest:
-            self._journal.append(channel.stream, rest)
+        self._publish(channel, channel.decoder.feed(redacted))
+        if last:
+            self._publish(channel, channel.decoder.flush())
+
+    def _publish(self, channel: Channel, text: RedactedText) -> None:
+        """Hand text to the journal. The files must not take the room that is left for that."""
+        if text and not self._journal.append(channel.stream, text):
+            self._is_log_full = True
+            if channel.transcript is not None:
+                channel.transcript.is_full = True
 
     def _keep(self, redacted: bytes) -> None:
         """Write to the log. A disk that takes nothing more does not end the session."""
         rest = memoryview(redacted)
         try:
-            while rest and not self.unlogged_bytes:
+            while rest and not self._is_log_full:
                 rest = rest[self._log.write(rest) :]
         except OSError:
-            pass
-        # From the first gap on nothing is written: a log with holes would read as if it had none.
+            self._is_log_full = True
         self.unlogged_bytes += len(rest)
 
     def _read_keyboard(self, fd: int) -> None:

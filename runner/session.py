@@ -143,7 +143,7 @@ class Run:
     def _open_spool(self) -> Spool:
         """Open the journal, with what another process needs to deliver it."""
         try:
-            spool = Spool(self.folder.spool_path, redact=self.rules.redact)
+            spool = Spool(self.folder.spool_path, redact=self.rules.redact, keeps_reserve=True)
         except SpoolError as error:
             if not error.is_disk_failure:
                 raise  # it says itself what to do
@@ -515,8 +515,7 @@ class _Session:
         elif isinstance(news, Signal):
             self._handle_signal(news.number)
         elif isinstance(news, WorkerFailed):
-            failure = _FAILURES[news.worker].format(_shown(news.error))
-            self._console.warn(f"{failure}; it is started again, please report it")
+            self._tell_of_failure(news)
         elif isinstance(news, WorkerEnded):
             self._handle_end_of_worker(news)
         elif isinstance(news, _EndRequest):
@@ -600,6 +599,12 @@ class _Session:
                 self._tell_of_assist(ended.error)
         elif ended.error is not None:
             self._console.warn(_FAILURES[ended.worker].format(_shown(ended.error)))
+
+    def _tell_of_failure(self, failed: WorkerFailed) -> None:
+        is_disk = isinstance(failed.error, SpoolError) and failed.error.is_disk_failure
+        cause = str(failed.error) if is_disk else _shown(failed.error)
+        what_next = "it is tried again" if is_disk else "it is started again, please report it"
+        self._console.warn(f"{_FAILURES[failed.worker].format(cause)}; {what_next}")
 
     # --- what ends it ----------------------------------------------------------------------------
 
@@ -721,8 +726,8 @@ class _Session:
     def _tell_of_the_disk(self) -> None:
         if self._spool.disk_failure is not None:
             self._console.warn(
-                f"{self._spool.disk_failure}; the run went on in memory, and "
-                f"{shown_size(self._spool.lost_bytes)} of output were lost"
+                f"{self._spool.disk_failure}; the run went on, and "
+                f"{shown_size(self._spool.lost_bytes or 0)} of output were not recorded"
             )
         if self._pump.unlogged_bytes:
             self._console.warn(
@@ -780,12 +785,14 @@ class _Session:
 
     def _tell_what_is_left(self) -> None:
         left = " ".join(self._poster.describe_remaining())
-        if self._folder.spool_path.exists() and self._spool.return_to_disk():
+        if self._folder.spool_path.exists() and not self._spool.is_off_disk:
             self._console.warn(
                 f"{left} not delivered, but kept in {self._folder.path}; "
                 f"`{self._job.program} sync` sends what is left"
             )
         else:
+            with contextlib.suppress(OSError):
+                self._folder.mark_delivered()
             self._console.error(f"{left} lost: neither the gateway nor the disk took it")
 
     def _tell_of_the_output(self) -> None:

@@ -1,9 +1,8 @@
-"""The thread that lets the journal reach the disk, again if need be."""
+"""The thread that lets the journal reach the disk, and use room that comes back."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING, Callable, Final
 
 from runner.mailbox import Worker, WorkerEnded, WorkerFailed
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
     from journal.spool import Spool
 
 _SYNC_INTERVAL_S: Final = 0.25
-# How often a disk that was full is looked at again.
-_RETURN_INTERVAL_S: Final = 5.0
 
 
 class Syncer(Worker):
@@ -29,11 +26,8 @@ class Syncer(Worker):
         self._spool.sync_due.set()
 
     def _work(self) -> None:
-        return_at = 0.0
         while not self._stopping.is_set():
             self._spool.sync_due.wait(_SYNC_INTERVAL_S)
-            if time.monotonic() >= return_at:
-                self._spool.return_to_disk(when_there_is_room=True)
-                return_at = time.monotonic() + _RETURN_INTERVAL_S
+            self._spool.use_room()
             with contextlib.suppress(OSError):
                 self._spool.sync_to_disk()

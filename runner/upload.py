@@ -5,6 +5,7 @@ They hold redacted text alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
@@ -17,7 +18,7 @@ from runner.attempts import Sender, TellOnce
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from gateway_client import Attempt, GatewayClient
@@ -91,7 +92,7 @@ class PartList:
         """Return the parts that were sent."""
         return self._done
 
-    def recut_uploads(self, _path: str, parts: Iterable[FilePart]) -> None:
+    def recut_uploads(self, _path: str, parts: Sequence[FilePart]) -> None:
         """Replace the parts that were not sent."""
         self._waiting = list(parts)
 
@@ -127,9 +128,13 @@ class Uploader:
         self._on_progress = on_progress
         self._pauses = pauses
         self._max_part_bytes = MAX_PART_BYTES
+        # The part that is done, and of which that could not be noted.
+        self._ended_id: int | None = None
 
     def send_next(self) -> bool:
         """Send the next part, or cut it smaller. Returns False when there is none."""
+        if self._ended_id is not None:
+            self._end(self._ended_id)
         upload = self._queue.next_upload()
         if upload is None:
             return False
@@ -142,11 +147,17 @@ class Uploader:
             self._max_part_bytes = max(SMALLEST_BODY_BYTES, part.size // 2)
         # What the gateway has is noted even when the run was told to stop meanwhile.
         elif problem is None or not self._stopping.is_set():
-            self._queue.end_upload(upload.id)
-            self._on_progress()
             if problem is not None:
                 self._tell(f"{part.name} is not uploaded: {problem.reason}")
+            self._end(upload.id)
         return True
+
+    def _end(self, upload_id: int) -> None:
+        """Note that a part is done; if a full disk does not take that, before the next one."""
+        self._ended_id = upload_id
+        self._queue.end_upload(upload_id)
+        self._ended_id = None
+        self._on_progress()
 
     def _send(self, upload: Upload) -> NotTaken | None:
         part = upload.part
@@ -171,13 +182,15 @@ class Uploader:
     def _cut_smaller(self, part: FilePart) -> None:
         """Cut anew what the gateway does not have of a part's file."""
         done = self._queue.done_parts(part.path)
-        parts = file_parts(
-            self._folder,
-            part.path,
-            done[0].name if done else part.name,
-            start=part.start,
-            number=len(done) + 1,
-            max_bytes=self._max_part_bytes,
+        parts = list(
+            file_parts(
+                self._folder,
+                part.path,
+                done[0].name if done else part.name,
+                start=part.start,
+                number=len(done) + 1,
+                max_bytes=self._max_part_bytes,
+            )
         )
         self._queue.recut_uploads(part.path, parts)
         self._on_progress()
@@ -253,11 +266,13 @@ def collect_files(
         except OSError as error:  # the run's folder was deleted
             tell(f"{name} is not uploaded: {error.strerror}")
     for number, source in enumerate(job.artifacts, start=1):
+        copy = f"artifacts/{number}{source.suffix}"
         try:
-            copy = f"artifacts/{number}{source.suffix}"
             _copy_redacted(source, folder / copy, rules, on_block)
             parts += file_parts(folder, copy, rules.redact(source.stem) + source.suffix)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                (folder / copy).unlink()  # what was written of it takes the room for the end
             tell(f"{source} is not uploaded: {error.strerror}")
     return parts
 

@@ -19,9 +19,9 @@ def text(value: str) -> RedactedText:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Spool]:
+def opened(path: Path, *, keeps_reserve: bool = False) -> Iterator[Spool]:
     """Open a journal and close it with the block."""
-    spool = Spool(path, redact=text)
+    spool = Spool(path, redact=text, keeps_reserve=keeps_reserve)
     try:
         yield spool
     finally:
@@ -30,11 +30,14 @@ def opened(path: Path) -> Iterator[Spool]:
 
 def crash_copy(path: Path, folder: Path) -> Path:
     """Return a copy of the files as a kill would leave them, the journal still being open."""
-    target = folder / "spool.db"
-    for suffix in ("", "-wal"):
-        if Path(f"{path}{suffix}").exists():
-            shutil.copy(f"{path}{suffix}", f"{target}{suffix}")
-    return target
+    for each in path.parent.iterdir():
+        if each.is_file() and each.name in _LEFT_BY_A_KILL:
+            shutil.copy(each, folder)
+    return folder / path.name
+
+
+# All of a journal's files but the one that SQLite makes anew.
+_LEFT_BY_A_KILL = ("spool.db", "spool.db-wal", "reserve", "end", "taken", "spent")
 
 
 def data_of(event: FrozenEvent) -> str:

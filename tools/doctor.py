@@ -44,7 +44,7 @@ MODULES: Final = {"requests": "requests", "python-dotenv": "dotenv"}
 _INSTALLS: Final = "`start` and `test-connection` install it"
 # A start of Claude Code takes 1 s; npx, which may download it, takes longer.
 VERSION_PATIENCE_S: Final = 30.0
-# A run's journal and log are seldom larger; with less, a long one would end in memory.
+# A run's journal and log are seldom larger; with less, a long one would lack output.
 _ENOUGH_DISK_BYTES: Final = 200_000_000
 
 
@@ -221,7 +221,7 @@ def _check_folder(config: Config) -> tuple[str, str]:
 def _check_journal(config: Config) -> tuple[str, str]:
     try:
         with tempfile.TemporaryDirectory(prefix="doctor-", dir=config.data_dir) as folder:
-            spool = Spool(Path(folder, "spool.db"))
+            spool = Spool(Path(folder, "spool.db"), redact=build_rules(config, os.environ).redact)
             try:
                 spool.put_fact("doctor", "was here")
                 spool.sync_to_disk()

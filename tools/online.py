@@ -400,7 +400,7 @@ class _SyncRun:
 
     def deliver(self) -> str:
         """Send everything, and return what was done. Raises RunnerError when it cannot."""
-        spool = Spool(self._folder.spool_path)
+        spool = Spool(self._folder.spool_path, redact=self._rules.redact)
         try:
             if _has_not_begun(spool):
                 if self._folder.has_log:
@@ -461,11 +461,11 @@ class _SyncRun:
                     notice=self._rules.redact(sentence),
                 )
         self._withdraw_questions(spool)
-        if spool.fact("end") is None:
+        if not spool.has_end:
             log_name = str(spool.fact("log_name") or "")
             has_log = _is_own_file(self._folder, log_name)
             parts = file_parts(self._folder.path, log_name, log_name) if has_log else ()
-            spool.record_end(_RUNNER_DIED, parts)
+            spool.record_end(_RUNNER_DIED, list(parts))
 
     def _withdraw_questions(self, spool: Spool) -> None:
         """Take back the cards of questions that nobody can answer any more."""
@@ -495,7 +495,7 @@ class _SyncRun:
                     parts = file_parts(
                         self._folder.path, path, first, start=part.start, number=number
                     )
-                    spool.recut_uploads(path, parts)
+                    spool.recut_uploads(path, list(parts))
             except OSError as error:
                 raise RunnerError(f"{part.name} cannot be redacted ({error.strerror})") from error
 

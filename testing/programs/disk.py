@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,27 +29,53 @@ class Disk:
                 except OSError:
                     pass  # full
 
+    def leave(self, free_bytes: int) -> None:
+        """Free so much of what `fill` took."""
+        os.truncate(self._filler, max(0, self._filler.stat().st_size - free_bytes))
+
     def make_room(self) -> None:
         """Free what `fill` took."""
         self._filler.unlink()
 
+    def grow(self) -> None:
+        """Let it be as large as anybody needs."""
+        self.remount("size=256m")
+
     def remount(self, how: str) -> None:
-        """Make it `ro` or `rw`."""
+        """Make it `ro` or `rw`, or change another option."""
         subprocess.run(["mount", "-o", f"remount,{how}", str(self.folder)], check=True)
+
+
+@contextmanager
+def mounted(folder: Path, megabytes: int) -> Iterator[Disk]:
+    """Mount one. Raises OSError where nobody may."""
+    folder.mkdir()
+    argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if subprocess.run(argv, check=False, capture_output=True).returncode != 0:
+        raise PermissionError("mounting a tmpfs is not permitted")
+    try:
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @contextmanager
 def mount_disk(folder: Path, megabytes: int) -> Iterator[Disk]:
     """Mount one; skips the test where nobody may."""
-    folder.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(mounted(folder, megabytes))
+        except OSError as error:
+            pytest.skip(str(error))
+        yield disk
+
+
+@contextmanager
+def nothing_is_written() -> Iterator[None]:
+    """Let no file of this process be written, not even where it is long enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
-        mounted = subprocess.run(argv, check=False, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a tmpfs is not permitted")
-    try:
-        yield Disk(folder)
+        yield
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -192,7 +192,7 @@ def test_a_wake_is_not_lost(tmp_path: Path) -> None:
 
 def test_a_closed_journal_ends_a_wait_and_refuses_the_rest(tmp_path: Path) -> None:
     """A thread that is late learns that there is no journal any more, in plain words."""
-    spool = Spool(tmp_path / "spool.db")
+    spool = Spool(tmp_path / "spool.db", redact=text)
     waiting = threading.Event()
     ended: list[bool] = []
 
@@ -225,7 +225,7 @@ def test_a_closed_journal_ends_a_wait_and_refuses_the_rest(tmp_path: Path) -> No
 def test_syncing_and_closing_at_once_is_safe(tmp_path: Path) -> None:
     """The syncer's descriptor is never closed under its feet."""
     for number in range(20):
-        spool = Spool(tmp_path / f"{number}.db")
+        spool = Spool(tmp_path / f"{number}.db", redact=text)
         spool.append("stdout", text("x"))
         syncer = threading.Thread(target=spool.sync_to_disk, name="syncer", daemon=True)
         syncer.start()

@@ -1,18 +1,18 @@
-"""The journal against a model, a few lists, through crashes, torn writes and a disk that fills."""
+"""The journal against a model, a few lists, through crashes and torn writes.
+
+What a full disk does to it is in `test_full_disk.py`.
+"""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import os
-import resource
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -37,9 +37,6 @@ class _Model:
     accepted: list[str] = field(default_factory=list)
     refused: int = 0
     ended: bool = False
-    # The chunk after which the disk was full, and whether any later one was accepted meanwhile.
-    full_after: int | None = None
-    has_forgotten: bool = False
     commands: dict[str, Command] = field(default_factory=dict)
 
     def append(self, stream: str, data: str) -> None:
@@ -70,8 +67,6 @@ class _Model:
     def accept(self) -> None:
         self.accepted.append(self.expected()[1])
         self.refused += self.notice is not None
-        if self.full_after is not None and self.in_flight[-1][0] > self.full_after:
-            self.has_forgotten = True
         self.in_flight, self.notice = [], None
 
     def rest(self) -> list[tuple[str, str]]:
@@ -88,12 +83,11 @@ class _Model:
     def view(self) -> tuple[object, ...]:
         """Return all that can be seen of it from outside."""
         ledger = {name: self.commands.get(name) for name in COMMAND_IDS}
-        totals = self.totals(knows_all=not self.has_forgotten)
-        return totals, self.ended, ledger, self.notice is not None, self.rest()
+        return self.totals(), self.ended, ledger, self.notice is not None, self.rest()
 
-    def totals(self, *, knows_all: bool) -> Totals:
+    def totals(self) -> Totals:
         data = "".join(self.accepted).encode()
-        digest = hashlib.sha256(data).hexdigest() if knows_all else None
+        digest = hashlib.sha256(data).hexdigest()
         return Totals(len(self.accepted), len(data), digest, self.refused)
 
 
@@ -103,44 +97,6 @@ TEXTS = st.text(
     min_size=1,
     max_size=8,
 )
-
-
-class _DiskSpool(Spool):
-    """A journal whose disk can be full: no file of this process grows beyond `limit_bytes` then.
-
-    What other threads do between a failure and what follows from it, `meanwhile` does: it is called
-    before the journal leaves the disk, and again before the call that failed is repeated.
-    """
-
-    def __init__(self, path: Path, meanwhile: Callable[[], None]) -> None:
-        super().__init__(path, redact=text)
-        self.limit_bytes: int | None = None
-        self._meanwhile = meanwhile
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Any]:
-        with self._disk(), super()._transaction() as state:
-            yield state
-
-    def return_to_disk(self, *, when_there_is_room: bool = False) -> bool:
-        with self._disk():
-            return super().return_to_disk(when_there_is_room=when_there_is_room)
-
-    def go_on_in_memory(self, reason: str) -> bool:
-        self._meanwhile()
-        goes_on = super().go_on_in_memory(reason)
-        self._meanwhile()
-        return goes_on
-
-    @contextmanager
-    def _disk(self) -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        try:
-            if self.limit_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit_bytes, hard))
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class _SpoolMachine(RuleBasedStateMachine):
@@ -153,14 +109,11 @@ class _SpoolMachine(RuleBasedStateMachine):
         self.model = _Model()
         # What the journal may fall back to when the end of its log is lost.
         self.history = [copy.deepcopy(self.model)]
-        # What other threads do when the disk fails under one.
-        self.others: list[Callable[[], None]] = []
         self.open(self.new_folder() / "spool.db")
 
     def open(self, path: Path) -> None:
         self.path = path
-        self.spool = _DiskSpool(path, self.meanwhile)
-        self.knows_all = not self.model.has_forgotten
+        self.spool = Spool(path, redact=text)
 
     def new_folder(self) -> Path:
         self.count += 1
@@ -173,73 +126,8 @@ class _SpoolMachine(RuleBasedStateMachine):
         return self.count, f"nonce-{self.count}"
 
     def done(self) -> None:
-        """Note what a kill leaves from now on: of what is in memory, nothing."""
-        if not self.spool._store.is_in_memory:
-            self.model.full_after = None
-            self.history.append(copy.deepcopy(self.model))
-
-    def meanwhile(self) -> None:
-        """Let another thread have its turn."""
-        if self.spool._store.is_in_memory and self.model.full_after is None:
-            self.model.full_after = self.model.count
-        if self.others:
-            self.others.pop(0)()
-
-    @rule(free_bytes=st.integers(0, 9_000))
-    def disk_gets_full(self, free_bytes: int) -> None:
-        """From now on the journal's files grow by so much and no more."""
-        self.spool.limit_bytes = Path(f"{self.path}-wal").stat().st_size + free_bytes
-
-    @rule()
-    def disk_has_room(self) -> None:
-        """Somebody made room, and the journal was told to look."""
-        self.spool.limit_bytes = None
-        assert self.spool.return_to_disk()
-        self.done()
-
-    @rule(
-        acts=st.lists(st.sampled_from([*STREAMS, "deliver one", "deliver all"]), max_size=9),
-        others=st.lists(
-            st.sampled_from(["nothing", "append", "room", "room and full"]), max_size=4
-        ),
-        ends=st.sampled_from(["room", "kill", "room and kill"]),
-    )
-    def disk_is_full_for_a_while(self, acts: list[str], others: list[str], ends: str) -> None:
-        """The run goes on, and what the disk did not get goes back to it, or dies with the run.
-
-        Between the failures of the disk and their consequences others have their turns.
-        """
-        self.disk_gets_full(0)
-        turns = {
-            "nothing": lambda: None,
-            "append": lambda: self.append("stderr", "other"),
-            "room": self.disk_has_room,
-            "room and full": self.room_and_full,
-        }
-        self.others = [turns[each] for each in others]
-        for act in acts:
-            if act in STREAMS:
-                self.append(act, f"without a disk {self.model.count}")
-                continue
-            while self.model.in_flight or self.model.waiting:
-                self.cut(None)
-                self.accept()
-                if act == "deliver one":
-                    break
-        if "room" in ends:
-            self.disk_has_room()
-        if "kill" in ends:
-            self.kill()
-
-    @rule()
-    def disk_is_looked_at(self) -> None:
-        """The journal goes back if the disk takes what is in memory, and loses nothing if not."""
-        if self.spool.return_to_disk(when_there_is_room=True):
-            self.done()
-
-    def room_and_full(self) -> None:
-        self.disk_has_room()
-        self.disk_gets_full(0)
+        """Note what a kill leaves from now on."""
+        self.history.append(copy.deepcopy(self.model))
 
     def check_event(self, event: FrozenEvent | None) -> None:
         assert event is not None
@@ -369,10 +257,7 @@ class _SpoolMachine(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        """Go on with the files as they are now: everything that returned is in them.
-
-        But for what came when the disk was full.
-        """
+        """Go on with the files as they are now: everything that returned is in them."""
         path = crash_copy(self.path, self.new_folder())
         self.model = copy.deepcopy(self.history[-1])
         self.reopen(path)
@@ -412,12 +297,11 @@ class _SpoolMachine(RuleBasedStateMachine):
 
     def reopen(self, path: Path) -> None:
         self.spool.close()
-        self.others = []
         self.open(path)
 
     @invariant()
     def totals_are_those_of_the_list(self) -> None:
-        assert self.spool.totals() == self.model.totals(knows_all=self.knows_all)
+        assert self.spool.totals() == self.model.totals()
         chunks = self.model.in_flight + self.model.waiting
         assert self.spool.has_pending == bool(chunks)
         assert self.spool.pending_bytes() == len(joined(chunks).encode())
@@ -426,7 +310,6 @@ class _SpoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Deliver the rest, and look at the order once more from outside."""
-        self.others = []
         with closing(self.spool):
             assert drain(self.spool) == self.model.rest()
         shutil.rmtree(self.folder)

@@ -19,6 +19,7 @@ from typing import Callable
 import pytest
 
 from journal.spool import Spool
+from redact import RedactedText
 from testing.gateways.faults import (
     Action,
     DropAfter,
@@ -344,7 +345,7 @@ def test_killed_before_it_began(gateway: StrictGateway, tmp_path: Path) -> None:
     """A run that died with an empty journal is cleared away by sync, and may be started then."""
     launch = plan(gateway, child("lines.py", "3", "0"), tmp_path)
     launch.run_dir.mkdir(parents=True)
-    Spool(launch.run_dir / "spool.db").close()
+    Spool(launch.run_dir / "spool.db", redact=RedactedText).close()
 
     done = sync(launch)
 

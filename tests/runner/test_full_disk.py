@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import resource
 import shutil
@@ -11,21 +10,28 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from journal.spool import Spool
-from redact import RedactedText
+from journal.reserve import RESERVE_BYTES
 from testing.gateways.faults import Fault, Hang
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs import processes
 from testing.programs.children.floods import line
 from testing.programs.disk import Disk, mount_disk
 from testing.programs.runner import Launch, RunnerProcess, child, plan, program
-from testing.programs.verdict import ASKED_TWICE, committed, files_with, judge, start_sync, sync
+from testing.programs.verdict import (
+    ASKED_TWICE,
+    committed,
+    files_with,
+    has_recorded_end,
+    judge,
+    start_sync,
+    sync,
+)
 from testing.waiting import eventually
 
 MIB = 1_048_576
@@ -45,11 +51,27 @@ for number in range(1, 201):
 print("LAST", flush=True)
 """
 
-# Says what `WAITS` prints, in the JSON stream that Claude Code is asked for.
+# Prints 100 lines, waits for `go` in the folder that argv names, and prints lines until `stop` is
+# there; then it leaves the number of bytes in `printed`, and exits 0.
+GOES_ON = """
+import os, sys, time
+from pathlib import Path
+folder, size, number = Path(sys.argv[1]), 0, 0
+while not (number > 100 and number % 50 == 0 and (folder / "stop").exists()):
+    number += 1
+    size += os.write(1, f"{number} {'.' * 500}\\n".encode())
+    while number == 100 and not (folder / "go").exists():
+        time.sleep(0.01)
+    if number > 100:
+        time.sleep(0.001)
+(folder / "printed").write_text(str(size))
+"""
+
+# Says lines like those of `WAITS`, long and many, in the JSON stream of Claude Code.
 SAYS = """#!{python} -IS
 import json, os, sys, time
-for number in range(1, 201):
-    text = f"{{number}} {{time.monotonic():.6f}} " + "." * 200
+for number in range(1, 601):
+    text = f"{{number}} {{time.monotonic():.6f}} " + "." * 9000
     content = [{{"type": "text", "text": text}}]
     print(json.dumps({{"type": "assistant", "message": {{"content": content}}}}), flush=True)
     while number == 100 and not os.path.exists(sys.argv[-1]):
@@ -66,8 +88,8 @@ def gateway() -> Iterator[StrictGateway]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A disk of 2 MiB; skips where nobody may mount one."""
-    with mount_disk(tmp_path / "disk", megabytes=2) as disk:
+    """A disk of 8 MiB; skips where nobody may mount one."""
+    with mount_disk(tmp_path / "disk", megabytes=8) as disk:
         yield disk
 
 
@@ -78,18 +100,10 @@ def plan_on(disk: Disk, launch: Launch) -> Launch:
     return replace(launch, argv=argv, data_dir=data_dir)
 
 
-def plan_waiting(
-    gateway: StrictGateway, disk: Disk, folder: Path, *, drain_timeout_s: int
-) -> Launch:
-    """Plan a run on that disk whose child goes on when `go` is in the folder."""
-    launch = plan(
-        gateway,
-        program(WAITS),
-        folder,
-        prompt=str(folder / "go"),
-        env={"CLAUDE_RUNNER_DRAIN_TIMEOUT": str(drain_timeout_s)},
-    )
-    return plan_on(disk, launch)
+def plan_going_on(gateway: StrictGateway, disk: Disk, folder: Path) -> Launch:
+    """Plan a run on that disk whose child goes on when `go` is in the folder, until `stop` is."""
+    env = {"CLAUDE_RUNNER_DRAIN_TIMEOUT": "2"}
+    return plan_on(disk, plan(gateway, program(GOES_ON), folder, prompt=str(folder), env=env))
 
 
 def plan_telling(gateway: StrictGateway, folder: Path) -> tuple[Launch, Path]:
@@ -217,183 +231,253 @@ def expected(megabytes: int) -> str:
     return b"".join(line(number) for number in range(megabytes * 10_000)).decode()
 
 
+def lost_bytes(launch: Launch) -> int:
+    """Return what the notices in the stream say, each in its place, and `finished` says in all."""
+    told = [each.data for each in launch.gateway.events(launch.run.id, "error")]
+    notices = [each for each in told if each.endswith("are missing here: the disk was full")]
+    lost = sum(int(each.split()[0]) for each in notices if "bytes of output" in each)
+    (finished,) = launch.gateway.markers(launch.run.id, "finished")
+    assert (finished["whole"], finished["lostBytes"]) == (not lost, lost)
+    return lost
+
+
+def assert_accounted(launch: Launch, printed: int, *, is_counted: bool = True) -> None:
+    """What the gateway has is in order and there once, and what it lacks is told."""
+    gateway, run_id = launch.gateway, launch.run.id
+    text = gateway.text(run_id)
+    numbers = [int(each) for each in re.findall(r"(?m)^(\d+) ", text)]
+    assert numbers == sorted(set(numbers)), "doubled, or out of order"
+    if is_counted:
+        assert lost_bytes(launch) == printed - len(text)
+    assert gateway.verify_finished(run_id) == []
+    events = gateway.events(run_id)
+    assert [each.sequence for each in events] == list(range(1, len(events) + 1))
+    assert files_with(launch.data_dir, launch.run.token) == []
+
+
 def assert_told(runner: RunnerProcess) -> None:
-    """The user learns at the end that the disk failed."""
-    assert "went on in memory" in runner.stderr, runner.stderr
+    """The user learns at the end that the disk was full, and what is missing."""
+    assert re.search(r"; the run went on, and .* of output were not", runner.stderr), runner.stderr
     assert "claude.log lacks the last" in runner.stderr, runner.stderr
 
 
+def assert_reserve(launch: Launch, *, is_whole: bool) -> None:
+    """The journal draws on its reserve, or does not."""
+    size = (launch.run_dir / "reserve").stat().st_size
+    assert (size == RESERVE_BYTES) == is_whole, size
+
+
+def let_the_disk_get_full(runner: RunnerProcess, disk: Disk, folder: Path) -> None:
+    """Let the disk be full when the first output is there, and the journal meet that."""
+    runner.launch.expect(r"(?m)^100 .*\n", within_s=30)
+    disk.fill()
+    (folder / "go").touch()
+    eventually(lambda: assert_reserve(runner.launch, is_whole=False), 30)
+
+
+def wait_for_lines(launch: Launch, count: int) -> None:
+    """Wait until so many more have come."""
+    before = launch.gateway.text(launch.run.id).count("\n")
+    launch.gateway.wait_for(
+        lambda: launch.gateway.text(launch.run.id).count("\n") >= before + count, 30
+    )
+
+
+def end(runner: RunnerProcess, folder: Path) -> int:
+    """Let the child end by itself; return how many bytes it has printed."""
+    (folder / "stop").touch()
+    assert runner.wait(60) == 0, runner.stderr
+    return int((folder / "printed").read_text())
+
+
+@contextmanager
+def greed(disk: Disk) -> Iterator[None]:
+    """Take whatever becomes free of a full disk, as whoever has filled it may do."""
+    is_over = threading.Event()
+
+    def take() -> None:
+        while not is_over.is_set():
+            disk.fill()
+
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(take)
+        try:
+            yield
+        finally:
+            is_over.set()
+            taking.result(30)
+
+
 def test_disk_gets_full(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
-    """When the disk gets full the session goes on to its end, and every byte is delivered."""
-    launch = plan_on(disk, plan(gateway, child("floods.py", "6"), tmp_path))
+    """The session goes on to its own end; what is missing is counted, and no room stays taken."""
+    launch = plan_on(disk, plan(gateway, child("floods.py", "12"), tmp_path))
     with RunnerProcess(launch) as runner:
         assert runner.wait(60) == 0
 
         assert_told(runner)
-    assert gateway.text(launch.run.id) == expected(6)
-    assert gateway.verify_finished(launch.run.id) == []
+    assert lost_bytes(launch) > 0
+    assert_accounted(launch, 12_000_000)
     assert gateway.status(launch.run.id) == "done"
     log = gateway.artifacts(launch.run.id)[0].data
-    assert expected(6).encode().startswith(log)
-    assert files_with(launch.data_dir, launch.run.token) == []
+    assert b"".join(line(number) for number in range(120_000)).startswith(log)
+    assert not (launch.run_dir / "reserve").exists()
     assert sync(launch).stdout == "nothing is left to deliver\n"
 
 
 def test_file_may_not_grow_any_more(gateway: StrictGateway, tmp_path: Path) -> None:
-    """A limit on the size of files in mid-run is survived like a full disk."""
-    launch = plan(gateway, child("floods.py", "6"), tmp_path)
+    """A limit on the size of files, against which no reserve helps, is survived as well."""
+    env = {"CLAUDE_RUNNER_DRAIN_TIMEOUT": "2"}
+    launch = plan(gateway, child("floods.py", "6"), tmp_path, env=env)
     with RunnerProcess(limited(launch, 2 * MIB)) as runner:
-        assert runner.wait(60) == 0
+        assert runner.wait(90) == 0
 
         assert_told(runner)
-    assert gateway.text(launch.run.id) == expected(6)
-    assert gateway.verify_finished(launch.run.id) == []
-    assert files_with(launch.data_dir, launch.run.token) == []
-
-
-def test_gap(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
-    """What fits neither on the disk nor in memory is told in its place and at the end, by size."""
-    launch = plan_on(disk, plan(gateway, child("floods.py", "24"), tmp_path))
-    with RunnerProcess(launch) as runner:
-        gateway.wait_for(lambda: gateway.status(launch.run.id) == "running")
-        gateway.pause()
-
-        def has_ended() -> None:
-            assert "went on in memory" in runner.stderr
-
-        eventually(has_ended, 40)
-        gateway.resume()
-        assert runner.wait(60) == 0
-
-        told_at_the_end = re.search(r"and (\S+ \S+) of output were lost", runner.stderr)
-        assert told_at_the_end is not None
-        assert not told_at_the_end.group(1).startswith("0 ")
-    run_id = launch.run.id
-    notices = [each.data for each in gateway.events(run_id, "error")]
-    missing = sum(int(re.findall("^([0-9]+) bytes of output are missing", n)[0]) for n in notices)
-    assert 1 <= len(notices) <= 5
-    assert missing > 0
-    assert len(gateway.text(run_id)) + missing == 24 * 1_000_000
-    whole = expected(24)
-    position = 0
-    for each in gateway.events(run_id, "stdout"):
-        position = whole.find(each.data, position)
-        assert position >= 0, "out of order, or doubled"
-        position += len(each.data)
-    assert gateway.verify_finished(run_id) == []
+    sync(launch)
+    assert_accounted(launch, 6_000_000)
+    assert lost_bytes(launch) > 0
+    assert gateway.exit_code(launch.run.id) == 0
 
 
 def test_disk_gets_full_under_messages(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
-    """Claude Code's own messages are delivered like any output when no file can be written."""
+    """Claude Code's own messages are counted like any output."""
     claude = tmp_path / "claude"
     claude.write_text(SAYS.format(python=sys.executable))
     claude.chmod(0o755)
     launch = plan_on(disk, plan(gateway, [str(claude)], tmp_path, prompt=str(tmp_path / "go")))
     with RunnerProcess(launch) as runner:
-        launch.expect(r"(?m)^100 .*\n")
+        launch.expect(r"(?m)^100 .*\n", within_s=30)
         disk.fill()
         (tmp_path / "go").touch()
-        assert runner.wait(30) == 0
+        assert runner.wait(60) == 0
 
-        assert_told(runner)
         assert "claude.jsonl lacks the last messages" in runner.stderr
     numbers = re.findall(r"(?m)^(\d+) \d", gateway.text(launch.run.id))
-    assert numbers == [str(number) for number in range(1, 201)]
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+    assert len(numbers) < 600
+    assert lost_bytes(launch) > 0
     assert gateway.verify_finished(launch.run.id) == []
 
 
-def lose_gateway_and_disk(runner: RunnerProcess, disk: Disk, go: Path) -> None:
-    """Let the gateway go away and the disk be full when half of the output is there."""
-    runner.launch.expect(r"(?m)^100 .*\n")
-    gateway = runner.launch.gateway
-    assert isinstance(gateway, StrictGateway)
-    gateway.pause()
-    disk.fill()
-    go.touch()
-
-    def is_told() -> None:
-        assert "went on in memory" in runner.stderr
-
-    eventually(is_told)
-
-
-def test_disk_recovers(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
-    """What was kept in memory goes back to a disk that has room again, and sync delivers it."""
-    launch = plan_waiting(gateway, disk, tmp_path, drain_timeout_s=3)
+def test_room_that_comes_back_is_used(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """Output is recorded and delivered again, behind a notice of what is missing; and so twice."""
+    launch = plan_going_on(gateway, disk, tmp_path)
     with RunnerProcess(launch) as runner:
-        lose_gateway_and_disk(runner, disk, tmp_path / "go")
-        disk.make_room()
-        assert runner.wait(30) == 0
+        for number in (1, 2):
+            let_the_disk_get_full(runner, disk, tmp_path)
+            disk.make_room()
+            notices = rf"(?s)(missing here: the disk was full.*){{{number}}}"
+            launch.expect(notices, "error", within_s=30)
+            assert_reserve(launch, is_whole=True)
+            wait_for_lines(launch, 100)
+        printed = end(runner, tmp_path)
 
-        assert "claude-runner sync" in runner.stderr
-    gateway.resume()
-
-    assert sync(launch).code == 0
-    assert judge(gateway, launch.run.id, last=200).problems == []
+        assert_told(runner)
+    assert_accounted(launch, printed)
+    assert lost_bytes(launch) > 0
 
 
-def test_killed_after_the_disk_recovered(
-    gateway: StrictGateway, tmp_path: Path, disk: Disk
-) -> None:
-    """What was kept in memory is on the disk soon after it has room, and outlives the runner."""
-    launch = plan_on(disk, plan(gateway, program(WAITS), tmp_path, prompt=str(tmp_path / "go")))
+def test_a_full_disk_stops_no_command(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """The operator's commands are executed, told of and acknowledged, and so is a stop."""
+    launch = plan_going_on(gateway, disk, tmp_path)
     with RunnerProcess(launch) as runner:
-        lose_gateway_and_disk(runner, disk, tmp_path / "go")
-        assert "\n200 " not in committed(launch)
-        disk.make_room()
-        eventually(lambda: _assert_committed(launch, "\n200 "), 20)
+        let_the_disk_get_full(runner, disk, tmp_path)
+        command_id = gateway.queue_command(launch.run.id, "pwd")
+        launch.expect("Executing command: pwd", "info", within_s=30)
+        gateway.wait_for(lambda: gateway.acks(launch.run.id).get(command_id), 30)
+        gateway.stop(launch.run.id)
+        assert runner.wait(60) == 130
+    assert gateway.acks(launch.run.id)[command_id][0].error is None
+    assert lost_bytes(launch) > 0
+    assert gateway.verify_finished(launch.run.id) == []
+
+
+def test_killed_on_a_full_disk(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
+    """The next process delivers what there is, and does not say that this is all."""
+    launch = plan_going_on(gateway, disk, tmp_path)
+    with RunnerProcess(launch) as runner:
+        let_the_disk_get_full(runner, disk, tmp_path)
         runner.signal(signal.SIGKILL)
         runner.wait()
-    gateway.resume()
+    disk.make_room()
+    gateway.allow(ASKED_TWICE)
 
     assert sync(launch).code == 0
-    assert judge(gateway, launch.run.id, last=200).problems == []
+
+    (finished,) = gateway.markers(launch.run.id, "finished")
+    assert (finished["reason"], finished["whole"]) == ("runner died", False)
+    assert finished["lostBytes"] is None
+    assert "output may be missing here" in gateway.text(launch.run.id, "error")
+    assert_accounted(launch, 0, is_counted=False)
 
 
-class _Meeting(Spool):
-    """A journal that two threads must have failed on before either goes on."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, redact=RedactedText)
-        self.both_failed = threading.Barrier(2)
-
-    def go_on_in_memory(self, reason: str) -> bool:
-        self.both_failed.wait(10)
-        return super().go_on_in_memory(reason)
-
-
-def test_threads_that_fail_together_all_go_on_in_memory(disk: Disk) -> None:
-    """Who takes the output and who sends it meet the full disk at once: both go on."""
-    spool = _Meeting(disk.folder / "spool.db")
-    with closing(spool), ThreadPoolExecutor(2) as pool:
-        spool.append("stdout", RedactedText("answered\n"))
-        assert spool.cut(1, "nonce") is not None
-        disk.fill()
-        appended = pool.submit(spool.append, "stdout", RedactedText("printed meanwhile\n"))
-        accepted = pool.submit(spool.accept)
-        appended.result(20)
-        accepted.result(20)
-
-        assert spool.disk_failure is not None
-        assert spool.totals().events == 1
-        event = spool.cut(2, "another nonce")
-        assert event is not None
-        assert json.loads(event.body)["data"] == "printed meanwhile\n"
-
-
-def test_neither_disk_nor_gateway(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
-    """When neither takes the rest, the user is told that it is lost, and how much."""
-    launch = plan_waiting(gateway, disk, tmp_path, drain_timeout_s=1)
-    with RunnerProcess(launch) as runner:
-        launch.expect(r"(?m)^100 .*\n")
+@pytest.mark.parametrize("is_killed", [False, True], ids=["ended", "killed after its end"])
+@pytest.mark.parametrize("is_greedy", [False, True], ids=["reserve", "reserve gone"])
+def test_neither_disk_nor_gateway(
+    is_greedy: bool, is_killed: bool, gateway: StrictGateway, tmp_path: Path, disk: Disk
+) -> None:
+    """A run that ended with 0 has ended with 0, also when nothing but its end could be kept."""
+    launch = plan_going_on(gateway, disk, tmp_path)
+    if is_killed:
+        launch.env["CLAUDE_RUNNER_DRAIN_TIMEOUT"] = "60"
+    with ExitStack() as stack:
+        runner = stack.enter_context(RunnerProcess(launch))
+        let_the_disk_get_full(runner, disk, tmp_path)
         gateway.pause()
-        disk.fill()
-        (tmp_path / "go").touch()
-        assert runner.wait(30) == 0
-
-        assert re.search(r"\d+ KB of output are lost: neither", runner.stderr), runner.stderr
-    assert "100 " in committed(launch)
+        if is_greedy:
+            stack.enter_context(greed(disk))
+        if is_killed:
+            (tmp_path / "stop").touch()
+            eventually(lambda: assert_ended(launch), 60)
+            runner.signal(signal.SIGKILL)
+            runner.wait()
+            printed = int((tmp_path / "printed").read_text())
+        else:
+            printed = end(runner, tmp_path)
+            assert "not delivered, but kept in" in runner.stderr, runner.stderr
+    disk.make_room()
     gateway.resume()
+    gateway.allow(ASKED_TWICE)
+
+    assert sync(launch).code == 0
+
+    assert_accounted(launch, printed)
+    assert lost_bytes(launch) > 0
+    assert gateway.exit_code(launch.run.id) == 0
+    assert sync(launch).stdout == "nothing is left to deliver\n"
+
+
+def assert_ended(launch: Launch) -> None:
+    """The end is kept somewhere."""
+    written = (launch.run_dir / "end").read_bytes()
+    assert b'"exitCode"' in written or has_recorded_end(launch)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits another process")
+@pytest.mark.parametrize("is_away", [False, True], ids=["gateway there", "gateway away"])
+def test_nothing_can_be_written(is_away: bool, gateway: StrictGateway, tmp_path: Path) -> None:
+    """The end goes out from memory, or is lost; either way nothing stale is sent later."""
+    env = {"CLAUDE_RUNNER_DRAIN_TIMEOUT": "2"}
+    launch = plan(gateway, program(GOES_ON), tmp_path, prompt=str(tmp_path), env=env)
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"(?m)^100 .*\n", within_s=30)
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(runner.pid, resource.RLIMIT_FSIZE, (0, hard))
+        if is_away:
+            gateway.pause()
+        (tmp_path / "go").touch()
+        eventually(lambda: assert_reserve(launch, is_whole=False), 30)
+        printed = end(runner, tmp_path)
+    gateway.resume()
+    requests = len(gateway.requests)
+    assert sync(launch).stdout == "nothing is left to deliver\n"
+    assert len(gateway.requests) == requests
+    assert not list(launch.run_dir.glob("spool.db*"))
+    assert files_with(launch.data_dir, launch.run.token) == []
+    if not is_away:
+        (finished,) = gateway.markers(launch.run.id, "finished")
+        assert (finished["exitCode"], finished["whole"]) == (0, False)
+        assert finished["lostBytes"] == printed - len(gateway.text(launch.run.id))
+        assert_accounted(launch, printed, is_counted=False)
 
 
 # --- in `sync` ------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from testing.gateways.faults import (
 from testing.gateways.gateway_records import AnyGateway
 from testing.gateways.proxy import LoopbackProxy
 from testing.gateways.strict_gateway import Run, StrictGateway
+from testing.programs.disk import nothing_is_written
 from testing.waiting import eventually
 
 pytestmark = pytest.mark.gateway_pairs
@@ -104,7 +105,10 @@ class _Bench(Generic[G]):
         assert len(self.gateway.markers(self.run.id, "finished")) == 1
 
     def assert_done(self) -> None:
-        assert self.ends
+        assert WorkerEnded("poster") in self.ends
+
+    def assert_failed(self) -> None:
+        assert [type(each) for each in self.ends] == [WorkerFailed]
 
     def expect_told(self, part: str) -> None:
         """Wait until the user was told something."""
@@ -148,7 +152,7 @@ def poster(
         pins=None if pins is None else PinStore(pins, told.append),
         clock=times.clock(),
     )
-    spool = Spool(tmp_path / "spool.db")
+    spool = Spool(tmp_path / "spool.db", redact=RULES.redact)
     poster = Poster(
         client,
         spool,
@@ -599,7 +603,7 @@ def test_a_file_waits_for_the_certificate_that_was_trusted(tmp_path: Path) -> No
     with bench(tmp_path, pins=tmp_path / "pins.json", tls=first) as b:
         b.expect_text(b.print_lines(1))
         b.gateway.faults.add(Fault("artifact", _ChangeCertificate(b.gateway)))
-        b.spool.record_end(END, file_parts(tmp_path, "claude.log", "claude.log"))
+        b.spool.record_end(END, list(file_parts(tmp_path, "claude.log", "claude.log")))
         b.poster.finish()
         b.expect_told("claude.log waits: the certificate of 127.0.0.1")
         b.gateway.use_certificate(first)
@@ -616,13 +620,37 @@ def test_a_large_upload_is_progress_all_the_while(tmp_path: Path) -> None:
     with bench(tmp_path) as b:
         hang = Fault("artifact", Hang(after="stored"))
         b.gateway.faults.add(hang)
-        b.spool.record_end(END, file_parts(tmp_path, "claude.log", "claude.log"))
+        b.spool.record_end(END, list(file_parts(tmp_path, "claude.log", "claude.log")))
         b.poster.finish()
         b.gateway.wait_for(lambda: b.gateway.status(b.run.id) == "done")
         finished_at = b.gateway.events(b.run.id, "marker")[-1].received_at
         b.gateway.wait_for(lambda: hang.applied)
 
         assert b.poster.progress_at > finished_at
+
+
+@FAULTS
+@pytest.mark.parametrize("where", ["event", "artifact"])
+def test_what_was_taken_and_could_not_be_noted_is_not_sent_again(
+    where: str, tmp_path: Path
+) -> None:
+    """A disk that takes nothing for a while delays the next request, and repeats none."""
+    (tmp_path / "claude.log").write_text("the log")
+    with bench(tmp_path) as b:
+        fault = Fault(where, Delay(WITHIN_S, after="stored"))
+        b.gateway.faults.add(fault)
+        b.print_lines(1)
+        b.spool.record_end(END, list(file_parts(tmp_path, "claude.log", "claude.log")))
+        b.poster.finish()
+        b.gateway.wait_for(lambda: fault.applied, WITHIN_S)
+        with nothing_is_written():
+            b.gateway.faults.release(fault)
+            eventually(b.assert_failed, WITHIN_S)
+        eventually(b.assert_done, WITHIN_S)
+
+        assert b.gateway.verify_finished(b.run.id) == []
+        endpoints = [each.endpoint for each in b.gateway.requests]
+        assert endpoints == ["event", "event", "artifact"]
 
 
 # --- the pace --------------------------------------------------------------------------------

@@ -80,9 +80,10 @@ class Desk:
         self._pump.start()
         return self._pump
 
-    def append(self, stream: str, text: RedactedText) -> None:
+    def append(self, stream: str, text: RedactedText) -> bool:
         """Note what the pump has for the journal."""
         self.published.append((stream, text))
+        return True
 
     def text(self, stream: str = "stdout") -> str:
         """Return what was published of a stream."""
@@ -217,7 +218,7 @@ def test_a_held_terminal_does_not_keep_the_end(desk: Desk) -> None:
 class _FullJournal:
     """A journal that takes nothing."""
 
-    def append(self, stream: str, text: RedactedText) -> None:
+    def append(self, stream: str, text: RedactedText) -> bool:
         raise OSError(28, f"No space left on device for {stream}: {text}")
 
 

@@ -78,6 +78,8 @@ def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path, kind: Kind) -> No
         "signal": None,
         "reason": "exited",
         "childExitCode": 0,
+        "whole": True,
+        "lostBytes": 0,
     }
 
 
