@@ -217,7 +217,8 @@ def compare_finished(
     """Compare what a `finished` marker says was sent with what was received.
 
     Returns the verdict as JSON. `digest` is None if it cannot be known any more, and so is the
-    marker's; then `ok` is null unless something else differs.
+    marker's of version 0.1; then `ok` is null unless something else differs. `ok` is false as well
+    if the marker says that output is missing which was never sent.
     """
     received = {"events": count, "bytes": size_bytes, "sha256": digest}
     if not any(name in marker for name in received):
@@ -249,6 +250,9 @@ def compare_finished(
         )
     else:
         sentence = f"{everything} received as sent ({size_bytes} bytes)."
+    if marker.get("whole") is False:
+        ok = False
+        sentence = f"{_describe_loss(marker.get('lostBytes'))} {sentence}"
     return json.dumps({"ok": ok, "sentence": sentence, "differences": differences})
 
 
@@ -258,3 +262,9 @@ def _shown(value: Any) -> str:
     if known is None:
         return "nothing" if value is None else "something else"
     return f"{known}"[:100]
+
+
+def _describe_loss(lost_bytes: Any) -> str:
+    if _is_number(lost_bytes) and lost_bytes > 0:
+        return f"{lost_bytes} bytes of output are missing: the runner's disk was full."
+    return "Output may be missing: the runner's disk was full."

@@ -165,6 +165,8 @@ class AnyGateway(ABC):
     def verify_finished(self, run_id: str) -> list[str]:
         """Compare the last `finished` marker with what was received; return the differences.
 
+        A run with a notice of missing output must not call itself whole.
+
         `refused` is compared with the notices (`error` events "N event(s) of M bytes … refused by
         the gateway") that stand in the place of the events set aside.
         """
@@ -176,12 +178,15 @@ class AnyGateway(ABC):
         covered = [event for event in events[:last] if event.sequence >= 1]
         data = "".join(event.data for event in covered).encode()
         notices = [event.data for event in covered if event.type == "error"]
-        received = {
+        received: dict[str, Any] = {
             "events": len(covered),
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
             "refused": sum(count_refused(notice) for notice in notices),
         }
+        is_told = any("missing here: the disk was full" in notice for notice in notices)
+        if is_told:
+            received["whole"] = False
         return [
             f"{name}: the marker says {finished[-1].get(name)!r}, received were {value!r}"
             for name, value in received.items()

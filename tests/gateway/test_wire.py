@@ -392,6 +392,30 @@ def test_the_verdict_compares_what_was_sent(gw: EmbeddedGateway) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("lost_bytes", "sentence"),
+    [
+        (4_096, "4096 bytes of output are missing: the runner's disk was full. All 2 events were"),
+        (None, "Output may be missing: the runner's disk was full. All 2 events were received as"),
+        (["<b>"], "Output may be missing: the runner's disk was full. All 2 events"),
+    ],
+)
+def test_the_verdict_on_a_run_that_lacks_output(
+    lost_bytes: Any, sentence: str, gw: EmbeddedGateway
+) -> None:
+    """What was never sent cannot differ, and is incomplete all the same."""
+    run = gw.create_run()
+    events = ["one\n", "two\n"]
+    for number, data in enumerate(events, 1):
+        gw.send_event(run, "stdout", data, number)
+    gw.send_marker(run, {**finished(events), "whole": False, "lostBytes": lost_bytes}, 3)
+
+    verdict = gw.run(run)["verdict"]
+
+    assert (verdict["ok"], verdict["differences"]) == (False, [])
+    assert verdict["sentence"].startswith(sentence)
+
+
 def test_the_verdict_on_a_digest_that_nobody_knows(gw: EmbeddedGateway) -> None:
     """The number and the size are compared all the same, and the sentence says what was not."""
     good, bad = gw.create_run(), gw.create_run()
