@@ -5,14 +5,15 @@ Usage: soak.py [--minutes N] [--seed N] [--workers N] [--stops N] [--claude-stop
 Each run has a seed of its own, from which all that happens to it follows: the faults, pauses of the
 gateway, a stop, kills of the runner and of `sync`; how the processes are scheduled does not follow.
 In the end there is one `sync` that nobody disturbs, and then the gateway must have
-every line once and in order, one `finished`, and no process of the run may be left. The outcome is
+every line once and in order, one `finished`, and no process of the run may be left. Every third run
+is an episode on a small disk that gets full, see `testing/programs/episode.py`. The outcome is
 written into docs/reliability.md, between its two marker comments. Exit 1 if anything was wrong.
 
 Before that come `--claude-stops` ends of the real Claude Code in a row, in one state after the
-other, some by the operator and some by a kill of the runner: nothing may be left 3 s later. A
-machine on which Claude Code cannot be installed fails. And `--stops` stops, by the operator, of
-children with grandchildren that have left their session and are deaf to signals. `--minutes 0`
-leaves it at these, and at the docs as they are.
+other, some by the operator and some by a kill of the runner: nothing may be left 3 s later. And
+`--stops` stops, by the operator, of children with grandchildren that have left their session and
+are deaf to signals. `--minutes 0` leaves it at these, and at the docs as they are. A machine on
+which Claude Code cannot be installed or no tmpfs mounted fails.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +52,8 @@ from testing.gateways.faults import (  # noqa: E402
 )
 from testing.gateways.strict_gateway import StrictGateway  # noqa: E402
 from testing.programs import claude_code, processes  # noqa: E402 - it is beside this folder
+from testing.programs.disk import mounted  # noqa: E402
+from testing.programs.episode import DISK_MEGABYTES, Episode, count_resets  # noqa: E402
 from testing.programs.model_api import ModelApi  # noqa: E402
 from testing.programs.runner import Launch, RunnerProcess, child, plan, program  # noqa: E402
 from testing.programs.verdict import ASKED_TWICE, committed, files_with, judge, sync  # noqa: E402
@@ -108,6 +112,7 @@ class Ordeal:
         self.problems: list[str] = []
         self._files: list[str] = []
         self._told = ""
+        self._faults: list[Fault] = []
         self._lines = self._dice.choice((50, 300, 1_000, 2_000))
         self._alternate = self._dice.random() < 0.5
         arguments = [str(self._lines), str(RATE_PER_S), "--pad", str(self._dice.choice((0, 200)))]
@@ -124,7 +129,7 @@ class Ordeal:
         for action in self._dice.sample(_FAULTS, self._dice.randint(0, 4)):
             every = self._dice.randint(3, 15)
             where = self._dice.choice(("event", "event", "*"))
-            self._gateway.faults.add(Fault(where, action, every=every))
+            self._faults.append(self._gateway.faults.add(Fault(where, action, every=every)))
         is_whole = self._run()
         if not committed(self._launch, "marker"):
             # Killed before the child was started, or refused by a gateway that was made to fail:
@@ -187,6 +192,7 @@ class Ordeal:
             self.counts["exceptions"] += 1
             return
         self.counts["faults"] += sum(each.fault is not None for each in gateway.requests)
+        self.counts["resets"] += count_resets(self._faults)
         violations = [each for each in gateway.violations if ASKED_TWICE not in each]
         self.problems += violations
         gateway.clear_violations()
@@ -222,10 +228,16 @@ def work(dice: random.Random, deadline: float, totals: Totals) -> None:
             problems: list[str] = []
             counts: Counter[str] = Counter()
             try:
-                with StrictGateway(rate_limit=None) as gateway:
-                    ordeal = Ordeal(seed, Path(folder), gateway)
-                    counts, problems = ordeal.counts, ordeal.problems
-                    ordeal.undergo()
+                with ExitStack() as stack:
+                    gateway = stack.enter_context(StrictGateway(rate_limit=None))
+                    run: Ordeal | Episode
+                    if seed % 3:
+                        run = Ordeal(seed, Path(folder), gateway)
+                    else:
+                        disk = stack.enter_context(mounted(Path(folder, "disk"), DISK_MEGABYTES))
+                        run = Episode(seed, Path(folder), disk, gateway)
+                    counts, problems = run.counts, run.problems
+                    run.undergo()
                     gateway.clear_violations()
             except (AssertionError, OSError, subprocess.SubprocessError) as error:
                 problems.append(f"{type(error).__name__}: {error}"[:400])
@@ -400,6 +412,11 @@ class Findings:
             *((name, f"{counts[name]:,}") for name in ("runs", "kills", "stops", "syncs")),
             *((name, f"{counts[name]:,}") for name in ("faults", "lines", "lost", "doubled")),
             ("reordered", f"{counts['reordered']:,}"),
+            ("resets of connections among the faults", f"{counts['resets']:,}"),
+            ("runs on a small disk", f"{counts['episodes']:,}"),
+            ("full disks", f"{counts['full disks']:,}"),
+            ("runs that were not whole, and said so", f"{counts['runs that were not whole']:,}"),
+            ("bytes that were told as missing", f"{counts['bytes told as missing']:,}"),
             ("runs that were killed before they began", str(counts["not begun"])),
             ("runs that met a stated exception, not judged", str(counts["exceptions"])),
             ("surviving processes", str(counts["survivors"])),
@@ -447,6 +464,12 @@ def main() -> int:
         del os.environ[name]
     print(f"seed {options.seed}, {options.minutes:g} minutes, {options.workers} workers")
     dice = random.Random(options.seed)
+    try:
+        with tempfile.TemporaryDirectory(prefix="soak-") as name, mounted(Path(name, "disk"), 1):
+            pass
+    except OSError as error:
+        print(f"no soak without small disks: {error}")
+        return 1
     try:
         claude = end_claude_often(options.claude_stops, options.workers, dice)
     except claude_code.InstallError as error:
