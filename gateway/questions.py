@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from typing import Any, Final, NamedTuple
 
 # A run that asks more at once has lost its way; our runner opens no more either.
 MAX_OPEN: Final = 100
 _MAX_CLOSED: Final = 10
 MAX_WAITING: Final = 100
-# So much of the data of open questions is shown at once; the rest comes when some are answered.
+# So many are shown at once, and so much of their data; the rest comes when some are answered.
+MAX_SHOWN: Final = 20
 MAX_SHOWN_CHARACTERS: Final = 1_000_000
 # Of one question: more than our runner shows of any.
 _MAX_CARD_CHARACTERS: Final = 150_000
@@ -27,6 +29,9 @@ _MAX_SUMMARY: Final = 200
 _MAX_LIST: Final = 50
 _MAX_SCOPES: Final = 10
 _MAX_MODES: Final = 10
+# Marks on one letter: a browser that draws a thousand of them does nothing else.
+_MAX_MARKS: Final = 16
+_MARKS: Final = ("Mn", "Me", "Cf")
 # Of a person's own words; the runner takes no more.
 MAX_WORDS: Final = 10_000
 
@@ -176,7 +181,7 @@ def show(talk: Talk, events: Told) -> dict[str, Any]:
     size = 0
     for _, event_id in talk.open:
         size += len(events.get(event_id, ("", 0))[0])
-        if cards and size > MAX_SHOWN_CHARACTERS:
+        if cards and (len(cards) == MAX_SHOWN or size > MAX_SHOWN_CHARACTERS):
             break
         card = _card(event_id, events)
         if card is not None:
@@ -224,6 +229,8 @@ class _Room:
         if len(text) > limit:
             self.is_cut = True
             text = f"{text[:limit]}…"
+        # The page leaves out some of them, and then not all of it is shown.
+        self.is_cut = self.is_cut or _has_heaped_marks(text)
         self._left -= min(len(text), self._left)
         return text
 
@@ -232,6 +239,18 @@ class _Room:
         known = value if isinstance(value, list) else []
         self.is_cut = self.is_cut or len(known) > limit
         return known[:limit]
+
+
+def _has_heaped_marks(text: str) -> bool:
+    if text.isascii():
+        return False
+    marks = 0
+    for character in text:
+        is_mark = unicodedata.category(character) in _MARKS or "\u1160" <= character <= "\u11ff"
+        marks = marks + 1 if is_mark else 0
+        if marks > _MAX_MARKS:
+            return True
+    return False
 
 
 def _json_of(value: Any) -> str:

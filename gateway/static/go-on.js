@@ -3,6 +3,7 @@
 import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
 import { openNewRun } from "./new-run.js";
+import { asText } from "./values.js";
 
 // What can stand in a command line as it is.
 const PLAIN = /^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$/;
@@ -17,7 +18,8 @@ export class GoOn {
   /** Show it for a run that has ended and left a session. */
   update(run) {
     const isOver = run.status === "done" || run.status === "failed";
-    const session = isOver && run.runner === "claude" && PLAIN.test(run.session_id ?? "") ? run.session_id : "";
+    const known = asText(run.session_id);
+    const session = isOver && run.runner === "claude" && PLAIN.test(known) ? known : "";
     if (session === this.#shown) return;
     this.#shown = session;
     this.element.hidden = !session;

@@ -6,7 +6,11 @@
 import { post } from "./api.js";
 import { diffLines } from "./diff.js";
 import { actionButton, el, setText } from "./dom.js";
+import { attempt } from "./turns.js";
+import { asText } from "./values.js";
 
+// More are shown as they are: each line of its own is work for the browser.
+const MAX_COLOURED_LINES = 2000;
 const OWN_WORDS_MAX = 10_000;
 // A card that has just appeared under a thumb takes no tap that was meant for something else.
 const SETTLE_MS = 600;
@@ -59,6 +63,19 @@ export function closedSentence({ decision, by, scope, reason }) {
   return `${DECISIONS.get(decision) ?? "Answered"}${who}${scope && `, for this run: ${scope}`}`;
 }
 
+/** Return what a marker of such a talk tells, in a line for the log; null for any other marker. */
+export function describeTalk({ event, kind, tool, decision, by, scope, reason, text }) {
+  switch (event) {
+    case "asked": return `Asks: ${cardTitle({ kind, tool: asText(tool) })}`;
+    case "answered": return closedSentence({ decision: asText(decision), by: asText(by), scope: asText(scope) });
+    case "withdrawn": return closedSentence({ decision: null, reason });
+    case "queued": return `A message waits: ${asText(text)}`;
+    case "taken": return `Claude Code has read: ${asText(text)}`;
+    case "taken back": return `Taken back: ${asText(text)}`;
+    default: return null;
+  }
+}
+
 /** The cards of a run, oldest first. */
 export class Questions {
   #path;
@@ -82,11 +99,11 @@ export class Questions {
     let isChanged = false;
     for (const [key, card] of this.#cards) {
       if (card.isClosed || keys.has(key)) continue;
-      card.close(closed.find((each) => keyOf(each) === key) ?? null);
+      attempt(() => card.close(closed.find((each) => keyOf(each) === key) ?? null));
       isChanged = true;
     }
     const added = open.filter((each) => !this.#cards.has(keyOf(each)));
-    for (const each of added) this.#add(each);
+    for (const each of added) attempt(() => this.#add(each));
     this.#dropClosed();
     const count = open.length + more;
     setText(this.#title, count ? `Claude Code asks${count > 1 ? ` (${count})` : ""}` : "Answered");
@@ -251,7 +268,7 @@ class Card {
 
   #tellSent() {
     const { status, decision, error } = this.#sent ?? {};
-    if (status === "failed") this.#fail(`That answer did nothing. ${capital(String(error ?? "").replace(/^refused: /, "")) || "The runner refused it"}.`);
+    if (status === "failed") this.#fail(`That answer did nothing. ${capital(asText(error).replace(/^refused: /, "")) || "The runner refused it"}.`);
     if (this.isClosed) return;
     const isUnderWay = this.#isUnderWay;
     // A moment later, when the button that was pressed is not busy any more.
@@ -306,9 +323,9 @@ class Card {
       agent && el("p", { class: "hint" }, `A subagent asks this (${agent}).`),
       title && kind === "permission" && !fields.some(({ text }) => text === title) && el("p", { class: "ask-about" }, title),
       kind === "question" && questions.map((asked, index) => this.#choice(asked, index)),
-      kind === "plan" && el("div", { class: "ask-plan", tabindex: "0", role: "region", "aria-label": "The plan" }, plan ? planLines(plan) : "Claude Code gave no text of the plan."),
+      kind === "plan" && el("div", { class: "ask-plan", tabindex: "0", role: "region", "aria-label": "The plan" }, plan ? lines(plan, planLines) : "Claude Code gave no text of the plan."),
       fieldList(rest.filter(isMain)),
-      diff && el("pre", { class: "ask-text", tabindex: "0", "aria-label": "The change" }, diffLines(diff, true)),
+      diff && el("pre", { class: "ask-text", tabindex: "0", "aria-label": "The change" }, lines(diff, (text) => diffLines(text, true))),
       fieldList(rest.filter((each) => !isMain(each))),
       diff && fields.length > rest.length && el("details", {}, el("summary", {}, "The texts as they are"), fieldList(fields.filter((each) => !rest.includes(each)))),
       reason && el("p", { class: "ask-reason" }, el("span", { class: "hint" }, "Why it asks: "), reason),
@@ -435,6 +452,9 @@ class Card {
 }
 
 const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
+
+/** Return a text with the looks of its lines, or as it is if it has too many. */
+const lines = (text, draw) => (text.split("\n", MAX_COLOURED_LINES + 1).length > MAX_COLOURED_LINES ? text : draw(text));
 
 const isMain = ({ name }) => name === "" || MAIN_FIELDS.includes(name);
 

@@ -3,9 +3,8 @@
 import { post } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
-import { talkName } from "./talk.js";
 import { asText } from "./values.js";
-import { age } from "./words.js";
+import { age, talkName } from "./words.js";
 
 const LONG_RESULT_LINES = 12;
 const SPECIAL = new Map([["__STOP__", "Stop"], ["__HALT__", "Halt"], ["__ESCAPE__", "Ctrl-C"]]);

@@ -3,8 +3,8 @@
 import { get } from "./api.js";
 import { Artifacts } from "./artifacts.js";
 import { Assist } from "./assist.js";
-import { GoOn } from "./go-on.js";
 import { el, setText } from "./dom.js";
+import { GoOn } from "./go-on.js";
 import { LiveStream } from "./live-stream.js";
 import { announce, notify, setTitle, showConnection } from "./notices.js";
 import { Output } from "./output.js";
@@ -16,7 +16,7 @@ import { age, ending, lasted, moment, resultFacts, status, title } from "./words
 
 const CLOCK_MS = 1000;
 // Stands for a part that could not be made.
-const NOTHING = { element: "", newestId: 0, update() {}, show() {}, append() {}, async load() {}, async draw() {} };
+const NOTHING = { element: "", cards: "", history: "", newestId: 0, update() {}, show() {}, showCommand() {}, append() {}, async load() {}, async draw() {} };
 const MARKS = { waiting: "●", done: "✓", failed: "✗", ended: "■" };
 
 export class RunPage {
@@ -43,8 +43,8 @@ export class RunPage {
   constructor(id) {
     this.#id = id;
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
+    this.#talk = this.#attempt(() => new Talk(id)) ?? NOTHING;
     this.#controls = new RunControls(id);
-    this.#talk = new Talk(id);
     this.element = el(
       "div",
       { class: "run-page" },
@@ -113,7 +113,7 @@ export class RunPage {
       get(`${this.#path}/history`),
       get(`${this.#path}/artifacts`),
     ]);
-    for (const command of commands) this.#attempt(() => this.#showCommand(command));
+    for (const command of commands) this.#showCommand(command);
     for (const artifact of artifacts) this.#attempt(() => this.#artifacts.show(artifact));
     this.#update(run);
   }
@@ -126,8 +126,8 @@ export class RunPage {
   }
 
   #showCommand(command) {
-    this.#controls.show(command);
-    this.#talk.showCommand(command);
+    this.#attempt(() => this.#controls.show(command));
+    this.#attempt(() => this.#talk.showCommand(command));
   }
 
   #build(run) {
@@ -154,7 +154,7 @@ export class RunPage {
   #update(run) {
     const before = this.#run && status(this.#run);
     this.#run = run;
-    this.#attempt(() => this.#controls.update(run));
+    for (const part of [this.#controls, this.#talk]) this.#attempt(() => part.update(run));
     const [kind, word] = status(run);
     this.#attempt(() => {
       setText(this.#heading, title(run));
@@ -163,9 +163,10 @@ export class RunPage {
       setTitle(title(run).slice(0, 60), MARKS[kind], run.open_questions > 0);
       this.#tick();
     });
-    for (const part of [this.#talk, this.#output, this.#artifacts, this.#assist, this.#goOn]) this.#attempt(() => part.update(run));
+    for (const part of [this.#output, this.#artifacts, this.#assist, this.#goOn]) this.#attempt(() => part.update(run));
     this.#attempt(() => this.#drawFacts());
     this.#attempt(() => this.#drawBanner(kind, word));
+    // What it asks tells of itself.
     if (before && before[0] !== kind && kind !== "running" && !run.open_questions) notify(word, title(run), run.id);
   }
 

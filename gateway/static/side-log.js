@@ -1,6 +1,7 @@
 /** What happened beside the output: markers, infos, errors and links, in the order of their events. */
 
 import { el } from "./dom.js";
+import { describeTalk } from "./questions.js";
 import { attempt } from "./turns.js";
 import { asText } from "./values.js";
 import { clock } from "./words.js";
@@ -59,7 +60,7 @@ function describe({ type, data }) {
   const fields = parse(data);
   if (!fields) return ["info", data];
   if (type === "assist") return ["info", fields.url ? "A link for helping at the keyboard is open." : "The link for helping is closed."];
-  return ["marker", describeMarker(fields)];
+  return ["marker", describeTalk(fields) ?? describeMarker(fields)];
 }
 
 function describeMarker({ event, workingDir, columns, lines, state, reason, exitCode }) {

@@ -8,6 +8,7 @@ import { ApiError, get, post } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce, notify } from "./notices.js";
 import { cardSummary, closedSentence, Questions } from "./questions.js";
+import { asText, legible } from "./values.js";
 import { clock, title } from "./words.js";
 
 const RETRY_MS = 3000;
@@ -18,14 +19,13 @@ const MODES = new Map([
   ["acceptEdits", "Accept edits"],
   ["dontAsk", "Refuse what is not allowed"],
 ]);
-const NAMES = new Map([["__ANSWER__:", "Answer"], ["__MODE__:", "Permission mode: "], ["__TAKE_BACK__:", "Take back a message"]]);
 
-/** Return what a command of such a talk is called; null for any other. */
-export function talkName(command) {
-  const known = [...NAMES].find(([prefix]) => command.startsWith(prefix));
-  if (!known) return null;
-  const [prefix, name] = known;
-  return name.endsWith(": ") ? `${name}${command.slice(prefix.length)}` : name;
+/** Return the same with texts that can be drawn. The gateway has seen to its depth. */
+function legibleAll(value) {
+  if (typeof value === "string") return legible(value);
+  if (Array.isArray(value)) return value.map(legibleAll);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, legibleAll(each)]));
 }
 
 export class Talk {
@@ -89,7 +89,7 @@ export class Talk {
     this.#interrupt.hidden = run.state === "waiting" && !run.open_questions;
     const isIdle = run.state === "waiting" && !run.open_questions;
     setText(this.#hint, isIdle ? "It has nothing to do, and waits for your message." : "While it works, a message waits until Claude Code reads it.");
-    this.#offerModes(isRunning && run.remote_answers && Array.isArray(run.modes) ? run.modes : []);
+    this.#offerModes(isRunning && run.remote_answers && Array.isArray(run.modes) ? run.modes.map((mode) => asText(mode)) : []);
     if (run.talk_event_id !== this.#shownEvent) this.#load();
     else this.#isFirst = false;
   }
@@ -111,10 +111,10 @@ export class Talk {
     try {
       for (let wanted = null; wanted !== this.#run.talk_event_id; ) {
         wanted = this.#run.talk_event_id;
-        this.#show(await get(`${this.#path}/conversation`));
+        this.#show(legibleAll(await get(`${this.#path}/conversation`)));
       }
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
+      if (!(error instanceof ApiError)) console.error(error);
       setTimeout(() => this.#load(), RETRY_MS);
     } finally {
       this.#isLoading = false;
@@ -207,9 +207,9 @@ export class Talk {
   #showOutcome({ status, result, error }) {
     if (status === "failed") {
       setText(this.#status, "");
-      this.#fail(`It did nothing: ${String(error ?? "the runner refused it").replace(/^refused: /, "")}.`);
+      this.#fail(`It did nothing: ${asText(error || "the runner refused it").replace(/^refused: /, "")}.`);
     } else {
-      setText(this.#status, `${result ?? "Done"}.`);
+      setText(this.#status, `${asText(result) || "Done"}.`);
     }
   }
 

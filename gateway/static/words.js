@@ -114,3 +114,13 @@ export function resultFacts({ isError, subtype, totalCostUsd, numTurns, permissi
   }
   return facts;
 }
+
+const TALK = new Map([["__ANSWER__:", "Answer"], ["__MODE__:", "Permission mode"], ["__TAKE_BACK__:", "Take back a message"]]);
+
+/** Return what a command is called by which a person talks with a run; null for any other. */
+export function talkName(command) {
+  const prefix = [...TALK.keys()].find((each) => command.startsWith(each));
+  if (!prefix) return null;
+  const mode = prefix === "__MODE__:" ? `: ${command.slice(prefix.length)}` : "";
+  return `${TALK.get(prefix)}${mode}`;
+}

@@ -212,8 +212,12 @@ BROKEN: Final = "throw new Error('drawing failed')"
         ("side-log", f"export class SideLog {{ add() {{ {BROKEN}; }} }}"),
         ("assist", f"export class Assist {{ element = ''; update() {{ {BROKEN}; }} }}"),
         ("artifacts", f"export class Artifacts {{ constructor() {{ {BROKEN}; }} }}"),
+        (
+            "talk",
+            f"export class Talk {{ constructor() {{ {BROKEN}; }} }}",
+        ),
     ],
-    ids=["screen", "writing", "log", "assist", "files"],
+    ids=["screen", "writing", "log", "assist", "files", "talk"],
 )
 def test_the_buttons_are_there_when_another_part_fails(
     browser: Browser, gateway: EmbeddedGateway, module: str, body: str

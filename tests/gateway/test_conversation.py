@@ -347,6 +347,17 @@ def test_what_is_cut_cannot_be_allowed(gw: EmbeddedGateway, run: Run) -> None:
     assert answer(gw, run, decision="deny").status == 202
 
 
+@pytest.mark.parametrize("mark", ["\u0301", "\u200d", "\u1160"])
+def test_what_a_browser_cannot_draw_cannot_be_allowed(
+    gw: EmbeddedGateway, run: Run, mark: str
+) -> None:
+    """The page leaves out marks that are heaped on a letter; a few of them are writing."""
+    ask(gw, run, "q1", input={"command": f"echo e{mark * 17}"})
+    ask(gw, run, "q2", input={"command": f"echo e{mark * 3}"})
+
+    assert [card["whole"] for card in conversation(gw, run)["open"]] == [False, True]
+
+
 def test_a_doubled_question_is_the_first_one(gw: EmbeddedGateway, run: Run) -> None:
     """What is shown under an id does not change while it is open."""
     ask(gw, run)
