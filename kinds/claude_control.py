@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from kinds.claude_messages import use_of
 from kinds.profile import (
     Asked,
     Choice,
@@ -63,7 +64,7 @@ class ClaudeDialogue:
 
     def __init__(self, *, asks: bool) -> None:
         self._asks = asks
-        self._unread: set[str] = set()
+        self._unread: dict[str, None] = {}  # in the order in which they were said
         self._tasks: set[str] = set()
         self._acknowledges = False
         self._is_turn_running = False
@@ -110,6 +111,7 @@ class ClaudeDialogue:
         if kind == "control_response":
             return self._read_response(_map(message, "response"))
         if kind == "command_lifecycle":
+            self._acknowledges = True
             state = message.get("state")
             if state in ("started", "cancelled"):
                 return self._take(_text(message, "command_uuid"), is_read=state == "started")
@@ -139,7 +141,7 @@ class ClaudeDialogue:
         if not isinstance(request.get("input"), dict):
             return [Owed(_refuse(key, "the question has no input"))]
         if len(self._asked) < _MAX_REMEMBERED:
-            self._asked.add(_text(request, "tool_use_id") or _use(request, "input"))
+            self._asked.add(_text(request, "tool_use_id") or use_of(request, "input"))
         return [Asked(_read_question(key, request))]
 
     def _read_response(self, response: Mapping[str, Any]) -> list[News]:
@@ -152,7 +154,7 @@ class ClaudeDialogue:
     def _take(self, message_id: str, *, is_read: bool = True) -> list[News]:
         if message_id not in self._unread:
             return []
-        self._unread.remove(message_id)
+        del self._unread[message_id]
         # Some releases say so before the turn's own beginning.
         self._is_turn_running = self._is_turn_running or is_read
         return [Taken(message_id, is_read)]
@@ -184,7 +186,7 @@ class ClaudeDialogue:
         news = list(self._read_denials(message))
         if not self._acknowledges:
             # Nothing comes back of the messages, so all of them count as read by now.
-            news += [Taken(message_id) for message_id in sorted(self._unread)]
+            news += [Taken(message_id) for message_id in self._unread]
             self._unread.clear()
         return news
 
@@ -193,7 +195,7 @@ class ClaudeDialogue:
         unasked = [
             _text(denial, "tool_name")
             for denial in _list(message, "permission_denials")
-            if not {_text(denial, "tool_use_id"), _use(denial, "tool_input")} & self._asked
+            if not {_text(denial, "tool_use_id"), use_of(denial, "tool_input")} & self._asked
         ]
         if unasked and self._asks:
             names = ", ".join(sorted(set(unasked)))
@@ -206,7 +208,7 @@ class ClaudeDialogue:
 
     def say(self, message_id: str, text: str) -> bytes:
         """Return a person's message. `message_id` is a UUID."""
-        self._unread.add(message_id)
+        self._unread[message_id] = None
         content = [{"type": "text", "text": text}]
         return _line(
             {
@@ -275,11 +277,6 @@ def _read_question(key: str, request: Mapping[str, Any]) -> Question:
         scopes=() if suppressed or kind != "permission" else tuple(_read_scopes(request)),
         defaults_to_no=request.get("default_to_no") is True,
     )
-
-
-def _use(fields: Any, name: str) -> str:
-    """Return what tells one use of a tool from another where it has no id, as with 2.0.0."""
-    return json.dumps([_text(fields, "tool_name"), _map_of(fields).get(name)], sort_keys=True)
 
 
 def _read_choices(given: Mapping[str, Any]) -> tuple[Choice, ...]:

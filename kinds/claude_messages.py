@@ -291,6 +291,12 @@ def _word(fields: Any, name: str) -> str:
     return word if len(word) <= _MAX_WORD_CHARS else ""
 
 
+def use_of(fields: Any, name: str) -> str:
+    """Return what tells one use of a tool from another where it has no id, as with 2.0.0."""
+    given = fields.get(name) if isinstance(fields, Mapping) else None
+    return json.dumps([_text(fields, "tool_name"), given], sort_keys=True)
+
+
 def _number(fields: Any, name: str) -> float | None:
     """Return a number that is not negative and not absurd."""
     value = fields.get(name) if isinstance(fields, Mapping) else None
@@ -469,6 +475,10 @@ class _Renderer:
         self._reasons: dict[str, str] = {}  # why a tool was refused, by its id
         self._denied: dict[str, _Tool] = {}
         self._told_denials = 0
+        # By the ids of the open questions: the names of the uses of tools that they are about; and
+        # of those whose question was withdrawn, which Claude Code counts as denied.
+        self._questions: dict[str, set[str]] = {}
+        self._withdrawn: set[str] = set()
         self._running_tasks = 0
 
     def totals(self) -> dict[str, Any]:
@@ -490,6 +500,12 @@ class _Renderer:
             yield from self._user(message)
         elif kind == "result":
             yield from self._result(message)
+        elif kind == "control_request" and len(self._questions) < _MAX_REMEMBERED:
+            request = _map(message, "request")
+            uses = {_text(request, "tool_use_id"), use_of(request, "input")}
+            self._questions[_text(message, "request_id")] = uses
+        elif kind == "control_cancel_request" and len(self._withdrawn) < _MAX_REMEMBERED:
+            self._withdrawn |= self._questions.pop(_text(message, "request_id"), set()) - {""}
         elif kind == "rate_limit_event":
             yield from self._rate_limit(_map(message, "rate_limit_info"))
         elif kind == "error":
@@ -709,7 +725,8 @@ class _Renderer:
 
     def _collect_denials(self, message: Mapping[str, Any]) -> None:
         for denial in _list(message, "permission_denials"):
-            if len(self._denied) < _MAX_REMEMBERED:
+            uses = {_text(denial, "tool_use_id"), use_of(denial, "tool_input")}
+            if len(self._denied) < _MAX_REMEMBERED and not uses & self._withdrawn:
                 name, given = _word(denial, "tool_name"), _map(denial, "tool_input")
                 tool_id = _text(denial, "tool_use_id") or str(len(self._denied))
                 self._denied[tool_id] = self._describe(name, given)

@@ -134,6 +134,7 @@ class Conversation:
         self._messages: dict[str, _Message] = {}
         self._outgoing = bytearray()
         self._is_closed = False
+        self._is_ending = False
         self._idle_since: float | None = None
         self._interrupted_at = float("-inf")
         self._is_interrupting = False
@@ -213,7 +214,7 @@ class Conversation:
                     limit = shown_time(self.asking.timeout_s or 0.0)
                     message = f"Nobody answered within {limit} (--ask-timeout)."
                     self._answer(opened, Answer("deny", message), TIME_LIMIT)
-            self._is_interrupting = self._is_interrupting and self._dialogue.is_turn_running
+            self._is_interrupting = self._is_interrupting and not self._dialogue.is_done
             self._look_for_end(now)
 
     def _look_for_end(self, now: float) -> None:
@@ -372,7 +373,7 @@ class Conversation:
         """Break off the running turn."""
         with self._lock:
             self._require_open()
-            if not self._dialogue.is_turn_running:
+            if self._dialogue.is_done:
                 raise Refusal("nothing is running that could be interrupted")
             self._interrupted_at, self._is_interrupting = time.monotonic(), True
             self._send(self._dialogue.interrupt())
@@ -407,6 +408,11 @@ class Conversation:
         with self._lock:
             return self._dialogue.was_interrupted
 
+    def expect_end(self) -> None:
+        """Note that the run is being ended, so that what Claude Code withdraws ends with it."""
+        with self._lock:
+            self._is_ending = True
+
     def end(self) -> None:
         """Take back every question: nobody can answer any more. Idempotent."""
         with self._lock:
@@ -426,7 +432,8 @@ class Conversation:
             opened = self._questions.find(news.key)
             if opened is not None:
                 was_interrupted = self._is_interrupting
-                self._withdraw(opened, "interrupted" if was_interrupted else "answered elsewhere")
+                reason = "interrupted" if was_interrupted else "answered elsewhere"
+                self._withdraw(opened, "ended" if self._is_ending else reason)
         elif isinstance(news, Taken):
             yield from self._take(news)
         elif isinstance(news, Noted):

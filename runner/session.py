@@ -616,6 +616,8 @@ class _Session:
         is_halt = reason == "halted"
         if self._child_end is None and (is_halt or self._ending is None):
             self._ending = reason
+            if self._conversation is not None:
+                self._conversation.expect_end()
             if not is_halt:
                 self._keeper.stop_run(_STOP_GRACE_S)
                 self._expect_sweep(_STOP_GRACE_S)

@@ -30,6 +30,7 @@ from testing.gateways.http_server import Connection, PeerGoneError, Reply
 from testing.gateways.wire import (
     CARD_EVENTS,
     EVENT_TYPES,
+    FIELD_REDACTION,
     FINISH_REASONS,
     MARKER_EVENTS,
     MAX_ACK_ERROR_UNITS,
@@ -280,6 +281,10 @@ class GatewayRules:
             marker = None
         if marker is None:
             _invalid("a marker that is not JSON")  # and yet it is stored
+        try:
+            parse_json(FIELD_REDACTION.sub("[redacted]", data))
+        except ValueError:
+            self._violate(record, "a marker that a gateway in the field breaks when it redacts it")
         event = marker.get("event") if isinstance(marker, dict) else None
         cards = CARD_EVENTS if "answers" in self.extensions else ()
         if event not in (*MARKER_EVENTS, *cards):

@@ -26,6 +26,11 @@ EVENT_TYPES = ("stdout", "stderr", "marker", "info", "error", "assist")
 MARKER_EVENTS = ("started", "resized", "state", "finished")
 # Only for a gateway that lists the extension `answers`.
 CARD_EVENTS = ("asked", "answered", "withdrawn", "queued", "taken", "taken back")
+# How a gateway in the field redacts the text of a marker once more; what is left has to be JSON.
+FIELD_REDACTION = re.compile(
+    r"""(token|secret|password|auth|api_key|bearer|credential)[=:\s]+["']?[\w.-]+["']?""",
+    re.IGNORECASE,
+)
 FINISH_REASONS = (
     "exited",
     "killed",

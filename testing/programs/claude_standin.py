@@ -27,7 +27,7 @@ Step = dict[str, Any]
 NEWEST: Final = "2.1.332"
 RELEASES: Final = (NEWEST, "2.1.197", "2.0.77", "2.0.0")
 _PROGRAM: Final = Path(__file__).resolve().parent / "children" / "claude_control.py"
-_WITHIN_S: Final = 30.0
+_WITHIN_S: Final = 60.0
 
 
 def say(text: str, times: int = 1) -> Step:

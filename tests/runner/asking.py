@@ -14,8 +14,6 @@ from testing.programs.claude_standin import NEWEST, StandIn, Step
 from testing.programs.runner import Launch, RunnerProcess, Target, plan
 from testing.programs.terminal import Terminal
 
-# A busy machine is no failure.
-WITHIN_S: Final = 30.0
 REMOTE: Final = ("--ask", "remote")
 LOCAL: Final = ("--ask", "local")
 # For a gateway without cards, where a question may not wait for ever.

@@ -68,7 +68,7 @@ def test_killed_with_a_question_open(cards: StrictGateway, tmp_path: Path) -> No
     assert_synced(scene)
 
     assert [each["reason"] for each in scene.markers("withdrawn")] == ["ended"]
-    assert [each["behavior"] for each in scene.standin.decisions] in ([], ["refused"] * 2)
+    assert {each["behavior"] for each in scene.standin.decisions} <= {"refused"}
 
 
 def test_killed_where_there_are_no_cards(plain: StrictGateway, tmp_path: Path) -> None:
@@ -123,8 +123,9 @@ def test_killed_by_an_acknowledgement(cards: StrictGateway, tmp_path: Path, mome
 
     assert_synced(scene)
 
-    (ack,) = cards.acks(scene.run_id)[command]
-    assert ack.result == "Answered: allow"
+    # Where the kill hid that it had arrived, it is sent again.
+    results = {each.result for each in cards.acks(scene.run_id)[command]}
+    assert results == {"Answered: allow"}
     assert [each["decision"] for each in scene.markers("answered")] == ["allow"]
     assert len(scene.standin.answers) <= 1
 

@@ -100,6 +100,13 @@ def test_a_marker_that_is_no_json_is_stored_and_then_refused(
     assert [event.data for event in gateway.events(client.run.id)] == ["{broken"]
 
 
+def test_a_gateway_that_lists_cards_takes_their_markers() -> None:
+    """Its health says so; what it does not list it does not know."""
+    with StrictGateway(extensions=("answers",)) as gateway, closing(own_client(gateway)) as client:
+        assert client.event("marker", '{"event":"asked","id":"q1"}').status == 200
+        assert gateway.violations == []
+
+
 # --- nonces ----------------------------------------------------------------------------------
 
 
@@ -441,6 +448,11 @@ VIOLATIONS: dict[str, tuple[Callable[[Client], Any], str]] = {
         "a stdout event after finished",
     ),
     "an unknown marker": (_play(("marker", '{"event":"ended"}')), "unknown marker"),
+    "a card where there are none": (_play(("marker", '{"event":"asked"}')), "unknown marker"),
+    "a marker to be broken": (
+        _play(("marker", '{"event":"resized","why":"gh auth status"}')),
+        "a gateway in the field breaks",
+    ),
     "an unknown reason": (
         _play(("marker", json.dumps({**FINISHED, "reason": "bored"}))),
         "unknown reason",
