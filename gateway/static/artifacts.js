@@ -9,7 +9,7 @@ import { size } from "./words.js";
 // More than this is for the editor of whoever downloads it.
 const MAX_VIEWED_BYTES = 2_000_000;
 const MAX_SHOWN_CHARS = 500_000;
-const MAX_DIFF_LINES = 20_000;
+const MAX_SHOWN_LINES = 20_000;
 const MAX_JSON_DEPTH = 50;
 
 export class Artifacts {
@@ -89,8 +89,7 @@ async function download(artifact, address) {
 /** Return what is shown of a file: so much that a browser draws it at once. */
 function shown(text, type) {
   const whole = type === "json" ? readable(text) : text;
-  let part = whole.slice(0, MAX_SHOWN_CHARS);
-  if (type === "diff") part = part.split("\n", MAX_DIFF_LINES).join("\n");
+  const part = whole.slice(0, MAX_SHOWN_CHARS).split("\n", MAX_SHOWN_LINES).join("\n");
   const note = part.length < whole.length && el("span", { class: "hint" }, "\nThis is its beginning. Download it to see all.");
   return [type === "diff" ? diffLines(legible(part)) : legible(part) || "(empty)", note].flat();
 }

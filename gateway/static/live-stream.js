@@ -7,7 +7,7 @@
  */
 
 import { ApiError, request } from "./api.js";
-import { attempt } from "./turns.js";
+import { attempt, pauseAfter, TURN_MS } from "./turns.js";
 
 const SILENCE_MS = 40_000; // two comments in a row have not arrived
 const LONGEST_PAUSE_MS = 10_000;
@@ -70,7 +70,14 @@ export class LiveStream {
         signal: this.#abort.signal,
       });
       this.#tell("live");
-      for await (const message of messages(response.body, heard)) this.#receive(message);
+      let began = performance.now();
+      for await (const message of messages(response.body, heard)) {
+        this.#receive(message);
+        const tookMs = performance.now() - began;
+        if (tookMs < TURN_MS) continue;
+        await pauseAfter(tookMs);
+        began = performance.now();
+      }
     } finally {
       clearTimeout(watchdog);
     }

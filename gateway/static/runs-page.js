@@ -5,7 +5,7 @@ import { actionButton, el } from "./dom.js";
 import { LiveStream } from "./live-stream.js";
 import { openNewRun } from "./new-run.js";
 import { announce, setTitle, showConnection } from "./notices.js";
-import { attempt } from "./turns.js";
+import { attempt, nextFrame } from "./turns.js";
 import { asText } from "./values.js";
 import { age, lasted, moment, refusedTools, status, title } from "./words.js";
 
@@ -16,6 +16,7 @@ export class RunsPage {
   #runs = new Map(); // id -> run
   #rows = new Map(); // id -> {element, content}
   #next = null;
+  #isWaiting = false;
   #list = el("ul", { class: "runs" });
   #state = el("div", { class: "empty" }, el("p", { class: "loading" }, "Loading the runs…"));
   #older = actionButton("Show older runs", { class: "plain", hidden: true }, () => this.#loadOlder(), announce);
@@ -68,6 +69,15 @@ export class RunsPage {
 
   #take(runs) {
     for (const run of runs) this.#runs.set(run.id, run);
+    this.#drawSoon();
+  }
+
+  /** Draw once for all that changes before the next frame. */
+  async #drawSoon() {
+    if (this.#isWaiting) return;
+    this.#isWaiting = true;
+    await nextFrame();
+    this.#isWaiting = false;
     this.#draw();
   }
 

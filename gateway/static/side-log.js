@@ -2,16 +2,18 @@
 
 import { el } from "./dom.js";
 import { describeTalk } from "./questions.js";
-import { attempt } from "./turns.js";
-import { asText } from "./values.js";
+import { attempt, nextFrame } from "./turns.js";
+import { asText, firstLines } from "./values.js";
 import { clock } from "./words.js";
 
 const AT_END_PX = 24;
 // What is too much is let go from the top; all of it is in the files and in the gateway's API.
-const MAX_ENTRIES = 1000;
-const MAX_ENTRY_CHARS = 4000;
+const MAX_ENTRIES = 500;
+const MAX_ENTRY_CHARS = 2000;
+const MAX_ENTRY_LINES = 30;
 
 export class SideLog {
+  #isWaiting = false;
   #entries = []; // [event id, element], ascending
   #list = el("ol", { class: "log", tabindex: "0", "aria-label": "Log" });
   #empty = el("p", { class: "hint" }, "Nothing yet.");
@@ -30,10 +32,19 @@ export class SideLog {
   add(events) {
     const told = events.filter(({ type }) => type !== "stdout" && type !== "stderr");
     if (!told.length) return;
-    const list = this.#list;
-    const isFollowing = list.scrollHeight - list.scrollTop - list.clientHeight < AT_END_PX;
+    this.#followSoon();
     for (const event of told) attempt(() => this.#insert(event));
     this.#empty.hidden = this.#entries.length > 0;
+  }
+
+  /** Go to the end with the next frame, if that is where the reader is now. */
+  async #followSoon() {
+    if (this.#isWaiting) return;
+    const list = this.#list;
+    const isFollowing = list.scrollHeight - list.scrollTop - list.clientHeight < AT_END_PX;
+    this.#isWaiting = true;
+    await nextFrame();
+    this.#isWaiting = false;
     if (isFollowing) list.scrollTop = list.scrollHeight;
   }
 
@@ -46,7 +57,7 @@ export class SideLog {
       "li",
       { class: `log-entry ${kind}` },
       el("time", { datetime: new Date(event.created_at * 1000).toISOString() }, clock(event.created_at)),
-      el("span", {}, asText(text, MAX_ENTRY_CHARS)),
+      el("span", {}, asText(firstLines(text, MAX_ENTRY_LINES), MAX_ENTRY_CHARS)),
     );
     this.#list.insertBefore(entry, this.#entries[at]?.[1] ?? null);
     this.#entries.splice(at, 0, [event.id, entry]);

@@ -15,6 +15,12 @@ export function asText(value, limit = MAX_CHARACTERS) {
   return legible(text.length > limit ? `${text.slice(0, limit - 1)}…` : text);
 }
 
+/** Return so many lines of a text, and a mark if there are more. */
+export function firstLines(text, limit) {
+  const lines = text.split("\n", limit + 1);
+  return lines.length > limit ? [...lines.slice(0, limit), "…"].join("\n") : text;
+}
+
 /** Return a text with as many marks on each character as can be drawn. */
 export function legible(text) {
   return text.replace(MARKS, (marks) => (marks.length > MAX_MARKS ? Array.from(marks).slice(0, MAX_MARKS).join("") : marks));

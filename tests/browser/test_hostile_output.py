@@ -110,7 +110,7 @@ ATTACKS: Final[dict[str, list[tuple[str, str]]]] = {
             ("stdout", "x" * 2_000),
         )
     ],
-    "log entries": [("info", "entry\n" * 5_000)] * 40 + [("error", "\u0301" * 200_000)],
+    "log entries": [("info", "entry\n" * 2_000)] * 600 + [("error", "\u0301" * 200_000)],
 }
 
 
@@ -260,9 +260,10 @@ def test_a_run_that_cannot_be_loaded_can_be_stopped(
         ("deep.json", "[" * 400_000 + "]" * 400_000),
         ("lines.diff", "diff \n@@\n" + "+\n" * 900_000),
         ("marks.txt", "e" + "\u0301" * 900_000),
+        ("empty.txt", "\n" * 1_900_000),
         ("brackets.json", '["' + "[" * 1_900_000 + '"]'),
     ],
-    ids=["depth", "lines", "marks", "brackets"],
+    ids=["depth", "lines", "marks", "empty", "brackets"],
 )
 def test_a_file_is_shown_as_far_as_that_is_quick(
     watcher: Visitor, gateway: EmbeddedGateway, name: str, content: str
