@@ -475,9 +475,9 @@ class _Renderer:
         self._reasons: dict[str, str] = {}  # why a tool was refused, by its id
         self._denied: dict[str, _Tool] = {}
         self._told_denials = 0
-        # By the ids of the open questions: the names of the uses of tools that they are about; and
-        # of those whose question was withdrawn, which Claude Code counts as denied.
-        self._questions: dict[str, set[str]] = {}
+        # What each question is about, by its id; and what a withdrawn one was about, which Claude
+        # Code counts as denied.
+        self._questions: dict[str, str] = {}
         self._withdrawn: set[str] = set()
         self._running_tasks = 0
 
@@ -500,17 +500,21 @@ class _Renderer:
             yield from self._user(message)
         elif kind == "result":
             yield from self._result(message)
-        elif kind == "control_request" and len(self._questions) < _MAX_REMEMBERED:
-            request = _map(message, "request")
-            uses = {_text(request, "tool_use_id"), use_of(request, "input")}
-            self._questions[_text(message, "request_id")] = uses
-        elif kind == "control_cancel_request" and len(self._withdrawn) < _MAX_REMEMBERED:
-            self._withdrawn |= self._questions.pop(_text(message, "request_id"), set()) - {""}
+        elif kind in ("control_request", "control_cancel_request"):
+            self._note_question(_text(message, "request_id"), _map(message, "request"))
         elif kind == "rate_limit_event":
             yield from self._rate_limit(_map(message, "rate_limit_info"))
         elif kind == "error":
             error = _map(message, "error")
             yield from self._note("!", _text(error, "message") or _text(message, "message"))
+
+    def _note_question(self, question_id: str, request: Mapping[str, Any]) -> None:
+        """Note what a question is about; without a request, that it was withdrawn."""
+        if request and len(self._questions) < _MAX_REMEMBERED:
+            use = _text(request, "tool_use_id") or use_of(request, "input")
+            self._questions[question_id] = use
+        elif not request and question_id in self._questions:
+            self._withdrawn.add(self._questions[question_id])
 
     # --- building pieces ---
 

@@ -189,7 +189,9 @@ def test_messages(stage: Stage) -> None:
         operator.enter("in the tool")
         gate.touch()
         operator.wait_for_markers("taken")
-        api.wait_for(lambda: any("in the tool" in each for each in api.prompts), WITHIN_S)
+        api.wait_for(
+            lambda: any("in the tool" in str(each.body) for each in api.requests), WITHIN_S
+        )
         operator.gateway.wait_for(
             lambda: [each["state"] for each in operator.markers("state")][-1:] == ["waiting"],
             WITHIN_S,

@@ -639,3 +639,26 @@ def test_without_messages_nothing_is_changed(chunks: list[bytes]) -> None:
 
     passed = b"".join(each.raw for each in items if isinstance(each, Passed))
     assert passed == b"".join(chunks) or any(isinstance(each, Message) for each in items)
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["by its id", "by what it is"])
+def test_a_withdrawn_question_is_no_denial(is_old: bool) -> None:
+    """Claude Code counts it as one; what a person denied is counted, of the same kind too."""
+    used = {"tool_name": "Bash", "input": {"command": "make"}}
+    names = [{}, {}] if is_old else [{"tool_use_id": "t1"}, {"tool_use_id": "t2"}]
+    denials = [
+        {"tool_name": "Bash", "tool_use_id": name, "tool_input": {"command": command}}
+        for name, command in (("t1", "make"), ("t2", "make -n" if is_old else "make"))
+    ]
+    stream = ClaudeStream()
+
+    for number, name in enumerate(names):
+        request = {"subtype": "can_use_tool", **used, **name}
+        asked = {"type": "control_request", "request_id": f"r{number}", "request": request}
+        stream.feed(json.dumps(asked).encode() + b"\n")
+    for question_id in ("r0", "r9"):
+        cancelled = {"type": "control_cancel_request", "request_id": question_id}
+        stream.feed(json.dumps(cancelled).encode() + b"\n")
+    stream.feed(ends(permission_denials=denials, session_id="s"))
+
+    assert stream.result()["permissionDenials"] == ["Bash"]
