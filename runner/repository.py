@@ -104,7 +104,7 @@ def _made_at(file: Path) -> float:
 
 def _git_dir(entry: Path) -> Path | None:
     """Return the repository that an entry `.git` is or names; None if it names none."""
-    if entry.is_dir():
+    if os.path.isdir(entry):  # unlike Path.is_dir it raises nothing
         return _real(entry)
     text = _read(entry)
     return _real(entry.parent / text[len(_GITDIR) :].strip()) if text.startswith(_GITDIR) else None
@@ -124,7 +124,7 @@ def _links(git_dir: Path) -> Iterator[Path]:
         yield from (
             place / name
             for name in (*folders, *files)
-            if (place / name).is_symlink() and not (is_top and name in _NOT_READ)
+            if os.path.islink(place / name) and not (is_top and name in _NOT_READ)
         )
         if is_top:
             folders[:] = [name for name in folders if name in ("objects", "refs", "logs", "info")]
@@ -150,6 +150,10 @@ def _read(path: Path) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
         return ""
-    with open(fd, "rb") as file:
-        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
-        return os.fsdecode(file.read(_MAX_POINTER_BYTES)) if is_file else ""
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return ""
+        # For git a name ends with the first NUL.
+        return os.fsdecode(os.read(fd, _MAX_POINTER_BYTES).partition(b"\0")[0])
+    finally:
+        os.close(fd)

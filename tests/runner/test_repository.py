@@ -143,6 +143,18 @@ def test_a_repository_that_knows_the_folder_is_its_own(tmp_path: Path, other: Pa
         assert leads_to(str(folder)) is None, folder
 
 
+@pytest.mark.parametrize("text", [b"gitdir: /a\0b", b"gitdir: \xff\xfe", b"gitdir: ", b"\0", b""])
+def test_a_pointer_of_any_bytes_is_read(tmp_path: Path, text: bytes) -> None:
+    """What it leads to is foreign, or nothing, and never an exception."""
+    (tmp_path / ".git").write_bytes(text)
+    (tmp_path / ".claude" / "worktrees" / "a").mkdir(parents=True)
+    (tmp_path / ".claude" / "worktrees" / "a" / ".git").write_bytes(text)
+
+    assert leads_to(str(tmp_path)) in (None, "/a", f"{tmp_path}/\udcff\udcfe")
+    for names in ((), ("a",)):
+        assert find_worktree(str(tmp_path), Worktree(".claude/worktrees", names), 0) is None
+
+
 @pytest.mark.parametrize("name", [".git", ".git/commondir", ".git/config", ".git/gitdir"])
 def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
     """A pipe in the place of a file would keep the operator's commands waiting for ever."""
@@ -150,7 +162,10 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
         git(tmp_path, "init", "-q")
         (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
+    assert leads_to(str(tmp_path)) is None
 
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
     assert leads_to(str(tmp_path)) is None
 
 
