@@ -20,8 +20,6 @@ const PAGE_EVENTS = 1000;
 const MAX_CHARS = 2_500_000;
 const MAX_EVENTS = 10_000;
 const LINE_CHARS = 80;
-// Let go together. One event may have a million characters, so it is not many.
-const DROPPED_EVENTS = 10;
 const DEFAULT_SIZE = { columns: 80, rows: 24 };
 
 export class Output {
@@ -37,6 +35,7 @@ export class Output {
   #kind = "";
   #drawn = 0; // how many of the window's events the view has
   #isDrawing = false;
+  #isMoving = false; // whether the place that is seen is not yet the reader's
   #queue = Promise.resolve();
   #isQueued = false;
   #pane = el("div", { class: "pane" });
@@ -117,9 +116,9 @@ export class Output {
     this.#chars += chars(events);
   }
 
-  /** How full the window is: 1 is as full as it should be. */
-  #excess() {
-    return Math.max(this.#events.length / MAX_EVENTS, this.#chars / MAX_CHARS);
+  /** How full the window is without its first events: 1 is as full as it should be. */
+  #excess(gone = 0) {
+    return Math.max((this.#events.length - gone) / MAX_EVENTS, this.#chars / MAX_CHARS);
   }
 
   async #loadEnd() {
@@ -149,7 +148,7 @@ export class Output {
       this.#hasBefore = page.has_before;
       const most = page.events.length + 1; // what is seen now stands behind the page
       while (this.#excess() > 1 && this.#events.length > most) {
-        this.#chars -= chars(this.#events.splice(-Math.min(DROPPED_EVENTS, this.#events.length - most)));
+        this.#chars -= chars([this.#events.pop()]);
         this.#isLive = false;
       }
       await this.#drawAround(page.events.length, top);
@@ -170,11 +169,13 @@ export class Output {
   /** Let go of the earliest events, and keep what is seen in its place. */
   async #dropEarliest(added = 0, fromEnd = this.#view.distanceFromStart - this.#view.extent) {
     const isAtEnd = this.#view.isAtEnd && !added;
-    const least = added + 1;
-    while (this.#excess() > 0.75 && this.#events.length > least) {
-      this.#chars -= chars(this.#events.splice(0, Math.min(DROPPED_EVENTS, this.#events.length - least)));
-      this.#hasBefore = true;
+    let gone = 0;
+    while (this.#excess(gone) > 0.75 && this.#events.length - gone > added + 1) {
+      this.#chars -= chars([this.#events[gone]]);
+      gone += 1;
     }
+    this.#events.splice(0, gone);
+    this.#hasBefore ||= gone > 0;
     await this.#drawAround(this.#events.length - added, fromEnd);
     if (isAtEnd) this.#view.scrollToEnd();
   }
@@ -244,16 +245,20 @@ export class Output {
   /** Draw all anew, so that the view begins `offset` behind the place before event number `index`. */
   async #drawAround(index, offset) {
     const view = this.#view;
-    this.#isDrawing = true;
-    view.reset(this.#size);
-    this.#drawn = 0;
-    this.#drawTo(index);
-    await view.flush();
-    const place = view.extent;
-    this.#isDrawing = false;
-    this.#drawTo(this.#events.length);
-    await view.flush();
-    view.distanceFromStart = place + offset;
+    this.#isDrawing = this.#isMoving = true;
+    try {
+      view.reset(this.#size);
+      this.#drawn = 0;
+      this.#drawTo(index);
+      await view.flush();
+      const place = view.extent;
+      this.#isDrawing = false;
+      this.#drawTo(this.#events.length);
+      await view.flush();
+      view.distanceFromStart = place + offset;
+    } finally {
+      this.#isDrawing = this.#isMoving = false;
+    }
   }
 
   #drawTo(end) {
@@ -274,6 +279,7 @@ export class Output {
   }
 
   #onScroll() {
+    if (this.#isMoving) return;
     if (this.#view.isAtStart && this.#hasBefore) this.#loadEarlier().catch((error) => announce(error.message));
     else if (this.#view.isAtEnd && !this.#isLive) this.#loadLater().catch((error) => announce(error.message));
     this.#tell();

@@ -5,7 +5,7 @@
 
 /** How long a turn may last. */
 export const TURN_MS = 12;
-const LONG_TURN_MS = 50;
+const LONG_TURN_MS = 100;
 const LONGEST_PAUSE_MS = 1000;
 const WITHOUT_FRAME_MS = 250;
 

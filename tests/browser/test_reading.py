@@ -65,7 +65,7 @@ def test_what_is_too_much_is_let_go_and_comes_back(desk: Visitor, gateway: Embed
         view.evaluate("view => { view.scrollTop = 0; }")
         assert page.get_by_text("begin 1", exact=True).count() == 1
 
-    eventually(is_at_the_beginning, 20)
+    eventually(is_at_the_beginning, 60)
     gateway.send_event(run, "stdout", "meanwhile\n", pages + 1)
     page.get_by_role("button", name="To the end").click()
     expect(page.get_by_text("meanwhile", exact=True)).to_be_in_viewport()
