@@ -240,18 +240,18 @@ class Spool:
 
     # --- output ------------------------------------------------------------------------------
 
-    def append(self, stream: str, text: RedactedText) -> bool:
-        """Commit redacted text to the end of a stream. Raises SpoolError (ended, closed).
+    def append(self, stream: str, text: RedactedText, fact: tuple[str, Any] | None = None) -> bool:
+        """Commit redacted text to the end of a stream, and with a message a fact that it tells.
 
         Returns False if a full disk does not take it: then it is counted, and its size is told in
-        its place.
+        its place. Raises SpoolError (ended, closed).
         """
         if not text:
             return True
         is_output = stream in OUTPUT_STREAMS
         try:
             if not is_output:
-                self._append_message(stream, text)
+                self._append_message(stream, text, fact)
                 return True
             if not self.is_tight:
                 with self._transaction():
@@ -266,10 +266,12 @@ class Spool:
             self._outbox.leave_out(stream, text)
         return False
 
-    def _add(self, stream: str, text: RedactedText) -> None:
+    def _add(self, stream: str, text: RedactedText, fact: tuple[str, Any] | None = None) -> None:
         if self.is_ended:
             raise SpoolError("the run has ended; nothing can follow its `finished` marker")
         self._outbox.add(stream, text)
+        if fact is not None:
+            self._put_fact(*fact)
         self._unsynced_chars += len(text)
         if self._unsynced_chars >= _SYNC_AFTER_CHARS:
             self.sync_due.set()

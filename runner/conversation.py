@@ -81,8 +81,10 @@ class Asking:
 class Journal(Protocol):
     """Where it is told: the journal of the run."""
 
-    def append(self, stream: str, text: RedactedText) -> object:
-        """Keep text of one stream, in order."""
+    def append(
+        self, stream: str, text: RedactedText, fact: tuple[str, Any] | None = None
+    ) -> object:
+        """Keep text of one stream, in order, and with it a fact of the run."""
 
     def put_fact(self, name: str, value: Any) -> None:
         """Keep a fact of the run."""
@@ -449,7 +451,6 @@ class Conversation:
             return
         if opened is None:
             return
-        self._put_open()
         self._tell(marker_fields(opened), one_line(opened, self._rules, is_remote=asking.remote))
         if not asking.local:
             self._show(f"? {describe(opened)}: answer it on the gateway's page ({opened.code})")
@@ -467,10 +468,10 @@ class Conversation:
         fields.update({"scope": visible(answer.scope.label)} if answer.scope else {})
         fields.update({"message": visible(answer.message)} if answer.message else {})
         told = f"{opened.code}: {decision}, by the {by}"
-        self._tell(fields, self._rules.redact(f"{told}: {answer.message}".rstrip(": ")))
+        told_line = self._rules.redact(f"{told}: {answer.message}".rstrip(": "))
+        self._tell(fields, told_line, closed=opened)
         self._send(line)  # after it was told, which can fail
         self._questions.close(opened, f"answered by the {by}")
-        self._put_open()
         self._forget_at_keyboard(opened, None if by == KEYBOARD else told)
         return f"Answered: {decision}"
 
@@ -479,7 +480,6 @@ class Conversation:
         fields = {"event": "withdrawn", "id": opened.id, "reason": reason}
         told = f"{opened.code}: withdrawn ({reason})"
         self._tell(fields, self._rules.redact(told))
-        self._put_open()
         self._forget_at_keyboard(opened, told)
 
     def _forget_at_keyboard(self, opened: OpenQuestion, told: str | None) -> None:
@@ -488,10 +488,6 @@ class Conversation:
         if told is not None and (self.asking.local or not self.asking.has_cards):
             self._show(f"  {told}")
         self._wake()
-
-    def _put_open(self) -> None:
-        open_ids = [each.id for each in self._questions]
-        self._journal.put_fact("questions", {"cards": self.asking.has_cards, "open": open_ids})
 
     def _enter(self, text: str, by: str) -> str:
         """Hand on a person's message."""
@@ -538,10 +534,18 @@ class Conversation:
         self._outgoing += line
         self._wake()
 
-    def _tell(self, fields: Mapping[str, Any], line: RedactedText) -> None:
-        if self.asking.has_cards:
-            self._journal.append("marker", self._rules.redact_json(fields))
+    def _tell(
+        self, fields: Mapping[str, Any], line: RedactedText, *, closed: OpenQuestion | None = None
+    ) -> None:
+        """Tell it, and keep which questions are open after it: `closed` is not any more."""
+        has_cards = self.asking.has_cards
+        open_ids = [each.id for each in self._questions if each is not closed]
+        fact = ("questions", {"cards": has_cards, "open": open_ids})
+        if has_cards:
+            # In one step: a crash in between would take back the card of an answered question.
+            self._journal.append("marker", self._rules.redact_json(fields), fact)
             return
+        self._journal.put_fact(*fact)
         self._infos.append(line)
         if self._info_due is None:
             self._tell_infos(time.monotonic())
