@@ -127,8 +127,8 @@ def test_a_question(stage: Stage) -> None:
             assert operator.answer(asked, answers=[{"options": [1]}]).error is None
         assert runner.wait(ENDS_WITHIN_S) == 0
 
-    told = str(stage.scene.api.requests[-1].body["messages"][-1])
-    assert ("Blue" in told) != stage.is_old
+    told = [str(each.body.get("messages", [""])[-1]) for each in stage.scene.api.requests]
+    assert any("Blue" in each for each in told) != stage.is_old
 
 
 def test_a_plan(stage: Stage) -> None:
@@ -172,8 +172,7 @@ def test_a_limit(stage: Stage) -> None:
         assert runner.wait(ENDS_WITHIN_S) == 0
 
     assert not stage.made("one")
-    told = str(stage.scene.api.requests[-1].body["messages"])
-    assert "--ask-timeout" in told
+    assert any("--ask-timeout" in str(each.body) for each in stage.scene.api.requests)
 
 
 def test_messages(stage: Stage) -> None:
@@ -282,7 +281,9 @@ def test_a_session_goes_on(stage: Stage) -> None:
     with RunnerProcess(again) as runner:
         assert runner.wait(ENDS_WITHIN_S) == 0
 
-    assert "octarine" in str(stage.scene.api.requests[-1].body["messages"])
+    asked = [str(each.body) for each in stage.scene.api.requests if "which word?" in each.prompt]
+    assert asked
+    assert all("octarine" in each for each in asked)
 
 
 def test_a_prompt_of_ten_megabytes(stage: Stage) -> None:
