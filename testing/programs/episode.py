@@ -89,7 +89,8 @@ class Episode:
             self._happen_to_disk()
             sync(self._launch, kill_after_s=self._dice.uniform(0.15, 0.8))
         self._recover()
-        done = sync(self._launch, within_s=120)
+        patience = {"CLAUDE_RUNNER_DRAIN_TIMEOUT": "60"}
+        done = sync(self._launch, env=patience, within_s=180)
         if done.code != 0:
             self.problems.append(f"sync ended with {done.code}: {done.stderr.splitlines()[:1]}")
         if is_lost and len(gateway.events(run_id)) != before:
