@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import array
 import atexit
+import contextlib
 import fcntl
 import gc
 import io
@@ -86,7 +87,9 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send a signal, if it has not been waited for."""
         if self._code is None:
-            os.kill(self.pid, number)
+            # It may have ended by itself meanwhile.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it without a word."""

@@ -215,6 +215,7 @@ def test_a_line_is_a_message_in_a_run_that_stays(cards: StrictGateway, tmp_path:
         terminal.expect(b"Second.", WITHIN_S)
         terminal.send(b"and this\n")
         terminal.expect(b"Third.", WITHIN_S)
+        terminal.expect(b"waiting 1 h", WITHIN_S)  # before that, the key interrupts the turn
         terminal.send(b"\x03")
         assert terminal.wait(WITHIN_S) == 130
 

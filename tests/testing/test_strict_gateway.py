@@ -812,7 +812,7 @@ def test_outside():
 
 def test_environment():
     assert not {"HMAC_SECRET", "https_proxy", "CLAUDE_COMMAND"} & set(os.environ)
-    assert os.listdir(os.environ["HOME"]) == []
+    assert set(os.listdir(os.environ["HOME"])) <= {".cache"}
 
 @pytest.mark.skip(reason="not\\there")
 def test_skipped():
