@@ -69,6 +69,8 @@ def judge(
     return verdict
 
 
+# Python 3.13 has them in its tracebacks.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _INTERRUPTED_START = re.compile(
     r"\ATraceback \(most recent call last\):\n(?:  .*\n)*KeyboardInterrupt\n"
 )
@@ -76,7 +78,7 @@ _INTERRUPTED_START = re.compile(
 
 def _judge_stream(verdict: Verdict, text: str, expected: range, last: int | None) -> None:
     # A stop may hit the child while its Python is still starting.
-    lines = _INTERRUPTED_START.sub("", text).splitlines(keepends=True)
+    lines = _INTERRUPTED_START.sub("", _COLOUR.sub("", text)).splitlines(keepends=True)
     if last is None and lines and not lines[-1].endswith("\n"):
         lines.pop()
     numbers = []
