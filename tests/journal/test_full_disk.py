@@ -105,6 +105,37 @@ def test_output_is_counted_and_the_rest_recorded(disk: Disk) -> None:
     assert not (disk.folder / "reserve").exists(), "the run has ended"
 
 
+@pytest.mark.parametrize("is_greedy", [False, True], ids=["alone", "beside a greedy one"])
+@pytest.mark.parametrize("lines", [0, 150], ids=["small log", "large log"])
+def test_the_reserve_lasts(lines: int, is_greedy: bool, disk: Disk) -> None:
+    """However much the log holds when the disk gets full, and whoever takes what is left free."""
+    with run_on(disk) as spool:
+        for _ in range(lines):
+            assert spool.append("stdout", text("." * 15_999 + "\n"))
+        make_tight(disk, spool)
+        drain(spool)
+        for number in range(30 if is_greedy else 300):
+            if is_greedy:
+                disk.fill()
+            assert spool.append("info", text(f"message {number}"))
+            assert drain(spool) == [("info", f"message {number}")]
+
+
+def test_a_backlog_goes_out_in_small_events(disk: Disk) -> None:
+    """The body of an event is written twice, so it must not be as large as the reserve."""
+    with run_on(disk) as spool:
+        for _ in range(100):
+            spool.append("stdout", text("." * 9_999 + "\n"))
+        make_tight(disk, spool)
+        sizes = []
+        while event := spool.cut(1, "n", max_body_bytes=1_000_000):
+            sizes.append(len(event.body))
+            spool.accept()
+
+    assert len(sizes) > 10
+    assert max(sizes) <= 65_536
+
+
 def test_room_that_comes_back_is_used(disk: Disk, elsewhere: Path) -> None:
     """Output is recorded again, behind a notice of what is missing; and so it is after a kill."""
 
@@ -269,6 +300,22 @@ def test_what_the_gateway_has_is_not_sent_again(
             assert drain(spool) == [("stdout", "two")]
             assert spool.totals().events == 2
         assert not (elsewhere / "taken").exists()
+
+
+@pytest.mark.parametrize("mark", ["taken", "spent"])
+def test_an_answer_that_was_noted_counts_once(mark: str, tmp_path: Path) -> None:
+    """A kill may come after the database took it, and before its file is gone."""
+    path = tmp_path / "spool.db"
+    with opened(path) as spool:
+        spool.append("stdout", text("one"))
+        sent(spool)
+        spool.accept()
+        (tmp_path / mark).touch()
+
+    with opened(path) as spool:
+        spool.append("stdout", text("two"))
+        sent(spool)
+        assert drain(spool) == [("stdout", "two")]
 
 
 @pytest.mark.parametrize("moment", ["at once", "after a kill"])
