@@ -101,17 +101,26 @@ def _allocate(fd: int, size_bytes: int) -> None:
     """Let a file have this size, and room for all of it. Raises OSError."""
     before = os.fstat(fd).st_size
     try:
-        try:
-            os.posix_fallocate(fd, 0, size_bytes)
-        except (AttributeError, OSError):  # macOS, and file systems that cannot
-            # Random, because zeros that are compressed take no room.
+        if not _is_allocated(fd, size_bytes):
             _write_random(fd, before, size_bytes)
     except OSError:
         os.ftruncate(fd, before)
         raise
 
 
+def _is_allocated(fd: int, size_bytes: int) -> bool:
+    """Allocate without writing. False where that cannot be: on macOS, and on some file systems."""
+    allocate = getattr(os, "posix_fallocate", None)
+    try:
+        if allocate is not None:
+            allocate(fd, 0, size_bytes)
+    except OSError:
+        return False
+    return allocate is not None
+
+
 def _write_random(fd: int, start: int, end: int) -> None:
+    """Write what no file system compresses."""
     while start < end:
         start += os.pwrite(fd, os.urandom(end - start), start)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,13 @@ def nothing_is_written() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def forbid_writing(pid: int) -> Callable[[], object] | None:
+    """Let another process write to no file; return what undoes that. None where that cannot be."""
+    limit = getattr(resource, "prlimit", None)  # Linux
+    if limit is None:
+        return None
+    soft, hard = limit(pid, resource.RLIMIT_FSIZE)
+    limit(pid, resource.RLIMIT_FSIZE, (0, hard))
+    return partial(limit, pid, resource.RLIMIT_FSIZE, (soft, hard))

@@ -13,7 +13,6 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import time
 import uuid
@@ -30,7 +29,7 @@ from testing.gateways.strict_gateway import StrictGateway
 from testing.journal import crash_copy, opened
 from testing.programs import processes
 from testing.programs.children.numbers import line
-from testing.programs.disk import Disk
+from testing.programs.disk import Disk, forbid_writing
 from testing.programs.runner import Launch, RunnerProcess, child, plan
 from testing.programs.verdict import ASKED_TWICE, files_with, sync
 from testing.waiting import eventually
@@ -169,15 +168,13 @@ class Episode:
 
     def _forbid_writing(self, runner: RunnerProcess) -> None:
         """Let the runner write to no file for a while."""
-        if not hasattr(resource, "prlimit"):
-            return
-        self.counts["times that nothing could be written"] += 1
         with suppress(ProcessLookupError):
-            before = resource.prlimit(runner.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(runner.pid, resource.RLIMIT_FSIZE, (0, before[1]))
-            self._is_running(runner)
-            if self._dice.random() < 0.8:
-                resource.prlimit(runner.pid, resource.RLIMIT_FSIZE, before)
+            undo = forbid_writing(runner.pid)
+            if undo is not None:
+                self.counts["times that nothing could be written"] += 1
+                self._is_running(runner)
+                if self._dice.random() < 0.8:
+                    undo()
 
     def _happen_to_disk(self) -> None:
         self._is_greedy = self._dice.random() < 0.3
