@@ -56,8 +56,8 @@ export class RunsPage {
   async #load() {
     // Those that wait come first, also if they are older than a page.
     const [page, waiting] = await Promise.all([get(`/api/runs?limit=${PAGE_RUNS}`), get("/api/runs?state=waiting")]);
-    for (const run of waiting.runs) this.#runs.set(run.id, run);
     if (!this.#runs.size) this.#next = page.next;
+    for (const run of waiting.runs) this.#runs.set(run.id, run);
     this.#take(page.runs);
   }
 
