@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expec
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
 
-WAIT_MS: Final = 15_000
+WAIT_MS: Final = 30_000
 DESK: Final = (1280, 800)
 PHONE: Final = (360, 800)
 _FLAGS: Final = (
