@@ -310,16 +310,16 @@ def greed(disk: Disk) -> Iterator[None]:
 
 def test_disk_gets_full(gateway: StrictGateway, tmp_path: Path, disk: Disk) -> None:
     """The session goes on to its own end; what is missing is counted, and no room stays taken."""
-    launch = plan_on(disk, plan(gateway, child("floods.py", "12"), tmp_path))
+    launch = plan_on(disk, plan(gateway, child("floods.py", "6"), tmp_path))
     with RunnerProcess(launch) as runner:
-        assert runner.wait(60) == 0
+        assert runner.wait(100) == 0
 
         assert_told(runner)
     assert lost_bytes(launch) > 0
-    assert_accounted(launch, 12_000_000)
+    assert_accounted(launch, 6_000_000)
     assert gateway.status(launch.run.id) == "done"
     log = gateway.artifacts(launch.run.id)[0].data
-    assert b"".join(line(number) for number in range(120_000)).startswith(log)
+    assert b"".join(line(number) for number in range(60_000)).startswith(log)
     assert not (launch.run_dir / "reserve").exists()
     assert sync(launch).stdout == "nothing is left to deliver\n"
 
