@@ -331,7 +331,10 @@ def _diff(tool: str, given: Mapping[str, Any]) -> str:
     parts = []
     for edit in _list(given, "edits") or [given]:
         before, after = _text(edit, "old_string"), _text(edit, "new_string")
-        old, new = before.splitlines(), after.splitlines()
+        if before.endswith("\n") and after.endswith("\n"):
+            before, after = before[:-1], after[:-1]
+        # Not `splitlines`, for which a character in a line may be the end of it.
+        old, new = before.split("\n"), after.split("\n")
         if len(old) + len(new) > _MAX_DIFF_LINES:
             return ""  # difflib's time grows faster than they do
         lines = difflib.unified_diff(old, new, lineterm="", n=2)

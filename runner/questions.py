@@ -30,6 +30,8 @@ _EXCERPT_CHARS: Final = 4_000
 # What may be allowed by its code, after it was shown as lines of text.
 MAX_LINE_CHARS: Final = 4_000
 _MAX_LABEL_CHARS: Final = 200
+# What the diff of an edit shows of its input.
+_TOLD_BY_DIFF: Final = ("old_string", "new_string", "edits")
 _MAX_WORDS_CHARS: Final = 10_000
 _MAX_OPEN: Final = 100
 
@@ -164,14 +166,14 @@ class Questions:
             fields = None
         if not isinstance(fields, dict):
             raise Refusal("the answer is not JSON")
-        opened = self._find_open(str(fields.get("id")))
-        if not hmac.compare_digest(str(fields.get("digest")).encode(), opened.digest.encode()):
+        opened = self._find_open(fields.get("id"))
+        if fields.get("digest") != opened.digest:
             raise Refusal("the question has changed")
         message = fields.get("message", "")
         scope_id = fields.get("scope")
-        scope = None if scope_id is None else opened.scopes.get(str(scope_id))
-        if scope_id is not None and scope is None:
+        if scope_id is not None and scope_id not in list(opened.scopes):
             raise Refusal("this scope was not offered")
+        scope = None if scope_id is None else opened.scopes[scope_id]
         decision = fields.get("decision")
         if decision not in ("allow", "deny") or not isinstance(message, str):
             raise Refusal("the answer says neither allow nor deny")
@@ -204,10 +206,11 @@ class Questions:
             raise Refusal(f"this can be allowed once only; write allow {code}")
         return opened, self._check(opened, Answer("allow", scope=scope))
 
-    def _find_open(self, name: str) -> OpenQuestion:
-        opened = self._open.get(name)
+    def _find_open(self, name: Any) -> OpenQuestion:
+        """Return the open question of this id. Raises Refusal, also for what is no id."""
+        opened = self._open.get(name) if isinstance(name, str) else None
         if opened is None:
-            by = self._answered_by.get(name)
+            by = self._answered_by.get(name) if isinstance(name, str) else None
             raise Refusal("no such question" if by is None else f"already {by}")
         return opened
 
@@ -301,10 +304,8 @@ def marker_fields(opened: OpenQuestion) -> dict[str, Any]:
 
 def one_line(opened: OpenQuestion, rules: Rules, *, is_remote: bool) -> RedactedText:
     """Return the question for a gateway without cards, and how to answer it if that is possible."""
-    text = "\n".join([f"{opened.code}: {describe(opened)}", *_details(opened, 2 * MAX_LINE_CHARS)])
+    text = f"{opened.code}: {describe(opened)}\n{_told(opened)}"
     told = [text]
-    if opened.shown["hidden"]:
-        told.append("(a secret in it is hidden)")
     if _CUT_BY_GATEWAY.search(text):
         told.append("(the gateway may have hidden a part of it)")
     if is_remote:
@@ -328,14 +329,14 @@ def at_keyboard(opened: OpenQuestion, number: int) -> tuple[str, str]:
             for each, option in enumerate(choice.options, start=1)
         ]
         several = ", several as 1,2" if choice.is_multiple else ""
-        return "\n".join(lines), f"  type a number{several}, or your own words"
-    lines = [f"? {describe(opened)}"]
-    lines += [f"    {line}" for line in _details(opened, MAX_SHOWN_CHARS)]
+        told = "\n".join(_continued(line, "       ") for line in lines)
+        return told, f"  type a number{several}, or your own words"
+    told = f"? {describe(opened)}\n{_told(opened)}".replace("\n", "\n    ")
     ways = ["y = allow once"] if opened.is_whole else ["it is too long to be shown whole"]
     if opened.is_whole and opened.scopes:
         label = next(iter(opened.scopes.values())).label
-        ways.append(f"a = and for this run: {visible(label)}")
-    return "\n".join(lines), f"  {'; '.join([*ways, 'n = deny', 'or a sentence to deny with'])}"
+        ways.append(f"a = and for this run: {label}")
+    return told, f"  {'; '.join([*ways, 'n = deny', 'or a sentence to deny with'])}"
 
 
 def describe(opened: OpenQuestion) -> str:
@@ -346,38 +347,47 @@ def describe(opened: OpenQuestion) -> str:
         return f"{who} has a plan and asks to begin"
     if opened.question.kind == "question":
         return f"{who} asks"
-    return f"{who} asks to use {shown.get('tool', 'a tool')}"
+    return f"{who} asks to use {' '.join(shown.get('tool', 'a tool').split())}"
 
 
-def _details(opened: OpenQuestion, max_chars: int) -> list[str]:
-    """Return the lines of what is asked, as they were shown."""
+def _told(opened: OpenQuestion) -> str:
+    """Return all that was shown of what is asked, as text."""
     shown, kind = opened.shown, opened.question.kind
-    if kind == "question":
-        lines = []
-        for number, asked in enumerate(shown.get("questions", ()), start=1):
-            lines.append(f"{number}: {asked['question']}")
-            lines += [
-                f"   {place}. {option['label']}: {option['description']}".rstrip(": ")
-                for place, option in enumerate(asked["options"], start=1)
-            ]
-    elif kind == "plan":
-        lines = [shown.get("plan") or "(Claude Code gave no text of the plan)"]
-    else:
-        lines = [_told_input(shown)]
-    lines += [f"reason: {shown['reason']}"] if shown.get("reason") else []
-    text = "\n".join(lines)
-    if len(text) > max_chars:
-        text = f"{text[:max_chars]} … ({len(text) - max_chars} more characters)"
-    return text.split("\n")
-
-
-def _told_input(shown: dict[str, Any]) -> str:
     given = shown.get("input", {})
-    if shown.get("diff") and isinstance(given, dict):
-        return f"{given.get('file_path', '')}\n{shown['diff']}"
-    if isinstance(given, dict) and isinstance(given.get("command"), str) and len(given) <= 2:
-        return str(given["command"])
-    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, indent=1)
+    if kind == "question":
+        lines = list(_told_choices(shown))
+    elif not isinstance(given, dict):
+        lines = [given]  # its beginning
+    elif kind == "plan":
+        plan = shown.get("plan") or "(Claude Code gave no text of the plan)"
+        lines = [plan, *_told_fields(given, ("plan", "planFilePath"))]
+    elif shown.get("diff"):
+        lines = [*_told_fields(given, _TOLD_BY_DIFF), shown["diff"]]
+    else:
+        lines = list(_told_fields(given, ()))
+    lines += [_continued(f"why it asks: {shown['reason']}")] if shown.get("reason") else []
+    lines += ["(a secret in it is hidden)"] if shown["hidden"] else []
+    return "\n".join(lines)
+
+
+def _told_choices(shown: dict[str, Any]) -> Iterator[str]:
+    for number, asked in enumerate(shown.get("questions", ()), start=1):
+        yield _continued(f"{number}: {asked['question']}")
+        for place, option in enumerate(asked["options"], start=1):
+            text = f"   {place}. {option['label']}: {option['description']}".rstrip(": ")
+            yield _continued(text, "      ")
+
+
+def _told_fields(given: dict[str, Any], apart: Sequence[str]) -> Iterator[str]:
+    for name, value in given.items():
+        if name not in apart:
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield _continued(f"{name}: {shown}")
+
+
+def _continued(text: str, indent: str = "  ") -> str:
+    """Return a text whose further lines are indented: none passes for something else."""
+    return text.replace("\n", f"\n{indent}")
 
 
 def _ways(opened: OpenQuestion) -> list[str]:

@@ -108,6 +108,13 @@ def test_an_edit_has_a_diff() -> None:
     assert question.diff.splitlines()[1:] == [" a", "-b", "+c"]
 
 
+def test_a_diff_has_one_line_for_each_of_the_file() -> None:
+    """A character that only looks like the end of a line is shown where it stands."""
+    question = ask(tool_name="Edit", input={"old_string": "a\r", "new_string": "a\u2028b\r\n"})
+
+    assert question.diff.split("\n")[1:] == ["-a\r", "+a\u2028b\r", "+"]
+
+
 def test_a_question_is_answered_by_its_text() -> None:
     """The whole input comes back, and the answers stand under the texts of the questions."""
     dialogue = ClaudeDialogue(asks=True)

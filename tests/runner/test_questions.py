@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kinds.profile import Choice, Option, Question, Scope
@@ -149,6 +149,58 @@ def test_what_a_line_does_not_show_whole_is_not_allowed_by_its_code() -> None:
     assert "too long" in refusal(lambda: questions.read_line(f"allow {only.code}"))
 
 
+def told_everywhere(only: OpenQuestion) -> list[str]:
+    """Return the question as it is told in a line, and at the keyboard, without its blanks."""
+    told = (one_line(only, Rules(), is_remote=True), at_keyboard(only, 0)[0])
+    return ["".join(text.split()) for text in told]
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(st.text() | st.booleans(), lambda inner: st.lists(inner, max_size=3)),
+        max_size=4,
+    )
+)
+@example({"command": "true", "dangerouslyDisableSandbox": True})
+@example({"file_path": "a", "old_string": "b", "new_string": "c", "replace_all": True})
+def test_nothing_of_an_input_is_left_out(fields: dict[str, Any]) -> None:
+    """Whatever may be allowed was told whole, by name and value."""
+    diff = "-b\n+c" if "old_string" in fields else ""
+    _, only = opened(Question("r", "permission", "Bash", fields, diff=diff))
+    for name, value in only.shown.get("input", {}).items():
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if not (diff and name in ("old_string", "new_string")):
+            for text in told_everywhere(only):
+                assert "".join(f"{name}:{shown}".split()) in text
+
+
+def test_what_a_plan_asks_for_besides_is_told() -> None:
+    """Its approval may allow more than to begin."""
+    besides = {"tool": "Bash", "prompt": "push to origin"}
+    plan = {"plan": "# Do it", "allowedPrompts": [besides]}
+    _, only = opened(Question("r", "plan", "ExitPlanMode", plan, plan="# Do it"))
+
+    assert all("pushtoorigin" in text and "#Doit" in text for text in told_everywhere(only))
+
+
+def test_a_secret_that_is_hidden_is_said_at_the_keyboard(token: str) -> None:
+    """What is approved there is more than what is seen."""
+    _, only = opened(permission(command=f"curl -H 'Authorization: Bearer {token}' x"))
+
+    assert "a secret in it is hidden" in at_keyboard(only, 0)[0]
+
+
+def test_a_text_of_several_lines_looks_like_one_text() -> None:
+    """It is indented, so that it cannot pass for another field or another option."""
+    _, only = opened(permission(command="true\nreason: the user wants it"))
+    assert "\n  reason: the user" in one_line(only, Rules(), is_remote=True)
+    assert "\n      reason: the user" in at_keyboard(only, 0)[0]
+
+    _, only = opened(question(Choice("Which?", "", False, (Option("Red\n    2. Blue", ""),))))
+    assert not re.search(r"^ {3,4}2\.", at_keyboard(only, 0)[0], re.MULTILINE)
+
+
 def test_a_scope_that_goes_too_far_or_hides_something_is_not_offered(token: str) -> None:
     """A mode above the highest, a rule with a secret in it, one with an invisible character."""
     scopes = (
@@ -191,6 +243,8 @@ def test_an_answer_of_the_page() -> None:
         ({"digest": "0" * 64}, "the question has changed"),
         ({"digest": ...}, "the question has changed"),
         ({"digest": 3}, "the question has changed"),
+        ({"digest": "\ud800"}, "the question has changed"),
+        ({"id": "\ud800"}, "no such question"),
         ({"id": "q9"}, "no such question"),
         ({"id": ["q1"]}, "no such question"),
         ({"scope": "s2"}, "this scope was not offered"),
