@@ -87,7 +87,7 @@ class ClaudeProfile(Profile):
         add_option(
             "--ask-timeout",
             metavar="TIME",
-            help="deny what nobody has answered after this time (default: wait)",
+            help="deny a question that has no answer after this time (default: wait)",
         )
         add_option(
             "--stay",

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _INFO_INTERVAL_S: Final = 3.0
 # After the end of a task in the background, Claude Code begins a turn within this, or never.
 _TURN_PATIENCE_S: Final = 2.0
-# Nobody reads a question and answers it in less: what is typed sooner was meant for something else.
+# A person takes longer to read a question: what is typed sooner was meant for something else.
 _READING_S: Final = 0.3
 # A second Ctrl-C within this ends the run, whatever became of the turn meanwhile.
 _SECOND_INTERRUPT_S: Final = 3.0
@@ -79,7 +79,7 @@ class Asking:
 
 
 class Journal(Protocol):
-    """Where it is told: the journal of the run."""
+    """The journal of the run, as far as a conversation writes to it."""
 
     def append(
         self, stream: str, text: RedactedText, fact: tuple[str, Any] | None = None
@@ -101,7 +101,7 @@ class _Message:
 
 
 def withdrawal(question_id: str, *, has_cards: bool, rules: Rules) -> tuple[str, RedactedText]:
-    """Return the event that takes back the card of a question which nobody can answer any more."""
+    """Return the event that withdraws a question of a run that is over."""
     if has_cards:
         fields = {"event": "withdrawn", "id": question_id, "reason": "ended"}
         return "marker", rules.redact_json(fields)
@@ -205,7 +205,7 @@ class Conversation:
             return min(dues, default=None)
 
     def tick(self, now: float) -> None:
-        """Do what is due: deny what nobody answered, tell what waits, end what is done."""
+        """Do what is due: deny unanswered questions, tell what waits, end what is done."""
         with self._lock:
             if self._info_due is not None and now >= self._info_due:
                 self._tell_infos(now)
@@ -220,7 +220,7 @@ class Conversation:
             self._look_for_end(now)
 
     def _look_for_end(self, now: float) -> None:
-        """Close the child's stdin when it would do nothing more, and nobody is waited for."""
+        """Close the child's stdin when it would do nothing more, and no person is waited for."""
         if len(self._questions) or not self._dialogue.is_done:
             self._idle_since = None
             return
@@ -416,7 +416,7 @@ class Conversation:
             self._is_ending = True
 
     def end(self) -> None:
-        """Take back every question: nobody can answer any more. Idempotent."""
+        """Withdraw every question, since the run is over. Idempotent."""
         with self._lock:
             self._is_closed = True
             for opened in self._questions:

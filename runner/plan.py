@@ -102,7 +102,7 @@ def plan_job(
         asks = asking.remote or asking.local
         invocation = profile.listening_invocation(config, prompt or "", options, asks=asks)
     if invocation.cannot_ask is not None:
-        console.warn(f"this run asks nobody: {invocation.cannot_ask}")
+        console.warn(f"this run does not ask: {invocation.cannot_ask}")
     if asking is not None:
         asking = replace(asking, modes=invocation.modes) if invocation.dialogue else None
     for item in invocation.argv:
@@ -150,7 +150,7 @@ def _plan_asking(
         reason = f"{profile.program_variable} does not start a program that can be asked"
     given = [name for name in _TALKING if getattr(options, name, None) not in (None, "never")]
     if reason is not None and given:
-        raise RunnerError(f"--{given[0].replace('_', '-')} is of no use here: {reason}")
+        raise RunnerError(f"--{given[0].replace('_', '-')} does not apply: {reason}; leave it out")
     if reason is not None:
         return None
     whom = _choose_whom(getattr(options, "ask", None), config, console)
@@ -185,7 +185,10 @@ def _choose_whom(asked: str | None, config: Config, console: Console) -> str:
     if asked is not None:
         return asked
     if config.allow_remote_answers and not is_safe:
-        console.warn("nobody is asked: remote answers need https, and GATEWAY_URL is http")
+        console.warn(
+            "this run does not ask, because answers from the page need https and GATEWAY_URL is "
+            "http; use https, or --ask local"
+        )
     return "remote" if config.allow_remote_answers and is_safe else "never"
 
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from kinds.profile import Choice, Question, Scope
     from redact import RedactedText, Rules
 
-# What is longer is not shown whole, and so cannot be allowed.
+# A longer question is not shown whole, so it can only be denied.
 MAX_SHOWN_CHARS: Final = 65_536
-# So much of what is longer is shown.
+# So much of each field of a longer one is shown.
 _EXCERPT_CHARS: Final = 4_000
-# What may be allowed by its code, after it was shown as lines of text.
+# The same for a gateway without cards, where it is shown as lines of text.
 MAX_LINE_CHARS: Final = 4_000
 _MAX_LABEL_CHARS: Final = 200
 # What the diff of an edit shows of its input.
@@ -39,13 +39,13 @@ _MAX_OPEN: Final = 100
 _LETTERS: Final = "ACDEFHJKMNPQRTUVWXY"
 _DIGITS: Final = "2346789"
 _CODE_LENGTH: Final = 5
-# A word is no code, nor is a number: a code has both.
+# A code has both letters and digits, so that no word and no number passes for one.
 _WITH_CODE: Final = re.compile(
     r"\s*(allow|deny|answer)\s+((?=[a-z]*[0-9])(?=[0-9]*[a-z])[a-z0-9]{4,6})(?![a-z0-9])\s*:?\s*(.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _NUMBERED: Final = re.compile(r"(?:^|;)\s*([0-9]{1,2})\s*:\s*")
-# Printable by Unicode, and yet nothing is seen of them.
+# Characters that Unicode calls printable, and that no screen shows.
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
@@ -289,7 +289,7 @@ class Questions:
                 return code
 
     def _digest(self, question_id: str, question: Question, scopes: dict[str, Scope]) -> str:
-        """Return what names this question as it was asked, and lets nobody guess what it hides."""
+        """Return a digest of the question as it was asked. Without the key it tells nothing."""
         asked: list[Any] = [question_id, question.tool, question.given]
         asked += [[name, dict(scope.grant)] for name, scope in scopes.items()]
         text = json.dumps(asked, sort_keys=True)

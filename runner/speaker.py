@@ -1,4 +1,4 @@
-"""The pump's hands in a conversation: what is written to the child's stdin, and typed for it.
+"""The pump's part in a conversation: it writes the child's stdin, and reads the keyboard.
 
 Passive; all of it runs in the pump's thread.
 """

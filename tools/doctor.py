@@ -197,7 +197,7 @@ def _check_operator(config: Config) -> tuple[str, str]:
             f"(CLAUDE_RUNNER_ALLOW_REMOTE_INPUT, {_source(config, 'INPUT')})"
         )
     if granted:
-        return "note", f"whoever has the gateway's page may {'; and '.join(granted)}"
+        return "note", f"anyone who can open the gateway's page may {'; and '.join(granted)}"
     return "ok", "may stop a run and run the allowed commands; `info` lists them"
 
 

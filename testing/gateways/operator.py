@@ -81,3 +81,24 @@ def answer_text(asked: Mapping[str, Any], decision: str = "allow", **fields: Any
     """Return the command of a card's answer."""
     named = {"id": asked["id"], "digest": asked["digest"], "decision": decision}
     return "__ANSWER__:" + json.dumps({**named, **fields})
+
+
+DIGEST: Final = "0123456789abcdef" * 4
+
+
+def asked_marker(question_id: str = "q1", **fields: Any) -> dict[str, Any]:
+    """Return the marker of a permission, as a runner sends it."""
+    return {
+        "event": "asked",
+        "id": question_id,
+        "code": "K7Q2X",
+        "digest": DIGEST,
+        "kind": "permission",
+        "tool": "Bash",
+        "input": {"command": f"pytest -q {question_id}"},
+        "hidden": False,
+        "whole": True,
+        "scopes": [],
+        "defaultsToNo": False,
+        **fields,
+    }

@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.gateways.embedded_record import free_port
 from testing.gateways.gateway_records import Run
+from testing.gateways.operator import DIGEST
+from testing.gateways.operator import asked_marker as asked
 from testing.programs.claude_standin import (
     StandIn,
     ask,
@@ -38,7 +40,6 @@ from tests.browser.test_untrusted_text import MARKUP
 from tests.browser.visitor import DESK, Visitor
 
 PHONE = (390, 844)
-DIGEST = "0123456789abcdef" * 4
 TALKS = {
     "listens": True,
     "remoteAnswers": True,
@@ -75,24 +76,6 @@ def phone(browser: Browser, gateway: EmbeddedGateway) -> Iterator[Visitor]:
     with Visitor(browser, gateway, size=PHONE) as person:
         person.log_in()
         yield person
-
-
-def asked(question_id: str = "q1", **fields: Any) -> dict[str, Any]:
-    """Return the marker of a permission."""
-    return {
-        "event": "asked",
-        "id": question_id,
-        "code": "K7Q2X",
-        "digest": DIGEST,
-        "kind": "permission",
-        "tool": "Bash",
-        "input": {"command": f"pytest -q {question_id}"},
-        "hidden": False,
-        "whole": True,
-        "scopes": [],
-        "defaultsToNo": False,
-        **fields,
-    }
 
 
 def begin_asking(gateway: EmbeddedGateway, *markers: dict[str, Any], **fields: Any) -> Run:

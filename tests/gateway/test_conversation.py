@@ -14,6 +14,7 @@ import pytest
 from gateway.questions import MAX_OPEN, MAX_WAITING, MAX_WORDS
 from testing.gateways.embedded_gateway import Answer, EmbeddedGateway
 from testing.gateways.gateway_records import Run
+from testing.gateways.operator import DIGEST, asked_marker
 
 STARTED = {
     "event": "started",
@@ -26,7 +27,6 @@ STARTED = {
     "stays": False,
     "modes": ["default", "acceptEdits"],
 }
-DIGEST = "0123456789abcdef" * 4
 
 
 @pytest.fixture(scope="module")
@@ -51,22 +51,13 @@ def begin(gw: EmbeddedGateway, **fields: Any) -> Run:
 
 def question(question_id: str = "q1", **fields: Any) -> dict[str, Any]:
     """Return the marker of a permission."""
-    return {
-        "event": "asked",
-        "id": question_id,
-        "code": "K7Q2X",
-        "digest": DIGEST,
-        "kind": "permission",
-        "tool": "Bash",
+    told = {
         "title": "Run the tests",
         "reason": "it is not allowed yet",
         "input": {"command": "pytest -q", "timeout": 5},
-        "hidden": False,
-        "whole": True,
         "scopes": [{"id": "s1", "label": "allow Bash(pytest:*)"}],
-        "defaultsToNo": False,
-        **fields,
     }
+    return asked_marker(question_id, **{**told, **fields})
 
 
 CHOICES = [
