@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from allowlist import Allowlist
     from gateway_client import GatewayClient
     from journal.spool import FilePart
-    from kinds.profile import Dialogue
     from redact import Rules
     from runner.assist import AssistPlan
     from runner.console import Console
@@ -116,9 +115,6 @@ class Run:
         self.started_at = time.monotonic()
         # Whether the child may have run; it never runs twice for one run.
         self.was_started = False
-        self.conversation: Conversation | None = None
-        # Whether the conversation reads the keyboard.
-        self.has_keyboard = False
 
     def execute(self) -> int:
         """Run the child to its end, deliver, and return the exit code."""
@@ -137,8 +133,8 @@ class Run:
             stack.callback(terminal.give_back)
             self._take_terminal(terminal)
             spool.append("marker", self.rules.redact_json(self._started_fields(terminal)))
-            pump = self._start_child(keeper, spool, mailbox, terminal)
-            return _Session(self, keeper, spool, mailbox, terminal, pump).conduct()
+            pump, speaker = self._start_child(keeper, spool, mailbox, terminal)
+            return _Session(self, keeper, spool, mailbox, terminal, pump, speaker).conduct()
 
     def _open_spool(self) -> Spool:
         """Open the journal, with what another process needs to deliver it."""
@@ -190,21 +186,14 @@ class Run:
 
     def _start_child(
         self, keeper: Keeper, spool: Spool, mailbox: Mailbox, terminal: SessionTerminal
-    ) -> PtyPump:
+    ) -> tuple[PtyPump, Speaker | None]:
         """Open the child's terminals, let the keeper start it in them, and read."""
         job = self.job
         terminals = ChildTerminals(
             job, self.folder.path, self.rules, terminal.size, terminal.attributes
         )
         pipe = WakePipe()
-        speaker = None
-        if job.asking is not None and job.invocation.dialogue and terminals.speaking_fd is not None:
-            # Reading in the background would stop the job; like this it fails.
-            signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-            speaker = self._open_conversation(
-                job.invocation.dialogue, job.asking, spool, pipe, terminals.speaking_fd
-            )
+        speaker = self._open_conversation(spool, pipe, terminals.speaking_fd)
         pump = PtyPump(
             terminals.channels,
             open(self.folder.path / job.log_name, "ab", buffering=0),  # noqa: SIM115 - the pump closes it
@@ -228,18 +217,25 @@ class Run:
         )
         terminals.close_fds()
         pump.start()
-        return pump
+        return pump, speaker
 
     def _open_conversation(
-        self, dialogue: Dialogue, asking: Asking, spool: Spool, pipe: WakePipe, stdin_fd: int
-    ) -> Speaker:
+        self, spool: Spool, pipe: WakePipe, stdin_fd: int | None
+    ) -> Speaker | None:
+        """Say the prompt, in a run that listens on its stdin; None for any other run."""
+        dialogue, asking = self.job.invocation.dialogue, self.job.asking
+        if dialogue is None or asking is None or stdin_fd is None:
+            return None
         conversation = Conversation(
             dialogue, asking, self.rules, spool, show=self.console.show, wake=pipe.wake
         )
         conversation.begin(self.job.invocation.first_message)
-        self.conversation = conversation
-        self.has_keyboard = os.isatty(0) and (asking.local or asking.stay_s is not None)
-        return Speaker(conversation, stdin_fd, LineKeyboard(0) if self.has_keyboard else None)
+        if not (os.isatty(0) and (asking.local or asking.stay_s is not None)):
+            return Speaker(conversation, stdin_fd, None)
+        # Reading in the background would stop the job; like this it fails.
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        return Speaker(conversation, stdin_fd, LineKeyboard(0))
 
 
 class _Session:
@@ -256,6 +252,7 @@ class _Session:
         mailbox: Mailbox,
         terminal: SessionTerminal,
         pump: PtyPump,
+        speaker: Speaker | None,
     ) -> None:
         # Imported here because the child, which is running by now, does not have to wait for it.
         from runner.executor import Executor
@@ -272,7 +269,7 @@ class _Session:
         self._mailbox = mailbox
         self._terminal = terminal
         self._pump = pump
-        self._conversation = run.conversation
+        self._conversation = None if speaker is None else speaker.conversation
         self._pacer = Pacer(job.config.poll_interval_s)
         self._syncer = Syncer(spool, tell_owner=mailbox.post)
         self._poster = Poster(
@@ -316,7 +313,7 @@ class _Session:
             pump,
             run.console,
             mailbox.post,
-            run.conversation if run.has_keyboard else None,
+            speaker.conversation if speaker is not None and speaker.has_keyboard else None,
         )
         self._started_at = run.started_at
         self._limit_at = None if job.max_time_s is None else run.started_at + job.max_time_s

@@ -33,6 +33,11 @@ class Speaker:
         if keyboard is not None:
             keyboard.discard()  # it was typed before the run, and for something else
 
+    @property
+    def has_keyboard(self) -> bool:
+        """Whether the keyboard is read here."""
+        return self._keyboard is not None
+
     def reading(self) -> list[int]:
         """Return what is to be readable for `handle`."""
         keyboard = self._keyboard
