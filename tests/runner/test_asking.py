@@ -167,48 +167,37 @@ def test_a_mode_is_offered_where_the_owner_allows_it(cards: StrictGateway, tmp_p
 # --- answers that do nothing ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"id": "q9"}, "no such question"),
-        ({"digest": "0" * 64}, "the question has changed"),
-        ({"digest": None}, "the question has changed"),
-        ({"decision": "perhaps"}, "neither allow nor deny"),
-        ({"message": 7}, "neither allow nor deny"),
-        ({"scope": "s9"}, "not offered"),
-        ({"message": "x" * 20_000}, "too long"),
-    ],
-    ids=["unknown", "changed", "no digest", "undecided", "no text", "scope", "long"],
+BAD_ANSWERS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"id": "q9"}, "no such question"),
+    ({"id": ["q1"]}, "no such question"),
+    ({"digest": "0" * 64}, "the question has changed"),
+    ({"digest": None}, "the question has changed"),
+    ({"digest": "\ud800"}, "the question has changed"),
+    ({"decision": "perhaps"}, "neither allow nor deny"),
+    ({"message": 7}, "neither allow nor deny"),
+    ({"scope": "s9"}, "not offered"),
+    ({"scope": {}}, "not offered"),
+    ({"message": "x" * 20_000}, "too long"),
 )
-def test_a_bad_answer_does_nothing(
-    cards: StrictGateway, tmp_path: Path, change: dict[str, Any], reason: str
-) -> None:
+NO_ANSWERS = ("", "{", "[]", "7", "null", '"q1"', "[" * 5_000)
+
+
+def test_a_bad_answer_does_nothing(cards: StrictGateway, tmp_path: Path) -> None:
     """It is refused in its acknowledgement, and the question stays open."""
     scene = Scene(cards, tmp_path, [[script.bash("make"), script.say("Made.")]])
 
     with scene.running() as runner:
         asked = scene.asked()
-        assert reason in (scene.answer(asked, **change).error or "")
+        for change, reason in BAD_ANSWERS:
+            assert reason in (scene.answer(asked, **change).error or ""), change
+        for text in NO_ANSWERS:
+            assert scene.order(f"__ANSWER__:{text}").error, text
         assert scene.standin.answers == []
         scene.answer(asked)
         assert runner.wait(WITHIN_S) == 0
 
     assert len(scene.standin.answers) == 1
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '"q1"', "[" * 5_000], ids=str)
-def test_an_answer_that_is_none_does_nothing(
-    cards: StrictGateway, tmp_path: Path, text: str
-) -> None:
-    """Whatever comes instead of JSON."""
-    scene = Scene(cards, tmp_path, [[script.bash("make"), script.say("Made.")]])
-
-    with scene.running() as runner:
-        asked = scene.asked()
-        assert scene.order(f"__ANSWER__:{text}").error
-        assert scene.standin.answers == []
-        scene.answer(asked)
-        assert runner.wait(WITHIN_S) == 0
+    assert scene.standin.decisions[-1]["behavior"] == "allow"
 
 
 def test_a_second_answer_does_nothing(cards: StrictGateway, tmp_path: Path) -> None:
@@ -373,9 +362,9 @@ def test_an_input_box_is_enough(plain: StrictGateway, tmp_path: Path) -> None:
     scene = Scene(plain, tmp_path, turns, PLAIN, arguments=("--permission-mode", "plan"))
 
     with scene.running() as runner:
-        code = scene.info(r"(\w{5}): Claude Code asks to use Bash\s+make one").group(1)
+        code = scene_code(scene, "make one")
         assert scene.enter(f"allow {code} run").result == "Answered: allow"
-        code = scene.info(r"(\w{5}): Claude Code asks to use Bash\s+make two").group(1)
+        code = scene_code(scene, "make two")
         assert scene.enter(f"Deny {code.lower()}: why not three").result == "Answered: deny"
         code = scene.info(r"(\w{5}): Claude Code asks\n").group(1)
         assert scene.enter(f"answer {code} 1: =mauve; 2: 1,3").result == "Answered: answers"
@@ -398,25 +387,24 @@ def test_an_input_box_is_enough(plain: StrictGateway, tmp_path: Path) -> None:
 def scene_code(scene: Scene, command: str) -> str:
     """Return the code of the question about a command."""
     return scene.info(
-        rf"(\w{{5}}): (?:Claude Code|a subagent) asks to use Bash\s+{command}\n"
+        rf"(\w{{5}}): (?:Claude Code|a subagent) asks to use Bash\ncommand: {command}\n"
     ).group(1)
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["allow {} please", "allow", "answer {} 1", "allow Q2W3E", "deny 2W3Q4: no", "answer Q2W3E 1"],
-)
+@pytest.mark.parametrize("may_write", [True, False])
 def test_a_line_that_looks_like_an_answer_is_no_message(
-    plain: StrictGateway, tmp_path: Path, line: str
+    plain: StrictGateway, tmp_path: Path, may_write: bool
 ) -> None:
     """Whatever is wrong with it, Claude Code is told nothing of it."""
-    env = {"CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true"} if line != "allow" else {}
+    env = {"CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true"} if may_write else {}
     turns = [[script.bash("make"), script.say("Made.")]]
     scene = Scene(plain, tmp_path, turns, PLAIN, env=env)
+    lines = ("allow {} please", "answer {} 1", "allow Q2W3E", "deny 2W3Q4: no", "answer Q2W3E 1")
 
     with scene.running() as runner:
         code = scene_code(scene, "make")
-        assert scene.enter(line.format(code)).error
+        for line in lines if may_write else ("allow",):
+            assert scene.enter(line.format(code)).error
         scene.enter(f"allow {code}")
         assert runner.wait(WITHIN_S) == 0
 
@@ -552,30 +540,28 @@ def test_unknown_requests_get_an_error(cards: StrictGateway, tmp_path: Path) -> 
     assert scene.markers("asked") == []
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"type":"control_request"}\n',
-        '{"type":"control_request","request_id":"r1"}\n',
-        '{"type":"control_request","request_id":7,"request":{"subtype":"can_use_tool"}}\n',
-        '{"type":"control_request","request_id":"r1","request":[]}\n',
-        '{"type":"control_cancel_request"}\n',
-        '{"type":"control_cancel_request","request_id":{}}\n',
-        '{"type":"control_response"}\n',
-        '{"type":"control_response","response":7}\n',
-        '{"type":"command_lifecycle","command_uuid":[],"state":{}}\n',
-        '{"type":"system","subtype":"background_tasks_changed","tasks":7}\n',
-        '{"type":"result","permission_denials":{"a":1}}\n',
-        '{"type":"control_request","request_id":"r1","request":{"subtype":"can_use_tool"}}\n',
-    ],
+NONSENSE = (
+    '{"type":"control_request"}',
+    '{"type":"control_request","request_id":"r1"}',
+    '{"type":"control_request","request_id":7,"request":{"subtype":"can_use_tool"}}',
+    '{"type":"control_request","request_id":"r2","request":[]}',
+    '{"type":"control_cancel_request"}',
+    '{"type":"control_cancel_request","request_id":{}}',
+    '{"type":"control_response"}',
+    '{"type":"control_response","response":7}',
+    '{"type":"command_lifecycle","command_uuid":[],"state":{}}',
+    '{"type":"system","subtype":"background_tasks_changed","tasks":7}',
+    '{"type":"control_request","request_id":"r3","request":{"subtype":"can_use_tool"}}',
 )
-def test_nonsense_does_no_harm(cards: StrictGateway, tmp_path: Path, text: str) -> None:
-    """A line of another shape is survived, and what comes after it works."""
-    turns = [[script.line(text), script.bash("make"), script.say("Made.")]]
-    scene = Scene(cards, tmp_path, turns)
+
+
+def test_nonsense_does_no_harm(cards: StrictGateway, tmp_path: Path) -> None:
+    """Lines of another shape are survived, and what comes after them works."""
+    lines = [script.line(f"{text}\n") for text in NONSENSE]
+    scene = Scene(cards, tmp_path, [[*lines, script.bash("make"), script.say("Made.")]])
 
     with scene.running() as runner:
-        scene.answer(scene.asked())
+        scene.answer(scene.wait_for_markers("asked", 1)[-1])
         assert runner.wait(WITHIN_S) == 0
 
     assert scene.standin.decisions[-1]["behavior"] == "allow"
