@@ -49,6 +49,7 @@ _INFO_INTERVAL_S: Final = 3.0
 _TURN_PATIENCE_S: Final = 2.0
 # A person takes longer to read a question: what is typed sooner was meant for something else.
 _READING_S: Final = 0.3
+_SAID_OF: Final = {"allow": "allowed", "deny": "denied", "answers": "answered"}
 # A second Ctrl-C within this ends the run, whatever became of the turn meanwhile.
 _SECOND_INTERRUPT_S: Final = 3.0
 _MAX_MESSAGE_CHARS: Final = 100_000
@@ -467,7 +468,7 @@ class Conversation:
         fields = {"event": "answered", "id": opened.id, "decision": decision, "by": by}
         fields.update({"scope": visible(answer.scope.label)} if answer.scope else {})
         fields.update({"message": visible(answer.message)} if answer.message else {})
-        told = f"{opened.code}: {decision}, by the {by}"
+        told = f"{opened.code}: {_SAID_OF[decision]} by the {by}"
         told_line = self._rules.redact(f"{told}: {answer.message}".rstrip(": "))
         self._tell(fields, told_line, closed=opened)
         self._send(line)  # after it was told, which can fail

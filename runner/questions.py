@@ -77,7 +77,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class OpenQuestion:
-    """A question that was shown. `id`, `code` and `digest` are the runner's; see PROTOCOL.md.
+    """A question that was shown. `id`, `code` and `digest` are the runner's; see docs/protocol.md.
 
     `shown` has the fields of the marker `asked`, redacted, with nothing invisible in them, and is
     `size_chars` long if it is whole. `scopes` are those that were offered, by their ids.
