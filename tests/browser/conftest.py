@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from tests.browser import visitor
 from tests.browser.npm_packages import xterm_environment
+from tests.browser.runs import make_project
 from tests.browser.visitor import Visitor
 
 
@@ -38,9 +40,14 @@ def gateway(
         yield gateway
 
 
+@pytest.fixture(scope="session")
+def project(gateway: EmbeddedGateway, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One project for most runners: the first one there compiles its modules for the others."""
+    return make_project(tmp_path_factory.mktemp("projects") / "project", gateway)
+
+
 @pytest.fixture
 def desk(browser: Browser, gateway: EmbeddedGateway) -> Iterator[Visitor]:
     """Somebody at a desk, logged in."""
-    with Visitor(browser, gateway) as person:
-        person.log_in()
+    with Visitor(browser, gateway, logged_in=True) as person:
         yield person

@@ -84,11 +84,12 @@ _SHOW_BOTH = """async ([pieces, size]) => {
 
 def test_the_screen_shows_what_a_terminal_shows(desk: Visitor) -> None:
     """Whatever is printed, and wherever it is cut, the lines are those of xterm.js."""
+    page = desk.open_list()
 
     @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(OUTPUT, st.integers(0, 60))
     def check(output: str, cut: int) -> None:
-        ours, theirs = desk.page.evaluate(_SHOW_BOTH, [[output[:cut], output[cut:]], SIZE])
+        ours, theirs = page.evaluate(_SHOW_BOTH, [[output[:cut], output[cut:]], SIZE])
 
         assert ours == theirs, json.dumps(output)
 
@@ -99,6 +100,6 @@ def test_the_alternate_screen_gives_the_other_one_back(desk: Visitor) -> None:
     """What a full-screen program drew is gone when it ends, and what was there before is not."""
     pieces = ["before\r\n\x1b[?1049h\x1b[Hfull screen", "\x1b[?1049l", "after"]
 
-    ours, theirs = desk.page.evaluate(_SHOW_BOTH, [pieces, SIZE])
+    ours, theirs = desk.open_list().evaluate(_SHOW_BOTH, [pieces, SIZE])
 
     assert ours == theirs == "before\nafter"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def test_a_run_from_new_run_to_its_artifacts(
     desk: Visitor, gateway: EmbeddedGateway, tmp_path: Path
 ) -> None:
     """New Run, the pasted line, live output, a command with its result, stop, and the files."""
-    page = desk.page
+    page = desk.open_list()
     project = make_project(tmp_path / "a project", gateway)
     page.get_by_role("button", name="New Run").click()
     page.get_by_label("Prompt").fill('say it\'s "done" & $HOME')
@@ -61,10 +62,9 @@ def test_a_run_from_new_run_to_its_artifacts(
     assert "1 " in download.value.path().read_text()
 
 
-def test_halt_asks_first(desk: Visitor, gateway: EmbeddedGateway, tmp_path: Path) -> None:
+def test_halt_asks_first(desk: Visitor, gateway: EmbeddedGateway, project: Path) -> None:
     """Halt does nothing until it is confirmed, and then ends the run."""
     page = desk.page
-    project = make_project(tmp_path / "project", gateway)
     run_id, line = start_line(gateway, "go")
 
     with pasted(line, project, environment(child("lines.py", "100000", "5"))) as runner:
@@ -94,7 +94,8 @@ def test_a_gateway_that_restarts_loses_and_doubles_nothing(
             person.open_run(run_id)
             expect(page.locator(".text-line", has_text="20 ").first).to_be_visible()
             gateway.stop()
-            expect(page.locator("#connection")).to_have_text("Reconnecting")
+            # After some attempts the page says the second, and a busy machine looks late.
+            expect(page.locator("#connection")).to_have_text(re.compile("Reconnecting|Offline"))
             gateway.start()
             expect(page.locator("#connection")).to_have_text("Live")
             assert runner.wait(40) == 0
@@ -113,10 +114,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_a_session_is_typed_into(desk: Visitor, gateway: EmbeddedGateway, tmp_path: Path) -> None:
+def test_a_session_is_typed_into(desk: Visitor, gateway: EmbeddedGateway, project: Path) -> None:
     """A run that takes remote input shows the box; what is sent reaches the child's terminal."""
     page = desk.page
-    project = make_project(tmp_path / "project", gateway)
     run_id, line = start_line(gateway)
     env = environment(child("ready.py"), CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true")
 

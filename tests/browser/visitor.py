@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
 
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
+from tests.browser.npm_packages import AXE, install
 
 WAIT_MS: Final = 30_000
 DESK: Final = (1280, 800)
@@ -27,14 +29,26 @@ document.addEventListener("securitypolicyviolation", (event) =>
   window.violations.push(`${event.effectiveDirective} ${event.blockedURI} ${event.sample}`));
 """
 
+_SCHEMES: Final[dict[Literal["light", "dark"], dict[str, Any]]] = {
+    "light": {"resultTypes": ["violations"]},
+    "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
+}
+
 expect.set_options(timeout=WAIT_MS)
+
+# What a browser keeps of a login. Most tests are not about that, and its pages cost them a second.
+_kept: WeakKeyDictionary[EmbeddedGateway, Any] = WeakKeyDictionary()
 
 
 @contextmanager
 def launched(playwright: Playwright) -> Iterator[Browser]:
-    """Start Debian's chromium; a browser is never downloaded."""
-    program = shutil.which("chromium")
-    assert program is not None, "chromium is missing: apt install chromium"
+    """Start Debian's chromium; a browser is never downloaded.
+
+    Its headless shell has the same engine and no windows: a page takes a quarter of the processor
+    time.
+    """
+    program = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    assert program is not None, "chromium is missing: apt install chromium-headless-shell"
     browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
     try:
         yield browser
@@ -45,7 +59,8 @@ def launched(playwright: Playwright) -> Iterator[Browser]:
 class Visitor:
     """One window with cookies of its own. Leaving the block fails if anything went wrong in it.
 
-    `allowed` are texts that a console message may contain without being a failure.
+    `allowed` are texts that a console message may contain without being a failure. Who is
+    `logged_in` has been there before, and begins with an empty page.
     """
 
     def __init__(
@@ -56,8 +71,13 @@ class Visitor:
         size: tuple[int, int] = DESK,
         scheme: Literal["light", "dark"] = "light",
         allowed: tuple[str, ...] = (),
+        logged_in: bool = False,
         **options: Any,
     ) -> None:
+        if logged_in and gateway not in _kept:
+            with Visitor(browser, gateway) as before:
+                before.log_in()
+                _kept[gateway] = before.context.storage_state()
         self._gateway = gateway
         self._allowed = allowed
         self.complaints: list[str] = []
@@ -66,6 +86,8 @@ class Visitor:
             color_scheme=scheme,
             locale="en-GB",
             timezone_id="UTC",
+            reduced_motion="reduce",  # a badge that breathes takes a tenth of a core
+            storage_state=_kept[gateway] if logged_in else None,
             **options,
         )
         self.context.add_init_script(_WATCH)
@@ -91,6 +113,12 @@ class Visitor:
         expect(self.page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
         return self.page
 
+    def open_list(self) -> Page:
+        """Show the list of runs."""
+        self.page.goto(self._gateway.url)
+        expect(self.page.locator("#connection")).to_have_text("Live")
+        return self.page
+
     def open_run(self, run_id: str) -> Page:
         """Show a run, and wait until it is live."""
         self.page.goto(f"{self._gateway.url}/runs/{run_id}")
@@ -102,6 +130,32 @@ class Visitor:
         """Return what the text view shows, a line for a line."""
         lines = self.page.locator(".text-line").all_text_contents()
         return "\n".join(line.replace("\u200b", "") for line in lines)
+
+    def check_layout(self, tapped: str) -> None:
+        """Fail if the page scrolls sideways, something to tap is too small, or axe finds a fault.
+
+        `tapped` selects what is to tap. The dark page differs from the light one in its colours.
+        """
+        page = self.page
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
+        assert not page.evaluate(
+            """tapped => [...document.querySelectorAll(tapped)]
+              .filter((each) => each.checkVisibility() && each.getBoundingClientRect().height < 44)
+              .map((each) => each.outerHTML)""",
+            tapped,
+        )
+        if not page.evaluate("typeof window.axe === 'object'"):
+            # Not as a script element: the page's policy would refuse it.
+            page.evaluate((install(AXE) / "axe.min.js").read_text("utf-8"))
+        for scheme, rules in _SCHEMES.items():
+            page.emulate_media(color_scheme=scheme)
+            result = page.evaluate("options => axe.run(document, options)", rules)
+            found = [
+                f"{fault['id']}: {node['html'][:150]} {node['failureSummary']}"
+                for fault in result["violations"]
+                for node in fault["nodes"]
+            ]
+            assert not found, f"{page.url}, {scheme}: {found}"
 
     def check(self) -> None:
         """Fail if the console complained, the policy was violated, or a run's text was executed."""
