@@ -64,8 +64,9 @@ for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         )
 
 # A busy machine is no failure: no test here judges how long something takes.
-# Each run tries other examples; `make properties` tries many at once.
+# Each run tries other examples; `make properties` tries many at once, the oldest Python a few.
 hypothesis.settings.register_profile("any-machine", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("any-machine")
 
