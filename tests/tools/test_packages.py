@@ -58,12 +58,13 @@ print(json.dumps({"requests": requests.__file__, "path": sys.path, "python": sys
 """
 
 
-# The environment with pip in it, which is the same each time and takes seconds, is copied.
+# The environment with pip in it, which is the same each time and takes seconds, is copied, with the
+# times of its files: they say whether what Python has compiled is right.
 PREPARED = """\
 import subprocess
 popen = subprocess.Popen
 subprocess.Popen = lambda argv, **how: popen(
-    ["/bin/cp", "-RP", {ready!r}, argv[-1]] if "venv" in argv else argv, **how
+    ["/bin/cp", "-RPp", {ready!r}, argv[-1]] if "venv" in argv else argv, **how
 )
 """
 
