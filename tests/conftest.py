@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -73,6 +74,31 @@ hypothesis.settings.load_profile("any-machine")
 # Without bytecode each runner that a test starts compiles all its modules again: half of its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# --- the order ---------------------------------------------------------------------------------
+
+# Files with tests that wait long. One that begins as the last has the other processes wait for it.
+_LONG = {
+    *("test_demo.py", "test_live.py", "test_pacing_budget.py", "test_package.py"),
+    *("test_packages.py", "test_schema.py", "test_strangers.py", "test_trust.py"),
+}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each process begin with some of the long ones: each gets as many tests from the list."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.path.name in _LONG]
+    others = [item for item in items if item.path.name not in _LONG]
+    items[:] = [
+        item
+        for number in range(processes)
+        for item in (
+            *long[number::processes],
+            *others[number * len(others) // processes : (number + 1) * len(others) // processes],
+        )
+    ]
+
 
 # --- nothing is left behind ------------------------------------------------------------------
 
@@ -163,18 +189,26 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Paths for homes. `mktemp` looks each time through all that it has made."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (f"{folder}/{number}" for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(
     nothing_left_behind: None,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
+    homes: Iterator[str],
     compiled: Path,
 ) -> None:
     """Tests see no configuration of whoever runs them, and a home with nothing but `compiled`."""
     for name in list(os.environ):
         if name.upper() in _UNWANTED_NAMES or name.upper().startswith(_UNWANTED_PREFIXES):
             monkeypatch.delenv(name)
-    home = str(tmp_path_factory.mktemp("home"))
+    home = next(homes)
+    os.mkdir(home, 0o700)
     os.mkdir(f"{home}/.cache")
     os.mkdir(f"{home}/.cache/claude-runner", 0o700)
     os.symlink(f"{compiled}/pycache", f"{home}/.cache/claude-runner/pycache")
