@@ -17,8 +17,12 @@ COVERAGE ?=
 # The rooms of what is measured, and the whole runs that take what those leave of the journal. Measured, a
 # test takes twice the time: those that try many examples, for four lines more, run with the others.
 COVERAGE_TESTS := $(filter-out %_properties.py %_model.py %_silence.py,$(wildcard tests/redaction/test_*.py \
-	tests/journal/test_*.py tests/test_gateway_client*.py)) tests/test_allowlist.py tests/runner/test_executor.py \
-	tests/runner/test_upload.py tests/tools/test_sync.py
+	tests/journal/test_*.py tests/test_gateway_client*.py)) tests/test_allowlist.py
+COVERAGE_RUNS := tests/tools/test_sync.py::test_says_what_it_did \
+	tests/runner/test_executor.py::test_every_documented_command_and_the_users_own_are_executed \
+	tests/runner/test_upload.py::test_a_proxy_that_takes_less \
+	tests/runner/test_upload.py::test_smaller_parts_survive_a_kill
+NOT_TWICE := $(addprefix --ignore=,$(COVERAGE_TESTS)) $(addprefix --deselect=,$(COVERAGE_RUNS))
 # Most tests wait for processes and the network more than they compute. JOBS= runs one after another.
 JOBS ?= 4
 
@@ -43,11 +47,13 @@ BASH_SCRIPTS := .ci/run
 # The releases of the tools that are pinned do not run on 3.9.
 on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs on the newest)",$(RUN) $(1))
 
-.PHONY: check format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz properties bench bench-redact soak
+.PHONY: check environment format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz properties bench bench-redact soak
 
 # Types take one core for long; the tests wait now and then.
 check: format-check lint shell
 	@$(MAKE) -j 2 types test
+
+environment: $(STAMP)
 
 format-check: $(STAMP)
 	$(call on_newer,ruff format --check --quiet --diff .)
@@ -64,7 +70,7 @@ shell: $(STAMP)
 	@for script in $(BASH_SCRIPTS); do bash -n "$$script" || exit 1; done
 
 test: $(STAMP)
-	$(PYTEST) $(WORKERS) $(if $(COVERAGE),$(addprefix --ignore=,$(COVERAGE_TESTS))) $(ARGS)
+	$(PYTEST) $(WORKERS) $(if $(COVERAGE),$(NOT_TWICE)) $(ARGS)
 	@$(if $(COVERAGE),$(MAKE) coverage)
 
 check-claude: $(STAMP)
@@ -99,7 +105,7 @@ bench-redact: $(STAMP)
 # Only of what nothing must get past: pyproject.toml says which modules, and why no others.
 coverage: $(STAMP)
 	@rm -f .coverage .coverage.*
-	@$(PYTEST) $(WORKERS) --cov --cov-report= $(COVERAGE_TESTS) $(ARGS)
+	@$(PYTEST) $(WORKERS) --cov --cov-report= $(COVERAGE_TESTS) $(COVERAGE_RUNS) $(ARGS)
 	@$(RUN) coverage report --fail-under=99
 
 soak: $(STAMP)
