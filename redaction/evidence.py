@@ -391,7 +391,9 @@ HARMLESS_VALUES = {
     "places": (
         rb"arn:aws[a-z-]*:.*",
         rb"projects/\S+/secrets/\S+",
-        rb"(?:~|\.{1,2})?(?:/[\w.@+-]*[a-z._-][\w.@+-]*)+/?",
+        # Of each name one thing is asked ahead, for one way to read it: with two the ways of all
+        # names multiply, and "/a/long/path -x" takes for ever.
+        rb"(?:~|\.{1,2})?(?:/(?=[\w.@+-]*[a-z._-])[\w.@+-]+)+/?",
         rb"[A-Za-z]:\\.*",
         rb"[a-z][a-z0-9+.-]{1,20}://.*",  # a URL, whose password has a judge of its own
     ),

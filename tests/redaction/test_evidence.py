@@ -7,7 +7,7 @@ import re
 import pytest
 
 from redaction import evidence
-from redaction.evidence import HARMLESS_VALUE, HARMLESS_VALUES
+from redaction.evidence import HARMLESS_VALUE, HARMLESS_VALUES, is_path_or_code
 from testing.redaction import RULES, redact_both_ways
 
 # One for each row of HARMLESS_VALUES, in its order.
@@ -69,3 +69,11 @@ def test_a_harmless_value_stays_because_of_one_row(
         evidence, "HARMLESS_VALUE", re.compile(b"|".join(others), HARMLESS_VALUE.flags)
     )
     assert RULES.redact_bytes(raw) != raw
+
+
+@pytest.mark.timeout(60)
+def test_a_long_path_with_an_argument_is_judged_at_once() -> None:
+    """A pattern that reads each name of a path in several ways tries them all: for years."""
+    assert is_path_or_code(b"/some-folder" * 40, quoted=True)
+    assert not is_path_or_code(b"/some-folder" * 40 + b" -p", quoted=True)
+    assert not is_path_or_code(b"/some-folder" * 40 + b"/1234", quoted=True)
