@@ -218,7 +218,7 @@ class Rules:
         """
         cleaned = JsonCleaner(self.redact, MARK.decode()).clean(value)
         text = json.dumps(cleaned, separators=(",", ":"))
-        return RedactedText(_CUT_BY_GATEWAY.sub(_escape_separator, text))
+        return RedactedText(CUT_BY_GATEWAY.sub(_escape_last, text))
 
     def judge_all(self, text: bytes, start: int, *, final: bool) -> Iterator[tuple[int, Verdict]]:
         """Yield, in order, every place from `start` on that is not harmless, with its verdict."""
@@ -250,15 +250,17 @@ class Rules:
 
 
 # A gateway in the field redacts a marker once more: it takes what follows such a word and a blank,
-# with the quote behind it, and what is left is no JSON. Written as an escape, the same character
-# is none of these to it. In compact JSON they only stand inside strings.
-_CUT_BY_GATEWAY = re.compile(
-    r"(token|secret|password|auth|api_key|bearer|credential)([ =:])", re.IGNORECASE
+# with the quote behind it, and all from the header of a private key to the next footer; what is
+# left is no JSON. Written as an escape, the same character is none of these to it. In compact JSON
+# they only stand inside strings.
+CUT_BY_GATEWAY = re.compile(
+    r"(?:token|secret|password|auth|api[_-]?key|bearer|credential)[\s=:]|-----(?=BEGIN)",
+    re.IGNORECASE,
 )
 
 
-def _escape_separator(match: re.Match[str]) -> str:
-    return f"{match[1]}\\u{ord(match[2]):04x}"
+def _escape_last(match: re.Match[str]) -> str:
+    return f"{match[0][:-1]}\\u{ord(match[0][-1]):04x}"
 
 
 _by_place = operator.itemgetter(0, 1)

@@ -17,6 +17,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from redact import CUT_BY_GATEWAY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -49,10 +51,6 @@ _NUMBERED: Final = re.compile(r"(?:^|;)\s*([0-9]{1,2})\s*:\s*")
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
-)
-# A gateway in the field cuts out what follows such a word, also of what was redacted here.
-_CUT_BY_GATEWAY: Final = re.compile(
-    r"(?:token|secret|password|auth|api_key|bearer|credential)[\s=:]", re.IGNORECASE
 )
 
 
@@ -306,7 +304,7 @@ def one_line(opened: OpenQuestion, rules: Rules, *, is_remote: bool) -> Redacted
     """Return the question for a gateway without cards, and how to answer it if that is possible."""
     text = f"{opened.code}: {describe(opened)}\n{_told(opened)}"
     told = [text]
-    if _CUT_BY_GATEWAY.search(text):
+    if CUT_BY_GATEWAY.search(text):
         told.append("(the gateway may have hidden a part of it)")
     if is_remote:
         told.append(f"To answer, type: {' | '.join(_ways(opened))}")

@@ -30,7 +30,6 @@ from testing.gateways.http_server import Connection, PeerGoneError, Reply
 from testing.gateways.wire import (
     CARD_EVENTS,
     EVENT_TYPES,
-    FIELD_REDACTION,
     FINISH_REASONS,
     MARKER_EVENTS,
     MAX_ACK_ERROR_UNITS,
@@ -45,6 +44,7 @@ from testing.gateways.wire import (
     expected_signature,
     parse_json,
     parse_multipart,
+    redacted_in_the_field,
     utf16_units,
     without_lone_surrogates,
 )
@@ -282,7 +282,7 @@ class GatewayRules:
         if marker is None:
             _invalid("a marker that is not JSON")  # and yet it is stored
         try:
-            parse_json(FIELD_REDACTION.sub("[redacted]", data))
+            parse_json(redacted_in_the_field(data))
         except ValueError:
             self._violate(record, "a marker that a gateway in the field breaks when it redacts it")
         event = marker.get("event") if isinstance(marker, dict) else None

@@ -26,10 +26,20 @@ EVENT_TYPES = ("stdout", "stderr", "marker", "info", "error", "assist")
 MARKER_EVENTS = ("started", "resized", "state", "finished")
 # Only for a gateway that lists the extension `answers`.
 CARD_EVENTS = ("asked", "answered", "withdrawn", "queued", "taken", "taken back")
-# How a gateway in the field redacts the text of a marker once more; what is left has to be JSON.
-FIELD_REDACTION = re.compile(
-    r"""(token|secret|password|auth|api_key|bearer|credential)[=:\s]+["']?[\w.-]+["']?""",
-    re.IGNORECASE,
+# How gateways in the field redact the text of a marker once more: the two releases, the pattern of
+# docs/protocol.md, which is wider in other places, and what all of them look for besides.
+_CUT_WORDS = "secret|password|token|auth|bearer|credential"
+_CUT_VALUE = r"""["']?[\w.-]+["']?"""
+_FIELD_REDACTION = (
+    re.compile(rf"(api[_-]?key|{_CUT_WORDS})[=:\s]{_CUT_VALUE}", re.ASCII | re.IGNORECASE),
+    re.compile(
+        rf"(api[_-]?key|apiKey|{_CUT_WORDS}|API_?KEY|PASSWORD|TOKEN|AUTH|[Bb]earer|BEARER)"
+        rf"[=:\s]\s*{_CUT_VALUE}",
+        re.ASCII,
+    ),
+    re.compile(rf"(api_key|{_CUT_WORDS})[=:\s]+{_CUT_VALUE}", re.IGNORECASE),
+    re.compile(r"sk-[a-zA-Z0-9]{20,}|gh[ps]_[a-zA-Z0-9]{36}|npm_[a-zA-Z0-9]{36}"),
+    re.compile(r"-----BEGIN[\s\S]*?-----END[^-]*-----"),
 )
 FINISH_REASONS = (
     "exited",
@@ -51,6 +61,13 @@ _ROUTES = (
     ("commands", "GET", re.compile(r"/api/runs/([^/]+)/commands")),
     ("ack", "POST", re.compile(r"/api/runs/([^/]+)/commands/([^/]+)/ack")),
 )
+
+
+def redacted_in_the_field(text: str) -> str:
+    """Return what such a gateway stores and shows of a text; of a marker it has to be JSON."""
+    for pattern in _FIELD_REDACTION:
+        text = pattern.sub("[REDACTED]", text)
+    return text
 
 
 def find_route(method: str, path: str) -> tuple[str, tuple[str, ...]]:

@@ -108,22 +108,28 @@ def test_a_session_with_a_task_is_told(gw: StrictGateway, tmp_path: Path) -> Non
 
 
 def test_its_own_commands_are_allowed_to_it_alone(gw: StrictGateway, tmp_path: Path) -> None:
-    """CLAUDE_RUNNER_REV_ALLOWED_COMMANDS adds to what every runner of the project allows."""
+    """CLAUDE_RUNNER_REV_ALLOWED_COMMANDS adds to what every runner of the project allows.
+
+    What a gateway in the field would cut out of the marker arrives whole, and the sums agree.
+    """
     env = {
-        "EXTRA_ALLOWED_COMMANDS": "make all",
+        "EXTRA_ALLOWED_COMMANDS": "gh auth status",
         "CLAUDE_RUNNER_REV_ALLOWED_COMMANDS": "rev --version",
     }
     launch = plan(gw, child("exits.py", "0"), tmp_path, env=env, kind=REV)
-    (tmp_path / "other").mkdir()
-    other = plan(gw, child("exits.py", "0"), tmp_path / "other", env=env)
+    folder = tmp_path / "my secret project, api-key: none"
+    folder.mkdir()
+    other = plan(gw, child("exits.py", "0"), folder, env=env)
     for each in (launch, other):
         with RunnerProcess(each) as runner:
             assert runner.wait() == 0
+        assert gw.verify_finished(each.run.id) == []
 
     (mine,) = gw.markers(launch.run.id, "started")
     (others,) = gw.markers(other.run.id, "started")
     assert mine["commands"] == [*others["commands"], "rev --version"]
-    assert others["commands"][-1] == "make all"
+    assert others["commands"][-1] == "gh auth status"
+    assert others["workingDir"] == str(folder)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from testing.gateways.wire import redacted_in_the_field
 from testing.redaction import FILLER, GITHUB, HEADER, RULES
 
 
@@ -78,3 +82,25 @@ def test_an_object_of_json_names_its_value(name: str, value: str) -> None:
     cleaned = RULES.redact_json([{name: "DB_PASSWORD", value: FILLER, "other": "kept"}])
 
     assert json.loads(cleaned) == [{name: "DB_PASSWORD", value: "[REDACTED]", "other": "kept"}]
+
+
+# What gateways in the field look for, and what separates it.
+PIECES = st.sampled_from(
+    [
+        *("token", "Secret", "AUTH", "api_key", "api-key", "apiKey", "bearer", "credential"),
+        *("-----BEGIN", "-----END x-----", "-", "sk-", "ghp_"),
+        *(" ", "=", ":", "\t", "\n", "\u2003", '"', "'", "\\", "x.y"),
+    ]
+)
+TEXTS = st.lists(PIECES, max_size=8).map("".join) | st.text(max_size=20)
+
+
+@given(st.fixed_dictionaries({"command": TEXTS, "commands": st.tuples(TEXTS), "end": TEXTS}))
+@example({"commands": ["gh auth status"], "workingDir": "/home/me/my secret project"})
+@example({"command": "gh api --api-key x", "workingDir": "/tmp/x-api-key: y"})
+@example({"command": "look for -----BEGIN", "workingDir": "/tmp/-----END x-----"})
+def test_a_gateway_in_the_field_finds_nothing_in_a_marker(value: Any) -> None:
+    """Its own redaction, by the patterns of each release, leaves the values as they were sent."""
+    sent = RULES.redact_json(value)
+
+    assert json.loads(redacted_in_the_field(sent)) == json.loads(sent)
