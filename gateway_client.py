@@ -20,6 +20,7 @@ import os
 import secrets
 import string
 import time
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
@@ -463,21 +464,44 @@ class GatewayClient:
         return reply
 
     def _read(self, response: requests.Response, is_answer: Callable[[Any], bool]) -> Reply:
+        status = response.status_code
+        encoding = response.headers.get("content-encoding", "")
         received = bytearray()
-        # As it came: an encoding that was not requested could blow up a small answer.
+        # Decoded below, where what becomes of a small answer is bounded.
         for block in response.raw.stream(65_536, decode_content=False):
             received += block
             if len(received) > _MAX_REPLY_BYTES:
-                return Reply(
-                    Outcome.UNKNOWN, response.status_code, message="the reply is longer than 1 MiB"
-                )
+                break
+        try:
+            raw = _decode(bytes(received), encoding.strip().lower())
+        except (ValueError, zlib.error):
+            problem = f"the reply cannot be decoded ({printable(encoding, 40)})"
+            return Reply(Outcome.UNKNOWN, status, message=problem)
+        if max(len(received), len(raw)) > _MAX_REPLY_BYTES:
+            return Reply(Outcome.UNKNOWN, status, message="the reply is longer than 1 MiB")
         return parse_reply(
-            response.status_code,
+            status,
             response.headers,
-            bytes(received),
+            raw,
             is_answer=is_answer,
             now=self.clock.wall(),
         )
+
+
+def _decode(raw: bytes, encoding: str) -> bytes:
+    """Return a body as it was before a proxy encoded it, though it was asked not to.
+
+    Of one that is too long, only so much that this shows. Raises ValueError or zlib.error.
+    """
+    if encoding in ("", "identity") or not raw:
+        return raw
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise ValueError(encoding)
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # its head tells gzip from deflate
+    decoded = decoder.decompress(raw, _MAX_REPLY_BYTES + 1)
+    if len(decoded) <= _MAX_REPLY_BYTES and (not decoder.eof or decoder.unused_data):
+        raise ValueError(encoding)
+    return decoded
 
 
 def _ca_bundle() -> str:

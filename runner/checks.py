@@ -75,7 +75,7 @@ def check_secret(client: GatewayClient, config: Config) -> None:
     # A signed event without a run is refused for the missing run only if the signature is right.
     reply = client.send(client.event(encode_event("info", "", 0)))
     if not (reply.outcome is Outcome.REFUSED and reply.status == 400):
-        raise RunnerError(_explain(reply, config))
+        raise RunnerError(_explain(reply, config, speaks_other=_speaks_other(reply, client)))
 
 
 def check_run(client: GatewayClient, run_id: str, config: Config, console: Console) -> None:
@@ -94,6 +94,8 @@ def check_run(client: GatewayClient, run_id: str, config: Config, console: Conso
                 wait_s = min(max(reply.retry_after_s or 1.0, 1.0), 60.0)
                 console.note(f"too many requests: the gateway asks to wait {wait_s:.0f} s")
                 _wait(wait_s, "waiting for the gateway", console)
+            elif _speaks_other(reply, client):
+                raise RunnerError(_explain(reply, config, speaks_other=True))
             elif reply.outcome in (Outcome.UNKNOWN, Outcome.FAILED) and time.monotonic() < deadline:
                 console.detail(f"the gateway does not answer yet: {reply.message}")
                 _wait(_RETRY_INTERVAL_S, "the gateway does not answer yet", console)
@@ -101,6 +103,16 @@ def check_run(client: GatewayClient, run_id: str, config: Config, console: Conso
                 raise RunnerError(_explain(reply, config, run_id))
     finally:
         console.progress("")
+
+
+def _speaks_other(reply: Reply, client: GatewayClient) -> bool:
+    """Whether it is a gateway whose release has dropped this protocol: it is well, but unknowing.
+
+    It has no such address, says so in JSON, and answers the health check as before.
+    """
+    error = reply.body.get("error") if isinstance(reply.body, dict) else None
+    is_unknown = reply.status == 404 and str(error).lower() == "not found"
+    return is_unknown and client.ask_health().outcome is Outcome.ACCEPTED
 
 
 def _wait(seconds: float, why: str, console: Console) -> None:
@@ -113,8 +125,15 @@ def _wait(seconds: float, why: str, console: Console) -> None:
         left_s = deadline - time.monotonic()
 
 
-def _explain(reply: Reply, config: Config, run_id: str = "") -> str:
+def _explain(reply: Reply, config: Config, run_id: str = "", *, speaks_other: bool = False) -> str:
     """Turn a gateway's refusal into a sentence that says what to do."""
+    if speaks_other:
+        return (
+            f"the gateway at {config.gateway_url} speaks another protocol: it answers, but has no "
+            "/api/ingest and no commands for a run; use AiRemoteCoder up to commit 86f83c1 "
+            "(2026-03-24), whose next commit removed them, or the gateway that comes with the "
+            "runner (`claude-runner gateway`, in a clone of its repository)"
+        )
     if reply.outcome is Outcome.WRONG_SECRET:
         return (
             "the gateway does not accept the signature; HMAC_SECRET "

@@ -414,6 +414,34 @@ def test_what_is_no_good_answer_is_told(fault: object, words: str, line: _Line) 
         assert words in line.fail("test-connection", *options)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [JsonError(404, "Not found"), JsonError(404, "Not Found", "Route POST:/api/x not found")],
+    ids=["with its page", "without"],
+)
+def test_a_gateway_that_speaks_another_protocol_is_told_at_once(
+    answer: JsonError, line: _Line
+) -> None:
+    """A later release is there and well, and knows none of our requests: two ways out are named."""
+    with StrictGateway() as gw:
+        _, options = with_gateway(line, gw)
+        gw.faults.add(Fault(lambda request: request.endpoint != "health", answer, every=1))
+        tried = line.use("test-connection", *options)
+        looked = line.use("doctor", *options)
+        sentence = line.fail("start", *options, "--cmd", "x")
+        asked = [each.endpoint for each in gw.requests[-2:]]
+
+    assert tried.stdout == f"ok: {gw.url} answers\n"
+    assert f"FAIL  signature: {sentence.partition(': ')[2]}" in looked.stdout
+    for said in (tried.stderr, looked.stdout, sentence):
+        assert f"{gw.url} speaks another protocol: " in said
+        assert "AiRemoteCoder up to commit 86f83c1 (2026-03-24)" in said
+        assert "`claude-runner gateway`" in said
+        assert "did not answer like a gateway" not in said
+    assert asked == ["commands", "health"]  # one that does not answer is asked for 10 s
+    assert line.runs == []
+
+
 def test_a_self_signed_gateway_is_refused_with_the_way_out(line: _Line) -> None:
     """ALLOW_SELF_SIGNED is named where it helps, and the pin told where it is set."""
     from testing.gateways.certificates import self_signed

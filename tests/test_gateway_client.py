@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import re
 import socket
 import threading
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -311,6 +313,12 @@ def bench(**options: Any) -> Iterator[Bench]:
         yield Bench(gateway, stack)
 
 
+def encoded(body: bytes, encoding: str = "gzip", status: int = 200) -> Status:
+    """Return the answer of a proxy that encodes what it passes on, whatever was asked for."""
+    headers = {"Content-Encoding": encoding}
+    return Status(status, body, "application/json", headers, after="stored")
+
+
 @pytest.mark.parametrize(
     ("action", "outcome", "words"),
     [
@@ -321,6 +329,15 @@ def bench(**options: Any) -> Iterator[Bench]:
         (Status(200, b"x", "text/plain"), Outcome.UNKNOWN, "HTTP status 200"),
         (Huge(), Outcome.UNKNOWN, "longer than 1 MiB"),
         (Huge(with_length=True), Outcome.UNKNOWN, "longer than 1 MiB"),
+        (encoded(gzip.compress(as_json(OWN))), Outcome.ACCEPTED, ""),
+        (encoded(zlib.compress(as_json(OWN)), "deflate"), Outcome.ACCEPTED, ""),
+        (encoded(gzip.compress(as_json({"error": "no"})), status=400), Outcome.REFUSED, "no"),
+        (encoded(gzip.compress(as_json(OWN))[:-9]), Outcome.UNKNOWN, "cannot be decoded (gzip)"),
+        (encoded(as_json(OWN)), Outcome.UNKNOWN, "cannot be decoded (gzip)"),
+        (encoded(as_json(OWN), "br\x1b"), Outcome.UNKNOWN, "cannot be decoded (br\\x1b)"),
+        (encoded(gzip.compress(bytes(1 << 21))), Outcome.UNKNOWN, "longer than 1 MiB"),
+        (encoded(gzip.compress(b"") * 50_000), Outcome.UNKNOWN, "cannot be decoded (gzip)"),
+        (encoded(b""), Outcome.UNKNOWN, "HTTP status 200"),
         (JsonError(500), Outcome.FAILED, "Internal Server Error"),
         (RateLimited(7), Outcome.LIMITED, "Too Many Requests: Rate limit exceeded"),
     ],
