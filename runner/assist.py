@@ -422,7 +422,7 @@ class AssistAlone:
                 self._assist = Assist(
                     self._plan,
                     self._keeper,
-                    Pacer(None),
+                    Pacer(),
                     show=show,
                     tell=self._console.warn,
                     tell_owner=self._mailbox.post,

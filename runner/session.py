@@ -270,7 +270,7 @@ class _Session:
         self._terminal = terminal
         self._pump = pump
         self._conversation = None if speaker is None else speaker.conversation
-        self._pacer = Pacer(job.config.poll_interval_s)
+        self._pacer = Pacer()
         self._syncer = Syncer(spool, tell_owner=mailbox.post)
         self._poster = Poster(
             run.open_client(),
@@ -448,6 +448,9 @@ class _Session:
         if self._size_due is not None:
             self._tell_size()
         self._spool.record_end(self._end_fields(end), self._collect_files())
+        # From here on the poster delivers, sends `finished`, and uploads.
+        self._pacer.expect_end()
+        self._poster.finish()
 
         # The user's terminal is given back, after all was shown: within LOCAL_TIMEOUT_S.
         if os.isatty(1):
@@ -457,8 +460,7 @@ class _Session:
         self._tell_how_to_resume()
         self._tell_of_the_disk()
 
-        # The poster delivers, sends `finished`, and uploads: as long as the gateway takes something
-        # every `drain_timeout_s`.
+        # The poster is done: as long as the gateway takes something every `drain_timeout_s`.
         self._deliver()
         self._question.close()
         self._poster.join(_JOIN_TIMEOUT_S)
@@ -750,8 +752,6 @@ class _Session:
             )
 
     def _deliver(self) -> None:
-        self._pacer.stop_polling()
-        self._poster.finish()
         while not self._poster_has_ended:
             if self._poster.has_stalled(self._job.config.drain_timeout_s):
                 self._poster.give_up()

@@ -500,7 +500,7 @@ class _SyncRun:
                 raise RunnerError(f"{part.name} cannot be redacted ({error.strerror})") from error
 
     def _acknowledge_all(self, spool: Spool, client: GatewayClient) -> None:
-        pacer = Pacer(None)
+        pacer = Pacer()
         for command in spool.unacknowledged():
             if not acknowledge(command, spool, client, pacer, sleep, ACK_IN_SYNC):
                 self._console.warn(f"{self._folder.run_id}: a command could not be acknowledged")
@@ -512,7 +512,7 @@ class _SyncRun:
             client,
             spool,
             self._folder.path,
-            Pacer(None),
+            Pacer(),
             self._rules,
             tell=problems.append,
             tell_owner=news.append,

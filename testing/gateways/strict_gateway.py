@@ -391,6 +391,12 @@ class StrictGateway(GatewayRules, AnyGateway):
             self._window.limit = limit
             self._window.reset()
 
+    def use_up(self, requests: int) -> None:
+        """Count so many requests of somebody else behind the same address."""
+        with self._changed:
+            for _ in range(requests):
+                self._window.take()
+
     def forget_nonces(self) -> None:
         """Lose the nonce store, as a gateway does that keeps it in memory and is restarted."""
         with self._changed:

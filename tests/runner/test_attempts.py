@@ -36,7 +36,7 @@ class _Bench:
     def sender(
         self, policy: Policy = FOR_EVER, wait: Callable[[float], bool] | None = None
     ) -> Sender:
-        pacer = Pacer(None, self.client.clock.monotonic)
+        pacer = Pacer(self.client.clock.monotonic)
         return Sender(self.client, pacer, wait or self.wait, policy, explain=self.explained.append)
 
     def wait(self, seconds: float) -> bool:

@@ -157,7 +157,7 @@ def poster(
         client,
         spool,
         tmp_path,
-        Pacer(2.0),
+        Pacer(),
         RULES,
         tell=told.append,
         tell_owner=ends.append,

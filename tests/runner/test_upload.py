@@ -220,7 +220,7 @@ def test_a_body_that_is_cut_off_is_signed_afresh(tmp_path: Path) -> None:
     client = GatewayClient(f"http://127.0.0.1:{server.port}", Credentials("k" * 32, "r", "t"))
     file = MultipartFile(tmp_path / "claude.log", "claude.log")
     try:
-        problem = send_file(client, file, Pacer(None), threading.Event(), FILES)
+        problem = send_file(client, file, Pacer(), threading.Event(), FILES)
     finally:
         client.close()
         server.stop()
@@ -238,7 +238,7 @@ def test_a_file_that_has_gone_is_told(gateway: StrictGateway, tmp_path: Path) ->
     path.unlink()
 
     with opened(gateway) as client:
-        problem = send_file(client, file, Pacer(None), threading.Event(), DIFFS)
+        problem = send_file(client, file, Pacer(), threading.Event(), DIFFS)
 
     assert problem == NotTaken("it no longer exists")
     assert gateway.requests == []
@@ -262,7 +262,7 @@ def test_a_run_that_is_rejected_is_told_and_waited_for(
         problem = send_file(
             client,
             MultipartFile(path, "notes.md"),
-            Pacer(None),
+            Pacer(),
             stopping,
             FILES,
             pauses=Pauses(rejected_s=0.01),
@@ -280,7 +280,7 @@ def test_a_file_that_nobody_waits_for_is_given_up(gateway: StrictGateway, tmp_pa
 
     with opened(gateway) as client:
         file = MultipartFile(tmp_path / "latest.diff", "latest.diff")
-        problem = send_file(client, file, Pacer(None), threading.Event(), DIFFS)
+        problem = send_file(client, file, Pacer(), threading.Event(), DIFFS)
 
     assert problem is not None
     assert problem.reason.startswith("the gateway refused it (")
