@@ -18,6 +18,7 @@ from kinds.claude_control import (
     listening_arguments,
 )
 from kinds.claude_messages import ClaudeStream
+from kinds.launchers import launched_program
 from kinds.profile import (
     DENIAL_EXIT_CODE,
     MAX_ARGUMENT_BYTES,
@@ -295,20 +296,28 @@ _WORKTREES: Final = ".claude/worktrees"
 _SESSION_ARGUMENTS: Final = ("--session-id", "--resume", "-r", "--continue", "-c", "--from-pr")
 # Arguments that choose what it prints, or that go with one format only.
 _FORMAT_ARGUMENTS: Final = ("--output-format", "--input-format", "--json-schema")
-_CLAUDE_NAMES: Final = frozenset({"claude", "claude-code"})
-_CLAUDE_PACKAGE: Final = "@anthropic-ai/claude-code"
-_LAUNCHERS: Final = frozenset({"npx", "node", "bunx", "env"})
+_CLAUDE_NAMES: Final = frozenset({"claude", "claude-code", "claude.exe"})
+# As a package manager is told, with a version or without.
+_CLAUDE_PACKAGE: Final = re.compile(r"(?:npm:)?@anthropic-ai/claude-code(?:@[^/]*)?")
+# The files that npm installs, also for one system alone, and those of its own installer.
+_CLAUDE_FILE: Final = re.compile(
+    r"(?:^|/)@anthropic-ai/claude-code(?:-[a-z0-9-]+)?/(?:bin/)?"
+    r"(?:cli\.m?js|cli-wrapper\.cjs|claude(?:\.exe)?)"
+    r"\Z|/claude/versions/\d+\.\d+\.\d+[^/]*\Z"
+)
 
 
 def is_claude_code(argv: Sequence[str]) -> bool:
-    """Whether an argv starts Claude Code, itself or through npx, node, bunx or env."""
-    program = argv[0]
-    if Path(program).name in _LAUNCHERS:
-        started = (item for item in argv[1:] if not item.startswith("-") and "=" not in item)
-        program = next(started, "")
-    if program == _CLAUDE_PACKAGE or program.startswith(f"{_CLAUDE_PACKAGE}@"):
+    """Whether an argv starts Claude Code, itself or through launchers, or a link to it."""
+    program = launched_program(argv)
+    if not program:
+        return False
+    if Path(program).name in _CLAUDE_NAMES or _CLAUDE_PACKAGE.fullmatch(program):
         return True
-    return Path(program).name in _CLAUDE_NAMES or program.endswith(f"{_CLAUDE_PACKAGE}/cli.js")
+    import shutil  # most programs are called by their name, and do not need it
+
+    place = program if "/" in program else shutil.which(program) or program
+    return any(_CLAUDE_FILE.search(each) for each in (place, os.path.realpath(place)))
 
 
 def _names_any(arguments: Sequence[str], options: Sequence[str]) -> bool:

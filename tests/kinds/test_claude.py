@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,23 +239,98 @@ def test_a_prompt_at_the_keyboard(
     assert given_argv(tmp_path) == expected
 
 
-@pytest.mark.parametrize(
-    ("command", "is_it"),
-    [
-        ("claude", True),
-        ("/opt/bin/claude-code", True),
-        ("my-claude", False),
-        ("npx -y @anthropic-ai/claude-code@1.2", True),
-        ("npx @anthropic-ai/claude-code", True),
-        ("env LANG=C claude", True),
-        ("node /usr/lib/node_modules/@anthropic-ai/claude-code/cli.js", True),
-        ("node other.js", False),
-        ("env", False),
-    ],
-)
-def test_claude_code_is_known_by_its_name(command: str, is_it: bool) -> None:
-    """Itself, and what the usual launchers start."""
-    assert is_claude_code(command.split()) is is_it
+STARTS_IT = r"""
+claude
+/opt/bin/claude-code
+/x/node_modules/@anthropic-ai/claude-code/bin/claude.exe
+/x/node_modules/@anthropic-ai/claude-code-linux-x64/claude
+/x/node_modules/@anthropic-ai/claude-code-darwin-arm64/claude
+/x/.local/share/claude/versions/2.1.332
+env LANG=C claude
+env -u CLAUDECODE claude
+env --unset CLAUDECODE --chdir=/x -i A=b claude
+env -iu CLAUDECODE -- A=b claude
+env - PATH=/bin claude
+env -S 'A=b claude --model x'
+env -viS'nice -n 5 claude'
+env '--split-string=claude -x'
+/usr/bin/env node /usr/lib/node_modules/@anthropic-ai/claude-code/cli.js
+nice claude
+nice -n 10 claude
+nice -10 claude
+nice --adjustment=5 env A=b claude
+timeout 1h claude
+timeout -k 5 -s INT 1h claude
+timeout --foreground --kill-after=5 -- 1h claude
+gtimeout 60 claude
+nohup setsid stdbuf -oL ionice -c 3 claude
+sudo -u me -E A=b claude
+caffeinate -i claude
+mise exec -- claude
+mise -q x node@20 python@3 -- npx @anthropic-ai/claude-code
+asdf exec claude
+volta run claude
+volta run --node 20 claude
+fnm exec --using 20 claude
+direnv exec . claude
+op run --env-file=.env -- claude
+npx @anthropic-ai/claude-code
+npx -y @anthropic-ai/claude-code@1.2
+npx --yes --package @anthropic-ai/claude-code -- claude
+npm exec --yes -- @anthropic-ai/claude-code@latest
+bunx --bun @anthropic-ai/claude-code
+bun x @anthropic-ai/claude-code
+pnpm dlx @anthropic-ai/claude-code
+pnpm --silent --package=@anthropic-ai/claude-code dlx claude
+yarn dlx -p @anthropic-ai/claude-code claude
+deno run -A npm:@anthropic-ai/claude-code
+node /usr/lib/node_modules/@anthropic-ai/claude-code/cli.js
+node --max-old-space-size=8192 /x/@anthropic-ai/claude-code/cli.js
+node -r dotenv/config --import ./x.mjs /x/@anthropic-ai/claude-code/cli-wrapper.cjs
+""".strip()
+STARTS_ANOTHER = r"""
+my-claude
+env
+env -u claude
+env claude=1 bash
+env -S '"'
+timeout claude
+timeout 5 bash claude
+nice -n claude
+bash claude
+node other.js
+node -r claude other.js
+npx @anthropic-ai/claude-code-router
+npx -p @anthropic-ai/claude-code other
+npm test claude
+mise run claude
+volta install claude
+/x/@anthropic-ai/claude-code-sdk/index.js
+""".strip()
+
+
+@pytest.mark.parametrize("command", STARTS_IT.splitlines())
+def test_claude_code_is_known_however_it_is_started(command: str) -> None:
+    """Itself, the files that installers write, and what launchers start with any options."""
+    assert is_claude_code(shlex.split(command))
+
+
+@pytest.mark.parametrize("command", STARTS_ANOTHER.splitlines())
+def test_another_program_is_not_taken_for_it(command: str) -> None:
+    """Its name as a value, as another's argument or as a part of a name says nothing."""
+    assert not is_claude_code(shlex.split(command))
+
+
+def test_a_link_to_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a link is called, also one that is found in PATH."""
+    program = tmp_path / "node_modules" / "@anthropic-ai" / "claude-code" / "cli.js"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    (tmp_path / "cc").symlink_to(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert is_claude_code([str(tmp_path / "cc")])
+    assert is_claude_code(["nice", "cc"])
 
 
 # --- who is waiting ---------------------------------------------------------------------------
