@@ -18,6 +18,7 @@ from kinds.claude_control import (
     listening_arguments,
 )
 from kinds.claude_messages import ClaudeStream
+from kinds.claude_sessions import SessionNotes
 from kinds.launchers import launched_program
 from kinds.profile import (
     DENIAL_EXIT_CODE,
@@ -64,7 +65,7 @@ class ClaudeProfile(Profile):
             "CLAUDE_RUNNER_FLAVOR",
             "auto",
             _parse_flavor,
-            "whether CLAUDE_COMMAND is Claude Code: auto (by its name), claude, or plain",
+            "whether CLAUDE_COMMAND is Claude Code: auto (as it is started), claude, or plain",
         ),
     )
 
@@ -124,12 +125,22 @@ class ClaudeProfile(Profile):
     ) -> Invocation:
         """Return how to start it so that it reads messages; with the user's own arguments first."""
         arguments = (*_session_arguments(options), *options.arguments)
+        _refuse_contradictions((*self.argv(config), *arguments), prompt)
         found = _listening(self.argv(config), prompt, arguments, options, asks=asks)
         return replace(found, worktree=_worktree((*self.argv(config), *arguments)))
 
     def resume_argv(self, config: Config, session_id: str) -> tuple[str, ...] | None:
         """Return what goes on with a session at the keyboard."""
         return (*self.argv(config), "--resume", session_id)
+
+    def is_session_kept(self, env: Mapping[str, str], session_id: str) -> bool:
+        """Whether there is a transcript of this session."""
+        folder = claude_folder(env) / "projects"
+        return any(folder.glob(f"*/{session_id}.jsonl"))
+
+    def is_child(self, argv: Sequence[str]) -> bool:
+        """Whether this is Claude Code: the program itself, or the script of an interpreter."""
+        return any(is_claude_code([word]) for word in argv[:3])
 
     def answers_version(self, config: Config) -> bool:
         """Whether the program is Claude Code itself."""
@@ -161,17 +172,42 @@ class ClaudeProfile(Profile):
         """
         started = self.argv(config)
         arguments = (*_session_arguments(options), *options.arguments)
-        states = StateWatcher() if mode == "interactive" else None
         if not self._is_claude_code(config):
+            states = StateWatcher() if mode == "interactive" else None
             if len(arguments) > len(options.arguments):
                 raise RunnerError("--resume and --continue are Claude Code's; leave them out")
             argv = (*started, *arguments, *(() if prompt is None else (prompt,)))
-            return Invocation(argv, states=states)
+            is_sure = mode != "print" or config.own["flavor"] != "auto"
+            return Invocation(argv, states=states, hint=None if is_sure else _HINT)
+        _refuse_contradictions((*started, *arguments), prompt)
         if mode == "print":
             found = _print_mode(started, prompt or "", arguments, options)
         else:
-            found = Invocation((*started, *arguments, *_prompt_argument(prompt)), states=states)
+            argv = (*started, *arguments, *_prompt_argument(prompt))
+            states = StateWatcher(SessionNotes(claude_folder(os.environ) / "sessions"))
+            found = Invocation(argv, states=states, added_variables=_SESSION_VARIABLES)
         return replace(found, worktree=_worktree((*started, *arguments)))
+
+
+def claude_folder(env: Mapping[str, str]) -> Path:
+    """Return where Claude Code keeps what belongs to its user."""
+    chosen = env.get("CLAUDE_CONFIG_DIR")
+    return Path(chosen) if chosen else Path(env.get("HOME") or "~").expanduser() / ".claude"
+
+
+def _refuse_contradictions(arguments: Sequence[str], prompt: str | None) -> None:
+    """Refuse what ends the run at once, and a prompt that would not be read. Raises RunnerError."""
+    leaving = _given(arguments, _LEAVING_ARGUMENTS)
+    if leaving:
+        raise RunnerError(
+            f"{leaving} would take the work out of this run, where nobody sees or stops it; "
+            "leave it out"
+        )
+    if prompt is not None and _value_of(arguments, "--input-format") == "stream-json":
+        raise RunnerError(
+            "with --input-format stream-json Claude Code does not read the prompt; leave one of "
+            "them out (--stay or --ask let you send further messages)"
+        )
 
 
 def _prompt_argument(prompt: str | None) -> tuple[str, ...]:
@@ -218,7 +254,11 @@ def _print_mode(
     argv = (*started, *added, *arguments)
     if len(os.fsencode(prompt)) > MAX_ARGUMENT_BYTES:
         return Invocation(argv, os.fsencode(prompt), **rest)
-    return Invocation((*argv, "--", prompt), **rest)
+    # Until 2.0, -p does not keep such a word from being a subcommand.
+    is_subcommand = prompt.strip() in _OLD_SUBCOMMANDS
+    return Invocation(
+        (*argv, *(_prompt_argument(prompt) if is_subcommand else ("--", prompt))), **rest
+    )
 
 
 def _listening(
@@ -256,7 +296,10 @@ def _common_of_print_mode(
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the arguments that print mode adds, and what the invocation says of them."""
     added: list[str] = []
-    rest: dict[str, Any] = {}
+    rest: dict[str, Any] = {
+        "is_text_only": True,
+        "keeps_session": not _names_any(arguments, ("--no-session-persistence",)),
+    }
     if not _names_any(arguments, ("-p", "--print")):
         added.append("-p")
     if not _names_any(arguments, _SESSION_ARGUMENTS):
@@ -265,17 +308,23 @@ def _common_of_print_mode(
     if (options.output or "auto") == "auto" and not _names_any(arguments, _FORMAT_ARGUMENTS):
         added += ["--output-format", "stream-json"]
         added += [] if _names_any(arguments, ("--verbose",)) else ["--verbose"]
-        rest["messages"] = ClaudeStream(is_asked=is_asked)
+        is_granted = _names_any(arguments, _GRANTING_ARGUMENTS)
+        rest["messages"] = ClaudeStream(is_asked=is_asked, is_granted=is_granted)
     return added, rest
 
 
 def _first_mode(arguments: Sequence[str]) -> str:
     """Return the permission mode that the user's own arguments choose."""
+    return _value_of(arguments, "--permission-mode") or "default"
+
+
+def _value_of(arguments: Sequence[str], option: str) -> str:
+    """Return the value that the arguments give to an option; empty for none."""
     for item, following in zip(arguments, (*arguments[1:], "")):
         name, has_value, value = item.partition("=")
-        if name == "--permission-mode":
+        if name == option:
             return value if has_value else following
-    return "default"
+    return ""
 
 
 def _modes_up_to(highest: str) -> tuple[str, ...]:
@@ -290,6 +339,21 @@ def _given(arguments: Sequence[str], names: Sequence[str]) -> str:
 
 # Arguments that say who is asked.
 _ASKING_ARGUMENTS: Final = ("--permission-prompt-tool", "--permission-prompts")
+# Arguments that hand the work to a daemon of Claude Code's own.
+_LEAVING_ARGUMENTS: Final = ("--bg", "--background")
+# Arguments that say what needs no permission.
+_GRANTING_ARGUMENTS: Final = ("--allowedTools", "--allowed-tools")
+# 1.0 and 2.0, whose `-p` runs them.
+_OLD_SUBCOMMANDS: Final = frozenset(
+    ["config", "doctor", "install", "mcp", "migrate-installer", "plugin", "setup-token", "update"]
+)
+# Claude Code's own background sessions and its agent view go on outside the run, where nobody sees
+# or stops them, or are killed with it and lost.
+_SESSION_VARIABLES: Final = (("CLAUDE_CODE_DISABLE_AGENT_VIEW", "1"),)
+_HINT: Final = (
+    "this run looks like a session that nobody will end: if CLAUDE_COMMAND starts Claude Code, "
+    "stop the run and set CLAUDE_RUNNER_FLAVOR=claude (set it to plain if it does not)"
+)
 # Below the repository's root.
 _WORKTREES: Final = ".claude/worktrees"
 # Arguments of Claude Code that choose the session themselves.
@@ -332,16 +396,44 @@ _END_WITHOUT_BELL: Final = re.compile(rb"[\x18\x1a]|\x1b(?:\\|\Z)?")
 # Enough of a string for the number of a title and the sign behind it.
 _KEPT_BYTES: Final = 16
 _TITLE: Final = re.compile(rb"\][02];")
+# Less would be noticed late.
+_LOOK_EVERY_S: Final = 0.5
 _WAITING_SIGN: Final = "\N{EIGHT SPOKED ASTERISK}"
 
 
 class StateWatcher:
-    """The state of one session. Thread: one caller. How the output is cut makes no difference."""
+    """The state of one session. Thread: one caller. How the output is cut makes no difference.
 
-    def __init__(self) -> None:
+    A title that shows work proves that titles are kept up. Until then its sign of waiting, and a
+    bell, are not believed, and `notes` say more.
+    """
+
+    def __init__(self, notes: SessionNotes | None = None) -> None:
         self.state: str | None = None
+        self._has_shown_work = False
+        self._notes = notes
         self._ends_in_escape = False
         self._string: bytes | None = None  # the beginning of the control string that is under way
+
+    @property
+    def look_every_s(self) -> float | None:
+        """How often to look at the notes, as long as titles say nothing."""
+        return None if self._notes is None or self._has_shown_work else _LOOK_EVERY_S
+
+    def begin(self, session_id: int) -> None:
+        """Take the session that the notes are to be about."""
+        if self._notes is not None:
+            self._notes.session_id = session_id
+
+    def look(self) -> None:
+        """Look at the notes."""
+        if self._notes is not None and not self._has_shown_work:
+            self.state = self._notes.state() or self.state
+
+    def _tell(self, state: str | None) -> None:
+        self._has_shown_work = self._has_shown_work or state == WORKING
+        if state is not None and self._has_shown_work:
+            self.state = state
 
     def feed(self, raw: bytes) -> None:
         """Look at a piece of the program's output; `state` is what it says by now."""
@@ -360,7 +452,7 @@ class StateWatcher:
         if begin is None:
             return len(raw)
         if begin[0] == b"\x07":
-            self.state = WAITING
+            self._tell(WAITING)
         elif begin[0] == b"\x1b":
             self._ends_in_escape = True
         else:
@@ -378,7 +470,7 @@ class StateWatcher:
             self._ends_in_escape = True
             return len(raw)
         if end[0] in (b"\x07", b"\x1b\\"):
-            self.state = _read_title(self._string) or self.state
+            self._tell(_read_title(self._string))
         self._string = None
         return stop if end[0] == b"\x1b" else end.end()
 

@@ -88,6 +88,11 @@ _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _NO_OUTPUT: Final = re.compile(r"\(\w+ completed with no output\)\s*")
 _ERROR_LABEL: Final = re.compile(r"\A(?:Error: )+")
+# How to see more of it, at a keyboard that is not there.
+_KEY_HINT: Final = re.compile(r"\s*[\u00b7(]\s*ctrl\+\w.*", re.IGNORECASE | re.DOTALL)
+_HOOK_REFUSED: Final = re.compile(r"PreToolUse(?::\S+)? hook (?:error|denied|blocked)")
+# How Claude Code itself words a refusal; a hook's own words may be the whole result.
+_REFUSED: Final = re.compile(r"permission|approv|blocked|not allowed|working director", re.I)
 _PROGRAM_WORD: Final = re.compile(r"[a-z]+(?:_[a-z]+)*")
 _TOOL_ERROR_TAGS: Final = re.compile(r"</?tool_use_error>")
 
@@ -130,11 +135,11 @@ class ClaudeStream:
 
     `summary` is what the last `result` message said; there is one for each turn, and a turn may
     follow when a background task ends, or a person says more. `is_asked`: a person is asked for
-    what needs a permission.
+    what needs a permission. `is_granted`: the user has said which tools are allowed.
     """
 
-    def __init__(self, *, is_asked: bool = False) -> None:
-        self._renderer = _Renderer(is_asked=is_asked)
+    def __init__(self, *, is_asked: bool = False, is_granted: bool = False) -> None:
+        self._renderer = _Renderer(is_asked=is_asked, is_granted=is_granted)
         # Either at the beginning of a line, where `_escape` is an incomplete escape sequence that
         # has been passed on; or inside a line that may be a message, held in `_line`; or inside
         # one that is none.
@@ -146,6 +151,11 @@ class ClaudeStream:
     def summary(self) -> ResultSummary | None:
         """What the last result said, None as long as there was none."""
         return self._renderer.summary
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has begun: what Claude Code refuses at once has no session."""
+        return self._renderer.has_begun
 
     def result(self) -> dict[str, Any]:
         """Return the result of the run for the `finished` marker; empty as long as there was none.
@@ -460,19 +470,22 @@ class _Tool:
 class _Renderer:
     """Messages to text. Knows what was shown, so that nothing is shown twice."""
 
-    def __init__(self, *, is_asked: bool) -> None:
+    def __init__(self, *, is_asked: bool, is_granted: bool) -> None:
         self.summary: ResultSummary | None = None
+        self.has_begun = False
         self._is_asked = is_asked
+        self._is_granted = is_granted
         self._all_turns: int | None = None
         self._all_ms: float | None = None
         self._cwd = ""
         self._mode = ""
-        self._has_begun = False
+        self._has_header = False
         self._tools: dict[str, _Tool] = {}
         self._last_tool = ""  # the id of the tool whose line was the last thing shown
         self._last_kind = ""
         self._said: list[str] = []  # its last words, which a result repeats
         self._reasons: dict[str, str] = {}  # why a tool was refused, by its id
+        self._hook_refused: set[str] = set()
         self._denied: dict[str, _Tool] = {}
         self._told_denials = 0
         # What each question is about, by its id; and what a withdrawn one was about, which Claude
@@ -492,6 +505,12 @@ class _Renderer:
 
     def render(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         kind = message["type"]
+        # A hook of a session that is about to begin may be the first to say something.
+        self.has_begun = (
+            self.has_begun
+            or kind in ("assistant", "result")
+            or (kind == "system" and _word(message, "subtype") == "init")
+        )
         if kind == "system":
             yield from self._system(message)
         elif kind == "assistant":
@@ -554,6 +573,8 @@ class _Renderer:
             "status": self._status,
             "background_tasks_changed": self._tasks_changed,
             "task_notification": self._task_ended,
+            "hook_response": self._hook_ended,
+            "notification": self._notify,
         }.get(_word(message, "subtype"))
         if render is not None:
             yield from render(message)
@@ -562,9 +583,9 @@ class _Renderer:
 
     def _init(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         self._cwd = _text(message, "cwd").rstrip("/")
-        if self._has_begun:
+        if self._has_header:
             return  # every turn begins with one
-        self._has_begun = True
+        self._has_header = True
         words = [f"Claude Code {_word(message, 'claude_code_version')}".strip()]
         words.append(_word(message, "model"))
         mode = self._mode = _word(message, "permissionMode")
@@ -620,7 +641,25 @@ class _Renderer:
     def _task_ended(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         if message.get("summary_is_report") is True:
             return  # a subagent's last words, which have been shown
+        tool_id = _text(message, "tool_use_id")
+        if tool_id and tool_id in self._tools:
+            return  # a tool that is waited for, and took more than two seconds
         yield from self._note("*", _text(message, "summary"))
+
+    def _hook_ended(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        code = _number(message, "exit_code")
+        if _word(message, "outcome") != "error" and not code:
+            return
+        name = _word(message, "hook_name") or _word(message, "hook_event")
+        said = _text(message, "stderr") or _text(message, "output") or _text(message, "stdout")
+        how = f" (exit code {code:.0f})" if code else ""
+        text = f"hook {name} failed{how}"
+        yield from self._note("!", f"{text}: {said.strip()}" if said.strip() else text)
+
+    def _notify(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        """Show what failed; what else is a notification is of no use without a keyboard."""
+        if _word(message, "key").endswith("error"):
+            yield from self._note("!", _KEY_HINT.sub("", _text(message, "text")))
 
     def _rate_limit(self, info: Mapping[str, Any]) -> Iterator[Piece]:
         status = _word(info, "status")
@@ -680,7 +719,21 @@ class _Renderer:
             if kind == "text" and _text(block, "text").startswith("[Request interrupted"):
                 yield from self._note("!", _text(block, "text").strip("[]"), indent)
             elif kind.endswith("tool_result"):
+                self._note_decision(block, _list(message, "tool_result_meta"))
                 yield from self._tool_result(block, message.get("tool_use_result"), indent)
+
+    def _note_decision(self, block: Mapping[str, Any], decisions: list[Any]) -> None:
+        """Note that it may be a hook that has refused this tool; only new releases say so apart."""
+        tool_id, said = _text(block, "tool_use_id"), _result_text(block)
+        if block.get("is_error") is not True or len(self._hook_refused) >= _MAX_REMEMBERED:
+            return
+        is_hook = _HOOK_REFUSED.match(said) or any(
+            _word(_map(each, "permission_decision"), "source") == "hook"
+            for each in decisions
+            if _text(each, "id") == tool_id
+        )
+        if is_hook or not (tool_id in self._reasons or _REFUSED.search(said)):
+            self._hook_refused.add(tool_id)
 
     def _tool_result(self, block: Mapping[str, Any], details: Any, indent: str) -> Iterator[Piece]:
         tool_id = _text(block, "tool_use_id")
@@ -751,12 +804,13 @@ class _Renderer:
                 tool.name
                 for tool_id, tool in self._denied.items()
                 if self._reasons.get(tool_id, "") in _GRANTABLE
+                and tool_id not in self._hook_refused
                 and tool.name not in _NEVER_GRANTABLE
             }
         )
         if self._is_asked:
             return
-        if names:
+        if names and not self._is_granted:
             argument = shlex.quote(f"--allowedTools={','.join(names)}")
             yield from self._piece("denials", f"! to allow: {argument}", chars=None)
         if names or any(tool.name in _NEVER_GRANTABLE for tool in denied):

@@ -83,6 +83,10 @@ class MessageStream(Protocol):
     def flush(self) -> list[Item]:
         """Return what was held back, at the end of the stream."""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the child has begun with what it was told."""
+
     def result(self) -> dict[str, Any]:
         """Return what the child's own result said, for the `finished` marker; empty for none."""
 
@@ -91,6 +95,16 @@ class StateReader(Protocol):
     """Whether the child is working or waiting for the user. Thread: one caller."""
 
     state: str | None
+
+    @property
+    def look_every_s(self) -> float | None:
+        """How often `look` is to be called; None if it would find nothing."""
+
+    def begin(self, session_id: int) -> None:
+        """Take the POSIX session in which the child runs; once, before all else. Thread: any."""
+
+    def look(self) -> None:
+        """Look for what is not in the output."""
 
     def feed(self, raw: bytes) -> None:
         """Look at a piece of the child's output; `state` is what it says by now."""
@@ -294,6 +308,14 @@ class Invocation:
     withheld_variables: tuple[str, ...] = ()
     # Where it works, if that is not the working directory.
     worktree: Worktree | None = None
+    # What is set in its environment.
+    added_variables: tuple[tuple[str, str], ...] = ()
+    # Whether what it does is kept, so that another run can go on with it.
+    keeps_session: bool = True
+    # Whether only its text counts: what its terminal is told about its own state is not passed on.
+    is_text_only: bool = False
+    # What to tell the user if this job turns out to be a session.
+    hint: str | None = None
 
 
 class Profile(ABC):
@@ -346,6 +368,16 @@ class Profile(ABC):
         """Return what goes on with a session of the child's, where that can be done."""
         del config, session_id
         return None
+
+    def is_session_kept(self, env: Mapping[str, str], session_id: str) -> bool:
+        """Whether the child has kept this session, as far as that can be told without messages."""
+        del env, session_id
+        return False
+
+    def is_child(self, argv: Sequence[str]) -> bool:
+        """Whether a process with this command line is the program that this kind is for."""
+        del argv
+        return False
 
     def answers_version(self, config: Config) -> bool:
         """Whether the program is known to answer `--version`, and to do nothing else then."""

@@ -46,6 +46,7 @@ from runner.processes import (
     POLL_S,
     SWEEP_LIMIT_S,
     become_subreaper,
+    command_line,
     kill_descendants,
     living_descendants,
     send_signal,
@@ -73,6 +74,8 @@ _STOPPING_LINGER_S: Final = 2.5
 _GOODBYE_LIMIT_S: Final = 2 * SWEEP_LIMIT_S
 
 _MAX_FDS: Final = 3
+# Of one command line that is shown to a person.
+_MAX_SHOWN_CHARS: Final = 300
 # What puts a terminal's modes back is at most some 20 short sequences.
 _UNDO_BYTES: Final = 510
 # Ends whatever the killed runner had written half, and is nothing to a terminal that waits for
@@ -96,7 +99,8 @@ class Report:
 
     `event` is one of spawned, failed, suspended, exited, swept; `gone` is what its end tells. `key`
     names the process: `CHILD`, or the command's. `number` is a pid, an errno, a signal, a wait
-    status, or for `swept` how many processes could not be killed.
+    status, or for `swept` how many processes could not be killed; its text is JSON: the command
+    lines of what the child left running when it ended by itself.
     """
 
     event: str
@@ -381,6 +385,7 @@ class _KeeperLoop:
         self._terminal_fd = -1  # a slave of the child's terminal, kept open until the child is gone
         self._kill_at: float | None = None
         self._swept = False
+        self._was_asked_to_end = False
         # The processes of the run when it was asked to end. Without a sub-reaper, a process whose
         # parent has ended is no longer found below the keeper.
         self._noted: list[Process] = []
@@ -431,6 +436,7 @@ class _KeeperLoop:
                 orders[op](**frame)
 
     def _halt_run(self) -> None:
+        self._was_asked_to_end = True
         self._end_by(0)
 
     def _take_leave(self) -> None:
@@ -568,6 +574,7 @@ class _KeeperLoop:
     # --- stopping ----------------------------------------------------------------------------
 
     def _stop_run(self, grace_s: float) -> None:
+        self._was_asked_to_end = True
         self._end_by(grace_s)
         self._noted += living_descendants(os.getpid())
         groups = set()
@@ -619,6 +626,7 @@ class _KeeperLoop:
             self._keys or living_descendants(os.getpid(), self._noted)
         ):
             return
+        left_behind = self._describe_left_behind()
         survivors = kill_descendants(self._wait_for_deaths, self._noted)
         # `exited` comes before `swept`; and a dead process is not to be reaped as long as one of
         # its threads has yet to go.
@@ -627,7 +635,22 @@ class _KeeperLoop:
             self._wait_for_deaths(POLL_S)
         self._reap()
         self._swept = True
-        self._tell("swept", "", len(survivors))
+        self._tell("swept", "", len(survivors), left_behind)
+
+    def _describe_left_behind(self) -> str:
+        """Return the command lines of what the child has left running, as JSON; not of commands.
+
+        Nothing if the run was asked to end: then it had no time to end them itself.
+        """
+        if self._was_asked_to_end:
+            return "[]"
+        below = {process.pid for pid in self._keys for process in living_descendants(pid)}
+        left = [
+            " ".join(command_line(process.pid))[:_MAX_SHOWN_CHARS]
+            for process in living_descendants(os.getpid())
+            if process.pid not in below and process.pid not in self._keys
+        ]
+        return json.dumps([line for line in left if line])
 
     def _wait_for_deaths(self, timeout_s: float) -> None:
         select.select([self._pipe], [], [], timeout_s)

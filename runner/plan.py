@@ -115,6 +115,7 @@ def plan_job(
     env.setdefault("TERM", "xterm-256color")
     for name in invocation.withheld_variables:
         env.pop(name, None)
+    env.update(invocation.added_variables)
     env["PWD"] = _name_of_folder(cwd, env.get("PWD", ""))
     require_program(invocation.argv[0], cwd, env, profile, config)
     prompts = () if prompt is None else (prompt,)

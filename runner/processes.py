@@ -61,6 +61,18 @@ def living_descendants(root_pid: int, noted: Collection[Process] = ()) -> list[P
     return [process for process in found.values() if process.state not in "ZX"]
 
 
+def command_line(pid: int) -> list[str]:
+    """Return the argv of a process, as far as it can be seen; empty for one that is gone."""
+    if _IS_LINUX:
+        try:
+            raw = Path("/proc", str(pid), "cmdline").read_bytes()
+        except OSError:
+            return []
+        return [os.fsdecode(word) for word in raw.rstrip(b"\0").split(b"\0")] if raw else []
+    ps = (*PS[:1], "-ww", "-o", "args=", "-p", str(pid))
+    return subprocess.run(ps, capture_output=True, text=True, check=False).stdout.split()
+
+
 def kill_descendants(
     wait: Callable[[float], object], noted: Collection[Process] = ()
 ) -> list[Process]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
 from kinds.profile import Message, Passed
 from redact import Redacted, RedactedDecoder, Redactor
 from runner.mailbox import KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
-from runner.terminal import LocalOutput, Size, set_window_size, window_size
+from runner.terminal import LocalOutput, Size, TextFilter, set_window_size, window_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,6 +84,8 @@ class Channel:
     rules: Rules
     local: LocalOutput | None
     transcript: Transcript | None = None
+    # What leaves out what is no text, for everybody but the local terminal.
+    text_filter: TextFilter | None = None
     redactor: Redactor = field(init=False)
     decoder: RedactedDecoder = field(default_factory=RedactedDecoder)
     last_read_at: float = 0.0
@@ -132,6 +134,7 @@ class PtyPump(Worker):
         self._note_undo = note_undo
         self._states = states
         self._speaker = speaker
+        self._looked_at = float("-inf")
         self._state_told: str | None = None
         self._state_told_at = float("-inf")
         self._typed = bytearray()
@@ -175,6 +178,16 @@ class PtyPump(Worker):
     def unshown_bytes(self) -> int:
         """How much of the output was not shown locally, because it was not read."""
         return sum(output.unshown_bytes for output in self._outputs)
+
+    @property
+    def is_typed_into(self) -> bool:
+        """Whether the child reads single keys from a terminal. Thread: any, while it runs."""
+        with contextlib.suppress(termios.error, OSError):
+            return any(
+                not termios.tcgetattr(channel.master_fd)[3] & termios.ICANON
+                for channel in self._channels
+            )
+        return False
 
     @property
     def lacks_messages(self) -> bool:
@@ -243,6 +256,8 @@ class PtyPump(Worker):
         for channel in self._channels:
             if channel.transcript is not None:
                 self._show_items(channel, channel.transcript.stream.flush())
+            if channel.text_filter is not None:
+                self._hand_on(channel, channel.redactor.feed(channel.text_filter.flush()))
             self._hand_on(channel, channel.redactor.flush(), last=True)
 
     def _has_finished(self) -> bool:
@@ -306,6 +321,8 @@ class PtyPump(Worker):
             dues.append(self._finish_at)
         if self._state is not None and self._state != self._state_told:
             dues.append(self._state_told_at + _STATE_INTERVAL_S)
+        if self._states is not None and self._states.look_every_s is not None:
+            dues.append(self._looked_at + self._states.look_every_s)
         spoken_at = None if self._speaker is None else self._speaker.due_at()
         if spoken_at is not None:
             dues.append(spoken_at)
@@ -317,6 +334,10 @@ class PtyPump(Worker):
             if channel.last_read_at and now >= channel.last_read_at + _IDLE_S:
                 channel.last_read_at = 0.0
                 self._hand_on(channel, channel.redactor.idle())
+        every_s = None if self._states is None else self._states.look_every_s
+        if self._states is not None and every_s is not None and now >= self._looked_at + every_s:
+            self._looked_at = now
+            self._states.look()
         if now >= self._state_told_at + _STATE_INTERVAL_S:
             self._tell_state(now)
 
@@ -391,6 +412,8 @@ class PtyPump(Worker):
     def _show_raw(self, channel: Channel, raw: bytes) -> None:
         if channel.local is not None and channel.local.is_terminal:
             channel.local.write(raw)
+        if channel.text_filter is not None:
+            raw = channel.text_filter.feed(raw)
         redacted = channel.redactor.feed(raw)
         channel.last_read_at = time.monotonic() if channel.redactor.held else 0.0
         self._hand_on(channel, redacted)
@@ -496,7 +519,9 @@ class ChildTerminals:
                 termios.tcsetattr(slave_fd, termios.TCSANOW, attributes)
             elif not job.is_interactive:
                 _make_transparent(slave_fd)
-            self.channels.append(Channel(stream, master_fd, rules, LocalOutput(number)))
+            channel = Channel(stream, master_fd, rules, LocalOutput(number))
+            channel.text_filter = TextFilter() if job.invocation.is_text_only else None
+            self.channels.append(channel)
             slaves.append(slave_fd)
         if job.invocation.messages is not None:
             lines = open(folder / job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it

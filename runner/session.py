@@ -38,7 +38,7 @@ from runner.mailbox import (
     WorkerFailed,
 )
 from runner.poster import Poster
-from runner.processes import ChildEnd
+from runner.processes import ChildEnd, command_line, living_descendants
 from runner.pump import ChildTerminals, PtyPump
 from runner.questions import Refusal
 from runner.speaker import Speaker
@@ -73,6 +73,9 @@ _PROGRESS_INTERVAL_S: Final = 1.0
 # own that no output can be merged across, and the gateway takes 100 requests a minute.
 _RESIZED_INTERVAL_S: Final = 1.0
 _MAX_SHOWN_CHARS: Final = 4_000
+_MAX_SHOWN_LEFT: Final = 5
+# A job that is a session would wait for ever. Most jobs take longer to start than a few seconds.
+_HINT_EVERY_S: Final = 60.0
 _MAKE_ROOM: Final = "make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
 _NO_REMOTE_INPUT: Final = "remote input is not allowed (CLAUDE_RUNNER_ALLOW_REMOTE_INPUT)"
 _NOBODY_READS: Final = "print mode does not read from the terminal"
@@ -207,6 +210,8 @@ class Run:
             tell_owner=mailbox.post,
         )
         self.was_started = True
+        if job.invocation.states is not None:
+            job.invocation.states.begin(keeper.pid)  # it leads the child's session
         keeper.spawn(
             CHILD,
             job.invocation.argv,
@@ -317,6 +322,8 @@ class _Session:
         )
         self._started_at = run.started_at
         self._limit_at = None if job.max_time_s is None else run.started_at + job.max_time_s
+        # When to look whether this job is a session; None if that is known.
+        self._hint_due = None if job.invocation.hint is None else run.started_at + _HINT_EVERY_S
         # Why the runner ends the run, if it does: what the `finished` marker will say.
         self._ending: str | None = None
         # Why the run failed, whatever became of the child.
@@ -502,11 +509,34 @@ class _Session:
 
     def _wait(self, deadline: float | None) -> None:
         """Wait once for the keeper, a signal or a message, and handle what has come."""
-        dues = [due for due in (deadline, self._size_due) if due is not None]
+        dues = [due for due in (deadline, self._size_due, self._hint_due) if due is not None]
         for news in self._keeper.wait(self._mailbox, min(dues) if dues else None):
             self._handle(news)
         if self._size_due is not None and time.monotonic() >= self._size_due:
             self._tell_size()
+        if self._hint_due is not None and time.monotonic() >= self._hint_due:
+            self._look_for_a_session()
+
+    def _look_for_a_session(self) -> None:
+        """Tell the user if this job behaves like a session, which nobody would end."""
+        hint = self._job.invocation.hint
+        self._hint_due = None
+        if hint is None or self._child_end is not None:
+            return
+        if (
+            self._terminal.modes.is_of_session
+            or self._pump.is_typed_into
+            or self._has_known_child()
+        ):
+            self._console.warn(hint)
+            self._spool.append("info", self._rules.redact(hint))
+        else:
+            self._hint_due = time.monotonic() + _HINT_EVERY_S
+
+    def _has_known_child(self) -> bool:
+        """Whether what was started has started the program that this kind of runner is for."""
+        found = living_descendants(self._keeper.pid)
+        return any(self._job.profile.is_child(command_line(process.pid)) for process in found)
 
     def _handle(self, news: object) -> None:
         if isinstance(news, Report):
@@ -541,15 +571,31 @@ class _Session:
             self._handle_report_on_child(report)
         elif report.key == ASSIST:
             self._report_to_assist(report)
-        elif report.event == "swept" and report.number:
-            self._console.warn(
-                f"{report.number} processes of the run could not be killed, because they are "
-                "another user's or wait for a device; look for them with ps"
-            )
+        elif report.event == "swept":
+            self._tell_of_the_sweep(report)
         elif report.event == "gone" and self._child_end is None:
             self._child_end = ChildEnd.failed("the keeper process was killed")
-        elif report.event not in ("swept", "gone"):
+        elif report.event != "gone":
             self._executor.report(report)
+
+    def _tell_of_the_sweep(self, swept: Report) -> None:
+        if swept.number:
+            self._console.warn(
+                f"{swept.number} processes of the run could not be killed, because they are "
+                "another user's or wait for a device; look for them with ps"
+            )
+        left: list[str] = json.loads(swept.text or "[]")
+        if left:
+            noun = "process" if len(left) == 1 else "processes"
+            more = f" and {len(left) - _MAX_SHOWN_LEFT} more" if left[_MAX_SHOWN_LEFT:] else ""
+            shown = "; ".join(" ".join(each.split()) for each in left[:_MAX_SHOWN_LEFT])
+            sentence = (
+                f"{self._job.profile.title} left {len(left)} {noun} running, which ended with the "
+                f"run: {shown}{more}"
+            )
+            redacted = self._rules.redact(sentence)
+            self._console.warn(redacted)
+            self._spool.append("info", redacted)
 
     def _handle_report_on_child(self, report: Report) -> None:
         if report.event == "exited":
@@ -742,14 +788,23 @@ class _Session:
 
     def _tell_how_to_resume(self) -> None:
         job = self._job
-        session_id = self._result.get("sessionId") or job.invocation.session_id
+        session_id: str | None = self._result.get("sessionId") or job.invocation.session_id
         argv = session_id and job.profile.resume_argv(job.config, session_id)
-        if argv:
+        if session_id and argv and self._has_session(session_id):
             shown_argv = self._rules.redact(shlex.join(argv))
             self._console.note(
                 f"to continue this session: {shown_argv}, or `{job.program} start --resume "
                 f"{session_id}` with a new run"
             )
+
+    def _has_session(self, session_id: str) -> bool:
+        """Whether there is a session to go on with: not if the child refused its arguments."""
+        job = self._job
+        if not job.invocation.keeps_session:
+            return False
+        if job.invocation.messages is not None:
+            return job.invocation.messages.has_begun
+        return job.profile.is_session_kept(job.env, session_id)
 
     def _deliver(self) -> None:
         while not self._poster_has_ended:

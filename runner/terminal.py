@@ -286,6 +286,11 @@ class ModeTracker:
         return bool(self._changed & self._SCREENS)
 
     @property
+    def is_of_session(self) -> bool:
+        """Whether a program has it that wants to be typed into: no other sets more than these."""
+        return bool(self._changed - {7, 25} or self._kitty_depth or self._other_keys)
+
+    @property
     def hides_cursor(self) -> bool:
         """Whether the cursor is not shown."""
         return 25 in self._changed
@@ -342,6 +347,52 @@ class ModeTracker:
                 self._changed.add(mode)
             elif mode in (self._ON if switched_on else self._OFF):
                 self._changed.discard(mode)
+
+
+class TextFilter:
+    """Output without what only sets a terminal's state: its modes, title, cursor and character set.
+
+    What has a look stays: colours, links, and what moves the cursor. Pure. Thread: one caller. How
+    the output is cut makes no difference.
+    """
+
+    # An operating system command other than a link (8), and a private or a soft-reset sequence.
+    _STATE: Final = re.compile(
+        rb"\x1b(?:\[(?:[<=>?][0-?]*[ -/]*[@-~]|[0-9;]*r|[0-9;]* q|!p)"
+        rb"|\](?!8;)[^\x07\x1b]*(?:\x07|\x1b\\)|[()*+][ -/]?[0-~]|[78=>c])|[\x0e\x0f]"
+    )
+    _COLOR: Final = re.compile(rb"\x1b\[([0-9;:]*)m")
+    _BEGINNING: Final = re.compile(
+        rb"\x1b(?:\[[0-?]*[ -/]*|\](?:[^\x07\x1b]*\x1b?)|[()*+][ -/]?)?\Z"
+    )
+    _LONGEST: Final = 1_024
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._is_colored = False
+
+    def feed(self, raw: bytes) -> bytes:
+        """Return what is text by now."""
+        seen = self._held + raw
+        if b"\x1b" not in seen and b"\x0e" not in seen and b"\x0f" not in seen:
+            self._held = b""
+            return seen
+        begin = self._BEGINNING.search(seen, max(0, len(seen) - self._LONGEST))
+        end = len(seen) if begin is None else begin.start()
+        self._held = seen[end:]
+        return self._COLOR.sub(self._color, self._STATE.sub(b"", seen[:end]))
+
+    def flush(self) -> bytes:
+        """Return what was held back, at the end."""
+        held, self._held = self._held, b""
+        return held
+
+    def _color(self, match: re.Match[bytes]) -> bytes:
+        """Leave out what ends a colour that has not begun."""
+        is_reset = not match[1].strip(b"0;")
+        is_kept = self._is_colored or not is_reset
+        self._is_colored = not is_reset
+        return match[0] if is_kept else b""
 
 
 # The size of the child's terminal when the runner has none.

@@ -262,12 +262,16 @@ def collect_files(
     parts: list[FilePart] = []
     for name in (job.log_name, *([] if job.invocation.messages is None else [job.messages_name])):
         try:
-            parts += file_parts(folder, name, name)
+            if (folder / name).stat().st_size:
+                parts += file_parts(folder, name, name)
         except OSError as error:  # the run's folder was deleted
             tell(f"{name} is not uploaded: {error.strerror}")
     for number, source in enumerate(job.artifacts, start=1):
         copy = f"artifacts/{number}{source.suffix}"
         try:
+            if not source.stat().st_size:
+                tell(f"{source} is not uploaded: it is empty")
+                continue
             _copy_redacted(source, folder / copy, rules, on_block)
             parts += file_parts(folder, copy, rules.redact(source.stem) + source.suffix)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
 import pytest
@@ -87,6 +88,18 @@ def test_a_dropped_connection_is_tried_again(scene: Scene) -> None:
     assert "At last." in scene.gateway.text(launch.run.id)
 
 
+def test_what_is_refused_at_once_has_no_session(scene: Scene) -> None:
+    """Without a session there is no word on how to resume it, and no empty file."""
+    launch = scene.plan("hello", "--no-such-option")
+
+    with RunnerProcess(launch) as runner:
+        assert runner.wait(30.0) == 1
+        told = runner.stderr
+
+    assert "--resume" not in told
+    assert [each.name for each in scene.gateway.artifacts(launch.run.id)] == ["claude.log"]
+
+
 PROMPTS = [
     pytest.param("-x is no option", id="leading dash"),
     pytest.param("--help", id="an option"),
@@ -123,13 +136,16 @@ def test_a_longer_prompt_goes_through_stdin(scene: Scene) -> None:
 
 
 def test_the_users_own_format_is_left_alone(scene: Scene) -> None:
-    """With --output-format of the user's the output is Claude Code's own bytes."""
-    code, launch = scene.run("hello", "--output-format", "json")
+    """With --output-format of the user's the output is Claude Code's own, for a program to read."""
+    launch = scene.plan("hello", "--output-format", "json")
 
-    assert code == 0
-    text = scene.gateway.text(launch.run.id)
-    assert text.startswith("{")
-    assert '"result":"Answer: hello"' in text
+    with RunnerProcess(launch) as runner:
+        assert runner.wait(30.0) == 0
+        shown = runner.stdout.decode()
+
+    for text in (shown, scene.gateway.text(launch.run.id), launch.log.decode()):
+        assert json.loads(text)["result"] == "Answer: hello"
+    assert scene.gateway.text(launch.run.id, "stderr") == ""
 
 
 def test_the_end_says_how_to_resume(scene: Scene) -> None:

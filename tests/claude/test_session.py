@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Callable
 
 import pytest
 
+from testing.programs.runner import Launch
 from testing.programs.screen import Screen
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
-from tests.claude.scene import Scene
+from tests.claude.scene import Scene, wait_for_file
+from tests.claude.states import PROMPT_SIGN
 
 MANUAL = ("--permission-mode", "manual")
 
@@ -106,3 +115,70 @@ def test_the_viewer_knows_who_is_waiting(scene: Scene) -> None:
         scene.api.wait_for(lambda: scene.api.delta_count > 3)
         eventually(is_waiting_again, 20.0)
         scene.stop_and_check(launch, terminal.pid, terminal.wait)
+
+
+# --- in tmux -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def tmux(scene: Scene, launch: Launch) -> Iterator[Callable[..., str]]:
+    """Run it in a tmux of its own; give a function that runs a tmux command."""
+    program = shutil.which("tmux")
+    assert program is not None, "install tmux"
+
+    def run(*command: str) -> str:
+        argv = [program, "-f", "/dev/null", "-S", str(scene.folder / "tmux"), *command]
+        env = {**launch.env, "LC_ALL": "C.UTF-8"}
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=False).stdout
+
+    run("new-session", "-d", "-x", "100", "-y", "40", shlex.join(launch.argv))
+    try:
+        yield run
+    finally:
+        run("kill-server")
+
+
+def test_the_state_is_true_in_tmux(scene: Scene) -> None:
+    """There the title says nothing: work, questions, permissions and Esc are told all the same."""
+    launch = scene.plan(None, *MANUAL)
+
+    def is_told(state: str) -> None:
+        told = [each["state"] for each in scene.gateway.markers(launch.run.id, "state")]
+        assert told[-1:] == [state], told
+
+    with tmux(scene, launch) as run:
+
+        def shows(sign: str) -> None:
+            screen = run("capture-pane", "-p")
+            assert sign in screen, screen
+
+        def ask(prompt: str) -> None:
+            run("send-keys", "-l", prompt)
+            eventually(lambda: shows(prompt[-8:]), 30.0)  # a longer one is on several lines
+            run("send-keys", "Enter")
+
+        eventually(lambda: shows(PROMPT_SIGN), 30.0)
+        eventually(lambda: is_told("waiting"), 30.0)
+        ask("model: slow 60")
+        eventually(lambda: is_told("working"), 30.0)
+        scene.api.wait_for(lambda: scene.api.delta_count > 3)
+        time.sleep(2.0)  # no time makes it say that it waits
+        is_told("working")
+        run("send-keys", "Escape")
+        eventually(lambda: is_told("waiting"), 30.0)
+        eventually(lambda: shows("Interrupted"), 30.0)
+        run("send-keys", "C-u")
+        ask(f"model: run {wait_for_file('go')}")
+        eventually(lambda: shows("proceed"), 30.0)
+        eventually(lambda: is_told("waiting"), 30.0)
+        run("send-keys", "1")
+        scene.tool_pid()
+        eventually(lambda: is_told("working"), 30.0)
+        (scene.home.work / "go").touch()
+        eventually(lambda: is_told("waiting"), 30.0)
+        ask("/background")
+        eventually(lambda: shows("Unknown command"), 30.0)
+        scene.gateway.stop(launch.run.id)
+        scene.gateway.wait_for(lambda: scene.gateway.markers(launch.run.id, "finished"))
+
+    scene.assert_nothing_left()

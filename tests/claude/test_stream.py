@@ -76,6 +76,42 @@ def test_a_refused_tool_names_what_would_allow_it(scene: Scene) -> None:
     assert "permissionDenials" not in scene.finished(launch.run)["result"]
 
 
+def test_a_hook_is_told(scene: Scene) -> None:
+    """One that fails is shown; one that refuses a tool is no case for --allowedTools."""
+    settings = {
+        "hooks": {
+            name: [{"hooks": [{"type": "command", "command": command}]}]
+            for name, command in (
+                ("SessionStart", "echo broken >&2; exit 1"),
+                ("PreToolUse", "echo not here >&2; exit 2"),
+                ("Stop", "exit 1"),
+            )
+        }
+    }
+
+    code, launch = scene.run(
+        "model: run touch made.txt\nmodel: say Well.", "--settings", json.dumps(settings)
+    )
+
+    text = scene.gateway.text(launch.run.id)
+    assert code == 0
+    assert "! hook SessionStart:startup failed (exit code 1): broken\n" in text
+    assert re.search("(?i)^! stop hook [a-z ]+$", text, re.MULTILINE)
+    assert "! 1 tool refused:\n" in text
+    assert "--allowedTools" not in text
+
+
+def test_a_slow_command_is_one_command(scene: Scene) -> None:
+    """Nothing says that a command of more than two seconds has gone to the background."""
+    command = 'python3 -c "import time; time.sleep(3); print(7 * 6)"'
+
+    code, launch = scene.run(f"model: run {command}", "--allowedTools=Bash")
+
+    text = scene.gateway.text(launch.run.id)
+    assert code == 0
+    assert f"> Bash: {command}\n  42\n" in text
+
+
 def test_a_retry_is_shown_while_it_waits(scene: Scene) -> None:
     """The silence of a retry has a line at the gateway, and then it goes on."""
     launch = scene.plan("model: fail 529 1\nmodel: say At last.")

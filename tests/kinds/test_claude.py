@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import shlex
 import sys
@@ -29,6 +31,19 @@ else:
     print('{{"no": "stream"}} plain')
 """
 STREAM = ("--output-format", "stream-json")
+# Its title stays as it is, as in tmux; it notes what it does, which each key changes.
+NOTES = """#!{python} -IS
+import json, os, pathlib, termios
+folder = pathlib.Path(os.environ["HOME"], ".claude", "sessions")
+folder.mkdir(parents=True)
+def note(status):
+    print("\\x1b]0;\u2733 Claude Code\\x07NOTED", status, flush=True)
+    text = json.dumps({{"kind": "interactive", "status": status}})
+    (folder / f"{{os.getpid()}}.json").write_text(text)
+for status in ("idle", "busy", "waiting", "busy", "shell"):
+    note(status)
+    os.read(0, 100)
+"""
 # Changes its mind at once and often, and then waits.
 FLICKERS = r"""
 import os
@@ -204,6 +219,67 @@ def test_what_the_user_chose_is_not_chosen_again(
     assert ("--resume" in told) is ("ID" in expected)
 
 
+@pytest.mark.parametrize("word", ["doctor", "mcp", "update"])
+def test_a_prompt_that_is_a_subcommand(gw: StrictGateway, tmp_path: Path, word: str) -> None:
+    """A blank makes it a prompt for Claude Code 2.0 and older, which would run the subcommand."""
+    launch = plan(gw, stand_in(tmp_path, said("hello")), tmp_path, prompt=word)
+
+    run_to_end(launch)
+
+    assert given_argv(tmp_path)[-2:] == ["--", f"{word} "]
+
+
+@pytest.mark.parametrize("is_listening", [False, True])
+def test_a_prompt_that_nobody_would_read(
+    gw: StrictGateway, tmp_path: Path, is_listening: bool
+) -> None:
+    """With Claude Code's own message input the prompt would be lost, so the run is refused."""
+    arguments = ["--input-format", "stream-json", "--output-format=stream-json", "--verbose"]
+    options = ["--stay", "1s"] if is_listening else []
+
+    told = refusal(plan(gw, stand_in(tmp_path), tmp_path, options=options, arguments=arguments))
+
+    assert told == (
+        "claude-runner: with --input-format stream-json Claude Code does not read the prompt; "
+        "leave one of them out (--stay or --ask let you send further messages)\n"
+    )
+
+
+# What Claude Code 2.1.197 writes behind its last line.
+RESETS = "\x1b[?1006l\x1b(B\x0f\x1b[>4m\x1b[<u\x1b[?25h\x1b7\x1b[r\x1b8\x1b]0;\x07"
+
+
+@pytest.mark.parametrize("form", ["json", "stream-json"])
+def test_what_only_its_terminal_needs_is_left_out(
+    gw: StrictGateway, tmp_path: Path, form: str
+) -> None:
+    """A program behind a pipe reads JSON; no event, and no log, is a terminal's state alone."""
+    command = stand_in(tmp_path, said("hello"))
+    with open(command[0], "a") as script:
+        script.write(f"print({RESETS!r}, end=''); print('\\x1b[?25h', end='', file=sys.stderr)\n")
+    arguments = [] if form == "stream-json" else ["--output-format", form]
+    launch = plan(gw, command, tmp_path, arguments=arguments)
+
+    with RunnerProcess(launch) as runner:
+        assert runner.wait() == 0, runner.stderr
+        shown = runner.stdout.decode()
+
+    told = gw.text(launch.run.id)
+    assert shown == told == ("hello\n" if form == "stream-json" else '{"no": "stream"} plain\n')
+    assert gw.text(launch.run.id, "stderr") == ""
+    assert b"\x1b" not in launch.log
+
+
+def test_a_run_without_a_session_cannot_be_resumed(gw: StrictGateway, tmp_path: Path) -> None:
+    """What Claude Code refused at once has no session, and no file that would be empty."""
+    launch = plan(gw, stand_in(tmp_path), tmp_path)
+
+    told = run_to_end(launch)
+
+    assert "--resume" not in told
+    assert gw.artifacts(launch.run.id) == []
+
+
 def test_a_prompt_too_long_for_an_argument(gw: StrictGateway, tmp_path: Path) -> None:
     """It goes to Claude Code's stdin, whole."""
     prompt = "say hello. " * 20_000
@@ -333,6 +409,74 @@ def test_a_link_to_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert is_claude_code(["nice", "cc"])
 
 
+# Calls `claude` through a script, so that its name says nothing.
+BEHIND_A_SCRIPT = """#!/bin/sh
+"{claude}" "$@"
+"""
+# Takes the keyboard, as a session does.
+TAKES_KEYS = program("print('\\x1b[?2004h', end='', flush=True); import signal; signal.pause()")
+
+
+@pytest.mark.timeout(400)
+def test_a_job_that_is_a_session_is_told(gw: StrictGateway, tmp_path: Path) -> None:
+    """After a minute: what starts Claude Code unseen, or takes the keyboard; not what is plain."""
+    (tmp_path / "claude").write_text("#!/bin/sh\nsleep 600\n")
+    (tmp_path / "claude").chmod(0o755)
+    (tmp_path / "my-agent").write_text(BEHIND_A_SCRIPT.format(claude=tmp_path / "claude"))
+    (tmp_path / "my-agent").chmod(0o755)
+    jobs: list[tuple[list[str], dict[str, str]]] = [
+        (TAKES_KEYS, {"CLAUDE_RUNNER_FLAVOR": "plain"}),
+        (program("import signal; signal.pause()"), {}),
+        ([str(tmp_path / "my-agent")], {}),
+        (TAKES_KEYS, {}),
+    ]
+    launches = []
+    for number, (command, env) in enumerate(jobs):
+        folder = tmp_path / f"job{number}"
+        folder.mkdir()
+        launches.append(plan(gw, command, folder, env=env))
+
+    def is_hinted(run_id: str) -> bool:
+        return "CLAUDE_RUNNER_FLAVOR" in gw.text(run_id, "info")
+
+    with contextlib.ExitStack() as stack:
+        runners = [stack.enter_context(RunnerProcess(launch)) for launch in launches]
+        for run_id in [launch.run.id for launch in launches[2:]]:
+            gw.wait_for(functools.partial(is_hinted, run_id), 90.0)
+        for launch in launches:
+            gw.stop(launch.run.id)
+        for runner in runners:
+            runner.wait(60.0)
+        told = [runner.stderr for runner in runners]
+
+    hint = "set CLAUDE_RUNNER_FLAVOR=claude (set it to plain if it does not)"
+    assert [hint in each for each in told] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("argument", ["--bg", "--background"])
+def test_a_job_cannot_leave_the_run(gw: StrictGateway, tmp_path: Path, argument: str) -> None:
+    """Nobody could watch or stop what Claude Code takes out of the run, so it is refused."""
+    told = refusal(plan(gw, stand_in(tmp_path), tmp_path, arguments=[argument]))
+
+    assert told == (
+        f"claude-runner: {argument} would take the work out of this run, where nobody sees or "
+        "stops it; leave it out\n"
+    )
+
+
+def test_a_session_cannot_leave_the_run(gw: StrictGateway, tmp_path: Path) -> None:
+    """Claude Code's own background sessions are off, whatever the user has set; nothing else."""
+    launch = plan(
+        gw, stand_in(tmp_path), tmp_path, prompt=None, env={"CLAUDE_CODE_DISABLE_AGENT_VIEW": "0"}
+    )
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        assert terminal.wait() == 0
+
+    given = json.loads((tmp_path / "bin" / "env").read_text())
+    assert given["CLAUDE_CODE_DISABLE_AGENT_VIEW"] == "1"
+
+
 # --- who is waiting ---------------------------------------------------------------------------
 
 
@@ -356,6 +500,23 @@ def test_a_state_is_told_once_a_second(gw: StrictGateway, tmp_path: Path) -> Non
 
     told = [each for each in gw.events(launch.run.id) if '"event":"state"' in each.data]
     assert len(told) <= 2 + told[-1].received_at - told[0].received_at
+
+
+def test_a_title_that_says_nothing_is_not_believed(gw: StrictGateway, tmp_path: Path) -> None:
+    """Where the title stays as it is, what Claude Code notes about this session is told."""
+    (tmp_path / "claude").write_text(NOTES.format(python=sys.executable))
+    (tmp_path / "claude").chmod(0o755)
+    env = {"HOME": str(tmp_path), "TMUX": "/tmp/tmux,1,0"}
+    launch = plan(gw, [str(tmp_path / "claude")], tmp_path, prompt=None, env=env)
+    expected: list[str] = []
+
+    with Terminal(launch.argv, env=launch.env) as terminal:
+        for state in ("waiting", "working", "waiting", "working", "waiting"):
+            expected.append(state)
+            terminal.expect(b"NOTED")
+            gw.wait_for(lambda: states(gw, launch) == expected)
+            terminal.send(b"\r")
+        assert terminal.wait() == 0
 
 
 def test_print_mode_has_no_states(gw: StrictGateway, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from kinds.profile import Item, Message, Passed, shorten
 from redact import Rules
 
 
-def render_all(chunks: Iterable[bytes]) -> str:
+def render_all(chunks: Iterable[bytes], stream: ClaudeStream | None = None) -> str:
     """Return what a whole recording looks like, unredacted."""
-    stream = ClaudeStream()
+    stream = stream or ClaudeStream()
     shown: list[str] = []
     for item in [*(item for chunk in chunks for item in stream.feed(chunk)), *stream.flush()]:
         if isinstance(item, Passed):
@@ -90,6 +90,17 @@ def denied(tool_id: str, reason: str, name: str = "Bash", **fields: Any) -> byte
 def retry(**fields: Any) -> bytes:
     """Return the message that tells of an attempt that failed."""
     return line(type="system", subtype="api_retry", **fields)
+
+
+def test_what_was_given_is_not_advised() -> None:
+    """A refusal in spite of --allowedTools has another reason; being asked may still help."""
+    denial = {"tool_name": "Bash", "tool_use_id": "t1", "tool_input": {}}
+
+    shown = render_all([ends(permission_denials=[denial])], ClaudeStream(is_granted=True))
+
+    assert shown == (
+        "! 1 tool refused:\n  Bash\n! to be asked instead: start with --ask\n\n= Done in 1.5 s\n"
+    )
 
 
 def read(chunks: Iterable[bytes]) -> list[Item]:
@@ -252,6 +263,49 @@ SHOWN = [
         "= Done in 1.5 s, 1 background task still running\n\n* Build completed\n\n"
         "= Done in 1.5 s, 1 background task still running\n",
         id="a background task",
+    ),
+    pytest.param(
+        [says(uses("Bash", command="make")),
+         line(type="system", subtype="task_started", tool_use_id="t1", is_backgrounded=False),
+         line(type="system", subtype="task_notification", tool_use_id="t1", output_file="",
+              summary="Run a command"),
+         returns("built"),
+         says(uses("Bash", "t2", command="serve")),
+         line(type="system", subtype="task_started", tool_use_id="t2", is_backgrounded=True),
+         returns("Running in background", "t2", details={"backgroundTaskId": "b"}),
+         line(type="system", subtype="task_notification", tool_use_id="t2", output_file="/x",
+              summary="serve completed")],
+        "> Bash: make\n  built\n\n> Bash: serve\n  (it goes on in the background)\n"
+        "* serve completed\n",
+        id="a command that takes more than two seconds, and one in the background",
+    ),
+    pytest.param(
+        [line(type="system", subtype="hook_started", hook_name="SessionStart:startup"),
+         line(type="system", subtype="hook_response", hook_name="SessionStart:startup",
+              stderr="no such tool\n", exit_code=1, outcome="error"),
+         line(type="system", subtype="hook_response", hook_name="Stop", exit_code=0, stdout="x",
+              outcome="success"),
+         line(type="system", subtype="hook_response", hook_event="PreToolUse", outcome="error"),
+         line(type="system", subtype="notification", key="stop-hook-error",
+              text="stop hook problem \u00b7 ctrl+o to see"),
+         line(type="system", subtype="notification", key="tip", text="try /help")],
+        "! hook SessionStart:startup failed (exit code 1): no such tool\n"
+        "! hook PreToolUse failed\n! stop hook problem\n",
+        id="hooks that fail",
+    ),
+    pytest.param(
+        [says(uses("Bash", command="rm x")),
+         returns("PreToolUse:Bash hook error: [check]: not here", is_error=True),
+         ends(permission_denials=[{"tool_name": "Bash", "tool_use_id": "t1", "tool_input": {}}])],
+        "> Bash: rm x\n  failed: PreToolUse:Bash hook error: [check]: not here\n\n"
+        "! 1 tool refused:\n  Bash\n\n= Done in 1.5 s\n",
+        id="refused by a hook",
+    ),
+    pytest.param(
+        [says(uses("Bash", command="rm x")), returns("by policy", is_error=True),
+         ends(permission_denials=[{"tool_name": "Bash", "tool_use_id": "t1", "tool_input": {}}])],
+        "> Bash: rm x\n  failed: by policy\n\n! 1 tool refused:\n  Bash\n\n= Done in 1.5 s\n",
+        id="refused by a hook of an older release, in its own words",
     ),
     pytest.param(
         [line(type="system", subtype="compact_boundary", compact_metadata={"pre_tokens": 180000}),
@@ -578,7 +632,7 @@ WORDS = st.sampled_from(
     system assistant user result error rate_limit_event init api_retry permission_denied text
     thinking tool_use tool_result compact_boundary status background_tasks_changed success Bash
     Read Write Edit Grep Task TodoWrite AskUserQuestion Other warning failed t1
-    task_notification
+    task_notification hook_response notification
 """,
     )
 )

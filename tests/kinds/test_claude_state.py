@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kinds.claude import StateWatcher
+from kinds.claude_sessions import SessionNotes
 from kinds.profile import WAITING, WORKING
 
 
@@ -29,7 +35,9 @@ WAITS = title("\u2733 Claude Code")
 CASES = [
     pytest.param(b"", None, id="nothing"),
     pytest.param(b"plain \x1b[1mtext\x1b[0m\r\n", None, id="no title"),
-    pytest.param(WAITS, WAITING, id="star"),
+    pytest.param(WAITS, None, id="a star alone: in tmux it stays whatever is done"),
+    pytest.param(WAITS + b"\x07", None, id="a bell before any work"),
+    pytest.param(WORKS + WAITS, WAITING, id="star"),
     *(
         pytest.param(title(f"{sign} x"), WORKING, id=f"circle {sign}")
         for sign in "\u25d0\u25d1\u25d2\u25d3"
@@ -40,7 +48,6 @@ CASES = [
     ),
     pytest.param(title("\u25d0 x", 2, "\x1b\\"), WORKING, id="the other spelling"),
     pytest.param(WAITS + WORKS, WORKING, id="the last one counts"),
-    pytest.param(WORKS + WAITS, WAITING, id="the last one counts, turned round"),
     pytest.param(WORKS + title(""), WORKING, id="an empty title says nothing"),
     pytest.param(WORKS + title("vim \u2733"), WORKING, id="a sign inside of a title"),
     pytest.param(title("user@host: ~"), None, id="a shell's title"),
@@ -52,11 +59,11 @@ CASES = [
     pytest.param(WORKS + b"\x1bP+q\x07\x1b\\", WORKING, id="a bell inside of a string"),
     pytest.param(WORKS + b"\x1bP+q\x07\x07\x1b\\", WORKING, id="two bells inside of a string"),
     pytest.param(WORKS + b"\x1bc\x07", WAITING, id="a bell behind an escape"),
-    pytest.param(WORKS[1:], WAITING, id="a title without its beginning"),
+    pytest.param(WORKS + WORKS[1:], WAITING, id="a title without its beginning"),
     pytest.param(WORKS + b"\x1b]0;\xe2\x9c\x18\x07", WAITING, id="cancelled, then a bell"),
-    pytest.param(b"\x1b]0;lost\x1b[m" + WAITS, WAITING, id="a title without an end"),
+    pytest.param(WORKS + b"\x1b]0;lost\x1b[m" + WAITS, WAITING, id="a title without an end"),
     pytest.param(b"\x1b]0;lost" + WORKS, WORKING, id="a title inside of a title"),
-    pytest.param(b"\x1b\x1b" + WAITS, WAITING, id="escapes before it"),
+    pytest.param(WORKS + b"\x1b\x1b" + WAITS, WAITING, id="escapes before it"),
     pytest.param(b"\x1b]0;\xff\xfe\x07", None, id="no text"),
 ]
 
@@ -97,3 +104,75 @@ def test_what_never_ends_costs_nothing() -> None:
         watcher.feed(b"x" * 10_000)
 
     assert max(len(each) for each in vars(watcher).values() if isinstance(each, bytes)) < 100
+
+
+# --- its own notes, where titles say nothing ---------------------------------------------------
+
+
+def watch(folder: Path) -> StateWatcher:
+    """Return a watcher of this process's own session."""
+    watcher = StateWatcher(SessionNotes(folder))
+    watcher.begin(os.getsid(0))
+    return watcher
+
+
+def note(folder: Path, status: Any, pid: int = 0, kind: Any = "interactive") -> None:
+    """Write a note about a process, this one if none is named."""
+    text = json.dumps({"status": status, "kind": kind})
+    (folder / f"{pid or os.getpid()}.json").write_text(text)
+
+
+def looked(watcher: StateWatcher) -> str | None:
+    """Return the state after a look."""
+    watcher.look()
+    return watcher.state
+
+
+def test_notes_say_what_a_title_does_not(tmp_path: Path) -> None:
+    """Each status is told as it is noted, and a star that stays changes nothing."""
+    watcher = watch(tmp_path)
+    assert looked(watcher) is None  # no note yet
+    watcher.feed(WAITS)
+    said = []
+
+    for status in ("idle", "busy", "waiting", "busy", "shell"):
+        note(tmp_path, status)
+        watcher.feed(WAITS)
+        said.append(looked(watcher))
+
+    assert said == [WAITING, WORKING, WAITING, WORKING, WAITING]
+    assert watcher.look_every_s is not None
+
+
+def test_titles_that_are_kept_up_are_enough(tmp_path: Path) -> None:
+    """From the first title that shows work on, notes are not looked at."""
+    watcher = watch(tmp_path)
+    note(tmp_path, "idle")
+
+    watcher.feed(WORKS)
+
+    assert (looked(watcher), watcher.look_every_s) == (WORKING, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", "7", '{"status": 1, "kind": "interactive"}', "[" * 30_000,
+             '{"status": "busy"}', '{"status": "busy", "kind": "bg"}',
+             '{"status": "news", "kind": "interactive"}']
+)  # fmt: skip
+def test_an_odd_note_says_nothing(tmp_path: Path, text: str) -> None:
+    """What is half written, of another kind or unknown is no state."""
+    (tmp_path / f"{os.getpid()}.json").write_text(text)
+
+    assert looked(watch(tmp_path)) is None
+
+
+def test_a_note_of_another_session_says_nothing(tmp_path: Path) -> None:
+    """Another terminal's Claude Code, one that has ended, and files that are no notes."""
+    note(tmp_path, "busy", os.getppid() if os.getsid(os.getppid()) != os.getsid(0) else 1)
+    note(tmp_path, "busy", 2**22 + 1)
+    note(tmp_path, "busy", 10**40)
+    os.mkfifo(tmp_path / "x.json")
+
+    assert looked(watch(tmp_path)) is None
+    assert looked(watch(tmp_path / "missing")) is None
+    assert looked(StateWatcher(SessionNotes(tmp_path))) is None  # not begun

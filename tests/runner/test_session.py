@@ -377,10 +377,19 @@ def test_large_events_end_between_escape_sequences(gw: StrictGateway, tmp_path: 
 def test_a_grandchild_with_the_terminal_does_not_keep_the_run(
     gw: AnyGateway, tmp_path: Path
 ) -> None:
-    """A descendant that left the session and holds the terminal is gone, and the run ends."""
+    """A descendant that left the session and holds the terminal is gone, which is told."""
     launch = plan(gw, child("leaves_grandchild.py"), tmp_path)
 
-    assert run_to_end(launch) == 0
+    with RunnerProcess(launch) as runner:
+        assert runner.wait() == 0
+        told = runner.stderr
+
+    assert launch.gateway.verify_finished(launch.run.id) == []
+    sentence = re.search(
+        r"left 1 process running, which ended with the run: .*leaves_grand.*", told
+    )
+    assert sentence is not None, told
+    assert gw.text(launch.run.id, "info").endswith(sentence[0].strip())
 
     assert finished(launch)["reason"] == "exited"
     assert re.fullmatch(r"GRANDCHILD \d+\n", gw.text(launch.run.id))
@@ -553,10 +562,12 @@ def test_tee_gets_messages_and_output(gw: AnyGateway, tmp_path: Path) -> None:
 
 
 def test_a_missing_artifact_is_told(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
-    """An artifact that appears late is uploaded, redacted; one that never does is told."""
+    """An artifact that appears late is uploaded, redacted; one that is missing or empty is told."""
     token = "npm_" + "Zz09" * 9
     source = f"open('made.txt', 'w').write('token ' + 'npm_' + {token[4:]!r} + ' end')"
-    options = ["--artifact", str(tmp_path / "made.txt"), "--artifact", str(tmp_path / "never.md")]
+    (tmp_path / "empty.txt").touch()
+    names = ("made.txt", "never.md", "empty.txt")
+    options = [word for name in names for word in ("--artifact", str(tmp_path / name))]
     launch = plan(gw, program(source), tmp_path, options=options, kind=kind)
 
     with RunnerProcess(launch) as runner:
@@ -564,5 +575,6 @@ def test_a_missing_artifact_is_told(gw: AnyGateway, tmp_path: Path, kind: Kind) 
         told = runner.stderr
 
     assert "never.md is not uploaded: No such file or directory" in told
+    assert "empty.txt is not uploaded: it is empty" in told
     uploads = {each.name: each.data for each in gw.artifacts(launch.run.id)}
-    assert uploads == {kind.log_name: b"", "made.txt": b"token [REDACTED] end"}
+    assert uploads == {"made.txt": b"token [REDACTED] end"}  # and no empty log

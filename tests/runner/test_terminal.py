@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from runner.terminal import TextFilter
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs import processes
 from testing.programs.runner import Kind, Launch, RunnerProcess, child, plan, program
@@ -579,3 +580,43 @@ while True:
 
     assert gw.markers(launch.run.id, "started")[0]["remoteInput"] is True
     assert finished(launch)["reason"] == "exited"
+
+
+# --- output without a terminal's state --------------------------------------------------------
+
+# What 2.1.197 writes behind its last line.
+RESETS = (
+    b"\x1b[?1006l\x1b[?1003l\x1b[?1002l\x1b[?1000l\x1b(B\x0f\x1b[>4m\x1b[<u\x1b[?1004l\x1b[?2031l"
+    b"\x1b[?2004l\x1b[?25h\x1b7\x1b[r\x1b8\x1b]0;\x07"
+)
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        (b'{"a": 1}\n' + RESETS, b'{"a": 1}\n'),
+        (b"\x1b[?25h", b""),
+        (b"\x1b[?25h\x1b[0m\x1b[m\x1b[ q\x1b[!p\x1b=\x1b>", b""),
+        (b"\x1b]2;title\x1b\\text", b"text"),
+        (b"\x1b[31mred\x1b[0m \x1b[0mplain", b"\x1b[31mred\x1b[0m plain"),
+        (b"\x1b]8;;http://x\x07link\x1b]8;;\x07", b"\x1b]8;;http://x\x07link\x1b]8;;\x07"),
+        (b"10 %\r20 %\x1b[K\x1b[2A", b"10 %\r20 %\x1b[K\x1b[2A"),
+        (b"an escape \x1b", b"an escape \x1b"),
+        ("\u00e9\U0001f980".encode(), "\u00e9\U0001f980".encode()),
+    ],
+)
+def test_a_terminals_state_is_no_text(output: bytes, text: bytes) -> None:
+    """Modes, titles and the like are left out, whole or byte by byte; what has a look stays."""
+    for size in (1, 2, 7, len(output)):
+        text_filter = TextFilter()
+        pieces = [output[at : at + size] for at in range(0, len(output), size)]
+        assert b"".join(map(text_filter.feed, pieces)) + text_filter.flush() == text
+
+
+def test_a_title_without_an_end_is_not_kept() -> None:
+    """A string that never ends passes in the end, and costs no memory."""
+    text_filter = TextFilter()
+
+    out = text_filter.feed(b"\x1b]0;" + b"x" * 5_000) + text_filter.feed(b"y" * 5_000)
+
+    assert len(out) + len(text_filter.flush()) == 10_004
