@@ -140,7 +140,9 @@ class ClaudeProfile(Profile):
 
     def is_child(self, argv: Sequence[str]) -> bool:
         """Whether this is Claude Code: the program itself, or the script of an interpreter."""
-        return any(is_claude_code([word]) for word in argv[:3])
+        script = next((word for word in argv[1:] if not word.startswith("-")), "")
+        is_script = bool(argv) and _INTERPRETER.fullmatch(Path(argv[0]).name)
+        return is_claude_code(argv) or bool(is_script and is_claude_code([script]))
 
     def answers_version(self, config: Config) -> bool:
         """Whether the program is Claude Code itself."""
@@ -250,7 +252,7 @@ def _session_arguments(options: argparse.Namespace) -> tuple[str, ...]:
 def _print_mode(
     started: Sequence[str], prompt: str, arguments: Sequence[str], options: argparse.Namespace
 ) -> Invocation:
-    added, rest = _common_of_print_mode(arguments, options)
+    added, rest = _common_of_print_mode(started, arguments, options)
     argv = (*started, *added, *arguments)
     if len(os.fsencode(prompt)) > MAX_ARGUMENT_BYTES:
         return Invocation(argv, os.fsencode(prompt), **rest)
@@ -270,7 +272,7 @@ def _listening(
     asks: bool,
 ) -> Invocation:
     """Return how to start it so that it reads messages, if the user's arguments leave room."""
-    added, rest = _common_of_print_mode(arguments, options, is_asked=asks)
+    added, rest = _common_of_print_mode(started, arguments, options, is_asked=asks)
     in_the_way = _given(arguments, _FORMAT_ARGUMENTS)
     if in_the_way or "messages" not in rest:
         reason = f"{in_the_way or '--output text'} goes without questions and further messages"
@@ -292,13 +294,17 @@ def _listening(
 
 
 def _common_of_print_mode(
-    arguments: Sequence[str], options: argparse.Namespace, *, is_asked: bool = False
+    started: Sequence[str],
+    arguments: Sequence[str],
+    options: argparse.Namespace,
+    *,
+    is_asked: bool = False,
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the arguments that print mode adds, and what the invocation says of them."""
     added: list[str] = []
     rest: dict[str, Any] = {
         "is_text_only": True,
-        "keeps_session": not _names_any(arguments, ("--no-session-persistence",)),
+        "keeps_session": not _given((*started, *arguments), ("--no-session-persistence",)),
     }
     if not _names_any(arguments, ("-p", "--print")):
         added.append("-p")
@@ -308,7 +314,7 @@ def _common_of_print_mode(
     if (options.output or "auto") == "auto" and not _names_any(arguments, _FORMAT_ARGUMENTS):
         added += ["--output-format", "stream-json"]
         added += [] if _names_any(arguments, ("--verbose",)) else ["--verbose"]
-        is_granted = _names_any(arguments, _GRANTING_ARGUMENTS)
+        is_granted = _names_any((*started, *arguments), _GRANTING_ARGUMENTS)
         rest["messages"] = ClaudeStream(is_asked=is_asked, is_granted=is_granted)
     return added, rest
 
@@ -354,6 +360,7 @@ _HINT: Final = (
     "this run looks like a session that nobody will end: if CLAUDE_COMMAND starts Claude Code, "
     "stop the run and set CLAUDE_RUNNER_FLAVOR=claude (set it to plain if it does not)"
 )
+_INTERPRETER: Final = re.compile(r"(?:ba|da|z|k)?sh|node|bun|python[0-9.]*")
 # Below the repository's root.
 _WORKTREES: Final = ".claude/worktrees"
 # Arguments of Claude Code that choose the session themselves.

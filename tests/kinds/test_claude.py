@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from config import SECRET_VARIABLES
-from kinds.claude import is_claude_code
+from kinds.claude import ClaudeProfile, is_claude_code
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.runner import Launch, RunnerProcess, plan, program
 from testing.programs.terminal import Terminal
@@ -395,6 +395,16 @@ def test_claude_code_is_known_however_it_is_started(command: str) -> None:
 def test_another_program_is_not_taken_for_it(command: str) -> None:
     """Its name as a value, as another's argument or as a part of a name says nothing."""
     assert not is_claude_code(shlex.split(command))
+
+
+@pytest.mark.parametrize(
+    ("command", "is_it"),
+    [("claude -p", True), ("/bin/sh /x/claude go", True), ("python3 -IS /x/claude", True),
+     ("node /x/claude", True), ("grep -r claude", False), ("vim claude", False), ("", False)],
+)  # fmt: skip
+def test_a_process_is_known_as_claude_code(command: str, is_it: bool) -> None:
+    """By what the process table says of it, which names the interpreter of a script first."""
+    assert ClaudeProfile().is_child(command.split()) is is_it
 
 
 def test_a_link_to_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
