@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
         console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
         use_what_is_there() if options.needs_no_packages else provide(console)
         config = _load_config(options, profile) if options.needs_settings else None
+        for sentence in () if config is None else config.oddities:
+            console.warn(sentence)
         code = int(options.run(options, config, profile, console))
     except SystemExit:  # --help or --version
         code = 0

@@ -10,9 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import shlex
 import stat
 import sys
+import time
+import unicodedata
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -104,6 +107,8 @@ class Config:
     own: Mapping[str, Any]
     # Without python-dotenv, where a command does without it.
     is_env_file_unread: bool = False
+    # A sentence for each value that is hardly what the user meant.
+    oddities: tuple[str, ...] = ()
 
     def require_secret(self) -> None:
         """Raise ConfigError unless there is what every request is signed with."""
@@ -434,9 +439,9 @@ def load_config(
     file = env_file or _default_env_file(program, environ)
     settings = (*SETTINGS, *own)
     variables = [setting.variable for setting in settings]
-    dotenv = _read_dotenv(file, variables, required=env_file is not None)
-    is_unread = dotenv is None
-    dotenv = dotenv or {}
+    found = _read_dotenv(file, variables, required=env_file is not None)
+    read = found or _EnvFile()
+    dotenv = read.values
     layers = (("option", options or {}), ("environment", environ), (str(file), dotenv))
     if env_file is None and find_project(program) is not None:
         _refuse_to_be_granted(file, settings, dotenv)
@@ -447,6 +452,11 @@ def load_config(
         text, sources[setting.variable], placeholder_in = _find(setting.variable, layers)
         if placeholder_in:
             placeholders[setting.variable] = placeholder_in
+        if text is not None:
+            where = sources[setting.variable]
+            if where == str(file):
+                where = f"line {read.lines[setting.variable]} of {file}"
+            read.oddities += _tell_oddities(setting, text, where)
         if text is None:
             text = setting.default
         if text is None and setting.name == "data_dir":
@@ -459,7 +469,8 @@ def load_config(
         sources=sources,
         dotenv=known,
         placeholders=placeholders,
-        is_env_file_unread=is_unread,
+        is_env_file_unread=found is None,
+        oddities=tuple(read.oddities),
     )
 
 
@@ -531,39 +542,128 @@ def _user_folder(environ: Mapping[str, str], variable: str, otherwise: str) -> P
     return base / "claude-runner"
 
 
-def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> dict[str, str] | None:
+@dataclass
+class _EnvFile:
+    """What a `.env` sets, in which line each name stands, and what is odd about a name."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    oddities: list[str] = field(default_factory=list)
+
+
+def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> _EnvFile | None:
     """Return what the file sets; None if it sets something and there is nothing to read it with."""
-    try:
-        # Some editors put a byte order mark before the first name.
-        text = file.read_text("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
-        if required:
-            raise ConfigError(f"{file} does not exist; correct --env-file") from None
-        return {}
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{file} cannot be read: {reason}") from error
-    if "\0" in text:
-        raise ConfigError(f"{file} contains a NUL character; remove it")
+    text = _env_text(file, required=required)
     if not text.strip():
-        return {}
+        return _EnvFile()
     try:
         from dotenv.parser import parse_stream
     except ImportError:
         return None
+    names = "|".join(variables)
     # A line that cannot be read is another program's, unless it seems to set one of these.
-    names_setting = re.compile(rf"\s*(?:export\s+)?(?:{'|'.join(variables)})\b")
-    values: dict[str, str] = {}
+    seems_ours = re.compile(rf"\W*(?:(?:export|set|setenv)\s+)?\W*(?:{names})\b", re.I)
+    swallowed = re.compile(rf"\n\W*(?:export\s+)?({names})[^\S\n]*=")
+    found = _EnvFile()
     # The parser alone: a secret may contain "${", and nothing in it is meant to be replaced.
     for line in parse_stream(StringIO(text)):
-        if line.error and names_setting.match(line.original.string):
+        written = line.original.string.lstrip()
+        blank = line.original.string[: len(line.original.string) - len(written)]
+        number = line.original.line + blank.count("\n")
+        if line.error and (seems_ours.match(written) or _OPENS_QUOTE.match(written)):
             raise ConfigError(
-                f"line {line.original.line} of {file} cannot be read; write NAME=value, and close "
-                "what a quote opens"
+                f"line {number} of {file} cannot be read; write NAME=value, and close what a "
+                "quote opens"
             )
-        if line.key is not None and line.value is not None:
-            values[line.key] = line.value
-    return values
+        lost = swallowed.search(written)
+        if lost is not None:
+            raise ConfigError(
+                f"line {number} of {file} opens a quote that takes {lost.group(1)} in as well; "
+                "close it in its own line"
+            )
+        if line.key is None or line.value is None:
+            continue
+        meant = "".join(each for each in line.key if not _is_invisible(each)).strip('"`')
+        if meant != line.key and meant in variables:
+            found.oddities.append(
+                f"line {number} of {file} does not set {meant}, because of quotes or invisible "
+                "characters in the name; write the line anew"
+            )
+        # What python-dotenv makes of it depends on its version.
+        found.values[line.key] = "" if _IS_COMMENT.match(written) else line.value
+        found.lines[line.key] = number
+    return found
+
+
+_NAME: Final = r"(?:export[^\S\n]+)?(?:'[^'\n]+'|[^=#\s]+)[^\S\n]*="
+# With `#` right behind the `=` it may be a password.
+_IS_COMMENT: Final = re.compile(rf"{_NAME}(?:[^\S\n]+#|#(?:\s|$))")
+_OPENS_QUOTE: Final = re.compile(rf"{_NAME}[^\S\n]*[\"']")
+
+
+def _env_text(file: Path, *, required: bool) -> str:
+    try:
+        raw = read_bytes(file)
+    except (FileNotFoundError, NotADirectoryError):
+        if required:
+            raise ConfigError(f"{file} does not exist; correct --env-file") from None
+        return ""
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be read: {error.strerror}; correct that, or name another file with "
+            "--env-file"
+        ) from error
+    try:
+        # Some editors put a byte order mark before the first name.
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{file} cannot be read: it is not UTF-8 (line {number}); save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        number = text.count("\n", 0, text.index("\0")) + 1
+        raise ConfigError(f"line {number} of {file} contains a NUL character; remove it")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+# Pairs that look like the quotes of a shell, and that no parser of `.env` takes for them.
+_QUOTES: Final = ("''", '""', "``", "\u201c\u201d", "\u201d\u201d", "\u2018\u2019", "\u201e\u201c")
+# Besides the categories of Unicode for what is not shown: fillers and blanks.
+_BLANKS: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+
+
+def _is_invisible(character: str) -> bool:
+    if character in " \t\n":
+        return False
+    return (
+        unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp")
+        or character in _BLANKS
+        or "\ufe00" <= character <= "\ufe0f"
+        or "\U000e0100" <= character <= "\U000e01ef"
+    )
+
+
+def _tell_oddities(setting: Setting, text: str, where: str) -> Iterator[str]:
+    """Yield a sentence for each thing in a value that a person does not see, or does not mean."""
+    quotes, inside = text[:1] + text[-1:], text[1:-1]
+    if (
+        len(text) > 1
+        and setting.parse is not parse_argv  # there quotes group words
+        and quotes in _QUOTES
+        and not (quotes[0] in inside or quotes[1] in inside)
+    ):
+        yield (
+            f"{setting.variable} ({where}) begins and ends with a quote, and both count as part of "
+            "the value; remove them"
+        )
+    hidden = next(filter(_is_invisible, text), None)
+    if hidden is not None:
+        name = unicodedata.name(hidden, "a control character")
+        yield (
+            f"{setting.variable} ({where}) contains an invisible character (U+{ord(hidden):04X}, "
+            f"{name.lower()}); remove it, or copy the value again"
+        )
 
 
 def build_rules(config: Config, environ: Mapping[str, str]) -> Rules:
@@ -600,10 +700,46 @@ def _read_token_shapes(path: Path | None) -> tuple[TokenShape, ...]:
 def read_text(path: Path, name: str) -> str:
     """Return what a file of the user's says. Raises RunnerError, which calls it `name`."""
     try:
-        return path.read_text("utf-8")
+        return read_bytes(path).decode("utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise RunnerError(f"{name} cannot be read: {reason}; name a text file") from error
+
+
+_MAX_BYTES: Final = 1_048_576
+# How long a pipe may take to have a writer, and a writer to write something.
+_NO_WRITER_S: Final = 1.0
+_SILENT_WRITER_S: Final = 5.0
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds, or what is written into a pipe: `--env-file <(decrypt .env)`.
+
+    Never waits for a writer that does not come. Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
+        give_up_at = time.monotonic() + _NO_WRITER_S
+        content = bytearray()
+        while len(content) <= _MAX_BYTES:
+            try:
+                block = os.read(fd, 65_536)
+            except BlockingIOError:
+                if not select.select([fd], [], [], _SILENT_WRITER_S)[0]:
+                    raise OSError(errno.EAGAIN, "whoever has it open writes nothing") from None
+                continue
+            content += block
+            if block:
+                continue
+            if content or not is_pipe:
+                return bytes(content)
+            if time.monotonic() >= give_up_at:
+                raise OSError(errno.EAGAIN, "it is a pipe, and nobody writes into it")
+            time.sleep(0.02)
+        raise OSError(errno.EFBIG, "it is larger than 1 MiB")
+    finally:
+        os.close(fd)
 
 
 def check_data_dir(folder: Path) -> None:

@@ -113,7 +113,7 @@ def _read_or_make(path: Path) -> str:
 
 # The line of the example, or one without a value: it becomes the secret's own.
 _UNSET_SECRET = re.compile(
-    r"^[ \t]*(?:export[ \t]+)?HMAC_SECRET[ \t]*=[ \t]*(?:<[^\n]*>)?[ \t]*$", re.M
+    r"^[ \t]*(?:export[ \t]+)?HMAC_SECRET[ \t]*=[ \t]*(?:<[^\n]*>)?[ \t]*(?:#[^\n]*)?$", re.M
 )
 
 
@@ -122,6 +122,8 @@ def _make_secret(file: Path, notes: list[str]) -> None:
     file = Path(os.path.realpath(file))  # a link stays one
     secret = secrets.token_hex(32)
     line = f"HMAC_SECRET={secret}"
+    if file.exists() and not file.is_file():
+        raise SettingsError(f"{file} is no file, so no HMAC_SECRET can be written there; set it")
     try:
         text = file.read_text("utf-8")
     except FileNotFoundError:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import socket
 import subprocess
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -266,30 +269,148 @@ def test_lines_of_somebody_else_are_passed_over(
     root: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The project's own file may hold what only its own tools understand."""
-    write_env(root, "source other.env", "CLAUDE_COMMAND=mine", "MULTI='a", "b'", 'X="open')
+    write_env(
+        root, "source other.env", "CLAUDE_COMMAND=mine", "MULTI='a", "b'", "it's fine", "X=it's"
+    )
 
-    assert load_config(root, {}).own["program"] == ("mine",)
+    config = load_config(root, {})
+
+    assert config.own["program"] == ("mine",)
+    assert config.dotenv["X"] == "it's"
+    assert config.oddities == ()
     assert capfd.readouterr() == ("", "")
+
+
+UNREADABLE = {
+    # An open quote of another program takes in what follows, to the next quote.
+    "before a secret": ('\nAPP_NAME="my app\nHMAC_SECRET="kkk"\n', 2),
+    "single": ("A=b\n\n\nAPP_NAME='my app\nHMAC_SECRET='kkk'\n", 4),
+    "the last line": ('HMAC_SECRET=k\nX="open\n', 2),
+    "CRLF": ('HMAC_SECRET=k\r\nX="open\r\n', 2),
+    "closed by an inch mark": ('A=b\nNAME="x\nHMAC_SECRET=kkk\nSIZE=5"\n', 2),
+    "closed behind a comment": ("A='x # it\nexport GATEWAY_URL=https://a.test\n# isn't\n", 1),
+    "text behind the quote": ("HMAC_SECRET='k'k\n", 1),
+    "another shell's": ("A=b\nset HMAC_SECRET=kkk\n", 2),
+    "YAML": ("A=b\n\nHMAC_SECRET: kkk\n", 3),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_quote_that_is_not_closed_is_told(text: str, line: int, root: Path) -> None:
+    """With its line; else a value is lost, or another program's secret is not known as one."""
+    write_env(root).write_bytes(text.encode())
+
+    with pytest.raises(ConfigError, match=rf"^line {line} of {root}/\.env (cannot|opens a quote)"):
+        load_config(root, {})
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("HMAC_SECRET= # paste it here", ""),
+        ('HMAC_SECRET=\t# it\'s "here"', ""),
+        ("export HMAC_SECRET = #here", ""),
+        ("'HMAC_SECRET'=# here", ""),
+        ("HMAC_SECRET=#", ""),
+        ("HMAC_SECRET='' # here", ""),
+        ("HMAC_SECRET=#a1b2", "#a1b2"),
+        ("HMAC_SECRET='# a'", "# a"),
+        ("HMAC_SECRET=a#b # c", "a#b"),
+    ],
+)
+def test_a_comment_is_no_value(written: str, value: str, root: Path) -> None:
+    """Behind an empty one as behind any other, whatever python-dotenv makes of it."""
+    write_env(root, "A=b", written, "CLAUDE_COMMAND=mine")
+
+    config = load_config(root, {})
+
+    assert config.hmac_secret == value
+    assert config.own["program"] == ("mine",)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("HMAC_SECRET='\"kkk\"'", "HMAC_SECRET (line 2 of {}) begins and ends with a quote"),
+        ("HMAC_SECRET=\u201ckkk\u201d", "HMAC_SECRET (line 2 of {}) begins and ends with a quote"),
+        ("HMAC_SECRET=k\u200bk", "HMAC_SECRET (line 2 of {}) contains an invisible character "),
+        ("HMAC_SECRET=kk\ufeff", "HMAC_SECRET (line 2 of {}) contains an invisible character "),
+        ("CLAUDE_COMMAND=a\u00a0b", "CLAUDE_COMMAND (line 2 of {}) contains an invisible "),
+        ("\u200bHMAC_SECRET=kkk", "line 2 of {} does not set HMAC_SECRET, because of "),
+        ('"HMAC_SECRET"=kkk', "line 2 of {} does not set HMAC_SECRET, because of "),
+        ("CLAUDE_COMMAND=\"'my claude'\"", ""),  # here quotes group words
+        ("OTHER=k\u200bk", ""),
+    ],
+)
+def test_what_nobody_sees_or_means_is_told(written: str, told: str, root: Path) -> None:
+    """Quotes that count as part of a value, and invisible characters, in a name too."""
+    file = write_env(root, "A=b", written)
+
+    (*oddities,) = load_config(root, {}).oddities
+
+    assert [each.startswith(told.format(file)) for each in oddities] == [True] * bool(told)
+
+
+def test_quotes_that_docker_passes_on_are_told(root: Path) -> None:
+    """`docker run --env-file` keeps them, so they come in the environment."""
+    (told,) = load_config(root, {"HMAC_SECRET": "'kkk'"}).oddities
+
+    assert told.startswith("HMAC_SECRET (environment) begins and ends with a quote")
 
 
 def test_a_nul_character_is_told(root: Path) -> None:
     """Neither a path nor a process's arguments can hold one."""
-    write_env(root, "CLAUDE_RUNNER_DATA_DIR=/tmp/a\0b")
+    write_env(root, "A=b", "CLAUDE_RUNNER_DATA_DIR=/tmp/a\0b")
 
-    with pytest.raises(ConfigError, match="contains a NUL character"):
+    with pytest.raises(ConfigError, match=r"^line 2 of .* contains a NUL character"):
         load_config(root, {})
 
 
-@pytest.mark.parametrize("content", [b"HMAC_SECRET=\xff\xfe\n", None], ids=["bytes", "folder"])
-def test_a_file_that_cannot_be_read_is_told(content: bytes | None, root: Path) -> None:
-    """It is not passed over: the user thinks that it counts."""
-    if content is None:
-        (root / ".env").mkdir()
-    else:
-        (root / ".env").write_bytes(content)
+def make_socket(path: Path) -> None:
+    """Make a file to which programs connect."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path.name)  # the whole path may be too long for a socket
 
-    with pytest.raises(ConfigError, match=r"\.env cannot be read: (it is not UTF-8|Is a dir)"):
+
+UNREADABLE_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "it is not UTF-8 (line 2)": (lambda p: p.write_bytes(b"A=b\nHMAC_SECRET=\xff\n"), ""),
+    "UTF-16": (lambda p: p.write_bytes("A=b\n".encode("utf-16")), "it is not UTF-8 (line 1)"),
+    "Is a directory": (Path.mkdir, ""),
+    "it is a pipe, and nobody writes into it": (os.mkfifo, ""),
+    "a socket": (make_socket, "No such device or address"),
+    "a circle of links": (lambda p: p.symlink_to(p), "Too many levels of symbolic links"),
+    "endless": (lambda p: p.symlink_to("/dev/zero"), "it is larger than 1 MiB"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE_FILES)
+def test_a_file_that_cannot_be_read_is_told(
+    name: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not passed over, because the user thinks that it counts; nor waited for."""
+    monkeypatch.chdir(root)
+    make, reason = UNREADABLE_FILES[name]
+    make(root / ".env")
+
+    with pytest.raises(ConfigError) as caught:
         load_config(root, {})
+
+    assert f"{root}/.env cannot be read: {reason or name}; " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_with_a_writer_is_read(root: Path, tmp_path: Path) -> None:
+    """As in `--env-file <(decrypt .env)`, also one that comes late and writes in pieces."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writing = subprocess.Popen(
+        ["sh", "-c", 'exec >"$1"; printf HMAC_SECRET=k1; printf "k2\n"', "-", pipe]
+    )
+    try:
+        assert load_config(root, {}, env_file=pipe).hmac_secret == "k1k2"
+    finally:
+        writing.kill()
+        writing.wait()
 
 
 def test_secrets_and_the_file_stay_out_of_the_childs_environment(root: Path) -> None:

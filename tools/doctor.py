@@ -172,8 +172,12 @@ def _check_tmate(config: Config) -> tuple[str, str]:
 def _check_configuration(config: Config) -> tuple[str, str]:
     if config.is_env_file_unread:
         return "note", f"{config.sources['.env']} not read: without python-dotenv; {_INSTALLS}"
+    if not config.hmac_secret and config.oddities:
+        return "fail", "; ".join(config.oddities)
     config.require_secret()
     build_rules(config, os.environ)  # whether the user's own token shapes can be read
+    if config.oddities:
+        return "note", "; ".join(config.oddities)
     shown = f"HMAC_SECRET is set ({config.sources['HMAC_SECRET']})"
     if config.is_secret_short:
         return "note", (
