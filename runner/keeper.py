@@ -76,8 +76,8 @@ _GOODBYE_LIMIT_S: Final = 2 * SWEEP_LIMIT_S
 _MAX_FDS: Final = 3
 # Of one command line that is shown to a person.
 _MAX_SHOWN_CHARS: Final = 300
-# What puts a terminal's modes back is at most some 20 short sequences.
-_UNDO_BYTES: Final = 510
+# What puts a terminal's modes back is at most some 80 short sequences.
+_UNDO_BYTES: Final = 2_046
 # Ends whatever the killed runner had written half, and is nothing to a terminal that waits for
 # the next character.
 _STRING_TERMINATOR: Final = b"\x1b\\"

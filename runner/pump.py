@@ -373,7 +373,8 @@ class PtyPump(Worker):
             self._show(channel, bytes(raw))
 
     def _show(self, channel: Channel, raw: bytes) -> None:
-        if self._modes.feed(raw):
+        is_on_terminal = channel.local is not None and channel.local.is_terminal
+        if is_on_terminal and self._modes.feed(raw):
             self._note_undo(self._modes.undo())  # before it is shown, and has to be undone
         if self._states is not None:
             self._states.feed(raw)

@@ -17,6 +17,7 @@ import pytest
 
 from redact import RedactedText, Rules
 from runner import terminal
+from runner.keeper import _SharedNote
 from runner.mailbox import KeysTyped, WakePipe, WorkerEnded, WorkerFailed
 from runner.pump import Channel, Journal, PtyPump
 from runner.terminal import (
@@ -520,14 +521,56 @@ MODE_ROWS: list[Any] = [
     pytest.param("\x1b=", "\x1b>", id="keypad"),
     pytest.param("\x1b[?25l\x1b[?1000h\x1bc", "", id="full reset"),
     pytest.param("\x1b[?" + "9" * 5000 + "h", "", id="an endless number"),
+    pytest.param("\x1b[?2048h\x1b[?9001h", "\x1b[?2048l\x1b[?9001l", id="resize, keys"),
+    pytest.param("\x1b[?5h\x1b[?69h\x1b[?123456h", "\x1b[?5l\x1b[?69l\x1b[?123456l", id="any mode"),
+    pytest.param("\x1b[?1048h\x1b[?1048l\x1b[?4321l", "", id="no mode, and one that is off"),
+    pytest.param("\x1b[?6h", "\x1b[?6l\x1b[999H", id="origin"),
+    pytest.param("\x1b[?8l", "\x1b[?8h", id="keys that do not repeat"),
+    pytest.param("\x1b[?2l", "\x1b<", id="VT52"),
+    pytest.param("\x1b[4h\x1b[20h\x1b[2h", "\x1b[2l\x1b[4l\x1b[20l", id="insert, keyboard"),
+    pytest.param("\x1b[12l", "\x1b[12h", id="echo by the terminal"),
+    pytest.param("\x1b[4h\x1b[?1h\x1b[2;5r\x1b=\x1b[!p", "", id="soft reset"),
+    pytest.param("\x1b[3 q", "\x1b[0 q", id="the cursor's shape"),
+    pytest.param("\x1b[3 q\x1b[ q\x1b[1 q\x1b[0 q", "", id="the cursor's shape, undone"),
+    pytest.param("\x1b[?17;0;64c", "\x1b[?0c", id="Linux's cursor"),
+    pytest.param("\x1b[2;20r", "\x1b7\x1b[r\x1b8", id="scrolling region"),
+    pytest.param("\x1b[?1049h\x1b[2;20r", "\x1b[r\x1b[?1049l", id="scrolling region there"),
+    pytest.param("\x1b(0lqk", "\x1b(B", id="line drawing"),
+    pytest.param("a\x0elqk", "\x0f", id="shifted out"),
+    pytest.param("\x1b(0\x0elqk\x0f\x1b(B", "", id="line drawing, undone"),
+    pytest.param("\x1b%@\x1b G", "\x1b F\x1b%G", id="8 bits"),
+    pytest.param("\x1b[=5u", "\x1b[=0u", id="keyboard flags set"),
+    pytest.param("\x1b[>1u\x1b[=5u\x1b[<u\x1b[=5u\x1b[=0u", "", id="keyboard flags unset"),
+    pytest.param("\x1b[>1u\x1b[?1049h\x1b[>3u", "\x1b[<1u\x1b[?1049l\x1b[<1u", id="two stacks"),
+    pytest.param("\x1b[>1u\x1b[?1049h\x1b[>3u\x1b[<u\x1b[?1049l", "\x1b[<1u", id="one of two"),
+    pytest.param("\x1b[>4;2m\x1b[>4;m\x1b[>1;3m\x1b[>m", "", id="all keys, undone"),
+    pytest.param("\x1b[>4n\x1b[>0;1f\x1b[>1s", "\x1b[>0f\x1b[>4m\x1b[>0s", id="keys, otherwise"),
+    pytest.param("\x1b[<0;3;4m", "", id="a click, echoed"),
+    pytest.param("\x1b[22;0;0t\x1b[22;2t", "\x1b[23;2t\x1b[23;0t", id="titles"),
+    pytest.param("\x1b[22;2t\x1b[22;1t\x1b[23;2t\x1b[23;1t", "", id="titles, undone"),
+    pytest.param("\x1b]8;;https://a.test\x07link", "\x1b]8;;\x1b\\", id="link"),
+    pytest.param("\x1b]8;i=1;https://a.test\x07link\x1b]8;;\x1b\\", "", id="link, undone"),
+    pytest.param("\x1b]9;4;1;50\x07", "\x1b]9;4;0\x1b\\", id="progress"),
+    pytest.param("\x1b]9;4;3\x07\x1b]9;4;0;\x07", "", id="progress, undone"),
+    pytest.param("\x1b]11;#300\x07\x1b]4;1;red\x07", "\x1b]104\x1b\\\x1b]111\x1b\\", id="colours"),
+    pytest.param("\x1b]11;?\x07\x1b]10;red\x07\x1b]110\x07", "", id="colours asked, and undone"),
+    pytest.param("\x1b]22;wait\x07", "\x1b]22;\x1b\\", id="pointer"),
+    pytest.param("a \x1b]52;c;YWJj", "\x1b\\", id="killed inside a string"),
+    pytest.param("a \x1b]0;title\x07 \x1bP+q\x1b\\ b", "", id="strings with an end"),
+    pytest.param("\x1b]0;" + "t" * 300 + "\x07", "", id="a long string with an end"),
+    pytest.param("\x1b[1;31mred", "", id="red"),
+    pytest.param("\x1b[38;5;0mblack\x1b[2K", "", id="black"),
+    pytest.param("\x1b[?1;1000;2004;25l", "\x1b[?25h", id="all off"),
 ]
+# Here nothing but the colours is undone.
+COLORED = {"\x1b[1;31mred", "\x1b[38;5;0mblack\x1b[2K"}
 
 
 @pytest.mark.parametrize(("output", "undo"), MODE_ROWS)
 def test_modes_are_undone(output: str, undo: str) -> None:
     """What was switched on and not off again is undone, wherever the output is split."""
     raw = output.encode()
-    expected = undo.encode() + (b"\x1b[0m" if undo else b"")
+    expected = undo.encode() + (b"\x1b[0m" if undo or output in COLORED else b"")
 
     for cut in range(min(len(raw), 60) + 1):
         tracker = ModeTracker()
@@ -538,3 +581,16 @@ def test_modes_are_undone(output: str, undo: str) -> None:
     for at in range(len(raw)):
         bytewise.feed(raw[at : at + 1])
     assert bytewise.undo() == expected
+
+
+def test_what_undoes_hostile_output_fits_into_the_keepers_memory() -> None:
+    """A program that switches on whatever there is does not switch off the undoing."""
+    tracker = ModeTracker()
+    tracker.feed(
+        b"".join(b"\x1b[?%dh\x1b[>%d;1m\x1b[22;0t" % (n, n) for n in range(100_000, 100_500))
+    )
+    note = _SharedNote()
+
+    note.write(tracker.undo())
+
+    assert note.read() == tracker.undo() != b""

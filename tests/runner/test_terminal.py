@@ -21,9 +21,13 @@ from testing.programs.runner import Kind, Launch, RunnerProcess, child, plan, pr
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
 
-# What it switches on: alternate screen, mouse, no cursor, kitty's keyboard, bracketed paste.
-MODES = "\x1b[?1049h\x1b[?1000;1006h\x1b[?25l\x1b[>1u\x1b[?2004h"
-UNDO = b"\x1b[<1u\x1b[?25h\x1b[?1000l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[0m"
+# What it switches on: alternate screen, mouse, no cursor, kitty's keyboard, bracketed paste,
+# reports of a new size, inserting, another cursor; and a progress bar.
+MODES = "\x1b[?1049h\x1b[?1000;1006h\x1b[?25l\x1b[>1u\x1b[?2004;2048h\x1b[4h\x1b[3 q\x1b]9;4;3\x07"
+UNDO = (
+    b"\x1b[<1u\x1b[4l\x1b]9;4;0\x1b\\\x1b[?25h\x1b[?1000l\x1b[?1006l\x1b[?2004l\x1b[?2048l\x1b[0 q"
+    b"\x1b[?1049l\x1b[0m"
+)
 
 # A full-screen program: raw keys, modes switched on and never off. A key `x` is a crash.
 SCREEN = program(f"""
@@ -449,7 +453,7 @@ def test_a_runner_killed_while_suspended(gw: StrictGateway, tmp_path: Path) -> N
         processes.assert_gone(keeper)
 
         assert terminal.attributes() == own
-        assert b"\x1b[?2004l\x1b[?1049l" not in terminal.output
+        assert UNDO not in terminal.output
         terminal.send(b"exit\n")
         terminal.send(b"exit\n")
         terminal.wait()
@@ -463,12 +467,20 @@ def _expect_same(attributes: list[Any], terminal: Terminal) -> None:
     assert terminal.attributes() == attributes
 
 
-def test_modes_are_undone_in_print_mode_too(gw: StrictGateway, tmp_path: Path) -> None:
-    """A job that hides the cursor of the user's terminal and is killed leaves it visible."""
-    hides = program(r"import os; os.write(1, b'\x1b[?25lbye'); os.kill(os.getpid(), 9)")
-    launch = plan(gw, hides, tmp_path)
+@pytest.mark.parametrize(("fd", "redirection"), [(1, ""), (2, " >out")])
+def test_modes_are_undone_in_print_mode_too(
+    gw: StrictGateway, tmp_path: Path, fd: int, redirection: str
+) -> None:
+    """A job that hides the cursor of the user's terminal and is killed leaves it visible.
 
-    with Terminal(launch.argv, env=launch.env) as terminal:
+    Whichever of its outputs is shown there; what goes into a file is not undone.
+    """
+    source = r"import os; os.write(1, b'\x1b[4hout'); os.write({fd}, b'\x1b[?25lbye'); "
+    source = source.format(fd=fd).replace(r"\x1b[4h", "" if fd == 1 else r"\x1b[4h")
+    launch = plan(gw, program(source + "os.kill(os.getpid(), 9)"), tmp_path)
+    shell = ["sh", "-c", f"{shlex.join(launch.argv)}{redirection}"]
+
+    with Terminal(shell, env=launch.env, cwd=tmp_path) as terminal:
         assert terminal.wait() == 137
         # On a slow machine the delivery takes long enough to be shown.
         shown = re.sub(rb"\r\x1b\[K(delivering [^\r]*)?", b"", terminal.output)
