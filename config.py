@@ -225,10 +225,12 @@ def parse_gateway_url(value: str, variable: str) -> str:
         )
     if parts.username or parts.password:
         raise ConfigError(f"{variable} must not contain a user name or password")
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        # The signature covers the path as the gateway sees it, which a prefix would make a guess.
-        raise ConfigError(f"{variable} is {value!r}; write it without a path")
-    return f"{parts.scheme}://{parts.netloc}"
+    if parts.query or parts.fragment or "?" in value or "#" in value:
+        raise ConfigError(f"{variable} is {value!r}; write it without ? and #")
+    path = parts.path.rstrip("/")
+    if not re.fullmatch(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*", path):
+        raise ConfigError(f"{variable} is {value!r}; write its path with letters, digits, -._~")
+    return f"{parts.scheme}://{parts.netloc}{path}"
 
 
 def absolute_path(text: str, what: str) -> Path:

@@ -12,16 +12,23 @@ from __future__ import annotations
 
 import email.utils
 import enum
+import functools
 import hashlib
 import hmac
 import ipaddress
 import json
 import os
+import re
 import secrets
+import shlex
+import ssl
 import string
+import sys
 import time
 import zlib
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
 
@@ -315,8 +322,9 @@ class GatewayClient:
         self._session.mount("http://", adapter)
         self._session.headers["User-Agent"] = "claude-runner"
         self._session.verify = _ca_bundle()
-        if not is_loopback(self.base_url):
-            self._session.proxies.update(requests.utils.get_environ_proxies(self.base_url))
+        # A load balancer's own, which would tell one run from the other for as long as it lasts.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        self._session.proxies.update(_find_proxy(self.base_url))
 
     def close(self) -> None:
         """Close the connection."""
@@ -508,11 +516,100 @@ def _ca_bundle() -> str:
     """Return the file or folder of authorities: the user's, else the one that requests brings."""
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         path = os.environ.get(variable)
-        if path and not os.path.exists(path):
-            raise GatewayError(f"{variable} names {path}, which does not exist; correct it")
         if path:
+            reason = _find_fault(path)
+            if reason:
+                raise GatewayError(f"{variable} names {path}, which {reason}; correct it")
             return path
     return certifi.where()
+
+
+@functools.lru_cache(maxsize=4)
+def _find_fault(path: str) -> str:
+    """Say why a file or folder is no use as authorities; nothing if it is."""
+    if not os.path.exists(path):
+        return "does not exist"
+    if os.path.isdir(path):
+        is_hashed = any(re.fullmatch(r"[0-9a-f]{8}\.\d+", name) for name in os.listdir(path))
+        return "" if is_hashed else "is a folder without hashed certificates (`openssl rehash`)"
+    if not os.path.isfile(path):
+        return "is no file"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        return "holds no certificate in PEM format"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return ""
+
+
+_SOCKS: Final = ("socks5", "socks5h", "socks4", "socks4a")
+
+
+def _find_proxy(url: str) -> dict[str, str]:
+    """Return the proxy for an address, as requests takes it. Raises GatewayError."""
+    if is_loopback(url) or _is_in_no_proxy(url):
+        return {}
+    given = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
+    if not given.strip():
+        return {}
+    scheme, separator, rest = given.partition("://")
+    # Desktops write socks:// for whatever speaks SOCKS.
+    scheme = {"socks": "socks5h"}.get(scheme.lower(), scheme.lower()) if separator else "http"
+    proxy = f"{scheme}://{rest if separator else given}"
+    names = (f"{urlsplit(url).scheme}_proxy", "all_proxy")
+    spelled = [each for name in names for each in (name, name.upper())]
+    variable = next((each for each in spelled if os.environ.get(each) == given), "the system")
+    if scheme not in ("http", "https", *_SOCKS) or not _has_host(proxy):
+        raise GatewayError(
+            f"{variable} names a proxy that cannot be used; write http://HOST:PORT or "
+            "socks5h://HOST:PORT, or except the gateway with NO_PROXY"
+        )
+    if scheme in _SOCKS and find_spec("socks") is None:
+        # Beside requests: an isolated Python does not see the user's own packages.
+        folder = os.path.dirname(os.path.dirname(requests.__file__))
+        install = f"{shlex.quote(sys.executable)} -m pip install --target {shlex.quote(folder)}"
+        raise GatewayError(
+            f"{variable} names a SOCKS proxy, which needs the package PySocks; install it "
+            f"(`{install} PySocks`), or except the gateway with NO_PROXY"
+        )
+    return {"all": proxy}
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _is_in_no_proxy(url: str) -> bool:
+    """Whether an address, not a name, is in NO_PROXY: requests knows no IPv6 in it."""
+    parts = urlsplit(url)
+    try:
+        address = ipaddress.ip_address((parts.hostname or "").partition("%")[0])
+    except ValueError:
+        return False
+    addresses = {address, getattr(address, "ipv4_mapped", None) or address}
+    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    for entry in re.split(r"[,\s]+", named):
+        match = re.fullmatch(r"\[([^\]/]*)(/\d+)?\](/\d+)?(?::(\d+))?", entry)
+        text = entry
+        if match:  # as in an address, perhaps with a port
+            if match[4] and int(match[4]) != (parts.port or _PORTS[parts.scheme]):
+                continue
+            text = match[1] + (match[2] or match[3] or "")
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            continue
+        if any(each in network for each in addresses):
+            return True
+    return False
+
+
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 def parse_reply(

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import hmac
 import http.client
+import importlib
 import json
 import os
 import socket
@@ -322,7 +323,15 @@ class _BoundedTlsSocket(ssl.SSLSocket):
         self.limits.send_all(self, data)
 
 
-class _HttpConnection(urllib3.connection.HTTPConnection):
+class _MayUseSocks:
+    """A connection that a SOCKS proxy may make; urllib3 gives its pools what that one needs."""
+
+    def __init__(self, *args: Any, _socks_options: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.socks_options = _socks_options
+
+
+class _HttpConnection(_MayUseSocks, urllib3.connection.HTTPConnection):
     limits: ExchangeLimits
 
     def _new_conn(self) -> socket.socket:
@@ -333,7 +342,7 @@ class _HttpConnection(urllib3.connection.HTTPConnection):
         return super().getresponse()
 
 
-class _HttpsConnection(urllib3.connection.HTTPSConnection):
+class _HttpsConnection(_MayUseSocks, urllib3.connection.HTTPSConnection):
     limits: ExchangeLimits
     pins: PinStore | None
     tls_socket: type[_BoundedTlsSocket]
@@ -451,26 +460,33 @@ def _connect(connection: Any, limits: ExchangeLimits) -> socket.socket:
     try:
         return _connect_socket(connection, limits)
     except OSError as error:
+        if connection.socks_options:
+            raise urllib3.exceptions.ProxyError(str(error), error) from error
         raise urllib3.exceptions.NewConnectionError(connection, str(error)) from error
 
 
 def _connect_socket(connection: Any, limits: ExchangeLimits) -> socket.socket:
     """Return the connected socket. The look-up of the name is the one step that nothing bounds."""
-    host = connection._dns_host.strip("[]")
+    socks = connection.socks_options
+    gateway = (connection._dns_host.strip("[]"), connection.port)
+    host, port = (
+        (socks["proxy_host"].strip("[]"), socks["proxy_port"] or 1080) if socks else gateway
+    )
     try:
-        addresses = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:
         raise socket.gaierror(socket.EAI_NONAME, f"{host} is not a host name") from error
     failure: OSError = socket.gaierror(socket.EAI_NONAME, f"{host} has no address")
     for family, kind, protocol, _, address in addresses:
-        sock = _BoundedSocket(family, kind, protocol)
+        make = _socks_socket(socks, address) if socks else _BoundedSocket
+        sock = make(family, kind, protocol)
         sock.limits = limits
         try:
             limits.watch(sock)
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
             with limits.waiting(sock, _CONNECT_TIMEOUT_S):
-                sock.connect(address)
+                sock.connect(gateway if socks else address)
         except OSError as error:
             sock.close()
             failure = error
@@ -482,9 +498,33 @@ def _connect_socket(connection: Any, limits: ExchangeLimits) -> socket.socket:
     raise failure
 
 
+def _socks_socket(options: Any, proxy: Any) -> Callable[..., _BoundedSocket]:
+    """Return what makes sockets that connect through a SOCKS proxy. It needs PySocks."""
+    made = type("SocksSocket", (_BoundedSocket, importlib.import_module("socks").socksocket), {})
+
+    def make(*kind: Any) -> Any:
+        sock = made(*kind)
+        sock.set_proxy(
+            options["socks_version"],
+            proxy[0],
+            proxy[1],
+            options["rdns"],
+            options["username"],
+            options["password"],
+        )
+        return sock
+
+    return make
+
+
 def describe_error(error: BaseException) -> str:
     """Turn a network error into a few words, without the nested text of the libraries."""
     chain = list(_causes(error))
+    if any(isinstance(each, urllib3.exceptions.ProxyError) for each in chain) and any(
+        isinstance(each, (ConnectionRefusedError, socket.gaierror, socket.timeout, TimeoutError))
+        for each in chain
+    ):
+        return "the proxy cannot be reached"
     for kind, words in _NETWORK_ERRORS:
         cause = next((c for c in chain if isinstance(c, kind)), None)
         if cause is not None:

@@ -160,9 +160,15 @@ def _explain(reply: Reply, config: Config, run_id: str = "", *, speaks_other: bo
         return (
             f"the gateway at {config.gateway_url} cannot be reached: {reply.message}; check "
             f"GATEWAY_URL ({config.sources['GATEWAY_URL']}) and that the gateway runs"
-            + ("" if "certificate" not in reply.message else ", or set ALLOW_SELF_SIGNED=true")
+            + ("" if "certificate" not in reply.message else _CERTIFICATE)
         )
     return f"the gateway at {config.gateway_url} rejects the request: {reply.message}"
+
+
+_CERTIFICATE: Final = (
+    "; if an authority of your own has signed it, name its file with REQUESTS_CA_BUNDLE, or set "
+    "ALLOW_SELF_SIGNED=true to trust this certificate alone"
+)
 
 
 # === What `doctor` asks the gateway ===============================================================

@@ -156,8 +156,11 @@ def test_a_missing_secret_is_told_with_the_place_for_it(root: Path) -> None:
         ("GATEWAY_URL", "https://ho st", "write an address such as"),
         ("GATEWAY_URL", "https://[::1", "write an address such as"),
         ("GATEWAY_URL", "https://me:pw@host", "must not contain a user name or password"),
-        ("GATEWAY_URL", "https://host/api", "write it without a path"),
-        ("GATEWAY_URL", "https://host/?x=1", "write it without a path"),
+        ("GATEWAY_URL", "https://host/a//b", "write its path with letters, digits"),
+        ("GATEWAY_URL", "https://host/a/../b", "write its path with letters, digits"),
+        ("GATEWAY_URL", "https://host/%61", "write its path with letters, digits"),
+        ("GATEWAY_URL", "https://host/?x=1", "write it without"),
+        ("GATEWAY_URL", "https://host/a#", "write it without"),
         ("HMAC_SECRET", "a\udcff", "HMAC_SECRET is not UTF-8; copy it again"),
         ("CLAUDE_RUNNER_TOKEN", "a b", "contains a character that a token cannot have"),
         ("CLAUDE_RUNNER_TOKEN", "a\nX-Evil: 1", "contains a character that a token cannot have"),
@@ -200,12 +203,14 @@ def test_what_people_write_for_true_and_false(text: str, value: bool, root: Path
 
 
 def test_an_address_is_kept_without_its_trailing_slash(root: Path) -> None:
-    """The path of a request is signed, so there is one way to write the address."""
-    urls = ["https://h:1/", "HTTPS://h:1", "http://[::1]:3100"]
+    """There is one way to write the address, with the path below which the gateway is."""
+    urls = ["https://h:1/", "HTTPS://h:1", "http://[::1]:3100", "https://h/a/b-1/", "https://h/~.a"]
 
     read = [load_config(root, {"GATEWAY_URL": url}).gateway_url for url in urls]
 
-    assert read == ["https://h:1", "https://h:1", "http://[::1]:3100"]
+    assert read == [
+        "https://h:1", "https://h:1", "http://[::1]:3100", "https://h/a/b-1", "https://h/~.a"
+    ]  # fmt: skip
 
 
 # --- the file --------------------------------------------------------------------------------

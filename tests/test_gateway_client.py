@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 import re
 import socket
+import sys
 import threading
 import tracemalloc
 import zlib
@@ -557,16 +559,113 @@ def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reply.message == "the proxy does not let the request through"
 
 
-def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that the user excepts is not asked from the proxy."""
-    with LoopbackProxy() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        monkeypatch.setenv("NO_PROXY", ".test")
-        client = GatewayClient(f"https://{FAR_NAME}", Credentials("s" * 32))
-        proxies = dict(client._session.proxies)
-        client.close()
+@pytest.mark.parametrize("scheme", ["socks5h", "socks"])
+def test_a_socks_proxy_leads_to_a_far_gateway(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy looks the name up; the certificate is that of the gateway, verified or pinned."""
+    pytest.importorskip("socks", reason="PySocks is not installed")
+    with bench(tls=True) as b, LoopbackProxy(hosts={FAR_NAME: b.gateway.port}) as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url.replace("http", scheme))
+        pinning = b.client(b.gateway.url_for(FAR_NAME), pins=tmp_path / "pins.json")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(b.gateway.ca_file))
+        client = b.client(b.gateway.url_for(FAR_NAME))
 
-        assert proxies == {}
+        outcomes = [b.post(each).outcome for each in (client, client, pinning)]
+
+        assert outcomes == [Outcome.ACCEPTED] * 3
+        assert {each.target for each in proxy.requests} == {f"{FAR_NAME}:{b.gateway.port}"}
+        refused = b.post(b.client("https://elsewhere.test")).message
+        assert refused == "the proxy does not let the request through"
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    client = GatewayClient(f"https://{FAR_NAME}", Credentials("s" * 32))
+    assert client.send(client.commands()).message == "the proxy cannot be reached"
+    client.close()
+
+
+def test_abort_reaches_a_socks_proxy_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the proxy is waited for in is one of our sockets, with its deadlines."""
+    pytest.importorskip("socks", reason="PySocks is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as pool:
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{silent.getsockname()[1]}")
+        client = GatewayClient(f"https://{FAR_NAME}", Credentials("s" * 32))
+        asking = pool.submit(client.send, client.commands())
+        with silent.accept()[0] as accepted:
+            assert accepted.recv(1) == b"\5"
+            client.abort()
+
+            assert asking.result(WITHIN_S).message == "the exchange was broken off"
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("ALL_PROXY", "socks5h://127.0.0.1:1", "ALL_PROXY names a SOCKS proxy, which needs "),
+        ("https_proxy", "SOCKS5://127.0.0.1:1", "https_proxy names a SOCKS proxy, which needs "),
+        ("HTTPS_PROXY", "ftp://proxy.test", "HTTPS_PROXY names a proxy that cannot be used; "),
+        ("HTTPS_PROXY", "http://", "HTTPS_PROXY names a proxy that cannot be used; "),
+        ("ALL_PROXY", "socks9://u:p@proxy.test", "ALL_PROXY names a proxy that cannot be used; "),
+        ("ALL_PROXY", "http://proxy.test:port", "ALL_PROXY names a proxy that cannot be used; "),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_told(
+    variable: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its variable, what to install or to write, and without the proxy's password."""
+    monkeypatch.setitem(sys.modules, "socks", None)  # as if PySocks were not installed
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(GatewayError, match=f"^{told}") as caught:
+        GatewayClient(f"https://{FAR_NAME}", Credentials("s" * 32))
+
+    assert "u:p" not in str(caught.value)
+
+
+def test_a_proxy_that_is_not_there_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the user looks for the mistake in the gateway."""
+    monkeypatch.setenv("HTTPS_PROXY", "127.0.0.1:1")
+    client = GatewayClient(f"https://{FAR_NAME}", Credentials("s" * 32))
+
+    assert client.send(client.commands()).message == "the proxy cannot be reached"
+
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy", "is_excepted"),
+    [
+        (FAR_NAME, ".test", True),
+        (FAR_NAME, "other, gateway.test", True),
+        (FAR_NAME, "fd00::/8,test.", False),
+        ("10.1.2.3", "10.0.0.0/8", True),
+        ("10.1.2.3", "11.0.0.0/8,fd00::/8", False),
+        ("[fd00::7]", "fd00::/8", True),
+        ("[fd00::7]", "a.test, FD00:0::/16", True),
+        ("[fd00::7]", "[fd00::]/8", True),
+        ("[fd00::7]", "[fd00::/8]", True),
+        ("[fd00::7]", "fd00:0:0::7", True),
+        ("[fd00::7]", "[fd00::7]", True),
+        ("[fd00::7]:3100", "[fd00::7]:3100", True),
+        ("[fd00::7]:3100", "[fd00::7]:3101", False),
+        ("[fd00::7]", "[fd00::7]:443", True),
+        ("[fe80::7%25eth0]", "fe80::/10", True),
+        ("[fe80::7]", "fd00::/8,fe80::8", False),
+        ("[::ffff:10.1.2.3]", "10.0.0.0/8", True),
+        ("[fd00::7]", "*", True),
+    ],
+)
+def test_no_proxy_is_honoured(
+    host: str, no_proxy: str, is_excepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that the user excepts is not asked from the proxy, nor one in such a range."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+
+    client = GatewayClient(f"https://{host}", Credentials("s" * 32))
+
+    assert (client._session.proxies == {}) is is_excepted
+    client.close()
 
 
 @pytest.mark.parametrize(
@@ -628,12 +727,34 @@ def test_a_self_signed_gateway_can_be_named_in_a_bundle(
         assert not (tmp_path / "pins.json").exists()
 
 
-def test_a_bundle_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong path is the user's to correct, and not an outage to be waited out."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda _: None, "does not exist"),
+        (lambda path: path.write_text("no certificate\n"), "holds no certificate in PEM format"),
+        (Path.touch, "holds no certificate in PEM format"),
+        (lambda path: path.write_bytes(self_signed().der), "holds no certificate in PEM format"),
+        (Path.mkdir, "is a folder without hashed certificates"),
+        (os.mkfifo, "is no file"),
+    ],
+    ids=["missing", "text", "empty", "DER", "folder", "pipe"],
+)
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_bundle_that_is_none_is_told(
+    variable: str,
+    make: Callable[[Path], object],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A wrong file is the user's to correct, and not an outage to be waited out."""
+    make(tmp_path / "ca.pem")
+    monkeypatch.setenv(variable, str(tmp_path / "ca.pem"))
 
-    with pytest.raises(GatewayError, match=r"REQUESTS_CA_BUNDLE names /nowhere/ca\.pem"):
+    with pytest.raises(GatewayError) as caught:
         GatewayClient("https://localhost:1", Credentials("s" * 32))
+
+    assert str(caught.value).startswith(f"{variable} names {tmp_path}/ca.pem, which {reason}")
 
 
 def test_a_self_signed_certificate_is_refused_without_consent() -> None:

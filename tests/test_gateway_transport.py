@@ -48,6 +48,19 @@ def test_no_proxy_for_localhost(tmp_path: Path, host: str) -> None:
         assert proxy.requests == []
 
 
+def test_a_gateway_below_a_path(tmp_path: Path) -> None:
+    """A web server takes the path off, so it is not signed; and its cookies are not sent back."""
+    base = "/tools/gw-1"
+    with StrictGateway(rate_limit=None) as gateway, LoopbackProxy(gateway.url, below=base) as proxy:
+        env = {"GATEWAY_URL": f"{proxy.url}{base}/"}
+
+        run_whole(plan(gateway, child("lines.py", "3", "0"), tmp_path, env=env))
+
+        assert {each.status for each in proxy.requests} == {200}
+        assert not [each for each in gateway.requests if "cookie" in each.headers]
+        assert len(gateway.requests) == len(proxy.requests)
+
+
 def test_a_bundle_with_a_self_signed_gateway(tmp_path: Path) -> None:
     """A self-signed certificate that REQUESTS_CA_BUNDLE names verifies, and nothing is pinned."""
     certificate = self_signed()
@@ -68,6 +81,7 @@ def test_a_self_signed_gateway_without_consent(tmp_path: Path) -> None:
         with RunnerProcess(launch) as runner:
             assert runner.wait(30) == 1
             assert "ALLOW_SELF_SIGNED=true" in runner.stderr
+            assert "REQUESTS_CA_BUNDLE" in runner.stderr
         assert gateway.requests == []
 
 

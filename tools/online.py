@@ -353,13 +353,13 @@ def _is_same_gateway(one: str, other: str) -> bool:
     return _place(one) == _place(other)
 
 
-def _place(url: str) -> tuple[str, str, int | None]:
+def _place(url: str) -> tuple[str, str, int | None, str]:
     try:
         parts = urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
-        return url, "", None
-    return parts.scheme, parts.hostname or "", port
+        return url, "", None, ""
+    return parts.scheme, parts.hostname or "", port, parts.path.rstrip("/")
 
 
 def _is_own_file(folder: RunFolder, path: str) -> bool:

@@ -1,7 +1,8 @@
 """A small HTTP proxy on loopback, which records what goes through it.
 
-It works in three ways, told apart by the request: `CONNECT` opens a tunnel, an absolute target is
-forwarded, and a plain path goes to `upstream`, as with a web server that stands before the gateway.
+It works in four ways, told apart by the request: `CONNECT` and SOCKS 5 open a tunnel, an absolute
+target is forwarded, and a plain path goes to `upstream`, as with a web server that stands before
+the gateway; that one is a load balancer, and sets a cookie.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class LoopbackProxy:
 
     `upstream` is a URL like `http://127.0.0.1:8000`. `hosts` maps names that exist nowhere, such as
     `gateway.test`, to a port on 127.0.0.1; other hosts than this machine are refused with 403.
-    `body_limit_bytes` may be changed at any time; a larger body is answered 413 in HTML.
+    `body_limit_bytes` may be changed at any time; a larger body is answered 413 in HTML. `below` is
+    the base path of the upstream server, which is taken off; other paths are refused with 403.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class LoopbackProxy:
         *,
         hosts: dict[str, int] | None = None,
         body_limit_bytes: int | None = None,
+        below: str = "",
     ) -> None:
         self.upstream = upstream
+        self._below = below
         self.hosts = hosts or {}
         self.body_limit_bytes = body_limit_bytes
         self._changed = threading.Condition()
@@ -106,6 +110,9 @@ class LoopbackProxy:
             self._errors.append("".join(lines))
 
     def _serve(self, connection: Connection) -> None:
+        if connection.socket.recv(1, socket.MSG_PEEK) == b"\5":
+            self._tunnel_socks(connection)
+            return
         while not connection.is_closed:
             try:
                 head = connection.read_head()
@@ -177,7 +184,8 @@ class LoopbackProxy:
             raise ConnectionError("no answer")
         self._note(record, status=int(first[9:12]))
         status_line, _, rest = first.partition(b"\r\n")
-        connection.send(status_line + b"\r\nConnection: close\r\n" + rest)
+        own = b"\r\nConnection: close\r\nSet-Cookie: balanced=1; Path=/\r\n"
+        connection.send(status_line + own + rest)
         while True:
             piece = upstream.recv(_PIECE_BYTES)
             if not piece:
@@ -190,6 +198,10 @@ class LoopbackProxy:
         target = head.target
         if not is_path:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        elif not target.startswith(f"{self._below}/"):
+            return None, target
+        else:
+            target = target[len(self._below) :]
         return self._resolve(parts.hostname or "", parts.port or 80), target
 
     def _resolve(self, host: str, port: int) -> tuple[str, int] | None:
@@ -213,6 +225,27 @@ class LoopbackProxy:
         with upstream:
             self._note(record, status=200)
             connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            self._pump(connection, upstream, record)
+
+    def _tunnel_socks(self, connection: Connection) -> None:
+        """Open a tunnel to a host that is given by its name. RFC 1928."""
+        reader = connection.socket.makefile("rb", buffering=0)
+        reader.read(reader.read(2)[1])
+        connection.send(b"\5\0")
+        _, _, _, kind, size = reader.read(5)
+        assert kind == 3, "the name is to be looked up by the proxy"
+        name, port = reader.read(size).decode(), int.from_bytes(reader.read(2), "big")
+        record = ProxyRecord("SOCKS", f"{name}:{port}", time.monotonic())
+        with self._changed:
+            self._requests.append(record)
+            self._changed.notify_all()
+        address = self._resolve(name, port)
+        refusal = b"\5\2\0\1" + bytes(6)  # not allowed
+        if address is None:
+            connection.send(refusal)
+            return
+        with socket.create_connection(address, _CONNECT_TIMEOUT_S) as upstream:
+            connection.send(b"\5\0\0\1" + bytes(6))
             self._pump(connection, upstream, record)
 
     def _pump(self, connection: Connection, upstream: socket.socket, record: ProxyRecord) -> None:
