@@ -29,8 +29,11 @@ What could not be delivered stays in the journal, and the user is told.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before `main`, nor behind it
 if __name__ == "__main__" and sys.flags.isolated:
     # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder, and
     # what came with a project is not read. What `places` imports of Python is, before that.
@@ -48,6 +51,7 @@ import dataclasses
 import importlib
 import io
 import json
+import resource
 import shlex
 import traceback
 from pathlib import Path
@@ -91,11 +95,34 @@ def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a setting may hold any bytes
     console = Console(profile.program)
+    before = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        return _run_subcommand(sys.argv[1:] if argv is None else argv, profile, console)
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return 130
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """Raise KeyboardInterrupt, once: a second one would break off what the first has begun.
+
+    Also where SIGINT is ignored, as in a shell's background: whoever sends it means this process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _run_subcommand(argv: Sequence[str], profile: Profile, console: Console) -> int:
+    """Run what the command line says; whatever it raises becomes one sentence."""
     config: Config | None = None
     code = 1
     try:
-        options = build_command_line(profile).parse(sys.argv[1:] if argv is None else argv)
+        options = build_command_line(profile).parse(argv)
         console.verbosity = -1 if "quiet" in options else getattr(options, "verbose", 0)
+        _require_descriptors()
         use_what_is_there() if options.needs_no_packages else provide(console)
         config = _load_config(options, profile) if options.needs_settings else None
         for sentence in () if config is None else config.oddities:
@@ -105,15 +132,26 @@ def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
         code = 0
     except RunnerError as error:
         console.error(str(error))
-    except KeyboardInterrupt:
-        console.error("interrupted")
-        code = 130
     except BrokenPipeError:
         pass  # the reader of `info | head` has ended
     except Exception as error:  # noqa: BLE001 - the boundary: a bug is told, not shown as a traceback
         report = _report_crash(error, profile, config)
         console.error(f"an error in {profile.program} itself: {report}")
     return code
+
+
+# A run with a session, a command and a question has some 40 open.
+_DESCRIPTORS: Final = 64
+
+
+def _require_descriptors() -> None:
+    """Raise RunnerError where so few files may be open that a run would fail in the middle."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= allowed < _DESCRIPTORS:
+        raise RunnerError(
+            f"only {allowed} files may be open at once here, and a run needs {_DESCRIPTORS}; raise "
+            "the limit: `ulimit -n 256`"
+        )
 
 
 def _load_config(options: argparse.Namespace, profile: Profile) -> Config:

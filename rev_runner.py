@@ -6,8 +6,11 @@ All that differs from Claude Code is here; everything else is `claude_runner.mai
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before `main`, nor behind it
 if __name__ == "__main__" and sys.flags.isolated:
     # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder, and
     # what came with a project is not read. What `places` imports of Python is, before that.

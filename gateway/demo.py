@@ -309,6 +309,8 @@ def main(argv: Sequence[str] | None = None, before: Callable[[], None] | None = 
 
 
 def _raise_ended(number: int, _frame: object) -> None:
+    for each in _ENDING_SIGNALS:  # a second one in the same moment would break off the tidying up
+        signal.signal(each, signal.SIG_IGN)
     raise EndedError(number)
 
 

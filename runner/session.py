@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from runner.plan import Job
 
 _STOP_GRACE_S: Final = 10.0
+# One Ctrl-C may come twice in a moment: from the terminal, and from what started the runner. Nobody
+# presses it twice as fast as this.
+_ONE_PRESS_S: Final = 0.03
 # The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 _KEEPER_TIMEOUT_S: Final = 10.0
 # A descendant of the child that holds its terminal does not keep the run from ending.
@@ -333,6 +336,7 @@ class _Session:
         self._is_delivering = False
         self._poster_has_ended = False
         self._gave_up = False
+        self._told_to_end_at = float("-inf")
         # After this the keeper counts as hung; None until it is asked to end the run.
         self._keeper_deadline: float | None = None
         self._size_told_at = 0.0
@@ -611,7 +615,11 @@ class _Session:
     def _handle_signal(self, number: int) -> None:
         if number == signal.SIGWINCH:
             self._resize()
-        elif self._is_delivering:
+            return
+        now = time.monotonic()
+        if now < self._told_to_end_at + _ONE_PRESS_S:
+            return
+        if self._is_delivering:
             self._gave_up = True
             self._poster.give_up()
         elif number == signal.SIGINT and (self._ending or self._child_end):
@@ -623,6 +631,7 @@ class _Session:
         ):
             pass
         else:
+            self._told_to_end_at = now
             self._end_run("hangup" if number == signal.SIGHUP else "stopped")
 
     def _handle_end_of_worker(self, ended: WorkerEnded) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -853,3 +854,41 @@ def test_a_start_names_no_secret_that_is_protected(line: _Line) -> None:
 
     assert "HMAC_SECRET" not in done.stderr
     assert "swordfish" not in "".join(each.data for each in gw.events(run.id))
+
+
+def test_two_interrupts_in_one_moment(tmp_path: Path) -> None:
+    """They are one, told in one sentence; also where SIGINT is ignored, as in the background."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *_RUNNER, "test-connection"],
+            env={**os.environ, "HMAC_SECRET": "s" * 32, "GATEWAY_URL": address},
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        silent.settimeout(WITHIN_S)
+        with silent.accept()[0] as connection:
+            assert connection.recv(1)
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
+
+            told = process.communicate(timeout=WITHIN_S)
+
+    assert (told, process.returncode) == ((b"", b"claude-runner: interrupted\n"), 130)
+
+
+def test_few_descriptors_are_told(tmp_path: Path) -> None:
+    """Before anything is started, in one sentence that says what to do."""
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 12; exec "$@"', "sh", *_RUNNER, "info"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=WITHIN_S,
+    )
+
+    told = b"claude-runner: only 12 files may be open at once here, and a run needs 64; raise the "
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == told + b"limit: `ulimit -n 256`\n"

@@ -104,20 +104,30 @@ def family(launch: Launch) -> list[int]:
     [
         pytest.param("__STOP__", "stopped", id="the operator"),
         pytest.param(signal.SIGINT, "stopped", id="SIGINT"),
-        pytest.param(signal.SIGTERM, "stopped", id="SIGTERM"),
+        pytest.param((signal.SIGTERM, signal.SIGINT), "stopped", id="SIGTERM and SIGINT at once"),
         pytest.param(signal.SIGHUP, "hangup", id="SIGHUP"),
     ],
 )
 def test_a_stop_lets_the_child_tidy_up(
-    gw: AnyGateway, tmp_path: Path, kind: Kind, stop: str | signal.Signals, reason: str
+    gw: AnyGateway,
+    tmp_path: Path,
+    kind: Kind,
+    stop: str | signal.Signals | tuple[signal.Signals, ...],
+    reason: str,
 ) -> None:
-    """Asked to end by anybody, the child gets SIGINT; its last words, log and marker arrive."""
+    """Asked to end by anybody, the child gets SIGINT; its last words, log and marker arrive.
+
+    Two signals in one moment, as from the terminal and from a launcher, are one.
+    """
     launch = plan(gw, TIDY, tmp_path, kind=kind)
 
     with RunnerProcess(launch) as runner:
         launch.expect_pid()
         if isinstance(stop, str):
             gw.stop(launch.run.id)
+        elif isinstance(stop, tuple):
+            for number in (signal.SIGSTOP, *stop, signal.SIGCONT):
+                runner.signal(number)
         else:
             runner.signal(stop)
         assert runner.wait() == 130
