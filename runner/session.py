@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 _STOP_GRACE_S: Final = 10.0
 # One Ctrl-C may come twice in a moment: from the terminal, and from what started the runner. Nobody
 # presses it twice as fast as this.
-_ONE_PRESS_S: Final = 0.03
+_ONE_PRESS_S: Final = 0.005
 # The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 _KEEPER_TIMEOUT_S: Final = 10.0
 # A descendant of the child that holds its terminal does not keep the run from ending.
