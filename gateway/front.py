@@ -1,7 +1,7 @@
 """The outermost WSGI callable: it decides who answers a request.
 
-In this order: a request for another host is refused; the signed protocol goes to `wire`; open
-streams are handed to `live`; all the rest is the site.
+In this order: a request for another host is refused; a base path is taken off; the signed protocol
+goes to `wire`; open streams are handed to `live`; all the rest is the site.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Front:
                 "421 Misdirected Request",
                 "This gateway does not go by that name; start it with --public-url to add one.",
             )
+        self._take_base_off(environ)
         method = environ["REQUEST_METHOD"]
         path = environ["REQUEST_URI"].partition("?")[0]
         endpoint = self._wire.find(method, path)
@@ -57,6 +58,15 @@ class Front:
             return self._open_stream(topic, environ, start_response)
         response: Iterable[bytes] = self._site(environ, start_response)
         return response
+
+    def _take_base_off(self, environ: Environ) -> None:
+        """Leave the path that is ours. Some proxies have taken the base off already, others not."""
+        base = self._hosts.base_path
+        environ["SCRIPT_NAME"] = base  # what the page's own addresses begin with
+        for name in ("REQUEST_URI", "PATH_INFO") if base else ():
+            path, _, rest = environ[name].partition(base)
+            if not path and rest[:1] in ("", "/", "?"):
+                environ[name] = rest if rest[:1] == "/" else f"/{rest}"
 
     def _open_stream(
         self, topic: str, environ: Environ, start_response: StartResponse

@@ -24,6 +24,11 @@ class Hosts:
     names: frozenset[str]
     public_url: str | None
 
+    @property
+    def base_path(self) -> str:
+        """The path of the public address, without a slash at its end; mostly empty."""
+        return urlsplit(self.public_url or "").path
+
     def is_ours(self, host: str) -> bool:
         """Whether a `Host` header names this gateway."""
         if self.public_url and host.lower() == urlsplit(self.public_url).netloc:
@@ -44,7 +49,7 @@ class Hosts:
         """
         allowed = {f"{self.scheme}://{host}".lower()}
         if self.public_url:
-            allowed.add(self.public_url)
+            allowed.add(self.public_url[: len(self.public_url) - len(self.base_path)])
         return origin.lower() in allowed
 
 

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from config import Config, ConfigError, load_config, prepare_data_dir, write_private
+from config import (
+    Config,
+    ConfigError,
+    load_config,
+    parse_gateway_url,
+    prepare_data_dir,
+    write_private,
+)
 from places import PROGRAM
 
 DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
@@ -141,10 +148,19 @@ def _make_secret(file: Path, notes: list[str]) -> None:
     notes.append(f"made a new HMAC_SECRET in {file}; runners on other machines need the same")
 
 
+# The first part of every path that the gateway answers itself.
+_OWN_PATHS = frozenset({"api", "login", "logout", "runs", "static"})
+
+
 def parse_public_url(text: str) -> str:
-    """Return an address without a path, as browsers write it in `Origin`. Raises: ValueError."""
-    parts = urlsplit(text.strip().lower())
-    is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    if not is_usable or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise ValueError(text)
-    return f"{parts.scheme}://{parts.netloc}"
+    """Return an address as browsers write it, with the path below which the page is.
+
+    Raises: ValueError.
+    """
+    try:
+        parts = urlsplit(parse_gateway_url(text, "--public-url"))
+    except ConfigError:
+        raise ValueError(text) from None
+    if _OWN_PATHS.intersection(parts.path.split("/")[1:2]):
+        raise ValueError(text)  # a proxy may take the path off, or not
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"

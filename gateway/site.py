@@ -177,7 +177,7 @@ def _guard(parts: Parts) -> Answer | None:
         # An address that is typed comes with the cookie alone: it opens the page, in which nothing
         # is, and its form for logging out.
         if g.actor is None and not parts.login.has_cookie(_credentials()):
-            return redirect(f"/login?next={quote(request.path)}", 303)  # type: ignore[return-value]
+            return redirect(_here(f"/login?next={quote(request.path)}"), 303)  # type: ignore[return-value]
     elif not is_here(request.environ):
         _refuse(413, "That is too long for a login.")
     if request.method not in ("GET", "HEAD", "OPTIONS") and g.actor != "token":
@@ -247,7 +247,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         if code is None or request.method == "HEAD":
             return _show("login.html", message=_WHY.get(request.args.get("why", ""), ""))
         if parts.login.is_own_code(code, _credentials()):
-            return redirect(_next_path(), 303)  # type: ignore[return-value]
+            return redirect(_here(_next_path()), 303)  # type: ignore[return-value]
         return enter(parts.login.use_code(code, _address()), _EXPIRED)
 
     @pages.post("/login")
@@ -259,7 +259,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
     def log_out() -> Response:
         parts.login.close(_credentials())
         parts.store.note(_address(), "session", "logout")
-        response: Response = redirect("/login", 303)  # type: ignore[assignment]
+        response: Response = redirect(_here("/login"), 303)  # type: ignore[assignment]
         is_secure = parts.hosts.is_https(request.host)
         response.delete_cookie(parts.login.cookie_name, path="/", secure=is_secure)
         return response
@@ -280,7 +280,7 @@ def _let_in(parts: Parts, session: Session) -> Response:
     A redirect could not hand that over but in an address, which browsers remember; and the cookie
     would not go with it for whoever comes from elsewhere, such as the file that is opened first.
     """
-    response = _show("welcome.html", key=session.page_key, following=_next_path())
+    response = _show("welcome.html", key=session.page_key, following=_here(_next_path()))
     response.set_cookie(
         parts.login.cookie_name,
         session.cookie,
@@ -291,6 +291,11 @@ def _let_in(parts: Parts, session: Session) -> Response:
         path="/",
     )
     return response
+
+
+def _here(path: str) -> str:
+    """Return the path as a browser asks for it: below the base path, if there is one."""
+    return f"{request.script_root}{path}"
 
 
 def _next_path() -> str:
@@ -401,7 +406,7 @@ def _add_artifacts(api: Blueprint, parts: Parts) -> None:
         if parts.store.artifact(artifact_id) is None:
             _refuse(404, "There is no such artifact.")
         query = urlencode(parts.login.make_link(_credentials(), artifact_id))
-        address = f"/api/artifacts/{quote(artifact_id)}?{query}"
+        address = _here(f"/api/artifacts/{quote(artifact_id)}?{query}")
         return jsonify({"address": address, "lifetime_s": LINK_LIFETIME_S}), 201
 
     @api.get("/artifacts/<artifact_id>")

@@ -1,5 +1,6 @@
 /** Calls to the gateway. Each failure is one plain sentence that can be shown as it is. */
 
+import { BASE } from "./base.js";
 import { goToLogin, pageKey } from "./page-key.js";
 
 const UNREACHABLE = "The gateway cannot be reached. Check that it is running, then try again.";
@@ -17,7 +18,7 @@ export async function request(path, options = {}) {
   let response;
   try {
     const headers = { ...options.headers, "X-Page-Key": pageKey() };
-    response = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options, headers });
+    response = await fetch(BASE + path, { credentials: "same-origin", cache: "no-store", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(UNREACHABLE, 0);

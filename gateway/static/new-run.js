@@ -1,6 +1,7 @@
 /** The dialog that makes a run, and shows the line that starts it. */
 
 import { post } from "./api.js";
+import { BASE } from "./base.js";
 import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
 
@@ -59,7 +60,7 @@ function showLine(dialog, run) {
         "div",
         { class: "button-row end" },
         el("button", { type: "button", onclick: () => dialog.close() }, "Close"),
-        el("a", { class: "button", href: `/runs/${encodeURIComponent(run.id)}` }, "Watch the run"),
+        el("a", { class: "button", href: `${BASE}/runs/${encodeURIComponent(run.id)}` }, "Watch the run"),
         copy,
       ),
     ),

@@ -1,5 +1,6 @@
 /** What reaches a person who is looking elsewhere: the title, a screen reader, a notification. */
 
+import { BASE } from "./base.js";
 import { setText } from "./dom.js";
 
 const CONNECTION_WORDS = {
@@ -27,7 +28,7 @@ export function showConnection(state) {
 /** Set the page's title, with a mark in front that is seen among many tabs; the icon too if it asks. */
 export function setTitle(text, mark = "", isAsking = false) {
   const icon = document.querySelector("link[rel=icon]");
-  const address = `/static/icon${isAsking ? "-asks" : ""}.svg`;
+  const address = `${BASE}/static/icon${isAsking ? "-asks" : ""}.svg`;
   if (icon.getAttribute("href") !== address) icon.setAttribute("href", address);
   document.title = `${mark && `${mark} `}${text} · claude-runner`;
 }
@@ -50,7 +51,7 @@ export function notify(sentence, body, tag) {
   if (document.visibilityState === "visible" && document.hasFocus()) return;
   if (!("Notification" in window) || Notification.permission !== "granted") return;
   try {
-    const notification = new Notification(sentence, { body, tag, icon: "/static/icon.svg" });
+    const notification = new Notification(sentence, { body, tag, icon: `${BASE}/static/icon.svg` });
     notification.addEventListener("click", () => {
       window.focus();
       notification.close();

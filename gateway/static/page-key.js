@@ -3,7 +3,10 @@
  * host, and what is kept here stays with this origin.
  */
 
-const NAME = "page-key";
+import { BASE, pathHere } from "./base.js";
+
+// Gateways at one origin, each below a path of its own, keep one each.
+const NAME = `page-key${BASE}`;
 
 /** Return it; empty if this browser has none. */
 export function pageKey() {
@@ -25,5 +28,5 @@ export function keepPageKey(key) {
 
 /** Log in, and come back here. `why` names a sentence of the login page. */
 export function goToLogin(why) {
-  location.replace(`/login?next=${encodeURIComponent(location.pathname)}&why=${why}`);
+  location.replace(`${BASE}/login?next=${encodeURIComponent(pathHere())}&why=${why}`);
 }

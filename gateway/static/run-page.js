@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { Artifacts } from "./artifacts.js";
 import { Assist } from "./assist.js";
+import { BASE } from "./base.js";
 import { el, setText } from "./dom.js";
 import { GoOn } from "./go-on.js";
 import { LiveStream } from "./live-stream.js";
@@ -51,7 +52,7 @@ export class RunPage {
       el(
         "div",
         { class: "run-head" },
-        el("a", { class: "back", href: "/" }, "All runs"),
+        el("a", { class: "back", href: `${BASE}/` }, "All runs"),
         this.#heading,
         el("div", { class: "run-line" }, this.#badge, this.#when, this.#controls.stopping),
       ),
@@ -232,7 +233,7 @@ export class RunPage {
     const sentence = isGone ? `There is no run ${this.#id} here. It may have been deleted.` : error.message;
     const again = el("button", { type: "button", onclick: () => location.reload() }, "Try again");
     showConnection(isGone ? "gone" : "offline");
-    const problem = el("div", { class: "empty" }, el("p", { class: "notice bad", role: "alert" }, sentence), el("p", { class: "button-row" }, again, el("a", { class: "button", href: "/" }, "All runs")));
+    const problem = el("div", { class: "empty" }, el("p", { class: "notice bad", role: "alert" }, sentence), el("p", { class: "button-row" }, again, el("a", { class: "button", href: `${BASE}/` }, "All runs")));
     if (isGone) this.element.replaceChildren(problem);
     else this.#columns.replaceChildren(problem, this.#controls.element);
   }

@@ -1,6 +1,7 @@
 /** The list of runs, newest first, kept up to date. */
 
 import { get } from "./api.js";
+import { BASE } from "./base.js";
 import { actionButton, el } from "./dom.js";
 import { LiveStream } from "./live-stream.js";
 import { openNewRun } from "./new-run.js";
@@ -141,7 +142,7 @@ function describe(run) {
 }
 
 function buildRow(run) {
-  return el("li", {}, el("a", { class: "run", href: `/runs/${encodeURIComponent(run.id)}` }));
+  return el("li", {}, el("a", { class: "run", href: `${BASE}/runs/${encodeURIComponent(run.id)}` }));
 }
 
 function fillRow(row, content) {

@@ -7,12 +7,13 @@
  * draws a screenful, and stands where those lines are.
  */
 
+import { BASE } from "./base.js";
 import { el } from "./dom.js";
 import { TameOutput } from "./tame-output.js";
 import { attempt, nextFrame, pauseAfter, pieces, TURN_MS } from "./turns.js";
 import { allowXtermStyles } from "./xterm-styles.js";
 
-const FOLDER = "/static/vendor/xterm";
+const FOLDER = `${BASE}/static/vendor/xterm`;
 const LARGEST_PX = 14;
 const SMALLEST_PX = 10;
 const SCROLLBACK_LINES = 50_000;

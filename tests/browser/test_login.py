@@ -5,13 +5,16 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.embedded_record import free_port
+from testing.gateways.proxy import LoopbackProxy
+from tests.browser.npm_packages import xterm_environment
 from tests.browser.runs import begin
 from tests.browser.visitor import PHONE, Visitor
 
@@ -39,6 +42,27 @@ def test_a_link_is_all_it_takes(
         expect(person.page.locator(".text-line").first).to_have_text("hello")
         person.page.goto(gateway.url)
         expect(person.page.locator("#connection")).to_have_text("Live")
+
+
+def test_a_page_below_a_path(browser: Browser, tmp_path: Path) -> None:
+    """Behind a proxy that takes the path off, a person gets from the login to a run and back."""
+    port, base = free_port(), "/tools/gw-1"
+    with ExitStack() as stack:
+        proxy = stack.enter_context(LoopbackProxy(f"http://127.0.0.1:{port}", below=base))
+        arguments = ["--port", str(port), "--public-url", f"{proxy.url}{base}"]
+        own = stack.enter_context(
+            EmbeddedGateway(tmp_path / "own", *arguments, env=xterm_environment())
+        )
+        person = stack.enter_context(Visitor(browser, own))
+        run = begin(own)
+        own.send_event(run, "stdout", "hello\n", 1)
+        person.log_in()
+        person.page.locator("a.run").click()
+        expect(person.page.locator("#connection")).to_have_text("Live")
+        expect(person.page.locator(".text-line").first).to_have_text("hello")
+        assert person.page.url == f"{proxy.url}{base}/runs/{run.id}"
+        person.page.get_by_role("link", name="All runs").first.click()
+        expect(person.page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
 
 
 def test_a_file_leads_to_the_page(

@@ -19,6 +19,8 @@ import pytest
 from gateway.front import STREAMS
 from gateway.site import Parts, build_site
 from gateway.wire import ROUTES
+from gateway_client import Credentials, GatewayClient, Outcome
+from journal.events import encode_event
 from testing.gateways.embedded_gateway import Answer, EmbeddedGateway, leads_to, session_of
 from testing.gateways.embedded_record import free_port
 from testing.gateways.gateway_records import Run
@@ -370,6 +372,37 @@ def test_the_public_address_is_ours(tmp_path: Path) -> None:
         assert answer.status == 200
         assert own.told["url"] == "https://runs.example:8443"
         assert own.request("GET", "/login", headers={"Host": "runs.example"}).status == 421
+
+
+def test_a_gateway_below_a_path(tmp_path: Path) -> None:
+    """Its pages and runners use the public path, whether a proxy takes that off or leaves it."""
+    base = "/tools/gw-1"
+    with EmbeddedGateway(tmp_path, "--public-url", f"https://Runs.example{base}/") as own:
+        headers = {"Host": "runs.example", "Origin": "https://runs.example"}
+        form = urlencode({"token": own.admin_token}).encode()
+        run = own.create_run()
+        for taken in (base, ""):
+            page = own.request("GET", f"{taken}/login", headers=headers)
+            addresses = re.findall(r'(?:href|src)="([^"]*)"', page.body.decode())
+            assert {each[: len(base) + 8] for each in addresses} == {f"{base}/static/"}
+            for address in addresses:
+                assert own.request("GET", taken + address[len(base) :]).status == 200
+            welcome = own.request(
+                "POST", f"{taken}/login?next=/runs/r", form, {"Content-Type": FORM, **headers}
+            )
+            assert f'data-following="{base}/runs/r"' in welcome.body.decode()
+            sent = own.request("GET", f"{taken}/runs/r")
+            assert sent.headers["location"] == f"{base}/login?next=/runs/r"
+            assert own.request("GET", f"{taken}/api/stream").status == 401
+            client = GatewayClient(
+                f"http://127.0.0.1:{own.told['port']}{taken}",
+                Credentials(own.secret, run.id, run.token),
+            )
+            reply = client.send(client.event(encode_event("stdout", "t" * 300_000, len(taken) + 1)))
+            client.close()
+            assert reply.outcome is Outcome.ACCEPTED
+        assert own.told["url"] == f"https://runs.example{base}"
+        assert own.request("GET", f"{base}2/api/health").status != 200
 
 
 def test_every_answer_is_hardened(gw: EmbeddedGateway) -> None:
