@@ -626,6 +626,10 @@ def _env_text(file: Path, *, required: bool) -> str:
     if "\0" in text:
         number = text.count("\n", 0, text.index("\0")) + 1
         raise ConfigError(f"line {number} of {file} contains a NUL character; remove it")
+    return _unify_lines(text)
+
+
+def _unify_lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -702,7 +706,7 @@ def _read_token_shapes(path: Path | None) -> tuple[TokenShape, ...]:
 def read_text(path: Path, name: str) -> str:
     """Return what a file of the user's says. Raises RunnerError, which calls it `name`."""
     try:
-        return read_bytes(path).decode("utf-8")
+        return _unify_lines(read_bytes(path).decode("utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise RunnerError(f"{name} cannot be read: {reason}; name a text file") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import select
@@ -269,11 +270,10 @@ class ModeTracker:
     _SOFT: Final = (b"?1", b"?6", b"?25", b"?66", b"4", b"keypad", b"region", b"charset", b"shift")
     # Numbers have an end here: output is not to be trusted, and int() refuses one of 5,000 digits.
     _SEQUENCE: Final = re.compile(
-        rb"\x1b\[(?P<private>\??)(?P<modes>[\d;]{1,60})(?P<switch>[hl])"
-        rb"|\x1b\[(?P<set>[<=>][\d;]{0,60}[umfns]|[\d;]{0,20}(?:[rt]| q)|\?[\d;]{1,20}c|!p)"
-        rb"|\x1b\](?P<string>8;[^;\x07\x1b]{0,60};|9;4;|22;|1\d;|4;\d{1,3};|104|11\d)(?=(?P<more>.))"
-        rb"|\x1b(?P<short>[=><c]|\([0-9A-Za-z]|%[@G]| [FG])"
-        rb"|(?P<shift>[\x0e\x0f])",
+        rb"\x1b(?:\[(?:(\??[\d;]{1,60}[hl])"
+        rb"|([<=>][\d;]{0,60}[umfns]|[\d;]{0,20}(?:[rt]| q)|\?[\d;]{1,20}c|!p))"
+        rb"|\](8;[^;\x07\x1b]{0,60};|9;4;|22;|1\d;|4;\d{1,3};|104|11\d)(?=(.))"
+        rb"|([=><c]|\([0-9A-Za-z]|%[@G]| [FG]))",
         re.DOTALL,
     )
     _SHORT: Final = {
@@ -285,8 +285,6 @@ class ModeTracker:
         b" G": (b"c1", b"\x1b F"),
         b" F": (b"c1", b""),
         b"(B": (b"charset", b""),
-        b"\x0e": (b"shift", b"\x0f"),
-        b"\x0f": (b"shift", b""),
     }
     _COLORS: Final = re.compile(rb"\x1b\[([\d;:]{0,60})m")
     _STRING_END: Final = re.compile(rb"[\x07\x18\x1a]")
@@ -326,10 +324,13 @@ class ModeTracker:
         """Look at a piece of the program's output. Returns whether `undo` may have changed."""
         seen = self._tail + raw
         at = seen.rfind(b"\x1b")
-        if at < 0 and not (self._is_in_string or b"\x0e" in seen or b"\x0f" in seen):
+        has_any = b"\x0e" in seen or b"\x0f" in seen
+        if at < 0 and not (self._is_in_string or has_any):
             return False
         before = (self._is_colored, self._is_in_string)
-        has_any = False
+        if has_any:
+            is_out = seen.rfind(b"\x0e") > seen.rfind(b"\x0f")
+            self._change(b"shift", b"\x0f" if is_out else b"")
         for match in self._SEQUENCE.finditer(seen):
             has_any = True
             self._note(match)
@@ -373,25 +374,32 @@ class ModeTracker:
             self._changes[what] = undo
 
     def _note(self, match: re.Match[bytes]) -> None:
-        if match.lastgroup == "switch":
-            for number in match["modes"].split(b";"):
-                self._note_mode(match["private"] + number.lstrip(b"0"), match["switch"] == b"h")
-        elif match.lastgroup == "set":
-            self._note_set(match["set"])
-        elif match.lastgroup == "more":
-            self._note_string(match["string"].partition(b";")[0], match["more"])
-        elif match["short"] == b"c":
+        modes, other, string, more, short = match.groups()
+        if modes is not None:
+            for mode, undo in self._read_modes(modes):
+                self._change(mode, undo)
+        elif other is not None:
+            self._note_set(other)
+        elif string is not None:
+            self._note_string(string.partition(b";")[0], more)
+        elif short == b"c":
             self._reset()
         else:
-            short = match["short"] or match["shift"]
             self._change(*self._SHORT.get(short, (b"charset", b"\x1b(B")))
 
-    def _note_mode(self, mode: bytes, is_on: bool) -> None:  # noqa: FBT001 - of a table of two
-        if mode in (b"", b"?") or len(mode) > 8:
-            return
-        is_usually_on = mode in self._ON
-        undo = self._UNDO.get(mode, b"\x1b[%b%b" % (mode, b"h" if is_usually_on else b"l"))
-        self._change(mode, undo if is_on != is_usually_on else b"")
+    @classmethod
+    @functools.lru_cache(maxsize=256)  # a program draws with the same ones again and again
+    def _read_modes(cls, text: bytes) -> tuple[tuple[bytes, bytes], ...]:
+        """Return each mode with what undoes its switching; nothing, if that is its usual state."""
+        found = []
+        for number in text[:-1].lstrip(b"?").split(b";"):
+            mode = (b"?" if text[:1] == b"?" else b"") + number.lstrip(b"0")
+            if mode in (b"", b"?") or len(mode) > 8:
+                continue
+            is_usually_on = mode in cls._ON
+            undo = cls._UNDO.get(mode, b"\x1b[%b%b" % (mode, b"h" if is_usually_on else b"l"))
+            found.append((mode, undo if (text[-1:] == b"h") != is_usually_on else b""))
+        return tuple(found)
 
     def _note_set(self, text: bytes) -> None:
         kind, numbers, final = text[:1], text.lstrip(b"<=>?")[:-1], text[-1:]
