@@ -578,10 +578,11 @@ def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> _En
                 "quote opens"
             )
         lost = swallowed.search(written)
-        if lost is not None:
+        if lost is not None or (line.key in variables and "\n" in written.rstrip()):
+            what = "a later line" if lost is None else lost.group(1)
             raise ConfigError(
-                f"line {number} of {file} opens a quote that takes {lost.group(1)} in as well; "
-                "close it in its own line"
+                f"line {number} of {file} opens a quote that takes {what} in as well; close it in "
+                "its own line"
             )
         if line.key is None or line.value is None:
             continue

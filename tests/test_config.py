@@ -294,6 +294,8 @@ UNREADABLE = {
     "CRLF": ('HMAC_SECRET=k\r\nX="open\r\n', 2),
     "closed by an inch mark": ('A=b\nNAME="x\nHMAC_SECRET=kkk\nSIZE=5"\n', 2),
     "closed behind a comment": ("A='x # it\nexport GATEWAY_URL=https://a.test\n# isn't\n", 1),
+    "closed by the next value": ('HMAC_SECRET="k\nOTHER="\n', 1),
+    "a backslash": ('A=b\nCLAUDE_COMMAND="C:\\claude\\"\nX="y"\n', 2),
     "text behind the quote": ("HMAC_SECRET='k'k\n", 1),
     "another shell's": ("A=b\nset HMAC_SECRET=kkk\n", 2),
     "YAML": ("A=b\n\nHMAC_SECRET: kkk\n", 3),
