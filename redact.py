@@ -122,16 +122,16 @@ def _search(
 # and `re` goes from one to the next by memchr. Finding the literals one by one takes twice as long.
 _LITERALS = (
     _search(
-        rb"k(?:(?:ey|en(?<=token)"
+        rb"k(?:ey[12](?<![\w.-]key.)(?=[\s\"])|(?:ey|en(?<=token)"
         + NO_ORDINARY_TOKEN
         + rb")"
         + MAY_HAVE_SPACED_VALUE
-        + rb"|ie(?<=cookie)|::(?<=::add-mask::))",
+        + rb"|ie(?<=cookie)|::(?<=::add-mask::)|en\$(?<=access_token\$))",
         {
             b"key": (0, judge_name),
             b"ken": (2, judge_name),
             b"kie": (3, judge_cookie),
-            b"k::": (0, judge_phrase),
+            **dict.fromkeys((b"k::", b"ken$", b"key1", b"key2"), (0, judge_phrase)),
         },
     ),
     _search(
@@ -139,13 +139,14 @@ _LITERALS = (
         + MAY_HAVE_SPACED_VALUE
         + rb"|at(?<=[ _-]pat)"
         + MAY_HAVE_VALUE
-        + rb"|hrase(?=[\\\"' ]{0,3}[:=]))",
+        + rb"|hrase(?=[\\\"' ]{0,3}[:=])|g_(?<=npg_))",
         {
             b"pat": (0, judge_name),
             b"pass": (0, judge_name),
             b"pw": (0, judge_name),
             b"psk": (0, judge_name),
             b"phrase": (0, judge_phrase),
+            b"pg_": (0, judge_phrase),
         },
     ),
     _search(
@@ -160,10 +161,12 @@ _LITERALS = (
     ),
     # In `secret` and in `credential`, in `SecureString`, and at the end of `mnemonic`.
     _search(
-        rb"c(?:re" + MAY_HAVE_SPACED_VALUE + rb"|urestring[ ]|[\\\"':= ](?<=mnemonic.))",
+        rb"c(?:ret(?:(?<=setsecret)\]|=true(?<=issecret=true))|re"
+        + MAY_HAVE_SPACED_VALUE
+        + rb"|urestring[ ]|[\\\"':= ](?<=mnemonic.))",
         {
             b"cre": (0, judge_name),
-            b"curestring ": (0, judge_phrase),
+            **dict.fromkeys((b"curestring ", b"cret]", b"cret=true"), (0, judge_phrase)),
             **dict.fromkeys((b"c\\", b'c"', b"c'", b"c:", b"c=", b"c "), (0, judge_phrase)),
         },
     ),
@@ -173,10 +176,13 @@ _LITERALS = (
     ),
     # A cookie without its header, and the signature of an address; most others are public.
     _search(
-        rb"=(?:(?<=sid=)|(?<=sig=)|(?<=session=)|(?<=sessionid=)|(?<=signature=))",
+        rb"=(?:(?<=sonar\.login=)|(?<=sid=)|(?<=sig=)|(?<=session=)|(?<=sessionid=)|(?<=signature=))",
         {b"=": (3, judge_name)},
     ),
     _search(rb"/(?<=://)", {b"/": (2, judge_address)}),
+    _search(rb"<(?<=<<<)", {b"<": (0, judge_phrase)}),
+    _search(rb"!(?:(?<=00[a-z0-9]{13}!)|(?<=00[a-z0-9]{16}!))", {b"!": (0, judge_phrase)}),
+    _search(rb"_salt(?=[\"'])", {b"_salt": (0, judge_name)}),
     _search(
         rb"-(?<=[ \"']-)(?:[abw](?=[ \"'])|[up]|-(?:proxy-)?user(?=[ =\"']))",
         dict.fromkeys(
@@ -364,26 +370,27 @@ class Redactor:
         return whether that changed anything.
         """
         raw = self._raw
-        self._raw = STRING.sub(
-            lambda match: match[0] if match.end() <= before else self._redact_string(match), raw
-        )
+
+        def redact_new(match: re.Match[bytes]) -> bytes:
+            ended = match.end() + (0 if match[3] or match[6] else len(_RESTARTED))
+            return match[0] if ended <= before else self._redact_string(match)
+
+        self._raw = STRING.sub(redact_new, raw)
         return self._raw != raw
 
     def _redact_string(self, match: re.Match[bytes]) -> bytes:
         """Redact the payload of one sequence: a text of its own."""
         kind, payload, end = match.groups()[:3] if match[1] else match.groups()[3:]
-        if kind == b"]52;":
+        if kind.endswith(b"52;"):
             target = CLIPBOARD.match(payload)
             kind += target[0] if target else b""
             try:
-                copied = base64.b64decode(payload[len(kind) - 4 :], validate=True)
+                copied = base64.b64decode(payload[target.end() if target else 0 :], validate=True)
             except (binascii.Error, ValueError):
                 copied = b""
             cleaned = self._rules.redact_bytes(copied)
-            return (
-                match[0] if cleaned == copied else b"\x1b" + kind + base64.b64encode(cleaned) + end
-            )
-        return b"\x1b" + kind + self._rules.redact_bytes(payload) + end
+            return match[0] if cleaned == copied else kind + base64.b64encode(cleaned) + end
+        return kind + self._rules.redact_bytes(payload) + end
 
     def _erase(self, count: int) -> None:
         self._context = self._context[:-count]
@@ -461,6 +468,8 @@ class Redactor:
         return True
 
 
+# The bytes that show that another sequence begins within one.
+_RESTARTED = b"\x1b]"
 _END_OF_LINE = re.compile(rb"[\r\n]")
 # The beginning of a stop of several bytes: an escaped quote, a quote in HTML or in an address, the
 # end of CDATA, what ends a sentence, the end of a line in a list.

@@ -91,7 +91,31 @@ def read_value(
         return text[at : ending.start()]
     if len(text) >= at + LOOK_AHEAD:
         return Endless(at, at + LOOK_AHEAD, stop)
-    return text[at:] if final else Wait(at, True)
+    if not final:
+        return Wait(at, True)
+    ending = stop.search(text[at:] + b"\n")  # the end of the stream is the end of a line
+    return text[at : at + ending.start()] if ending else text[at:]
+
+
+# What closes a quote and opens it again: a quote inside, as SQL, YAML, CSV and shells write it
+_JOINT = re.compile(rb"""(['"])\1|'(?:\\''|"'"')""")
+_MAY_BE_JOINT = re.compile(rb"""'(?:\\'?|"(?:'"?)?)?|\"""")
+
+
+def read_quoted(text: bytes, at: int, quote: bytes, final: bool) -> bytes | Endless | Wait:
+    """Return the value behind an opening quote, with the quotes inside it; see `read_value`."""
+    stop, begin = quote_stop(quote), at
+    while True:
+        value = read_value(text, at, stop, final)
+        if not isinstance(value, bytes):
+            return value if begin == at else Wait(begin, True) if isinstance(value, Wait) else value
+        end = at + len(value)
+        if not final and end - begin < LOOK_AHEAD and _MAY_BE_JOINT.fullmatch(text, end):
+            return Wait(begin, True)
+        joint = _JOINT.match(text, end) if end > begin else None
+        if joint is None or joint.end() - begin >= LOOK_AHEAD:
+            return text[begin:end]
+        at = joint.end()
 
 
 def find_line_lead(text: bytes, at: int) -> bytes:
@@ -119,10 +143,18 @@ _SECRET_ENDINGS = tuple(
 )
 
 # Names of a secret that do not end like one.
-_SECRET_NAMES = frozenset((b"rediscli_auth", b"sshpass", b"bindpw", b"rootpw", b"olcrootpw"))
+_SECRET_NAMES = frozenset(
+    (
+        *(b"rediscli_auth", b"sshpass", b"bindpw", b"rootpw", b"olcrootpw", b"sonar.login"),
+        # of WordPress
+        *(b"auth_salt", b"secure_auth_salt", b"logged_in_salt", b"nonce_salt"),
+        *(b"logged_in_key", b"nonce_key"),
+    )
+)
 
-# A name that ends in one of these has no secret value: of sudo, of a Java package, of Kubernetes.
-_NO_SECRETS = (b"nopasswd", b"jsonwebtoken", b"existingsecret")
+# A name that ends in one of these has no secret value: of sudo, of a Java package, of Kubernetes,
+# of a library for .NET.
+_NO_SECRETS = (b"nopasswd", b"jsonwebtoken", b"existingsecret", b"publickeytoken")
 
 # A name that ends in one of these may have a secret value: only one that looks random counts.
 _SUSPECT_ENDINGS = tuple(
@@ -198,7 +230,7 @@ def weigh_name(name: bytes) -> int:
     """
     if name.lower().endswith(b"authorization"):
         return HEADER
-    if name.lower() in _SECRET_NAMES:
+    if name.lower().removeprefix(b"-d") in _SECRET_NAMES:
         return SECRET
     if name.lower().endswith(_NO_SECRETS):
         return HARMLESS
@@ -224,6 +256,15 @@ def weigh_name(name: bytes) -> int:
         SUSPECT
         if last.endswith("key") and len(last) > 5 and not last.endswith(_NO_KEYS)
         else HARMLESS
+    )
+
+
+def may_be_number(name: bytes) -> bool:
+    """Say whether the value of a name may be digits alone: those of a password may, while `tokens`
+    are counted and keys numbered.
+    """
+    return weigh_name(name) == SECRET and not split_name(name)[-1].endswith(
+        ("token", "key", "keys")
     )
 
 
@@ -321,6 +362,27 @@ def _mixes_case(value: bytes) -> bool:
     return digits >= 2 and value.lower() != value and value.upper() != value
 
 
+# Pairs of letters that words and identifiers hardly ever have: of random letters, every third pair
+# is one.
+_ODD_PAIR = re.compile(
+    rb"(?i)(?=ao|b[hkqvwxz]|c[gjqwxz]|d[qwxz]|f[ghjkqvwxz]|g[bfjkqvwxz]|h[bcfgjkqvwxz]|i[hjwy]"
+    rb"|j[bcdf-hj-np-rtv-z]|k[bcfjkmqrvxyz]|l[hjqwxz]|m[ghjqwxz]|n[qxz]|o[qz]|p[jqvwxz]"
+    rb"|q[a-df-tv-z]|r[jqxz]|s[jxz]|t[jq]|u[hjkqu-z]|v[bdfghjklnp-ru-z]|w[bcfgjkmp-qtu-z]"
+    rb"|x[bdghjknoqru-wz]|y[hjkqu-vxyz]|z[bcdfghjkmnp-z])"
+)
+_HUMP = re.compile(rb"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+
+def is_gibberish(word: bytes) -> bool:
+    """Say whether a run of letters and digits is neither a word nor an identifier: it has pairs of
+    letters that none has, or changes its case or its kind at every other place.
+    """
+    if len(word) < 8 or not word.isalnum():
+        return False
+    pairs, humps = len(_ODD_PAIR.findall(word)), len(_HUMP.findall(word))
+    return pairs * 9 >= max(18, len(word)) or humps * 2.6 > len(word)
+
+
 # Values that are no secrets, whatever their name says. Each row is a pattern of a whole value and
 # has an example in tests/redaction/test_evidence.py.
 HARMLESS_VALUES = {
@@ -408,6 +470,14 @@ _SCRAMBLED = re.compile(
     rb"(?=[!-~]{8})(?!.*[A-Za-z]{5}|[\w.:&*-]+[(\[].*[)\]]\Z)"
     rb"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9]*[0-9])(?=(?:[\w.:>/-]*[^\w.:>/-]){2})[!-~]+"
 )
+# A long text of all kinds of signs, as the keys of WordPress are: no code is that dense.
+_DENSE = re.compile(
+    rb"(?=[ -~]{32})(?!.*[a-z]{7})(?=(?:[^0-9]*[0-9]){2})(?=(?:[^A-Z]*[A-Z]){3})"
+    rb"(?=(?:[\w ]*[^\w ]){4})[ -~]+"
+)
+# A sign that opens a variable or a placeholder, and a run that no bracket closes.
+_SIGN_AND_RUN = re.compile(rb"[$({\[<!/]([A-Za-z0-9]{6,})[\w!@#$%^&*+~?-]*")
+_NUMBER = re.compile(rb"[0-9]{4,}")
 _PLAIN_WORD = re.compile(rb"@{0,2}[A-Za-z_]+(?:[.!?:]|<[A-Za-z]\S*>)?")
 _LABEL = re.compile(
     rb"(?i)[\w' ]*\b(?:enter|your|please|required|invalid|must|forgot|reset|confirm|wrong"
@@ -420,13 +490,16 @@ _CODE_AFTER_TEXT = re.compile(
 _PLACEHOLDER = re.compile(rb"[A-Z]{2,}(?:[_-][A-Z]+)*|[x]{4,}-.*|.{0,3}\xe2\x80\xa6")
 
 
-def is_ordinary(value: bytes, *, quoted: bool, loose: bool) -> bool:
+def is_ordinary(value: bytes, *, quoted: bool, loose: bool, number: bool = False) -> bool:
     """Say whether the value of a secret name is harmless: code, a placeholder, a word about the
     secret.
 
     `loose` says that here a single word is harmless too: `auth = username`, `token: expired`.
+    `number` says that four digits or more are not.
     """
     bare = value.rstrip(b",;:)")
+    if (number and _NUMBER.fullmatch(bare)) or (quoted and _DENSE.fullmatch(value)):
+        return False
     if (
         len(bare) < 2  # a name that a minifier shortened
         or bare.lower().decode("latin-1") in ORDINARY_VALUES
@@ -439,7 +512,7 @@ def is_ordinary(value: bytes, *, quoted: bool, loose: bool) -> bool:
         return b" " in bare and _LABEL.fullmatch(bare) is not None and not _CHANGES.search(bare)
     if _PLACEHOLDER.fullmatch(bare) and loose:
         return True
-    return loose and _PLAIN_WORD.fullmatch(bare) is not None and not is_shouted_mix(bare)
+    return loose and _PLAIN_WORD.fullmatch(bare) is not None and not is_gibberish(bare)
 
 
 _PATH_OF_NAME = re.compile(rb"[A-Za-z]+(?:[./][A-Za-z_]+)+")
@@ -459,18 +532,12 @@ def _is_translation(value: bytes) -> bool:
     )
 
 
-def is_shouted_mix(word: bytes) -> bool:
-    """Say whether a word of letters looks generated: it is long, and its cases are neither those of
-    a word nor those of an identifier.
-    """
-    return len(word) >= 24 and (
-        word.isupper() or len(re.findall(rb"[a-z][A-Z]", word)) > len(word) // 5
-    )
-
-
 def is_path_or_code(value: bytes, *, quoted: bool) -> bool:
     """Say whether a value is a path, a placeholder, or an expression that yields the value."""
     if HARMLESS_VALUE.fullmatch(value) is None or _SCRAMBLED.fullmatch(value):
+        return False
+    signed = _SIGN_AND_RUN.fullmatch(value)
+    if signed and is_gibberish(signed[1]):
         return False
     if (
         quoted
@@ -493,7 +560,9 @@ def repeats_name(name: bytes, value: bytes) -> bool:
 def is_secret(name: bytes, value: bytes, *, quoted: bool, loose: bool) -> bool:
     """Say whether a name and its whole value are a secret."""
     weight = weigh_name(name)
-    ordinary = repeats_name(name, value) or is_ordinary(value, quoted=quoted, loose=loose)
+    ordinary = repeats_name(name, value) or is_ordinary(
+        value, quoted=quoted, loose=loose, number=may_be_number(name)
+    )
     if weight == HARMLESS or ordinary:
         return False
     return weight == SECRET or looks_secret(value)
@@ -521,9 +590,12 @@ def decode_base64(body: bytes) -> bytes:
 
 # --- where a value ends ---------------------------------------------------------------------------
 
+# A quote that closes something around a value without quotes: what goes on behind one is a part of
+# the value.
+CLOSING_QUOTE = rb"[\"'`][^A-Za-z0-9]"
 # Ends a value on a line of its own (`DB_PASSWORD=…`): white space and quotes alone, for a password
 # may have any other character.
-LINE_STOP = re.compile(rb"[\s\"'`]|\\[nrt\"']")
+LINE_STOP = re.compile(rb"\s|" + CLOSING_QUOTE + rb"|\\[nrt\"']")
 
 
 @functools.lru_cache(maxsize=64)

@@ -84,7 +84,7 @@ _OPERATOR = re.compile(
 )
 _SIGN_BEHIND = re.compile(rb"[:=]|->|<-|%")
 # The value may be the next argument: setProperty("TOKEN", "value").
-_ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,4}(?=b?ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
+_ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,24}(?=b?ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
 _WORD_NEXT = re.compile(rb"""["'][a-z_]{1,16}["']""")  # the most frequent case, dismissed early
 _IN_LIST = re.compile(rb"""["'],\s*["']$""")
 # The default where nothing is set, in several languages: process.env.TOKEN || "value"
@@ -233,7 +233,7 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
     passed = _TEST_PASSED.match(text, name_end) if name == b"PASS" else None
     if passed:
         return None if final or passed.end() < len(text) else Wait(name_end + 2, False)
-    if weight == SECRET and _ARN_BEFORE.search(text, max(0, name_start - 13), name_start):
+    if _is_part_of_address(text, name_start, name_end):
         return None
     if name == b"Private-Key" or name.startswith(b"PuTTY-User-Key-File"):
         key = _judge_key_name(text, name_start, name_end, final)
@@ -241,7 +241,9 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
             return key
     in_query = text[name_start - 1 : name_start] in (b"?", b"&")
     if weight != SECRET:
-        if weight == HARMLESS and not (in_query and name.lower() == b"key"):
+        if weight == HARMLESS and not (
+            name.lower() == b"key" and (in_query or _is_of_kaggle(text, name_start))
+        ):
             return None
         if weight == HEADER:
             return judge_header(text, name_end - len(b"authorization"), final)
@@ -258,6 +260,22 @@ def _judge_key_name(text: bytes, start: int, end: int, final: bool) -> Verdict:
         return KeyBegins(end + 1, end + 2, find_line_lead(text, start))
     may_begin = not final and _MAY_BE_KEY.fullmatch(text, end)
     return Wait(end + 1, False) if may_begin else None
+
+
+_KAGGLE_BEFORE = re.compile(rb"""\{\s{0,8}"username":\s?"[^"\s]{1,40}",\s{0,8}"$""")
+
+
+def _is_of_kaggle(text: bytes, name_start: int) -> bool:
+    """Say whether a `key` is that of kaggle.json, which has a user and nothing else."""
+    return _KAGGLE_BEFORE.search(text, max(0, name_start - LOOK_BACK), name_start) is not None
+
+
+def _is_part_of_address(text: bytes, start: int, end: int) -> bool:
+    """Say whether a name is the kind of a resource in its name at AWS, or the user in an address,
+    whose password the judge of addresses removes.
+    """
+    user = text.endswith(b"://", 0, start) and text.startswith(b":", end)
+    return user or _ARN_BEFORE.search(text, max(0, start - 13), start) is not None
 
 
 def _find_name_start(text: bytes, at: int) -> int:
@@ -321,7 +339,7 @@ def _judge_call(pair: Pair, final: bool) -> Verdict:
     if not isinstance(verdict, Span):
         return verdict
     value = text[slice(*verdict)]
-    return verdict if verdict.start > end + 1 and is_mixed(value) else None
+    return verdict if verdict.start > end + 1 and (is_mixed(value) or value.isdigit()) else None
 
 
 def _judge_argument(pair: Pair, at: int, final: bool) -> Verdict:
@@ -374,7 +392,8 @@ def _judge_assigned(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdi
         return _judge_list(pair, values.end(), final)
     begun = None if final else _MAY_BE_NESTED.match(text, at)
     if begun and begun.end() == len(text) and len(text) - at < LOOK_AHEAD:
-        return Wait(len(text), False)
+        # A brace alone may begin a value.
+        return Wait(at if begun.end() == at + 1 else len(text), False)
     return _judge_bare(pair, operator, final)
 
 
@@ -588,7 +607,7 @@ _BLOCK = re.compile(
     re.VERBOSE,
 )
 _MAY_BE_BLOCK = re.compile(rb"""" \{[^{}]{0,200}""")
-_MAY_BE_NESTED = re.compile(rb"""\{[\s\w"\\:,]{0,240}""")
+_MAY_BE_NESTED = re.compile(rb"""\{(?:[\s"\\][\s\w"\\:,]{0,240})?""")
 # <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
 _NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
 _KEY_ATTRIBUTE = re.compile(rb"""(?:name|id|property|key)=["']$""", re.IGNORECASE)
@@ -625,7 +644,7 @@ _CLOSING = re.compile(rb"\s{0,40}</")
 _MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
 _ELEMENT_STOP = re.compile(rb"[\s<]")
 _RAW_STOP = re.compile(rb"\]\]>|[\r\n]")
-_CELL_STOP = re.compile(rb"[\s`*|]")
+_CELL_STOP = re.compile(rb"[\s|]|[`*]{1,3}[\s|]")
 
 
 def _judge_layout(pair: Pair, final: bool) -> Verdict:
@@ -673,7 +692,9 @@ def _judge_cell(pair: Pair, at: int, stop: re.Pattern[bytes], final: bool) -> Ve
         return verdict
     value = pair.text[slice(*verdict)]
     in_code = pair.text[at - 1 : at] == b"`"
-    if pair.weight != SECRET or not (is_made_up(value) or (in_code and is_strong(value))):
+    if pair.weight != SECRET or not (
+        is_made_up(value) or value.isdigit() or (in_code and is_strong(value))
+    ):
         return None
     return require_end(pair.text, verdict, _CELL_END, _MAY_BE_CELL_END, final)
 

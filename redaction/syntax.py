@@ -19,14 +19,16 @@ from redaction.evidence import (
     Wait,
     decode_base64,
     first_sign,
+    is_gibberish,
     is_ordinary,
     is_path_or_code,
-    is_shouted_mix,
     list_words,
     looks_random,
     quote_stop,
+    read_quoted,
     read_value,
 )
+from redaction.values import is_mixed
 
 # --- the judge of flags ---------------------------------------------------------------------------
 
@@ -96,7 +98,7 @@ def _judge_flag_value(
     value += user.end() if user else 0
     if ending is None and end == flag.end() + LOOK_AHEAD:
         return Endless(value, end, stop)
-    ordinary = is_ordinary(text[value:end], quoted=flag[3] is not None, loose=False)
+    ordinary = is_ordinary(text[value:end], quoted=flag[3] is not None, loose=False, number=True)
     return None if ordinary else Span(value, end)
 
 
@@ -151,12 +153,49 @@ PHRASES = (
     Phrase(  # a workflow command of GitHub Actions
         re.compile(rb"::add-mas$"), re.compile(rb"k::"), re.compile(rb"[\r\n\"'`]")
     ),
+    Phrase(  # a logging command of Azure Pipelines
+        re.compile(rb"(?i)##vso\[task\.set(?:variable [^\]\r\n]{1,72};is)?se$"),
+        re.compile(rb"(?i)cret(?:=true[^\]\r\n]{0,40})?\]"),
+        re.compile(rb"[\r\n\"'`]"),
+    ),
+    Phrase(  # the list of keys of an account at Azure, in JSON, in a table or in columns
+        re.compile(rb"(?:^|[\s\"|])$"),
+        re.compile(
+            rb"(?i)key[12]\"?[\s,|]{1,40}(?:\"permissions\": \")?full\"?[\s,|]{1,40}"
+            rb"(?:\"value\": \")?(?=[A-Za-z0-9+/])"
+        ),
+        re.compile(rb"[^A-Za-z0-9+/=]"),
+        re.compile(rb"[A-Za-z0-9+/=]{40,}"),
+    ),
+    Phrase(  # docker login --password-stdin <<<
+        re.compile(rb"(?:login|--password-stdin)[ ][^\r\n|;&]*<<$"),
+        re.compile(rb"< ?"),
+        re.compile(rb"[\s;&|]"),
+    ),
+    Phrase(  # Braintree
+        re.compile(rb"access_to$"),
+        re.compile(rb"ken\$(?:production|sandbox)\$"),
+        re.compile(rb"[^a-z0-9$]"),
+        re.compile(rb"[a-z0-9]{16}\$[a-f0-9]{32}"),
+    ),
+    Phrase(  # a password of Neon
+        re.compile(rb"(?:^|[^A-Za-z0-9])n$"),
+        re.compile(rb"pg_"),
+        re.compile(rb"[^A-Za-z0-9]"),
+        re.compile(rb"(?=.*[0-9A-Z])[A-Za-z0-9]{10,}"),
+    ),
+    Phrase(  # a session of Salesforce, behind the number of the organization
+        re.compile(rb"(?:^|[^A-Za-z0-9])00[A-Za-z0-9]{13}(?:[A-Za-z0-9]{3})?$"),
+        re.compile(rb"!"),
+        re.compile(rb"[^A-Za-z0-9_.]"),
+        re.compile(rb"[A-Za-z0-9_.]{60,}"),
+    ),
 )
 _PHRASE_QUOTE = re.compile(rb"\\?[\"']")
 
 
 def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
-    """Judge `IDENTIFIED BY …`, `> AUTH …` and `::add-mask::…`."""
+    """Judge `IDENTIFIED BY …`, `> AUTH …`, `::add-mask::…` and the other phrases."""
     for phrase in PHRASES:
         here = phrase.here.match(text, at)
         if here and phrase.before.search(text, max(0, at - LOOK_BACK), at):
@@ -164,12 +203,16 @@ def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
     else:
         return None
     quote = _PHRASE_QUOTE.match(text, here.end())
-    value, stop = (quote.end(), quote_stop(quote[0])) if quote else (here.end(), phrase.stop)
-    body = read_value(text, value, stop, final)
+    value = quote.end() if quote else here.end()
+    body = (
+        read_quoted(text, value, quote[0], final)
+        if quote
+        else read_value(text, value, phrase.stop, final)
+    )
     if not isinstance(body, bytes):
         return body
     secret = phrase.value.fullmatch(body) and not is_ordinary(
-        body, quoted=quote is not None, loose=False
+        body, quoted=quote is not None, loose=False, number=True
     )
     return Span(value, value + len(body)) if secret else None
 
@@ -179,12 +222,16 @@ def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
 _HEADER = re.compile(
     rb"""(?i)(?:proxy-)?authorization\\?["']?\]?[ ]?"""
     rb"""(?::|={1,3}|,(?=[ ]?\\?["']))[ \t]{0,40}(?:[fbr]?\\?["'`])?"""
-    rb"""(?:(?:bearer|basic|token|apikey|api-key|key|digest|negotiate|ntlm|hawk|sharedkey|sharedkeylite|bot|jwt|oauth|splunk"""
+    rb"""(?P<scheme>(?:bearer|basic|token|apikey|api-key|key|digest|negotiate|ntlm|hawk|sharedkey|sharedkeylite|bot|jwt|oauth|splunk"""
     rb"""|genie?key|ssws|discogs|mac|signature|pat|aws4-hmac-sha256|goog4-rsa-sha256)[ ]+)?"""
 )
+# A variable in an object: { Authorization: authHeader }
+_VARIABLE = re.compile(rb"([A-Za-z_$][\w$]*)(?:\.[A-Za-z_$][\w$]*)*[ ]*[,;})]")
 _HEADER_STOP = re.compile(rb"[\"'`\r\n<>\\]")
 _CREDENTIAL_STOP = re.compile(rb"[\s\"'`,;<>)\]}\\]")
 _SCHEME = re.compile(rb"(?i)(?:bearer|basic)(?:%20|\+|[ ]+)")
+# What a server asks for: WWW-Authenticate: Bearer error="…"
+_PARAMETER = re.compile(rb"[a-z_]{4,24}=\\?[\"']")
 _BEARER_WORDS = list_words(
     """
     token tokens auth authentication authorization scheme format realm header headers is of and or
@@ -213,10 +260,13 @@ def judge_header(text: bytes, at: int, final: bool) -> Verdict:
         return Wait(hold, value < len(text))
     if isinstance(body, Endless):
         return body
+    variable = _VARIABLE.match(text, header.start("scheme") if header["scheme"] else value)
+    if variable and not is_gibberish(variable[1]):
+        return None
     body = body.rstrip(b" \t,;)")
-    prose = body.replace(b" ", b"").isalpha() and not any(map(is_shouted_mix, body.split()))
+    prose = body.replace(b" ", b"").isalpha() and not any(map(is_gibberish, body.split()))
     # A blank at the beginning means that the quote closed a text: the "Authorization:" header
-    if prose or not body.strip() or body[:1] == b" " or is_path_or_code(body, quoted=False):
+    if prose or not body.strip(b" }") or body[:1] == b" " or is_path_or_code(body, quoted=False):
         return None
     return Span(value, value + len(body))
 
@@ -234,6 +284,8 @@ def judge_scheme(text: bytes, at: int, final: bool) -> Verdict:
     body = read_value(text, value, _CREDENTIAL_STOP, final)
     if not isinstance(body, bytes):
         return body
+    if _PARAMETER.match(text, value):
+        return None
     basic = text[at : at + 2].lower() == b"ba"
     secret = (
         b":" in decode_base64(body)
@@ -254,8 +306,9 @@ def _is_bearer_credential(body: bytes, capital: bool) -> bool:
     if is_path_or_code(word, quoted=False) and not looks_random(word):
         return False
     if not capital:
-        return looks_random(word)
-    return not word.isalpha() or len(word) < 5 or is_shouted_mix(word)
+        mixed = len(word) >= 8 and is_mixed(word) and b"=" not in word.rstrip(b"=")
+        return mixed or looks_random(word)
+    return not word.isalpha() or len(word) < 5 or is_gibberish(word)
 
 
 def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
@@ -307,6 +360,7 @@ _AUTHORITY_STOP = re.compile(rb"[\s/\"'<>`\\]")
 _PASSWORD_STOP = re.compile(rb"[\s@\"'<>`\\]")
 _PATH_STOP = re.compile(rb"[\s\"'<>`\\)|]")
 _PORT = re.compile(rb"[0-9]{0,5}[\])},.;]*")
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.%\w]*\]?)?[^:]*")  # up to a port; in brackets, IPv6
 _WEBHOOK_REACH = 48
 
 
@@ -316,19 +370,25 @@ def judge_address(text: bytes, at: int, final: bool) -> Verdict:
     ending = _AUTHORITY_STOP.search(text, start, start + LOOK_AHEAD)
     whole = len(text) >= start + LOOK_AHEAD or final
     if ending is None and not whole:
-        colon = text.find(b":", start)
+        colon = _find_colon(text, start, len(text))
         return Wait(start, colon >= 0 and not _PORT.fullmatch(text, colon + 1))
     end = ending.start() if ending else min(len(text), start + LOOK_AHEAD)
     userinfo, sign, _ = text[start:end].rpartition(b"@")
     if sign:
         return _judge_userinfo(userinfo, start)
-    colon = text.find(b":", start, end)
+    colon = _find_colon(text, start, end)
     if colon >= 0 and not _PORT.fullmatch(text, colon + 1, end):
         if ending is None:
             return Endless(colon + 1, end, _PASSWORD_STOP)
         if ending[0] == b"/":
             return _judge_raw_password(text, colon + 1, end, final)
     return _judge_webhook(text, start, final)
+
+
+def _find_colon(text: bytes, start: int, end: int) -> int:
+    """Return where a port or a password may begin in an address; -1 for nowhere."""
+    host = _HOST.match(text, start, end)
+    return host.end() if host and host.end() < end else -1
 
 
 def _judge_raw_password(text: bytes, start: int, slash: int, final: bool) -> Verdict:

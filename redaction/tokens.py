@@ -338,6 +338,11 @@ _AWS_SECRET = re.compile(
 )
 
 
+# The session's token, in the next column, if it is longer than what is a word.
+_AWS_SESSION = re.compile(rb"[,\t ]{1,4}(?P<run>[A-Za-z0-9+/]{0,60})")
+_AWS_STOP = re.compile(rb"[^A-Za-z0-9+/=]")
+
+
 def _judge_aws_secret(text: bytes, at: int, final: bool) -> Verdict:
     behind = _AWS_SECRET.match(text, at)
     if behind is None:
@@ -345,7 +350,17 @@ def _judge_aws_secret(text: bytes, at: int, final: bool) -> Verdict:
     begin, end = behind.span("run")
     if end == len(text) and end - begin <= 40 and not final:
         return Wait(begin, end > begin)
-    return Span(begin, end) if end - begin == 40 else None
+    return Both(Span(begin, end), _judge_session(text, end, final)) if end - begin == 40 else None
+
+
+def _judge_session(text: bytes, at: int, final: bool) -> Verdict:
+    behind = _AWS_SESSION.match(text, at)
+    if behind is None:
+        return None
+    begin, end = behind.span("run")
+    if end - begin == 60:
+        return Endless(begin, end, _AWS_STOP)
+    return Wait(begin, end > begin) if end == len(text) and not final else None
 
 
 _AZURE = re.compile(rb"Q~(?<=[0-9]Q~)")

@@ -11,6 +11,7 @@ import re
 from typing import NamedTuple
 
 from redaction.evidence import (
+    CLOSING_QUOTE,
     LINE_STOP,
     LOOK_AHEAD,
     MIXED_CASE,
@@ -21,10 +22,12 @@ from redaction.evidence import (
     Span,
     Verdict,
     Wait,
+    find_line_lead,
     is_ordinary,
     looks_like_password,
     looks_secret,
-    quote_stop,
+    may_be_number,
+    read_quoted,
     read_value,
     repeats_name,
     weigh_name,
@@ -56,10 +59,12 @@ _OPEN_QUOTE = re.compile(
 _SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* |[^`]*\$\{")
 WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
 # Ends a value within a line. Outside an address, `&` does so only before a name or another end.
-_INLINE_STOP = re.compile(rb"[\s\"'`,;<>)\]}|\\]|&(?:[\s\"'`,;&<>)\]}|\\]|[\w.%\[\]-]{1,32}=)")
+_INLINE_STOP = re.compile(
+    rb"[\s,;<>)\]}|\\]|" + CLOSING_QUOTE + rb"|&(?:[\s\"'`,;&<>)\]}|\\]|[\w.%\[\]-]{1,32}=)"
+)
 # Ends the value of a variable or a flag within a line. Punctuation before a space may belong to the
 # sentence around it.
-_SHELL_STOP = re.compile(rb"[,;)\]}]{0,3}[ \t\"'`]|[\r\n]|\\[nrt\"']")
+_SHELL_STOP = re.compile(rb"[,;)\]}]{0,3}(?:[ \t]|" + CLOSING_QUOTE + rb")|[\r\n]|\\[nrt\"']")
 # What may stand before the name on its line: a number, a file, a service, the side of a box.
 _LINE_START = re.compile(
     rb"(?:^|[\r\n])(?:[\w./@-]{1,40}:(?:[0-9]{1,6}:)?|[\w./@-]{0,40}/|[\w.-]{1,24} +\|)?"
@@ -78,7 +83,9 @@ _SHUFFLED = re.compile(rb"(?=[A-Za-z]{12})[A-Za-z]*?(?:" + MIXED_CASE + rb")")
 _OPTION = re.compile(rb"-{1,2}[A-Za-z][A-Za-z0-9-]*(?:=.*)?")
 # The number of a public key at GnuPG
 FINGERPRINT = re.compile(rb"(?:0x)?(?:(?:[0-9A-F]{8}){1,2}|[0-9A-F]{40})")
-_KEY_NUMBERS = (b"signingkey", b"install-key", b"sign-key", b"recv-key", b"pg key")
+_KEY_NUMBER = re.compile(rb"(?i)(?:signingkey|(?:install|sign|recv)-key|(?:gpg|pgp)[_ ]?key)s?$")
+# Code that goes on behind a text: "token=" + token
+_CONTINUED = re.compile(rb"[ ]?(?:[+.&~%,;)]|\|\||<<)")
 
 
 class Pair(NamedTuple):
@@ -102,6 +109,12 @@ class Pair(NamedTuple):
         text, begin, end = self.text, self.name_start, self.name_end
         begin -= text[begin - 1 : begin] == b"<"
         return text[begin - len(quote) : begin] == quote and text[end : end + 1] != quote[:1]
+
+    def is_inside(self, quote: bytes) -> bool:
+        """Say whether the name stands within a text that began on its line: `"?token="`."""
+        lead = find_line_lead(self.text, self.name_start)
+        opened = re.sub(rb"[a-z]'(?=[a-z])|\\.", b"", lead).count(quote)
+        return opened % 2 == 1 and not lead.endswith(quote)
 
     def is_quoted(self) -> bool:
         """Say whether a quote closes the name, so that the next one opens the value."""
@@ -149,23 +162,29 @@ def judge_value(
         if not behind.isalnum():
             return None if behind or final else Wait(at, False)
         quote = None  # a shell joins "TOKEN="value
+    if quote and _CONTINUED.match(text, quote.end()) and pair.is_inside(quote["quote"]):
+        return None
     if quote:
-        at, stop = quote.end(), quote_stop(quote["quote"])
-    elif stop is None:
-        stop = pair.find_stop()
-    value = read_value(text, at, stop, final)
+        at = quote.end()
+        value = read_quoted(text, at, quote["quote"], final)
+    else:
+        stop = stop or pair.find_stop()
+        value = read_value(text, at, stop, final)
     if isinstance(value, Endless):
         return value._replace(stop=WIDE_STOP) if stop is _INLINE_STOP else value
     if isinstance(value, Wait):
         return value
     harmless = (
         is_ordinary(
-            value.lstrip() if pair.is_quoted() else value, quoted=quote is not None, loose=loose
+            value.lstrip() if pair.is_quoted() else value,
+            quoted=quote is not None,
+            loose=loose,
+            number=may_be_number(pair.name),
         )
         or repeats_name(pair.name, value)
         or (quote is None and _is_variable(value, text[at + len(value) : at + len(value) + 1]))
         or (quote and quote["quote"] == b"`" and _SHELL_COMMAND.match(value))
-        or (pair.name.lower().endswith(_KEY_NUMBERS) and FINGERPRINT.fullmatch(value))
+        or (_KEY_NUMBER.search(pair.name) and FINGERPRINT.fullmatch(value))
         or (pair.weight == SUSPECT and not _is_suspect_secret(pair, value, loose and not quote))
     )
     return None if harmless else Span(at, at + len(value))

@@ -15,27 +15,74 @@ import re
 # pictures have. Together with what a judge waits for, this is less than the 4 KB that may be held.
 _ESCAPE_BYTES = 3840
 
-# CSI; OSC; DCS, SOS, PM, APC; character sets; the two-byte sequences in use; and a lone ESC
-_CONTROLS = (
-    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[PX^_][^\x1b\r\n]*\x1b\\"
-    rb"|[ -/]+[0-~]|[78=>cDEHMNOZ\\]|)"
+# Control characters that show nothing, or that type over (BS). A terminal obeys them within a
+# sequence too, which then goes on; CAN and SUB end it.
+_UNSEEN = bytes((*range(9), *range(14, 24), 0x19, *range(28, 32), 0x7F))
+_UNSEEN_ALONE = _UNSEEN + b"\x18\x1a"
+_IN_CSI = b"[ -?" + re.escape(_UNSEEN) + b"]*"
+# A sequence begins with ESC and a sign, or with a C1 control in UTF-8. It ends as it should, or by
+# CAN or SUB; a second ESC begins another one. Both kinds of strings (OSC; DCS, SOS, PM, APC and a
+# title for screen) are bounded, so that one that never ends is shown.
+_CSI, _OSC, _DCS = (
+    rb"(?:\x1b\[|\xc2\x9b)",
+    rb"(?:\x1b\]|\xc2\x9d)",
+    rb"(?:\x1b[PX^_k]|\xc2[\x90\x98\x9e\x9f])",
 )
-_ESCAPE = re.compile(_CONTROLS)
-# Control characters that show nothing or type over. SI ends `sgr0` of a terminal in tmux.
-_UNSEEN = b"\0\a\b\x0e\x0f\x7f"
-_INVISIBLE = re.compile(_CONTROLS + b"|[" + _UNSEEN + rb"]| \r(?![\r\n])")
+_IN_OSC, _IN_DCS = rb"[^\x07\x18\x1a\x1b\r\n]{0,3800}", rb"[^\x18\x1a\x1b\r\n]{0,3800}"
+_END = rb"(?:\x1b\\|\xc2\x9c|[\x18\x1a])"
+
+
+def _list_controls(restart: bytes) -> bytes:
+    """Return the pattern of all sequences. `restart` may stand for the ESC of the next one."""
+    ends = rb"|(?=\x1b[^\\]" + restart + b"))"
+    return (
+        _CSI + _IN_CSI + rb"(?:[@-~\x18\x1a]|(?=\x1b" + restart + b"))"
+        rb"|"
+        + _OSC
+        + _IN_OSC
+        + rb"(?:\x07|"
+        + _END
+        + ends
+        + rb"|"
+        + _DCS
+        + _IN_DCS
+        + rb"(?:"
+        + _END
+        + ends
+        +
+        # character sets, all other sequences of ESC and one sign; a lone ESC; the other C1 controls
+        rb"|\x1b(?:[ -/]+(?:[0-~\x18\x1a]|(?=\x1b"
+        + restart
+        + rb"))|[0-OQ-WYZ\\`-jl-~\x18\x1a]|)|\xc2[\x80-\x9f]"
+    )
+
+
+def _compile(restart: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    controls = _list_controls(restart)
+    unseen = b"|[" + re.escape(_UNSEEN_ALONE) + rb"]| \r(?![\r\n])"
+    return re.compile(controls), re.compile(controls + unseen)
+
+
+# The sequences, and with them all else that shows nothing: in a whole text, and in one behind which
+# another sequence begins.
+_WHOLE, _BEFORE_ANOTHER = _compile(b""), _compile(rb"|\Z")
+_C1 = re.compile(rb"\xc2[\x80-\x9f]")
 _UNFINISHED = re.compile(
-    rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b\r\n]*\x1b?|[PX^_][^\x1b\r\n]*\x1b?|[ -/]*)?\Z"
+    rb"(?:\x1b|" + _CSI + _IN_CSI + rb"|" + _OSC + _IN_OSC + rb"\x1b?|" + _DCS + _IN_DCS + rb"\x1b?"
+    rb"|\x1b[ -/]+|\xc2)\Z"
 )
 _WRAP = re.compile(rb"\r(?<= \r)(?![\r\n])")
-# A sequence with a text for the terminal, or for `tmux` or `screen` on the way: kind, text, end
+# A sequence with a text for the terminal, or for `tmux` or `screen` on the way: kind, text, end,
+# which is empty if another sequence begins there.
 STRING = re.compile(
-    rb"\x1b(?:(\][0-9]{0,4};?)([^\x07\x1b\r\n]*)(\x07|\x1b\\)|([PX^_])([^\x1b\r\n]*)(\x1b\\))"
+    rb"(" + _OSC + rb"[0-9]{0,4};?)(" + _IN_OSC + rb")(\x07|" + _END + rb"|(?=\x1b[^\\]))"
+    rb"|(" + _DCS + rb")(" + _IN_DCS + rb")(" + _END + rb"|(?=\x1b[^\\]))"
 )
 CLIPBOARD = re.compile(rb"[a-z0-9]*;")
 # A sequence that moves the cursor separates words: forwards like a space, anywhere else like a new
 # line.
 _SEPARATORS = {**dict.fromkeys(b"ABDEFGHdf`", b"\n"), **dict.fromkeys(b"Ca", b" ")}
+_NEW_LINES = (b"\x1bD", b"\x1bE", b"\xc2\x84", b"\xc2\x85")  # IND, NEL
 # The most frequent sequences: styles and erasing, and, with a group, moves of the cursor
 _COMMON = re.compile(rb"\x1b\[[0-9;?]*(?:[mKJhl]|[ABDEFGHdf`]())")
 
@@ -43,7 +90,9 @@ _COMMON = re.compile(rb"\x1b\[[0-9;?]*(?:[mKJhl]|[ABDEFGHdf`]())")
 def _show(escape: re.Match[bytes]) -> bytes:
     """Return what the visible text has in the place of an escape sequence."""
     sequence = escape[0]
-    return _SEPARATORS.get(sequence[-1], b"") if sequence[1:2] == b"[" else b""
+    if sequence[:2] in (b"\x1b[", b"\xc2\x9b"):
+        return _SEPARATORS.get(sequence[-1], b"")
+    return b"\n" if sequence in _NEW_LINES else b""
 
 
 def _show_common(raw: bytes) -> bytes:
@@ -70,23 +119,27 @@ class View:
         self.size = (
             len(raw) if final else _measure_whole(raw, after_space=after_space, silent=silent)
         )
+        # What an open sequence is left out of ends where that begins.
+        self._escape, self._invisible = _WHOLE if self.size == len(raw) else _BEFORE_ANOTHER
         self.erased = 0
         self._starts: list[int] | None = None  # where each piece begins in the visible text
         self._raws: list[int] = []  # and in the raw bytes
         self._escapes: list[tuple[int, int]] = []
         self.may_have_strings = False
+        c1 = b"\xc2" in raw and _C1.search(raw)
         if (
-            any(map(raw.__contains__, _UNSEEN))
+            c1
+            or any(map(raw.__contains__, _UNSEEN_ALONE))
             or _WRAP.search(raw)
             or (after_space and raw[:1] == b"\r")
         ):
-            self.may_have_strings = b"\x1b" in raw
-            self.text = self._index(_INVISIBLE)
+            self.may_have_strings = b"\x1b" in raw or c1 is not None
+            self.text = self._index(self._invisible)
         elif b"\x1b" in raw:
             self.text = _show_common(raw[: self.size])
             self.may_have_strings = b"\x1b" in self.text
             if self.may_have_strings:
-                self.text = _ESCAPE.sub(_show, raw[: self.size])
+                self.text = self._escape.sub(_show, raw[: self.size])
         else:
             self.text = raw[: self.size]
             self._starts = []
@@ -124,11 +177,11 @@ class View:
         if self._starts is None:
             # All bytes behind the last escape sequence are visible, so a place there is counted
             # from the end. A sequence may be of any length, so it is matched.
-            last = _ESCAPE.match(self._raw, self._raw.rfind(b"\x1b", 0, self.size), self.size)
+            last = self._escape.match(self._raw, self._raw.rfind(b"\x1b", 0, self.size), self.size)
             from_end = self.size - (len(self.text) - place)
             if last and last.end() <= from_end:
                 return from_end
-            self._index(_ESCAPE)
+            self._index(self._escape)
         if not self._starts:
             return place
         index = bisect.bisect_right(self._starts, place) - 1
@@ -144,7 +197,7 @@ class View:
     def keep_escapes(self, begin: int, end: int) -> bytes:
         """Return the escape sequences that begin within these raw bytes."""
         if self._starts is None:
-            self._index(_ESCAPE)
+            self._index(self._escape)
         index = bisect.bisect_left(self._escapes, (begin, 0))
         kept = []
         while index < len(self._escapes) and self._escapes[index][0] < end:
@@ -182,18 +235,26 @@ class _Pieces:
         return b"".join(self._texts), starts
 
 
+def _find_open(raw: bytes) -> int:
+    """Return where the sequence begins that the bytes end within; -1 if they end within none."""
+    oldest = max(0, len(raw) - _ESCAPE_BYTES)
+    ends_with_escape = raw.endswith(b"\x1b")
+    # It may end the one before; any other has ended all that began earlier.
+    escape = raw.rfind(b"\x1b", oldest, len(raw) - ends_with_escape)
+    if escape >= 0 and _UNFINISHED.match(raw, escape):
+        return escape
+    if raw.find(b"\xc2", max(escape, oldest)) >= 0:
+        found = _UNFINISHED.search(raw, max(escape, oldest))
+        return found.start() if found else -1
+    return len(raw) - 1 if ends_with_escape else -1
+
+
 def _measure_whole(raw: bytes, *, after_space: bool, silent: bool) -> int:
     """Return how many bytes are complete: without an unfinished escape sequence or half of a line
     wrap at the end.
     """
-    size = len(raw)
-    escape = raw.rfind(b"\x1b", max(0, size - _ESCAPE_BYTES))
-    if escape > 0 and raw[escape:] == b"\x1b":  # it may end a string that began earlier
-        earlier = raw.rfind(b"\x1b", max(0, size - _ESCAPE_BYTES), escape)
-        if earlier >= 0 and _UNFINISHED.match(raw, earlier):
-            escape = earlier
-    if escape >= 0 and _UNFINISHED.match(raw, escape):
-        size = escape
+    begun = _find_open(raw)
+    size = len(raw) if begun < 0 else begun
     if silent:
         return size
     if raw.endswith(b" ", 0, size):

@@ -364,6 +364,41 @@ SECRETS = [
     ),
     pytest.param('ado_pat = "{}"', FILLER, id="personal-access-token"),
     pytest.param("curl --cookie id={} https://h", FILLER[:20], id="cookie-with-a-long-flag"),
+    pytest.param('"password":"{}"', "$" + FILLER[:12], id="dollar-in-json"),
+    pytest.param("password = '{}'", "!" + FILLER[:12], id="exclamation-mark-in-quotes"),
+    pytest.param("DB_PASSWORD={}\n", "/" + FILLER[:16], id="slash-in-a-line-of-settings"),
+    pytest.param("DB_PASSWORD={}\n", "{" + FILLER[:16], id="brace-in-a-line-of-settings"),
+    pytest.param("DB_PASSWORD={}\nB=2", f"{FILLER[:6]}'{FILLER[6:12]}", id="quote-inside"),
+    pytest.param("password: {}\n", f"{FILLER[:6]}`{FILLER[6:12]}", id="backtick-inside"),
+    pytest.param("ALTER USER a PASSWORD '{}';", "s3cr''3t-word", id="quote-doubled"),
+    pytest.param("DB_PASSWORD='{}' run", "s3cr'\\''3t-word", id="quote-of-a-shell"),
+    pytest.param("got bearer {} from", "aB3dE5gH", id="bearer-in-lower-case"),
+    pytest.param("authorization: bearer {}", "kqzhwvbrtxplmjdygcfn", id="bearer-of-letters"),
+    pytest.param("| password | {} |", "aB3*dE5gH7", id="cell-with-a-star"),
+    pytest.param("apiKey: {}\n", "kqzhwvbrtxplmjdygcfn", id="key-of-letters"),
+    pytest.param("sonar-scanner -Dsonar.login={} -X", "s3cr3t-word", id="sonar"),
+    pytest.param(
+        "define( 'AUTH_KEY',         '{}' );",
+        "x/3. mn}PQ/C4vkR.B_5ICpe&yO[xJR,k~{q1L^I7S=1L1_0e0tza9|%3-Ce6;^",
+        id="wordpress",
+    ),
+    pytest.param("define('NONCE_SALT', '{}');", FILLER, id="salt-of-wordpress"),
+    pytest.param('{{"username":"jane","key":"{}"}}', HEX[:32], id="kaggle"),
+    pytest.param(
+        "git remote: https://x-access-token:{}@github.com/a/b", GITHUB, id="remote-of-github"
+    ),
+    pytest.param("https://oauth2:{}@gitlab.com/a/b.git", FILLER[:20], id="remote-of-gitlab"),
+    pytest.param(
+        "https://gitlab-ci-token:{}@gitlab.com/a/b.git", FILLER[:20], id="remote-of-a-job"
+    ),
+]
+# A password may be digits alone, in every place.
+NUMBERS = [
+    *("password={}", "Password: {}", '"password":"{}"', '"password": {},', "'password' => '{}'"),
+    *("<password>{}</password>", "--password {} x", "DB_PASSWORD: {}", "password = '{}'"),
+    *("create user a identified by '{}'", "mysql -u root -p{} db", "sshpass -p {} ssh h"),
+    *("curl -u jane:{} h", "machine h login me password {}", "requirepass {}", 'setPassword("{}")'),
+    *("define('DB_PASSWORD', '{}')", "- name: DB_PASSWORD\n  value: '{}'", "| password | {} |"),
 ]
 
 
@@ -378,6 +413,16 @@ def test_removes_the_secret_and_nothing_before_it(text: str, secret: str) -> Non
     assert "[REDACTED]" in out
     assert out.startswith(before.rstrip("A"))
     assert after[-6:] in out
+
+
+@pytest.mark.parametrize("number", ["4711", "123456789012"])
+def test_a_password_of_digits_alone_is_removed(number: str) -> None:
+    """While what counts tokens or attempts, or is too short, stays."""
+    for text in NUMBERS:
+        out = redact_both_ways(text.format(number).encode()).decode()
+        assert out == text.format("[REDACTED]")
+    counts = f"max_tokens={number} tokens: {number} password_length={number} api_key: 12"
+    assert redact_both_ways(counts.encode()).decode() == counts
 
 
 @pytest.mark.parametrize("after", ["next line\r\n", "\r\n  indented\r\n"])
@@ -614,6 +659,18 @@ HARMLESS = [
     '"password": "Mot de passe", "pwd": "Passwort vergessen?"',
     '"password": "\u041f\u0430\u0440\u043e\u043b\u044c", "token": "\u5bc6\u7801"',
     "tokens: [1, 2]; key = [\n  'id',\n]",
+    '"?token="+key+"&x=1"; \'&password=\'+pw+\'&a=b\'; url + "?token=" + token + "&x=1"',
+    "{ Authorization: authHeader }",
+    "{ headers: { Authorization: token } }; { Authorization: auth_header, n: 1 }",
+    'WWW-Authenticate: Bearer error="invalid_token", Bearer resource_metadata="https://h/x"',
+    "System.Xml, Version=4.0.0.0, Culture=neutral, PublicKeyToken=" + HEX[:16],
+    f"GPG_KEY={HEX[:40].upper()}\nENV GPG_KEY {HEX[:40].upper()}\n",
+    "http://[::1]:5173/@vite/client ws://[::]:80/@id http://[fe80::1]:8080/@fs/a",
+    '"password": "$DB_PASSWORD", "token": "${TOKEN}", "a": "<your password>", "secret": "(none)"',
+    "password: !secret wifi_password\nsecret: !Ref Secret\nDB_PASSWORD=/run/secrets/db_password\n",
+    "apiKey: userSettings,\napiKey: ApiKeyProvider\ntoken: CancellationToken\n",
+    "| password | * |\n| password | *required* |\n",
+    "key1: value1, key2=alpha; cat <<< alpha; login=jane; npg_config_value",
 ]
 
 

@@ -57,6 +57,26 @@ STREAMS = [
         id="strings-around",
     ),
     pytest.param("{t}\x1b[2;1Hnext", "[REDACTED]\x1b[2;1Hnext", id="cursor-move-ends-it"),
+    *(
+        pytest.param(f"{{a}}{hidden}{{b}} y", f"[REDACTED]{hidden} y", id=name)
+        for name, hidden in (
+            *(("start-of-heading", "\x01"), ("enquiry", "\x05"), ("separator", "\x1c")),
+            *(("cancel", "\x18"), ("c1-csi", "\xc2\x9b31m"), ("c1-alone", "\xc2\x88")),
+            *(("c1-osc", "\xc2\x9d0;x\xc2\x9c"), ("osc-restarted", "\x1b]0;x\x1b]0;y\x07")),
+            *(("osc-cancelled", "\x1b]0;x\x18"), ("csi-restarted", "\x1b[3\x1b[31m")),
+            *(("csi-cancelled", "\x1b[3\x18"), ("control-in-csi", "\x1b[3\x0f1m")),
+            *(("odd-csi", "\x1b[!3p"), ("escape-and-sign", "\x1b~"), ("dcs-ended", "\x1bPx\x1b[m")),
+            *(("title-for-screen", "\x1bkx\x1b\\"), ("c1-dcs", "\xc2\x90x\x1b\\")),
+        )
+    ),
+    pytest.param(
+        "\x1b]0;{t}|\x1b|]0;{t}\x07x",
+        "\x1b]0;[REDACTED]\x1b]0;[REDACTED]\x07x",
+        id="title-restarted",
+    ),
+    pytest.param("\xc2\x9d0;{t}\xc2|\x9cx", "\xc2\x9d0;[REDACTED]\xc2\x9cx", id="c1-title"),
+    pytest.param("\x1b]0;\xc2\xa9{t}\x07", "\x1b]0;\xc2\xa9[REDACTED]\x07", id="title-in-utf-8"),
+    pytest.param("{t}\x1b]0;{t}", "[REDACTED]\x1b]0;[REDACTED]", id="title-that-never-ends"),
     pytest.param("\xff{t}\xfe", "\xff[REDACTED]\xfe", id="not-utf-8"),
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 
 from redaction import syntax
 from redaction.syntax import FLAG_COMMANDS, PHRASES, WEBHOOKS
-from testing.redaction import FILLER, RULES, redact_both_ways
+from testing.redaction import FILLER, HEX, RULES, redact_both_ways
 
 SECRET = "s3cr3t-word"
 MNEMONIC = " ".join(["abandon", "ability", "able", "about"] * 3)
@@ -37,6 +37,12 @@ PHRASE_TEXTS = (
     ("mnemonic: {}", MNEMONIC),
     ('ConvertTo-SecureString "{}" -AsPlainText', SECRET),
     ("::add-mask::{}", SECRET),
+    ("##vso[task.setvariable variable=a;issecret=true;isOutput=true]{}", SECRET),
+    ('"keyName": "key1",\n  "permissions": "FULL",\n  "value": "{}"', FILLER + FILLER + "=="),
+    ("docker login -u me --password-stdin h.example <<< {}", SECRET),
+    ("see access_token$production${}", f"{FILLER[:16].lower()}${HEX[:32]}"),
+    ("see npg_{}", FILLER[:12]),
+    ("see 00D000000000123!{}", FILLER + FILLER),
 )
 
 
