@@ -84,13 +84,21 @@ def collect_known_values(
         if not value or not (surely or _is_secret_name(variable)):
             continue
         parts = [(variable, value)] if surely else _list_secret_parts(variable, value)
-        for name, part in parts:
+        for name, part in _add_unquoted(parts):
             raw = _encode(part)
             if len(raw) >= KNOWN_BYTES and (surely or not _is_easy(part)):
                 values[raw] = None
             elif surely or _is_weak(name, part):
                 unprotected.add(variable)
     return KnownValues(tuple(values), tuple(sorted(unprotected)))
+
+
+def _add_unquoted(parts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the parts, and those in quotes also without them: `docker --env-file` keeps them."""
+    for name, part in parts:
+        yield name, part
+        if len(part) > 2 and part[0] in "\"'`" and part[-1] == part[0]:
+            yield name, part[1:-1].strip()
 
 
 def _encode(text: str) -> bytes:
@@ -401,7 +409,7 @@ def _match_words(text: bytes, at: int, words: tuple[bytes, ...]) -> int | None:
 
 def _spell_variants(value: bytes) -> Iterator[bytes]:
     """Yield a known value in every encoding in which it is printed, in pieces if it is long."""
-    for piece in _split_value(value):
+    for piece in (*_split_value(value), *_split_value(_expand(value))):
         yield piece
         yield from (line.strip() for line in piece.splitlines() if len(line.strip()) >= KNOWN_BYTES)
         yield piece.hex().encode()
@@ -412,6 +420,10 @@ def _spell_variants(value: bytes) -> Iterator[bytes]:
             yield quoted.encode()
             yield re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), quoted).encode()
         yield urllib.parse.quote_plus(piece).encode()
+        yield urllib.parse.quote_plus(piece, safe="*").replace("~", "%7E").encode()  # Java
+        yield re.sub(rb"(['\"])", rb"\1\1", piece)  # SQL, YAML, CSV, PowerShell
+        yield piece.replace(b"'", b"''")
+        yield piece.replace(b'"', b'""')
         yield from _spell_json(piece)
         yield from _spell_shell(piece)
         yield from _spell_html(piece)
@@ -425,22 +437,54 @@ _HTML_QUOTES = (
     (b"&quot;", b"&#39;"),
     (b"&#34;", b"&#39;"),
     (b"&quot;", b"'"),
+    (b"&quot;", b"&apos;"),
 )
 _SHELL_SPECIAL = re.compile(rb"""[\s!"#$&'()*;<>?\[\\\]^`{|}~]""")
 
 
 def _spell_json(piece: bytes) -> Iterator[bytes]:
-    """Yield a value as a text in JSON: as usual, with HTML's signs escaped as Go does it, with
-    slashes escaped as PHP does it, and each of these once more inside JSON.
+    """Yield a value as a text in JSON, as the writers of all languages spell it, and each of these
+    once more inside JSON.
     """
     text = piece.decode("utf-8", "replace")
     for ascii_only in (True, False):
         plain = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-        go = plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-        for spelling in (plain, go, plain.replace("/", "\\/")):
+        for spelling in _escape_signs(plain):
             yield spelling.encode("utf-8", "replace")
             again = json.dumps(spelling, ensure_ascii=ascii_only)[1:-1]
-            yield again.encode("utf-8", "replace")
+            yield from (
+                each.encode("utf-8", "replace") for each in {again, again.replace("/", "\\/")}
+            )
+
+
+# The signs that writers of JSON escape for the sake of HTML: Go and Rails, with quotes Newtonsoft
+# and PHP, Gson, and .NET. Some write hexadecimal numbers in lower case and some in upper case, PHP
+# escapes slashes besides, and .NET writes quotes as numbers.
+_ESCAPED_SIGNS = ("", "<>&", "<>&'", "<>&='", "<>&'\"", "<>&'\"+`")
+_JSON_NUMBER = re.compile(r"(?<!\\)((?:\\\\)*)\\u([0-9a-f]{4})")
+
+
+def _escape_signs(plain: str) -> set[str]:
+    spellings = set()
+    for signs in _ESCAPED_SIGNS:
+        text = plain.replace('\\"', '"') if '"' in signs else plain
+        for sign in signs:
+            text = text.replace(sign, f"\\u{ord(sign):04x}")
+        upper = _JSON_NUMBER.sub(lambda match: f"{match[1]}\\u{match[2].upper()}", text)
+        spellings |= {text, upper, text.replace("/", "\\/"), upper.replace("/", "\\/")}
+    return spellings
+
+
+def _expand(value: bytes) -> bytes:
+    """Return a value with the line ends and tabs that it spells as `\\n` and `\\t`; nothing if it
+    spells none.
+    """
+    expanded = _SPELLED.sub(lambda match: _BLANKS[match[1]], value)
+    return expanded if expanded != value else b""
+
+
+_SPELLED = re.compile(rb"\\([nrt])")
+_BLANKS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
 def _spell_shell(piece: bytes) -> Iterator[bytes]:

@@ -31,6 +31,17 @@ SPELLINGS = [
     pytest.param('it\'s \\u003ca\\u003e/\\"b\\" \\u0026 $c`9', id="json-in-go"),
     pytest.param('it\'s <a>\\/\\"b\\" & $c`9', id="json-in-php"),
     pytest.param('it\'s <a>/\\\\\\"b\\\\\\" & $c`9', id="json-in-json"),
+    pytest.param(
+        "it\\u0027s \\u003Ca\\u003E/\\u0022b\\u0022 \\u0026 $c\\u00609", id="json-in-dotnet"
+    ),
+    pytest.param('it\\u0027s \\u003ca\\u003e/\\"b\\" \\u0026 $c`9', id="json-in-gson"),
+    pytest.param(
+        "it\\u0027s \\u003Ca\\u003E\\/\\u0022b\\u0022 \\u0026 $c`9", id="json-in-php-for-html"
+    ),
+    pytest.param('it\'s \\u003Ca\\u003E/\\"b\\" \\u0026 $c`9', id="json-in-django"),
+    pytest.param("it''s <a>/\"b\" & $c`9", id="sql"),
+    pytest.param('it\'s <a>/""b"" & $c`9', id="csv"),
+    pytest.param("it&apos;s &lt;a&gt;/&quot;b&quot; &amp; $c`9", id="xml"),
     pytest.param("it&#x27;s &lt;a&gt;/&quot;b&quot; &amp; $c`9", id="html-in-python"),
     pytest.param("it&#39;s &lt;a&gt;/&#34;b&#34; &amp; $c`9", id="html-in-go"),
     pytest.param('it\'s &lt;a&gt;/"b" &amp; $c`9', id="html-text"),
@@ -63,6 +74,26 @@ def test_known_value_with_line_breaks_is_found_across_any_white_space() -> None:
     for blank in (b"\n", b"\r\n", b" ", b"\r\n   "):
         text = b"x " + blank.join([b"first part", b"ab", b"last part"]) + b" y"
         assert redact_both_ways(text, rules) == b"x [REDACTED] y"
+
+
+@pytest.mark.parametrize("between", ["\\n", "\\\\n", "\n", "\r\n", " "])
+def test_line_ends_that_a_known_value_spells_out_may_be_expanded(between: str) -> None:
+    """A key on one line of a file of settings is printed on several."""
+    known = collect_known_values({"A_SECRET": "gamma-f1rst\\ndelta-s3cond"})
+    text = f"x gamma-f1rst{between}delta-s3cond y".encode()
+
+    assert redact_both_ways(text, Rules(known.values)) == b"x [REDACTED] y"
+
+
+@pytest.mark.parametrize("quote", ['"', "'", "`"])
+def test_quotes_that_were_kept_are_no_part_of_a_known_value(quote: str) -> None:
+    """`docker --env-file` keeps them, and what uses the value drops them."""
+    known = collect_known_values(
+        {"A_SECRET": f"{quote}walnut-Harb0r{quote}", "B_PASSWORD": "'abc'"}
+    )
+
+    assert redact_both_ways(b"x walnut-Harb0r y", Rules(known.values)) == b"x [REDACTED] y"
+    assert known.unprotected == ("B_PASSWORD",)
 
 
 def test_known_value_that_overlaps_itself_is_found() -> None:
