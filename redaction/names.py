@@ -37,7 +37,7 @@ from redaction.evidence import (
     looks_secret,
     weigh_name,
 )
-from redaction.syntax import judge_header
+from redaction.syntax import judge_header, judge_phrase
 from redaction.values import (
     ESCAPE,
     FINGERPRINT,
@@ -230,28 +230,48 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
     name_start = _find_name_start(text, at)
     name = text[name_start:name_end]
     weight = weigh_name(name)
-    passed = _TEST_PASSED.match(text, name_end) if name == b"PASS" else None
-    if passed:
-        return None if final or passed.end() < len(text) else Wait(name_end + 2, False)
+    if weight == HARMLESS and not name.startswith(_WEIGHED_IN_PLACE):
+        return None
     if _is_part_of_address(text, name_start, name_end):
         return None
-    if name == b"Private-Key" or name.startswith(b"PuTTY-User-Key-File"):
-        key = _judge_key_name(text, name_start, name_end, final)
-        if key:
-            return key
+    special = _judge_special_name(text, at, name_start, name_end, final)
+    if special:
+        return special
     in_query = text[name_start - 1 : name_start] in (b"?", b"&")
+    if weight == HEADER:
+        return judge_header(text, name_end - len(b"authorization"), final)
     if weight != SECRET:
-        if weight == HARMLESS and not (
-            name.lower() == b"key" and (in_query or _is_of_kaggle(text, name_start))
-        ):
-            return None
-        if weight == HEADER:
-            return judge_header(text, name_end - len(b"authorization"), final)
-        opened = name in (b"--pass", b"-pass") or (
-            name.lower() == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
-        )
-        weight = SECRET if opened else SUSPECT
+        weight = _weigh_in_place(text, at, name_start, name, in_query)
     return _judge_operator(Pair(text, name_start, name_end, weight, in_query), final)
+
+
+# Names that promise nothing by themselves, but may do so where they stand.
+_WEIGHED_IN_PLACE = (b"key", b"Key", b"KEY", b"PuTTY-User-Key-File")
+_KAGGLE_BEFORE = re.compile(rb"""\{\s{0,8}"username":\s?"[^"\s]{1,40}",\s{0,8}"$""")
+
+
+def _weigh_in_place(text: bytes, at: int, start: int, name: bytes, in_query: bool) -> int:
+    """Weigh a name that is no secret by itself, by what stands before it: `key` in an address or
+    behind a user, as in kaggle.json, and `pass` as a flag or behind a prompt.
+    """
+    lower = name.lower()
+    if lower == b"key":
+        known = in_query or _KAGGLE_BEFORE.search(text, max(0, start - LOOK_BACK), start)
+        return SUSPECT if known else HARMLESS
+    opened = name in (b"--pass", b"-pass") or (
+        lower == b"pass" and _PASS_BEFORE.search(text, max(0, at - 16), at)
+    )
+    return SECRET if opened else weigh_name(name)
+
+
+def _judge_special_name(text: bytes, at: int, start: int, end: int, final: bool) -> Verdict:
+    """Judge the keys of an account at Azure, and a private key without a PEM header."""
+    name = text[start:end]
+    if name in (b"key1", b"key2"):
+        return judge_phrase(text, at, final)
+    if name == b"Private-Key" or name.startswith(b"PuTTY-User-Key-File"):
+        return _judge_key_name(text, start, end, final)
+    return None
 
 
 def _judge_key_name(text: bytes, start: int, end: int, final: bool) -> Verdict:
@@ -260,14 +280,6 @@ def _judge_key_name(text: bytes, start: int, end: int, final: bool) -> Verdict:
         return KeyBegins(end + 1, end + 2, find_line_lead(text, start))
     may_begin = not final and _MAY_BE_KEY.fullmatch(text, end)
     return Wait(end + 1, False) if may_begin else None
-
-
-_KAGGLE_BEFORE = re.compile(rb"""\{\s{0,8}"username":\s?"[^"\s]{1,40}",\s{0,8}"$""")
-
-
-def _is_of_kaggle(text: bytes, name_start: int) -> bool:
-    """Say whether a `key` is that of kaggle.json, which has a user and nothing else."""
-    return _KAGGLE_BEFORE.search(text, max(0, name_start - LOOK_BACK), name_start) is not None
 
 
 def _is_part_of_address(text: bytes, start: int, end: int) -> bool:
@@ -292,7 +304,10 @@ def _find_name_start(text: bytes, at: int) -> int:
 def _judge_operator(pair: Pair, final: bool) -> Verdict:
     """Find the operator after the name, then judge the value."""
     text, end = pair.text, pair.name_end
-    if text[end : end + 1] not in _FOLLOWING:
+    passed = _TEST_PASSED.match(text, end) if pair.name == b"PASS" else None
+    if passed:
+        return None if final or passed.end() < len(text) else Wait(end + 2, False)
+    if pair.weight == HARMLESS or text[end : end + 1] not in _FOLLOWING:
         return None
     if not final and len(text) - end < LOOK_BACK:
         possible = _MAY_BE_OPERATOR.match(text, end)

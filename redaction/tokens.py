@@ -262,14 +262,14 @@ class Tokens:
             yield from find_all(text, literal, start)
 
     def _places_in_run(self, text: bytes, at: int, end: int) -> Iterator[int]:
-        shifted = _SHIFTED.match(text, max(0, at - 1))
+        shifted = _SHIFTED.match(text, at - 1) if text[at - 1 : at] in _SHIFTS else None
         if shifted:
             yield shifted.end()
         if self._first.match(text, at) and not _RUN_BYTE.match(text[at - 1 : at]):
             yield at
         for inner in self._inner.finditer(text, at, end):
             yield inner.end()
-        if b"Q~" in text[at:end]:
+        if text.find(b"Q~", at, end) >= 0:
             for azure in _AZURE.finditer(text, at, end):
                 yield azure.start()
 
@@ -365,6 +365,7 @@ def _judge_session(text: bytes, at: int, final: bool) -> Verdict:
 
 _AZURE = re.compile(rb"Q~(?<=[0-9]Q~)")
 # A token may begin behind a written `\n` or `%3D`, although those end in a letter or a digit.
+_SHIFTS = (b"\\", b"%")
 _SHIFTED = re.compile(rb"\\[nrt]|%[0-9A-Fa-f]{2}")
 _TAIL_PLACE = re.compile(
     rb"(?<![A-Za-z0-9])(?=[A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2})|(?<=[0-9])(?=Q)"
