@@ -187,7 +187,6 @@ _LITERALS = (
         {b"=": (3, judge_name)},
     ),
     _search(rb"/(?<=://)", {b"/": (2, judge_address)}),
-    _search(rb"<(?<=<<<)", {b"<": (0, judge_phrase)}),
     _search(rb"!(?:(?<=00[a-z0-9]{13}!)|(?<=00[a-z0-9]{16}!))", {b"!": (0, judge_phrase)}),
     _search(
         rb"-(?<=[ \"']-)(?:[abw](?=[ \"'])|[up]|-(?:proxy-)?user(?=[ =\"']))",

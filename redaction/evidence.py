@@ -379,8 +379,18 @@ def is_gibberish(word: bytes) -> bool:
     """
     if len(word) < 8 or not word.isalnum():
         return False
-    pairs, humps = len(_ODD_PAIR.findall(word)), len(_HUMP.findall(word))
-    return pairs * 9 >= max(18, len(word)) or humps * 2.6 > len(word)
+    pairs, humps = _count_oddities(word)
+    return pairs * 11 >= max(22, len(word)) or humps * 2.6 > len(word)
+
+
+def may_be_gibberish(word: bytes) -> bool:
+    """Say the same with less evidence, for a place where hardly anything else stands."""
+    pairs, humps = _count_oddities(word)
+    return pairs > 0 or humps * 3 > len(word)
+
+
+def _count_oddities(word: bytes) -> tuple[int, int]:
+    return len(_ODD_PAIR.findall(word)), len(_HUMP.findall(word))
 
 
 # Values that are no secrets, whatever their name says. Each row is a pattern of a whole value and
@@ -470,9 +480,10 @@ _SCRAMBLED = re.compile(
     rb"(?=[!-~]{8})(?!.*[A-Za-z]{5}|[\w.:&*-]+[(\[].*[)\]]\Z)"
     rb"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9]*[0-9])(?=(?:[\w.:>/-]*[^\w.:>/-]){2})[!-~]+"
 )
-# A long text of all kinds of signs, as the keys of WordPress are: no code is that dense.
+# A long text of all kinds of signs with one word at most, as the keys of WordPress are: no code is
+# that dense.
 _DENSE = re.compile(
-    rb"(?=[ -~]{32})(?!.*[a-z]{7})(?=(?:[^0-9]*[0-9]){2})(?=(?:[^A-Z]*[A-Z]){3})"
+    rb"(?=[ -~]{32})(?!.*[a-z]{5}.*[^a-z].*[a-z]{5})(?=(?:[^0-9]*[0-9]){2})(?=(?:[^A-Z]*[A-Z]){3})"
     rb"(?=(?:[\w ]*[^\w ]){4})[ -~]+"
 )
 # A sign that opens a variable or a placeholder, and a run that no bracket closes.
@@ -537,7 +548,7 @@ def is_path_or_code(value: bytes, *, quoted: bool) -> bool:
     if HARMLESS_VALUE.fullmatch(value) is None or _SCRAMBLED.fullmatch(value):
         return False
     signed = _SIGN_AND_RUN.fullmatch(value)
-    if signed and is_gibberish(signed[1]):
+    if signed and (is_gibberish(signed[1]) or (quoted and _has_digits(signed))):
         return False
     if (
         quoted
@@ -548,6 +559,11 @@ def is_path_or_code(value: bytes, *, quoted: bool) -> bool:
     return not (
         value[:1] in b"/~." and looks_random(value.replace(b"/", b"")) and b"." not in value
     )
+
+
+def _has_digits(signed: re.Match[bytes]) -> bool:
+    """Say whether a run behind a sign that begins no variable or path has digits as no word has."""
+    return signed[0][:1] not in b"$/{" and _CHANGES.search(signed[1]) is not None
 
 
 def repeats_name(name: bytes, value: bytes) -> bool:

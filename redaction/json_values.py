@@ -69,7 +69,7 @@ class JsonCleaner:
 
     def _clean_named(self, name: str, item: Any) -> Any:
         """Clean a value that has a name, also one inside a list or a `value` member."""
-        if isinstance(item, str):
+        if isinstance(item, (str, int)):
             return self._mark if _is_secret(name, item) else self.clean(item)
         if isinstance(item, (list, tuple)) and all(isinstance(each, str) for each in item):
             return [self._mark if _is_secret(name, each) else each for each in self.clean(item)]
@@ -100,6 +100,8 @@ def _is_word(item: Any) -> bool:
 
 def _is_secret(name: str, value: Any) -> bool:
     """Say whether a value is a secret by its name."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # a password of digits alone
     if not isinstance(value, str):
         return False
     raw_name, raw = (text.encode("utf-8", "surrogatepass") for text in (name.lstrip("-"), value))

@@ -35,6 +35,7 @@ from redaction.evidence import (
     looks_like_password,
     looks_random,
     looks_secret,
+    may_be_gibberish,
     weigh_name,
 )
 from redaction.syntax import judge_header, judge_phrase
@@ -181,6 +182,7 @@ _ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # the type of a resource, in its name
 _LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
 _NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
 _SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
+_KEY_NAME = re.compile(rb"(?i)api[_-]?key$")
 _PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd?$")
 _LOGIN_CALL = re.compile(rb"(?i)(?:basic_?auth|credentials?)$")
 # user.setPassword("…"), .password("…")
@@ -202,7 +204,7 @@ _NO_PASSWORDS = list_words(
     unchanged unencrypted unlocked unused used vault weak
     """
 )
-_WORD_ENTRY = re.compile(rb"[a-z]{4,64}(?![^\r\n])")
+_WORD_ENTRY = re.compile(rb"[A-Za-z]{4,64}(?![^\r\n])")
 _COMPOUND_NAME = re.compile(rb"[_.-]|[a-z][A-Z]")
 _LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
 _MAY_BE_LINE_END = re.compile(rb"[ \t]{0,40}")
@@ -246,7 +248,7 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
 
 
 # Names that promise nothing by themselves, but may do so where they stand.
-_WEIGHED_IN_PLACE = (b"key", b"Key", b"KEY", b"PuTTY-User-Key-File")
+_WEIGHED_IN_PLACE = (b"--password-stdin", b"key", b"Key", b"KEY", b"PuTTY-User-Key-File")
 _KAGGLE_BEFORE = re.compile(rb"""\{\s{0,8}"username":\s?"[^"\s]{1,40}",\s{0,8}"$""")
 
 
@@ -265,9 +267,11 @@ def _weigh_in_place(text: bytes, at: int, start: int, name: bytes, in_query: boo
 
 
 def _judge_special_name(text: bytes, at: int, start: int, end: int, final: bool) -> Verdict:
-    """Judge the keys of an account at Azure, and a private key without a PEM header."""
+    """Judge the keys of an account at Azure, the input of a login, and a private key without a PEM
+    header.
+    """
     name = text[start:end]
-    if name in (b"key1", b"key2"):
+    if name in (b"key1", b"key2", b"--password-stdin"):
         return judge_phrase(text, at, final)
     if name == b"Private-Key" or name.startswith(b"PuTTY-User-Key-File"):
         return _judge_key_name(text, start, end, final)
@@ -470,16 +474,18 @@ def _judge_login(pair: Pair, at: int, final: bool) -> Verdict:
 
 
 def _judge_entry(pair: Pair, at: int) -> Verdict:
-    """Judge a word of letters that ends the line behind `db_password: `. A password may be such a
-    word, unlike a token; an answer or the name of a variable is none.
+    """Judge a word of letters that ends the line behind `db_password: ` or `apiKey: `. A password
+    or a key may be such a word, unlike a token; an answer or the name of a variable is none.
     """
     word = _WORD_ENTRY.match(pair.text, at)
     name = pair.name
+    is_key = _KEY_NAME.search(name) is not None
     if (
         word is None
         or pair.weight != SECRET
-        or not _PASSWORD_NAME.search(name)
-        or word[0].decode() in ORDINARY_VALUES | _NO_PASSWORDS
+        or not (is_key or (_PASSWORD_NAME.search(name) and word[0].islower()))
+        or not (word[0].islower() or may_be_gibberish(word[0]))
+        or word[0].lower().decode() in ORDINARY_VALUES | _NO_PASSWORDS
         or weigh_name(word[0]) != HARMLESS
         or not (_COMPOUND_NAME.search(name) or pair.begins_line())
     ):

@@ -168,8 +168,8 @@ PHRASES = (
         re.compile(rb"[A-Za-z0-9+/=]{40,}"),
     ),
     Phrase(  # docker login --password-stdin <<<
-        re.compile(rb"(?:login|--password-stdin)[ ][^\r\n|;&]*<<$"),
-        re.compile(rb"< ?"),
+        re.compile(rb" --$"),
+        re.compile(rb"password-stdin[ ][^\r\n|;&]{0,64}<<< ?"),
         re.compile(rb"[\s;&|]"),
     ),
     Phrase(  # Braintree

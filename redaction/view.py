@@ -116,11 +116,12 @@ class View:
     def __init__(self, raw: bytes, *, after_space: bool, final: bool, silent: bool) -> None:
         self._raw = raw
         self._after_space = after_space
-        self.size = (
-            len(raw) if final else _measure_whole(raw, after_space=after_space, silent=silent)
-        )
+        begun = -1 if final or not (0x1B in raw or 0xC2 in raw) else _find_open(raw)
         # What an open sequence is left out of ends where that begins.
-        self._escape, self._invisible = _WHOLE if self.size == len(raw) else _BEFORE_ANOTHER
+        self._escape, self._invisible = _WHOLE if begun < 0 else _BEFORE_ANOTHER
+        self.size = len(raw) if begun < 0 else begun
+        if not (final or silent):
+            self.size = _leave_wrap(raw, self.size, after_space=after_space)
         self.erased = 0
         self._starts: list[int] | None = None  # where each piece begins in the visible text
         self._raws: list[int] = []  # and in the raw bytes
@@ -258,14 +259,8 @@ def _find_open(raw: bytes) -> int:
     return len(raw) - 1 if ends_with_escape else -1
 
 
-def _measure_whole(raw: bytes, *, after_space: bool, silent: bool) -> int:
-    """Return how many bytes are complete: without an unfinished escape sequence or half of a line
-    wrap at the end.
-    """
-    begun = _find_open(raw) if 0x1B in raw or 0xC2 in raw else -1
-    size = len(raw) if begun < 0 else begun
-    if silent:
-        return size
+def _leave_wrap(raw: bytes, size: int, *, after_space: bool) -> int:
+    """Return the size without half of a line wrap at the end."""
     if raw.endswith((b" ", b" \r"), 0, size):
         return size - 1 - raw.endswith(b"\r", 0, size)
     return size - 1 if after_space and raw[:size] == b"\r" else size

@@ -41,6 +41,7 @@ def test_json_tells_what_a_string_alone_does_not() -> None:
         "db_password": {"value": FILLER, "type": "string", "sensitive": True},
         "tokens": [FILLER, FILLER],
         "password": 7,
+        "login": {"password": 471147, "tokens": 471147, "secret": True},
     }
 
     cleaned = json.loads(RULES.redact_json(value))
@@ -54,6 +55,7 @@ def test_json_tells_what_a_string_alone_does_not() -> None:
         "db_password": {"value": mark, "type": "string", "sensitive": True},
         "tokens": [mark, mark],
         "password": 7,
+        "login": {"password": mark, "tokens": 471147, "secret": True},
     }
 
 

@@ -36,6 +36,8 @@ PIECES = st.sampled_from(
         ),
         *(b"-----END X-----", b"aB3dE5gH7jK9mN1pQ3sT5vW7yZ", b"0123456789abcdef" * 2, b"-us1"),
         *(b"curl -u ", b" -p", b"mysql ", b'name="', b'" value="', b"| ", b"Some(", b"set "),
+        *(b"\xc2\x9b", b"\xc2\x9d", b"\xc2", b"\x9c", b"\x18", b"\x1bP", b"\x1b\\", b"\x1b]", b"~"),
+        *(b"'", b"''", b"`", b"$", b"{", b"<<<", b"login ", b"'+", b"key1 full ", b"!", b"1234"),
         *(b"ab", b"aab", b"abab-abab", b"\xc3", b"\xa9", b"x" * 70, b"None", b"f()"),
     ]
 )

@@ -76,6 +76,7 @@ STREAMS = [
     ),
     pytest.param("\xc2\x9d0;{t}\xc2|\x9cx", "\xc2\x9d0;[REDACTED]\xc2\x9cx", id="c1-title"),
     pytest.param("\x1b]0;\xc2\xa9{t}\x07", "\x1b]0;\xc2\xa9[REDACTED]\x07", id="title-in-utf-8"),
+    pytest.param("\x1b]0;{t} \r ok", "\x1b]0;[REDACTED] \r ok", id="title-that-a-wrap-ends"),
     pytest.param("{t}\x1b]0;{t}", "[REDACTED]\x1b]0;[REDACTED]", id="title-that-never-ends"),
     pytest.param("\xff{t}\xfe", "\xff[REDACTED]\xfe", id="not-utf-8"),
 ]  # fmt: skip
@@ -177,7 +178,7 @@ def test_work_is_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     # The rest of a slice is judged anew after each private key, so for keys it takes whole slices.
     size_bytes = 2 * redact.SLICE_BYTES if piece == HEADER else 2_000
-    assert measure(4 * size_bytes) < 4.5 * measure(size_bytes)
+    assert measure(4 * size_bytes) <= 4.5 * measure(size_bytes)
     assert redactor.failures == 0
 
 
