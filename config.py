@@ -69,7 +69,8 @@ class Setting:
     secret: bool = False
     # It names a program, an allowlist, or a permission: not for a file that comes with a project to
     # say. An address is; ALLOW_SELF_SIGNED is about that address, whose owner may get a certificate
-    # that verifies anyway. The host of an assist session is a login to this machine.
+    # that verifies anyway; it says nothing of an address that is from elsewhere. The host of an
+    # assist session is a login to this machine.
     grants: bool = False
 
 
@@ -446,7 +447,7 @@ def load_config(
     dotenv = read.values
     layers = (("option", options or {}), ("environment", environ), (str(file), dotenv))
     if env_file is None and find_project(program) is not None:
-        _refuse_to_be_granted(file, settings, dotenv)
+        _refuse_to_be_granted(file, settings, dotenv, layers)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {".env": str(file)}
     placeholders: dict[str, str] = {}
@@ -488,10 +489,20 @@ def granted(settings: Iterable[Setting], dotenv: Mapping[str, str]) -> list[str]
 
 
 def _refuse_to_be_granted(
-    file: Path, settings: Iterable[Setting], dotenv: Mapping[str, str]
+    file: Path,
+    settings: Iterable[Setting],
+    dotenv: Mapping[str, str],
+    layers: Sequence[tuple[str, Mapping[str, str]]],
 ) -> None:
-    """Raise ConfigError for a `.env` that came with the project and says what may run here."""
+    """Raise ConfigError for a `.env` that came with the project and says what may run here.
+
+    Or which certificate of the user's own gateway is good enough.
+    """
     names = granted((*SETTINGS, *settings), dotenv)
+    if _find("GATEWAY_URL", layers)[1] in ("option", "environment"):
+        text, source, _ = _find("ALLOW_SELF_SIGNED", layers)
+        is_lenient = source == str(file) and text is not None and text.lower() not in _FALSE
+        names += ["ALLOW_SELF_SIGNED"] if is_lenient else []
     if not names:
         return
     tracked = tracked_by_git(file)

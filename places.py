@@ -188,8 +188,12 @@ def program_to_start(name: str, path: str | None) -> str:
 
 def is_in_repository(path: Path) -> bool:
     """Whether a file lies in a folder that git would take for its own, or below one."""
-    folder = path.parent.resolve()
-    return any(os.path.lexists(each / ".git") for each in (folder, *folder.parents))
+    return _find_repository(path.parent.resolve()) is not None
+
+
+def _find_repository(folder: Path) -> Path | None:
+    places = (folder, *folder.parents)
+    return next((each for each in places if os.path.lexists(each / ".git")), None)
 
 
 def tracked_by_git(path: Path) -> bool | None:
@@ -198,17 +202,21 @@ def tracked_by_git(path: Path) -> bool | None:
     In any spelling: on some disks that is the same file.
     """
     git = find_program("git", os.environ.get("PATH"))
-    if git is None or not is_in_repository(path):
+    folder = path.parent.resolve()
+    top = _find_repository(folder)
+    if git is None or top is None:
         return None
     import subprocess
 
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    # The project's own settings must not start a program.
-    argv = [git, "-C", str(path.parent), "-c", "core.fsmonitor=false", "-c", "safe.directory=*"]
+    # The project's own settings must not start a program. From the top: below it, git would take a
+    # folder for a repository that has the files of a bare one, and those can come with a clone.
+    name = os.path.relpath(folder / path.name, top)
+    argv = [git, "-C", str(top), "-c", "core.fsmonitor=false", "-c", "safe.directory=*"]
     argv += ["-c", "safe.bareRepository=explicit"]
     try:
         listing = subprocess.run(
-            [*argv, "ls-files", "-z", "--", f":(icase,literal){path.name}"],
+            [*argv, "ls-files", "-z", "--", f":(icase,literal){name}"],
             env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

@@ -149,7 +149,8 @@ def read_end(folder: Path) -> Any:
 def put_mark(folder: Path, mark: str) -> None:
     """Note an answer of the gateway in an empty file, as far as that is possible."""
     with contextlib.suppress(OSError):
-        os.close(os.open(folder / mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(folder / mark, flags, 0o600))
 
 
 def find_mark(folder: Path) -> str | None:

@@ -79,8 +79,10 @@ class Store:
         self._path = path
         with contextlib.ExitStack() as undo:
             with plain_errors(path):
+                # Not what a link leads to: it may be planted.
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 # SQLite gives its other files the permissions of this one.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                os.close(os.open(path, flags, 0o600))
                 self._db = _connect(os.fspath(path))
                 undo.callback(self._db.close)
                 self._prepare()

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from config import RunnerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _DAY_S = 86_400
 
 
@@ -82,7 +84,7 @@ class RunFolder:
             raise RunnerError(f"{self.path} cannot be used ({error.strerror})") from error
 
     def _lock(self) -> bool:
-        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = _open_own(self.path / "lock")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -119,7 +121,11 @@ class RunFolder:
     def mark_delivered(self) -> None:
         """Note that the gateway has everything, unless the folder was deleted."""
         if self.path.exists():
-            self._stamp.touch(mode=0o600)
+            fd = _open_own(self._stamp)
+            try:
+                os.utime(fd)
+            finally:
+                os.close(fd)
 
     @property
     def delivered_days_ago(self) -> float:
@@ -155,5 +161,10 @@ def prune_delivered(data_dir: Path, retention_days: float) -> int:
 def _all_folders(data_dir: Path) -> Iterator[RunFolder]:
     runs = data_dir / "runs"
     for path in sorted(runs.iterdir()) if runs.is_dir() else ():
-        if path.is_dir() and not path.is_symlink():
+        if RUN_ID.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             yield RunFolder(data_dir, path.name)
+
+
+def _open_own(path: Path) -> int:
+    """Open or make a file of the folder. Raises OSError, also for a link: it may be planted."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

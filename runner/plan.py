@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Callable, Final
 from config import RunnerError, absolute_path, build_rules
 from kinds.profile import DENIAL_EXIT_CODE, MAX_ARGUMENT_BYTES
 from places import find_program
+from runner.folder import RUN_ID
 
 if TYPE_CHECKING:
     import argparse
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from runner.console import Console
     from runner.conversation import Asking
 
-RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 ARTIFACT_TYPES: Final = (".log", ".txt", ".json", ".diff", ".patch", ".md")
 # A healthy server of the other end of the world takes a few seconds.
 _ASSIST_TIMEOUT_S: Final = 30.0

@@ -512,6 +512,19 @@ def test_a_data_folder_that_came_with_the_project_is_refused(tmp_path: Path) -> 
         prepare_data_dir(folder)
 
 
+def test_a_data_folder_in_what_looks_like_a_repository_is_refused(tmp_path: Path) -> None:
+    """The files of a bare repository can come with a clone; git finds nothing to say there."""
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "init", "-q", "--bare", "bare")
+    folder = tmp_path / "bare" / "data"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "runs" / "planted").touch()
+    git(tmp_path, "add", "--force", "bare")
+
+    with pytest.raises(ConfigError, match="git tracks files in the data folder"):
+        prepare_data_dir(folder)
+
+
 def test_what_other_users_can_read_is_told(root: Path) -> None:
     """The data folder and `.env` are named, with what mends it, until they are private."""
     config = load_config(root, {})
@@ -569,6 +582,27 @@ def test_a_tracked_env_file_with_an_address_is_fine(root: Path) -> None:
     git(root, "add", "--force", ".env")
 
     assert load_config(root, {}).gateway_url == "https://gateway.example"
+
+
+def test_a_tracked_env_file_says_nothing_of_the_users_own_gateway(root: Path) -> None:
+    """Which certificate is good enough for an address that the user has named elsewhere."""
+    git(root, "init", "-q")
+    write_env(root, "ALLOW_SELF_SIGNED=true\n")
+    git(root, "add", "--force", ".env")
+    own = {"GATEWAY_URL": "https://gateway.example"}
+
+    with pytest.raises(ConfigError, match="sets ALLOW_SELF_SIGNED; look at it"):
+        load_config(root, own)
+    assert not load_config(root, {**own, "ALLOW_SELF_SIGNED": "false"}).allow_self_signed
+    assert load_config(root, {}).allow_self_signed
+
+
+def test_a_device_is_not_read_without_end(root: Path) -> None:
+    """A link to one can come with a clone."""
+    (root / ".env").symlink_to("/dev/zero")
+
+    with pytest.raises(ConfigError, match=r"\.env cannot be read: it is larger than 1 MiB"):
+        load_config(root, {})
 
 
 def test_a_data_folder_of_no_use_is_told(tmp_path: Path) -> None:

@@ -525,6 +525,8 @@ def configure(
     """
     env = project / ".env"
     if os.path.lexists(env):
+        if env.exists() and not env.is_file():
+            raise RunnerError(f"{env} is not a file; move it away, and repeat")
         if not is_known:
             _ask_about(env, settings, console)
         try:

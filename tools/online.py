@@ -6,6 +6,7 @@ another version of the program into this one's place while it runs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -36,10 +37,9 @@ from runner.attempts import ACK_IN_SYNC, Pacer, acknowledge, sleep
 from runner.checks import check_health, check_run, check_secret, open_client
 from runner.console import print_out, shown_size
 from runner.conversation import withdrawal
-from runner.folder import RunFolder, find_undelivered, prune_delivered
+from runner.folder import RUN_ID, RunFolder, find_undelivered, prune_delivered
 from runner.plan import (
     ASSIST_MAX_TIME_S,
-    RUN_ID,
     parse_duration,
     plan_assist,
     plan_job,
@@ -331,9 +331,11 @@ def _count_leftovers(data_dir: Path) -> int:
     """Return how many runs, none of them alive, are not delivered whole."""
     count = 0
     for folder in find_undelivered(data_dir):
-        if folder.is_accessible and folder.lock():
-            count += 1
-            folder.close()
+        # One that cannot be used is named by `sync`, and no reason not to start another run.
+        with contextlib.suppress(RunnerError):
+            if folder.is_accessible and folder.lock():
+                count += 1
+                folder.close()
     return count
 
 

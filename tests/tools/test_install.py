@@ -803,6 +803,15 @@ def test_env_is_made_private_with_the_secret_still_to_come(copy: _Copy) -> None:
     assert ".env is made; put the gateway's own secret into it" in printed
 
 
+def test_what_is_no_file_is_no_env(copy: _Copy) -> None:
+    """A pipe that came with an archive keeps nobody waiting."""
+    os.mkfifo(copy.project / ".env")
+
+    code, _, complaint = copy.use()
+
+    assert (code, f"{copy.project}/.env is not a file; move it away" in complaint) == (1, True)
+
+
 @pytest.mark.parametrize("secret", [SECRET, 'it\'s # a \\ "secret" ${HOME}'], ids=["hex", "odd"])
 def test_settings_of_the_same_gateway_are_taken_over(secret: str, copy: _Copy) -> None:
     """From this copy's own `.env`, and no more of it than is the gateway's; never printed."""

@@ -395,12 +395,22 @@ def test_foreign_things_among_the_runs(gateway: StrictGateway, tmp_path: Path) -
     (runs / "a_folder").mkdir()
     (runs / "a_link").symlink_to(elsewhere)
     (runs / "a_loop").symlink_to(runs / "a_loop")
+    for name in ("no\nrun", "linked_lock", "linked_journal"):
+        (runs / name).mkdir()
+    (runs / "no\nrun" / "spool.db").touch()
+    (runs / "linked_lock" / "spool.db").touch()
+    (runs / "linked_lock" / "lock").symlink_to(elsewhere / "lock")
+    (runs / "linked_journal" / "spool.db").symlink_to(elsewhere / "spool.db")
 
     deliver(gateway, tmp_path)
     done = sync(launch)
 
-    assert (done.code, done.stdout.count("\n")) == (0, 1)
-    names = {"notes.txt", "a_folder", "a_link", "a_loop"}
+    assert (done.code, done.stdout.count("\n")) == (1, 1)
+    for name in ("linked_lock", "linked_journal"):
+        assert f"claude-runner: {name}: not delivered: " in done.stderr
+    assert "x0arun" not in done.stderr
+    assert (elsewhere / "spool.db").stat().st_size == 0
+    names = {"notes.txt", "a_folder", "a_link", "a_loop", "no\nrun", "linked_lock"}
     assert names <= {path.name for path in runs.iterdir()}
     assert {path.name for path in elsewhere.iterdir()} == {"spool.db", "delivered"}
 
