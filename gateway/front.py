@@ -22,6 +22,9 @@ from gateway.wire import Environ, StartResponse, Wire
 from gateway.writer import StoreClosedError
 
 STREAMS = ("/api/stream", "/api/runs/{run_id}/stream")
+# Not even counted: a page of a stranger, in a browser beside a runner, would use up the rate limit
+# of both, and so hold back a stop. Browsers say this of every request, and no page can change it.
+_OTHER_SITES = ("cross-site", "same-site")
 _STREAM = re.compile(r"/api/(?:runs/([^/]+)/)?stream")
 
 
@@ -51,6 +54,8 @@ class Front:
         path = environ["REQUEST_URI"].partition("?")[0]
         endpoint = self._wire.find(method, path)
         if endpoint is not None and not _is_of_the_page(environ, path):
+            if environ.get("HTTP_SEC_FETCH_SITE") in _OTHER_SITES:
+                return _tell(start_response, "403 Forbidden", "This is not for other sites' pages.")
             return self._wire.answer(endpoint, environ, path, start_response)
         stream = _STREAM.fullmatch(path) if method == "GET" else None
         if stream:

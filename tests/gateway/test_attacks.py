@@ -488,6 +488,20 @@ def test_no_other_page_presses_a_button(gw: EmbeddedGateway, headers: dict[str, 
 # --- exhaustion ----------------------------------------------------------------------------------
 
 
+def test_no_other_page_uses_up_the_rate_limit(tmp_path: Path) -> None:
+    """A page of a stranger in the operator's browser has the address of the runners there."""
+    with EmbeddedGateway(tmp_path, rate_limit=3) as gw:
+        run = gw.create_run()
+        for site in ("cross-site", "same-site"):
+            for _ in range(3):
+                asked = gw.request("GET", "/api/health", headers={"Sec-Fetch-Site": site})
+                assert (asked.status, "x-ratelimit-limit" in asked.headers) == (403, False)
+
+        ours = gw.request("GET", "/api/health", headers={"Sec-Fetch-Site": "same-origin"})
+        assert (ours.status, ours.headers["x-ratelimit-remaining"]) == (200, "2")
+        assert gw.send_event(run, "info", "x", 1).status == 200
+
+
 def test_a_crowd_of_viewers_leaves_room_for_runners(tmp_path: Path) -> None:
     """Hundreds of streams at once, opened by somebody who reads none: events still get in."""
     with EmbeddedGateway(tmp_path) as own, ExitStack() as stack:
