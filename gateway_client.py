@@ -322,7 +322,8 @@ class GatewayClient:
         self._session.mount("http://", adapter)
         self._session.headers["User-Agent"] = "claude-runner"
         self._session.verify = _ca_bundle()
-        # A load balancer's own, which would tell one run from the other for as long as it lasts.
+        # Nothing here needs one. A load balancer's would bind all to one server, and each reply could
+        # bring a hundred that are kept and sent.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self._session.proxies.update(_find_proxy(self.base_url))
 

@@ -43,6 +43,8 @@ STALL_TIMEOUT_S: Final = 15.0
 # Slower than any line that a run's output fits through; a body may take its size divided by this.
 _SLOWEST_BYTES_PER_S: Final = 16_384
 _SEND_BYTES: Final = 65_536
+# A reply with its head is far below. Older releases of urllib3 read a line of any length.
+_MAX_RECEIVED_BYTES: Final = 4_194_304
 # What such a file holds, and what comes of removing it.
 _PINNED: Final = ("the certificates trusted so far", "trust the gateway's certificate again")
 VERIFIED: Final = ("the gateways whose certificate verified", "forget that of all of them")
@@ -81,6 +83,10 @@ class CertificateChangedError(GatewayError):
 
 class BodyError(OSError):
     """The body of a request cannot be read as it was announced; the message says why."""
+
+
+class EndlessReplyError(OSError):
+    """A reply is longer than any could be."""
 
 
 class PinStore:
@@ -218,12 +224,14 @@ class ExchangeLimits:
 
     A socket's own time-out starts anew with every byte, so a gateway that drips would hold the
     thread for ever. An exchange has two deadlines: one for the request, which depends on its size,
-    and one for the reply, which begins when the request is out.
+    and one for the reply, which begins when the request is out. And what is received is counted,
+    because a head, a chunk's size and what follows the last chunk may have no end.
     """
 
     def __init__(self) -> None:
         self._deadline = float("inf")
         self._reply_timeout_s = 0.0
+        self._received_bytes = 0
         self._lock = threading.Lock()
         self._is_aborted = False
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -235,11 +243,20 @@ class ExchangeLimits:
         request_s = 2 * _CONNECT_TIMEOUT_S + STALL_TIMEOUT_S + body_bytes / _SLOWEST_BYTES_PER_S
         self._deadline = time.monotonic() + request_s
         self._reply_timeout_s = reply_timeout_s
+        self._received_bytes = 0
         self.has_stalled = False
 
     def begin_reply(self) -> None:
         """Note that the request is out, or as much of it as the peer takes."""
         self._deadline = time.monotonic() + self._reply_timeout_s
+
+    def count(self, received_bytes: int) -> int:
+        """Count what was received, and return it. Raises EndlessReplyError."""
+        self._received_bytes += received_bytes
+        if self._received_bytes > _MAX_RECEIVED_BYTES:
+            # With a number, as in `_aborted`.
+            raise EndlessReplyError(errno.EMSGSIZE, "the answer has no end")
+        return received_bytes
 
     def remaining_s(self, at_most_s: float = float("inf")) -> float:
         """Return how long a socket may still block; raises when it may not."""
@@ -301,7 +318,7 @@ class _BoundedSocket(socket.socket):
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         with self.limits.waiting(self):
-            return super().recv_into(*args, **kwargs)
+            return self.limits.count(super().recv_into(*args, **kwargs))
 
     def sendall(self, data: Any, _flags: int = 0) -> None:
         self.limits.send_all(self, data)
@@ -317,7 +334,7 @@ class _BoundedTlsSocket(ssl.SSLSocket):
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         with self.limits.waiting(self):
-            return super().recv_into(*args, **kwargs)
+            return self.limits.count(super().recv_into(*args, **kwargs))
 
     def sendall(self, data: Any, _flags: int = 0) -> None:
         self.limits.send_all(self, data)
@@ -535,6 +552,7 @@ def describe_error(error: BaseException) -> str:
 # The first kind that is found in the chain of causes names the error. None: its own words are good.
 _NETWORK_ERRORS: Final[tuple[tuple[type[BaseException], str | None], ...]] = (
     (BodyError, None),
+    (EndlessReplyError, "the answer has no end"),
     (ssl.SSLCertVerificationError, "its certificate does not verify"),
     (_CertificateError, "its certificate does not verify"),
     (ConnectionAbortedError, "the exchange was broken off"),

@@ -58,7 +58,7 @@ from testing.gateways.faults import (
     Redirect,
     Status,
 )
-from testing.gateways.http_server import Connection, LoopbackServer, PeerGoneError
+from testing.gateways.http_server import Connection, Head, LoopbackServer, PeerGoneError
 from testing.gateways.proxy import LoopbackProxy
 from testing.gateways.strict_gateway import Run, StrictGateway
 
@@ -380,6 +380,73 @@ def test_an_answer_that_never_ends_is_ended_by_the_deadline(
         assert reply.message == "it did not answer in time"
         b.gateway.faults.clear()
         assert b.post(client).outcome is Outcome.ACCEPTED
+
+
+@contextmanager
+def peer(answer: Callable[[Connection, Head], None]) -> Iterator[GatewayClient]:
+    """Give a client of a server that reads heads and answers by hand."""
+
+    def serve(connection: Connection) -> None:
+        while (head := connection.read_head()) is not None:
+            answer(connection, head)
+
+    server = LoopbackServer("by-hand", serve, lambda _: None, threading.Condition())
+    server.start()
+    client = GatewayClient(f"http://127.0.0.1:{server.port}", Credentials("s" * 32))
+    try:
+        yield client
+    finally:
+        client.close()
+        server.stop()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begins", "goes_on"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n"),
+        (CHUNKED, b"1"),
+        (CHUNKED + b"2;", b"x"),
+        (CHUNKED + b"2\r\n[]\r\n0\r\n", b"X: y\r\n"),
+        (CHUNKED + b"2\r\n[]\r\n0\r\nX: ", b"y"),
+    ],
+    ids=["continue", "chunk-size", "chunk-extension", "trailers", "trailer"],
+)
+def test_an_answer_that_never_ends_fills_no_memory(begins: bytes, goes_on: bytes) -> None:
+    """It is broken off, long before its time is over, wherever the libraries look for its end."""
+    sent: list[int] = []
+    block = goes_on * (65_536 // len(goes_on))
+
+    def answer(connection: Connection, _head: Head) -> None:
+        connection.send(begins)
+        while sum(sent) < 64 << 20:
+            connection.send(block)
+            sent.append(len(block))
+
+    with peer(answer) as client:
+        reply = client.send(client.commands())
+
+    assert reply.outcome is Outcome.UNKNOWN
+    assert sum(sent) < 32 << 20, "what was read, and what the kernel keeps"
+
+
+def test_a_cookie_is_not_kept() -> None:
+    """A gateway could make every request larger than the one before."""
+    heads: list[Head] = []
+
+    def answer(connection: Connection, head: Head) -> None:
+        heads.append(head)
+        cookies = b"".join(b"Set-Cookie: c%d%d=x; Path=/\r\n" % (len(heads), n) for n in range(50))
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + cookies + b"\r\n[]")
+
+    with peer(answer) as client:
+        for _ in range(2):
+            assert client.send(client.commands()).outcome is Outcome.ACCEPTED
+        kept = len(client._session.cookies)
+
+    assert (kept, ["cookie" in head.headers for head in heads]) == (0, [False, False])
 
 
 def in_thread(work: Callable[[], Reply], stack: ExitStack) -> Future[Reply]:
