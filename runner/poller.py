@@ -51,6 +51,8 @@ _MODE: Final = "__MODE__:"
 _URGENT: Final = {_STOP: "Stop", _HALT: "Halt"}
 # So much of a refused command is enough to recognise it.
 _MAX_SHOWN_CHARS: Final = 200
+# Twice as long as any command that is executed.
+_MAX_KEPT_CHARS: Final = 2 * MAX_COMMAND_CHARS
 # How long a gateway that knows long polls may keep a question open.
 _LONG_POLL_S: Final = 20
 _POLL_REPLY_S: Final = _LONG_POLL_S + 10.0
@@ -299,7 +301,13 @@ class Poller(Worker):
         self._acknowledge(self._spool.end_command(command_id, error=error, notice=notice))
 
     def _shorten(self, text: str, max_chars: int) -> RedactedText:
-        """Return what of a command is kept. Redacted whole: half a secret is not recognised."""
+        """Return what of a command is kept. Redacted whole: half a secret is not recognised.
+
+        Of what is longer than any command its size alone: some texts take the redaction a second
+        for 16 KB, in which no stop is heard.
+        """
+        if len(text) > _MAX_KEPT_CHARS:
+            text = f"[{len(text)} characters]"
         return printable(self._rules.redact(text), max_chars)
 
     def _answer(self, command_id: str, result: str) -> None:

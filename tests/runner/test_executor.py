@@ -876,14 +876,21 @@ def test_a_gateway_that_asks_for_a_years_patience_does_not_delay_a_stop(
 def test_an_endless_answer_and_one_command_too_many_are_survived(
     gw: StrictGateway, tmp_path: Path
 ) -> None:
-    """An answer without an end is broken off, and half a character does not end remote control."""
+    """An answer without an end is broken off, and half a character does not end remote control.
+
+    Nor does a command hold up the next one that the redaction would take minutes for.
+    """
+    slow = f"-----BEGIN {'RSA'} PRIVATE KEY-----\n" * 20_000
     with Runner(gw, tmp_path) as runner:
         fault = gw.faults.add(Fault("commands", Huge(), times=2))
         gw.wait_for(lambda: fault.applied == 2)
-        broken = runner.execute("\ud83d", "./\udc00")
+        broken = runner.execute("\ud83d", "./\udc00", slow)
         assert runner.execute("pwd")[0].result
 
+        told = runner.events("error", len(broken))
+
     assert all("refused" in str(ack.error) for ack in broken)
+    assert told[-1].startswith(f"Refused command: [{len(slow)} characters]: ")
     assert "remote control failed" not in runner.stderr
 
 
