@@ -322,7 +322,7 @@ class GatewayClient:
         self._session.mount("http://", adapter)
         self._session.headers["User-Agent"] = "claude-runner"
         self._session.verify = _ca_bundle()
-        # Nothing here needs one. A load balancer's would bind all to one server, and each reply could
+        # Nothing here needs one: a balancer's would bind all to one server, and each reply could
         # bring a hundred that are kept and sent.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self._session.proxies.update(_find_proxy(self.base_url))

@@ -313,7 +313,8 @@ class ModeTracker:
     @property
     def is_of_session(self) -> bool:
         """Whether a program has it that wants to be typed into: no other sets more than these."""
-        return bool(self._changed - {7, 25} or self._kitty_depth or self._other_keys)
+        modes = {what for what in self._changes if what.startswith(b"?")}
+        return bool(modes - {b"?7", b"?12", b"?25"} or any(self._pushed.values()))
 
     @property
     def hides_cursor(self) -> bool:
