@@ -181,7 +181,9 @@ class PtyPump(Worker):
 
     @property
     def is_typed_into(self) -> bool:
-        """Whether the child reads single keys from a terminal. Thread: any, while it runs."""
+        """Whether the child wants to be typed into, as a session does. Thread: any, while it runs."""
+        if self._modes.is_of_session or self._modes_of_none.is_of_session:
+            return True
         with contextlib.suppress(termios.error, OSError):
             return any(
                 not termios.tcgetattr(channel.master_fd)[3] & termios.ICANON
@@ -374,7 +376,9 @@ class PtyPump(Worker):
 
     def _show(self, channel: Channel, raw: bytes) -> None:
         is_on_terminal = channel.local is not None and channel.local.is_terminal
-        if is_on_terminal and self._modes.feed(raw):
+        if not is_on_terminal:
+            self._modes_of_none.feed(raw)
+        elif self._modes.feed(raw):
             self._note_undo(self._modes.undo())  # before it is shown, and has to be undone
         if self._states is not None:
             self._states.feed(raw)

@@ -527,11 +527,7 @@ class _Session:
         self._hint_due = None
         if hint is None or self._child_end is not None:
             return
-        if (
-            self._terminal.modes.is_of_session
-            or self._pump.is_typed_into
-            or self._has_known_child()
-        ):
+        if self._pump.is_typed_into or self._has_known_child():
             self._console.warn(hint)
             self._spool.append("info", self._rules.redact(hint))
         else:
