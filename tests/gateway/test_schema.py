@@ -18,7 +18,10 @@ import pytest
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.programs.runner import ROOT
 
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="schemathesis needs Python 3.11")
+pytestmark = [
+    pytest.mark.skipif(sys.version_info < (3, 11), reason="schemathesis needs Python 3.11"),
+    pytest.mark.timeout(400),  # twenty seconds, and minutes on a machine with much other work
+]
 
 # Random requests for each operation, after those that the document itself suggests.
 MAX_EXAMPLES = 10
@@ -76,7 +79,7 @@ def generate(gateway: EmbeddedGateway, folder: Path, *options: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=110,
+        timeout=300,
     )
 
     assert done.returncode == 0, done.stdout  # the seed is in it
