@@ -73,10 +73,12 @@ def test_its_screen_is_the_same(scene: Scene) -> None:
     """Claude Code's own screen after an answer looks as it does without the runner."""
     launch = scene.plan(None, *MANUAL)
     alone = [str(scene.claude), *MANUAL]
+    # What the runner sets as well: without its agents Claude Code does not offer them.
+    env = {**launch.env, "CLAUDE_CODE_DISABLE_AGENT_VIEW": "1"}
     pictures = []
 
     for argv, after in ((alone, b""), (launch.argv, b"with --cmd\r\n")):
-        with Terminal(argv, env=launch.env, cwd=scene.home.work, columns=100, lines=40) as terminal:
+        with Terminal(argv, env=env, cwd=scene.home.work, columns=100, lines=40) as terminal:
             screen = Screen(terminal, 100, 40, after)
             screen.wait_for("\u276f")
             terminal.send(b"model: say Wonderful.")
@@ -171,11 +173,16 @@ def test_the_state_is_true_in_tmux(scene: Scene) -> None:
         ask(f"model: run {wait_for_file('go')}")
         eventually(lambda: shows("proceed"), 30.0)
         eventually(lambda: is_told("waiting"), 30.0)
-        run("send-keys", "1")
+        # A dialog takes no key in its first moment.
+        deadline = time.monotonic() + 30.0
+        while "proceed" in run("capture-pane", "-p") and time.monotonic() < deadline:
+            run("send-keys", "1")
+            time.sleep(1.0)
         scene.tool_pid()
         eventually(lambda: is_told("working"), 30.0)
         (scene.home.work / "go").touch()
         eventually(lambda: is_told("waiting"), 30.0)
+        run("send-keys", "C-u")
         ask("/background")
         eventually(lambda: shows("Unknown command"), 30.0)
         scene.gateway.stop(launch.run.id)
