@@ -101,21 +101,37 @@ def _running_gateway(arguments: Sequence[str], secret: str) -> Iterator[Gateway]
         argv = [sys.executable, "-I", str(PROGRAM / "claude_runner.py"), "gateway"]
         argv += ["--http", "--port", "0", "--no-open"]
         argv += [*arguments, "--ready-file", str(ready_file)]
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                argv,
-                env={**os.environ, "HMAC_SECRET": secret},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the run; the gateway outlives it
-            )
+        process = None
         try:
+            with log_file.open("wb") as log, _putting_off():
+                process = subprocess.Popen(
+                    argv,
+                    env={**os.environ, "HMAC_SECRET": secret},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C is for the run; the gateway outlives it
+                )
             ready = _wait_until_ready(process, ready_file, log_file)
             token = Path(ready["admin_token_file"]).read_text("ascii").strip()
             yield Gateway(ready["url"], token)
         finally:
-            _end(process)
+            if process is not None:
+                _end(process)
+
+
+@contextlib.contextmanager
+def _putting_off() -> Iterator[None]:
+    """Let a signal wait: in the middle of a start, it would leave a process that nobody knows."""
+    came: list[int] = []
+    before = {each: signal.signal(each, lambda *a: came.append(a[0])) for each in _ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        _raise_ended(came[0], None)
 
 
 def _wait_until_ready(
