@@ -346,6 +346,8 @@ class Needles:
 
     def places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where a known value may begin, at or after `start`, not in order."""
+        if not self._by_head:
+            return
         heads = self._searched.union(self._long.find(text, start), self._middling.find(text, start))
         for head in heads:
             yield from find_all(text, head, start)
