@@ -435,6 +435,7 @@ HARMLESS_VALUES = {
         rb"\w{1,32}\.\w{0,32}(?:key|token|secret|password|credentials?)",
         rb"[a-z_]*(?:uid|gid|port|dn)(?::[a-z_]+){1,9}",  # the fields of a record
         rb"(?:qr|m)?/[\^\[(\\].*",  # a regular expression
+        rb"[?&][\w.-]{2,32}=",  # the beginning of a query
     ),
     "types": (
         rb"[&*]{1,2}(?:'[a-z]+\ )?(?:mut\ )?(?:\[\])?\[?(?:str|string|u8|byte|[A-Z][A-Za-z]+)\]?",

@@ -24,6 +24,7 @@ EXAMPLES = {
     "code": (
         *("password=getpass1(x)", "password=env.PASS1", "password=account.value"),
         *("password=x1.db_password", "password=uid:gid", "password=/^[a-z]1/"),
+        'password="?token="',
     ),
     "types": (
         *('password="&\'a str"', "password=!Ref", "password=required|min:8"),
