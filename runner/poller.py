@@ -221,7 +221,9 @@ class Poller(Worker):
                 self._dropped.add(hashlib.sha256(json.dumps(item).encode()).digest())
 
     def _receive(self, command_id: str, text: str) -> None:
-        shown = self._shorten(text, MAX_COMMAND_CHARS)
+        # What somebody typed, a password perhaps, is handed on and not kept.
+        kept = text if self._wish(text) is None else text.partition(":")[0]
+        shown = self._shorten(kept, MAX_COMMAND_CHARS)
         if self._refused_count >= _MAX_RECORDED_REFUSALS and text not in _URGENT:
             self._tell_once(
                 "refusals", "so many commands were refused that the next ones are not told any more"

@@ -739,10 +739,16 @@ def test_an_ack_that_is_refused_for_a_while_at_the_end_still_arrives(
 
 
 def test_keys_are_refused_in_print_mode(gw: StrictGateway, tmp_path: Path) -> None:
-    """Where nobody reads the terminal, escape and input are refused with that reason."""
+    """Where nobody reads the terminal, escape and input are refused with that reason.
+
+    What was typed, perhaps a password, is in no journal.
+    """
     with Runner(gw, tmp_path, CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true") as runner:
         acks = runner.execute("__ESCAPE__", "__INPUT__:text", "__INPUT__:")
+        with closing(sqlite3.connect(runner.journal)) as journal:
+            recorded = journal.execute("SELECT command FROM commands").fetchall()
 
+    assert sorted(recorded) == [("__ESCAPE__",), ("__INPUT__",), ("__INPUT__",)]
     assert acks == [Ack(None, "refused: print mode does not read from the terminal")] * 3
 
 
