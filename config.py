@@ -67,10 +67,10 @@ class Setting:
     parse: Callable[[str, str], Any]
     meaning: str
     secret: bool = False
-    # It names a program, an allowlist, or a permission: not for a file that comes with a project to
-    # say. An address is; ALLOW_SELF_SIGNED is about that address, whose owner may get a certificate
-    # that verifies anyway; it says nothing of an address that is from elsewhere. The host of an
-    # assist session is a login to this machine.
+    # It names a program, an allowlist, a permission, or where files are made and removed: not for a
+    # file that comes with a project to say. An address is; ALLOW_SELF_SIGNED is about that address,
+    # whose owner may get a certificate that verifies anyway; it says nothing of an address that is
+    # from elsewhere. The host of an assist session is a login to this machine.
     grants: bool = False
 
 
@@ -326,6 +326,7 @@ SETTINGS: Final = (
         None,
         absolute_path,
         "folder for logs and journals",
+        grants=True,
     ),
     Setting(
         "poll_interval_s",

@@ -544,6 +544,7 @@ def test_what_other_users_can_read_is_told(root: Path) -> None:
 GRANTS = {
     "CLAUDE_RUNNER_ALLOW_HTTP": "true",
     "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true",
+    "CLAUDE_RUNNER_DATA_DIR": "../another-project/.data",
     "CLAUDE_RUNNER_TMATE_COMMAND": "./tools/tmate",
     "CLAUDE_RUNNER_TMATE_HOST": "tmate.example",
     "EXTRA_ALLOWED_COMMANDS": "sh -c id",
@@ -552,7 +553,7 @@ GRANTS = {
 
 @pytest.mark.parametrize("variable", GRANTS)
 def test_a_tracked_env_file_grants_nothing(root: Path, variable: str) -> None:
-    """A program, an allowlist, a permission: only the user says them, or names the file."""
+    """A program, an allowlist, a permission, a place: the user says them, or names the file."""
     env = write_env(root, f"GATEWAY_URL=https://gateway.example\n{variable}={GRANTS[variable]}\n")
     git(root, "init", "-q")
     load_config(root, {})
