@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
 from kinds.profile import Message, Passed
 from redact import Redacted, RedactedDecoder, Redactor
 from runner.mailbox import KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
-from runner.terminal import LocalOutput, Size, TextFilter, set_window_size, window_size
+from runner.terminal import LocalOutput, ModeTracker, Size, TextFilter, set_window_size, window_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from redact import RedactedText, Rules
     from runner.plan import Job
     from runner.speaker import Speaker
-    from runner.terminal import ModeTracker
 
 # What is held back for more context is shown after this long without output.
 _IDLE_S: Final = 0.05
@@ -129,6 +128,8 @@ class PtyPump(Worker):
         self._outputs = [c.local for c in channels if c.local is not None]
         self._log = log
         self._modes = modes
+        # What the child asks for where no terminal shows it.
+        self._modes_of_none = ModeTracker()
         self._keyboard_fd = keyboard_fd
         self._journal = journal
         self._note_undo = note_undo
@@ -181,7 +182,10 @@ class PtyPump(Worker):
 
     @property
     def is_typed_into(self) -> bool:
-        """Whether the child wants to be typed into, as a session does. Thread: any, while it runs."""
+        """Whether the child wants to be typed into, as a session does.
+
+        Thread: any, while it runs.
+        """
         if self._modes.is_of_session or self._modes_of_none.is_of_session:
             return True
         with contextlib.suppress(termios.error, OSError):
