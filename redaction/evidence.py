@@ -484,8 +484,8 @@ _SCRAMBLED = re.compile(
 # A long text of all kinds of signs with one word at most, as the keys of WordPress are: no code is
 # that dense.
 _DENSE = re.compile(
-    rb"(?=[ -~]{32})(?!.*[a-z]{5}.*[^a-z].*[a-z]{5})(?=(?:[^0-9]*[0-9]){2})(?=(?:[^A-Z]*[A-Z]){3})"
-    rb"(?=(?:[\w ]*[^\w ]){4})[ -~]+"
+    rb"(?=[ -~]{32})(?=(?:[^0-9]*[0-9]){2})(?=(?:[^A-Z]*[A-Z]){3})(?=(?:[\w ]*[^\w ]){4})"
+    rb"(?!(?:(?![a-z]{5}).)*[a-z]{5,}[^a-z](?:(?![a-z]{5}).)*[a-z]{5})[ -~]+"
 )
 # A sign that opens a variable or a placeholder, and a run that no bracket closes.
 _SIGN_AND_RUN = re.compile(rb"[$({\[<!/]([A-Za-z0-9]{6,})[\w!@#$%^&*+~?-]*")

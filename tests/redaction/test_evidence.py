@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 
+import redaction
 from redaction import evidence
 from redaction.evidence import HARMLESS_VALUE, HARMLESS_VALUES, is_path_or_code
 from testing.redaction import RULES, redact_both_ways
@@ -73,6 +77,27 @@ def test_a_harmless_value_stays_because_of_one_row(
 
 
 @pytest.mark.timeout(60)
+def patterns() -> set[re.Pattern[bytes]]:
+    """Return every pattern that a module of the redactor has as a name of its own."""
+    modules = [import_module(f"redaction.{each.name}") for each in iter_modules(redaction.__path__)]
+    found = [value for module in modules for value in vars(module).values()]
+    return {each for each in found if isinstance(each, re.Pattern) and each.flags & re.UNICODE == 0}
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [b"x", b"ab", b"aB1", b"A", b"1", b"a1", b"/ab", b"a.", b"a-", b"_a", b"{", b"$a", b" a"],
+)
+def test_no_pattern_judges_a_long_value_slowly(unit: bytes) -> None:
+    """A value may be a file of a megabyte. A linear pattern needs a few milliseconds here."""
+    for pattern in patterns():
+        for end in (b"", b" -p", b"\n"):
+            value = unit * (12_000 // len(unit)) + end
+            before = time.process_time()
+            pattern.fullmatch(value)
+            assert time.process_time() - before < 0.5, pattern.pattern
+
+
 def test_a_long_path_with_an_argument_is_judged_at_once() -> None:
     """A pattern that reads each name of a path in several ways tries them all: for years."""
     assert is_path_or_code(b"/some-folder" * 40, quoted=True)
