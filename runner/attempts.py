@@ -291,6 +291,8 @@ class TellOnce:
 # run, which is the rest of both streams, a notice or two, and `finished`. Of a small budget, less.
 _RESERVED_REQUESTS: Final = 8
 _RESERVED_SHARE: Final = 0.2
+# Polls use so much of it, so that a stop does not wait for the next window.
+_POLLED_SHARE: Final = 3 / 8
 # On a budget that is almost used up, each thread goes as slowly as if it were one of so many: ten
 # runs, which send output and ask for commands.
 _SHARERS: Final = 20
@@ -363,7 +365,10 @@ class Pacer:
         """Return how long to wait between two polls: `interval_s`, or longer on a low budget."""
         with self._lock:
             left_s, spare = self._budget()
-            return max(interval_s, self._pace_s(left_s, spare))
+            pace_s = self._pace_s(left_s, spare)
+            if -_POLLED_SHARE * self._kept < spare <= 0:
+                pace_s = left_s / 3
+            return max(interval_s, pace_s)
 
     def output_delay_s(self) -> float:
         """Return how long the next output event should wait."""
