@@ -283,8 +283,8 @@ def test_a_secret_within_a_command_is_not_shown(line: _Line) -> None:
             line.use("info", *_own(line)),
             line.use("info", "--json", *_own(line)),
             line.use("doctor", *_own(line)),
-            line.use("start", "-vv", *options, "--cmd", "x"),
         ]
+        started = line.use("start", "-vv", *options, "--cmd", "x")
         line.env["CLAUDE_COMMAND"] += " 'unclosed"
         mistaken = [line.fail("info", *_own(line))]
         for assignment in (f"API_KEY={secret}", f"API_KEY={secret}/x"):
@@ -293,6 +293,7 @@ def test_a_secret_within_a_command_is_not_shown(line: _Line) -> None:
 
     for done in shown:
         assert f"{claude} --api-key [REDACTED]" in done.stdout + done.stderr
+    for done in (*shown, started):
         assert secret not in done.stdout + done.stderr
     assert not [sentence for sentence in mistaken if secret in sentence]
 
