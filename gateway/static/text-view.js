@@ -133,10 +133,11 @@ export class TextView {
   async #drawSoon() {
     if (this.#isDrawing) return;
     this.#isDrawing = true;
-    for (let isMore = true; isMore; ) {
+    for (;;) {
       await nextFrame();
       const began = performance.now();
-      isMore = attempt(() => this.#drawSome());
+      // What is written in a pause after this would find it drawing, and nothing would draw it.
+      if (!attempt(() => this.#drawSome())) break;
       await pauseAfter(performance.now() - began);
     }
     this.#isDrawing = false;

@@ -405,3 +405,23 @@ def test_an_unknown_run_and_a_lost_login_say_what_to_do(
         page.get_by_label("Admin token").fill("wrong")
         page.get_by_role("button", name="Log in").click()
         expect(page.get_by_role("alert")).to_contain_text("not the admin token")
+
+
+def test_what_comes_while_the_page_draws_is_drawn(desk: Visitor) -> None:
+    """Also if nothing comes after it: a run's last lines often come like this."""
+    page = desk.open_list()
+    page.evaluate(
+        """async () => {
+          const { TextView } = await import(`${location.origin}/static/text-view.js`);
+          const view = new TextView({ columns: 80, rows: 24, isFixed: false });
+          document.querySelector("main").append(view.element);
+          const body = view.element.querySelector(".text-lines");
+          new MutationObserver((_, observer) => {
+            observer.disconnect();
+            view.write("the last line\\n", "stdout");
+          }).observe(body, { childList: true });
+          view.write("the first line\\n", "stdout");
+        }"""
+    )
+
+    expect(page.locator(".text-lines")).to_contain_text("the last line")
