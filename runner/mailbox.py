@@ -179,7 +179,8 @@ class Worker(ABC):
 class Mailbox:
     """What the main thread waits for besides the keeper: signals, and messages of the workers."""
 
-    _HANDLED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
+    _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    _HANDLED: Final = (*_ENDING, signal.SIGWINCH)
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -210,10 +211,16 @@ class Mailbox:
         self._pipe.wake()
 
     def receive(self) -> Iterator[object]:
-        """Yield the signals and messages that have come."""
-        for number in self._pipe.take():
-            if number:
-                yield Signal(number)
+        """Yield the signals and messages that have come.
+
+        Of several signals that ask for the end only the first: they came in one moment.
+        """
+        numbers = self._pipe.take()
+        if signal.SIGWINCH in numbers:
+            yield Signal(signal.SIGWINCH)
+        ending = next((each for each in numbers if each in self._ENDING), None)
+        if ending is not None:
+            yield Signal(ending)
         while True:
             try:
                 yield self._messages.get_nowait()

@@ -612,8 +612,7 @@ class _Session:
         if number == signal.SIGWINCH:
             self._resize()
             return
-        now = time.monotonic()
-        if now < self._told_to_end_at + _ONE_PRESS_S:
+        if time.monotonic() < self._told_to_end_at + _ONE_PRESS_S:
             return
         if self._is_delivering:
             self._gave_up = True
@@ -627,8 +626,8 @@ class _Session:
         ):
             pass
         else:
-            self._told_to_end_at = now
             self._end_run("hangup" if number == signal.SIGHUP else "stopped")
+            self._told_to_end_at = time.monotonic()
 
     def _handle_end_of_worker(self, ended: WorkerEnded) -> None:
         if ended.worker == "pty-pump":
