@@ -75,10 +75,10 @@ export class RunControls {
     );
   }
 
-  /** Show one command and what became of it; a newer state of it takes the older one's place. */
+  /** Show one command and what became of it, which may come before the answer that has it waiting. */
   show(command) {
     const known = this.#entries.get(command.id);
-    if (known?.status === command.status) return;
+    if (known && (known.status === command.status || command.status === "pending")) return;
     const element = historyEntry(command);
     if (known) known.element.replaceWith(element);
     else this.#history.prepend(element);

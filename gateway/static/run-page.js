@@ -12,7 +12,7 @@ import { Output } from "./output.js";
 import { RunControls } from "./run-controls.js";
 import { SideLog } from "./side-log.js";
 import { Talk } from "./talk.js";
-import { asText } from "./values.js";
+import { asText, newer } from "./values.js";
 import { age, ending, lasted, moment, resultFacts, status, title } from "./words.js";
 
 const CLOCK_MS = 1000;
@@ -152,9 +152,9 @@ export class RunPage {
     );
   }
 
-  #update(run) {
+  #update(loaded) {
     const before = this.#run && status(this.#run);
-    this.#run = run;
+    const run = (this.#run = newer(this.#run, loaded));
     for (const part of [this.#controls, this.#talk]) this.#attempt(() => part.update(run));
     const [kind, word] = status(run);
     this.#attempt(() => {

@@ -7,7 +7,7 @@ import { LiveStream } from "./live-stream.js";
 import { openNewRun } from "./new-run.js";
 import { announce, setTitle, showConnection } from "./notices.js";
 import { attempt, nextFrame } from "./turns.js";
-import { asText } from "./values.js";
+import { asText, newer } from "./values.js";
 import { age, lasted, moment, refusedTools, status, title } from "./words.js";
 
 const PAGE_RUNS = 50;
@@ -58,8 +58,7 @@ export class RunsPage {
     // Those that wait come first, also if they are older than a page.
     const [page, waiting] = await Promise.all([get(`/api/runs?limit=${PAGE_RUNS}`), get("/api/runs?state=waiting")]);
     if (!this.#runs.size) this.#next = page.next;
-    for (const run of waiting.runs) this.#runs.set(run.id, run);
-    this.#take(page.runs);
+    this.#take([...waiting.runs, ...page.runs]);
   }
 
   async #loadOlder() {
@@ -69,7 +68,7 @@ export class RunsPage {
   }
 
   #take(runs) {
-    for (const run of runs) this.#runs.set(run.id, run);
+    for (const run of runs) this.#runs.set(run.id, newer(this.#runs.get(run.id), run));
     this.#drawSoon();
   }
 

@@ -43,3 +43,6 @@ export function asSize(columns, rows) {
   const width = Math.min(columns, MAX_COLUMNS);
   return { columns: width, rows: Math.min(rows, MAX_LINES, Math.floor(MAX_CELLS / width)) };
 }
+
+/** Return the newer of two states of a run: an answer may be overtaken by what comes live. */
+export const newer = (known, run) => (known && run.last_event_id < known.last_event_id ? known : run);

@@ -425,3 +425,31 @@ def test_what_comes_while_the_page_draws_is_drawn(desk: Visitor) -> None:
     )
 
     expect(page.locator(".text-lines")).to_contain_text("the last line")
+
+
+def test_an_answer_that_is_overtaken_changes_nothing(
+    desk: Visitor, gateway: EmbeddedGateway
+) -> None:
+    """What came live while the page waited for an answer is newer than the answer."""
+    run = begin(gateway)
+    assert gateway.api("POST", f"/api/runs/{run.id}/stop", {}).status in (200, 202)
+    (stop,) = gateway.send("GET", f"/api/runs/{run.id}/commands", run=run).json()
+    page, held = desk.page, []
+    page.route("**/history", lambda route: held.append((route, route.fetch())))
+    desk.open_run(run.id)
+    expect(page.locator(".badge")).to_have_text("Running")
+    while not held:
+        page.wait_for_timeout(10)
+
+    ack = f"/api/runs/{run.id}/commands/{stop['id']}/ack"
+    assert gateway.send("POST", ack, {"result": "Stopping"}, run).status == 200
+    gateway.send_marker(run, finished([]))
+    expect(page.locator(".history-entry .outcome")).to_have_text("done")
+    expect(page.locator(".badge")).to_have_text("Finished")
+    with page.expect_response("**/history"):
+        for route, answer in held:
+            route.fulfill(response=answer)
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    assert page.locator(".history-entry .outcome").all_inner_texts() == ["done"]
+    assert page.locator(".badge").inner_text() == "Finished"
