@@ -387,6 +387,8 @@ class Redactor:
     def _redact_string(self, match: re.Match[bytes]) -> bytes:
         """Redact the payload of one sequence: a text of its own."""
         kind, payload, end = match.groups()[:3] if match[1] else match.groups()[3:]
+        if len(payload) < _SECRET_BYTES:
+            return match[0]
         if kind.endswith(b"52;"):
             target = CLIPBOARD.match(payload)
             kind += target[0] if target else b""
@@ -474,6 +476,8 @@ class Redactor:
         return True
 
 
+# Shorter texts are no secret with its name. Thousands of empty ones are cheap to send.
+_SECRET_BYTES = 4
 # The bytes that show that another sequence begins within one.
 _RESTARTED = b"\x1b]"
 _END_OF_LINE = re.compile(rb"[\r\n]")

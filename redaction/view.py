@@ -21,20 +21,25 @@ _UNSEEN = bytes((*range(9), *range(14, 24), 0x19, *range(28, 32), 0x7F))
 _UNSEEN_ALONE = _UNSEEN + b"\x18\x1a"
 _IN_CSI = b"[ -?" + re.escape(_UNSEEN) + b"]*"
 # A sequence begins with ESC and a sign, or with a C1 control in UTF-8. It ends as it should, or by
-# CAN or SUB; a second ESC begins another one. Both kinds of strings (OSC; DCS, SOS, PM, APC and a
-# title for screen) are bounded, so that one that never ends is shown.
+# CAN or SUB; a second ESC or C1 control begins another one. Both kinds of strings (OSC; DCS, SOS,
+# PM, APC and a title for screen) are bounded, so that one that never ends is shown. No string may
+# read over the beginning of another: of many beginnings, each would read all others.
 _CSI, _OSC, _DCS = (
     rb"(?:\x1b\[|\xc2\x9b)",
     rb"(?:\x1b\]|\xc2\x9d)",
     rb"(?:\x1b[PX^_k]|\xc2[\x90\x98\x9e\x9f])",
 )
-_IN_OSC, _IN_DCS = rb"[^\x07\x18\x1a\x1b\r\n]{0,3800}", rb"[^\x18\x1a\x1b\r\n]{0,3800}"
+_IN_OSC, _IN_DCS = (
+    rb"(?:[^" + ends + rb"\x18\x1a\x1b\r\n\xc2]|\xc2(?![\x80-\x9f])){0,3800}"
+    for ends in (rb"\x07", b"")
+)
+_C1_NEXT = rb"(?=\xc2[\x80-\x9b\x9d-\x9f])"
 _END = rb"(?:\x1b\\|\xc2\x9c|[\x18\x1a])"
 
 
 def _list_controls(restart: bytes) -> bytes:
     """Return the pattern of all sequences. `restart` may stand for the ESC of the next one."""
-    ends = rb"|(?=\x1b[^\\]" + restart + b"))"
+    ends = rb"|(?=\x1b[^\\]" + restart + b")|" + _C1_NEXT + b")"
     return (
         _CSI + _IN_CSI + rb"(?:[@-~\x18\x1a]|(?=\x1b" + restart + b"))"
         rb"|"
@@ -72,11 +77,12 @@ _UNFINISHED = re.compile(
     rb"|\x1b[ -/]+|\xc2)\Z"
 )
 _WRAP = re.compile(rb"\r(?<= \r)(?![\r\n])")
+_STRING_END = _END + rb"|(?=\x1b[^\\])|" + _C1_NEXT
 # A sequence with a text for the terminal, or for `tmux` or `screen` on the way: kind, text, end,
 # which is empty if another sequence begins there.
 STRING = re.compile(
-    rb"(" + _OSC + rb"[0-9]{0,4};?)(" + _IN_OSC + rb")(\x07|" + _END + rb"|(?=\x1b[^\\]))"
-    rb"|(" + _DCS + rb")(" + _IN_DCS + rb")(" + _END + rb"|(?=\x1b[^\\]))"
+    rb"(" + _OSC + rb"[0-9]{0,4};?)(" + _IN_OSC + rb")(\x07|" + _STRING_END + rb")"
+    rb"|(" + _DCS + rb")(" + _IN_DCS + rb")(" + _STRING_END + rb")"
 )
 CLIPBOARD = re.compile(rb"[a-z0-9]*;")
 # A sequence that moves the cursor separates words: forwards like a space, anywhere else like a new

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import pytest
 
@@ -180,6 +181,21 @@ def test_work_is_linear(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
     size_bytes = 2 * redact.SLICE_BYTES if piece == HEADER else 2_000
     assert measure(4 * size_bytes) <= 4.5 * measure(size_bytes)
     assert redactor.failures == 0
+
+
+@pytest.mark.parametrize("begin", ["\x9d", "\x90", "\x9d0;"])
+def test_beginnings_of_strings_are_read_once(begin: str) -> None:
+    """Each string would be read to the end of the line and back, for seconds, if it did not end at
+    the next beginning. Now it takes a few hundredths.
+    """
+    text = (begin * 1000 + "\n").encode() * 4
+    before = time.process_time()
+    redactor = Redactor(rules=RULES)
+
+    out = b"".join(redactor.feed(text[at : at + 4096]) for at in range(0, len(text), 4096))
+
+    assert out + redactor.flush() == text
+    assert time.process_time() - before < 0.6
 
 
 def test_a_failure_inside_drops_the_rest_of_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
