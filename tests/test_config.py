@@ -312,6 +312,23 @@ def test_a_quote_that_is_not_closed_is_told(text: str, line: int, root: Path) ->
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        'PATH="/opt/bin":$PATH',
+        "A='a'\"b\"",
+        "A='a'; export A",
+        'A="say \\"hi\\"" b',
+        "A='x\ny' z",
+    ],
+)
+def test_another_program_s_line_may_have_text_behind_a_quote(line: str, root: Path) -> None:
+    """A shell reads it, python-dotenv leaves it out, and it takes no later line in."""
+    write_env(root).write_text(f"{line}\nHMAC_SECRET=kkk\n", "utf-8")
+
+    assert load_config(root, {}).hmac_secret == "kkk"
+
+
+@pytest.mark.parametrize(
     ("written", "value"),
     [
         ("HMAC_SECRET= # paste it here", ""),
