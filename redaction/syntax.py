@@ -226,7 +226,7 @@ _HEADER = re.compile(
     rb"""|genie?key|ssws|discogs|mac|signature|pat|aws4-hmac-sha256|goog4-rsa-sha256)[ ]+)?"""
 )
 # A variable in an object: { Authorization: authHeader }
-_VARIABLE = re.compile(rb"([A-Za-z_$][\w$]*)(?:\.[A-Za-z_$][\w$]*)*[ ]*[,;})]")
+_VARIABLE = re.compile(rb"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*[ ]*[,;})]")
 _HEADER_STOP = re.compile(rb"[\"'`\r\n<>\\]")
 _CREDENTIAL_STOP = re.compile(rb"[\s\"'`,;<>)\]}\\]")
 _SCHEME = re.compile(rb"(?i)(?:bearer|basic)(?:%20|\+|[ ]+)")
@@ -261,7 +261,7 @@ def judge_header(text: bytes, at: int, final: bool) -> Verdict:
     if isinstance(body, Endless):
         return body
     variable = _VARIABLE.match(text, header.start("scheme") if header["scheme"] else value)
-    if variable and not is_gibberish(variable[1]):
+    if variable and not any(map(is_gibberish, re.findall(rb"[A-Za-z0-9]+", variable[0]))):
         return None
     body = body.rstrip(b" \t,;)")
     prose = body.replace(b" ", b"").isalpha() and not any(map(is_gibberish, body.split()))

@@ -145,6 +145,8 @@ SECRETS = [
     pytest.param("GET /v1?x=1&access_token={}&page=2", FILLER[:20], id="query"),
     pytest.param("> Authorization: Bearer {}", FILLER, id="bearer-header"),
     pytest.param("curl -H 'Authorization: token {}' x", HEX[:40], id="token-header"),
+    pytest.param("{{Authorization={},", "UnYUQg_8H13FtrFcs", id="header-in-a-map"),
+    pytest.param("{{Authorization: {};", "k7.UnYUQg8H13$FtrFcs", id="header-in-an-object"),
     pytest.param("X-Api-Key: {}", FILLER[:20], id="api-key-header"),
     pytest.param(
         "Basic {}", base64.b64encode(b"user:s3cr3t-password").decode(), id="basic-credentials"
@@ -661,6 +663,7 @@ HARMLESS = [
     "tokens: [1, 2]; key = [\n  'id',\n]",
     '"?token="+key+"&x=1"; \'&password=\'+pw+\'&a=b\'; url + "?token=" + token + "&x=1"',
     "{ Authorization: authHeader }",
+    "{ Authorization: config.jwt_access_token_2 }; { Authorization: _authHeaderForUser1 }",
     "{ headers: { Authorization: token } }; { Authorization: auth_header, n: 1 }",
     'WWW-Authenticate: Bearer error="invalid_token", Bearer resource_metadata="https://h/x"',
     "System.Xml, Version=4.0.0.0, Culture=neutral, PublicKeyToken=" + HEX[:16],
