@@ -329,12 +329,13 @@ class ModeTracker:
         if at < 0 and not (self._is_in_string or has_any):
             return False
         before = (self._is_colored, self._is_in_string)
-        if has_any:
-            is_out = seen.rfind(b"\x0e") > seen.rfind(b"\x0f")
-            self._change(b"shift", b"\x0f" if is_out else b"")
         for match in self._SEQUENCE.finditer(seen):
             has_any = True
             self._note(match)
+        shift_out, shift_in = seen.rfind(b"\x0e"), seen.rfind(b"\x0f")
+        # A reset behind it has undone it.
+        if max(shift_out, shift_in) > max(seen.rfind(b"\x1bc"), seen.rfind(b"\x1b[!p")):
+            self._change(b"shift", b"\x0f" if shift_out > shift_in else b"")
         if at >= 0:
             self._note_colors(seen)
             # Any escape ends a string, or begins one.
@@ -489,11 +490,12 @@ class TextFilter:
     """
 
     # An operating system command other than a link (8), and a private or a soft-reset sequence.
+    # None is longer than what is held: else a read that holds all of it would lose the text.
     _STATE: Final = re.compile(
-        rb"\x1b(?:\[(?:[<=>?][0-?]*[ -/]*[@-~]|[0-9;]*r|[0-9;]* q|!p)"
-        rb"|\](?!8;)[^\x07\x1b]*(?:\x07|\x1b\\)|[()*+][ -/]?[0-~]|[78=>c])|[\x0e\x0f]"
+        rb"\x1b(?:\[(?:[<=>?][0-?]{0,500}[ -/]{0,500}[@-~]|[0-9;]{0,500}r|[0-9;]{0,500} q|!p)"
+        rb"|\](?!8;)[^\x07\x1b]{0,1000}(?:\x07|\x1b\\)|[()*+][ -/]?[0-~]|[78=>c])|[\x0e\x0f]"
+        rb"|\x1b\[([0-9;:]{0,500})m"  # a colour
     )
-    _COLOR: Final = re.compile(rb"\x1b\[([0-9;:]*)m")
     _BEGINNING: Final = re.compile(
         rb"\x1b(?:\[[0-?]*[ -/]*|\](?:[^\x07\x1b]*\x1b?)|[()*+][ -/]?)?\Z"
     )
@@ -512,15 +514,17 @@ class TextFilter:
         begin = self._BEGINNING.search(seen, max(0, len(seen) - self._LONGEST))
         end = len(seen) if begin is None else begin.start()
         self._held = seen[end:]
-        return self._COLOR.sub(self._color, self._STATE.sub(b"", seen[:end]))
+        return self._STATE.sub(self._replace, seen[:end])
 
     def flush(self) -> bytes:
         """Return what was held back, at the end."""
         held, self._held = self._held, b""
         return held
 
-    def _color(self, match: re.Match[bytes]) -> bytes:
-        """Leave out what ends a colour that has not begun."""
+    def _replace(self, match: re.Match[bytes]) -> bytes:
+        """Leave out what sets a state, and what ends a colour that has not begun."""
+        if match[1] is None:
+            return b""
         is_reset = not match[1].strip(b"0;")
         is_kept = self._is_colored or not is_reset
         self._is_colored = not is_reset

@@ -538,6 +538,8 @@ MODE_ROWS: list[Any] = [
     pytest.param("\x1b(0lqk", "\x1b(B", id="line drawing"),
     pytest.param("a\x0elqk", "\x0f", id="shifted out"),
     pytest.param("\x1b(0\x0elqk\x0f\x1b(B", "", id="line drawing, undone"),
+    pytest.param("\x1bc\x0elqk", "\x0f", id="shifted out behind a reset"),
+    pytest.param("\x0elqk\x1b[!p", "", id="shifted out before a reset"),
     pytest.param("\x1b%@\x1b G", "\x1b F\x1b%G", id="8 bits"),
     pytest.param("\x1b[=5u", "\x1b[=0u", id="keyboard flags set"),
     pytest.param("\x1b[>1u\x1b[=5u\x1b[<u\x1b[=5u\x1b[=0u", "", id="keyboard flags unset"),

@@ -617,6 +617,10 @@ RESETS = (
         (b"10 %\r20 %\x1b[K\x1b[2A", b"10 %\r20 %\x1b[K\x1b[2A"),
         (b"an escape \x1b", b"an escape \x1b"),
         ("\u00e9\U0001f980".encode(), "\u00e9\U0001f980".encode()),
+        # Too long for a title: what a read holds of it must not be lost, whatever its size.
+        (b"\x1b]" + b"text\n" * 300 + b"\x07", b"\x1b]" + b"text\n" * 300 + b"\x07"),
+        # What is left of two sequences is not read as a third.
+        (b"\x1b[\x0f0m", b"\x1b[0m"),
     ],
 )
 def test_a_terminals_state_is_no_text(output: bytes, text: bytes) -> None:
