@@ -314,7 +314,9 @@ _PASSWORD_TRANSLATIONS = list_words(
 
 _RANDOM_ALPHABET = re.compile(rb"[A-Za-z0-9+/=_.~%:!@#^*-]{10,}")
 _RANDOM_PART = re.compile(rb"[A-Za-z0-9]{10,}")
-_LONG_PART = re.compile(rb"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}")
+_LONG_PART = re.compile(  # asked at its first byte alone, else each letter looks for a digit
+    rb"(?<![A-Za-z0-9])(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}"
+)
 _UUID = re.compile(rb"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _CHANGES = re.compile(rb"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
 # A mix of cases that no word and no identifier has; part of other patterns.

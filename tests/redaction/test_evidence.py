@@ -11,7 +11,7 @@ import pytest
 
 import redaction
 from redaction import evidence
-from redaction.evidence import HARMLESS_VALUE, HARMLESS_VALUES, is_path_or_code
+from redaction.evidence import HARMLESS_VALUE, HARMLESS_VALUES, is_path_or_code, looks_random
 from testing.redaction import RULES, redact_both_ways
 
 # One for each row of HARMLESS_VALUES, in its order.
@@ -96,6 +96,14 @@ def test_no_pattern_judges_a_long_value_slowly(unit: bytes) -> None:
             before = time.process_time()
             pattern.fullmatch(value)
             assert time.process_time() - before < 0.5, pattern.pattern
+
+
+def test_a_long_value_of_letters_is_searched_once() -> None:
+    """As is left of a path without slashes: seconds, if each letter looks for a digit."""
+    for value in (b"a" * 60_000, b"a" * 60_000 + b"-1"):
+        before = time.process_time()
+        assert not looks_random(value)
+        assert time.process_time() - before < 0.5
 
 
 def test_a_long_path_with_an_argument_is_judged_at_once() -> None:
