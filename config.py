@@ -613,7 +613,7 @@ def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> _En
 _NAME: Final = r"(?:export[^\S\n]+)?(?:'[^'\n]+'|[^=#\s]+)[^\S\n]*="
 # With `#` right behind the `=` it may be a password.
 _IS_COMMENT: Final = re.compile(rf"{_NAME}(?:[^\S\n]+#|#(?:\s|$))")
-# Not PATH="/opt/bin":$PATH, which a shell reads and python-dotenv leaves out
+# Not PATH="/opt/bin":$PATH, which a shell reads and python-dotenv leaves out.
 _OPENS_QUOTE: Final = re.compile(rf"{_NAME}[^\S\n]*(?:\"(?:[^\"\\]|\\.)*|'[^']*)\Z", re.DOTALL)
 
 

@@ -353,7 +353,9 @@ class Redactor:
         before = len(self._raw)
         self._raw = self._raw + chunk if before else chunk
         view = self._view(final=final, silent=silent)
-        if view.may_have_strings and self._redact_strings(before):
+        # A backspace ends no string, unless it stands where an escape sequence goes on.
+        may_end = chunk != b"\b" or self._raw[before - 1 : before] in (b"\x1b", b"\xc2")
+        if view.may_have_strings and may_end and self._redact_strings(before):
             view = self._view(final=final, silent=silent)
         out: list[bytes] = []
         while True:
