@@ -7,9 +7,9 @@ import contextlib
 import fcntl
 import logging
 import os
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -114,9 +114,10 @@ def _serve(options: argparse.Namespace, settings: Settings) -> None:
     if scheme == "https":
         names = [*sorted(LOOPBACK_NAMES), *sorted(hosts.names - LOOPBACK_NAMES)]
         certificate = prepare_certificate(settings.data_dir, names)
-    stop = threading.Event()
+    # Not an Event: a signal that comes while `wait` has its lock would wait for it, for ever.
+    stop: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _frame: stop.put(number))
     try:
         gateway = Gateway(settings, hosts, (options.host, options.port), certificate)
     except ListenError as error:
@@ -124,6 +125,6 @@ def _serve(options: argparse.Namespace, settings: Settings) -> None:
     try:
         with gateway:
             tell(options, settings, hosts, gateway, certificate)
-            stop.wait()
+            stop.get()
     finally:
         remove_opener(settings.data_dir)
