@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
 from kinds.profile import Message, Passed
 from redact import Redacted, RedactedDecoder, Redactor
 from runner.mailbox import KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
-from runner.terminal import LocalOutput, ModeTracker, Size, TextFilter, set_window_size, window_size
+from runner.sequences import ModeTracker, TextFilter
+from runner.terminal import LocalOutput, Size, set_window_size, window_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,7 +84,7 @@ class Channel:
     rules: Rules
     local: LocalOutput | None
     transcript: Transcript | None = None
-    # What leaves out what is no text, for everybody but the local terminal.
+    # For all but the local terminal: leaves out sequences that set a terminal's state.
     text_filter: TextFilter | None = None
     redactor: Redactor = field(init=False)
     decoder: RedactedDecoder = field(default_factory=RedactedDecoder)
@@ -128,8 +129,8 @@ class PtyPump(Worker):
         self._outputs = [c.local for c in channels if c.local is not None]
         self._log = log
         self._modes = modes
-        # What the child asks for where no terminal shows it.
-        self._modes_of_none = ModeTracker()
+        # The modes that the child sets where no terminal shows them.
+        self._unshown_modes = ModeTracker()
         self._keyboard_fd = keyboard_fd
         self._journal = journal
         self._note_undo = note_undo
@@ -186,7 +187,7 @@ class PtyPump(Worker):
 
         Thread: any, while it runs.
         """
-        if self._modes.is_of_session or self._modes_of_none.is_of_session:
+        if self._modes.is_of_session or self._unshown_modes.is_of_session:
             return True
         with contextlib.suppress(termios.error, OSError):
             return any(
@@ -381,7 +382,7 @@ class PtyPump(Worker):
     def _show(self, channel: Channel, raw: bytes) -> None:
         is_on_terminal = channel.local is not None and channel.local.is_terminal
         if not is_on_terminal:
-            self._modes_of_none.feed(raw)
+            self._unshown_modes.feed(raw)
         elif self._modes.feed(raw):
             self._note_undo(self._modes.undo())  # before it is shown, and has to be undone
         if self._states is not None:

@@ -20,9 +20,9 @@ from runner import terminal
 from runner.keeper import _SharedNote
 from runner.mailbox import KeysTyped, WakePipe, WorkerEnded, WorkerFailed
 from runner.pump import Channel, Journal, PtyPump
+from runner.sequences import ModeTracker
 from runner.terminal import (
     LocalOutput,
-    ModeTracker,
     RawTerminal,
     Size,
     set_window_size,

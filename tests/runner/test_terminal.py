@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from runner.terminal import TextFilter
+from runner.sequences import TextFilter
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs import processes
 from testing.programs.runner import Kind, Launch, RunnerProcess, child, plan, program
