@@ -439,8 +439,12 @@ def test_an_answer_that_is_overtaken_changes_nothing(
     page.route("**/history", lambda route: held.append((route, route.fetch())))
     desk.open_run(run.id)
     expect(page.locator(".badge")).to_have_text("Running")
-    while not held:
-        page.wait_for_timeout(10)
+
+    def is_held() -> None:
+        page.wait_for_timeout(10)  # lets the page go on
+        assert held
+
+    eventually(is_held)
 
     ack = f"/api/runs/{run.id}/commands/{stop['id']}/ack"
     assert gateway.send("POST", ack, {"result": "Stopping"}, run).status == 200

@@ -77,7 +77,7 @@ def test_a_refused_tool_names_what_would_allow_it(scene: Scene) -> None:
 
 
 def test_a_hook_is_told(scene: Scene) -> None:
-    """One that fails is shown; one that refuses a tool is no case for --allowedTools."""
+    """One that fails is shown; one that refuses a tool brings no advice on --allowedTools."""
     settings = {
         "hooks": {
             name: [{"hooks": [{"type": "command", "command": command}]}]
