@@ -747,7 +747,7 @@ def read_bytes(path: Path) -> bytes:
                 block = os.read(fd, 65_536)
             except BlockingIOError:
                 if not select.select([fd], [], [], _SILENT_WRITER_S)[0]:
-                    raise OSError(errno.EAGAIN, "whoever has it open writes nothing") from None
+                    raise OSError(errno.EAGAIN, "it is a pipe whose writer sends nothing") from None
                 continue
             content += block
             if block:
@@ -755,7 +755,7 @@ def read_bytes(path: Path) -> bytes:
             if content or not is_pipe:
                 return bytes(content)
             if time.monotonic() >= give_up_at:
-                raise OSError(errno.EAGAIN, "it is a pipe, and nobody writes into it")
+                raise OSError(errno.EAGAIN, "it is a pipe without a writer")
             time.sleep(0.02)
         raise OSError(errno.EFBIG, "it is larger than 1 MiB")
     finally:

@@ -534,7 +534,7 @@ def _find_fault(path: str) -> str:
         is_hashed = any(re.fullmatch(r"[0-9a-f]{8}\.\d+", name) for name in os.listdir(path))
         return "" if is_hashed else "is a folder without hashed certificates (`openssl rehash`)"
     if not os.path.isfile(path):
-        return "is no file"
+        return "is not a file"
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:

@@ -130,7 +130,9 @@ def _make_secret(file: Path, notes: list[str]) -> None:
     secret = secrets.token_hex(32)
     line = f"HMAC_SECRET={secret}"
     if file.exists() and not file.is_file():
-        raise SettingsError(f"{file} is no file, so no HMAC_SECRET can be written there; set it")
+        raise SettingsError(
+            f"{file} is not a file, so HMAC_SECRET cannot be written there; set HMAC_SECRET"
+        )
     try:
         text = file.read_text("utf-8")
     except FileNotFoundError:

@@ -202,8 +202,8 @@ def _refuse_contradictions(arguments: Sequence[str], prompt: str | None) -> None
     leaving = _given(arguments, _LEAVING_ARGUMENTS)
     if leaving:
         raise RunnerError(
-            f"{leaving} would take the work out of this run, where nobody sees or stops it; "
-            "leave it out"
+            f"{leaving} would take the work out of this run, and the page could not show or stop "
+            "it; leave it out"
         )
     if prompt is not None and _value_of(arguments, "--input-format") == "stream-json":
         raise RunnerError(
@@ -353,12 +353,12 @@ _GRANTING_ARGUMENTS: Final = ("--allowedTools", "--allowed-tools")
 _OLD_SUBCOMMANDS: Final = frozenset(
     ["config", "doctor", "install", "mcp", "migrate-installer", "plugin", "setup-token", "update"]
 )
-# Claude Code's own background sessions and its agent view go on outside the run, where nobody sees
-# or stops them, or are killed with it and lost.
+# Claude Code's own background sessions and its agent view go on outside the run, where the page
+# cannot show or stop them, or are killed with it and lost.
 _SESSION_VARIABLES: Final = (("CLAUDE_CODE_DISABLE_AGENT_VIEW", "1"),)
 _HINT: Final = (
-    "this run looks like a session that nobody will end: if CLAUDE_COMMAND starts Claude Code, "
-    "stop the run and set CLAUDE_RUNNER_FLAVOR=claude (set it to plain if it does not)"
+    "this run looks like a session, which does not end by itself: if CLAUDE_COMMAND starts Claude "
+    "Code, stop the run and set CLAUDE_RUNNER_FLAVOR=claude (set it to plain if it does not)"
 )
 _INTERPRETER: Final = re.compile(r"(?:ba|da|z|k)?sh|node|bun|python[0-9.]*")
 # Below the repository's root.

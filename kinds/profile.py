@@ -308,7 +308,7 @@ class Invocation:
     withheld_variables: tuple[str, ...] = ()
     # Where it works, if that is not the working directory.
     worktree: Worktree | None = None
-    # What is set in its environment.
+    # Variables that its environment gets.
     added_variables: tuple[tuple[str, str], ...] = ()
     # Whether what it does is kept, so that another run can go on with it.
     keeps_session: bool = True

@@ -400,7 +400,7 @@ UNREADABLE_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "it is not UTF-8 (line 2)": (lambda p: p.write_bytes(b"A=b\nHMAC_SECRET=\xff\n"), ""),
     "UTF-16": (lambda p: p.write_bytes("A=b\n".encode("utf-16")), "it is not UTF-8 (line 1)"),
     "Is a directory": (Path.mkdir, ""),
-    "it is a pipe, and nobody writes into it": (os.mkfifo, ""),
+    "it is a pipe without a writer": (os.mkfifo, ""),
     "a socket": (make_socket, "No such device or address"),
     "a circle of links": (lambda p: p.symlink_to(p), "Too many levels of symbolic links"),
     "endless": (lambda p: p.symlink_to("/dev/zero"), "it is larger than 1 MiB"),

@@ -802,7 +802,7 @@ def test_a_self_signed_gateway_can_be_named_in_a_bundle(
         (Path.touch, "holds no certificate in PEM format"),
         (lambda path: path.write_bytes(self_signed().der), "holds no certificate in PEM format"),
         (Path.mkdir, "is a folder without hashed certificates"),
-        (os.mkfifo, "is no file"),
+        (os.mkfifo, "is not a file"),
     ],
     ids=["missing", "text", "empty", "DER", "folder", "pipe"],
 )

@@ -108,7 +108,7 @@ def test_output_is_counted_and_the_rest_recorded(disk: Disk) -> None:
 @pytest.mark.parametrize("is_greedy", [False, True], ids=["alone", "beside a greedy one"])
 @pytest.mark.parametrize("lines", [0, 150], ids=["small log", "large log"])
 def test_the_reserve_lasts(lines: int, is_greedy: bool, disk: Disk) -> None:
-    """However much the log holds when the disk gets full, and whoever takes what is left free."""
+    """However much the log holds when the disk gets full, and if another program fills the rest."""
     with run_on(disk) as spool:
         for _ in range(lines):
             assert spool.append("stdout", text("." * 15_999 + "\n"))

@@ -429,7 +429,7 @@ TAKES_KEYS = program("print('\\x1b[?2004h', end='', flush=True); import signal; 
 
 @pytest.mark.timeout(400)
 def test_a_job_that_is_a_session_is_told(gw: StrictGateway, tmp_path: Path) -> None:
-    """After a minute: what starts Claude Code unseen, or takes the keyboard; not what is plain."""
+    """After a minute, if it started Claude Code or reads keys; a plain program is left alone."""
     (tmp_path / "claude").write_text("#!/bin/sh\nsleep 600\n")
     (tmp_path / "claude").chmod(0o755)
     (tmp_path / "my-agent").write_text(BEHIND_A_SCRIPT.format(claude=tmp_path / "claude"))
@@ -469,8 +469,8 @@ def test_a_job_cannot_leave_the_run(gw: StrictGateway, tmp_path: Path, argument:
     told = refusal(plan(gw, stand_in(tmp_path), tmp_path, arguments=[argument]))
 
     assert told == (
-        f"claude-runner: {argument} would take the work out of this run, where nobody sees or "
-        "stops it; leave it out\n"
+        f"claude-runner: {argument} would take the work out of this run, and the page could "
+        "not show or stop it; leave it out\n"
     )
 
 

@@ -160,7 +160,7 @@ def test_titles_that_are_kept_up_are_enough(tmp_path: Path) -> None:
              '{"status": "news", "kind": "interactive"}']
 )  # fmt: skip
 def test_an_odd_note_says_nothing(tmp_path: Path, text: str) -> None:
-    """What is half written, of another kind or unknown is no state."""
+    """A note that is half written, of another kind or unknown tells no state."""
     (tmp_path / f"{os.getpid()}.json").write_text(text)
 
     assert looked(watch(tmp_path)) is None
