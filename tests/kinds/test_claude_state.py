@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -168,11 +170,13 @@ def test_an_odd_note_says_nothing(tmp_path: Path, text: str) -> None:
 
 def test_a_note_of_another_session_says_nothing(tmp_path: Path) -> None:
     """Another terminal's Claude Code, one that has ended, and files that are no notes."""
-    note(tmp_path, "busy", os.getppid() if os.getsid(os.getppid()) != os.getsid(0) else 1)
-    note(tmp_path, "busy", 2**22 + 1)
-    note(tmp_path, "busy", 10**40)
-    os.mkfifo(tmp_path / "x.json")
+    with Popen([sys.executable, "-c", "input()"], stdin=PIPE, start_new_session=True) as other:
+        note(tmp_path, "busy", other.pid)
+        note(tmp_path, "busy", 2**22 + 1)
+        note(tmp_path, "busy", 10**40)
+        os.mkfifo(tmp_path / "x.json")
 
-    assert looked(watch(tmp_path)) is None
-    assert looked(watch(tmp_path / "missing")) is None
-    assert looked(StateWatcher(SessionNotes(tmp_path))) is None  # not begun
+        assert looked(watch(tmp_path)) is None
+        assert looked(watch(tmp_path / "missing")) is None
+        assert looked(StateWatcher(SessionNotes(tmp_path))) is None  # not begun
+        other.communicate(b"\n")
