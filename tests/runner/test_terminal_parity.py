@@ -198,8 +198,8 @@ TOP = Script(
         (b"h", r"Help for Interactive Commands"),
         (b"\x1b", r"^top - .*\nTasks: (?s:.*)PID USER"),
     ],
-    # The last column has no room any more.
-    redrawn=lambda screen: screen.wait_for(r"(?m)^ *PID USER .*TIME\+$"),
+    # The last column has no room any more, nor, with long process ids, the one before it.
+    redrawn=lambda screen: screen.wait_for(r"(?m)^ *PID USER .*%MEM(?!.*COMMAND)"),
     picture=picture_of_top,
     ending=b"q",
 )
