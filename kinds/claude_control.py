@@ -11,13 +11,13 @@ change with each release: every field is looked at as if it could be missing or 
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from kinds.claude_changes import proposed_diff
 from kinds.claude_messages import use_of
 from kinds.profile import (
     Asked,
@@ -271,7 +271,7 @@ def _read_question(key: str, request: Mapping[str, Any]) -> Question:
         title=_text(request, "title") or _text(request, "description"),
         reason=_text(request, "decision_reason"),
         agent=_text(request, "agent_id"),
-        diff=_diff(tool, given),
+        diff=proposed_diff(tool, given),
         plan=_text(given, "plan") if kind == "plan" else "",
         choices=choices,
         scopes=() if suppressed or kind != "permission" else tuple(_read_scopes(request)),
@@ -322,27 +322,6 @@ def _read_scopes(request: Mapping[str, Any]) -> list[Scope]:
 def _rule(rule: Any) -> str:
     tool, content = _text(rule, "toolName"), _text(rule, "ruleContent")
     return f"{tool}({content})" if tool and content else tool
-
-
-def _diff(tool: str, given: Mapping[str, Any]) -> str:
-    """Return what an edit changes, as a unified diff without its file's lines around it."""
-    if tool not in ("Edit", "MultiEdit"):
-        return ""
-    parts = []
-    for edit in _list(given, "edits") or [given]:
-        before, after = _text(edit, "old_string"), _text(edit, "new_string")
-        if before.endswith("\n") and after.endswith("\n"):
-            before, after = before[:-1], after[:-1]
-        # Not `splitlines`, for which a character in a line may be the end of it.
-        old, new = before.split("\n"), after.split("\n")
-        if len(old) + len(new) > _MAX_DIFF_LINES:
-            return ""  # difflib's time grows faster than they do
-        lines = difflib.unified_diff(old, new, lineterm="", n=2)
-        parts += [line for line in lines if not line.startswith(("---", "+++"))]
-    return "\n".join(parts)
-
-
-_MAX_DIFF_LINES: Final = 2_000
 
 
 # --- lines and fields -----------------------------------------------------------------------------

@@ -14,9 +14,8 @@ It neither redacts nor cuts: `kinds.profile` says who does.
             ... rules.redact_json(item.value)              # a line of claude.jsonl
             ... [piece.finish(rules.redact(piece.text)) for piece in item.pieces]
 
-What it looks like, on 40 columns too: what Claude says stands as it is; `>` is a tool and its
-input, two blanks deeper its result; `~` is a thought; `*` a notice, `!` something that went wrong;
-`=` the end of a turn. What a subagent does stands behind `| `.
+Its lines are those of `kinds.text_layout`. An empty line begins another kind of thing; a result, a
+change and a failure that follow a tool without one belong to it.
 
 Invariants: any split of the same input gives the same items (neighbouring `Passed` joined). No
 input raises. At most `MAX_LINE_BYTES` are held back. The messages are not documented as a whole and
@@ -37,7 +36,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final
 
-from kinds.profile import Message, Passed, Piece
+from kinds.claude_changes import CHANGING, count_changes, made_diff
+from kinds.profile import Limit, Message, Passed, Piece
+from kinds.text_layout import (
+    DIFF,
+    END,
+    FAILURE,
+    INPUT,
+    NOTICE,
+    RESULT,
+    THOUGHT,
+    TOOL,
+    WHOSE,
+    WORDS,
+)
 
 if TYPE_CHECKING:
     from kinds.profile import Item
@@ -49,13 +61,20 @@ MAX_LINE_BYTES: Final = 16 * 1_048_576
 # this, and a hostile line cannot make it fail.
 MAX_DEPTH: Final = 100
 
-# Limits of what is shown. Lines, and characters of one line; a phone shows about 40 in a row.
-_ONE_LINE: Final = 1
+# What is shown: as much as a page can fold, and to a person at the terminal a few lines. A phone
+# shows about 40 characters in a row.
 _LINE_CHARS: Final = 240
-_RESULT_LINES: Final = 8
-_SUBAGENT_RESULT_LINES: Final = 3
-_THOUGHT_LINES: Final = 2
-_NOTE_LINES: Final = 3
+_ONE_LINE: Final = Limit(1, _LINE_CHARS)
+_WHOLE: Final = Limit()
+_FOLDED: Final = Limit(200, 2_000, 16_000)
+_FOLDED_DIFF: Final = Limit(400, 1_000, 32_000, keeps_end=False)
+_NOTE: Final = Limit(20, 2_000, 4_000)
+_BRIEF_INPUT: Final = Limit(4, _LINE_CHARS)
+_BRIEF_RESULT: Final = Limit(8, _LINE_CHARS)
+_BRIEF_SUBAGENT_RESULT: Final = Limit(3, _LINE_CHARS)
+_BRIEF_DIFF: Final = Limit(60, _LINE_CHARS, keeps_end=False)
+_BRIEF_THOUGHT: Final = Limit(2, _LINE_CHARS)
+_BRIEF_NOTE: Final = Limit(3, _LINE_CHARS)
 # A run that loops must not fill the memory, nor a `finished` marker.
 _MAX_REMEMBERED: Final = 1_000
 _MAX_DENIALS_SHOWN: Final = 20
@@ -66,9 +85,6 @@ _PARTIAL: Final = "stream_event"
 _LAST_WORDS: Final = 8
 # The longest name that a tool may have is 128.
 _MAX_WORD_CHARS: Final = 200
-
-_INDENT: Final = "  "
-_SUBAGENT: Final = "| "
 
 # Invisible bytes before a message: control sequences, blanks, padding.
 _NOISE: Final = re.compile(
@@ -371,17 +387,6 @@ def _show_read(given: Mapping[str, Any], cwd: str) -> str:
     return _path(given, cwd) + (f", from line {first}" if offset else "")
 
 
-def _show_write(given: Mapping[str, Any], cwd: str) -> str:
-    return f"{_path(given, cwd)} ({_line_count(_text(given, 'content'))})"
-
-
-def _show_edit(given: Mapping[str, Any], cwd: str) -> str:
-    edits = _list(given, "edits") or [given]
-    removed = sum(len(_text(edit, "old_string").splitlines()) for edit in edits)
-    added = sum(len(_text(edit, "new_string").splitlines()) for edit in edits)
-    return f"{_path(given, cwd)} (-{removed} +{added} {_plural(max(removed, added), 'line')})"
-
-
 def _show_path(given: Mapping[str, Any], cwd: str) -> str:
     return _path(given, cwd)
 
@@ -401,7 +406,11 @@ def _show_todos(given: Mapping[str, Any], _cwd: str) -> str:
     done = sum(_text(todo, "status") == "completed" for todo in todos)
     active = [_text(todo, "activeForm") or _text(todo, "content") for todo in todos
               if _text(todo, "status") == "in_progress"]  # fmt: skip
-    return f"{done} of {len(todos)} done" + "".join(f"; {each}" for each in active[:1])
+    shown = f"{done} of {len(todos)} done" + "".join(f"; {each}" for each in active[:1])
+    signs = {"completed": "[x]", "in_progress": "[>]"}
+    listed = [f"{signs.get(_text(todo, 'status'), '[ ]')} {_text(todo, 'content')}"
+              for todo in todos if _text(todo, "content")]  # fmt: skip
+    return "\n".join([shown, *listed])
 
 
 def _show_question(given: Mapping[str, Any], _cwd: str) -> str:
@@ -413,7 +422,7 @@ def _show_field(name: str) -> Callable[[Mapping[str, Any], str], str]:
 
 
 def _show_anything(given: Mapping[str, Any], _cwd: str) -> str:
-    """Name every value; those of one line first, because only the first line is shown."""
+    """Name every value; those of one line first, because the first line is always shown."""
     shown = [f"{_clean(name)}={_plain(value)}" for name, value in given.items()]
     return " ".join(sorted(shown, key=lambda each: "\n" in each))
 
@@ -434,10 +443,10 @@ _TOOLS: Final[Mapping[str, Callable[[Mapping[str, Any], str], str]]] = {
     "Agent": _show_agent,
     "AskUserQuestion": _show_question,
     "Bash": _show_bash,
-    "Edit": _show_edit,
+    "Edit": _show_path,
     "Glob": _show_search,
     "Grep": _show_search,
-    "MultiEdit": _show_edit,
+    "MultiEdit": _show_path,
     "NotebookEdit": _show_path,
     "Read": _show_read,
     "Skill": _show_field("skill"),
@@ -446,7 +455,7 @@ _TOOLS: Final[Mapping[str, Callable[[Mapping[str, Any], str], str]]] = {
     "TodoWrite": _show_todos,
     "WebFetch": _show_field("url"),
     "WebSearch": _show_field("query"),
-    "Write": _show_write,
+    "Write": _show_path,
 }
 # Their result repeats the input, or is a file, which is too long for a phone.
 _BRIEF_RESULTS: Final = frozenset({"Edit", "MultiEdit", "NotebookEdit", "TodoWrite", "Write"})
@@ -461,10 +470,11 @@ _NEVER_GRANTABLE: Final = frozenset({"AskUserQuestion", "ExitPlanMode"})
 
 @dataclass(frozen=True)
 class _Tool:
-    """A tool that is being used: its name, and its line."""
+    """A tool that is being used: its name, what is shown of it, and its whole input."""
 
     name: str
     line: str
+    given: Mapping[str, Any]
 
 
 class _Renderer:
@@ -482,7 +492,7 @@ class _Renderer:
         self._has_header = False
         self._tools: dict[str, _Tool] = {}
         self._last_tool = ""  # the id of the tool whose line was the last thing shown
-        self._last_kind = ""
+        self._last_group = ""
         self._said: list[str] = []  # its last words, which a result repeats
         self._reasons: dict[str, str] = {}  # why a tool was refused, by its id
         self._hook_refused: set[str] = set()
@@ -525,7 +535,7 @@ class _Renderer:
             yield from self._rate_limit(_map(message, "rate_limit_info"))
         elif kind == "error":
             error = _map(message, "error")
-            yield from self._note("!", _text(error, "message") or _text(message, "message"))
+            yield from self._note(FAILURE, _text(error, "message") or _text(message, "message"))
 
     def _note_question(self, question_id: str, request: Mapping[str, Any]) -> None:
         """Note what a question is about; without a request, that it was withdrawn."""
@@ -539,28 +549,28 @@ class _Renderer:
 
     def _piece(
         self,
-        kind: str,
+        group: str,
         text: str,
+        kind: str,
+        limit: Limit,
+        brief: Limit | None = None,
         *,
-        lines: int | None = None,
-        chars: int | None = _LINE_CHARS,
-        indent: str = "",
+        further: str = "",
+        is_subagent: bool = False,
     ) -> Iterator[Piece]:
-        """Yield a piece, with an empty line before it where another kind of thing begins."""
+        """Yield a piece, with an empty line before it where another group of lines begins."""
         text = text.strip("\n").rstrip()
         if not text.strip():
             return
-        is_apart = kind in ("text", "end") or kind != self._last_kind
-        belongs = kind == "result" or {kind, self._last_kind} <= {"note", "result"}
-        before = "\n" if self._last_kind and is_apart and not belongs else ""
-        self._last_kind = kind
+        is_apart = group in ("text", "end") or group not in ("result", self._last_group)
+        is_apart = is_apart and self._last_group != ""
+        self._last_group = group
         self._last_tool = ""
-        yield Piece(text, lines, chars, indent, before)
+        yield Piece(text, kind, further, limit, brief, is_subagent, is_apart)
 
-    def _note(self, sign: str, text: str, indent: str = "") -> Iterator[Piece]:
+    def _note(self, kind: str, text: str, *, is_subagent: bool = False) -> Iterator[Piece]:
         text = text.strip()
-        if text:
-            yield from self._piece("note", f"{sign} {text}", lines=_NOTE_LINES, indent=indent)
+        yield from self._piece("note", text, kind, _NOTE, _BRIEF_NOTE, is_subagent=is_subagent)
 
     # --- system ---
 
@@ -579,7 +589,7 @@ class _Renderer:
         if render is not None:
             yield from render(message)
         elif _word(message, "level") in ("warning", "error"):
-            yield from self._note("!", _text(message, "content") or _text(message, "message"))
+            yield from self._note(FAILURE, _text(message, "content") or _text(message, "message"))
 
     def _init(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         self._cwd = _text(message, "cwd").rstrip("/")
@@ -591,12 +601,12 @@ class _Renderer:
         mode = self._mode = _word(message, "permissionMode")
         if mode not in ("", "default"):
             words.append(f"permission mode {mode}")
-        yield from self._note("*", ", ".join(word for word in words if word))
+        yield from self._note(NOTICE, ", ".join(word for word in words if word))
         for server in _list(message, "mcp_servers"):
             status = _word(server, "status")
             if status in ("failed", "needs-auth"):
                 name = _word(server, "name")
-                yield from self._note("!", f"MCP server {name}: {status.replace('-', ' ')}")
+                yield from self._note(FAILURE, f"MCP server {name}: {status.replace('-', ' ')}")
 
     def _retry(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         status = _number(message, "error_status")
@@ -608,7 +618,7 @@ class _Renderer:
         delay_ms = _number(message, "retry_delay_ms")
         if delay_ms is not None:
             text += f" in {_duration(delay_ms / 1_000)}"
-        yield from self._note("!", text)
+        yield from self._note(FAILURE, text)
 
     def _permission_denied(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         tool_id = _text(message, "tool_use_id")
@@ -617,22 +627,22 @@ class _Renderer:
             self._reasons[tool_id] = _word(message, "decision_reason_type")
         said = f"refused: {reason}" if reason else "refused"
         if tool_id and tool_id == self._last_tool:
-            yield from self._piece("result", f"! {said}", lines=_NOTE_LINES, indent=_INDENT)
+            yield from self._piece("result", said, FAILURE, _NOTE, _BRIEF_NOTE)
         else:
-            yield from self._note("!", f"{_word(message, 'tool_name') or 'a tool'} {said}")
+            yield from self._note(FAILURE, f"{_word(message, 'tool_name') or 'a tool'} {said}")
 
     def _compacted(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         tokens = _number(_map(message, "compact_metadata"), "pre_tokens")
         size = f" ({tokens:,.0f} tokens)" if tokens else ""
-        yield from self._note("*", f"the conversation was compacted{size}")
+        yield from self._note(NOTICE, f"the conversation was compacted{size}")
 
     def _status(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         if _word(message, "status") == "compacting":
-            yield from self._note("*", "compacting the conversation")
+            yield from self._note(NOTICE, "compacting the conversation")
         mode = _word(message, "permissionMode")
         if mode and mode != self._mode:
             self._mode = mode
-            yield from self._note("*", f"permission mode {mode}")
+            yield from self._note(NOTICE, f"permission mode {mode}")
 
     def _tasks_changed(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         self._running_tasks = len(_list(message, "tasks"))
@@ -644,7 +654,7 @@ class _Renderer:
         tool_id = _text(message, "tool_use_id")
         if tool_id and tool_id in self._tools:
             return  # a tool that is waited for, and took more than two seconds
-        yield from self._note("*", _text(message, "summary"))
+        yield from self._note(NOTICE, _text(message, "summary"))
 
     def _hook_ended(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         code = _number(message, "exit_code")
@@ -654,12 +664,12 @@ class _Renderer:
         said = _text(message, "stderr") or _text(message, "output") or _text(message, "stdout")
         how = f" (exit code {code:.0f})" if code else ""
         text = f"hook {name} failed{how}"
-        yield from self._note("!", f"{text}: {said.strip()}" if said.strip() else text)
+        yield from self._note(FAILURE, f"{text}: {said.strip()}" if said.strip() else text)
 
     def _notify(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         """Show what failed; what else is a notification is of no use without a keyboard."""
         if _word(message, "key").endswith("error"):
-            yield from self._note("!", _KEY_HINT.sub("", _text(message, "text")))
+            yield from self._note(FAILURE, _KEY_HINT.sub("", _text(message, "text")))
 
     def _rate_limit(self, info: Mapping[str, Any]) -> Iterator[Piece]:
         status = _word(info, "status")
@@ -667,60 +677,76 @@ class _Renderer:
             return
         said = {"allowed_warning": "nearly used up", "rejected": "used up"}.get(status, status)
         kind = _spoken(_word(info, "rateLimitType"))
-        yield from self._note("!", f"rate limit {said}" + (f" ({kind})" if kind else ""))
+        yield from self._note(FAILURE, f"rate limit {said}" + (f" ({kind})" if kind else ""))
 
     # --- what Claude says and does ---
 
     def _assistant(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        indent = _SUBAGENT if message.get("parent_tool_use_id") else ""
+        is_subagent = bool(message.get("parent_tool_use_id"))
         is_error = message.get("is_api_error_message") is True or bool(message.get("error"))
         for block in _list(_map(message, "message"), "content"):
             kind = _word(block, "type")
             if kind == "text":
-                yield from self._say(_text(block, "text"), indent, is_error=is_error)
+                text = _text(block, "text")
+                yield from self._say(text, is_subagent=is_subagent, is_error=is_error)
             elif kind in ("thinking", "redacted_thinking"):
-                yield from self._think(_text(block, "thinking"), indent)
+                yield from self._think(_text(block, "thinking"), is_subagent=is_subagent)
             elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
-                yield from self._use_tool(block, indent)
+                yield from self._use_tool(block, is_subagent=is_subagent)
 
-    def _say(self, text: str, indent: str, *, is_error: bool = False) -> Iterator[Piece]:
-        if not indent:
+    def _say(
+        self, text: str, *, is_subagent: bool = False, is_error: bool = False
+    ) -> Iterator[Piece]:
+        if not is_subagent:
             self._said = [*self._said[1 - _LAST_WORDS :], text.strip()]
         if is_error:
-            yield from self._note("!", text, indent)
+            yield from self._note(FAILURE, text, is_subagent=is_subagent)
         else:
-            yield from self._piece("text", text, chars=None, indent=indent)
+            yield from self._piece("text", text, WORDS, _WHOLE, is_subagent=is_subagent)
 
-    def _think(self, thought: str, indent: str) -> Iterator[Piece]:
-        if thought.strip():
-            shown = f"~ {thought.strip()}"
-            yield from self._piece("thought", shown, lines=_THOUGHT_LINES, indent=indent)
+    def _think(self, thought: str, *, is_subagent: bool) -> Iterator[Piece]:
+        yield from self._piece(
+            "thought", thought.strip(), THOUGHT, _FOLDED, _BRIEF_THOUGHT, is_subagent=is_subagent
+        )
 
-    def _use_tool(self, block: Mapping[str, Any], indent: str) -> Iterator[Piece]:
+    def _use_tool(self, block: Mapping[str, Any], *, is_subagent: bool) -> Iterator[Piece]:
         tool_id = _text(block, "id")
         tool = self._describe(_word(block, "name"), _map(block, "input"))
         if len(self._tools) < _MAX_REMEMBERED:
             self._tools[tool_id] = tool
-        yield from self._piece("tool", f"> {tool.line}", lines=_ONE_LINE, indent=indent)
+        yield from self._piece(
+            "tool",
+            tool.line,
+            TOOL,
+            _FOLDED,
+            _BRIEF_INPUT,
+            further=INPUT,
+            is_subagent=is_subagent,
+        )
         self._last_tool = tool_id
 
     def _describe(self, name: str, given: Mapping[str, Any]) -> _Tool:
         name = name or "(a tool without a name)"
         shown = _TOOLS.get(name, _show_anything)(given, self._cwd).strip()
-        return _Tool(name, f"{name}: {shown}" if shown else name)
+        return _Tool(name, f"{name}: {shown}" if shown else name, given)
 
     # --- what came of it ---
 
     def _user(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        indent = _SUBAGENT if message.get("parent_tool_use_id") else ""
+        is_subagent = bool(message.get("parent_tool_use_id"))
         content = _map(message, "message").get("content")
         for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
             kind = _word(block, "type")
             if kind == "text" and _text(block, "text").startswith("[Request interrupted"):
-                yield from self._note("!", _text(block, "text").strip("[]"), indent)
+                text = _text(block, "text").strip("[]")
+                yield from self._note(FAILURE, text, is_subagent=is_subagent)
+            elif kind == "text" and message.get("uuid") and not is_subagent:
+                # A person's message, which its owner shows: what follows is not behind a tool.
+                self._last_group, self._last_tool = "person", ""
             elif kind.endswith("tool_result"):
                 self._note_decision(block, _list(message, "tool_result_meta"))
-                yield from self._tool_result(block, message.get("tool_use_result"), indent)
+                details = message.get("tool_use_result")
+                yield from self._tool_result(block, details, is_subagent=is_subagent)
 
     def _note_decision(self, block: Mapping[str, Any], decisions: list[Any]) -> None:
         """Note that it may be a hook that has refused this tool; only new releases say so apart."""
@@ -735,20 +761,37 @@ class _Renderer:
         if is_hook or not (tool_id in self._reasons or _REFUSED.search(said)):
             self._hook_refused.add(tool_id)
 
-    def _tool_result(self, block: Mapping[str, Any], details: Any, indent: str) -> Iterator[Piece]:
+    def _tool_result(
+        self, block: Mapping[str, Any], details: Any, *, is_subagent: bool
+    ) -> Iterator[Piece]:
         tool_id = _text(block, "tool_use_id")
-        tool = self._tools.pop(tool_id, _Tool("", ""))
+        tool = self._tools.pop(tool_id, _Tool("", "", {}))
         if tool_id in self._reasons:
             return  # it was refused, and that has been told
         if tool.line and tool_id != self._last_tool:
             # Several tools at once: say whose result this is.
-            header = f"< {tool.line}"
-            yield from self._piece("tool", header, lines=_ONE_LINE, indent=indent)
-        lines = _SUBAGENT_RESULT_LINES if indent else _RESULT_LINES
+            yield from self._piece("tool", tool.line, WHOSE, _ONE_LINE, is_subagent=is_subagent)
+        limit, brief = _FOLDED, _BRIEF_SUBAGENT_RESULT if is_subagent else _BRIEF_RESULT
         if tool.name in _BRIEF_RESULTS:
-            lines = _ONE_LINE
-        shown = _show_result(tool.name, block, details)
-        yield from self._piece("result", shown, lines=lines, indent=indent + _INDENT)
+            limit, brief = _NOTE, _ONE_LINE
+        is_error = block.get("is_error") is True and details != "User rejected tool use"
+        diff = ""
+        if tool.name in CHANGING and not is_error:
+            # Line by line, since a character in a line may be the end of it.
+            changes = made_diff(tool.name, tool.given, details).split("\n")
+            diff = "\n".join(_clean(line.rstrip("\r")).replace("\n", " ") for line in changes)
+        yield from self._piece(
+            "result",
+            count_changes(diff) if diff else _show_result(tool.name, block, details),
+            FAILURE if is_error else RESULT,
+            limit,
+            brief,
+            further=RESULT,
+            is_subagent=is_subagent,
+        )
+        yield from self._piece(
+            "result", diff, DIFF, _FOLDED_DIFF, _BRIEF_DIFF, is_subagent=is_subagent
+        )
 
     # --- the end of a turn ---
 
@@ -772,13 +815,13 @@ class _Renderer:
             self._all_ms = (self._all_ms or 0.0) + self.summary.duration_ms
         text = _text(message, "result").strip()
         if text and text not in self._said:
-            yield from self._say(text, "", is_error=is_error)
+            yield from self._say(text, is_error=is_error)
         errors = "\n".join(_clean(each) for each in _list(message, "errors"))
         # After an interruption they are about Claude Code's inside.
         if errors.strip() not in self._said and not self.summary.was_interrupted:
-            yield from self._note("!", errors)
+            yield from self._note(FAILURE, errors)
         yield from self._tell_denials()
-        yield from self._piece("end", f"= {_end_line(self.summary, self._running_tasks)}")
+        yield from self._piece("end", _end_line(self.summary, self._running_tasks), END, _ONE_LINE)
 
     def _collect_denials(self, message: Mapping[str, Any]) -> None:
         for denial in _list(message, "permission_denials"):
@@ -793,12 +836,13 @@ class _Renderer:
         self._told_denials += len(denied)
         if not denied:
             return
-        yield from self._piece("denials", f"! {_count(len(denied), 'tool')} refused:")
+        told = f"{_count(len(denied), 'tool')} refused:"
+        yield from self._piece("denials", told, FAILURE, _ONE_LINE)
         for tool in denied[:_MAX_DENIALS_SHOWN]:
-            yield from self._piece("denials", tool.line, lines=_ONE_LINE, indent=_INDENT)
+            yield from self._piece("denials", f"  {tool.line}", FAILURE, _ONE_LINE)
         left = len(denied) - _MAX_DENIALS_SHOWN
         if left > 0:
-            yield from self._piece("denials", f"and {left} more", indent=_INDENT)
+            yield from self._piece("denials", f"  and {left} more", FAILURE, _ONE_LINE)
         names = sorted(
             {
                 tool.name
@@ -812,9 +856,10 @@ class _Renderer:
             return
         if names and not self._is_granted:
             argument = shlex.quote(f"--allowedTools={','.join(names)}")
-            yield from self._piece("denials", f"! to allow: {argument}", chars=None)
+            yield from self._piece("denials", f"to allow: {argument}", NOTICE, _WHOLE)
         if names or any(tool.name in _NEVER_GRANTABLE for tool in denied):
-            yield from self._piece("denials", "! to be asked instead: start with --ask", chars=None)
+            advice = "to be asked instead: start with --ask"
+            yield from self._piece("denials", advice, NOTICE, _WHOLE)
 
 
 def _show_result(tool_name: str, block: Mapping[str, Any], details: Any) -> str:

@@ -3,17 +3,21 @@
 A profile says how to start its program. It may bring a `MessageStream`, for a program that prints
 messages, one a line, which a person would not like to read; a `StateReader`, for one that tells
 its terminal whether it works or waits; and a `Dialogue`, for one that asks and is answered in
-messages. What these return is unredacted, and whole: the order is
-parse, render whole, redact, shorten, since a secret that was cut in two is no longer recognised. So
-a `Piece` holds the whole text and its limits, and its owner redacts `piece.text` and gives what is
-left of it to `piece.finish`. Pure.
+messages. What these return is unredacted, and whole: the order is parse, render whole, redact,
+shorten and lay out, since a secret that was cut in two is no longer recognised. So a `Piece` holds
+the whole text and its limits, and its owner redacts `piece.text` and gives what is left of it to
+`piece.finish`. Pure.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Callable, Final, Protocol, TypeVar, Union, cast
+
+from kinds.text_layout import LEFT_OUT, WORDS, Line, write_line
 
 if TYPE_CHECKING:
     import argparse
@@ -35,25 +39,41 @@ Text = TypeVar("Text", bound=str)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some text to show, whole and unredacted.
+class Limit:
+    """How much of a text is shown; None is no limit. `keeps_end`: what is left out is the middle.
 
-    `max_lines` and `max_chars` (of one line) are what `finish` shortens it to; None is no limit.
-    `before` goes in front of it, `indent` in front of each line; neither holds anything of the
-    child's.
+    A command's beginning and a test's last line say most.
+    """
+
+    lines: int | None = None
+    line_chars: int | None = None
+    chars: int | None = None
+    keeps_end: bool = True
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some text to show, whole and unredacted, whose lines are of one kind of `text_layout`.
+
+    `further` is the kind of all but the first line, if it is another. `brief` is the limit for a
+    person at the terminal, who cannot fold it. `is_apart`: an empty line goes before it.
     """
 
     text: str
-    max_lines: int | None = None
-    max_chars: int | None = None
-    indent: str = ""
-    before: str = ""
+    kind: str = WORDS
+    further: str = ""
+    limit: Limit = Limit()
+    brief: Limit | None = None
+    is_subagent: bool = False
+    is_apart: bool = False
 
-    def finish(self, text: Text) -> Text:
+    def finish(self, text: Text, *, is_brief: bool = False) -> Text:
         """Return the text of this piece, redacted by now, as it is shown, with its line end."""
-        short = shorten(text, self.max_lines, self.max_chars)
-        lines = [f"{self.indent}{line}".rstrip() for line in short.split("\n")]
-        return cast("Text", self.before + "\n".join(lines) + "\n")
+        limit = self.brief if is_brief and self.brief is not None else self.limit
+        kinds = [self.kind] + [self.further or self.kind] * text.count("\n")
+        lines = [Line(*each, self.is_subagent) for each in zip(kinds, text.split("\n"))]
+        shown = [f"{write_line(line)}\n" for line in shorten(lines, limit)]
+        return cast("Text", ("\n" if self.is_apart else "") + "".join(shown))
 
 
 @dataclass(frozen=True)
@@ -249,23 +269,37 @@ class Dialogue(Protocol):
         """Return what switches to another permission mode."""
 
 
-def shorten(text: Text, max_lines: int | None, max_chars: int | None) -> Text:
-    """Return `text` with at most so many lines, and so many characters in each.
-
-    What is left out is the middle: a command's beginning and a test's last line say most. A note
-    says how much is missing; it is no longer than what it stands for.
-    """
-    lines = text.split("\n")
-    missing = 0 if max_lines is None else len(lines) - max_lines
-    if max_lines == 1 and missing > 0:
+def shorten(lines: list[Line], limit: Limit) -> list[Line]:
+    """Return the lines that are shown, and in the place of the others how many they are."""
+    clipped = [replace(line, text=_clip(line.text, limit.line_chars)) for line in lines]
+    if limit.lines == 1 and len(lines) > 1:
+        missing = len(lines) - 1
         noun = "line" if missing == 1 else "lines"
-        return cast("Text", f"{_clip(lines[0], max_chars)} (+{missing} {noun})")
-    if max_lines is not None and missing > 1:
-        head = (max_lines + 1) // 2
-        tail = max_lines - head
-        note = f"... {missing} lines left out ..."
-        lines = [*lines[:head], note, *lines[len(lines) - tail :]]
-    return cast("Text", "\n".join(_clip(line, max_chars) for line in lines))
+        return [replace(clipped[0], text=f"{clipped[0].text} (+{missing} {noun})")]
+    head, tail = _fitting(clipped, limit)
+    missing = len(lines) - head - tail
+    if missing <= 1:
+        return clipped  # a note would be as long as what it replaces
+    note = Line(LEFT_OUT, f"{missing} more lines", lines[0].is_subagent)
+    return [*clipped[:head], note, *clipped[len(lines) - tail :]]
+
+
+def _fitting(lines: list[Line], limit: Limit) -> tuple[int, int]:
+    """Return how many lines are shown of the beginning and of the end."""
+    most = len(lines) if limit.lines is None else limit.lines
+    chars = math.inf if limit.chars is None else limit.chars
+    if len(lines) <= most and sum(len(line.text) for line in lines) <= chars:
+        return len(lines), 0
+    most = min(most, len(lines))
+    if not limit.keeps_end:
+        return _count_fitting(lines[:most], chars), 0
+    head = _count_fitting(lines[: (most + 1) // 2], chars / 2)
+    return head, _count_fitting(lines[::-1][: min(most // 2, len(lines) - head)], chars / 2)
+
+
+def _count_fitting(lines: list[Line], chars: float) -> int:
+    sizes = accumulate(len(line.text) for line in lines)
+    return max(1, sum(size <= chars for size in sizes)) if lines else 0
 
 
 def _clip(line: str, max_chars: int | None) -> str:

@@ -27,6 +27,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+# What `started` calls this layout; a later one would have another number.
+LAYOUT: Final = 1
+
 WORDS: Final = "words"
 TOOL: Final = "tool"
 INPUT: Final = "input"

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
 from kinds.profile import WAITING, WORKING, Asked, Noted, Owed, Piece, Taken, Withdrawn
+from kinds.text_layout import FAILURE, PERSON, SIGNS
 from redact import join
 from runner.console import shown_time
 from runner.questions import (
@@ -440,7 +441,7 @@ class Conversation:
         elif isinstance(news, Taken):
             yield from self._take(news)
         elif isinstance(news, Noted):
-            yield Piece(f"! {visible(news.text)}", before="\n")
+            yield Piece(visible(news.text), FAILURE, is_apart=True)
 
     def _open(self, news: Asked) -> None:
         asking = self.asking
@@ -487,7 +488,7 @@ class Conversation:
         if self._at_keyboard is opened:
             self._at_keyboard = None
         if told is not None and (self.asking.local or not self.asking.has_cards):
-            self._show(f"  {told}")
+            self._show(f"{SIGNS[PERSON]} {told}")
         self._wake()
 
     def _enter(self, text: str, by: str) -> str:
@@ -518,9 +519,7 @@ class Conversation:
             joined = message.waits_since == self._dialogue.ended_turns
             told = "joined the running turn" if joined else "read by Claude Code"
             self._tell_message("taken", news.message_id, message.text, told, joined=joined)
-            # Indented, so that no line of it looks like something else.
-            text = visible(message.text).replace("\n", "\n  ")
-            yield Piece(f"@ {message.by}: {text}", before="\n")
+            yield Piece(f"{message.by}: {visible(message.text)}", PERSON, is_apart=True)
         else:
             self._tell_message("taken back", news.message_id, message.text, "taken back")
 

@@ -412,7 +412,8 @@ class PtyPump(Worker):
             redacted = text.encode("utf-8")
             if channel.local is not None:
                 is_raw = channel.local.is_terminal
-                channel.local.write(piece.finish(piece.text).encode() if is_raw else redacted)
+                raw = piece.finish(piece.text, is_brief=True).encode() if is_raw else redacted
+                channel.local.write(raw)
             self._keep(redacted)
             self._publish(channel, text)
         # The transcript's redaction takes long and nothing waits for it, so it comes last.

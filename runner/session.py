@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 
 from config import VERSION, RunnerError
 from journal.spool import Spool, SpoolError
+from kinds.text_layout import LAYOUT
 from runner.assist import Assist
 from runner.attempts import Pacer
 from runner.console import shown_size
@@ -184,6 +185,7 @@ class Run:
             "columns": terminal.size.columns,
             "lines": terminal.size.lines,
             **({"sessionId": session_id} if session_id else {}),
+            **({"layout": LAYOUT} if job.invocation.messages is not None else {}),
             "commands": list(self.allowlist.commands),
             "remoteInput": job.allows_remote_input and (job.is_interactive or asking is not None),
             **({} if asking is None else _talking_fields(asking)),

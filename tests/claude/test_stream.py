@@ -25,15 +25,15 @@ def test_it_is_shown_as_it_happens(scene: Scene) -> None:
 
     with RunnerProcess(launch) as runner:
         scene.tool_pid()
-        launch.expect(r"I will look\.\n\n> Bash: python3 -c ")
+        launch.expect(r"I will look\.\n\n● Bash: python3 -c ")
         assert "Seen." not in scene.gateway.text(launch.run.id)
         (scene.home.work / "go").touch()
         assert runner.wait(30.0) == 0
 
     text = scene.gateway.text(launch.run.id)
-    assert text.startswith("* Claude Code 2.")
-    assert re.search(r"\n  \(no output\)\n\nSeen\.\n\n= Done in [\d.]+ s, 2 turns, \$\d", text)
-    assert launch.log.decode().startswith("* Claude Code 2.")
+    assert text.startswith("◆ Claude Code 2.")
+    assert re.search(r"\n⎿ \(no output\)\n\nSeen\.\n\n■ Done in [\d.]+ s, 2 turns, \$\d", text)
+    assert launch.log.decode().startswith("◆ Claude Code 2.")
 
 
 def test_the_raw_lines_are_kept_without_secrets(scene: Scene) -> None:
@@ -51,7 +51,7 @@ def test_the_raw_lines_are_kept_without_secrets(scene: Scene) -> None:
     assert [each["type"] for each in messages][:2] == ["system", "assistant"]
     assert messages[-1]["type"] == "result"
     text = scene.gateway.text(launch.run.id)
-    assert "  value [REDACTED]\n" in text
+    assert "⎿ value [REDACTED]\n" in text
     for output in (raw, launch.log, text.encode()):
         assert secret.encode() not in output
 
@@ -64,10 +64,10 @@ def test_a_refused_tool_names_what_would_allow_it(scene: Scene) -> None:
 
     assert code == 0
     text = scene.gateway.text(launch.run.id)
-    assert "! refused: " in text
+    assert "▲ refused: " in text
     assert scene.finished(launch.run)["result"]["permissionDenials"] == ["Bash"]
     assert not (scene.home.work / "made.txt").exists()
-    (argument,) = re.findall(r"^! to allow: (.*)$", text, re.MULTILINE)
+    (argument,) = re.findall(r"^◆ to allow: (.*)$", text, re.MULTILINE)
 
     code, launch = scene.run(prompt, argument)
 
@@ -95,9 +95,9 @@ def test_a_hook_is_told(scene: Scene) -> None:
 
     text = scene.gateway.text(launch.run.id)
     assert code == 0
-    assert "! hook SessionStart:startup failed (exit code 1): broken\n" in text
-    assert re.search("(?i)^! stop hook [a-z ]+$", text, re.MULTILINE)
-    assert "! 1 tool refused:\n" in text
+    assert "▲ hook SessionStart:startup failed (exit code 1): broken\n" in text
+    assert re.search("(?i)^▲ stop hook [a-z ]+$", text, re.MULTILINE)
+    assert "▲ 1 tool refused:\n" in text
     assert "--allowedTools" not in text
 
 
@@ -109,7 +109,7 @@ def test_a_slow_command_is_one_command(scene: Scene) -> None:
 
     text = scene.gateway.text(launch.run.id)
     assert code == 0
-    assert f"> Bash: {command}\n  42\n" in text
+    assert f"● Bash: {command}\n⎿ 42\n" in text
 
 
 def test_a_retry_is_shown_while_it_waits(scene: Scene) -> None:
@@ -117,7 +117,7 @@ def test_a_retry_is_shown_while_it_waits(scene: Scene) -> None:
     launch = scene.plan("model: fail 529 1\nmodel: say At last.")
 
     with RunnerProcess(launch) as runner:
-        launch.expect(r"! API: overloaded \(529\); retry 1 of \d+ in ")
+        launch.expect(r"▲ API: overloaded \(529\); retry 1 of \d+ in ")
         assert runner.wait(30.0) == 0
 
     assert "At last." in scene.gateway.text(launch.run.id)
@@ -130,7 +130,7 @@ def test_what_the_result_says_is_in_the_marker(scene: Scene) -> None:
     result = scene.finished(launch.run)["result"]
     assert code == 1
     assert (result["isError"], result["terminalReason"]) == (True, "api_error")
-    assert "= Failed (api error) after " in scene.gateway.text(launch.run.id)
+    assert "■ Failed (api error) after " in scene.gateway.text(launch.run.id)
 
 
 def test_a_stop_is_shown_as_one(scene: Scene) -> None:
@@ -144,7 +144,7 @@ def test_a_stop_is_shown_as_one(scene: Scene) -> None:
 
     text = scene.gateway.text(launch.run.id)
     assert "word0 word1" in text
-    assert "= Interrupted after " in text
+    assert "■ Interrupted after " in text
 
 
 def test_text_is_claude_codes_own(scene: Scene) -> None:

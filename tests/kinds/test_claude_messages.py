@@ -13,7 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinds.claude_messages import MAX_DEPTH, MAX_LINE_BYTES, ClaudeStream
-from kinds.profile import Item, Message, Passed, shorten
+from kinds.profile import Item, Limit, Message, Passed, shorten
+from kinds.text_layout import (
+    INPUT,
+    RESULT,
+    SIGNS,
+    SUBAGENT,
+    THOUGHT,
+    TOOL,
+    Line,
+    read_line,
+    write_line,
+)
+from kinds.text_layout import WORDS as WORDS_OF_CLAUDE
 from redact import Rules
 
 
@@ -99,7 +111,7 @@ def test_what_was_given_is_not_advised() -> None:
     shown = render_all([ends(permission_denials=[denial])], ClaudeStream(is_granted=True))
 
     assert shown == (
-        "! 1 tool refused:\n  Bash\n! to be asked instead: start with --ask\n\n= Done in 1.5 s\n"
+        "▲ 1 tool refused:\n▲   Bash\n◆ to be asked instead: start with --ask\n\n■ Done in 1.5 s\n"
     )
 
 
@@ -121,103 +133,102 @@ LONG_OUTPUT = "\n".join(f"row {number}" for number in range(30))
 
 SHOWN = [
     pytest.param([says("Hello.\n\n- one\n")], "Hello.\n\n- one\n", id="what it says"),
-    pytest.param([init()], "* Claude Code 2.1.330, claude-x\n", id="the beginning"),
+    pytest.param([init()], "◆ Claude Code 2.1.330, claude-x\n", id="the beginning"),
     pytest.param(
         [init(mode="plan"), init()],
-        "* Claude Code 2.1.330, claude-x, permission mode plan\n",
+        "◆ Claude Code 2.1.330, claude-x, permission mode plan\n",
         id="only the first beginning",
     ),
     pytest.param(
         [init(mcp_servers=[{"name": "db", "status": "failed"}, {"name": "ok", "status": "on"}])],
-        "* Claude Code 2.1.330, claude-x\n! MCP server db: failed\n",
+        "◆ Claude Code 2.1.330, claude-x\n▲ MCP server db: failed\n",
         id="a server that is not there",
     ),
     pytest.param(
         [says("One.", uses("Bash", command="ls")), returns("a\nb"), says("Two.")],
-        "One.\n\n> Bash: ls\n  a\n  b\n\nTwo.\n",
+        "One.\n\n● Bash: ls\n⎿ a\n⎿ b\n\nTwo.\n",
         id="a tool and its result",
     ),
     pytest.param(
         [says(uses("Bash", command="ls \\\n  -l")), returns(LONG_OUTPUT)],
-        "> Bash: ls \\ (+1 line)\n  row 0\n  row 1\n  row 2\n  row 3\n"
-        "  ... 22 lines left out ...\n  row 26\n  row 27\n  row 28\n  row 29\n",
+        "● Bash: ls \\\n◦   -l\n" + "".join(f"⎿ {row}\n" for row in LONG_OUTPUT.split("\n")),
         id="long input and long output",
     ),
     pytest.param(
         [says(uses("Bash", "a", command="ls"), uses("Bash", "b", command="id")),
          returns("root", "b"), returns("x", "a")],
-        "> Bash: ls\n> Bash: id\n  root\n\n< Bash: ls\n  x\n",
+        "● Bash: ls\n● Bash: id\n⎿ root\n\n○ Bash: ls\n⎿ x\n",
         id="two tools at once",
     ),
     pytest.param(
         [says(uses("Bash", command="false")), returns("Exit code 1\noops", is_error=True)],
-        "> Bash: false\n  failed: Exit code 1\n  oops\n",
+        "● Bash: false\n▲ failed: Exit code 1\n⎿ oops\n",
         id="a tool that failed",
     ),
     pytest.param(
         [says(uses("X")), returns("<tool_use_error>Error: no X</tool_use_error>", is_error=True)],
-        "> X\n  failed: no X\n",
+        "● X\n▲ failed: no X\n",
         id="a tool that is not there",
     ),
     pytest.param([says(uses("Bash", command="true")), returns("")],
-                 "> Bash: true\n  (no output)\n", id="no output"),
+                 "● Bash: true\n⎿ (no output)\n", id="no output"),
     pytest.param(
         [says(uses("Bash", command="true")), returns("(Bash completed with no output)")],
-        "> Bash: true\n  (no output)\n",
+        "● Bash: true\n⎿ (no output)\n",
         id="no output in so many words",
     ),
     pytest.param(
         [says(uses("Bash", command="x", run_in_background=True)),
          returns("Command running in background with ID: b1", details={"backgroundTaskId": "b1"})],
-        "> Bash: (in the background) x\n  (it goes on in the background)\n",
+        "● Bash: (in the background) x\n⎿ (it goes on in the background)\n",
         id="a background command",
     ),
     pytest.param(
         [says(uses("Read", file_path="/home/me/work/a.py", offset=10, limit=5)), returns("1\n2\n")],
-        "> Read: a.py, lines 10 to 14\n  2 lines\n",
+        "● Read: a.py, lines 10 to 14\n⎿ 2 lines\n",
         id="a file that is read",
     ),
     pytest.param(
         [says(uses("Shot")), returns([{"type": "image", "source": {"data": "QUJD"}}])],
-        "> Shot\n  (image)\n",
+        "● Shot\n⎿ (image)\n",
         id="an image",
     ),
     pytest.param(
         [says({"type": "thinking", "thinking": "Hm.\nWell.\nSo.\nAh."}), says("Yes.")],
-        "~ Hm.\n... 2 lines left out ...\nAh.\n\nYes.\n",
+        "∴ Hm.\n∴ Well.\n∴ So.\n∴ Ah.\n\nYes.\n",
         id="a thought",
     ),
     pytest.param(
         [says(uses("Task", "p", description="Look", subagent_type="Explore")),
          says("Sub.", uses("Bash", "s", command="ls"), parent_tool_use_id="p"),
          returns("x", "s", parent="p")],
-        "> Task: Look (Explore)\n\n| Sub.\n\n| > Bash: ls\n|   x\n",
+        "● Task: Look (Explore)\n\n┊ Sub.\n\n┊ ● Bash: ls\n┊ ⎿ x\n",
         id="a subagent",
     ),
     pytest.param(
         [retry(attempt=1, max_retries=10, retry_delay_ms=603.4, error_status=529,
                error="overloaded"), retry(attempt=2, error="rate_limit"), retry()],
-        "! API: overloaded (529); retry 1 of 10 in 0.6 s\n! API: rate limit; retry 2\n"
-        "! API: no answer\n",
+        "▲ API: overloaded (529); retry 1 of 10 in 0.6 s\n▲ API: rate limit; retry 2\n"
+        "▲ API: no answer\n",
         id="retries",
     ),
     pytest.param(
         [says("API Error: 400 no", error="unknown", is_api_error_message=True),
          ends(is_error=True, result="API Error: 400 no", terminal_reason="api_error",
               total_cost_usd=0)],
-        "! API Error: 400 no\n\n= Failed (api error) after 1.5 s, $0.00\n",
+        "▲ API Error: 400 no\n\n■ Failed (api error) after 1.5 s, $0.00\n",
         id="an API error",
     ),
     pytest.param(
         [says("Done."), ends(result="Done.", num_turns=3, total_cost_usd=1.234)],
-        "Done.\n\n= Done in 1.5 s, 3 turns, $1.23\n",
+        "Done.\n\n■ Done in 1.5 s, 3 turns, $1.23\n",
         id="a result that has been said",
     ),
-    pytest.param([ends(result="42")], "42\n\n= Done in 1.5 s\n", id="a result that has not"),
+    pytest.param([ends(result="42")], "42\n\n■ Done in 1.5 s\n", id="a result that has not"),
     pytest.param(
         [ends(subtype="error_max_turns", is_error=True, terminal_reason="max_turns",
               result=None, errors=["Reached maximum number of turns (1)"], num_turns=1)],
-        "! Reached maximum number of turns (1)\n\n= Failed (max turns) after 1.5 s, 1 turn\n",
+        "▲ Reached maximum number of turns (1)\n\n■ Failed (max turns) after 1.5 s, 1 turn\n",
         id="too many turns",
     ),
     pytest.param(
@@ -227,7 +238,7 @@ SHOWN = [
               "text": "[Request interrupted by user]"}]}),
          ends(subtype="error_during_execution", is_error=True, terminal_reason="aborted_tools",
               errors=["[ede_diagnostic] x"])],
-        "> Bash: x\n  interrupted\n! Request interrupted by user\n\n= Interrupted after 1.5 s\n",
+        "● Bash: x\n⎿ interrupted\n\n▲ Request interrupted by user\n\n■ Interrupted after 1.5 s\n",
         id="interrupted",
     ),
     pytest.param(
@@ -235,33 +246,33 @@ SHOWN = [
          returns("needs approval", is_error=True),
          ends(permission_denials=[{"tool_name": "Bash", "tool_use_id": "t1",
                                    "tool_input": {"command": "touch x"}}])],
-        "> Bash: touch x\n  ! refused: needs approval\n\n"
-        "! 1 tool refused:\n  Bash: touch x\n! to allow: --allowedTools=Bash\n"
-        "! to be asked instead: start with --ask\n\n"
-        "= Done in 1.5 s\n",
+        "● Bash: touch x\n▲ refused: needs approval\n\n"
+        "▲ 1 tool refused:\n▲   Bash: touch x\n◆ to allow: --allowedTools=Bash\n"
+        "◆ to be asked instead: start with --ask\n\n"
+        "■ Done in 1.5 s\n",
         id="a refused tool, and what would allow it",
     ),
     pytest.param(
         [denied("t1", "a rule", decision_reason_type="subcommandResults"),
          ends(permission_denials=[{"tool_name": "Bash", "tool_use_id": "t1",
                                    "tool_input": {"command": "rm x"}}])],
-        "! Bash refused: a rule\n\n! 1 tool refused:\n  Bash: rm x\n\n= Done in 1.5 s\n",
+        "▲ Bash refused: a rule\n\n▲ 1 tool refused:\n▲   Bash: rm x\n\n■ Done in 1.5 s\n",
         id="refused by a rule, which nothing would change",
     ),
     pytest.param(
         [ends(permission_denials=[{"tool_name": "mcp__a b", "tool_use_id": "1", "tool_input": {}},
                                   {"tool_name": "Write", "tool_use_id": "2", "tool_input":
                                    {"file_path": "/y", "content": "a\nb\n"}}])],
-        "! 2 tools refused:\n  mcp__a b\n  Write: /y (2 lines)\n"
-        "! to allow: '--allowedTools=Write,mcp__a b'\n"
-        "! to be asked instead: start with --ask\n\n= Done in 1.5 s\n",
+        "▲ 2 tools refused:\n▲   mcp__a b\n▲   Write: /y\n"
+        "◆ to allow: '--allowedTools=Write,mcp__a b'\n"
+        "◆ to be asked instead: start with --ask\n\n■ Done in 1.5 s\n",
         id="refused by an older release, which does not tell at once",
     ),
     pytest.param(
         [line(type="system", subtype="background_tasks_changed", tasks=[{}]), ends(),
          line(type="system", subtype="task_notification", summary="Build completed"), ends()],
-        "= Done in 1.5 s, 1 background task still running\n\n* Build completed\n\n"
-        "= Done in 1.5 s, 1 background task still running\n",
+        "■ Done in 1.5 s, 1 background task still running\n\n◆ Build completed\n\n"
+        "■ Done in 1.5 s, 1 background task still running\n",
         id="a background task",
     ),
     pytest.param(
@@ -275,8 +286,8 @@ SHOWN = [
          returns("Running in background", "t2", details={"backgroundTaskId": "b"}),
          line(type="system", subtype="task_notification", tool_use_id="t2", output_file="/x",
               summary="serve completed")],
-        "> Bash: make\n  built\n\n> Bash: serve\n  (it goes on in the background)\n"
-        "* serve completed\n",
+        "● Bash: make\n⎿ built\n\n● Bash: serve\n⎿ (it goes on in the background)\n"
+        "\n◆ serve completed\n",
         id="a command that takes more than two seconds, and one in the background",
     ),
     pytest.param(
@@ -289,22 +300,22 @@ SHOWN = [
          line(type="system", subtype="notification", key="stop-hook-error",
               text="stop hook problem \u00b7 ctrl+o to see"),
          line(type="system", subtype="notification", key="tip", text="try /help")],
-        "! hook SessionStart:startup failed (exit code 1): no such tool\n"
-        "! hook PreToolUse failed\n! stop hook problem\n",
+        "▲ hook SessionStart:startup failed (exit code 1): no such tool\n"
+        "▲ hook PreToolUse failed\n▲ stop hook problem\n",
         id="hooks that fail",
     ),
     pytest.param(
         [says(uses("Bash", command="rm x")),
          returns("PreToolUse:Bash hook error: [check]: not here", is_error=True),
          ends(permission_denials=[{"tool_name": "Bash", "tool_use_id": "t1", "tool_input": {}}])],
-        "> Bash: rm x\n  failed: PreToolUse:Bash hook error: [check]: not here\n\n"
-        "! 1 tool refused:\n  Bash\n\n= Done in 1.5 s\n",
+        "● Bash: rm x\n▲ failed: PreToolUse:Bash hook error: [check]: not here\n\n"
+        "▲ 1 tool refused:\n▲   Bash\n\n■ Done in 1.5 s\n",
         id="refused by a hook",
     ),
     pytest.param(
         [says(uses("Bash", command="rm x")), returns("by policy", is_error=True),
          ends(permission_denials=[{"tool_name": "Bash", "tool_use_id": "t1", "tool_input": {}}])],
-        "> Bash: rm x\n  failed: by policy\n\n! 1 tool refused:\n  Bash\n\n= Done in 1.5 s\n",
+        "● Bash: rm x\n▲ failed: by policy\n\n▲ 1 tool refused:\n▲   Bash\n\n■ Done in 1.5 s\n",
         id="refused by a hook of an older release, in its own words",
     ),
     pytest.param(
@@ -315,28 +326,28 @@ SHOWN = [
               rate_limit_info={"status": "rejected", "rateLimitType": "five_hour"}),
          line(type="error", error={"message": "no"}),
          line(type="system", subtype="new", level="warning", content="odd")],
-        "* the conversation was compacted (180,000 tokens)\n* compacting the conversation\n"
-        "! rate limit used up (five hour)\n! no\n! odd\n",
+        "◆ the conversation was compacted (180,000 tokens)\n◆ compacting the conversation\n"
+        "▲ rate limit used up (five hour)\n▲ no\n▲ odd\n",
         id="notices",
     ),
     pytest.param(
         [ends(permission_denials=[{"tool_name": "AskUserQuestion", "tool_use_id": str(number),
                                    "tool_input": {}} for number in range(22)])],
-        "! 22 tools refused:\n" + "  AskUserQuestion\n" * 20
-        + "  and 2 more\n! to be asked instead: start with --ask\n\n= Done in 1.5 s\n",
+        "▲ 22 tools refused:\n" + "▲   AskUserQuestion\n" * 20
+        + "▲   and 2 more\n◆ to be asked instead: start with --ask\n\n■ Done in 1.5 s\n",
         id="many refused, and nobody there to answer",
     ),
     pytest.param(
         [says(uses("Task", description="Look")),
          returns("internal", details={"isAsync": True}),
          line(type="system", subtype="task_notification", summary="x", summary_is_report=True)],
-        "> Task: Look\n  (it goes on in the background)\n",
+        "● Task: Look\n⎿ (it goes on in the background)\n",
         id="a subagent in the background",
     ),
     pytest.param(
         [says(uses("T")), returns(["a", {"type": "tool_reference", "tool_name": "Grep"},
                                    {"type": "text", "text": "b"}, 7])],
-        "> T\n  a\n  Grep\n  b\n  (something)\n",
+        "● T\n⎿ a\n⎿ Grep\n⎿ b\n⎿ (something)\n",
         id="blocks of all kinds",
     ),
     pytest.param(
@@ -383,9 +394,9 @@ def test_messages_become_text(chunks: list[bytes], text: str) -> None:
 
 
 TOOLS = [
-    ("Write", {"file_path": "/w/a", "content": "x\ny\n"}, "/w/a (2 lines)"),
-    ("Edit", {"file_path": "/w/a", "old_string": "x", "new_string": "x\ny"}, "/w/a (-1 +2 lines)"),
-    ("MultiEdit", {"file_path": "a", "edits": [{"old_string": "x"}]}, "a (-1 +0 line)"),
+    ("Write", {"file_path": "/w/a", "content": "x\ny\n"}, "/w/a\n"),
+    ("Edit", {"file_path": "/w/a", "old_string": "x", "new_string": "x\ny"}, "/w/a\n"),
+    ("MultiEdit", {"file_path": "a", "edits": [{"old_string": "x"}]}, "a\n"),
     ("NotebookEdit", {"notebook_path": "/n.ipynb"}, "/n.ipynb"),
     ("Read", {"file_path": "/w/a", "offset": 7}, "/w/a, from line 7"),
     ("Read", {"file_path": "/w/a", "limit": 10}, "/w/a, lines 1 to 10"),
@@ -413,12 +424,79 @@ TOOLS = [
 
 
 @pytest.mark.parametrize(("name", "given", "shown"), TOOLS, ids=[each[0] for each in TOOLS])
-def test_a_tool_is_one_line(name: str, given: dict[str, Any], shown: str) -> None:
-    """Every tool is a line with what matters of its input, those that nobody knows too."""
-    text = render_all([says(uses(name, **given))])
+def test_a_tool_is_shown_with_what_matters(name: str, given: dict[str, Any], shown: str) -> None:
+    """Every tool is a line with what matters of its input, and more lines for more; unknown too."""
+    first, *further = render_all([says(uses(name, **given))]).splitlines(keepends=True)
 
-    assert text.startswith(f"> {name}: {shown}")
-    assert text.count("\n") == 1
+    assert first.startswith(f"● {name}: {shown}")
+    assert all(line.startswith("◦ ") for line in further)
+
+
+EDIT = {"file_path": "/home/me/work/a.py", "old_string": "x\n", "new_string": "y\nz\n"}
+PATCH = {
+    "oldStart": 7,
+    "oldLines": 2,
+    "newStart": 7,
+    "newLines": 3,
+    "lines": [" same", "-x", "+y\u2028\r", "+z", "\\ No newline at end of file", 5],
+}
+CHANGES = [
+    pytest.param("Edit", EDIT, {"structuredPatch": [PATCH, "no hunk"]},
+                 "⎿ 2 lines added, 1 removed\n"
+                 "▏ @@ -7,2 +7,3 @@\n▏  same\n▏ -x\n▏ +y \n▏ +z\n", id="an edit"),
+    pytest.param("Edit", EDIT, None, "⎿ 2 lines added, 1 removed\n▏ @@\n▏ -x\n▏ +y\n▏ +z\n",
+                 id="an edit whose place is not told"),
+    pytest.param("MultiEdit", {"edits": [{"old_string": "a", "new_string": "b"}, EDIT]}, "done",
+                 "⎿ 3 lines added, 2 removed\n▏ @@\n▏ -a\n▏ +b\n▏ @@\n▏ -x\n▏ +y\n▏ +z\n",
+                 id="several edits"),
+    pytest.param("Write", {"content": "one\n\ntwo\n"}, {"type": "create", "structuredPatch": []},
+                 "⎿ 3 lines added\n▏ @@ -0,0 +1,3 @@\n▏ +one\n▏ +\n▏ +two\n", id="a new file"),
+    pytest.param("Write", {"content": "one\n"}, {"type": "update", "structuredPatch": []},
+                 "⎿ has been updated\n", id="a file that stays as it is"),
+    pytest.param("Edit", {"old_string": "a\n" * 3_000}, None, "⎿ has been updated\n",
+                 id="one that takes too long to compare"),
+    pytest.param("NotebookEdit", {}, {"structuredPatch": [PATCH]}, "⎿ has been updated\n",
+                 id="another tool"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given", "details", "shown"), CHANGES)
+def test_a_change_is_shown(name: str, given: dict[str, Any], details: Any, shown: str) -> None:
+    """What a tool has changed is a unified diff, line by line, whatever the lines hold."""
+    chunks = [says(uses(name, **given)), returns("has been updated", details=details)]
+
+    text = render_all(chunks)
+
+    assert text[text.index("\n") + 1 :] == shown
+
+
+def test_a_failed_edit_has_changed_nothing() -> None:
+    """What would have been changed is not shown as a change."""
+    text = render_all([says(uses("Edit", **EDIT)), returns("not found", is_error=True)])
+
+    assert text == "● Edit: /home/me/work/a.py\n▲ failed: not found\n"
+
+
+def test_what_follows_a_persons_message_says_whose_it_is() -> None:
+    """Its owner shows the message between a tool and its result."""
+    message = {"role": "user", "content": [{"type": "text", "text": "and this"}]}
+    replayed = line(type="user", message=message, uuid="u1", isReplay=True)
+
+    text = render_all([says(uses("Bash", command="ls")), replayed, returns("a")])
+
+    assert text == "● Bash: ls\n\n○ Bash: ls\n⎿ a\n"
+
+
+def test_at_the_terminal_little_is_shown() -> None:
+    """A page folds what is long; a person at the terminal gets its beginning and its end."""
+    shown = "".join(
+        piece.finish(piece.text, is_brief=True)
+        for item in read([says(uses("Bash", command="ls")), returns(LONG_OUTPUT)])
+        for piece in (item.pieces if isinstance(item, Message) else ())
+    )
+
+    rows = [f"⎿ row {number}\n" for number in range(30)]
+    assert shown == "".join(["● Bash: ls\n", *rows[:4], "⋯ 22 more lines\n", *rows[-4:]])
 
 
 # --- what is not a message --------------------------------------------------------------------
@@ -569,39 +647,53 @@ def test_the_last_result_counts() -> None:
 )  # fmt: skip
 def test_durations_are_said_as_people_say_them(duration_ms: int, shown: str) -> None:
     """A duration has the unit of its size."""
-    assert render_all([ends(duration_ms=duration_ms)]) == f"= Done in {shown}\n"
+    assert render_all([ends(duration_ms=duration_ms)]) == f"■ Done in {shown}\n"
 
 
 # --- shortening -------------------------------------------------------------------------------
 
 
+def shortened(text: str, limit: Limit) -> list[str]:
+    """Return what is left of a result, as it is shown."""
+    return [write_line(each) for each in shorten([Line(RESULT, t) for t in text.split()], limit)]
+
+
 @pytest.mark.parametrize(
-    ("text", "max_lines", "max_chars", "short"),
+    ("text", "limit", "short"),
     [
-        ("a\nb", None, None, "a\nb"),
-        ("a\nb\nc", 1, None, "a (+2 lines)"),
-        ("a\nb\nc", 2, None, "a\nb\nc"),  # a note would be as long as what it replaces
-        ("a\nb\nc\nd", 2, None, "a\n... 2 lines left out ...\nd"),
-        ("a\nb\nc\nd\ne", 3, None, "a\nb\n... 2 lines left out ...\ne"),
-        ("x" * 100, None, 10, "xxxxxxxxxx... (+90 characters)"),
-        ("x" * 30, None, 10, "x" * 30),
+        ("a b", Limit(), "⎿ a,⎿ b"),
+        ("a b c", Limit(1), "⎿ a (+2 lines)"),
+        ("a b c", Limit(2), "⎿ a,⎿ b,⎿ c"),  # a note would be as long as what it replaces
+        ("a b c d", Limit(2), "⎿ a,⋯ 2 more lines,⎿ d"),
+        ("a b c d e", Limit(3), "⎿ a,⎿ b,⋯ 2 more lines,⎿ e"),
+        ("a b c d e", Limit(3, keeps_end=False), "⎿ a,⎿ b,⎿ c,⋯ 2 more lines"),
+        ("a b c d e", Limit(chars=4), "⎿ a,⎿ b,⎿ c,⎿ d,⎿ e"),
+        ("a b c d e f", Limit(chars=4), "⎿ a,⎿ b,⋯ 2 more lines,⎿ e,⎿ f"),
+        ("aaaa b c d e f", Limit(chars=4), "⎿ aaaa,⋯ 3 more lines,⎿ e,⎿ f"),
+        ("a b c d", Limit(chars=2, keeps_end=False), "⎿ a,⎿ b,⋯ 2 more lines"),
+        ("x" * 100, Limit(line_chars=10), "⎿ xxxxxxxxxx... (+90 characters)"),
+        ("x" * 30, Limit(line_chars=10), "⎿ " + "x" * 30),
     ],
 )
-def test_shortening_keeps_both_ends(
-    text: str, max_lines: int | None, max_chars: int | None, short: str
-) -> None:
-    """The middle goes; a note says how much."""
-    assert shorten(text, max_lines, max_chars) == short
+def test_shortening_keeps_both_ends(text: str, limit: Limit, short: str) -> None:
+    """The middle goes, or the end of a diff; a note says how much."""
+    assert shortened(text, limit) == short.split(",")
 
 
-@given(st.text("ab\n", max_size=60), st.integers(1, 6), st.integers(1, 9))
-def test_what_is_shortened_fits(text: str, max_lines: int, max_chars: int) -> None:
-    """No more lines than wanted, but for the note in place of several."""
-    short = shorten(text, max_lines, max_chars)
+@given(st.lists(st.text("ab", min_size=1), min_size=1, max_size=20), st.integers(1, 6),
+       st.integers(1, 9), st.booleans())  # fmt: skip
+def test_what_is_shortened_fits(texts: list[str], lines: int, chars: int, end: bool) -> None:
+    """No more lines than wanted, but for the note in place of several, and none is lost."""
+    limit = Limit(lines, chars, 4 * chars, keeps_end=end)
 
-    assert short.count("\n") <= max_lines
-    assert all(len(each) <= max_chars + 40 for each in short.split("\n"))
-    assert len(short) <= len(text) + 40
+    short = shortened(" ".join(texts), limit)
+
+    notes = [each for each in short if each.startswith("⋯")]
+    assert len(short) <= lines + 1
+    assert all(len(each) <= chars + 40 for each in short)
+    if lines > 1:
+        hidden = sum(int(note.split()[1]) for note in notes)
+        assert len(short) - len(notes) + hidden == len(texts)
 
 
 # --- for any input ----------------------------------------------------------------------------
@@ -621,7 +713,8 @@ NAMES = st.sampled_from(
     permission_denials tool_name tool_input duration_ms total_cost_usd num_turns tasks summary
     error attempt max_retries retry_delay_ms error_status mcp_servers status command file_path
     edits todos questions rate_limit_info parent_tool_use_id tool_use_result offset limit
-    terminal_reason session_id compact_metadata level
+    terminal_reason session_id compact_metadata level structuredPatch lines oldStart oldLines
+    newStart newLines old_string new_string uuid
 """,
     )
 )
@@ -648,6 +741,42 @@ SOME_MESSAGE = st.builds(
 )
 
 
+# Words and signs, blanks and empty lines, that begin and end with a letter.
+SIGNED_TEXT = st.lists(
+    st.text(st.sampled_from(["\\", " ", "a", SUBAGENT, *SIGNS.values()]), max_size=4)
+).map(lambda lines: "\n".join(["a", *lines, "a"]))
+
+
+@given(SIGNED_TEXT, SIGNED_TEXT, SIGNED_TEXT, SIGNED_TEXT, st.booleans())
+def test_each_line_says_what_it_is(
+    words: str, thought: str, command: str, output: str, is_subagent: bool
+) -> None:
+    """Whatever is said and printed, a reader of lines finds what was said, done and printed."""
+    parent = {"parent_tool_use_id": "p"} if is_subagent else {}
+    result = {"parent": "p"} if is_subagent else {}
+    shown = render_all(
+        [
+            says({"type": "thinking", "thinking": thought}, words, **parent),
+            says(uses("Bash", command=command), **parent),
+            returns(output, **result),
+        ]
+    )
+
+    found = [read_line(each) for each in shown.split("\n")[:-1]]
+
+    tool, *more = command.split("\n")
+    empty = Line(WORDS_OF_CLAUDE, "")
+    assert found == [
+        *(Line(THOUGHT, each, is_subagent) for each in thought.split("\n")),
+        empty,
+        *(Line(WORDS_OF_CLAUDE, each, is_subagent) for each in words.split("\n")),
+        empty,
+        Line(TOOL, f"Bash: {tool}", is_subagent),
+        *(Line(INPUT, each, is_subagent) for each in more),
+        *(Line(RESULT, each, is_subagent) for each in output.split("\n")),
+    ]
+
+
 @given(st.lists(SOME_MESSAGE | SOME_JSON, max_size=6))
 def test_no_message_fails(values: list[Any]) -> None:
     """Whatever stands in a message, there is text or none, and it can be printed."""
@@ -659,6 +788,7 @@ def test_no_message_fails(values: list[Any]) -> None:
         for piece in item.pieces if isinstance(item, Message) else ():
             shown = piece.finish(piece.text)
             assert shown.encode().endswith(b"\n")
+            assert shown.splitlines() == shown.split("\n")[:-1]
             assert "\x1b" not in shown
     if stream.summary is not None:
         json.dumps(stream.summary.marker_fields(), allow_nan=False)

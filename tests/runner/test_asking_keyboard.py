@@ -221,7 +221,7 @@ def test_a_line_is_a_message_in_a_run_that_stays(cards: StrictGateway, tmp_path:
 
     assert scene.standin.wait_for_decision()["message"] == "not now"
     assert scene.standin.turns == [["go"], ["später auch das"], ["and this"]]
-    assert "@ keyboard: and this" in cards.text(scene.run_id)
+    assert "» keyboard: and this" in cards.text(scene.run_id)
 
 
 def test_control_c_interrupts_a_run_that_stays(cards: StrictGateway, tmp_path: Path) -> None:

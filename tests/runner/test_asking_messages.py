@@ -85,7 +85,7 @@ def test_a_message_behind_a_running_turn(
     (taken,) = scene.markers("taken")
     assert (queued["text"], taken["id"]) == ("and the other thing", queued["id"])
     assert scene.standin.turns == [["go"], ["and the other thing"]]
-    assert "@ operator: and the other thing" in cards.text(scene.run_id)
+    assert "» operator: and the other thing" in cards.text(scene.run_id)
     assert scene.finished()["reason"] == "exited"
 
 
