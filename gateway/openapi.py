@@ -36,6 +36,17 @@ _ANY_OBJECT: Schema = {"type": "object"}
 _RUN_STATUS: Schema = {"type": "string", "enum": ["pending", "running", "done", "failed"]}
 _COMMAND_STATUS: Schema = {"type": "string", "enum": ["pending", "done", "failed"]}
 
+# What both a run and its line in the list have.
+_SUMMARY: dict[str, Schema] = {
+    "title": _or_null(_TEXT),
+    "stage": {"type": "string", "enum": ["needs", "working", "pending", "done"]},
+    "stage_at": _TIME,
+    "seen_at": _or_null(_TIME),
+    "refused": _INTEGER,
+    "cost": _or_null(_NUMBER),
+    "incomplete": _BOOLEAN,
+}
+
 _SCHEMAS: dict[str, Schema] = {
     "Error": {
         "type": "object",
@@ -77,6 +88,9 @@ _SCHEMAS: dict[str, Schema] = {
             "open_questions": _INTEGER,
             "waiting_messages": _INTEGER,
             "talk_event_id": _INTEGER,
+            "prompt": _or_null(_TEXT),
+            "branch": _or_null(_TEXT),
+            **_SUMMARY,
         }
     ),
     "Card": _object(

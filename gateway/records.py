@@ -74,6 +74,8 @@ _STARTED_TEXTS = {
     "workingDir": ("working_dir", _MAX_PATH),
     "sessionId": ("session_id", 200),
     "version": ("version", 100),
+    "prompt": ("prompt", _MAX_TEXT),
+    "branch": ("branch", 200),
 }
 NO_DETAILS: dict[str, Any] = {
     "command_line": None,
@@ -86,12 +88,54 @@ NO_DETAILS: dict[str, Any] = {
     "commands": [],
     "remote_input": False,
     "version": None,
+    "prompt": None,
+    "branch": None,
     "state": None,
     "assist_url": None,
     "reason": None,
     "result": None,
     **questions.NO_TALK,
 }
+
+
+# Groups of the list of runs: who has to do something next.
+NEEDS, WORKING, WAITS_FOR_START, OVER = "needs", "working", "pending", "done"
+# What the list shows of a run's details, by the same names.
+_LISTED = ("prompt", "working_dir", "branch", "runner", "mode", "reason")
+
+
+def summarize(status: str, details_text: str, verdict: str | None) -> dict[str, Any]:
+    """Return what the list of runs shows and is filtered by, apart from when it changed."""
+    details = {**NO_DETAILS, **json.loads(details_text)}
+    talk = questions.Talk.of(details["talk"])
+    result = details["result"] or {}
+    cost = result.get("totalCostUsd")
+    return {
+        **{name: details[name] for name in _LISTED},
+        "stage": _stage_of(status, details["state"], len(talk.open)),
+        "open_questions": len(talk.open),
+        "refused": _count_refused(result),
+        "cost": cost if type(cost) in (int, float) else None,
+        "incomplete": verdict is not None and json.loads(verdict)["ok"] is False,
+    }
+
+
+def shown_of(command: str | None) -> str | None:
+    """Return as much of a prompt as the list keeps."""
+    return _text(command)
+
+
+def _stage_of(status: str, state: str | None, open_questions: int) -> str:
+    if status == RUNNING:
+        return NEEDS if open_questions or state == "waiting" else WORKING
+    return WAITS_FOR_START if status == PENDING else OVER
+
+
+def _count_refused(result: dict[str, Any]) -> int:
+    count, names = result.get("denials"), result.get("permissionDenials")
+    if type(count) is int and count >= 0:
+        return count
+    return len(names) if isinstance(names, list) else 0
 
 
 def apply_marker(details_text: str, event: NewEvent, event_id: int) -> dict[str, Any]:

@@ -19,11 +19,13 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Row,
     String,
     Table,
     Text,
     create_engine,
     event,
+    exists,
     insert,
     inspect,
     select,
@@ -31,7 +33,11 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-VERSION = 1
+from gateway.records import shown_of, summarize
+
+VERSION = 2
+# Runs of an older version that are changed in one transaction.
+_UPGRADED_AT_ONCE = 500
 
 metadata = MetaData()
 
@@ -91,6 +97,56 @@ runs = Table(
     _count("highest_sequence"),
     # How many of those are stored otherwise than they were sent, because of the redaction here.
     _count("altered_count"),
+)
+
+# What the list of runs shows and is filtered by, one row for each run. A table of its own: a run's
+# row may have a prompt of a megabyte in it, and the list reads all of these.
+summaries = Table(
+    "summaries",
+    metadata,
+    # The run's number.
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    # One of the groups of `records`, and since when.
+    Column("stage", String(10), nullable=False),
+    _moment("stage_at"),
+    # When somebody has looked at its end; null if nobody has.
+    Column("seen_at", Float),
+    # Given by the operator.
+    Column("title", Text),
+    # The beginning of the prompt: as it was given here, and as the runner told it.
+    Column("asked", Text),
+    Column("prompt", Text),
+    Column("working_dir", Text),
+    Column("branch", Text),
+    Column("runner", Text),
+    Column("mode", Text),
+    Column("reason", Text),
+    _count("open_questions"),
+    _count("refused"),
+    Column("cost", Float),
+    Column("incomplete", Boolean, nullable=False),
+    # Since then nobody sees it any more, and it is being removed.
+    Column("removed_at", Float),
+    Index("summaries_by_stage", "stage", "stage_at", "number"),
+    Index("summaries_by_folder", "working_dir"),
+)
+
+# What runs printed, in pieces, without the sequences that only draw: what the search looks in.
+texts = Table(
+    "texts",
+    metadata,
+    _number(),
+    _of_run(),
+    Column("text", Text, nullable=False),
+    Index("texts_by_run", "run_id", "number"),
+)
+
+# How far something has come that goes through all events, by its name.
+progress = Table(
+    "progress",
+    metadata,
+    Column("name", String(20), primary_key=True),
+    _count("event_id"),
 )
 
 events = Table(
@@ -225,6 +281,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _make_tables(engine: Engine) -> None:
+    newest = 0
     if inspect(engine).has_table("schema_versions"):
         with engine.connect() as connection:
             found = connection.execute(select(versions.c.version)).scalars().all()
@@ -235,8 +292,35 @@ def _make_tables(engine: Engine) -> None:
                 f"{newest}, this one knows {VERSION}); update claude-runner, or use another "
                 "data folder"
             )
-        if newest == VERSION:
-            return
+    # Those that are there stay as they are.
     metadata.create_all(engine)
+    if newest == VERSION:
+        return
+    # Each step may be repeated: after a crash all of them are.
+    while _summarize_some(engine):
+        pass
     with engine.begin() as connection:
         connection.execute(insert(versions), {"version": VERSION, "created_at": time.time()})
+
+
+def _summarize_some(engine: Engine) -> bool:
+    """Make summaries of runs that have none, which version 1 has made; return whether it did."""
+    is_new = ~exists().where(summaries.c.number == runs.c.number)
+    query = select(runs).where(is_new).order_by(runs.c.number).limit(_UPGRADED_AT_ONCE)
+    with engine.begin() as connection:
+        rows = [_summary_of(each) for each in connection.execute(query)]
+        if rows:
+            connection.execute(insert(summaries), rows)
+    return bool(rows)
+
+
+def _summary_of(run: Row[Any]) -> dict[str, Any]:
+    since = run.finished_at or run.started_at or run.created_at
+    return {
+        **summarize(run.status, run.details, run.verdict),
+        "number": run.number,
+        "asked": shown_of(run.command),
+        "stage_at": since,
+        # What ended before there was a mark for it is no news.
+        "seen_at": run.finished_at,
+    }

@@ -28,10 +28,28 @@ from sqlalchemy import (
 from gateway import questions, schema
 from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
 from gateway.questions import Talk
-from gateway.records import DONE, FAILED, HALT, NO_DETAILS, PENDING, RUNNING, STOP, Event, NewEvent
+from gateway.records import (
+    DONE,
+    FAILED,
+    HALT,
+    NO_DETAILS,
+    PENDING,
+    RUNNING,
+    STOP,
+    Event,
+    NewEvent,
+    shown_of,
+    summarize,
+)
 from gateway.writer import EventJob, NonceJob, Writer, forget_typed
 
-_RUN = select(schema.runs)
+# What the API shows of a summary besides what is in the run's details.
+_SUMMARY_FIELDS = ("title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete")
+_RUN = (
+    select(schema.runs, *(schema.summaries.c[name] for name in _SUMMARY_FIELDS))
+    .join(schema.summaries, schema.summaries.c.number == schema.runs.c.number)
+    .where(schema.summaries.c.removed_at.is_(None))
+)
 _TOKEN_HASH = select(schema.runs.c.token_hash).where(schema.runs.c.id == bindparam("run_key"))
 _EVENT_COLUMNS = (
     schema.events.c.id,
@@ -94,16 +112,28 @@ class Store:
         """Make a run; return its id and its token, which is kept nowhere."""
         run_id = f"run_{secrets.token_hex(8)}"
         token = secrets.token_hex(32)
+        now = time.time()
+        details = json.dumps(NO_DETAILS)
         row = {
             "id": run_id,
             "token_hash": hash_token(token),
             "status": PENDING,
             "command": command,
             "metadata": None if metadata is None else json.dumps(metadata),
-            "created_at": time.time(),
-            "details": json.dumps(NO_DETAILS),
+            "created_at": now,
+            "details": details,
         }
-        self._writer.execute(insert(schema.runs), row)
+        summary = {
+            **summarize(PENDING, details, None),
+            "asked": shown_of(command),
+            "stage_at": now,
+        }
+
+        def work(connection: Connection) -> None:
+            made: Any = connection.execute(insert(schema.runs), row).inserted_primary_key
+            connection.execute(insert(schema.summaries), {**summary, "number": made.number})
+
+        self._writer.call(work)
         return run_id, token
 
     def find_token_hash(self, run_id: str) -> bytes | None:
@@ -404,8 +434,14 @@ class Store:
                     )
                 )
                 return True
-            for table in (schema.commands, schema.artifacts):
+            for table in (schema.commands, schema.artifacts, schema.texts):
                 connection.execute(delete(table).where(table.c.run_id == run_id))
+            number = select(schema.runs.c.number).where(schema.runs.c.id == run_id)
+            connection.execute(
+                delete(schema.summaries).where(
+                    schema.summaries.c.number == number.scalar_subquery()
+                )
+            )
             connection.execute(delete(schema.runs).where(schema.runs.c.id == run_id))
             self._writer.forget(run_id)
             return False
@@ -471,5 +507,6 @@ def _run_json(row: Row[Any]) -> dict[str, Any]:
         "metadata": None if row.metadata is None else json.loads(row.metadata),
         **details,
         **questions.summary_of(talk),
+        **_picked(row, _SUMMARY_FIELDS),
         "verdict": None if row.verdict is None else json.loads(row.verdict),
     }

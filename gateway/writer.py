@@ -43,6 +43,7 @@ from gateway.records import (
     NewEvent,
     apply_marker,
     compare_finished,
+    summarize,
 )
 
 logger = logging.getLogger(__name__)
@@ -168,6 +169,7 @@ class _Batch:
     outcomes: list[tuple[Job[Any], Any]] = field(default_factory=list)
     seen: dict[tuple[str, int], list[tuple[bytes, int]]] = field(default_factory=dict)
     changed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    summaries: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 _INSERT_EVENTS = insert(schema.events)
@@ -181,6 +183,15 @@ _UPDATE_TALLIES = (
     update(schema.runs)
     .where(schema.runs.c.id == bindparam("run_key"))
     .values({name: bindparam(f"new_{name}") for name in _TALLIED})
+)
+# What a marker changes.
+_SELECT_KNOWN = (
+    select(
+        *(schema.runs.c[name] for name in ("number", "status", "details", "verdict")),
+        schema.summaries.c.stage,
+    )
+    .join(schema.summaries, schema.summaries.c.number == schema.runs.c.number)
+    .where(schema.runs.c.id == bindparam("run_key"))
 )
 _SAME_SEQUENCE = select(schema.events.c.id, schema.events.c.body_hash).where(
     schema.events.c.run_id == bindparam("run_key"),
@@ -351,6 +362,12 @@ class Writer:
                 connection.execute(
                     update(schema.runs).where(schema.runs.c.id == run_id).values(values)
                 )
+            for number, values in batch.summaries.items():
+                connection.execute(
+                    update(schema.summaries)
+                    .where(schema.summaries.c.number == number)
+                    .values(values)
+                )
         return batch
 
     def _keep(self, batch: _Batch) -> None:
@@ -427,13 +444,10 @@ class Writer:
         self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent, event_id: int
     ) -> None:
         """Note what a marker, or the assist address, changes about its run."""
-        columns = schema.runs.c
-        details = batch.changed.get(event.run_id, {}).get("details")
-        if details is None:
-            details = connection.execute(
-                select(columns.details).where(columns.id == event.run_id)
-            ).scalar_one()
-        changes = apply_marker(details, event, event_id)
+        row = connection.execute(_SELECT_KNOWN, {"run_key": event.run_id}).one()
+        summary = batch.summaries.get(row.number, {})
+        known = {**row._mapping, **batch.changed.get(event.run_id, {}), **summary}
+        changes = apply_marker(known["details"], event, event_id)
         if not changes:
             return
         if changes.get("status") in (DONE, FAILED):
@@ -446,6 +460,11 @@ class Writer:
                 event.marker, tally.numbered_count, tally.numbered_bytes, digest
             )
         batch.changed.setdefault(event.run_id, {}).update(changes)
+        now = {**known, **changes}
+        summary = {**summary, **summarize(now["status"], now["details"], now["verdict"])}
+        if summary["stage"] != known["stage"]:
+            summary.update(stage_at=event.created_at, seen_at=None)
+        batch.summaries[row.number] = summary
 
     def _digest_stored(self, connection: Connection, batch: _Batch, run_id: str) -> Any:
         """Return the digest of all numbered events: of those on disk, and those of this batch."""
