@@ -205,8 +205,13 @@ def _bundled_session(gateway: Gateway, run: Mapping[str, Any], stack: contextlib
             f"--artifact={summary}",
         ),
         {
-            "CLAUDE_COMMAND": shlex.join([sys.executable, "-I", str(SESSION)]),
-            "CLAUDE_RUNNER_FLAVOR": "plain",
+            # No session is kept that could be resumed.
+            "CLAUDE_COMMAND": shlex.join(
+                [sys.executable, "-I", str(SESSION), "--no-session-persistence"]
+            ),
+            "CLAUDE_RUNNER_FLAVOR": "claude",
+            "CLAUDE_RUNNER_ALLOW_REMOTE_ANSWERS": "false",
+            "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "false",
         },
     )
 

@@ -45,9 +45,11 @@ def made_diff(tool: str, given: Mapping[str, Any], details: Any) -> str:
     patch = details.get("structuredPatch") if isinstance(details, Mapping) else None
     if isinstance(patch, list) and patch:
         return "\n".join(line for hunk in patch[:_MAX_HUNKS] for line in _hunk(hunk))
-    if tool == "Write" and (isinstance(details, Mapping) and details.get("type") == "create"):
+    is_told = isinstance(details, Mapping)
+    if tool == "Write" and not (is_told and details.get("type") != "create"):
         lines = _lines(_text(given, "content"))
-        return "\n".join([f"@@ -0,0 +1,{len(lines)} @@", *(f"+{line}" for line in lines)])
+        head = f"@@ -0,0 +1,{len(lines)} @@" if is_told else "@@"
+        return "\n".join([head, *(f"+{line}" for line in lines)])
     proposed = proposed_diff(tool, given).split("\n")
     return "\n".join("@@" if line.startswith("@@") else line for line in proposed)
 

@@ -22,6 +22,7 @@ with `model: and` belongs to the same answer as the tool before it. After the la
     model: stall                answers half and never goes on
     model: fail STATUS [TIMES]  an HTTP error, to so many requests (always, if not said)
     model: drop [TIMES]         closes the connection without an answer
+    model: cut [TIMES]          closes it in the middle of a text
 
 Given as a proxy as well, it takes what is meant for other machines and never answers.
 Requests without tools (Claude Code asks for titles and the like) get a short text, whatever the
@@ -51,7 +52,7 @@ _STEP: Final = re.compile(r"^model: (and )?(\w+)[ \t]*(.*?)[ \t\r]*$", re.MULTIL
 _REMINDER: Final = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 _TOOLS: Final = frozenset({"run", "background", "ask", "use"})
 # Steps that are the whole answer to a request.
-_FAILURES: Final = frozenset({"hang", "fail", "drop"})
+_FAILURES: Final = frozenset({"hang", "fail", "drop", "cut"})
 _ERROR_TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -248,8 +249,8 @@ class ModelApi:
 
     def _spend(self, step: Step) -> None:
         *_, times = ["", *step.argument.split()]
-        limited = step.kind == "drop" or len(step.argument.split()) > 1
-        if step.kind in ("fail", "drop") and limited and times:
+        limited = step.kind in ("drop", "cut") or len(step.argument.split()) > 1
+        if step.kind in ("fail", "drop", "cut") and limited and times:
             left = self._failures_left.get(step, int(times))
             self._failures_left[step] = left - 1
 
@@ -405,6 +406,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._wait(_WORD_EVERY_S)
         if block.step.kind == "stall":
             self._wait(None)
+        if block.step.kind == "cut":
+            _shut(self.connection)
+            raise _ClosingError
         self._send("content_block_stop", index=index)
 
     def _ping_for(self, duration_s: float) -> None:
@@ -460,7 +464,7 @@ class _Block:
         elif kind == "slow":
             for number in range(int(float(argument) / _WORD_EVERY_S)):
                 yield f"word{number} " if number % 10 < 9 else f"word{number}\n"
-        elif kind == "stall":
+        elif kind in ("stall", "cut"):
             yield "half an ans"
         elif kind == "think":
             yield "I have thought."

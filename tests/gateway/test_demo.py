@@ -129,13 +129,15 @@ def test_the_bundled_session(tmp_path: Path, new_demo: Callable[..., Demo]) -> N
         assert "token = [REDACTED]" in stdout
         assert record.verify_finished(run_id) == []
         assert (record.status(run_id), record.exit_code(run_id)) == ("done", 0)
-        assert record.text(run_id).endswith("The greeting is friendlier now.\n")
+        text = record.text(run_id)
+        assert "**Done.** The greeting is friendlier now.\n\n■ Done" in text
+        assert "● Edit: greeting.py\n⎿ 1 line added, 1 removed\n▏ @@ -1,2 +1,2 @@\n" in text
         assert "told apart" in record.text(run_id, "stderr")
         (command,) = gateway.api("GET", f"/api/runs/{run_id}/history").json()["commands"]
         assert (command["command"], command["status"]) == ("git diff", "done")
         assert "+    return f" in command["result"]
         files = {each.name: each.data for each in record.artifacts(run_id)}
-        assert sorted(files) == ["claude.log", "latest.diff", "summary.md"]
+        assert sorted(files) == ["claude.jsonl", "claude.log", "latest.diff", "summary.md"]
         assert b"friendlier" in files["summary.md"]
         assert b"greeting.py" in files["latest.diff"]
     assert list(tmp_path.glob("claude-runner-demo-*")) == []

@@ -451,6 +451,8 @@ CHANGES = [
                  id="several edits"),
     pytest.param("Write", {"content": "one\n\ntwo\n"}, {"type": "create", "structuredPatch": []},
                  "⎿ 3 lines added\n▏ @@ -0,0 +1,3 @@\n▏ +one\n▏ +\n▏ +two\n", id="a new file"),
+    pytest.param("Write", {"content": "one\n"}, None, "⎿ 1 line added\n▏ @@\n▏ +one\n",
+                 id="a file that may have been there"),
     pytest.param("Write", {"content": "one\n"}, {"type": "update", "structuredPatch": []},
                  "⎿ has been updated\n", id="a file that stays as it is"),
     pytest.param("Edit", {"old_string": "a\n" * 3_000}, None, "⎿ has been updated\n",
