@@ -53,6 +53,7 @@ class Job:
     invocation: Invocation
     mode: str
     shown_argv: tuple[str, ...]
+    prompt: str | None
     cwd: str
     env: Mapping[str, str] = field(repr=False)
     max_time_s: float | None
@@ -127,6 +128,7 @@ def plan_job(
         invocation=invocation,
         mode=mode,
         shown_argv=(*profile.argv(config), *options.arguments, *prompts),
+        prompt=prompt,
         cwd=cwd,
         env=env,
         max_time_s=parse_duration(options.max_time, "--max-time"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _GITDIR: Final = "gitdir: "
 _WORKTREE_SETTING: Final = re.compile(r'(?m)^\s*worktree\s*=\s*"?([^"\n]+?)"?\s*$')
+_BRANCH: Final = re.compile(r"ref: refs/heads/([^\x00-\x20\x7f]{1,200})")
 _MAX_POINTER_BYTES: Final = 65_536
 # What of a repository a command that only shows does not read; tools make links of these.
 _NOT_READ: Final = frozenset({"hooks", "lfs", "annex", "description"})
@@ -63,6 +64,18 @@ def leads_to(work_tree: str) -> str | None:
         if not (_is_in(target, git_dir) or _is_in(target, common)):
             return str(target)
     return None
+
+
+def find_branch(cwd: str) -> str | None:
+    """Return the branch that is checked out where a run works, if there is one to tell."""
+    top = find_work_tree(cwd)
+    git_dir = None if top is None else _git_dir(Path(top, ".git"))
+    if git_dir is None or os.path.islink(git_dir / "HEAD"):
+        return None
+    if not _is_in(git_dir, Path(str(top))) and leads_to(str(top)) is not None:
+        return None
+    found = _BRANCH.fullmatch(_read(git_dir / "HEAD").strip())
+    return None if found is None else found[1]
 
 
 def find_worktree(cwd: str, worktree: Worktree, since: float) -> str | None:

@@ -42,6 +42,7 @@ from runner.poster import Poster
 from runner.processes import ChildEnd, command_line, living_descendants
 from runner.pump import ChildTerminals, PtyPump
 from runner.questions import Refusal
+from runner.repository import find_branch
 from runner.speaker import Speaker
 from runner.syncer import Syncer
 from runner.terminal import LineKeyboard, SessionTerminal
@@ -77,6 +78,7 @@ _PROGRESS_INTERVAL_S: Final = 1.0
 # own that no output can be merged across, and the gateway takes 100 requests a minute.
 _RESIZED_INTERVAL_S: Final = 1.0
 _MAX_SHOWN_CHARS: Final = 4_000
+_MAX_PROMPT_CHARS: Final = 1_000
 _MAX_SHOWN_LEFT: Final = 5
 # A job that is a session would wait for ever. Most jobs take longer to start than a few seconds.
 _HINT_EVERY_S: Final = 60.0
@@ -174,12 +176,16 @@ class Run:
         job = self.job
         session_id = job.invocation.session_id
         shown_argv = self.rules.redact(shlex.join(job.shown_argv))
+        prompt = self.rules.redact(job.prompt or "")
+        branch = find_branch(job.cwd)
         asking = job.asking
         return {
             "event": "started",
             # A marker cannot be cut, and a prompt may have any length.
             "command": shown_argv[:_MAX_SHOWN_CHARS],
+            **({"prompt": prompt[:_MAX_PROMPT_CHARS]} if prompt else {}),
             "workingDir": job.cwd,
+            **({"branch": branch} if branch else {}),
             "runner": job.profile.name,
             "mode": job.mode,
             "columns": terminal.size.columns,

@@ -13,7 +13,7 @@ import pytest
 
 from kinds.claude import _worktree
 from kinds.profile import Worktree
-from runner.repository import find_worktree, leads_to
+from runner.repository import find_branch, find_worktree, leads_to
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.runner import RunnerProcess, plan, program
 
@@ -119,6 +119,25 @@ def test_another_repository_is_seen(tmp_path: Path, other: Path, name: str) -> N
 
     assert place is not None
     assert place.startswith(str(other))
+
+
+def test_the_branch_is_that_of_the_folders_own_repository(tmp_path: Path, other: Path) -> None:
+    """Also below it and in a worktree; none of another repository, and none while detached."""
+    plain = make(tmp_path / "plain")
+    (plain / "below").mkdir()
+    git(plain, "worktree", "add", "-q", "-b", "feature/x", str(tmp_path / "beside"))
+    (tmp_path / "pointed").mkdir()
+    _file(tmp_path / "pointed", other)
+    (tmp_path / "linked" / ".git").mkdir(parents=True)
+    (tmp_path / "linked" / ".git" / "HEAD").symlink_to(other / ".git" / "HEAD")
+
+    assert [find_branch(str(tmp_path / each)) for each in ("plain/below", "beside")] == [
+        "m",
+        "feature/x",
+    ]
+    assert [find_branch(str(tmp_path / each)) for each in (".", "pointed", "linked")] == [None] * 3
+    git(plain, "checkout", "-q", "--detach")
+    assert find_branch(str(plain)) is None
 
 
 def test_a_repository_that_knows_the_folder_is_its_own(tmp_path: Path, other: Path) -> None:

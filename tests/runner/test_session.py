@@ -63,6 +63,7 @@ def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path, kind: Kind) -> No
     assert re.fullmatch(r"\d+\.\d+\.\d+", started.pop("version"))
     assert started == {
         "event": "started",
+        "prompt": "say it",
         "workingDir": str(tmp_path),
         "runner": kind.name,
         "mode": "print",
