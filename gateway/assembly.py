@@ -17,6 +17,7 @@ from gateway.artifacts import ArtifactFiles
 from gateway.front import Front
 from gateway.hosts import Hosts
 from gateway.housekeeping import Housekeeping
+from gateway.listing import Listing
 from gateway.live import ALL_RUNS, Live
 from gateway.login import Login
 from gateway.records import Event
@@ -25,6 +26,7 @@ from gateway.server import Server
 from gateway.settings import Settings, SettingsError
 from gateway.site import Parts, build_site
 from gateway.store import Store
+from gateway.text_index import TextIndex
 from gateway.wire import Wire
 from gateway.writer import Writer
 from redact import PatternError, Rules, TokenShape, parse_token_shapes
@@ -80,7 +82,11 @@ class Gateway:
         self._live = Live(self._store)
         files = ArtifactFiles(settings.data_dir / "artifacts", rules)
         files.remove_partial()
-        self._housekeeping = Housekeeping(self._store, files, settings.retention_days)
+        self._index = TextIndex(engine, self._writer)
+        listing = Listing(engine, self._writer, self._index)
+        self._housekeeping = Housekeeping(
+            self._store, listing, self._index, files, settings.retention_days
+        )
         prefix = "__Host-" if hosts.scheme == "https" else ""
         self.login = Login(
             self._store,
@@ -101,6 +107,8 @@ class Gateway:
             Parts(
                 store=self._store,
                 live=self._live,
+                listing=listing,
+                tidy_up=self._housekeeping.wake,
                 login=self.login,
                 hosts=hosts,
                 files=files,
@@ -118,6 +126,7 @@ class Gateway:
         self._writer.start(_Notices(self._store, self._live))
         self._live.start()
         self._housekeeping.start()
+        self._index.start()
         self._serving.start()
         return self
 
@@ -128,6 +137,7 @@ class Gateway:
         _trace: TracebackType | None,
     ) -> None:
         self._housekeeping.close()
+        self._index.close()
         self._live.close()
         stopping = threading.Thread(target=self._server.stop, name="gateway-stop", daemon=True)
         stopping.start()

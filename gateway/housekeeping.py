@@ -1,4 +1,7 @@
-"""The thread that removes what is over: nonces and sessions; past the retention, runs and notes."""
+"""The thread that removes what is over: nonces and sessions; past the retention, runs and notes.
+
+Also what an operator has deleted, at once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ import threading
 import time
 
 from gateway.artifacts import ArtifactFiles
+from gateway.listing import Listing
 from gateway.store import Store
+from gateway.text_index import TextIndex
+from gateway.writer import StoreClosedError
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +25,21 @@ _RUNS_A_ROUND = 20
 class Housekeeping:
     """The thread. `retention_days` 0 keeps runs, and the audit table, for ever."""
 
-    def __init__(self, store: Store, files: ArtifactFiles, retention_days: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        listing: Listing,
+        index: TextIndex,
+        files: ArtifactFiles,
+        retention_days: float,
+    ) -> None:
         self._store = store
+        self._listing = listing
+        self._index = index
         self._files = files
         self._retention_s = retention_days * 86_400
         self._ended = threading.Event()
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateway-housekeeping", daemon=True)
 
     def start(self) -> None:
@@ -33,25 +49,45 @@ class Housekeeping:
     def close(self) -> None:
         """End. Blocks until then."""
         self._ended.set()
+        self._woken.set()
         self._thread.join(2)
+
+    def wake(self) -> None:
+        """Remove now what an operator has deleted. Thread: any; does not block."""
+        self._woken.set()
 
     def _run(self) -> None:
         while True:
             try:
                 self._tidy_up()
+            except StoreClosedError:
+                return
             except Exception as error:  # noqa: BLE001 - it is tried again in the next round
                 logger.warning("could not tidy up: %s", error)
-            if self._ended.wait(ROUND_S):
+            self._woken.wait(ROUND_S)
+            if self._ended.is_set():
                 return
 
     def _tidy_up(self) -> None:
+        self._woken.clear()
         self._store.forget_expired()
-        if not self._retention_s:
-            return
-        kept_since = time.time() - self._retention_s
-        self._store.forget_notes_before(kept_since)
-        for run_id in self._store.runs_last_active_before(kept_since, _RUNS_A_ROUND):
+        is_any = False
+        while deleted := self._listing.removed(_RUNS_A_ROUND):
+            is_any = True
+            self._remove(deleted)
+        if self._retention_s:
+            kept_since = time.time() - self._retention_s
+            self._store.forget_notes_before(kept_since)
+            old = self._store.runs_last_active_before(kept_since, _RUNS_A_ROUND)
+            is_any = is_any or bool(old)
+            self._remove(old)
+        if is_any:
+            self._index.forget_removed()
+
+    def _remove(self, run_ids: list[str]) -> None:
+        for run_id in run_ids:
             # First, and so again after a crash: without its row nobody would look for the folder.
             self._files.remove_run(run_id)
-            while not self._ended.is_set() and self._store.remove_some_of(run_id):
-                pass
+            while self._store.remove_some_of(run_id):
+                if self._ended.is_set():
+                    raise StoreClosedError

@@ -36,10 +36,12 @@ _ANY_OBJECT: Schema = {"type": "object"}
 _RUN_STATUS: Schema = {"type": "string", "enum": ["pending", "running", "done", "failed"]}
 _COMMAND_STATUS: Schema = {"type": "string", "enum": ["pending", "done", "failed"]}
 
+_STAGES = ["needs", "working", "pending", "done"]
+_STATES = [*_STAGES, "unseen", "failed", "refused", "incomplete"]
 # What both a run and its line in the list have.
 _SUMMARY: dict[str, Schema] = {
     "title": _or_null(_TEXT),
-    "stage": {"type": "string", "enum": ["needs", "working", "pending", "done"]},
+    "stage": {"type": "string", "enum": _STAGES},
     "stage_at": _TIME,
     "seen_at": _or_null(_TIME),
     "refused": _INTEGER,
@@ -92,6 +94,30 @@ _SCHEMAS: dict[str, Schema] = {
             "branch": _or_null(_TEXT),
             **_SUMMARY,
         }
+    ),
+    "Line": _object(
+        {
+            "id": _TEXT,
+            "status": _RUN_STATUS,
+            "prompt": _or_null(_TEXT),
+            "created_at": _TIME,
+            "started_at": _or_null(_TIME),
+            "finished_at": _or_null(_TIME),
+            "last_event_at": _or_null(_TIME),
+            "last_event_id": _INTEGER,
+            "exit_code": _or_null(_INTEGER),
+            "reason": _or_null(_TEXT),
+            "runner": _or_null(_TEXT),
+            "mode": _or_null(_TEXT),
+            "working_dir": _or_null(_TEXT),
+            "branch": _or_null(_TEXT),
+            "open_questions": _INTEGER,
+            "found": _or_null(_TEXT),
+            **_SUMMARY,
+        }
+    ),
+    "Created": _object(
+        {"id": _TEXT, "capabilityToken": _TEXT, "status": _RUN_STATUS, "start_command": _TEXT}
     ),
     "Card": _object(
         {
@@ -260,6 +286,21 @@ def _queue(summary: str, body: Schema, *more: int) -> Schema:
     }
 
 
+def _change(
+    summary: str, body: Schema, answer: Schema, *, status: int = 200, errors: tuple[int, ...] = ()
+) -> Schema:
+    return {
+        "parameters": [_RUN_ID],
+        "post": _operation(
+            summary,
+            _json(answer),
+            status=status,
+            errors=(403, 404, 413, *errors),
+            body=_json(body),
+        ),
+    }
+
+
 _STREAM: Schema = {"text/event-stream": {"schema": _TEXT}}
 _PLACE = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _OK = _json(_object({"ok": _BOOLEAN}))
@@ -305,26 +346,85 @@ _PATHS: dict[str, Schema] = {
         ),
         "post": _operation(
             "Create a run; its token is shown this once",
-            _json(
-                _object(
-                    {
-                        "id": _TEXT,
-                        "capabilityToken": _TEXT,
-                        "status": _RUN_STATUS,
-                        "start_command": _TEXT,
-                    }
-                )
-            ),
+            _json(_ref("Created")),
             status=201,
-            errors=(403, 413),
+            errors=(403, 404, 409, 413),
             body=_json(
                 _object(
-                    {"command": _or_null(_TEXT), "metadata": _or_null(_ANY_OBJECT)},
-                    optional=("command", "metadata"),
+                    {
+                        "command": _or_null(_TEXT),
+                        "metadata": _or_null(_ANY_OBJECT),
+                        # A run whose prompt and folder it gets; one whose session it goes on with.
+                        "again": _or_null(_TEXT),
+                        "resume": _or_null(_TEXT),
+                    },
+                    optional=("command", "metadata", "again", "resume"),
                 )
             ),
         ),
     },
+    "/api/list": {
+        "get": _operation(
+            "The runs in groups, each newest first: who has to do something next",
+            _json(
+                _object(
+                    {
+                        "groups": _array(
+                            _object(
+                                {
+                                    "stage": _SUMMARY["stage"],
+                                    "count": _INTEGER,
+                                    "runs": _array(_ref("Line")),
+                                    "next": _or_null(_TEXT),
+                                }
+                            )
+                        ),
+                        # Of all runs, whatever the filter.
+                        "counts": _object(dict.fromkeys((*_STAGES, "unseen"), _INTEGER)),
+                        "folders": _array(_TEXT),
+                        "runners": _array(_TEXT),
+                    }
+                )
+            ),
+            parameters=(
+                _query("state", {"type": "string", "enum": _STATES}, "those alone"),
+                _query("folder", _TEXT, "those alone that work there"),
+                _query("runner", _TEXT, "those alone of this type"),
+                _query("q", _TEXT, "those with these words in the title, the prompt or the output"),
+                _query("stage", {"type": "string", "enum": _STAGES}, "this group alone"),
+                _query("after", _TEXT, "`next` of a group's page before; only with `stage`"),
+                _query("limit", {"type": "integer", "minimum": 1, "maximum": 200}, "50 if absent"),
+            ),
+        )
+    },
+    "/api/runs/delete": {
+        "post": _operation(
+            "Delete runs with all that they have; one that goes on is refused",
+            _json(
+                _object(
+                    {
+                        "removed": _array(_TEXT),
+                        "refused": _array(_object({"id": _TEXT, "error": _TEXT})),
+                    }
+                )
+            ),
+            errors=(403, 413),
+            body=_json(_object({"ids": {**_array(_TEXT), "minItems": 1, "maxItems": 200}})),
+        )
+    },
+    "/api/runs/{run_id}/title": _change(
+        "Name a run; an empty name takes it away", _object({"title": _or_null(_TEXT)}), _ref("Run")
+    ),
+    "/api/runs/{run_id}/seen": _change(
+        "Note that somebody has looked at the end of a run", _ANY_OBJECT, _ref("Run")
+    ),
+    "/api/runs/{run_id}/start-line": _change(
+        "Make another token for a run that was not started; the old one is dead",
+        _ANY_OBJECT,
+        _ref("Created"),
+        status=201,
+        errors=(409,),
+    ),
     "/api/runs/{run_id}": {
         "parameters": [_RUN_ID],
         "get": _operation("A run", _json(_ref("Run")), errors=(404,)),
@@ -400,7 +500,7 @@ _PATHS: dict[str, Schema] = {
     "/api/runs/{run_id}/stream": {
         "parameters": [_RUN_ID],
         "get": _operation(
-            "Follow a run, as server-sent events: `event`, `run`, `command`, `artifact`",
+            "Follow a run, as server-sent events: `event`, `run`, `command`, `artifact`, `removed`",
             _STREAM,
             errors=(404, 503),
             parameters=(
@@ -411,7 +511,9 @@ _PATHS: dict[str, Schema] = {
     },
     "/api/stream": {
         "get": _operation(
-            "Follow the list of runs, as server-sent events: `run`", _STREAM, errors=(503,)
+            "Follow the list of runs, as server-sent events: `run`, `removed`",
+            _STREAM,
+            errors=(503,),
         )
     },
     "/api/artifacts/{artifact_id}": {

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Union
+from typing import Any, Callable, NoReturn, Union
 from urllib.parse import quote, urlencode
 
 from flask import (
@@ -31,6 +30,8 @@ from werkzeug.security import safe_join
 
 from gateway.artifacts import ArtifactFiles
 from gateway.hosts import Hosts
+from gateway.listing import Listing
+from gateway.listing_api import add_listing, created, read_model
 from gateway.live import ALL_RUNS, Live
 from gateway.login import (
     CODE_LIFETIME_S,
@@ -100,6 +101,8 @@ class Parts:
 
     store: Store
     live: Live
+    listing: Listing
+    tidy_up: Callable[[], None]
     login: Login
     hosts: Hosts
     files: ArtifactFiles
@@ -314,6 +317,7 @@ def _build_api(parts: Parts) -> Blueprint:
     _add_artifacts(api, parts)
     _add_commands(api, parts)
     _add_talk(api, parts)
+    add_listing(api, parts)
 
     @api.post("/login-codes")
     def make_login_code() -> Answer:
@@ -338,20 +342,20 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
             _refuse(400, "metadata is an object.")
         if metadata is not None and not _is_json(metadata):
             _refuse(400, "metadata has a number that is not JSON.")
-        run_id, token = parts.store.create_run(command, metadata)
-        _note(parts, "create", run_id)
+        same_command, known, title = read_model(parts, body)
+        run_id, token = parts.store.create_run(
+            command or same_command or None, metadata, known, title
+        )
+        model = body.get("again") or body.get("resume")
+        _note(
+            parts,
+            "create",
+            run_id,
+            model and f"{'again' if body.get('again') else 'go on'}: {model}",
+        )
         run = _find_run(parts, run_id)
         parts.live.tell(ALL_RUNS, "run", run)
-        line = [parts.start_program, "start", "--run-id", run_id, "--token", token]
-        if command:
-            line += ["--cmd", command]
-        created = {
-            "id": run_id,
-            "capabilityToken": token,
-            "status": run["status"],
-            "start_command": shlex.join(line),
-        }
-        return jsonify(created), 201
+        return jsonify(created(parts, run, token)), 201
 
     @api.get("/runs")
     def list_runs() -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -73,10 +74,10 @@ _MAX_LISTED_BYTES = 700_000
 _MAX_RUNNING = 1_000
 # Of markers that are read at once to show what a run asks.
 _MAX_TOLD_CHARACTERS = 8_000_000
-# Tokens of runs that have been seen; a run's token never changes.
+# Tokens of runs that have been seen.
 _MAX_KNOWN_TOKENS = 10_000
-# Events removed in one transaction, so that what runners send does not wait for long.
-_REMOVED_AT_ONCE = 2_000
+# Rows removed in one transaction, so that what runners send does not wait for long.
+_IN_PARTS = ((schema.texts.c.number, 100), (schema.events.c.id, 2_000))
 
 
 # What one run may upload: eighty parts of a log that is larger than any session's, and a diff every
@@ -100,6 +101,8 @@ class Store:
         self._engine = engine
         self._writer = writer
         self._token_hashes: dict[str, bytes] = {}
+        self._token_gate = threading.Lock()
+        self._token_changes = 0
 
     def close(self) -> None:
         """Write what is queued, and let go of the database. Blocks until then."""
@@ -108,12 +111,21 @@ class Store:
 
     # --- runs ---
 
-    def create_run(self, command: str | None, metadata: Any) -> tuple[str, str]:
-        """Make a run; return its id and its token, which is kept nowhere."""
+    def create_run(
+        self,
+        command: str | None,
+        metadata: Any,
+        known: dict[str, Any] | None = None,
+        title: str | None = None,
+    ) -> tuple[str, str]:
+        """Make a run; return its id and its token, which is kept nowhere.
+
+        `known` is what is known of its details before it begins.
+        """
         run_id = f"run_{secrets.token_hex(8)}"
         token = secrets.token_hex(32)
         now = time.time()
-        details = json.dumps(NO_DETAILS)
+        details = json.dumps({**NO_DETAILS, **(known or {})})
         row = {
             "id": run_id,
             "token_hash": hash_token(token),
@@ -126,6 +138,7 @@ class Store:
         summary = {
             **summarize(PENDING, details, None),
             "asked": shown_of(command),
+            "title": title,
             "stage_at": now,
         }
 
@@ -140,14 +153,25 @@ class Store:
         """Return what is kept of a run's token; None if there is no such run."""
         known = self._token_hashes.get(run_id)
         if known is None:
+            changes = self._token_changes
             with self._engine.connect() as connection:
                 found = connection.execute(_TOKEN_HASH, {"run_key": run_id}).scalar()
             if found is None:
                 return None
-            if len(self._token_hashes) >= _MAX_KNOWN_TOKENS:
-                self._token_hashes.clear()
-            known = self._token_hashes[run_id] = bytes(found)
+            known = bytes(found)
+            with self._token_gate:
+                if len(self._token_hashes) >= _MAX_KNOWN_TOKENS:
+                    self._token_hashes.clear()
+                # What was read before a change must not be kept after it.
+                if changes == self._token_changes:
+                    self._token_hashes[run_id] = known
         return known
+
+    def forget_token(self, run_id: str) -> None:
+        """Look for a run's token in the database again: it has another one, or none any more."""
+        with self._token_gate:
+            self._token_changes += 1
+            self._token_hashes.pop(run_id, None)
 
     def run(self, run_id: str) -> dict[str, Any] | None:
         """Return a run as the API shows it."""
@@ -417,24 +441,17 @@ class Store:
 
     def remove_some_of(self, run_id: str) -> bool:
         """Remove a part of a run, and in the end the run; return whether there is more of it."""
-        events = schema.events.c
-        first = (
-            select(events.id)
-            .where(events.run_id == run_id)
-            .order_by(events.id)
-            .limit(_REMOVED_AT_ONCE)
-        )
 
         def work(connection: Connection) -> bool:
-            ids = connection.execute(first).scalars().all()
-            if ids:
-                connection.execute(
-                    delete(schema.events).where(
-                        events.run_id == run_id, events.id >= ids[0], events.id <= ids[-1]
-                    )
-                )
-                return True
-            for table in (schema.commands, schema.artifacts, schema.texts):
+            for key, limit in _IN_PARTS:
+                run = key.table.c.run_id == run_id
+                first = select(key).where(run).order_by(key).limit(limit)
+                ids = connection.execute(first).scalars().all()
+                if ids:
+                    some = run, key >= ids[0], key <= ids[-1]
+                    connection.execute(delete(key.table).where(*some))
+                    return True
+            for table in (schema.commands, schema.artifacts):
                 connection.execute(delete(table).where(table.c.run_id == run_id))
             number = select(schema.runs.c.number).where(schema.runs.c.id == run_id)
             connection.execute(
@@ -447,7 +464,7 @@ class Store:
             return False
 
         is_more = self._writer.call(work)
-        self._token_hashes.pop(run_id, None)
+        self.forget_token(run_id)
         return is_more
 
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:

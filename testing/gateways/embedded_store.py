@@ -27,9 +27,9 @@ class OpenStore:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "gateway.db"
         self.engine = open_database(f"sqlite:///{self.file}")
-        writer = Writer(self.engine)
-        self.store = Store(self.engine, writer)
-        writer.start(_Nobody())
+        self.writer = Writer(self.engine)
+        self.store = Store(self.engine, self.writer)
+        self.writer.start(_Nobody())
 
     def __enter__(self) -> OpenStore:
         return self

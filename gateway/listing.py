@@ -1,0 +1,253 @@
+"""The list of runs: its groups, its filters, its search, and what an operator does to a line of it.
+
+Everything is read from the small rows of `schema.summaries`. Thread: any.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    and_,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from gateway import schema
+from gateway.admission import hash_token
+from gateway.records import FAILED, NEEDS, OVER, PENDING, RUNNING, WAITS_FOR_START, WORKING
+from gateway.text_index import TextIndex, contains
+from gateway.writer import Writer
+
+STAGES: Final = (NEEDS, WORKING, WAITS_FOR_START, OVER)
+MAX_TITLE_CHARACTERS: Final = 200
+MAX_SEARCH_CHARACTERS: Final = 200
+_MAX_WORDS: Final = 10
+# Folders and runners that are offered as filters.
+_MAX_OFFERED: Final = 200
+
+_RUNS: Final = schema.runs.c
+_LINE: Final = schema.summaries.c
+# What a line of the list has, under the names of the API.
+_OF_RUN: Final = (
+    *("id", "status", "created_at", "started_at", "finished_at"),
+    *("last_event_at", "last_event_id", "exit_code"),
+)
+_OF_SUMMARY: Final = (
+    *("stage", "stage_at", "seen_at", "title", "working_dir", "branch", "runner", "mode"),
+    *("reason", "open_questions", "refused", "cost", "incomplete"),
+)
+_UNSEEN: Final = and_(_LINE.stage == OVER, _LINE.seen_at.is_(None))
+_VISIBLE: Final = _LINE.removed_at.is_(None)
+_LINES: Final = (
+    select(
+        _LINE.number,
+        *(_RUNS[name] for name in _OF_RUN),
+        *(_LINE[name] for name in _OF_SUMMARY),
+        func.coalesce(_LINE.asked, _LINE.prompt).label("prompt"),
+    )
+    .join_from(schema.summaries, schema.runs, _RUNS.number == _LINE.number)
+    .where(_VISIBLE)
+)
+# States by which the list can be filtered, apart from its groups.
+_STATES: Final[dict[str, ColumnElement[bool]]] = {
+    **{stage: _LINE.stage == stage for stage in STAGES},
+    "unseen": _UNSEEN,
+    "failed": _RUNS.status == FAILED,
+    "refused": _LINE.refused > 0,
+    "incomplete": _LINE.incomplete.is_(True),
+}
+STATES: Final = tuple(_STATES)
+_CURSOR: Final = re.compile(r"([0-9]{1,12}\.[0-9]{1,9}):([0-9]{1,18})", re.ASCII)
+
+
+class Filter(NamedTuple):
+    """Which runs the list shows; what is empty does not matter."""
+
+    state: str = ""
+    folder: str = ""
+    runner: str = ""
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, state: str, folder: str, runner: str, text: str) -> Filter:
+        """Return it for what was asked; `text` is what was typed."""
+        return cls(state, folder, runner, tuple(text.split()[:_MAX_WORDS]))
+
+
+class Place(NamedTuple):
+    """Where a page of a group ends: the next one begins behind this run."""
+
+    stage_at: float
+    number: int
+
+    @classmethod
+    def read(cls, text: str) -> Place:
+        """Read it as it was given out. Raises: ValueError."""
+        match = _CURSOR.fullmatch(text)
+        if match is None:
+            raise ValueError(text)
+        return cls(float(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.stage_at!r}:{self.number}"
+
+
+class Listing:
+    """The list of runs."""
+
+    def __init__(self, engine: Engine, writer: Writer, index: TextIndex) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._index = index
+
+    # --- reading ---
+
+    def counts(self) -> dict[str, int]:
+        """Return how many runs are in each group, and how many that ended nobody has looked at."""
+        query = select(
+            *(func.coalesce(func.sum(case((_LINE.stage == each, 1), else_=0)), 0).label(each)
+              for each in STAGES),
+            func.coalesce(func.sum(case((_UNSEEN, 1), else_=0)), 0).label("unseen"),
+        ).where(_VISIBLE)  # fmt: skip
+        with self._engine.connect() as connection:
+            return dict(connection.execute(query).one()._mapping)
+
+    def offered(self) -> dict[str, list[str]]:
+        """Return the folders and the runners that there are."""
+        with self._engine.connect() as connection:
+            return {
+                name: list(
+                    connection.execute(
+                        select(column)
+                        .where(_VISIBLE, column.is_not(None))
+                        .group_by(column)
+                        .order_by(func.max(_LINE.number).desc())
+                        .limit(_MAX_OFFERED)
+                    ).scalars()
+                )
+                for name, column in (("folders", _LINE.working_dir), ("runners", _LINE.runner))
+            }
+
+    def group(self, stage: str, wanted: Filter, after: Place | None, limit: int) -> dict[str, Any]:
+        """Return a page of one group, newest first."""
+        query = self._filtered(_LINES.where(_LINE.stage == stage), wanted)
+        with self._engine.connect() as connection:
+            counted = select(func.count()).select_from(query.subquery())
+            count = connection.execute(counted).scalar_one()
+            if after is not None:
+                query = query.where(
+                    or_(
+                        _LINE.stage_at < after.stage_at,
+                        and_(_LINE.stage_at == after.stage_at, _LINE.number < after.number),
+                    )
+                )
+            ordered = query.order_by(_LINE.stage_at.desc(), _LINE.number.desc())
+            found = connection.execute(ordered.limit(limit + 1)).all()
+        page = found[:limit]
+        following = Place(page[-1].stage_at, page[-1].number) if len(found) > limit else None
+        return {
+            "stage": stage,
+            "count": count,
+            "runs": self._shown(page, wanted),
+            "next": None if following is None else str(following),
+        }
+
+    def _filtered(self, query: Select[Any], wanted: Filter) -> Select[Any]:
+        if wanted.state:
+            query = query.where(_STATES[wanted.state])
+        if wanted.folder:
+            query = query.where(_LINE.working_dir == wanted.folder)
+        if wanted.runner:
+            query = query.where(_LINE.runner == wanted.runner)
+        if wanted.words:
+            printed = self._index.pieces_with(list(wanted.words)).subquery()
+            query = query.where(or_(_named(wanted), _RUNS.id.in_(select(printed.c.run_id))))
+        return query
+
+    def _shown(self, rows: Any, wanted: Filter) -> list[dict[str, Any]]:
+        ids = [row.id for row in rows]
+        words = list(wanted.words)
+        found = self._index.excerpts(ids, words) if ids and words else {}
+        return [{**_line(row), "found": found.get(row.id)} for row in rows]
+
+    # --- what an operator does ---
+
+    def set_title(self, run_id: str, title: str | None) -> None:
+        """Give a run a name, or take it away."""
+        self._change(run_id, {"title": title})
+
+    def mark_seen(self, run_id: str) -> bool:
+        """Note that somebody has looked at the end of a run; return whether that was news."""
+        return self._change(run_id, {"seen_at": time.time()}, _UNSEEN)
+
+    def _change(self, run_id: str, values: dict[str, Any], *only: ColumnElement[bool]) -> bool:
+        number = select(_RUNS.number).where(_RUNS.id == run_id).scalar_subquery()
+        statement = update(schema.summaries).where(_LINE.number == number, *only).values(values)
+        return bool(self._writer.call(lambda c: bool(c.execute(statement).rowcount)))
+
+    def renew_token(self, run_id: str) -> str | None:
+        """Give a run that was not started another token; None if it has begun meanwhile."""
+        token = secrets.token_hex(32)
+        statement = (
+            update(schema.runs)
+            .where(_RUNS.id == run_id, _RUNS.status == PENDING)
+            .values(token_hash=hash_token(token))
+        )
+        is_done = self._writer.call(lambda c: bool(c.execute(statement).rowcount))
+        return token if is_done else None
+
+    def remove(self, run_id: str) -> bool:
+        """Let nobody see a run any more, and take nothing for it; what it has is removed later.
+
+        Returns False, with nothing done, if the run goes on, or is not there.
+        """
+
+        def work(connection: Connection) -> bool:
+            ended = _RUNS.id == run_id, _RUNS.status != RUNNING
+            # No token has this hash.
+            values = {"token_hash": secrets.token_bytes(32)}
+            if not connection.execute(update(schema.runs).where(*ended).values(values)).rowcount:
+                return False
+            number = select(_RUNS.number).where(_RUNS.id == run_id).scalar_subquery()
+            here = update(schema.summaries).where(_LINE.number == number, _VISIBLE)
+            return bool(connection.execute(here.values(removed_at=time.time())).rowcount)
+
+        return self._writer.call(work)
+
+    def removed(self, limit: int) -> list[str]:
+        """Return the ids of some runs that are to be removed."""
+        query = (
+            select(_RUNS.id)
+            .join_from(schema.summaries, schema.runs, _RUNS.number == _LINE.number)
+            .where(_LINE.removed_at.is_not(None))
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+
+def _named(wanted: Filter) -> ColumnElement[bool]:
+    """Return the condition that what is known of a run itself has all the words."""
+    places = (_LINE.title, _LINE.asked, _LINE.prompt, _LINE.working_dir, _LINE.branch)
+    return and_(
+        *(
+            or_(_RUNS.id == word, *(contains(place, word) for place in places))
+            for word in wanted.words
+        )
+    )
+
+
+def _line(row: Row[Any]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in (*_OF_RUN, *_OF_SUMMARY, "prompt")}

@@ -1,0 +1,199 @@
+"""What the page does with the list of runs: read it, name a run, start it again, remove it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, g, jsonify, request
+
+from gateway.asked import address, json_body, optional_text, refuse
+from gateway.listing import (
+    MAX_SEARCH_CHARACTERS,
+    MAX_TITLE_CHARACTERS,
+    STAGES,
+    STATES,
+    Filter,
+    Place,
+)
+from gateway.live import ALL_RUNS
+from gateway.records import PENDING
+
+if TYPE_CHECKING:
+    from gateway.site import Parts
+
+MAX_REMOVED = 200
+_MAX_PAGE = 200
+_MAX_FOLDER = 4_096
+# What can stand in a command line as it is, and is no option.
+_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}", re.ASCII)
+
+
+def add_listing(api: Blueprint, parts: Parts) -> None:
+    """Add the addresses."""
+    _add_list(api, parts)
+    _add_changes(api, parts)
+    _add_removal(api, parts)
+
+
+def _add_list(api: Blueprint, parts: Parts) -> None:
+    @api.get("/list")
+    def show_list() -> Response:
+        wanted = Filter.of(
+            _choice("state", STATES),
+            _limited("folder", _MAX_FOLDER),
+            _limited("runner", 100),
+            _limited("q", MAX_SEARCH_CHARACTERS),
+        )
+        only = _choice("stage", STAGES)
+        groups = [
+            parts.listing.group(stage, wanted, _after() if only else None, _page_size())
+            for stage in ([only] if only else STAGES)
+        ]
+        return jsonify(
+            {"groups": groups, "counts": parts.listing.counts(), **parts.listing.offered()}
+        )
+
+
+def _add_changes(api: Blueprint, parts: Parts) -> None:
+    @api.post("/runs/<run_id>/title")
+    def set_title(run_id: str) -> Response:
+        find_run(parts, run_id)
+        title = optional_text(json_body(), "title", MAX_TITLE_CHARACTERS)
+        title = " ".join((title or "").split())
+        parts.listing.set_title(run_id, title or None)
+        _note(parts, "title", run_id)
+        return _tell(parts, run_id)
+
+    @api.post("/runs/<run_id>/seen")
+    def mark_seen(run_id: str) -> Response:
+        json_body()
+        run = find_run(parts, run_id)
+        return _tell(parts, run_id) if parts.listing.mark_seen(run_id) else jsonify(run)
+
+    @api.post("/runs/<run_id>/start-line")
+    def renew_start_line(run_id: str) -> tuple[Response, int]:
+        json_body()
+        run = find_run(parts, run_id)
+        token = parts.listing.renew_token(run_id)
+        parts.store.forget_token(run_id)
+        if token is None:
+            refuse(409, "The run was started already.")
+        _note(parts, "new token", run_id)
+        return jsonify(created(parts, run, token)), 201
+
+
+def _add_removal(api: Blueprint, parts: Parts) -> None:
+    @api.post("/runs/delete")
+    def remove_runs() -> Response:
+        ids = json_body().get("ids")
+        if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+            refuse(400, "ids is a list of texts.")
+        if not 0 < len(ids) <= MAX_REMOVED:
+            refuse(400, f"ids has 1 to {MAX_REMOVED} members.")
+        removed: list[str] = []
+        refused: list[dict[str, str]] = []
+        for run_id in dict.fromkeys(ids):
+            if parts.listing.remove(run_id):
+                removed.append(run_id)
+                parts.store.forget_token(run_id)
+                _note(parts, "delete", run_id)
+                parts.live.tell(run_id, "removed", {"ids": [run_id]})
+            else:
+                refused.append({"id": run_id, "error": _why_kept(parts, run_id)})
+        parts.live.tell(ALL_RUNS, "removed", {"ids": removed})
+        parts.tidy_up()
+        return jsonify({"removed": removed, "refused": refused})
+
+
+def _why_kept(parts: Parts, run_id: str) -> str:
+    if parts.store.run(run_id) is None:
+        return "There is no such run."
+    return "The run is going on. Stop it first."
+
+
+def find_run(parts: Parts, run_id: str) -> dict[str, Any]:
+    """Return a run; if there is none, the request ends."""
+    run = parts.store.run(run_id)
+    if run is None:
+        refuse(404, "There is no such run.")
+    return run
+
+
+def read_model(parts: Parts, body: dict[str, Any]) -> tuple[str, dict[str, Any], str | None]:
+    """Return what a new run has of an older one: its command, details that are known before it
+    begins, and its title.
+
+    `again` names a run that is repeated, `resume` one whose session goes on.
+    """
+    again, resumed = optional_text(body, "again", 50), optional_text(body, "resume", 50)
+    if again and resumed:
+        refuse(400, "A run is again another one, or goes on with it, not both.")
+    if not again and not resumed:
+        return "", {}, None
+    model = find_run(parts, str(again or resumed))
+    known = {"working_dir": model["working_dir"]} if model["working_dir"] else {}
+    if again:
+        return model["command"] or "", known, model["title"]
+    session = model["session_id"] or ""
+    if not _SESSION.fullmatch(session):
+        refuse(409, "It is not known how to go on with this run.")
+    return "", {**known, "session_id": session}, model["title"]
+
+
+def created(parts: Parts, run: dict[str, Any], token: str) -> dict[str, Any]:
+    """Return a run that is to be started, with its token and the line that starts it."""
+    line = [parts.start_program, "start", "--run-id", run["id"], "--token", token]
+    if run["command"]:
+        line += ["--cmd", run["command"]]
+    if run["session_id"]:
+        line += ["--resume", run["session_id"]]
+    folder = f"cd {shlex.quote(run['working_dir'])} && " if run["working_dir"] else ""
+    return {
+        "id": run["id"],
+        "capabilityToken": token,
+        "status": PENDING,
+        "start_command": f"{folder}{shlex.join(line)}",
+    }
+
+
+def _tell(parts: Parts, run_id: str) -> Response:
+    """Tell all who look at a run that it has changed, and answer with it."""
+    run = find_run(parts, run_id)
+    parts.live.tell(run_id, "run", run)
+    parts.live.tell(ALL_RUNS, "run", run)
+    return jsonify(run)
+
+
+def _note(parts: Parts, action: str, run_id: str) -> None:
+    parts.store.note(address(), g.actor, action, run_id)
+
+
+def _limited(name: str, limit: int) -> str:
+    value = request.args.get(name, "")
+    if len(value) > limit:
+        refuse(400, f"{name} has at most {limit} characters.")
+    return value
+
+
+def _choice(name: str, choices: tuple[str, ...]) -> str:
+    value = request.args.get(name, "")
+    if value and value not in choices:
+        refuse(400, f"{name} is one of {', '.join(choices)}.")
+    return value
+
+
+def _after() -> Place | None:
+    value = request.args.get("after", "")
+    try:
+        return Place.read(value) if value else None
+    except ValueError:
+        refuse(400, "after is `next` of the page before.")
+
+
+def _page_size() -> int:
+    value = request.args.get("limit", "50")
+    if not re.fullmatch(r"[0-9]{1,3}", value, re.ASCII) or not 1 <= int(value) <= _MAX_PAGE:
+        refuse(400, f"limit is a whole number from 1 to {_MAX_PAGE}.")
+    return int(value)

@@ -1,0 +1,278 @@
+"""What the runs have printed, as words that can be looked for: the tables, a thread, the question.
+
+Text is indexed behind the writer's back, a little later than it is stored, and never takes more
+than half of one core, so that what runners send does not wait. How far it has come stands in the
+database, in the same transaction as the text.
+
+What is SQLite's own is in this module alone: an index of words (FTS5), which triggers keep like the
+table `texts`, so that what is removed there is removed from it. Without FTS5, and for words that it
+cannot tell apart, the table itself is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    column,
+    func,
+    insert,
+    literal_column,
+    select,
+    table,
+    text,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway import schema
+from gateway.writer import StoreClosedError, Writer
+
+logger = logging.getLogger(__name__)
+
+_NAME: Final = "texts"
+_PRINTED: Final = ("stdout", "stderr")
+# Read, and written, at once.
+_MAX_EVENTS: Final = 2_000
+_MAX_CHARACTERS: Final = 1_000_000
+# What is looked for stands in one piece; a longer one would be read for every excerpt.
+_MAX_PIECE: Final = 32_000
+# How often it is looked whether there is more.
+ROUND_S: Final = 1.0
+# Steps of a clean-up, each as short as a write of events.
+_MERGED_PAGES: Final = 500
+_MAX_MERGES: Final = 1_000
+_EXCERPT_BEFORE: Final = 40
+_EXCERPT: Final = 160
+
+# Colours stand inside words; every other sequence moves the cursor, and so ends a word.
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;:]*m")
+_SEQUENCES: Final = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"
+    r"|[\x00-\x08\x0b-\x1f\x7f]+"
+)
+
+_INDEX: Final = table("texts_index", column("rowid"))
+_TRIGGER: Final = "SELECT count(*) FROM sqlite_master WHERE name = 'texts_removed'"
+_DDL: Final = (
+    """
+    CREATE VIRTUAL TABLE IF NOT EXISTS texts_index
+    USING fts5(text, content='texts', content_rowid='number')
+    """,
+    "INSERT INTO texts_index (texts_index) VALUES ('rebuild')",
+    """
+    CREATE TRIGGER IF NOT EXISTS texts_added AFTER INSERT ON texts BEGIN
+        INSERT INTO texts_index (rowid, text) VALUES (new.number, new.text);
+    END
+    """,
+    # Made last: if it is there, all of them are.
+    """
+    CREATE TRIGGER IF NOT EXISTS texts_removed AFTER DELETE ON texts BEGIN
+        INSERT INTO texts_index (texts_index, rowid, text)
+        VALUES ('delete', old.number, old.text);
+    END
+    """,
+)
+_DROP: Final = (
+    "DROP TRIGGER IF EXISTS texts_added",
+    "DROP TRIGGER IF EXISTS texts_removed",
+)
+
+
+def plain(printed: str) -> str:
+    """Return what a terminal would show of it, more or less: without sequences and controls."""
+    return _SEQUENCES.sub(" ", _COLOURS.sub("", printed))
+
+
+def contains(where: Any, word: str) -> Any:
+    """Return the condition that a column contains a word, whatever stands around it."""
+    return where.ilike(f"%{escaped(word)}%", escape="\\")
+
+
+def escaped(word: str) -> str:
+    """Return a word for LIKE."""
+    return re.sub(r"([\\%_])", r"\\\1", word)
+
+
+class TextIndex:
+    """The thread and the question. Make it, then `start`."""
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._has_words = engine.dialect.name == "sqlite" and _prepare(engine)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gateway-index", daemon=True)
+
+    def start(self) -> None:
+        """Begin to index."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End; the rest is indexed after the next start. Blocks until then."""
+        self._ended.set()
+        self._thread.join(5)
+
+    # --- the question ---
+
+    def pieces_with(self, words: list[str]) -> Select[Any]:
+        """Return the query for the pieces that have all these words: `run_id` and `number`."""
+        columns = schema.texts.c
+        found = select(columns.run_id, columns.number)
+        known = [word for word in words if re.search(r"\w", word)]
+        # Words of other scripts are not told apart by blanks.
+        if self._has_words and known and all(map(str.isascii, words)):
+            quoted = " ".join('"{}"*'.format(word.replace('"', '""')) for word in known)
+            matches = literal_column("texts_index").op("MATCH")(bindparam(None, quoted, Text))
+            ids = select(_INDEX.c.rowid).where(matches)
+            return found.where(columns.number.in_(ids))
+        return found.where(and_(*(contains(columns.text, word) for word in words)))
+
+    def excerpts(self, run_ids: list[str], words: list[str]) -> dict[str, str]:
+        """Return for each of these runs what stands around a word, where it printed them last."""
+        columns = schema.texts.c
+        pieces = self.pieces_with(words).where(columns.run_id.in_(run_ids)).subquery()
+        last = select(func.max(pieces.c.number)).group_by(pieces.c.run_id)
+        query = select(columns.run_id, columns.text).where(columns.number.in_(last))
+        with self._engine.connect() as connection:
+            return {row.run_id: excerpt(row.text, words) for row in connection.execute(query)}
+
+    # --- keeping it ---
+
+    def forget_removed(self) -> None:
+        """Let nothing of removed text lie in the index. In short steps; blocks until then."""
+        if not self._has_words:
+            return
+        # Deleted words are only marked until their part of the index is written anew.
+        for count in range(_MAX_MERGES):
+            step = partial(_merge, pages=_MERGED_PAGES if count else -_MERGED_PAGES)
+            if self._ended.is_set() or not self._writer.call(step):
+                return
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            began = time.monotonic()
+            try:
+                is_more = self._index_some()
+            except StoreClosedError:
+                return
+            except Exception as error:  # noqa: BLE001 - it is tried again in the next round
+                logger.warning("could not index what runs print: %s", error)
+                is_more = False
+            self._ended.wait(time.monotonic() - began if is_more else ROUND_S)
+
+    def _index_some(self) -> bool:
+        """Index what has been stored since the last time; return whether that was only a part."""
+        printed: dict[str, list[str]] = {}
+        events = schema.events.c
+        query = (
+            select(events.id, events.run_id, events.type, events.data)
+            .where(events.id > _done_by())
+            .order_by(events.id)
+            .limit(_MAX_EVENTS)
+        )
+        last, count, size = 0, 0, 0
+        with self._engine.connect() as connection, connection.execute(query) as rows:
+            for row in rows:
+                last, count, size = row.id, count + 1, size + len(row.data)
+                if row.type in _PRINTED:
+                    printed.setdefault(row.run_id, []).append(row.data)
+                if size > _MAX_CHARACTERS:
+                    break
+        if not count:
+            return False
+        pieces = [
+            {"run_id": run_id, "text": piece}
+            for run_id, texts in printed.items()
+            for piece in cut(plain("".join(texts)))
+        ]
+        self._writer.call(lambda connection: _add(connection, pieces, last))
+        return count == _MAX_EVENTS or size > _MAX_CHARACTERS
+
+
+def _prepare(engine: Engine) -> bool:
+    """Make the index of words, unless it is there; return whether this SQLite has such a thing."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE VIRTUAL TABLE temp.probe USING fts5(text)"))
+            connection.execute(text("DROP TABLE temp.probe"))
+    except SQLAlchemyError:
+        # With them nothing could be written; the next SQLite that has it makes it anew.
+        with engine.begin() as connection:
+            for statement in _DROP:
+                connection.execute(text(statement))
+        return False
+    with engine.begin() as connection:
+        if not connection.execute(text(_TRIGGER)).scalar():
+            for statement in _DDL:
+                connection.execute(text(statement))
+    return True
+
+
+def _done_by() -> Any:
+    columns = schema.progress.c
+    known = select(columns.event_id).where(columns.name == _NAME).scalar_subquery()
+    return func.coalesce(known, 0)
+
+
+def _add(connection: Connection, pieces: list[dict[str, str]], last: int) -> None:
+    # A run may have been removed since its events were read.
+    ids = {each["run_id"] for each in pieces}
+    known = set(
+        connection.execute(select(schema.runs.c.id).where(schema.runs.c.id.in_(ids))).scalars()
+    )
+    kept = [each for each in pieces if each["run_id"] in known]
+    if kept:
+        connection.execute(insert(schema.texts), kept)
+    columns = schema.progress.c
+    moved = update(schema.progress).where(columns.name == _NAME).values(event_id=last)
+    if not connection.execute(moved).rowcount:
+        connection.execute(insert(schema.progress), {"name": _NAME, "event_id": last})
+
+
+def _merge(connection: Connection, pages: int) -> bool:
+    """Write a part of the index anew; return whether there was anything to write."""
+    before = connection.execute(text("SELECT total_changes()")).scalar_one()
+    connection.execute(
+        text("INSERT INTO texts_index (texts_index, rank) VALUES ('merge', :pages)"),
+        {"pages": pages},
+    )
+    after = connection.execute(text("SELECT total_changes()")).scalar_one()
+    # As SQLite's documentation has it: what is done, and the row of this statement itself.
+    return bool(after - before >= 2)
+
+
+def cut(printed: str) -> list[str]:
+    """Return the text in pieces, cut between words, without those that are empty."""
+    pieces: list[str] = []
+    start = 0
+    while start < len(printed):
+        end = start + _MAX_PIECE
+        if end < len(printed):
+            blank = max(printed.rfind(each, start, end) for each in (" ", "\n"))
+            end = blank + 1 if blank > start else end
+        piece = printed[start:end]
+        if not piece.isspace():
+            pieces.append(piece)
+        start = end
+    return pieces
+
+
+def excerpt(printed: str, words: list[str]) -> str:
+    """Return the text around the first of these words, in one line."""
+    folded = printed.casefold()
+    places = [place for place in (folded.find(word.casefold()) for word in words) if place >= 0]
+    start = max(0, min(places, default=0) - _EXCERPT_BEFORE)
+    shown = " ".join(printed[start : start + _EXCERPT].split())
+    return f"{'…' if start else ''}{shown}{'…' if start + _EXCERPT < len(printed) else ''}"

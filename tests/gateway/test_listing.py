@@ -1,0 +1,355 @@
+"""The list of runs: its groups, its filters, its search, and what an operator does to a run."""
+
+from __future__ import annotations
+
+import shlex
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from sqlalchemy import text
+
+from gateway.text_index import TextIndex, cut, excerpt, plain
+from testing.gateways.embedded_gateway import EmbeddedGateway, finished
+from testing.gateways.embedded_store import OpenStore
+from testing.gateways.gateway_records import Run
+from testing.waiting import eventually
+
+STARTED = {
+    "event": "started",
+    "runner": "claude",
+    "mode": "print",
+    "workingDir": "/srv/shop",
+    "branch": "main",
+    "prompt": "fix it",
+    "sessionId": "5e551011",
+}
+ASKED = {"event": "asked", "id": "q1", "digest": "d", "kind": "permission", "tool": "Bash"}
+
+
+@pytest.fixture
+def gw(tmp_path: Path) -> Iterator[EmbeddedGateway]:
+    """A gateway whose list has the test's own runs alone."""
+    with EmbeddedGateway(tmp_path) as gateway:
+        yield gateway
+
+
+def begin(gw: EmbeddedGateway, prompt: str = "fix it", **marker: Any) -> Run:
+    """Make a run that has begun."""
+    run = gw.create_run(prompt)
+    assert gw.send_marker(run, {**STARTED, **marker}, 1).status == 200
+    return run
+
+
+def end(gw: EmbeddedGateway, run: Run, code: int = 0, **marker: Any) -> None:
+    """End it."""
+    assert gw.send_marker(run, {**finished([]), "exitCode": code, **marker}).status == 200
+
+
+def listed(gw: EmbeddedGateway, **query: Any) -> dict[str, Any]:
+    """Return the list."""
+    answer = gw.api("GET", f"/api/list?{urlencode(query)}")
+    assert answer.status == 200, answer
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def ids(gw: EmbeddedGateway, **query: Any) -> set[str]:
+    """Return the runs that the list shows."""
+    return {run["id"] for group in listed(gw, **query)["groups"] for run in group["runs"]}
+
+
+def post(gw: EmbeddedGateway, run: Run, action: str, **body: Any) -> Any:
+    """Do something to a run, and return what it answers."""
+    answer = gw.api("POST", f"/api/runs/{run.id}/{action}", body)
+    assert answer.status in (200, 201), answer
+    return answer.json()
+
+
+def holds(condition: bool) -> None:
+    """Fail unless it does; to be waited for."""
+    assert condition
+
+
+def test_a_run_is_where_somebody_looks_for_it(gw: EmbeddedGateway) -> None:
+    """Each group is in the order in which its runs came into it, newest first."""
+    pending = gw.create_run("not yet")
+    asks, waits, works, over = (begin(gw) for _ in range(4))
+    end(gw, over, 3, result={"totalCostUsd": 0.25, "denials": 2}, events=7)
+    gw.send_marker(waits, {"event": "state", "state": "waiting"})
+    gw.send_marker(asks, ASKED)
+    groups = {each["stage"]: each for each in listed(gw)["groups"]}
+
+    assert list(groups) == ["needs", "working", "pending", "done"]
+    assert {stage: [run["id"] for run in each["runs"]] for stage, each in groups.items()} == {
+        "needs": [asks.id, waits.id],
+        "working": [works.id],
+        "pending": [pending.id],
+        "done": [over.id],
+    }
+    line = groups["done"]["runs"][0]
+    assert (line["working_dir"], line["branch"], line["prompt"]) == ("/srv/shop", "main", "fix it")
+    assert (line["cost"], line["refused"], line["incomplete"]) == (0.25, 2, True)
+    assert (line["exit_code"], line["reason"], line["seen_at"]) == (3, "exited", None)
+    counts = {"needs": 2, "working": 1, "pending": 1, "done": 1, "unseen": 1}
+    assert listed(gw, state="working")["counts"] == counts
+
+    gw.send_marker(asks, {"event": "withdrawn", "id": "q1", "reason": "ended"})
+    assert gw.run(asks)["stage"] == "working"
+
+
+def test_a_run_that_somebody_has_looked_at_is_not_new(gw: EmbeddedGateway) -> None:
+    """Only its end can be seen; who follows the list learns of it; a new end is new."""
+    run = begin(gw)
+    assert post(gw, run, "seen")["seen_at"] is None
+    end(gw, run)
+    assert ids(gw, state="unseen") == {run.id}
+
+    with gw.follow("/api/stream") as stream:
+        first = post(gw, run, "seen")
+        (frame,) = stream.take(1, "run")
+    assert time.time() - 60 < frame.data["seen_at"] == first["seen_at"]
+    assert post(gw, run, "seen")["seen_at"] == first["seen_at"]
+    assert (ids(gw, state="unseen"), listed(gw)["counts"]["unseen"]) == (set(), 0)
+
+
+def test_the_list_is_filtered_and_paged(gw: EmbeddedGateway) -> None:
+    """By state, folder, runner and words, together; pages of a group follow each other."""
+    shop = [begin(gw, f"number {number}") for number in range(5)]
+    other = begin(gw, "the other", workingDir="/srv/100%_sure", runner="rev", branch="topic/x")
+    for run in shop[1:]:
+        end(gw, run, 1)
+    found: list[str] = []
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None:
+        (page,) = listed(gw, stage="done", limit=3, after=page["next"])["groups"]
+        found += [run["id"] for run in page["runs"]]
+        assert page["count"] == 4
+
+    assert found == [run.id for run in reversed(shop[1:])]
+    assert ids(gw, folder="/srv/shop") == {run.id for run in shop}
+    assert ids(gw, folder="/srv/shop", state="working") == {shop[0].id}
+    assert ids(gw, state="failed", q="number 2") == {shop[2].id}
+    assert ids(gw, runner="rev") == ids(gw, q="100%_SURE") == ids(gw, q="topic other") == {other.id}
+    assert ids(gw, q="%") == {other.id}
+    assert ids(gw, q=shop[0].id) == {shop[0].id}
+    assert listed(gw)["folders"] == ["/srv/100%_sure", "/srv/shop"]
+    assert listed(gw)["runners"] == ["rev", "claude"]
+    for wrong in ("state=x", "stage=x", "limit=0", "limit=201", "after=1", f"q={'x' * 201}"):
+        assert gw.api("GET", f"/api/list?{wrong}&stage=done").status == 400, wrong
+
+
+def test_what_runs_print_is_found(gw: EmbeddedGateway) -> None:
+    """Words, or their beginnings, whatever colours they have; with the place where they stand."""
+    run, other = begin(gw), begin(gw)
+    texts = ["it prints \x1b[1mElder\x1b[31mberry\x1b[0m\x1b[5;1Hjam", "\nand straße 東京タワー\n"]
+    gw.send_events(run, texts, 2)
+    gw.send_events(other, ["nothing\n"], 2)
+
+    eventually(lambda: holds(ids(gw, q="elderb jam") == {run.id}))
+    assert ids(gw, q="berry") == set()
+    assert ids(gw, q="京タ") == ids(gw, q="STRASSE straße") | {run.id} == {run.id}
+    assert ids(gw, q='say "elderberry') == set()
+    (line,) = [each for group in listed(gw, q="elderberry")["groups"] for each in group["runs"]]
+    assert line["found"] == "it prints Elderberry jam and straße 東京タワー"
+    # A run that has the words in its name and not in its output is found too.
+    assert ids(gw, q="fix") == {run.id, other.id}
+
+
+def test_a_run_gets_a_name(gw: EmbeddedGateway) -> None:
+    """In one line; an empty one takes it away; who does it is noted."""
+    run = begin(gw)
+
+    assert post(gw, run, "title", title=" The\n shop ")["title"] == "The shop"
+    assert ids(gw, q="the shop") == {run.id}
+    assert post(gw, run, "title", title="")["title"] is None
+    assert gw.api("POST", f"/api/runs/{run.id}/title", {"title": "x" * 201}).status == 400
+    assert gw.api("POST", "/api/runs/run_0/title", {"title": "x"}).status == 404
+    assert audited(gw, run) == ["create", "title", "title"]
+
+
+def audited(gw: EmbeddedGateway, run: Run) -> list[str]:
+    """Return what was done to a run."""
+    with closing(sqlite3.connect(gw.database_file, timeout=30)) as database:
+        query = "SELECT action FROM audit WHERE run_id = ? ORDER BY number"
+        return [row[0] for row in database.execute(query, (run.id,))]
+
+
+def test_a_run_that_was_not_started_gets_another_line(gw: EmbeddedGateway) -> None:
+    """The old token is dead at once, also if it has been used before; a begun run keeps its own."""
+    old = gw.create_run("don't")
+    assert gw.send("GET", f"/api/runs/{old.id}/commands", run=old).status == 200
+
+    made = post(gw, old, "start-line")
+
+    new = Run(old.id, made["capabilityToken"])
+    assert shlex.split(made["start_command"])[1:] == [
+        *("start", "--run-id", old.id, "--token", new.token, "--cmd", "don't")
+    ]
+    assert gw.send_marker(old, STARTED, 1).status == 403
+    assert gw.run(new)["status"] == "pending"
+    assert gw.send_marker(new, STARTED, 1).status == 200
+    answer = gw.api("POST", f"/api/runs/{old.id}/start-line", {})
+    assert (answer.status, answer.error) == (409, "The run was started already.")
+    assert gw.send_event(new, "stdout", "x", 2).status == 200
+    assert audited(gw, old) == ["create", "new token"]
+
+
+def test_a_run_again_and_a_session_that_goes_on(gw: EmbeddedGateway) -> None:
+    """A new run in the folder of the old one: with its prompt, or with its session."""
+    run = begin(gw, "fix it\nall", workingDir="/srv/my shop")
+    post(gw, run, "title", title="Shop")
+    again = gw.api("POST", "/api/runs", {"again": run.id}).json()
+    on = gw.api("POST", "/api/runs", {"resume": run.id, "command": "and now?"}).json()
+
+    wanted = {
+        again["id"]: ["--cmd", "fix it\nall"],
+        on["id"]: ["--cmd", "and now?", "--resume", "5e551011"],
+    }
+    for made in (again, on):
+        words = shlex.split(made["start_command"])
+        head = ["cd", "/srv/my shop", "&&", "./wrapper/claude-runner", "start"]
+        token = ["--run-id", made["id"], "--token", made["capabilityToken"]]
+        assert words == [*head, *token, *wanted[made["id"]]]
+        # The line that is made later is the same.
+        line = post(gw, Run(made["id"], ""), "start-line")["start_command"]
+        assert line.replace(line.split()[8], "TOKEN") != line
+        assert shlex.split(line)[9:] == words[9:]
+        shown = gw.run(Run(made["id"], ""))
+        assert (shown["title"], shown["working_dir"]) == ("Shop", "/srv/my shop")
+    # Resumed, Claude Code keeps its session, and tells no other one.
+    begun = Run(on["id"], on["capabilityToken"])
+    assert gw.run(begun)["session_id"] == "5e551011"
+    unknown = begin(gw, sessionId="--model x")
+    for body, status in (
+        ({"resume": unknown.id}, 409),
+        ({"again": run.id, "resume": run.id}, 400),
+        ({"again": "run_0"}, 404),
+    ):
+        assert gw.api("POST", "/api/runs", body).status == status, body
+
+
+def test_deleted_runs_leave_nothing_behind(gw: EmbeddedGateway) -> None:
+    """With all that they had; one that goes on stays. Who looks at them is told."""
+    word = "elderberry"
+    runs = [begin(gw, f"plan {word}") for _ in range(3)]
+    goes_on, pending = begin(gw), gw.create_run(f"plan {word}")
+    for run in runs:
+        gw.send_events(run, [f"about {word} " * 100], 2)
+        gw.send_artifact(run, f"{word}.md", b"# notes\n")
+        gw.send_marker(run, {**ASKED, "tool": word}, 3)
+        gw.api("POST", f"/api/runs/{run.id}/stop", {})
+    eventually(
+        lambda: holds(all(line["found"] for line in lines(gw, q=word) if line["started_at"]))
+    )
+    for run in runs:
+        end(gw, run)
+    gone = [*(run.id for run in runs), pending.id]
+
+    with gw.follow("/api/stream") as stream, gw.follow(f"/api/runs/{runs[0].id}/stream") as own:
+        answer = gw.api("POST", "/api/runs/delete", {"ids": [*gone, goes_on.id, "run_0"]})
+        assert stream.take(1, "removed")[0].data == {"ids": gone}
+        assert own.take(1, "removed")[0].data == {"ids": [runs[0].id]}
+
+    assert (answer.status, answer.json()["removed"]) == (200, gone)
+    assert {each["id"]: each["error"] for each in answer.json()["refused"]} == {
+        goes_on.id: "The run is going on. Stop it first.",
+        "run_0": "There is no such run.",
+    }
+    assert ids(gw) == {goes_on.id}
+    for run_id in gone:
+        assert gw.api("GET", f"/api/runs/{run_id}").status == 404
+    assert gw.send_event(runs[0], "stdout", "late\n", 9).status == 403
+    assert audited(gw, runs[0])[-1] == "delete"
+    eventually(lambda: holds(rows_of(gw, gone) == 0))
+    assert not list((gw.data_dir / "gateway" / "artifacts").glob("*/*"))
+    assert gw.send_event(goes_on, "stdout", "still here\n", 2).status == 200
+    gw.stop()
+    left = b"".join(path.read_bytes() for path in gw.data_dir.rglob("gateway.db*"))
+    assert left.count(word.encode()) == 0
+
+
+def lines(gw: EmbeddedGateway, **query: Any) -> list[dict[str, Any]]:
+    """Return the lines that the list shows."""
+    return [run for group in listed(gw, **query)["groups"] for run in group["runs"]]
+
+
+def rows_of(gw: EmbeddedGateway, gone: list[str]) -> int:
+    """Return how many rows of these runs there are, apart from the audit."""
+    marks = ", ".join("?" * len(gone))
+    with closing(sqlite3.connect(gw.database_file, timeout=30)) as database:
+        tables = ("events", "commands", "artifacts", "texts")
+        counts = [
+            database.execute(f"SELECT count(*) FROM {table} WHERE run_id IN ({marks})", gone)
+            for table in tables
+        ]
+        counts.append(database.execute(f"SELECT count(*) FROM runs WHERE id IN ({marks})", gone))
+        rest = database.execute("SELECT count(*) - 1 FROM summaries").fetchone()[0]
+        return int(sum(each.fetchone()[0] for each in counts) + rest)
+
+
+def test_what_was_being_deleted_is_deleted_after_a_crash(tmp_path: Path) -> None:
+    """A kill between the answer and the last row: nobody sees the run, and its rows go."""
+    with EmbeddedGateway(tmp_path) as gw:
+        run = begin(gw)
+        gw.send_events(run, (f"line {number}\n" for number in range(50)), 2)
+        end(gw, run)
+        gw.stop()
+        with closing(sqlite3.connect(gw.database_file)) as database, database:
+            database.execute("UPDATE summaries SET removed_at = 1")
+        gw.start()
+
+        assert ids(gw) == set()
+        eventually(lambda: holds(rows_of(gw, [run.id]) == -1))
+
+
+# --- the index of words ---------------------------------------------------------------------------
+
+
+def test_a_piece_of_text() -> None:
+    """Sequences go, words stay whole; a text without blanks is cut anywhere."""
+    assert plain("a\x1b[31mb\x1b[0m\x1b[2Jc\x1b]0;title\x07d\x00\te\n") == "ab c d \te\n"
+    words = "word " * 20_000
+    assert "".join(cut(words)) == words
+    assert all(piece.endswith("word ") for piece in cut(words))
+    assert ["".join(cut("x" * 70_000)), cut(" \n ")] == ["x" * 70_000, []]
+    assert excerpt("a" * 100 + " Berry " + "b" * 300, ["berry"]).startswith("…aaa")
+
+
+def test_without_an_index_of_words_the_text_itself_is_read(tmp_path: Path) -> None:
+    """A database that was used without FTS5 meanwhile, and then with it again, finds everything."""
+    with OpenStore(tmp_path) as own:
+        index = TextIndex(own.engine, own.writer)
+        index._has_words = False  # as where SQLite has no FTS5
+        add_text(own, "run_1", "elderberry")
+        assert found(own, index, "ELDER") == ["run_1"]
+        with own.engine.begin() as connection:
+            for name in ("texts_added", "texts_removed"):
+                connection.execute(text(f"DROP TRIGGER {name}"))
+        add_text(own, "run_2", "elderflower")
+
+        again = TextIndex(own.engine, own.writer)
+
+        assert found(own, again, "elder") == ["run_1", "run_2"]
+        with own.engine.begin() as connection:
+            connection.execute(text("DELETE FROM texts WHERE run_id = 'run_1'"))
+        again.forget_removed()
+        assert found(own, again, "elder") == ["run_2"]
+
+
+def add_text(own: OpenStore, run_id: str, words: str) -> None:
+    """Put a piece of text where it is looked for."""
+    with own.engine.begin() as connection:
+        statement = text("INSERT INTO texts (run_id, text) VALUES (:run_id, :words)")
+        connection.execute(statement, {"run_id": run_id, "words": words})
+
+
+def found(own: OpenStore, index: TextIndex, word: str) -> list[str]:
+    """Return the runs that have printed a word."""
+    with own.engine.connect() as connection:
+        return sorted(row.run_id for row in connection.execute(index.pieces_with([word])))
