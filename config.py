@@ -97,6 +97,7 @@ class Config:
     allow_remote_input: bool
     allow_remote_answers: bool
     allow_http: bool
+    sends_changes: bool
     tmate_command: tuple[str, ...]
     tmate_host: str
     tmate_port: str
@@ -386,6 +387,13 @@ SETTINGS: Final = (
         _parse_bool,
         "allow an unencrypted gateway that is not on this machine",
         grants=True,
+    ),
+    Setting(
+        "sends_changes",
+        "CLAUDE_RUNNER_CHANGES",
+        "true",
+        _parse_bool,
+        "send what a run changes in its git repository, as changes.diff",
     ),
     Setting(
         "tmate_command",

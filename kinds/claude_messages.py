@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final
 
 from kinds.claude_changes import CHANGING, count_changes, made_diff
+from kinds.claude_edits import EditWatch
 from kinds.profile import Limit, Message, Passed, Piece
 from kinds.text_layout import (
     DIFF,
@@ -156,6 +157,7 @@ class ClaudeStream:
 
     def __init__(self, *, is_asked: bool = False, is_granted: bool = False) -> None:
         self._renderer = _Renderer(is_asked=is_asked, is_granted=is_granted)
+        self._edits = EditWatch()
         # Either at the beginning of a line, where `_escape` is an incomplete escape sequence that
         # has been passed on; or inside a line that may be a message, held in `_line`; or inside
         # one that is none.
@@ -243,7 +245,8 @@ class ClaudeStream:
             yield Passed(line)
             return
         if value["type"] != _PARTIAL:
-            yield Message(value, tuple(self._renderer.render(value)))
+            pieces = tuple(self._renderer.render(value))
+            yield Message(value, pieces, self._edits.feed(value))
         if behind:
             yield Passed(behind)
 

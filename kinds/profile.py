@@ -85,10 +85,14 @@ class Passed:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of the child's: what it says (unredacted), and the text to show for it."""
+    """One message of the child's: what it says (unredacted), and the text to show for it.
+
+    `touches_files`: it tells of something that may have changed files.
+    """
 
     value: dict[str, Any]
     pieces: tuple[Piece, ...]
+    touches_files: bool = False
 
 
 Item = Union[Passed, Message]

@@ -15,27 +15,20 @@ import errno
 import os
 import queue
 import select
-import shlex
 import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final
 
-from allowlist import (
-    PLACES_OF_GIT,
-    SHOWING_ENVIRONMENT,
-    Allowed,
-    AllowlistError,
-    elsewhere,
-    override_git_config,
-    trusted_folders,
-)
+from allowlist import PLACES_OF_GIT, Allowed, AllowlistError, elsewhere
 from journal.spool import SpoolError
 from redact import RedactedExcerpt, Redactor, join
 from runner.attempts import ACK, DIFFS, acknowledge, sleep
+from runner.changes import LIMIT_S
 from runner.keeper import EVERY_PROGRAM, Report
 from runner.mailbox import WakePipe, Worker, WorkerEnded, WorkerFailed
 from runner.processes import describe_status
-from runner.repository import find_work_tree, find_worktree, leads_to
+from runner.repository import find_worktree
+from runner.showing import ProgramFailedError, disarm
 from runner.upload import PartList, Uploader, file_parts
 
 if TYPE_CHECKING:
@@ -47,7 +40,9 @@ if TYPE_CHECKING:
     from kinds.profile import Worktree
     from redact import Redacted, RedactedText, Rules
     from runner.attempts import Pacer
+    from runner.changes import Changes
     from runner.keeper import Keeper
+    from runner.showing import Take
 
 _MAX_QUEUED: Final = 50
 # The first and the last part of a command's output fit into an acknowledgement; a proxy in front of
@@ -58,8 +53,6 @@ _TAIL_BYTES: Final = 64_000
 _AFTER_EXIT_S: Final = 1.0
 # How long the executor waits, at the end, for what the poller still has to say.
 _LAST_POLL_S: Final = 2.0
-# git's list of its configuration. More than this is no configuration, and nothing is executed.
-_MAX_LISTING_BYTES: Final = 4 * 1_048_576
 RUN_HAS_ENDED: Final = "the run has ended"
 _DIFF_COMMANDS: Final = frozenset({"git diff", "git diff --cached"})
 
@@ -84,6 +77,7 @@ class Executor(Worker):
         env: Mapping[str, str],
         timeout_s: float,
         folder: Path,
+        changes: Changes,
         tell: Callable[[str], None],
         tell_owner: Callable[[WorkerFailed | WorkerEnded], object],
     ) -> None:
@@ -100,6 +94,7 @@ class Executor(Worker):
         self._env = {name: value for name, value in env.items() if name not in PLACES_OF_GIT}
         self._timeout_s = timeout_s
         self._folder = folder
+        self._changes = changes
         self._tell = tell
         self._queue: queue.Queue[tuple[str, Allowed] | None] = queue.Queue(_MAX_QUEUED + 1)
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
@@ -124,6 +119,11 @@ class Executor(Worker):
         self._reports.put(report)
         self._pipe.wake()
 
+    def note_work(self) -> None:
+        """Learn that the child may have changed files. Thread: any."""
+        self._changes.pace.note_work()
+        self._wake()
+
     def expect_no_more(self) -> None:
         """Learn that the poller will neither submit nor acknowledge any more."""
         self._has_last.set()
@@ -139,10 +139,15 @@ class Executor(Worker):
     # --- the thread --------------------------------------------------------------------------
 
     def _work(self) -> None:
+        self._changes.begin(self._run_briefly)
         while not self._stopping.is_set():
-            item = self._queue.get()
+            item = None
+            with contextlib.suppress(queue.Empty):
+                item = self._queue.get(timeout=self._changes.pace.due_in_s())
             if item is not None:
                 self._finish(*item)
+            elif self._changes.pace.due_in_s() == 0.0 and not self._stopping.is_set():
+                self._send_changes()
         # The run is over. Everything is recorded first, so that no event comes after its end.
         self._has_last.wait(_LAST_POLL_S)
         with contextlib.suppress(SpoolError):
@@ -175,6 +180,12 @@ class Executor(Worker):
         except SpoolError as error:
             self._tell(f"the end of {command.name} was not recorded: {error}")
 
+    def _send_changes(self) -> None:
+        self._changes.pace.begin()
+        if self._changes.update(self._run_briefly) and self._upload(self._changes.path):
+            self._changes.note_sent()
+        self._changes.pace.end()
+
     def _acknowledge(self, command: Command) -> None:
         """Try it a few times. What does not arrive is listed, seen and acknowledged again."""
         acknowledge(command, self._spool, self._client, self._pacer, self._pause, ACK)
@@ -196,7 +207,7 @@ class Executor(Worker):
         excerpt = RedactedExcerpt(_HEAD_BYTES, _TAIL_BYTES)
         try:
             problem = self._run_command(command, cwd, excerpt)
-        except (OSError, AllowlistError) as error:
+        except (OSError, AllowlistError, ProgramFailedError) as error:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 - one command's failure is not the next one's
             problem = f"{type(error).__name__}: {error}"
@@ -215,7 +226,9 @@ class Executor(Worker):
         notice = self._rules.redact(f"Command failed: {command.name}: {problem}")
         return self._spool.end_command(command_id, error=error, notice=notice)
 
-    def _upload(self, path: Path) -> None:
+    def _upload(self, path: Path) -> bool:
+        """Send a file. Returns whether the gateway has it."""
+        problems: list[str] = []
         try:
             queue = PartList(file_parts(self._folder, path.name, path.name))
             uploader = Uploader(
@@ -225,16 +238,18 @@ class Executor(Worker):
                 self._pacer,
                 self._stopping,
                 DIFFS,
-                tell=self._tell,
+                tell=problems.append,
             )
             while not self._stopping.is_set() and uploader.send_next():
                 pass
+            left = queue.next_upload()
+            if left is not None:
+                problems.append(f"{left.part.name} is not uploaded: it was broken off")
         except OSError as error:
-            self._tell(f"{path.name} is not uploaded: {error}")
-            return
-        left = queue.next_upload()
-        if left is not None:
-            self._tell(f"{left.part.name} is not uploaded: it was broken off")
+            problems.append(f"{path.name} is not uploaded: {error}")
+        for problem in problems:
+            self._tell(problem)
+        return not problems
 
     @property
     def _diff_path(self) -> Path:
@@ -252,19 +267,8 @@ class Executor(Worker):
         if cwd != self._cwd:
             env = {**env, "PWD": cwd}
         if command.git_query:
-            showing = {**env, **SHOWING_ENVIRONMENT}
-            listing = _Listing()
             with _Stream(self._rules, excerpt.add) as errors:
-                problem = self._run_program(
-                    command.git_query, cwd, showing, listing.add, errors.feed
-                )
-            if problem:
-                return problem
-            work_tree = find_work_tree(os.path.join(cwd, *elsewhere(command.git_query)))
-            if command.only_shows and work_tree is not None:
-                _check_repository(work_tree, bytes(listing.raw))
-            argv = override_git_config(argv, bytes(listing.raw), work_tree)
-            env = showing if command.only_shows else env
+                argv, env = disarm(command, cwd, env, self._run_program, errors.feed)
         with contextlib.ExitStack() as stack:
             if command.name not in _DIFF_COMMANDS:
                 both = stack.enter_context(_Stream(self._rules, excerpt.add))
@@ -275,13 +279,20 @@ class Executor(Worker):
             errors = stack.enter_context(_Stream(self._rules, excerpt.add))
             return self._run_program(argv, cwd, env, out.feed, errors.feed)
 
+    def _run_briefly(
+        self, argv: tuple[str, ...], cwd: str, env: Mapping[str, str], *takes: Take
+    ) -> str:
+        return self._run_program(argv, cwd, env, *takes, timeout_s=LIMIT_S)
+
     def _run_program(
         self,
         argv: tuple[str, ...],
         cwd: str,
         env: Mapping[str, str],
-        take: Callable[[bytes], None],
-        take_errors: Callable[[bytes], None] | None = None,
+        take: Take,
+        take_errors: Take | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> str:
         """Run a program to its end. Returns why it failed, or an empty text.
 
@@ -308,14 +319,14 @@ class Executor(Worker):
                     on_terminal=False,
                 )
             try:
-                return self._watch(key, argv[0], sinks)
+                return self._watch(key, argv[0], sinks, timeout_s or self._timeout_s)
             except BaseException:
                 self._keeper.kill(key)  # a full disk, for one; its output would not be read
                 raise
 
-    def _watch(self, key: str, program: str, sinks: dict[int, Callable[[bytes], None]]) -> str:
+    def _watch(self, key: str, program: str, sinks: dict[int, Take], timeout_s: float) -> str:
         """Read until the program has ended. Returns why it failed, or an empty text."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + timeout_s
         problem = ""
         status: int | None = None
         while status is None or sinks:
@@ -338,7 +349,7 @@ class Executor(Worker):
             if time.monotonic() >= deadline:
                 if status is not None:
                     break
-                problem = f"it ran longer than {self._timeout_s:g} s and was killed"
+                problem = f"it ran longer than {timeout_s:g} s and was killed"
                 self._keeper.kill(key)
                 deadline = time.monotonic() + _AFTER_EXIT_S
         return problem or (describe_status(status) if status else "")
@@ -367,36 +378,12 @@ class Executor(Worker):
                 return report
 
 
-def _check_repository(work_tree: str, listing: bytes) -> None:
-    """Raise AllowlistError where git would show another repository than that of this folder."""
-    place = leads_to(work_tree)
-    if place is not None and work_tree not in trusted_folders(listing):
-        raise AllowlistError(
-            f"the repository of {work_tree} leads to {place}, which does not know it; if that is "
-            "meant, `git worktree add` makes a worktree that is known, and `git config --global "
-            f"--add safe.directory {shlex.quote(work_tree)}` allows this one"
-        )
-
-
 def _open_pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[int, int]:
     """Open a pipe, whose two ends are closed by these."""
     read_fd, write_fd = os.pipe()
     reading.callback(os.close, read_fd)
     writing.callback(os.close, write_fd)
     return read_fd, write_fd
-
-
-class _Listing:
-    """What a query of git prints, raw and whole: it is compared, never shown and never sent."""
-
-    def __init__(self) -> None:
-        self.raw = bytearray()
-
-    def add(self, raw: bytes) -> None:
-        """Take what was read. Raises AllowlistError when it does not end."""
-        self.raw += raw
-        if len(self.raw) > _MAX_LISTING_BYTES:
-            raise AllowlistError("git's list of the configuration is too long")
 
 
 class _Stream:

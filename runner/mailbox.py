@@ -83,6 +83,11 @@ class KeysTyped:
 
 
 @dataclass(frozen=True)
+class FilesTouched:
+    """The child may have changed files."""
+
+
+@dataclass(frozen=True)
 class CertificateRefused:
     """Nothing is sent to the gateway, which shows another certificate; a person may agree to it."""
 

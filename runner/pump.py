@@ -22,9 +22,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
 
-from kinds.profile import Message, Passed
+from kinds.profile import WAITING, Message, Passed
 from redact import Redacted, RedactedDecoder, Redactor
-from runner.mailbox import KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
+from runner.mailbox import FilesTouched, KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
 from runner.sequences import ModeTracker, TextFilter
 from runner.terminal import LocalOutput, Size, set_window_size, window_size
 
@@ -121,10 +121,10 @@ class PtyPump(Worker):
         speaker: Speaker | None,
         pipe: WakePipe,
         note_undo: Callable[[bytes], None],
-        tell_owner: Callable[[KeysTyped | WorkerFailed | WorkerEnded], object],
+        tell_owner: Callable[[KeysTyped | FilesTouched | WorkerFailed | WorkerEnded], object],
     ) -> None:
         super().__init__("pty-pump", tell_owner)
-        self._tell_keys = tell_owner
+        self._tell_news = tell_owner
         self._channels = channels
         self._outputs = [c.local for c in channels if c.local is not None]
         self._log = log
@@ -362,6 +362,8 @@ class PtyPump(Worker):
             self._state_told, self._state_told_at = state, now
             told = self._channels[0].rules.redact_json({"event": "state", "state": state})
             self._journal.append("marker", told)
+            if state == WAITING:
+                self._tell_news(FilesTouched())
 
     def _read(self, channel: Channel) -> None:
         raw = bytearray()
@@ -401,6 +403,8 @@ class PtyPump(Worker):
             else:
                 said = () if self._speaker is None else self._speaker.conversation.read(item.value)
                 self._show_message(channel, Message(item.value, (*said, *item.pieces)))
+                if item.touches_files:
+                    self._tell_news(FilesTouched())
 
     def _show_message(self, channel: Channel, message: Message) -> None:
         """Show a message of the child's. Rendered whole, then redacted, then shortened."""
@@ -460,7 +464,7 @@ class PtyPump(Worker):
         except OSError:
             keys = b""
         if keys and self._is_covered:
-            self._tell_keys(KeysTyped(keys))
+            self._tell_news(KeysTyped(keys))
         elif keys:
             self._typed += keys
         else:

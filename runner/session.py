@@ -31,6 +31,7 @@ from runner.conversation import Conversation
 from runner.keeper import ASSIST, CHILD, EVERY_PROGRAM, Keeper, Report
 from runner.mailbox import (
     CertificateRefused,
+    FilesTouched,
     KeysTyped,
     Mailbox,
     Signal,
@@ -271,6 +272,7 @@ class _Session:
         speaker: Speaker | None,
     ) -> None:
         # Imported here because the child, which is running by now, does not have to wait for it.
+        from runner.changes import Changes
         from runner.executor import Executor
         from runner.poller import Poller
         from runner.trust import TrustQuestion
@@ -297,6 +299,15 @@ class _Session:
             tell=run.console.warn,
             tell_owner=mailbox.post,
         )
+        self._changes = Changes(
+            run.rules,
+            run.folder.path,
+            is_on=job.config.sends_changes,
+            cwd=job.cwd,
+            worktree=job.invocation.worktree,
+            env=job.env,
+            tell=run.console.detail,
+        )
         self._executor = Executor(
             run.open_client(),
             spool,
@@ -308,6 +319,7 @@ class _Session:
             env=job.env,
             timeout_s=job.config.command_timeout_s,
             folder=run.folder.path,
+            changes=self._changes,
             tell=run.console.warn,
             tell_owner=mailbox.post,
         )
@@ -557,6 +569,8 @@ class _Session:
             self._handle_end_of_worker(news)
         elif isinstance(news, _EndRequest):
             self._end_run(news.reason)
+        elif isinstance(news, FilesTouched):
+            self._executor.note_work()
         elif isinstance(news, KeysTyped):
             self._question.type(news.keys)
         elif isinstance(news, CertificateRefused) and self._has_place_to_ask:
@@ -778,9 +792,10 @@ class _Session:
             if self._gave_up:
                 raise OSError(errno.ECANCELED, "it was broken off")
 
-        return collect_files(
+        files = collect_files(
             self._job, self._folder.path, self._rules, self._console.warn, on_block
         )
+        return [*files, *self._changes.finish(on_block)]
 
     def _tell_of_the_disk(self) -> None:
         if self._spool.disk_failure is not None:

@@ -18,7 +18,7 @@ import pytest
 from redact import RedactedText, Rules
 from runner import terminal
 from runner.keeper import _SharedNote
-from runner.mailbox import KeysTyped, WakePipe, WorkerEnded, WorkerFailed
+from runner.mailbox import FilesTouched, KeysTyped, WakePipe, WorkerEnded, WorkerFailed
 from runner.pump import Channel, Journal, PtyPump
 from runner.sequences import ModeTracker
 from runner.terminal import (
@@ -40,7 +40,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.published: list[tuple[str, str]] = []
-        self.ended: list[KeysTyped | WorkerFailed | WorkerEnded] = []
+        self.ended: list[KeysTyped | FilesTouched | WorkerFailed | WorkerEnded] = []
         self.slaves: list[int] = []
         self._fds: list[int] = []
         self._pump: PtyPump | None = None
