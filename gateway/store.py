@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from gateway import questions, schema
 from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
+from gateway.changes import replaced_by
 from gateway.questions import Talk
 from gateway.records import (
     DONE,
@@ -353,15 +354,20 @@ class Store:
 
     # --- artifacts ---
 
-    def add_artifact(self, admitted: Admitted, row: dict[str, Any]) -> None:
-        """Note an artifact whose file is in its place. Raises: RunFullError, with nothing noted."""
+    def add_artifact(self, admitted: Admitted, row: dict[str, Any]) -> list[str]:
+        """Note an artifact whose file is in its place. Returns the ids of those that it replaces.
 
-        def work(connection: Connection) -> None:
+        Raises: RunFullError, with nothing noted.
+        """
+
+        def work(connection: Connection) -> list[str]:
+            replaced = replaced_by(connection, row)
             _check_room(connection, row["run_id"], row["size"])
             _insert_nonce(connection, admitted)
             connection.execute(insert(schema.artifacts), row)
+            return replaced
 
-        self._writer.call(work)
+        return self._writer.call(work)
 
     def artifacts(self, run_id: str) -> list[dict[str, Any]]:
         """Return the artifacts of a run, oldest first."""

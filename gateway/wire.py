@@ -306,10 +306,12 @@ class Wire:
         finally:
             connection.end_reading()
         try:
-            self._store.add_artifact(admitted, row)
+            replaced = self._store.add_artifact(admitted, row)
         except BaseException:
             self._files.remove(admitted.run_id, row["id"])
             raise
+        for artifact_id in replaced:
+            self._files.remove(admitted.run_id, artifact_id)
         return row
 
     def _admit(self, environ: Environ, path: str, body_hash: str) -> Admitted:

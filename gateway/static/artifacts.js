@@ -11,6 +11,8 @@ const MAX_VIEWED_BYTES = 2_000_000;
 const MAX_SHOWN_CHARS = 500_000;
 const MAX_SHOWN_LINES = 20_000;
 const MAX_JSON_DEPTH = 50;
+// What a run has changed has a view of its own.
+const CHANGES = /^changes(?:\.\d+)?\.diff$/;
 
 export class Artifacts {
   #list = el("ul", { class: "artifacts" });
@@ -39,7 +41,7 @@ export class Artifacts {
 
   /** Show one file. Of several with one name the latest comes first. */
   show(artifact) {
-    if (this.#known.has(artifact.id)) return;
+    if (this.#known.has(artifact.id) || CHANGES.test(artifact.name)) return;
     const address = `/api/artifacts/${encodeURIComponent(artifact.id)}`;
     const problem = el("p", { class: "notice bad", role: "alert", hidden: true });
     const fail = (sentence) => {
@@ -81,7 +83,7 @@ export class Artifacts {
 }
 
 /** A download is the browser's own request, without the page's header: its address is made for it. */
-async function download(artifact, address) {
+export async function download(artifact, address) {
   const made = await post(`${address}/link`);
   el("a", { href: made.address, download: artifact.name }).click();
 }

@@ -4,12 +4,14 @@ import { get } from "./api.js";
 import { Artifacts } from "./artifacts.js";
 import { Assist } from "./assist.js";
 import { BASE } from "./base.js";
+import { Changes } from "./changes.js";
 import { el, setText } from "./dom.js";
 import { GoOn } from "./go-on.js";
 import { LiveStream } from "./live-stream.js";
 import { announce, notify, setTitle, showConnection } from "./notices.js";
 import { Output } from "./output.js";
 import { RunControls } from "./run-controls.js";
+import { RunTabs } from "./run-tabs.js";
 import { SideLog } from "./side-log.js";
 import { Talk } from "./talk.js";
 import { asText, newer } from "./values.js";
@@ -39,6 +41,8 @@ export class RunPage {
   #assist = new Assist();
   #goOn = new GoOn();
   #talk;
+  #tabs = new RunTabs((view, file) => this.#showView(view, file));
+  #changes = new Changes((files) => this.#tabs.count(files));
 
   /** What stops the run is there first, and needs nothing of what the run has said. */
   constructor(id) {
@@ -59,8 +63,16 @@ export class RunPage {
       this.#talk.cards,
       this.#trouble,
       this.#banner,
+      this.#tabs.element,
       this.#columns,
     );
+    this.#changes.element.addEventListener("click", (event) => this.#tabs.follow(event));
+  }
+
+  #showView(view, file) {
+    this.#columns.dataset.view = view;
+    this.#changes.element.hidden = view !== "changes";
+    this.#attempt(() => this.#changes.open(view === "changes", file));
   }
 
   /** Load the run and follow it. */
@@ -69,6 +81,7 @@ export class RunPage {
     try {
       const run = await get(this.#path);
       this.#build(run);
+      this.#tabs.tell();
       this.#update(run);
     } catch (error) {
       return this.#tellProblem(error);
@@ -115,7 +128,7 @@ export class RunPage {
       get(`${this.#path}/artifacts`),
     ]);
     for (const command of commands) this.#showCommand(command);
-    for (const artifact of artifacts) this.#attempt(() => this.#artifacts.show(artifact));
+    for (const artifact of artifacts) this.#showArtifact(artifact);
     this.#update(run);
   }
 
@@ -123,7 +136,12 @@ export class RunPage {
     if (name === "event") this.#output.append(data);
     else if (name === "run") this.#update(data);
     else if (name === "command") this.#showCommand(data);
-    else if (name === "artifact") this.#artifacts.show(data);
+    else if (name === "artifact") this.#showArtifact(data);
+  }
+
+  #showArtifact(artifact) {
+    this.#attempt(() => this.#artifacts.show(artifact));
+    this.#attempt(() => this.#changes.show(artifact));
   }
 
   #showCommand(command) {
@@ -137,6 +155,7 @@ export class RunPage {
     this.#artifacts = made(() => new Artifacts(run));
     this.#columns.replaceChildren(
       this.#output.element,
+      this.#changes.element,
       el(
         "div",
         { class: "side" },
@@ -164,7 +183,7 @@ export class RunPage {
       setTitle(title(run).slice(0, 60), MARKS[kind], run.open_questions > 0);
       this.#tick();
     });
-    for (const part of [this.#output, this.#artifacts, this.#assist, this.#goOn]) this.#attempt(() => part.update(run));
+    for (const part of [this.#output, this.#changes, this.#artifacts, this.#assist, this.#goOn]) this.#attempt(() => part.update(run));
     this.#attempt(() => this.#drawFacts());
     this.#attempt(() => this.#drawBanner(kind, word));
     // What it asks tells of itself.

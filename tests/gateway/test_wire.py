@@ -593,6 +593,26 @@ def test_what_one_run_may_upload_is_bounded(
     assert gw.run(run)["status"] == "done"
 
 
+def test_changes_replace_those_before(gw: EmbeddedGateway) -> None:
+    """A new `changes.diff` removes the one before, parts and files included; of this run alone."""
+    run, other = gw.create_run(), gw.create_run()
+    for name in ("changes.diff", "changes.2.diff", "latest.diff", "changes.md"):
+        gw.send_artifact(run, name, name.encode())
+    gw.send_artifact(other, "changes.diff", b"another run's")
+    fill_with_files(gw, run, MAX_RUN_FILES - 4, 1)
+
+    assert gw.send_artifact(run, "changes.diff", b"newer").status == 200
+
+    listed = gw.api("GET", f"/api/runs/{run.id}/artifacts").json()["artifacts"]
+    names = [each["name"] for each in listed if each["size"] != 1]
+    assert names == ["latest.diff", "changes.md", "changes.diff"]
+    folder = gw.data_dir / "gateway" / "artifacts" / run.id
+    assert sorted(path.read_bytes() for path in folder.iterdir()) == [
+        b"changes.md", b"latest.diff", b"newer"
+    ]  # fmt: skip
+    assert len(gw.api("GET", f"/api/runs/{other.id}/artifacts").json()["artifacts"]) == 1
+
+
 def test_a_runner_ends_well_where_its_log_is_refused(tmp_path: Path) -> None:
     """It says which file is not there and why, and nothing else of the run is lost."""
     with EmbeddedGateway(tmp_path) as own:
