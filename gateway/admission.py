@@ -128,11 +128,20 @@ class Admission:
 
     def admit(self, claim: Claim) -> Admitted:
         """Check a request and spend its nonce. Raises: RefusedError, with the nonce unspent."""
+        return self._admit(claim, self._is_token)
+
+    def admit_waiter(self, claim: Claim) -> Admitted:
+        """The same for a folder that waits: its key stands in the place of the run's token."""
+        if not (claim.run_id and claim.token):
+            raise RefusedError(400, "Run ID required")
+        return self._admit(claim, _is_waiter)
+
+    def _admit(self, claim: Claim, is_token: Callable[[str, str], bool]) -> Admitted:
         now, digest = self._check_head(claim)
         if not self._is_signed(claim):
             raise RefusedError(401, "Invalid signature")
         run_id = claim.run_id if claim.run_id and claim.token else ""
-        if run_id and not self._is_token(run_id, claim.token):
+        if run_id and not is_token(run_id, claim.token):
             raise RefusedError(403, "Invalid capability token for run")
         if not self._nonces.use(digest, now):
             raise RefusedError(401, "Nonce already used (replay attack detected)")
@@ -187,3 +196,10 @@ class Admission:
 def hash_token(token: str) -> bytes:
     """Return what is kept of a token: enough to know it again."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _is_waiter(waiter_id: str, key: str) -> bool:
+    """Whether a folder's id is the one of its key. So nobody can register the id of another."""
+    expected = f"wait_{hash_token(key).hex()[:32]}"
+    given = waiter_id.encode("utf-8", "surrogateescape")
+    return hmac.compare_digest(expected.encode(), given)

@@ -20,6 +20,8 @@ from gateway.housekeeping import Housekeeping
 from gateway.listing import Listing
 from gateway.live import ALL_RUNS, Live
 from gateway.login import Login
+from gateway.offers import Offers
+from gateway.orders import Orders
 from gateway.records import Event
 from gateway.schema import open_database
 from gateway.server import Server
@@ -100,9 +102,9 @@ class Gateway:
             Nonces(self._store.recent_nonces()),
             self._store.find_token_hash,
         )
-        wire = Wire(
-            self._store, self._live, admission, RateLimit(settings.rate_limit), rules, files
-        )
+        offers = Offers(self._store, Orders(engine, self._writer), self._live)
+        rate_limit = RateLimit(settings.rate_limit)
+        wire = Wire(self._store, self._live, admission, rate_limit, rules, files, offers)
         site = build_site(
             Parts(
                 store=self._store,
@@ -110,6 +112,7 @@ class Gateway:
                 listing=listing,
                 tidy_up=self._housekeeping.wake,
                 login=self.login,
+                offers=offers,
                 hosts=hosts,
                 files=files,
                 static_dir=Path(__file__).resolve().parent / "static",

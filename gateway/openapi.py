@@ -204,6 +204,38 @@ _SCHEMAS: dict[str, Schema] = {
         }
     ),
     "Queued": _object({"id": _TEXT, "status": _COMMAND_STATUS}),
+    "Offer": _object(
+        {
+            "id": _TEXT,
+            "name": _TEXT,
+            "machine": _TEXT,
+            "since": _TIME,
+            "running": _or_null(_TEXT),
+            "queued": _INTEGER,
+            "asks": _BOOLEAN,
+            "modes": _array(_TEXT),
+        }
+    ),
+    "Order": _object(
+        {
+            "state": {
+                "type": "string",
+                "enum": [
+                    *("queued", "taken", "starting", "failed", "refused", "withdrawn", "expired"),
+                ],
+            },
+            "folder": _TEXT,
+            "machine": _TEXT,
+            "is_here": _BOOLEAN,
+            "ahead": _INTEGER,
+            "queued_at": _TIME,
+            "taken_at": _or_null(_TIME),
+            "exit_code": _or_null(_INTEGER),
+            "reason": _TEXT,
+            "began": _BOOLEAN,
+            "may_send": _BOOLEAN,
+        }
+    ),
 }
 
 _ERRORS = {
@@ -304,6 +336,23 @@ def _change(
 _STREAM: Schema = {"text/event-stream": {"schema": _TEXT}}
 _PLACE = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _OK = _json(_object({"ok": _BOOLEAN}))
+
+_ORDER = _json(_object({"order": _or_null(_ref("Order"))}))
+# What a folder that waits says of the last run that it took.
+_ENDED = {
+    "run": _TEXT,
+    "handout": _INTEGER,
+    "exitCode": _or_null(_INTEGER),
+    "began": _BOOLEAN,
+    "refused": _TEXT,
+}
+
+
+def _change_order(summary: str) -> Schema:
+    errors = (403, 404, 409, 413)
+    operation = _operation(summary, _ORDER, errors=errors, body=_json(_ANY_OBJECT))
+    return {"parameters": [_RUN_ID], "post": operation}
+
 
 _PATHS: dict[str, Schema] = {
     "/api/health": {
@@ -575,6 +624,110 @@ _PATHS: dict[str, Schema] = {
     "/api/runs/{run_id}/take-back": _queue(
         "Take back a message that waits to be read", _object({"id": _TEXT})
     ),
+    "/api/offers": {
+        "get": _operation(
+            "The folders that wait for runs, and how many wait to be let in",
+            _json(_object({"offers": _array(_ref("Offer")), "unpaired": _INTEGER})),
+        ),
+        "post": _operation(
+            "Wait for a run (signed, by a folder); `run` is one that it may take",
+            _json(
+                _object(
+                    {
+                        "ok": _BOOLEAN,
+                        "replaced": _BOOLEAN,
+                        "code": _or_null(_TEXT),
+                        "run": _or_null(
+                            _object(
+                                {
+                                    "id": _TEXT,
+                                    "handout": _INTEGER,
+                                    "prompt": _TEXT,
+                                    "mode": _or_null(_TEXT),
+                                    "ask": _or_null(_BOOLEAN),
+                                }
+                            )
+                        ),
+                    }
+                )
+            ),
+            errors=(413, 415),
+            body=_json(
+                _object(
+                    {
+                        "session": _TEXT,
+                        "name": _TEXT,
+                        "machine": _TEXT,
+                        "modes": _array(_TEXT),
+                        "asks": _BOOLEAN,
+                        "begins": _BOOLEAN,
+                        "leaves": _BOOLEAN,
+                        "running": _TEXT,
+                        "ended": _or_null(_object(_ENDED, optional=tuple(_ENDED))),
+                    },
+                    optional=(
+                        *("machine", "modes", "asks", "begins", "leaves", "running", "ended"),
+                    ),
+                )
+            ),
+            parameters=(_query("wait", {"type": "integer", "minimum": 0}, "seconds, 20 at most"),),
+            is_signed=True,
+        ),
+    },
+    "/api/offers/take": {
+        "post": _operation(
+            "Take a run (signed, by a folder), which has this token from then on",
+            _json(_object({"ok": _BOOLEAN, "taken": _BOOLEAN, "reason": _TEXT})),
+            errors=(413, 415),
+            body=_json(
+                _object({"session": _TEXT, "run": _TEXT, "handout": _INTEGER, "token": _TEXT})
+            ),
+            is_signed=True,
+        )
+    },
+    "/api/offers/pair": {
+        "post": _operation(
+            "Let the folder in whose terminal shows this code",
+            _json(_ref("Offer")),
+            errors=(403, 404, 413),
+            body=_json(_object({"code": _TEXT})),
+        )
+    },
+    "/api/offers/{waiter_id}/forget": {
+        "parameters": [{**_RUN_ID, "name": "waiter_id"}],
+        "post": _operation(
+            "Let a folder in no longer; what is queued for it is withdrawn",
+            _OK,
+            errors=(403, 404, 413),
+            body=_json(_ANY_OBJECT),
+        ),
+    },
+    "/api/offers/{waiter_id}/runs": {
+        "parameters": [{**_RUN_ID, "name": "waiter_id"}],
+        "post": _operation(
+            "Make a run and queue it for a folder; the same key again is the same run",
+            _json(_object({"id": _TEXT, "order": _or_null(_ref("Order"))})),
+            status=202,
+            errors=(403, 404, 409, 413),
+            body=_json(
+                _object(
+                    {
+                        "key": {"type": "string", "pattern": "^[A-Za-z0-9_-]{16,64}$"},
+                        "prompt": _TEXT,
+                        "mode": _or_null(_TEXT),
+                        "ask": _or_null(_BOOLEAN),
+                    },
+                    optional=("mode", "ask"),
+                )
+            ),
+        ),
+    },
+    "/api/runs/{run_id}/order": {
+        "parameters": [_RUN_ID],
+        "get": _operation("What became of a run that was sent to a folder", _ORDER, errors=(404,)),
+    },
+    "/api/runs/{run_id}/withdraw": _change_order("Take back a run that its folder has not taken"),
+    "/api/runs/{run_id}/send-again": _change_order("Queue a run again that has not begun"),
     "/api/ingest/event": {
         "post": _operation(
             "Store an event (signed)",

@@ -215,6 +215,41 @@ sessions = Table(
     _moment("expires_at"),
 )
 
+# Folders that wait for runs (`claude-runner wait`), and that the operator has let in. The id is the
+# hash of the folder's key.
+waiters = Table(
+    "waiters",
+    metadata,
+    Column("id", String(50), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("machine", Text, nullable=False),
+    _moment("paired_at"),
+)
+
+# Runs that were sent to such a folder.
+orders = Table(
+    "orders",
+    metadata,
+    _number(),
+    Column("run_id", String(50), nullable=False, unique=True),
+    Column("waiter_id", String(50), nullable=False),
+    # The page's own, so that what it repeats is not another run.
+    Column("key", String(64), nullable=False, unique=True),
+    Column("mode", String(64)),
+    Column("ask", Boolean),
+    Column("state", String(10), nullable=False),
+    # Counts how often it was queued.
+    Column("handout", Integer, nullable=False),
+    # The process that has taken it.
+    Column("session", String(64)),
+    _moment("queued_at"),
+    Column("taken_at", Float),
+    Column("exit_code", Integer),
+    Column("reason", Text),
+    Column("began", Boolean, nullable=False),
+    Index("orders_by_waiter", "waiter_id", "state"),
+)
+
 # What operators did, and who tried to become one.
 audit = Table(
     "audit",

@@ -10,14 +10,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, NoReturn, Union
+from typing import Any, Callable, Union
 from urllib.parse import quote, urlencode
 
 from flask import (
     Blueprint,
     Flask,
     Response,
-    abort,
     g,
     jsonify,
     redirect,
@@ -29,6 +28,11 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.security import safe_join
 
 from gateway.artifacts import ArtifactFiles
+from gateway.asked import address as _address
+from gateway.asked import json_body as _json_body
+from gateway.asked import optional_text as _optional_text
+from gateway.asked import refuse as _refuse
+from gateway.asked import text as _text
 from gateway.hosts import Hosts
 from gateway.listing import Listing
 from gateway.listing_api import add_listing, created, read_model
@@ -42,6 +46,8 @@ from gateway.login import (
     Session,
     TooManyFailuresError,
 )
+from gateway.offers import Offers
+from gateway.offers_api import add_offers
 from gateway.openapi import DOCUMENT
 from gateway.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
 from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, STOP
@@ -104,6 +110,7 @@ class Parts:
     listing: Listing
     tidy_up: Callable[[], None]
     login: Login
+    offers: Offers
     hosts: Hosts
     files: ArtifactFiles
     static_dir: Path
@@ -129,10 +136,6 @@ def build_site(parts: Parts) -> Flask:
 
 
 # --- around every request -------------------------------------------------------------------------
-
-
-def _refuse(status: int, sentence: str) -> NoReturn:
-    abort(status, sentence)
 
 
 def _tell_error(error: HTTPException) -> Answer:
@@ -268,10 +271,6 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         return response
 
 
-def _address() -> str:
-    return request.remote_addr or ""
-
-
 def _show(template: str, status: int = 200, message: str = "", **values: str) -> Response:
     text = render_template(template, message=message, **values)
     return Response(text, status, mimetype="text/html")
@@ -318,6 +317,7 @@ def _build_api(parts: Parts) -> Blueprint:
     _add_commands(api, parts)
     _add_talk(api, parts)
     add_listing(api, parts)
+    add_offers(api, parts)
 
     @api.post("/login-codes")
     def make_login_code() -> Answer:
@@ -542,16 +542,6 @@ def _note(parts: Parts, action: str, run_id: str, detail: str | None = None) -> 
     parts.store.note(_address(), g.actor, action, run_id, detail)
 
 
-def _json_body() -> dict[str, Any]:
-    try:
-        body = request.get_json(silent=True)
-    except RecursionError:
-        body = None  # nested deeper than any body of ours
-    if not isinstance(body, dict):
-        _refuse(400, "The body is a JSON object.")
-    return body
-
-
 def _is_json(value: dict[str, Any]) -> bool:
     """Whether browsers can read it: NaN and Infinity are not JSON, and 1e999 becomes the latter."""
     try:
@@ -559,23 +549,6 @@ def _is_json(value: dict[str, Any]) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _text(body: dict[str, Any], name: str, limit: int) -> str:
-    text = body.get(name)
-    if not isinstance(text, str) or not text:
-        _refuse(400, f"{name} is a text.")
-    if len(text) > limit:
-        _refuse(400, f"{name} has at most {limit} characters.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        _refuse(400, f"{name} has half a character in it.")
-    return text
-
-
-def _optional_text(body: dict[str, Any], name: str, limit: int) -> str | None:
-    return _text(body, name, limit) if body.get(name) not in (None, "") else None
 
 
 def _place_in_order(name: str) -> int | None:

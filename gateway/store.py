@@ -457,7 +457,7 @@ class Store:
                     some = run, key >= ids[0], key <= ids[-1]
                     connection.execute(delete(key.table).where(*some))
                     return True
-            for table in (schema.commands, schema.artifacts):
+            for table in (schema.commands, schema.artifacts, schema.orders):
                 connection.execute(delete(table).where(table.c.run_id == run_id))
             number = select(schema.runs.c.number).where(schema.runs.c.id == run_id)
             connection.execute(

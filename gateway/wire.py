@@ -22,6 +22,7 @@ from config import VERSION
 from gateway.admission import Admission, Admitted, Claim, RateLimit, RefusedError
 from gateway.artifacts import ArtifactFiles, UploadError
 from gateway.live import Live, Poll
+from gateway.offers import MAX_WAIT_S, Offers, read_said, read_take
 from gateway.records import NewEvent
 from gateway.server import Connection, Parked
 from gateway.store import RunFullError, Store
@@ -44,7 +45,7 @@ _LARGE_BODIES_AT_ONCE = 4
 _PARSED_UNSEEN_BYTES = 64 * 1024
 _MAX_DIGITS = 1_000
 # What is offered beyond the protocol; a runner looks here for those that change what it sends.
-EXTENSIONS = ("long-poll", "idempotent", "answers")
+EXTENSIONS = ("long-poll", "idempotent", "answers", "offers")
 EVENT_TYPES = frozenset(("stdout", "stderr", "marker", "info", "error", "assist"))
 
 _EMPTY_HASH = hashlib.sha256().hexdigest()
@@ -60,6 +61,8 @@ ROUTES = {
     ("POST", "/api/ingest/artifact"): "_take_artifact",
     ("GET", COMMANDS): "_list_commands",
     ("POST", ACK): "_take_ack",
+    ("POST", "/api/offers"): "_hear_offer",
+    ("POST", "/api/offers/take"): "_hand_out",
 }
 
 
@@ -98,9 +101,11 @@ class Wire:
         rate_limit: RateLimit,
         rules: Rules,
         files: ArtifactFiles,
+        offers: Offers,
     ) -> None:
         self._store = store
         self._live = live
+        self._offers = offers
         self._admission = admission
         self._rate_limit = rate_limit
         self._rules = rules
@@ -241,7 +246,38 @@ class Wire:
         wait_s = _asked_wait_s(environ.get("QUERY_STRING", ""))
         if pending or not wait_s or self._live.is_full:
             return pending
-        return _Wait(self._store, self._live, run_id, wait_s)
+
+        def look(is_over: bool) -> Any:  # noqa: FBT001 - its only argument
+            return self._store.pending_commands(run_id) or ([] if is_over else None)
+
+        return _Wait(self._live, run_id, wait_s, look)
+
+    def _hear_offer(self, environ: Environ, path: str) -> Any:
+        with self._json_body(environ, path) as (body, content):
+            body_hash = hashlib.sha256(body).hexdigest()
+            admitted = self._admission.admit_waiter(_claim(environ, path, body_hash))
+            said = read_said(_parse_json(body) if content is None else content, self._rules)
+        self._store.keep_nonce(admitted)
+        waiter_id = admitted.run_id
+        if self._offers.hear(waiter_id, said):
+            return {"ok": True, "replaced": True, "code": None, "run": None}
+        first = self._offers.answer(waiter_id, said.session)
+        wait_s = min(_asked_wait_s(environ.get("QUERY_STRING", "")), MAX_WAIT_S)
+        if said.begins or said.leaves or first["run"] or not wait_s or self._live.is_full:
+            return first
+
+        def look(is_over: bool) -> Any:  # noqa: FBT001 - its only argument
+            found = self._offers.answer(waiter_id, said.session)
+            return found if is_over or found != first else None
+
+        return _Wait(self._live, waiter_id, wait_s, look)
+
+    def _hand_out(self, environ: Environ, path: str) -> Any:
+        with self._json_body(environ, path) as (body, content):
+            body_hash = hashlib.sha256(body).hexdigest()
+            admitted = self._admission.admit_waiter(_claim(environ, path, body_hash))
+            asked = read_take(_parse_json(body) if content is None else content)
+        return self._offers.take(admitted, *asked)
 
     def _take_ack(self, environ: Environ, path: str) -> Any:
         with self._json_body(environ, path) as (body, content):
@@ -319,23 +355,25 @@ class Wire:
 
 
 class _Wait:
-    """A poll that waits for a command."""
+    """A poll that waits. `look` is told whether its time is over; it returns what to answer, or
+    None to go on waiting. Whoever asks is woken by its `topic`.
+    """
 
-    def __init__(self, store: Store, live: Live, run_id: str, wait_s: float) -> None:
-        self._store = store
+    def __init__(self, live: Live, topic: str, wait_s: float, look: Callable[[bool], Any]) -> None:
         self._live = live
-        self._run_id = run_id
+        self._topic = topic
         self._deadline = time.monotonic() + wait_s
+        self._look = look
 
     def park(self, headers: dict[str, str]) -> Parked:
         """Leave the connection to the live thread."""
 
         def answer(is_over: bool) -> bytes:  # noqa: FBT001 - its only argument
-            pending = self._store.pending_commands(self._run_id)
-            return _whole_reply(pending, headers) if pending or is_over else b""
+            found = self._look(is_over)
+            return b"" if found is None else _whole_reply(found, headers)
 
         def take(connection: Connection) -> None:
-            poll = Poll(self._run_id, self._deadline, answer, connection.server.release)
+            poll = Poll(self._topic, self._deadline, answer, connection.server.release)
             self._live.add_poll(connection, poll)
 
         return Parked(take)

@@ -1,8 +1,8 @@
 """What schemathesis is told about the gateway's API: signatures, and ids that exist.
 
 Loaded by schemathesis in a process of its own (`SCHEMATHESIS_HOOKS`); what it needs to know is in
-`API_FACTS`, as JSON: `secret`, `admin_token`, `run_id`, `token`, `artifact_id`, and `answers`, the
-file that gets a line with the status of each answer.
+`API_FACTS`, as JSON: `secret`, `admin_token`, `run_id`, `token`, `artifact_id`, `waiter_id`,
+`waiter_key`, and `answers`, the file that gets a line with the status of each answer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from testing.gateways.wire import expected_signature
 
 FACTS: dict[str, str] = json.loads(os.environ["API_FACTS"])
 _SIGNED = re.compile(r"/api/(ingest/\w+|runs/[^/]+/commands(/[^/]+/ack)?)")
+_OF_FOLDERS = re.compile(r"/api/offers(/take)?")
 
 
 class Credentials(requests.auth.AuthBase):
@@ -29,7 +30,10 @@ class Credentials(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add what lets this request in."""
         path = request.path_url.partition("?")[0]
-        if not _SIGNED.fullmatch(path):
+        who, its_key = FACTS["run_id"], FACTS["token"]
+        if request.method == "POST" and _OF_FOLDERS.fullmatch(path):
+            who, its_key = FACTS["waiter_id"], FACTS["waiter_key"]
+        elif not _SIGNED.fullmatch(path):
             request.headers["Authorization"] = f"Bearer {FACTS['admin_token']}"
             return request
         body = request.body or b""
@@ -38,8 +42,8 @@ class Credentials(requests.auth.AuthBase):
         is_hashed_empty = request.method == "GET" or kind.startswith("multipart/form-data")
         timestamp, nonce = str(int(time.time())), secrets.token_hex(16)
         request.headers["X-Timestamp"], request.headers["X-Nonce"] = timestamp, nonce
-        request.headers["X-Run-Id"] = FACTS["run_id"]
-        request.headers["X-Capability-Token"] = FACTS["token"]
+        request.headers["X-Run-Id"] = who
+        request.headers["X-Capability-Token"] = its_key
         request.headers["X-Signature"] = expected_signature(
             FACTS["secret"],
             str(request.method),
@@ -47,8 +51,8 @@ class Credentials(requests.auth.AuthBase):
             b"" if is_hashed_empty else body,
             timestamp,
             nonce,
-            FACTS["run_id"],
-            FACTS["token"],
+            who,
+            its_key,
         )
         return request
 
@@ -61,7 +65,7 @@ def map_path_parameters(
     _context: schemathesis.HookContext, parameters: dict[str, Any] | None
 ) -> dict[str, Any] | None:
     """Let most requests meet a run and an artifact that are there."""
-    for name in ("run_id", "artifact_id"):
+    for name in ("run_id", "artifact_id", "waiter_id"):
         if parameters and name in parameters and len(str(parameters[name])) % 4:
             parameters[name] = FACTS[name]
     return parameters

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.waiting_folder import WaitingFolder
 from testing.programs.runner import ROOT
 
 pytestmark = [
@@ -30,7 +31,7 @@ MAX_EXAMPLES = 10
 CHECKS = "status_code_conformance,content_type_conformance,response_schema_conformance"
 # A stream has no end, so it has tests of its own.
 STREAMS = r"/stream$"
-WIRE = r"^/api/ingest/|/commands(/|$)"
+WIRE = r"^/api/ingest/|/commands(/|$)|^/api/offers(/take)?$"
 
 
 @pytest.fixture
@@ -45,7 +46,10 @@ def generate(gateway: EmbeddedGateway, folder: Path, *options: str) -> None:
     run = gateway.create_run("a prompt")
     gateway.send_marker(run, {"event": "started", "commands": ["pwd"], "remoteInput": True}, 1)
     uploaded = gateway.send_artifact(run, "notes.md", b"# notes\n")
+    folder_that_waits = WaitingFolder(gateway).begin(modes=["plan"], asks=True)
     facts = {
+        "waiter_id": folder_that_waits.id,
+        "waiter_key": folder_that_waits.key,
         "secret": gateway.secret,
         "admin_token": gateway.admin_token,
         "run_id": run.id,

@@ -1,0 +1,344 @@
+"""Folders that wait for runs (`claude-runner wait`): which of them are there, and what they take.
+
+That is what they say every few seconds, so it is kept in memory; what was queued for them is in
+`orders`. See docs/protocol.md, "Folders that wait". Thread: any.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Row
+
+from gateway.admission import Admitted, RefusedError
+from gateway.live import Live
+from gateway.orders import FAILED, MAX_QUEUED_S, QUEUED, REFUSED, TAKEN, WITHDRAWN, Orders, Wish
+from gateway.records import PENDING
+from gateway.store import Store
+from redact import Rules
+
+# A folder asks at least every 20 s; one that has been silent for so long has gone.
+GONE_AFTER_S = 30.0
+MAX_WAIT_S = 20.0
+MAX_PROMPT_CHARACTERS = 20_000
+MAX_QUEUED = 20
+_MAX_HERE = 200
+_MAX_UNPAIRED = 50
+_MAX_NAME = 60
+_MAX_MODES = 10
+# Read from a screen and typed on a phone: no letters and digits that look alike.
+_CODE_LETTERS = "ABCDEFGHJKMNPQRTUVWXY346789"
+_CODE_LENGTH = 6
+
+
+class OfferError(Exception):
+    """What the page asks for cannot be; the message is one plain sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a waiting folder says with each request. `ended` is what became of its last run.
+
+    `session` is one process that waits; `begins` is true until it has got an answer.
+    """
+
+    session: str
+    begins: bool
+    leaves: bool
+    name: str
+    machine: str
+    modes: tuple[str, ...]
+    asks: bool
+    running: str
+    ended: Mapping[str, Any] | None
+
+
+@dataclass
+class _Folder:
+    """A folder that waits. `code` is None once the operator has let it in."""
+
+    said: Said
+    since: float
+    code: str | None = None
+    running: str = ""
+    seen_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_here(self) -> bool:
+        return time.monotonic() - self.seen_at < GONE_AFTER_S
+
+
+def read_said(content: Any, rules: Rules) -> Said:
+    """Read the body of a waiting folder's request. Raises: RefusedError."""
+    if not isinstance(content, dict):
+        raise RefusedError(400, "The body is an object")
+    modes, ended = content.get("modes", []), content.get("ended")
+    if not isinstance(modes, list) or len(modes) > _MAX_MODES:
+        raise RefusedError(400, "modes is a short list")
+    if not (ended is None or isinstance(ended, dict)):
+        raise RefusedError(400, "ended is an object")
+    return Said(
+        _word(content.get("session"), "session"),
+        content.get("begins") is True,
+        content.get("leaves") is True,
+        rules.redact(_line(content.get("name"), "name")),
+        rules.redact(_line(content.get("machine") or " ", "machine")).strip(),
+        tuple(_word(each, "mode") for each in modes),
+        content.get("asks") is True,
+        _word(content["running"], "running") if content.get("running") else "",
+        ended,
+    )
+
+
+def read_take(content: Any) -> tuple[str, str, int, str]:
+    """Read the body that takes a run: session, run, hand-out, token. Raises: RefusedError."""
+    fields = content if isinstance(content, dict) else {}
+    handout, token = fields.get("handout"), _word(fields.get("token"), "token", 128)
+    if type(handout) is not int or not 0 < handout < 2**31 or len(token) < 32:
+        raise RefusedError(400, "handout is a number, and token has at least 32 characters")
+    return _word(fields.get("session"), "session"), _word(fields.get("run"), "run"), handout, token
+
+
+def _word(text: Any, name: str, limit: int = 64) -> str:
+    is_word = isinstance(text, str) and text.isascii() and text.replace("_", "").replace("-", "")
+    if not is_word or not is_word.isalnum() or len(text) > limit:
+        raise RefusedError(400, f"{name} has letters, digits, _ and -, at most {limit}")
+    return str(text)
+
+
+def _line(text: Any, name: str) -> str:
+    if not isinstance(text, str) or not text or not text.isprintable() or len(text) > _MAX_NAME:
+        raise RefusedError(400, f"{name} is one line of 1 to {_MAX_NAME} characters")
+    return text
+
+
+class Offers:
+    """The folders that wait, and what the operator does with them."""
+
+    def __init__(self, store: Store, orders: Orders, live: Live) -> None:
+        self._store = store
+        self._orders = orders
+        self._live = live
+        self._lock = threading.Lock()
+        self._folders: dict[str, _Folder] = {}
+        # One after the other: the same request may come twice at once.
+        self._sending = threading.Lock()
+
+    # --- what a folder says ---
+
+    def hear(self, waiter_id: str, said: Said) -> bool:
+        """Take note of a folder; return whether another process has replaced this one."""
+        is_let_in = self._orders.names_of(waiter_id) is not None
+        with self._lock:
+            known = self._folders.pop(waiter_id, None)
+            is_other = known is not None and known.is_here and known.said.session != said.session
+            if known is not None and is_other and not said.begins:
+                self._folders[waiter_id] = known
+                return True
+            if not said.leaves:
+                before = None if is_other else known
+                self._folders[waiter_id] = self._noted(said, before, is_let_in=is_let_in)
+        if said.ended is not None:
+            self._orders.note_end(waiter_id, said.ended)
+        if is_other:
+            self._live.command_queued(waiter_id)  # the replaced one learns of it now
+        return False
+
+    def _noted(self, said: Said, known: _Folder | None, *, is_let_in: bool) -> _Folder:
+        self._folders = {key: each for key, each in self._folders.items() if each.is_here}
+        strangers = [key for key, each in self._folders.items() if each.code is not None]
+        if len(strangers) >= _MAX_UNPAIRED:
+            del self._folders[strangers[0]]
+        if len(self._folders) >= _MAX_HERE:
+            raise RefusedError(400, "Too many folders wait here already")
+        folder = known or _Folder(said, time.time())
+        folder.said, folder.running, folder.seen_at = said, said.running, time.monotonic()
+        folder.code = None if is_let_in else folder.code or self._new_code()
+        return folder
+
+    def _new_code(self) -> str:
+        used = {each.code for each in self._folders.values()}
+        while True:
+            code = "".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_LENGTH))
+            if code not in used:
+                return code
+
+    def answer(self, waiter_id: str, session: str) -> dict[str, Any]:
+        """Return what a folder is told: its code until it is let in, and the run that is next."""
+        with self._lock:
+            folder = self._folders.get(waiter_id)
+            is_replaced = folder is not None and folder.said.session != session
+            code = None if folder is None else folder.code
+            is_free = not (folder is None or is_replaced or code or folder.running)
+        queued = self._orders.queued(waiter_id)[:1] if is_free else []
+        return {
+            "ok": True,
+            "replaced": is_replaced,
+            "code": code,
+            "run": next(map(_shown_to_folder, queued), None),
+        }
+
+    def take(
+        self, admitted: Admitted, session: str, run_id: str, handout: int, token: str
+    ) -> dict[str, Any]:
+        """Hand a run out; see `Orders.take`."""
+        reason = self._orders.take(admitted, session, run_id, handout, token)
+        if reason is not None:
+            return {"ok": True, "taken": False, "reason": reason}
+        self._store.forget_token(run_id)
+        with self._lock:
+            folder = self._folders.get(admitted.run_id)
+            if folder is not None and folder.said.session == session:
+                folder.running = run_id
+        return {"ok": True, "taken": True, "reason": ""}
+
+    # --- what the operator does ---
+
+    def shown(self) -> dict[str, Any]:
+        """Return the folders that wait, as the API shows them."""
+        with self._lock:
+            here = [(key, each) for key, each in self._folders.items() if each.is_here]
+        known = [self._shown(key, each) for key, each in here if each.code is None]
+        known.sort(key=lambda each: (each["name"], each["machine"], each["id"]))
+        return {"offers": known, "unpaired": len(here) - len(known)}
+
+    def _shown(self, waiter_id: str, folder: _Folder) -> dict[str, Any]:
+        return {
+            "id": waiter_id,
+            "name": folder.said.name,
+            "machine": folder.said.machine,
+            "since": folder.since,
+            "running": folder.running or None,
+            "queued": len(self._orders.queued(waiter_id)),
+            "asks": folder.said.asks,
+            "modes": list(folder.said.modes),
+        }
+
+    def pair(self, code: str) -> dict[str, Any]:
+        """Let the folder in whose terminal shows this code. Raises: OfferError."""
+        typed = "".join(filter(str.isalnum, code.upper()))
+        with self._lock:
+            here = [(key, each) for key, each in self._folders.items() if each.is_here]
+        found = next(((key, each) for key, each in here if each.code and each.code == typed), None)
+        if found is None:
+            raise OfferError(404, "No terminal that waits now shows this code.")
+        waiter_id, folder = found
+        self._orders.let_in(waiter_id, folder.said.name, folder.said.machine)
+        with self._lock:
+            folder.code = None
+        self._live.command_queued(waiter_id)
+        return self._shown(waiter_id, folder)
+
+    def forget(self, waiter_id: str) -> None:
+        """Let a folder in no longer, and withdraw what is queued for it. Raises: OfferError."""
+        if not self._orders.shut_out(waiter_id):
+            raise OfferError(404, "There is no such folder.")
+        with self._lock:
+            folder = self._folders.get(waiter_id)
+            if folder is not None:
+                folder.code = self._new_code()
+        self._live.command_queued(waiter_id)
+
+    def send(self, waiter_id: str, key: str, wish: Wish) -> tuple[str, bool]:
+        """Make a run and queue it for a folder; return its id, and whether it is new.
+
+        The same `key` again is the same run: the page repeats what was not answered. Raises:
+        OfferError.
+        """
+        with self._sending:
+            known = self._orders.find_by_key(key)
+            if known is not None:
+                return known, False
+            self._require(waiter_id, wish)
+            run_id, _ = self._store.create_run(wish.prompt, None)
+            self._orders.add(run_id, waiter_id, key, wish)
+        self._live.command_queued(waiter_id)
+        return run_id, True
+
+    def _require(self, waiter_id: str, wish: Wish) -> None:
+        """Raise OfferError unless this folder waits, and takes such a run."""
+        with self._lock:
+            folder = self._folders.get(waiter_id)
+        if folder is None or not folder.is_here or folder.code is not None:
+            raise OfferError(409, "This folder does not wait any more.")
+        if wish.ask and not folder.said.asks:
+            raise OfferError(409, "Questions to the page are not allowed in this folder.")
+        if wish.mode is not None and (wish.ask is False or wish.mode not in folder.said.modes):
+            raise OfferError(409, "This mode is not allowed in this folder.")
+        if len(self._orders.queued(waiter_id)) >= MAX_QUEUED:
+            raise OfferError(409, f"{MAX_QUEUED} runs are queued for this folder already.")
+
+    def send_again(self, run_id: str) -> None:
+        """Queue a run again that has not begun. Raises: OfferError."""
+        with self._sending:
+            order, shown = self._orders.find(run_id), self.order(run_id)
+            if order is None or shown is None or not shown["may_send"]:
+                raise OfferError(409, "This run cannot be sent to its folder now.")
+            self._require(order.waiter_id, Wish(order.command, order.mode, order.ask))
+            if not self._orders.queue_again(order):
+                raise OfferError(409, "This run has changed meanwhile.")
+            self._store.forget_token(run_id)
+        self._live.command_queued(order.waiter_id)
+
+    def withdraw(self, run_id: str) -> None:
+        """Take back a run that its folder has not taken yet. Raises: OfferError."""
+        if not self._orders.withdraw(run_id):
+            raise OfferError(409, "It is not queued any more.")
+
+    def order(self, run_id: str) -> dict[str, Any] | None:
+        """Return what became of a run that was sent to a folder; None for any other run."""
+        row = self._orders.find(run_id)
+        if row is None:
+            return None
+        names = self._orders.names_of(row.waiter_id) or ("", "")
+        with self._lock:
+            folder = self._folders.get(row.waiter_id)
+        is_here = folder is not None and folder.is_here and folder.code is None
+        state = _state_of(row, folder if is_here else None)
+        queued = self._orders.queued(row.waiter_id) if state == QUEUED else []
+        return {
+            "state": state,
+            "folder": folder.said.name if folder is not None else names[0],
+            "machine": folder.said.machine if folder is not None else names[1],
+            "is_here": is_here,
+            "ahead": [each.run_id for each in queued].index(run_id) if queued else 0,
+            "queued_at": row.queued_at,
+            "taken_at": row.taken_at,
+            "exit_code": row.exit_code,
+            "reason": row.reason or "",
+            "began": bool(row.began),
+            "may_send": is_here and row.status == PENDING and not row.began and state in _STUCK,
+        }
+
+
+_EXPIRED, _STARTING = "expired", "starting"
+_STUCK = (TAKEN, FAILED, REFUSED, WITHDRAWN, _EXPIRED)
+
+
+def _state_of(row: Row[Any], folder: _Folder | None) -> str:
+    """Return an order's state, with what its folder says: `folder` is None if it has gone."""
+    if row.state == QUEUED and row.queued_at < time.time() - MAX_QUEUED_S:
+        return _EXPIRED
+    if row.state == TAKEN and folder is not None:
+        is_at_it = (folder.said.session, folder.running) == (row.session, row.run_id)
+        return _STARTING if is_at_it else TAKEN
+    return str(row.state)
+
+
+def _shown_to_folder(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.run_id,
+        "handout": row.handout,
+        "prompt": row.command,
+        "mode": row.mode,
+        "ask": row.ask,
+    }
