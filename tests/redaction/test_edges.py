@@ -19,6 +19,7 @@ from redact import (
 )
 from redaction.known import KNOWN_BYTES, PIECE_BYTES
 from testing.redaction import FILLER, FOOTER, HEADER, MARK, RULES, redact_both_ways
+from testing.tables import each_row
 
 
 def redact_text(text: str, rules: Rules = RULES) -> str:
@@ -34,7 +35,7 @@ def knowing(*values: str) -> Rules:
 # --- names and their values ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "published"),
     [
         ("'password: ' + value + ' ok'", "'password: ' + value + ' ok'"),
@@ -43,14 +44,13 @@ def knowing(*values: str) -> Rules:
         ('password="read(${HOME})"', 'password="read(${HOME})"'),
         ('password="your.name(here"', 'password="your.name(here"'),
     ],
-    ids=["joined-text", "more-arguments", "looks-like-a-call", "call-of-a-variable", "stand-in"],
 )
 def test_text_in_quotes(text: str, published: str) -> None:
     """Code after the end of a text is none of its value; a value with a bracket is no code."""
     assert redact_text(text) == published
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "published"),
     [
         ("my_key=ab-CD-12-ef-GH-34-ij\n", "my_key=[REDACTED]\n"),
@@ -67,11 +67,6 @@ def test_text_in_quotes(text: str, published: str) -> None:
         (f"Authorization: {FILLER}\n", "Authorization: [REDACTED]\n"),
         ("Authorization: required\n", "Authorization: required\n"),
         ("ldapsearch -x -w Tr0ub4dor3 -b dc=x\n", "ldapsearch -x -w [REDACTED] -b dc=x\n"),
-    ],
-    ids=[
-        *("mixed", "one-case", "no-base64", "ordinary-name", "hidden", "scheme", "word"),
-        *("no-flag", "no-port", "no-key", "cell-at-the-end"),
-        *("no-scheme", "word-in-a-header", "ldap"),
     ],
 )
 def test_names_that_say_little(text: str, published: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from testing.gateways.wire import redacted_in_the_field
 from testing.redaction import FILLER, GITHUB, HEADER, RULES
+from testing.tables import each_row
 
 
 def test_json_stays_json() -> None:
@@ -77,8 +78,8 @@ def test_a_private_key_in_many_strings_of_json(sign: str) -> None:
             assert "null" not in text
 
 
-@pytest.mark.parametrize("value", ["value", "values", "val", "content", "data", "Value"])
-@pytest.mark.parametrize("name", ["name", "key", "variable", "field", "header", "Name"])
+@each_row("value", ["value", "values", "val", "content", "data", "Value"])
+@each_row("name", ["name", "key", "variable", "field", "header", "Name"])
 def test_an_object_of_json_names_its_value(name: str, value: str) -> None:
     """Whichever words it has for both."""
     cleaned = RULES.redact_json([{name: "DB_PASSWORD", value: FILLER, "other": "kept"}])

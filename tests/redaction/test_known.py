@@ -10,6 +10,7 @@ import pytest
 
 from redact import KnownValues, Rules, collect_known_values
 from testing.redaction import FILLER, FOOTER, HEADER, HEX, MARK, redact_both_ways, run
+from testing.tables import each_row
 
 KNOWN = "c0rr3ct-h0rse/b@ttery+st&ple"
 ENCODED = [
@@ -51,13 +52,13 @@ SPELLINGS = [
 ]
 
 
-@pytest.mark.parametrize("form", SPELLINGS)
+@each_row("form", SPELLINGS)
 def test_known_value_with_quotes_is_removed_in_every_spelling(form: str) -> None:
     """What different encoders make of quotes, slashes and brackets is known for the same value."""
     assert redact_both_ways(f"({form})".encode(), Rules([QUOTED.encode()])) == b"(" + MARK + b")"
 
 
-@pytest.mark.parametrize("form", ENCODED)
+@each_row("form", ENCODED)
 def test_known_value_is_removed_in_every_encoding(form: str) -> None:
     """A known value does not come out in another spelling."""
     out = redact_both_ways(f"see <{form}> end".encode(), Rules([KNOWN.encode()])).decode()
@@ -76,7 +77,7 @@ def test_known_value_with_line_breaks_is_found_across_any_white_space() -> None:
         assert redact_both_ways(text, rules) == b"x [REDACTED] y"
 
 
-@pytest.mark.parametrize("between", ["\\n", "\\\\n", "\n", "\r\n", " "])
+@each_row("between", ["\\n", "\\\\n", "\n", "\r\n", " "])
 def test_line_ends_that_a_known_value_spells_out_may_be_expanded(between: str) -> None:
     """A key on one line of a file of settings is printed on several."""
     known = collect_known_values({"A_SECRET": "gamma-f1rst\\ndelta-s3cond"})
@@ -138,8 +139,8 @@ def test_a_known_value_longer_than_what_is_searched_for_at_once() -> None:
     assert FILLER[:12].encode() not in out
 
 
-@pytest.mark.parametrize("size", [500, 700, 1000, 3000])
-@pytest.mark.parametrize("shared", [1, 14])
+@each_row("size", [500, 700, 1000, 3000])
+@each_row("shared", [1, 14])
 def test_a_long_known_value_that_ends_as_it_begins(size: int, shared: int) -> None:
     """Its end may be the beginning of another one, and is not published for that."""
     middle = hashlib.shake_128(bytes([shared])).hexdigest(size)[: size - 2 * shared]
@@ -177,7 +178,7 @@ def test_known_values_are_collected_from_secret_names() -> None:
     assert isinstance(known, KnownValues)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value"),
     [
         *(("DB_PASSWORD", "hunter"), ("DB_PASSWORD", "swordfish"), ("PGPASSWORD", "password")),
@@ -191,7 +192,7 @@ def test_a_secret_that_is_not_looked_for_is_told_by_name(name: str, value: str) 
     assert collect_known_values({name: value}) == KnownValues((), (name,))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value"),
     [
         *(
@@ -219,7 +220,7 @@ def test_what_is_surely_secret_is_known_whatever_it_looks_like() -> None:
     assert known == KnownValues((b"swordfish", b"/run/tokens/a"), ("B_TOKEN",))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         *("API_KEY_1", "GITHUB_TOKEN2", "DB_PASSWORD_PROD", "db_passwords_2", "SECRET_KEY_BASE"),
@@ -232,7 +233,7 @@ def test_a_variable_with_such_a_name_holds_a_known_value(name: str) -> None:
     assert collect_known_values({name: "v4lue-of-it"}).values == (b"v4lue-of-it",)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         *("PWD", "OLDPWD", "KEYBOARD_1", "AUTHOR", "COMPASS", "TOKENIZER", "SSH_AUTH_SOCK"),
@@ -392,7 +393,7 @@ def list_strings(record: object) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(("record", "secret"), RECORDS)
+@each_row(("record", "secret"), RECORDS)
 def test_of_a_record_of_credentials_only_what_is_secret_is_known(
     record: dict[str, object], secret: list[str]
 ) -> None:

@@ -23,6 +23,7 @@ from testing.redaction import (
     redact_both_ways,
     run,
 )
+from testing.tables import each_row
 
 KEYS = [
     pytest.param(KEY, MARK.decode(), id="plain"),
@@ -40,7 +41,7 @@ KEYS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), KEYS)
+@each_row(("text", "expected"), KEYS)
 def test_private_key_becomes_one_mark(text: str, expected: str) -> None:
     """A private key is replaced by one mark however it is laid out; the text around it stays."""
     out = redact_both_ways(f"$ cat id\r\n{text}\r\n$ ls\r\n".encode())
@@ -72,8 +73,8 @@ LEADS = [
 ]
 
 
-@pytest.mark.parametrize("lead", LEADS)
-@pytest.mark.parametrize("ending", ["\n", "\r\n", " \u2502\r\n"])
+@each_row("lead", LEADS)
+@each_row("ending", ["\n", "\r\n", " \u2502\r\n"])
 def test_private_key_behind_a_prefix_on_every_line(lead: str, ending: str) -> None:
     """What a program puts before each line hides neither the body nor the line that ends it, and
     what the program prints afterwards shows.
@@ -96,8 +97,8 @@ LINE_ENDS += ["%0A", "%0d%0a", "%250A", "&#10;", "&#xA;", "&#13;&#10;", "<br>", 
 LINE_ENDS += ["^M$\n", "</span>\n<span>", "\\n'\n'", '\\n" +\r\n    "', "\\n\\\n", " "]
 
 
-@pytest.mark.parametrize("line_end", LINE_ENDS)
-@pytest.mark.parametrize("quote", ["", '"', "'"])
+@each_row("line_end", LINE_ENDS)
+@each_row("quote", ["", '"', "'"])
 def test_private_key_with_its_line_ends_written_out(line_end: str, quote: str) -> None:
     """However an encoder writes the end of a line, the key goes as a whole, cut off or not."""
     key = line_end.join([HEADER, *BODY.splitlines(), FOOTER])

@@ -10,6 +10,7 @@ import pytest
 from redaction import syntax
 from redaction.syntax import FLAG_COMMANDS, PHRASES, WEBHOOKS
 from testing.redaction import FILLER, HEX, RULES, redact_both_ways
+from testing.tables import each_row
 
 SECRET = "s3cr3t-word"
 MNEMONIC = " ".join(["abandon", "ability", "able", "about"] * 3)
@@ -60,7 +61,7 @@ def test_every_row_of_the_flags_has_texts() -> None:
         } == row.flags
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("row", "text"),
     [
         pytest.param(row, text, id=text)
@@ -75,10 +76,11 @@ def test_the_password_behind_a_flag_goes_because_of_one_row(
     raw = text.format(SECRET).encode()
 
     assert redact_both_ways(raw) == text.format("[REDACTED]").encode()
-    monkeypatch.setattr(
-        syntax, "FLAG_COMMANDS", tuple(each for each in FLAG_COMMANDS if each is not row)
-    )
-    assert RULES.redact_bytes(raw) == raw
+    with monkeypatch.context() as without:
+        without.setattr(
+            syntax, "FLAG_COMMANDS", tuple(each for each in FLAG_COMMANDS if each is not row)
+        )
+        assert RULES.redact_bytes(raw) == raw
 
 
 def test_every_phrase_has_a_text() -> None:
@@ -86,7 +88,7 @@ def test_every_phrase_has_a_text() -> None:
     assert len(PHRASE_TEXTS) == len(PHRASES)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("row", "text", "secret"),
     [pytest.param(row, *texts, id=texts[0]) for row, texts in zip(PHRASES, PHRASE_TEXTS)],
 )
@@ -97,8 +99,9 @@ def test_the_secret_behind_a_phrase_goes_because_of_one_row(
     raw = text.format(secret).encode() + b"\n"
 
     assert redact_both_ways(raw) == text.format("[REDACTED]").encode() + b"\n"
-    monkeypatch.setattr(syntax, "PHRASES", tuple(each for each in PHRASES if each is not row))
-    assert RULES.redact_bytes(raw) == raw
+    with monkeypatch.context() as without:
+        without.setattr(syntax, "PHRASES", tuple(each for each in PHRASES if each is not row))
+        assert RULES.redact_bytes(raw) == raw
 
 
 WEBHOOK_TEXTS = (
@@ -118,7 +121,7 @@ def test_every_webhook_has_a_text() -> None:
     assert len(WEBHOOK_TEXTS) == len(WEBHOOKS)
 
 
-@pytest.mark.parametrize(("row", "text"), [*zip(WEBHOOKS, WEBHOOK_TEXTS)], ids=WEBHOOK_TEXTS)
+@each_row(("row", "text"), zip(WEBHOOKS, WEBHOOK_TEXTS))
 def test_a_webhook_goes_because_of_one_row(
     row: bytes, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,5 +129,6 @@ def test_a_webhook_goes_because_of_one_row(
     raw = f"POST https://{text}{FILLER}/x now\n".encode()
 
     assert redact_both_ways(raw) == b"POST https://[REDACTED] now\n"
-    monkeypatch.setattr(syntax, "WEBHOOKS", tuple(each for each in WEBHOOKS if each != row))
-    assert RULES.redact_bytes(raw) == raw
+    with monkeypatch.context() as without:
+        without.setattr(syntax, "WEBHOOKS", tuple(each for each in WEBHOOKS if each != row))
+        assert RULES.redact_bytes(raw) == raw

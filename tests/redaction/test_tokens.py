@@ -11,6 +11,7 @@ import redaction.tokens
 from redact import PatternError, Rules, TokenShape, parse_token_shapes
 from redaction.tokens import built_in_shapes
 from testing.redaction import FILLER, GITHUB, HEX, redact_both_ways
+from testing.tables import each_row
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def make_body(shape: TokenShape) -> bytes:
     return body[: shape.longest or shape.shortest + 4]
 
 
-@pytest.mark.parametrize("shape", built_in_shapes(), ids=lambda shape: shape.prefix.decode())
+@each_row("shape", built_in_shapes())
 def test_every_built_in_shape_is_found(shape: TokenShape) -> None:
     """Each prefix in the table, followed by a generated body, is removed wherever it stands."""
     body = make_body(shape)
@@ -64,7 +65,7 @@ def test_no_built_in_shape_is_shorter_than_what_is_looked_at() -> None:
     assert min(len(shape.prefix) + shape.shortest for shape in built_in_shapes()) >= 20
 
 
-@pytest.mark.parametrize("before", ["/tmp/", "a-b.", "x~", "\\n", "%3D", "a_"])
+@each_row("before", ["/tmp/", "a-b.", "x~", "\\n", "%3D", "a_"])
 def test_a_token_inside_a_word_is_removed(before: str) -> None:
     """A path, a name or an escape may stand before it without a blank."""
     text = f"see {before}{GITHUB} here".encode()
@@ -106,7 +107,7 @@ def test_own_shapes_are_removed() -> None:
     assert out == b"a [REDACTED] b [REDACTED] c acme_abc d"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "line",
     [
         *("(a+)+$", "ab[0-9]{4}", "acme_[0-9]", "acme_[0-9]{4,}\\b", "acme_[0-9]+", "[0-9]{4}"),
