@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from config import VERSION
+from gateway.markdown import TAGS as MARKDOWN_TAGS
 
 Schema = dict[str, Any]
 
@@ -203,6 +204,34 @@ _SCHEMAS: dict[str, Schema] = {
             "created_at": _TIME,
         }
     ),
+    "Hit": _object(
+        {
+            "event": {"type": "integer", "description": "in which the line begins"},
+            "line": {"type": "integer", "description": "how many line ends are before it there"},
+            "type": _TEXT,
+            "text": _TEXT,
+            "start": _INTEGER,
+            "end": _INTEGER,
+        }
+    ),
+    "MarkdownNode": {
+        "anyOf": [
+            _TEXT,
+            _object(
+                {
+                    "tag": {"type": "string", "enum": sorted(MARKDOWN_TAGS)},
+                    "line": _INTEGER,
+                    "href": _TEXT,
+                    "title": _TEXT,
+                    "start": _INTEGER,
+                    "align": {"type": "string", "enum": ["left", "right", "center"]},
+                    "language": _TEXT,
+                    "children": {"type": "array", "items": _ref("MarkdownNode")},
+                },
+                optional=("line", "href", "title", "start", "align", "language", "children"),
+            ),
+        ]
+    },
     "Queued": _object({"id": _TEXT, "status": _COMMAND_STATUS}),
     "Offer": _object(
         {
@@ -528,6 +557,50 @@ _PATHS: dict[str, Schema] = {
                 )
             ),
             errors=(404,),
+        ),
+    },
+    "/api/runs/{run_id}/search": {
+        "parameters": [_RUN_ID],
+        "get": _operation(
+            "Search a run's output; without q the lines that tell of a failure",
+            _json(_object({"hits": _array(_ref("Hit")), "next": _or_null(_TEXT)})),
+            errors=(404,),
+            parameters=(
+                _query("q", _TEXT, "what to find, whatever the case of its letters"),
+                _query("from", _TEXT, "where to begin: `next`, or a line as event.line"),
+                _query("limit", {"type": "integer", "minimum": 1, "maximum": 200}, "50 if absent"),
+            ),
+        ),
+    },
+    "/api/runs/{run_id}/text": {
+        "parameters": [_RUN_ID],
+        "get": _operation(
+            "All that a run has printed by now",
+            {"text/plain": {"schema": _TEXT}},
+            errors=(404,),
+            parameters=tuple(
+                _query(name, _TEXT, "of an address that /link has made")
+                for name in ("until", "signature")
+            ),
+        ),
+    },
+    "/api/runs/{run_id}/text/link": {
+        "parameters": [_RUN_ID],
+        "post": _operation(
+            "Make an address of a run's text that this session's browser may open for a minute",
+            _json(_object({"address": _TEXT, "lifetime_s": _NUMBER})),
+            status=201,
+            errors=(403, 404, 413),
+            body=_json(_ANY_OBJECT),
+        ),
+    },
+    "/api/markdown": {
+        "post": _operation(
+            "Markdown as trees that a page builds its elements from; null for what is shown as it "
+            "is",
+            _json(_object({"trees": _array(_or_null(_array(_ref("MarkdownNode"))))})),
+            errors=(403, 413),
+            body=_json(_object({"texts": _array(_TEXT)})),
         ),
     },
     "/api/runs/{run_id}/history": {

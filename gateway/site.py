@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Union
@@ -46,11 +48,20 @@ from gateway.login import (
     Session,
     TooManyFailuresError,
 )
+from gateway.markdown import parse_markdown
 from gateway.offers import Offers
 from gateway.offers_api import add_offers
 from gateway.openapi import DOCUMENT
 from gateway.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
 from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, STOP
+from gateway.search import (
+    BEGINNING,
+    MAX_WANTED_CHARACTERS,
+    Cursor,
+    find_problems,
+    find_text,
+    look_through,
+)
 from gateway.store import Store
 from gateway.wire import is_here
 from gateway.writer import StoreClosedError
@@ -60,6 +71,11 @@ _MAX_PAGE_BYTES = 1024 * 1024
 # A hundred thousand characters, each escaped as JSON may.
 _MAX_REQUEST_BYTES = 2 * 1024 * 1024
 _MAX_INPUT_CHARACTERS = 100_000
+# Of Markdown in one request; a page asks for what is in sight.
+_MAX_TEXTS = 50
+_MAX_TEXTS_CHARACTERS = 100_000
+# For one request of a search; the page asks again from there.
+_SEARCH_TIME_S = 0.4
 _VENDOR = "vendor/xterm/"
 # Told here, because what the system knows of endings differs, and nothing is sniffed.
 _STATIC_TYPES = {
@@ -192,8 +208,9 @@ def _guard(parts: Parts) -> Answer | None:
 
 
 def _find_actor(parts: Parts) -> str | None:
-    if request.endpoint == "api.get_artifact" and "signature" in request.args:
-        what = request.view_args["artifact_id"] if request.view_args else ""
+    if request.endpoint in ("api.get_artifact", "api.get_text") and "signature" in request.args:
+        values = request.view_args or {}
+        what = values.get("artifact_id") or f"text of {values.get('run_id')}"
         if not parts.login.is_link(_credentials(), what, request.args):
             _refuse(401, _STALE_LINK)
         return "session"
@@ -329,7 +346,65 @@ def _build_api(parts: Parts) -> Blueprint:
     def openapi() -> Answer:
         return jsonify(DOCUMENT)
 
+    _add_reading_aids(api, parts)
     return api
+
+
+def _add_reading_aids(api: Blueprint, parts: Parts) -> None:
+    @api.post("/markdown")
+    def render_markdown() -> Answer:
+        texts = _json_body().get("texts")
+        if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+            _refuse(400, "texts is a list of texts.")
+        if len(texts) > _MAX_TEXTS or sum(map(len, texts)) > _MAX_TEXTS_CHARACTERS:
+            _refuse(413, "That is too much Markdown for one request.")
+        return jsonify({"trees": [parse_markdown(each) for each in texts]})
+
+    @api.get("/runs/<run_id>/search")
+    def search_run(run_id: str) -> Answer:
+        _find_run(parts, run_id)
+        wanted = request.args.get("q", "")
+        if len(wanted) > MAX_WANTED_CHARACTERS:
+            _refuse(400, f"q has at most {MAX_WANTED_CHARACTERS} characters.")
+        try:
+            begin = Cursor.read(request.args.get("from", str(BEGINNING)))
+        except ValueError:
+            _refuse(400, "from is a line, as event.line, or `next` of the answer before.")
+        deadline = time.monotonic() + _SEARCH_TIME_S
+        hits, following = look_through(
+            lambda after: parts.store.events_after(run_id, after, MAX_PAGE_EVENTS, _MAX_PAGE_BYTES),
+            find_text(wanted) if wanted else find_problems(begin.type),
+            begin,
+            _number("limit", 50, 1, 200),
+            lambda: time.monotonic() > deadline,
+        )
+        return jsonify({"hits": hits, "next": following and str(following)})
+
+    @api.post("/runs/<run_id>/text/link")
+    def link_text(run_id: str) -> Answer:
+        _json_body()
+        if g.actor == "token":
+            _refuse(400, "Links are for the page; the token itself opens the text.")
+        _find_run(parts, run_id)
+        query = urlencode(parts.login.make_link(_credentials(), f"text of {run_id}"))
+        address = _here(f"/api/runs/{quote(run_id)}/text?{query}")
+        return jsonify({"address": address, "lifetime_s": LINK_LIFETIME_S}), 201
+
+    @api.get("/runs/<run_id>/text")
+    def get_text(run_id: str) -> Response:
+        run = _find_run(parts, run_id)
+        response = Response(_text_of(parts, run_id), mimetype="text/plain; charset=utf-8")
+        response.headers["Content-Disposition"] = f'attachment; filename="{run["id"]}.txt"'
+        response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+        return response
+
+
+def _text_of(parts: Parts, run_id: str) -> Iterator[str]:
+    """Yield all that the run has printed by now, page by page."""
+    cursor = 0
+    while events := parts.store.events_after(run_id, cursor, MAX_PAGE_EVENTS, _MAX_PAGE_BYTES):
+        cursor = events[-1].id
+        yield "".join(event.data for event in events if event.type in ("stdout", "stderr"))
 
 
 def _add_runs(api: Blueprint, parts: Parts) -> None:

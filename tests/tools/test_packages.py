@@ -129,9 +129,11 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a wheel for each line of both lists."""
     folder = tmp_path_factory.mktemp("wheels")
     names = {"requests": "requests", "python_dotenv": "dotenv"}
-    for name, module in {**names, **{each: each for each in GATEWAY.modules}}.items():
+    others = {{"markdown_it": "markdown_it_py"}.get(each, each): each for each in GATEWAY.modules}
+    for name, module in {**names, **others}.items():
         version = {"requests": "2.99", "python_dotenv": "1.99", "cheroot": "11.99"}.get(name, "99")
         version = {"cryptography": "99", "segno": "1.99", "sqlalchemy": "2.99"}.get(name, version)
+        version = {"markdown_it_py": "4.99"}.get(name, version)
         version = "3.99" if name in ("flask", "werkzeug") else version
         info = f"{name}-{version}.dist-info"
         files = {

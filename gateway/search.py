@@ -1,0 +1,196 @@
+"""Looking through a run's output, line by line, and where each line is. Pure.
+
+A line is named by the event in which it begins, and by how many line ends stand before it there.
+So its name does not depend on where the reading began. An answer that is written piece by piece
+comes in many events, and its words are cut anywhere: a line is looked at when it is whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Callable, Final, NamedTuple
+
+from gateway.records import Event
+
+MAX_WANTED_CHARACTERS: Final = 200
+_OUTPUT: Final = ("stdout", "stderr")
+_BESIDE: Final = ("info", "error")
+# A line that is longer is looked at in parts of this size.
+_MAX_LINE_CHARACTERS: Final = 65_536
+_EXCERPT_BEFORE: Final = 60
+_EXCERPT: Final = 240
+# The sign of `kinds.text_layout` for something that went wrong.
+PROBLEM: Final = "▲"
+_PROBLEM: Final = re.compile(rf"(?:┊ )?{PROBLEM}(?: (?=(.))|$)")
+
+
+class Place(NamedTuple):
+    """The event in which a line begins, and the number of line ends before it there."""
+
+    event: int
+    line: int
+
+
+class Line(NamedTuple):
+    """A line of a run, and the type of its event."""
+
+    place: Place
+    type: str
+    text: str
+
+
+class Cursor(NamedTuple):
+    """Where to go on: a place in each stream, which are cut apart; and the last line's type."""
+
+    stdout: Place
+    stderr: Place
+    beside: Place
+    type: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> Cursor:
+        """Return what `str` has written, or the same place in all streams if it names one alone.
+
+        Raises: ValueError
+        """
+        found = _CURSOR.fullmatch(text)
+        if found is None:
+            raise ValueError("no cursor")
+        places = [Place(*map(int, each.split("."))) for each in found[1].split("-")]
+        stdout, stderr, beside = places if len(places) > 1 else places * 3
+        return cls(stdout, stderr, beside, found[2] or "")
+
+    def __str__(self) -> str:
+        places = "-".join(f"{place.event}.{place.line}" for place in self[:3])
+        return f"{places}-{self.type}" if self.type else places
+
+
+BEGINNING: Final = Cursor(Place(0, 0), Place(0, 0), Place(0, 0))
+_PLACE: Final = r"[0-9]{1,16}\.[0-9]{1,9}"
+_CURSOR: Final = re.compile(rf"({_PLACE}(?:-{_PLACE}-{_PLACE})?)(?:-([a-z]{{1,10}}))?")
+
+Finder = Callable[[Line], "tuple[int, int] | None"]
+
+
+def find_text(wanted: str) -> Finder:
+    """Return what finds a text, whatever the case of its letters."""
+    pattern = re.compile(re.escape(wanted), re.IGNORECASE)
+
+    def find(line: Line) -> tuple[int, int] | None:
+        found = pattern.search(line.text)
+        return found.span() if found else None
+
+    return find
+
+
+def find_problems(before: str = "") -> Finder:
+    """Return what finds failures, errors of the runner, and the first line of each error output.
+
+    `before` is the type of the line before the first one.
+    """
+
+    def find(line: Line) -> tuple[int, int] | None:
+        nonlocal before
+        is_next = line.type == before
+        before = line.type
+        if line.type == "stdout":
+            found = _PROBLEM.match(line.text)
+            return found.span() if found else None
+        return (0, 0) if line.type == "error" or (line.type == "stderr" and not is_next) else None
+
+    return find
+
+
+class Lines:
+    """Events in, the lines out that they complete."""
+
+    def __init__(self, begin: Cursor) -> None:
+        self._begins = {"stdout": begin.stdout, "stderr": begin.stderr}
+        self._begins.update(dict.fromkeys(_BESIDE, begin.beside))
+        self._open: dict[str, tuple[Place, str]] = {}
+        self._type = begin.type
+        # The first place that was not looked at yet, and the stream that it is in.
+        self._reached = (min(begin[:3]), "")
+
+    def take(self, event: Event) -> Iterator[Line]:
+        """Yield the lines that this event completes."""
+        kind = event.type
+        begin = self._begins.get(kind)
+        if begin is not None and event.id >= begin.event:
+            parts = event.data.split("\n") if kind in _OUTPUT else [event.data]
+            skipped = begin.line if event.id == begin.event else 0
+            for number, part in enumerate(parts[skipped:], skipped):
+                place, text = self._open.pop(kind, (Place(event.id, number), ""))
+                text += part
+                is_last = number == len(parts) - 1 and kind in _OUTPUT
+                if is_last and len(text) <= _MAX_LINE_CHARACTERS:
+                    if text:
+                        self._open[kind] = (place, text)
+                    continue
+                self._reached = (Place(event.id, number + 1), kind)
+                self._type = kind
+                yield Line(place, kind, text)
+        self._reached = (Place(event.id + 1, 0), "")
+
+    def rest(self) -> Iterator[Line]:
+        """Yield the lines that have no end yet."""
+        for kind, (place, text) in sorted(self._open.items(), key=lambda item: item[1][0]):
+            yield Line(place, kind, text)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where to go on, so that no line is cut in two, or looked at twice."""
+        place, inside = self._reached
+        following = Place(place.event + 1, 0) if inside else place
+
+        def begin_of(kind: str) -> Place:
+            if kind in self._open:
+                return self._open[kind][0]
+            return max(place if kind == inside else following, self._begins[kind])
+
+        return Cursor(begin_of("stdout"), begin_of("stderr"), following, self._type)
+
+
+def look_through(
+    page_after: Callable[[int], list[Event]],
+    find: Finder,
+    begin: Cursor,
+    limit: int,
+    is_time_over: Callable[[], bool],
+) -> tuple[list[dict[str, Any]], Cursor | None]:
+    """Return so many hits at most, and where to go on; None at the end of the run.
+
+    `page_after` returns the events after an id, ascending. When the time is over it returns what it
+    has, but not before it has come further than `begin`.
+    """
+    lines = Lines(begin)
+    hits: list[dict[str, Any]] = []
+    reached = min(begin[:3]).event - 1
+    while page := page_after(reached):
+        reached = page[-1].id
+        for line in (line for event in page for line in lines.take(event)):
+            found = find(line)
+            if found is not None:
+                hits.append(_hit(line, *found))
+                if len(hits) >= limit:
+                    return hits, lines.cursor
+        if is_time_over() and lines.cursor[:3] > begin[:3]:
+            return hits, lines.cursor
+    for line in lines.rest():
+        found = find(line)
+        if found is not None:
+            hits.append(_hit(line, *found))
+    return hits, None
+
+
+def _hit(line: Line, start: int, end: int) -> dict[str, Any]:
+    begin = max(0, start - _EXCERPT_BEFORE)
+    return {
+        "event": line.place.event,
+        "line": line.place.line,
+        "type": line.type,
+        "text": line.text[begin : begin + _EXCERPT],
+        "start": start - begin,
+        "end": min(end - begin, _EXCERPT),
+    }

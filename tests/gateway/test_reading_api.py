@@ -1,0 +1,83 @@
+"""What the gateway does for those who read a run: Markdown, the search, the whole text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from testing.gateways.embedded_gateway import Answer, EmbeddedGateway
+
+EVENTS = [("stdout", "one\nneedle "), ("stderr", "an error\n"), ("info", "a Needle beside"),
+          ("stdout", "and more\n▲ it failed\n")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedGateway]:
+    """A gateway for this module."""
+    with EmbeddedGateway(tmp_path_factory.mktemp("gateway")) as gateway:
+        yield gateway
+
+
+def checked(gw: EmbeddedGateway, path: str, method: str, answer: Answer) -> Any:
+    """Return what an answer holds, if that is what the document says."""
+    document = gw.api("GET", "/api/openapi.json").json()
+    content = document["paths"][path][method]["responses"][str(answer.status)]["content"]
+    schema = content["application/json"]["schema"]
+    jsonschema.validate(answer.json(), {**schema, "components": document["components"]})
+    return answer.json()
+
+
+def test_a_run_is_searched_and_its_text_is_downloaded(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """Hits lead to their lines, over events and pages; without a text the failures are found."""
+    run = gw.create_run()
+    other = gw.create_run()
+    for number, (kind, text) in enumerate(EVENTS, 1):
+        gw.send_event(run, kind, text, number)
+        gw.send_event(other, "stdout", "needle\n", number)
+
+    def search(query: str) -> Any:
+        answer = gw.api("GET", f"/api/runs/{run.id}/search?{query}")
+        return checked(gw, "/api/runs/{run_id}/search", "get", answer)
+
+    found = search("q=NEEDLE")
+    assert [hit["text"] for hit in found["hits"]] == ["a Needle beside", "needle and more"]
+    assert found["next"] is None
+    first = search("q=needle&limit=1")
+    second = search(f"q=needle&limit=1&from={first['next']}")
+    assert [*first["hits"], *second["hits"]] == found["hits"]
+    assert [hit["text"] for hit in search("")["hits"]] == ["an error", "▲ it failed"]
+    place = search("q=failed")["hits"][0]
+    assert search(f"from={place['event']}.{place['line'] + 1}")["hits"] == []
+    for wrong in ("from=x", "from=1.2-3.4", "q=" + "x" * 201, "limit=0"):
+        assert gw.api("GET", f"/api/runs/{run.id}/search?{wrong}").status == 400
+
+    text = "".join(text for kind, text in EVENTS if kind in ("stdout", "stderr"))
+    whole = gw.api("GET", f"/api/runs/{run.id}/text")
+    assert whole.body.decode() == text
+    assert whole.headers["content-disposition"] == f'attachment; filename="{run.id}.txt"'
+    session = gw.log_in()
+    ours = {"Origin": f"http://127.0.0.1:{gw.port}", "Content-Type": "application/json"}
+    link = gw.request("POST", f"/api/runs/{run.id}/text/link", b"{}", {**session, **ours})
+    address = checked(gw, "/api/runs/{run_id}/text/link", "post", link)["address"]
+    cookie = {"Cookie": session["Cookie"]}
+    assert gw.request("GET", address, headers=cookie).body == whole.body
+    assert gw.request("GET", address).status == 401
+    assert gw.request("GET", address.replace(run.id, other.id), headers=cookie).status == 401
+
+
+def test_markdown_comes_as_trees(gw: EmbeddedGateway) -> None:
+    """One for each text, or null; not for what is no list of texts, and not without end."""
+    answer = gw.api("POST", "/api/markdown", {"texts": ["*a*\n\n- b", "> " * 100 + "deep"]})
+    tree, deep = checked(gw, "/api/markdown", "post", answer)["trees"]
+
+    assert json.dumps(tree).count('"tag"') == 4
+    assert deep is None
+    for wrong in ({}, {"texts": "a"}, {"texts": [1]}):
+        assert gw.api("POST", "/api/markdown", wrong).status == 400
+    assert gw.api("POST", "/api/markdown", {"texts": ["a"] * 51}).status == 413
+    assert gw.api("POST", "/api/markdown", {"texts": ["a" * 100_001]}).status == 413

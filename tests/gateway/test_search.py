@@ -1,0 +1,99 @@
+"""A run is searched line by line, wherever its events were cut and the search was interrupted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.records import Event
+from gateway.search import (
+    BEGINNING,
+    PROBLEM,
+    Cursor,
+    Finder,
+    find_problems,
+    find_text,
+    look_through,
+)
+from kinds.text_layout import FAILURE, SIGNS
+
+KINDS = st.sampled_from(["stdout", "stderr", "info"])
+EVENTS = st.lists(st.tuples(KINDS, st.text("ab\n", max_size=6)), max_size=12)
+
+
+def events_of(data: list[tuple[str, str]]) -> list[Event]:
+    """Return events with every third number, as if another run wrote between them."""
+    return [Event(3 * index, kind, text, index, 0.0) for index, (kind, text) in enumerate(data, 1)]
+
+
+def search(
+    events: list[Event], find: Finder, *, page: int = 100, limit: int = 50, rushed: bool = False
+) -> list[dict[str, Any]]:
+    """Search to the end, going on wherever it stops."""
+    found: list[dict[str, Any]] = []
+    cursor: Cursor | None = BEGINNING
+    while cursor is not None:
+        hits, cursor = look_through(
+            lambda after: [event for event in events if event.id > after][:page],
+            find,
+            Cursor.read(str(cursor)),
+            limit,
+            lambda: rushed,
+        )
+        found += hits
+    return found
+
+
+@given(EVENTS, st.integers(1, 4), st.integers(1, 3), st.booleans())
+def test_a_search_in_steps_finds_the_same(
+    data: list[tuple[str, str]], page: int, limit: int, rushed: bool
+) -> None:
+    """However small the pages, the hits and the time: the same lines, by the same names."""
+    events = events_of(data)
+    key = lambda hit: (hit["event"], hit["line"])  # noqa: E731
+
+    whole = search(events, find_text("ab"))
+
+    in_steps = search(events, find_text("ab"), page=page, limit=limit, rushed=rushed)
+    assert sorted(in_steps, key=key) == sorted(whole, key=key)
+
+
+def test_a_line_has_the_name_of_the_event_in_which_it_begins() -> None:
+    """Also if it was cut, and if the other stream has written meanwhile; letters of any case."""
+    events = events_of([("stdout", "one\ntwo th"), ("stderr", "Three"), ("stdout", "REE\nthree\n")])
+
+    hits = search(events, find_text("three"))
+
+    names = [(hit["event"], hit["line"], hit["type"], hit["text"]) for hit in hits]
+    assert names == [(3, 1, "stdout", "two thREE"), (9, 1, "stdout", "three"),
+                     (6, 0, "stderr", "Three")]  # fmt: skip
+    assert [hit["text"][hit["start"] : hit["end"]].lower() for hit in hits] == ["three"] * 3
+
+
+def test_problems_are_failures_and_errors() -> None:
+    """Of error output the first line; of Claude Code's text what has the sign of a failure."""
+    assert SIGNS[FAILURE] == PROBLEM
+    sign = SIGNS[FAILURE]
+    text = f"fine\n{sign} it failed\n\\{sign} words\n┊ {sign} a subagent's\n{sign}x\n"
+    events = events_of([("stdout", text), ("stderr", "a\nb\n"), ("error", "c"), ("info", "d")])
+
+    hits = search(events, find_problems())
+
+    assert [hit["text"] for hit in hits] == [
+        f"{sign} it failed",
+        f"┊ {sign} a subagent's",
+        "a",
+        "c",
+    ]
+
+
+def test_a_long_line_shows_the_part_that_was_found() -> None:
+    """With what stands around it."""
+    events = events_of([("stdout", "x" * 70_000 + "needle" + "y" * 500)])
+
+    (hit,) = search(events, find_text("needle"))
+
+    assert hit["text"][hit["start"] : hit["end"]] == "needle"
+    assert len(hit["text"]) <= 240
