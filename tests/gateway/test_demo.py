@@ -137,7 +137,13 @@ def test_the_bundled_session(tmp_path: Path, new_demo: Callable[..., Demo]) -> N
         assert (command["command"], command["status"]) == ("git diff", "done")
         assert "+    return f" in command["result"]
         files = {each.name: each.data for each in record.artifacts(run_id)}
-        assert sorted(files) == ["changes.diff", "claude.jsonl", "claude.log", "latest.diff", "summary.md"]
+        assert sorted(files) == [
+            "changes.diff",
+            "claude.jsonl",
+            "claude.log",
+            "latest.diff",
+            "summary.md",
+        ]
         assert b"friendlier" in files["summary.md"]
         assert b"greeting.py" in files["latest.diff"]
     assert list(tmp_path.glob("claude-runner-demo-*")) == []
