@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
 from kinds.profile import WAITING, Message, Passed
 from redact import Redacted, RedactedDecoder, Redactor
 from runner.mailbox import FilesTouched, KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
+from runner.painter import Painter, wants_color
 from runner.sequences import ModeTracker, TextFilter
 from runner.terminal import LocalOutput, Size, set_window_size, window_size
 
@@ -86,6 +87,8 @@ class Channel:
     transcript: Transcript | None = None
     # For all but the local terminal: leaves out sequences that set a terminal's state.
     text_filter: TextFilter | None = None
+    # What shows the child's messages in colour, on a terminal that is to have it.
+    painter: Painter | None = None
     redactor: Redactor = field(init=False)
     decoder: RedactedDecoder = field(default_factory=RedactedDecoder)
     last_read_at: float = 0.0
@@ -413,16 +416,23 @@ class PtyPump(Worker):
         channel.last_read_at = 0.0
         for piece in message.pieces:
             text = piece.finish(channel.rules.redact(piece.text))
-            redacted = text.encode("utf-8")
-            if channel.local is not None:
-                is_raw = channel.local.is_terminal
-                raw = piece.finish(piece.text, is_brief=True).encode() if is_raw else redacted
-                channel.local.write(raw)
-            self._keep(redacted)
-            self._publish(channel, text)
+            self._show_text(channel, text, piece.finish(piece.text, is_brief=True))
+        if channel.painter is not None and channel.local is not None:
+            channel.local.write(channel.painter.flush().encode())
         # The transcript's redaction takes long and nothing waits for it, so it comes last.
         if channel.transcript is not None:
             channel.transcript.keep(channel.rules.redact_json(message.value))
+
+    def _show_text(self, channel: Channel, text: RedactedText, raw: str) -> None:
+        """Show text of the runner's own making: `raw` is what the user's terminal gets."""
+        redacted = text.encode("utf-8")
+        if channel.local is not None and channel.local.is_terminal:
+            painted = raw if channel.painter is None else channel.painter.feed(raw)
+            channel.local.write(painted.encode())
+        elif channel.local is not None:
+            channel.local.write(redacted)
+        self._keep(redacted)
+        self._publish(channel, text)
 
     def _show_raw(self, channel: Channel, raw: bytes) -> None:
         if channel.local is not None and channel.local.is_terminal:
@@ -541,6 +551,8 @@ class ChildTerminals:
         if job.invocation.messages is not None:
             lines = open(folder / job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
             self.channels[0].transcript = Transcript(job.invocation.messages, lines)
+            if os.isatty(1) and wants_color():
+                self.channels[0].painter = Painter(_columns)
         # What the child is told goes here, if it listens; the pump's from then on.
         self.speaking_fd: int | None = None
         if job.is_interactive:
@@ -555,6 +567,12 @@ class ChildTerminals:
         """Close the child's side here: the output ends when no process has it open."""
         for fd in set(self.fds):
             os.close(fd)
+
+
+def _columns() -> int:
+    """Return how wide the user's terminal is now; 0 if it does not say."""
+    size = window_size(1)
+    return 0 if size is None else size.columns
 
 
 def _make_transparent(slave_fd: int) -> None:
