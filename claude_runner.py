@@ -238,6 +238,10 @@ def build_command_line(profile: Profile) -> CommandLine:
     _add_start_options(add_option)
     profile.add_start_options(add_option)
     add_option = add_subcommand(
+        "wait", _run_wait, "start runs here that the gateway's page sends", hands_on=True
+    )
+    _add_wait_options(add_option, profile)
+    add_option = add_subcommand(
         "assist", _later("assist"), "share a terminal on this machine with a helper"
     )
     _add_run_options(add_option)
@@ -287,6 +291,7 @@ _EXAMPLES: Final = """examples:
   {program} start --run-id ID --token TOKEN            # a session at the keyboard
   {program} start --run-id ID --token TOKEN --cmd - < prompt.txt
   {program} start --run-id ID --token TOKEN --cmd "..." -- {arguments}
+  {program} wait                                       # start what the page sends
   {program} assist --run-id ID --token TOKEN           # a terminal for a helper
   {program} doctor                                     # is everything as it should be?
   {program} sync                                       # after an outage or a crash
@@ -329,6 +334,14 @@ def _add_start_options(add_option: Callable[..., None]) -> None:
         default=[],
         help=f"upload this file at the end, redacted ({' '.join(ARTIFACT_TYPES)}); repeatable",
     )
+
+
+def _add_wait_options(add_option: Callable[..., None], profile: Profile) -> None:
+    add_option("--name", metavar="NAME", help="what the page calls this folder (default: its name)")
+    add_option("--machine", metavar="NAME", help="what the page calls this machine (default: none)")
+    add_option("--cwd", metavar="DIR", help="the folder to offer (default: the current one)")
+    add_option("--max-time", metavar="TIME", help="stop each run after this time")
+    profile.add_start_options(add_option)
 
 
 def _add_keys_option(add_option: Callable[..., None]) -> None:
@@ -377,6 +390,13 @@ def _later(name: str) -> Callable[..., int]:
         return int(getattr(importlib.import_module("tools.online"), name)(*arguments))
 
     return run
+
+
+def _run_wait(
+    options: argparse.Namespace, config: Config, profile: Profile, console: Console
+) -> int:
+    """Offer this folder to the gateway, and start what its page sends, until Ctrl-C."""
+    return int(importlib.import_module("tools.waiting").wait(options, config, profile, console))
 
 
 def _run_doctor(

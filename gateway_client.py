@@ -372,6 +372,11 @@ class GatewayClient:
             nonce=nonce,
         )
 
+    def post(self, path: str, content: Mapping[str, Any], query: str = "") -> Attempt:
+        """Build the attempt that posts JSON to an address of an extension."""
+        body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+        return self._build("POST", path, body, query=query)
+
     @property
     def _run_path(self) -> str:
         return f"/api/runs/{self._credentials.run_id}"

@@ -48,7 +48,8 @@ class OfferError(Exception):
 class Said:
     """What a waiting folder says with each request. `ended` is what became of its last run.
 
-    `session` is one process that waits; `begins` is true until it has got an answer.
+    `session` is one process that waits; `begins` is true until it has got an answer. `code` is the
+    one that it was told last: it learns at once that it was let in.
     """
 
     session: str
@@ -59,6 +60,7 @@ class Said:
     modes: tuple[str, ...]
     asks: bool
     running: str
+    code: str | None
     ended: Mapping[str, Any] | None
 
 
@@ -95,6 +97,7 @@ def read_said(content: Any, rules: Rules) -> Said:
         tuple(_word(each, "mode") for each in modes),
         content.get("asks") is True,
         _word(content["running"], "running") if content.get("running") else "",
+        _word(content["code"], "code") if content.get("code") else None,
         ended,
     )
 

@@ -736,10 +736,12 @@ _PATHS: dict[str, Schema] = {
                         "begins": _BOOLEAN,
                         "leaves": _BOOLEAN,
                         "running": _TEXT,
+                        "code": _or_null(_TEXT),
                         "ended": _or_null(_object(_ENDED, optional=tuple(_ENDED))),
                     },
                     optional=(
-                        *("machine", "modes", "asks", "begins", "leaves", "running", "ended"),
+                        *("machine", "modes", "asks", "begins", "leaves"),
+                        *("running", "code", "ended"),
                     ),
                 )
             ),

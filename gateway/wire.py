@@ -263,7 +263,8 @@ class Wire:
             return {"ok": True, "replaced": True, "code": None, "run": None}
         first = self._offers.answer(waiter_id, said.session)
         wait_s = min(_asked_wait_s(environ.get("QUERY_STRING", "")), MAX_WAIT_S)
-        if said.begins or said.leaves or first["run"] or not wait_s or self._live.is_full:
+        is_news = first["run"] or first["code"] != said.code
+        if said.begins or said.leaves or is_news or not wait_s or self._live.is_full:
             return first
 
         def look(is_over: bool) -> Any:  # noqa: FBT001 - its only argument

@@ -129,6 +129,17 @@ class ClaudeProfile(Profile):
         found = _listening(self.argv(config), prompt, arguments, options, asks=asks)
         return replace(found, worktree=_worktree((*self.argv(config), *arguments)))
 
+    def in_mode(self, arguments: Sequence[str], mode: str) -> tuple[str, ...]:
+        """Return the user's arguments with this permission mode in the place of their own."""
+        kept: list[str] = []
+        items = iter(arguments)
+        for item in items:
+            if item == _MODE_ARGUMENT:
+                next(items, None)
+            elif not item.startswith(f"{_MODE_ARGUMENT}="):
+                kept.append(item)
+        return (*kept, _MODE_ARGUMENT, mode)
+
     def resume_argv(self, config: Config, session_id: str) -> tuple[str, ...] | None:
         """Return what goes on with a session at the keyboard."""
         return (*self.argv(config), "--resume", session_id)
@@ -321,7 +332,7 @@ def _common_of_print_mode(
 
 def _first_mode(arguments: Sequence[str]) -> str:
     """Return the permission mode that the user's own arguments choose."""
-    return _value_of(arguments, "--permission-mode") or "default"
+    return _value_of(arguments, _MODE_ARGUMENT) or "default"
 
 
 def _value_of(arguments: Sequence[str], option: str) -> str:
@@ -364,6 +375,7 @@ _INTERPRETER: Final = re.compile(r"(?:ba|da|z|k)?sh|node|bun|python[0-9.]*")
 # Below the repository's root.
 _WORKTREES: Final = ".claude/worktrees"
 # Arguments of Claude Code that choose the session themselves.
+_MODE_ARGUMENT: Final = "--permission-mode"
 _SESSION_ARGUMENTS: Final = ("--session-id", "--resume", "-r", "--continue", "-c", "--from-pr")
 # Arguments that choose what it prints, or that go with one format only.
 _FORMAT_ARGUMENTS: Final = ("--output-format", "--input-format", "--json-schema")

@@ -402,6 +402,10 @@ class Profile(ABC):
         """Return how to start one that can ask, in print mode, so that it listens, and `asks`."""
         raise NotImplementedError
 
+    def in_mode(self, arguments: Sequence[str], mode: str) -> tuple[str, ...]:
+        """Return the user's arguments so that it begins in one of the modes of an invocation."""
+        raise NotImplementedError
+
     def resume_argv(self, config: Config, session_id: str) -> tuple[str, ...] | None:
         """Return what goes on with a session of the child's, where that can be done."""
         del config, session_id

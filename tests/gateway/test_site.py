@@ -7,7 +7,6 @@ import re
 import secrets
 import sqlite3
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -208,9 +207,9 @@ def test_half_a_session_opens_nothing(gw: EmbeddedGateway, document: dict[str, A
         {"Cookie": mine["Cookie"], "X-Page-Key": other["X-Page-Key"]},
         {"Cookie": mine["Cookie"], "X-Page-Key": mine["Cookie"].partition("=")[2]},
     ]
-    names = defaultdict(lambda: "x", run_id=run.id, artifact_id=uploaded)
+    ids = {"run_id": run.id, "artifact_id": uploaded, "command_id": "x", "waiter_id": "x"}
     tried = [
-        (method.upper(), path.format_map(names))
+        (method.upper(), path.format(**ids))
         for path, item in document["paths"].items()
         for method, operation in item.items()
         if method != "parameters" and operation.get("security") != []

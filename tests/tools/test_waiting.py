@@ -1,0 +1,573 @@
+"""`wait`: runs come from the page, one after another; each is started once, whatever dies when."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.embedded_record import EmbeddedRecord, free_port
+from testing.gateways.gateway_records import Run
+from testing.gateways.strict_gateway import StrictGateway
+from testing.programs import processes
+from testing.programs.claude_standin import StandIn, bash, say
+from testing.programs.runner import ROOT, Launch, RunnerProcess, program, run_to_end
+from testing.programs.terminal import Terminal
+from testing.waiting import eventually
+
+# Writes down its prompt, which is its last argument, and waits for a file if the prompt says so.
+CHILD = """
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+folder, prompt = pathlib.Path(sys.argv[1]), sys.argv[-1].strip()
+with open(folder / "started", "a") as file:
+    file.write(prompt + "\\n")
+print("READY", os.getpid(), flush=True)
+while prompt.startswith("wait") and not (folder / "go on").exists():
+    time.sleep(0.02)
+sys.exit(3 if prompt.startswith("fail") else 0)
+"""
+NOBODY = Run("run_of_nobody", "")
+WITHIN_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def gw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedGateway]:
+    """One gateway for all that do not end it: each test has a folder of its own."""
+    with EmbeddedGateway(tmp_path_factory.mktemp("gateway")) as gateway:
+        yield gateway
+
+
+class Waiting:
+    """`wait` in a folder, with a program of ours in the place of Claude Code."""
+
+    def __init__(self, gw: EmbeddedGateway, folder: Path, *options: str, url: str = "") -> None:
+        self.gw = gw
+        self.folder = folder
+        self.project = folder / "shop"
+        self.project.mkdir(exist_ok=True)
+        self.data_dir = folder / "data"
+        env_file = folder / "settings.env"
+        env_file.touch()
+        files = ["--env-file", str(env_file), "--data-dir", str(self.data_dir)]
+        script = str(ROOT / "claude_runner.py")
+        argv = [sys.executable, script, "wait", *files, "--cwd", str(self.project), *options]
+        settings = {
+            "GATEWAY_URL": url or gw.url,
+            "HMAC_SECRET": gw.secret,
+            "CLAUDE_RUNNER_POLL_INTERVAL": "0.1",
+        }
+        env = {**os.environ, **settings}
+        self.launch = Launch(EmbeddedRecord(gw), NOBODY, argv, env, self.data_dir)
+        self.run_program([*program(CHILD), str(folder)])
+
+    def run_program(self, command: Sequence[str]) -> None:
+        """Let each run start this."""
+        self.launch.env["CLAUDE_COMMAND"] = " ".join(f"'{each}'" for each in command)
+
+    def start(self) -> RunnerProcess:
+        """Return the process, to be entered."""
+        return RunnerProcess(self.launch)
+
+    def pair(self, process: RunnerProcess | Terminal) -> str:
+        """Let the folder in by the code that it shows; return its id."""
+
+        def code() -> str:
+            found = re.search(r"enter the code (\w{3}-\w{3})", told(process))
+            assert found is not None, told(process)
+            return found[1]
+
+        offer = self.gw.api("POST", "/api/offers/pair", {"code": eventually(code, WITHIN_S)})
+        assert offer.status == 200, offer
+        return str(offer.json()["id"])
+
+    def send(self, waiter_id: str, prompt: str, **fields: Any) -> str:
+        """Send a run as the page does; return its id. Waits until the folder is there."""
+
+        def sent() -> str:
+            body = {"key": os.urandom(16).hex(), "prompt": prompt, **fields}
+            answer = self.gw.api("POST", f"/api/offers/{waiter_id}/runs", body)
+            assert answer.status == 202, answer
+            return str(answer.json()["id"])
+
+        return eventually(sent, WITHIN_S)
+
+    def order(self, run_id: str) -> Any:
+        """Return what became of it."""
+        return self.gw.api("GET", f"/api/runs/{run_id}/order").json()["order"]
+
+    def wait_for(self, run_id: str, *wanted: str) -> None:
+        """Wait until the run has one of these states."""
+
+        def has_it() -> None:
+            assert self.gw.api("GET", f"/api/runs/{run_id}").json()["status"] in wanted
+
+        eventually(has_it, WITHIN_S)
+
+    def wait_for_order(self, run_id: str, **wanted: Any) -> None:
+        """Wait until its order is like this."""
+
+        def is_so() -> None:
+            order = self.order(run_id)
+            assert {name: order[name] for name in wanted} == wanted, order
+
+        eventually(is_so, WITHIN_S)
+
+    @property
+    def started(self) -> list[str]:
+        """The prompts that were started, each as often as it was."""
+        file = self.folder / "started"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def go_on(self) -> None:
+        """Let the runs that wait end."""
+        (self.folder / "go on").touch()
+
+
+def told(process: RunnerProcess | Terminal) -> str:
+    """Return what it has said so far."""
+    if isinstance(process, RunnerProcess):
+        return process.stderr
+    return process.output.decode("utf-8", "replace")
+
+
+def expect(process: RunnerProcess, text: str) -> None:
+    """Wait until it has said this."""
+
+    def is_said() -> None:
+        assert text in process.stderr, process.stderr
+
+    eventually(is_said, WITHIN_S)
+
+
+# --- as it should be -----------------------------------------------------------------------------
+
+
+def test_two_runs_in_a_row(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """Each has its id and token and ends before the next begins; Ctrl-C in between ends it all."""
+    waiting = Waiting(gw, tmp_path, "--machine", "laptop")
+    with waiting.start() as process:
+        expect(process, f"shop on laptop waits for runs from {gw.url}; Ctrl-C ends it")
+        waiter_id = waiting.pair(process)
+        expect(process, "the operator has let this folder in")
+        first = waiting.send(waiter_id, "wait, then fix it")
+        waiting.wait_for(first, "running")
+        second = waiting.send(waiter_id, "fail")
+        offer = gw.api("GET", "/api/offers").json()["offers"][0]
+        assert (offer["name"], offer["machine"], offer["running"]) == ("shop", "laptop", first)
+        assert waiting.order(second)["state"] == "queued"
+        # What the system shows of a process is for every user of the machine.
+        shown = [processes.command_line(pid) for pid in processes.descendants(process.pid)]
+        assert any(first in each for each in shown)
+        assert not any("token" in each.lower() for each in shown)
+        waiting.go_on()
+        waiting.wait_for(first, "done")
+        waiting.wait_for(second, "failed")
+
+        expect(process, f"{first} from the page: wait, then fix it")
+        expect(process, f"{first} has ended with exit code 0; waiting for the next one")
+        expect(process, f"{second} has ended with exit code 3; waiting for the next one")
+        assert process.stdout.count(b"READY") == 2
+        process.signal(signal.SIGINT)
+        assert process.wait() == 130
+
+    assert waiting.started == ["wait, then fix it", "fail"]
+    assert gw.api("GET", "/api/offers").json()["offers"] == []
+
+
+def test_ctrl_c_in_a_run_ends_it_and_waiting_too(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """At a terminal the key is for both. What is queued stays so, and comes when it waits again."""
+    waiting = Waiting(gw, tmp_path)
+    with Terminal(waiting.launch.argv, env=waiting.launch.env, cwd=tmp_path) as terminal:
+        waiter_id = waiting.pair(terminal)
+        first = waiting.send(waiter_id, "wait")
+        terminal.expect(b"READY")
+        second = waiting.send(waiter_id, "next")
+        terminal.send(b"\x03")
+        assert terminal.wait(WITHIN_S) == 130
+
+    run = gw.api("GET", f"/api/runs/{first}").json()
+    assert (run["status"], run["reason"], run["exit_code"]) == ("failed", "stopped", 130)
+    waiting.wait_for_order(second, state="queued", is_here=False)
+    assert waiting.started == ["wait"]
+    with waiting.start() as process:
+        waiting.wait_for(second, "done")
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 143
+        assert "enter the code" not in process.stderr
+    assert waiting.started == ["wait", "next"]
+
+
+def test_a_signal_goes_on_to_the_run(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """Without a terminal, where no key is for both, the run is stopped before waiting ends."""
+    waiting = Waiting(gw, tmp_path)
+    with waiting.start() as process:
+        run_id = waiting.send(waiting.pair(process), "wait")
+        waiting.wait_for(run_id, "running")
+        eventually(lambda: _is(waiting.started == ["wait"]))
+        process.signal(signal.SIGINT)
+        assert process.wait(WITHIN_S) == 130
+
+    run = gw.api("GET", f"/api/runs/{run_id}").json()
+    assert (run["status"], run["reason"]) == ("failed", "stopped")
+
+
+def _is(condition: object) -> None:
+    assert condition
+
+
+def test_the_page_chooses_within_what_the_owner_allowed(
+    gw: EmbeddedGateway, tmp_path: Path
+) -> None:
+    """The mode and whether to ask; the owner's own options and arguments go with every run."""
+    standin = StandIn(tmp_path, [[bash("make"), say("Made.")]])
+    options = ["--ask", "remote", "--remote-max-mode", "acceptEdits", "--max-time", "5m"]
+    arguments = ["--", "--permission-mode", "default", "--model", "opus"]
+    waiting = Waiting(gw, tmp_path, *options, *arguments)
+    waiting.run_program(standin.command)
+    with waiting.start() as process:
+        waiter_id = waiting.pair(process)
+        (offer,) = gw.api("GET", "/api/offers").json()["offers"]
+        assert (offer["asks"], offer["modes"]) == (True, ["plan", "default", "acceptEdits"])
+        asking = waiting.send(waiter_id, "make it", mode="plan")
+        waiting.wait_for(asking, "running")
+
+        def answered() -> None:
+            cards = gw.api("GET", f"/api/runs/{asking}/conversation").json()["open"]
+            assert cards, process.stderr
+            (card,) = cards
+            body = {"id": card["id"], "digest": card["digest"], "decision": "allow"}
+            assert gw.api("POST", f"/api/runs/{asking}/answer", body).status == 202
+
+        eventually(answered, WITHIN_S)
+        waiting.wait_for(asking, "done")
+        quiet = waiting.send(waiter_id, "make it again", ask=False)
+        waiting.wait_for(quiet, "done", "failed")
+        process.signal(signal.SIGINT)
+        process.wait()
+
+    first, second = (each["argv"] for each in standin.all("started"))
+    assert " ".join(first).endswith("--model opus --permission-mode plan")
+    assert "--permission-prompt-tool" in first
+    assert "--permission-mode default --model opus" in " ".join(second)
+    assert "--permission-prompt-tool" not in second
+    assert gw.api("GET", f"/api/runs/{asking}").json()["modes"] == [
+        *("plan", "default", "acceptEdits")
+    ]
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+def test_where_it_does_not_wait(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """Each is one sentence, before anything is offered."""
+
+    def said(*options: str, **env: str) -> str:
+        waiting = Waiting(gw, tmp_path, *options)
+        done = run_to_end(waiting.launch.argv, {**waiting.launch.env, **env})
+        assert done.returncode == 1
+        return done.stderr.decode()
+
+    plain = {"GATEWAY_URL": "http://192.0.2.1:3100", "CLAUDE_RUNNER_ALLOW_HTTP": "true"}
+    assert "is not encrypted; use https" in said(**plain)
+    assert "was not found" in said(CLAUDE_COMMAND="no-such-program")
+    assert "one line of at most 60 characters" in said("--name", "n" * 61)
+    assert "does not apply" in said("--ask", "remote", CLAUDE_RUNNER_FLAVOR="plain")
+    assert "HMAC_SECRET" in said(HMAC_SECRET="of another gateway, and as long as that")
+    with StrictGateway() as other:
+        settings = {"GATEWAY_URL": other.url, "HMAC_SECRET": other.secret}
+        assert "does not start runs in folders that wait" in said(**settings)
+    assert gw.api("GET", "/api/offers").json()["offers"] == []
+
+
+def test_two_that_wait_in_one_folder(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """The second is refused. One with a copied key takes the place of the first, which ends."""
+    waiting = Waiting(gw, tmp_path)
+    copied = tmp_path / "copied"
+    with waiting.start() as process:
+        waiting.pair(process)
+        second = run_to_end(waiting.launch.argv, waiting.launch.env)
+        assert second.returncode == 1
+        assert b"offers" in second.stderr
+        assert b"already; end it first" in second.stderr
+        shutil.copytree(waiting.data_dir, copied)
+        waiting.launch.argv[waiting.launch.argv.index(str(waiting.data_dir))] = str(copied)
+        with waiting.start() as other:
+            expect(other, "waits for runs")
+            assert process.wait(WITHIN_S) == 1
+            assert "another `wait` has taken the place of this one" in process.stderr
+            assert "enter the code" not in other.stderr
+            other.signal(signal.SIGINT)
+            assert other.wait() == 130
+
+
+def test_a_gateway_that_sends_more_than_was_allowed(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """The folder's owner has the last word: nothing is started, and the page is told why."""
+    waiting = Waiting(gw, tmp_path)
+    with waiting.start() as process:
+        waiter_id = waiting.pair(process)
+        held = waiting.send(waiter_id, "wait")
+        waiting.wait_for(held, "running")
+        changes = ["mode = 'bypassPermissions'", "ask = 1"]
+        runs = [waiting.send(waiter_id, "more") for _ in changes]
+        with closing(sqlite3.connect(gw.database_file)) as database:
+            for run_id, change in zip(runs, changes):
+                database.execute(f"UPDATE orders SET {change} WHERE run_id = ?", (run_id,))
+            database.commit()
+        waiting.go_on()
+        waiting.wait_for_order(runs[0], state="refused", reason="this mode is not allowed here")
+        reason = "questions to the page are not allowed here"
+        waiting.wait_for_order(runs[1], state="refused", reason=reason)
+        process.signal(signal.SIGINT)
+        process.wait()
+    assert waiting.started == ["wait"]
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+def test_the_gateway_goes_and_comes_back(tmp_path: Path) -> None:
+    """Killed while it waits, and while a run goes on: the folder is there again by itself."""
+    with EmbeddedGateway(tmp_path / "gateway", "--port", str(free_port())) as own:
+        waiting = Waiting(own, tmp_path)
+        with waiting.start() as process:
+            waiter_id = waiting.pair(process)
+            own.kill()
+            expect(process, "the gateway does not answer")
+            own.start()
+            first = waiting.send(waiter_id, "wait")
+            waiting.wait_for(first, "running")
+            second = waiting.send(waiter_id, "next")
+            own.kill()
+            own.start()
+            waiting.go_on()
+            waiting.wait_for(first, "done")
+            waiting.wait_for(second, "done")
+            process.signal(signal.SIGINT)
+            assert process.wait() == 130
+            assert "the gateway answers again" in process.stderr
+        assert waiting.started == ["wait", "next"]
+
+
+class Relay:
+    """Stands between a folder and its gateway, and loses the answers to the first requests."""
+
+    def __init__(self, gw: EmbeddedGateway, **lost: int) -> None:
+        self.lost = lost
+        self.open: list[socket.socket] = []
+        relay = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self._pass_on(body)
+
+            def do_GET(self) -> None:
+                self._pass_on(b"")
+
+            def _pass_on(self, body: bytes) -> None:
+                headers = {**self.headers, "Host": f"127.0.0.1:{gw.port}"}
+                with closing(http.client.HTTPConnection("127.0.0.1", gw.port)) as upstream:
+                    upstream.connect()
+                    relay.open.append(upstream.sock)
+                    upstream.request(self.command, self.path, body, headers)
+                    try:
+                        answer = upstream.getresponse()
+                        content = answer.read()
+                    except (OSError, http.client.HTTPException):
+                        self.close_connection = True
+                        return
+                if relay.loses(self.path):
+                    self.close_connection = True
+                    return
+                self.send_response(answer.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                """Print nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def loses(self, path: str) -> bool:
+        """Whether this answer is one of those that are lost."""
+        name = path.partition("?")[0].rpartition("/")[2]
+        self.lost[name] = self.lost.get(name, 0) - 1
+        return self.lost[name] >= 0
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """Listen inside the block; yield the address."""
+        thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{self.server.server_address[1]}"
+        finally:
+            self.server.shutdown()
+            thread.join()
+            for each in self.open:
+                with suppress(OSError):  # a long poll that nobody waits for
+                    each.shutdown(socket.SHUT_RDWR)
+            self.server.server_close()
+
+
+def test_answers_are_lost(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """Those that let it in, that offer a run, and that hand it out: it is started once."""
+    with Relay(gw, offers=2, take=2).running() as url:
+        waiting = Waiting(gw, tmp_path, url=url)
+        with waiting.start() as process:
+            run_id = waiting.send(waiting.pair(process), "once")
+            waiting.wait_for(run_id, "done")
+            expect(process, "has ended with exit code 0")
+            process.signal(signal.SIGINT)
+            assert process.wait(WITHIN_S) == 130
+    assert waiting.started == ["once"]
+
+
+# Kills `wait` before or after one of its steps, the first time.
+KILLED_AT = """
+import os, sys
+sys.path.insert(0, sys.argv.pop(1))
+owner, name, moment = sys.argv.pop(1), sys.argv.pop(1), sys.argv.pop(1)
+import claude_runner, tools.waiting, subprocess
+holder = getattr(tools.waiting, owner, subprocess)
+step = getattr(holder, name)
+def killing(*values, **named):
+    if moment == "before":
+        os.kill(os.getpid(), 9)
+    step(*values, **named)
+    os.kill(os.getpid(), 9)
+setattr(holder, name, killing)
+sys.exit(claude_runner.main())
+"""
+MOMENTS: Mapping[str, tuple[str, str, str]] = {
+    "before it is taken": ("_Waiting", "_take", "before"),
+    "after it is taken": ("_Waiting", "_take", "after"),
+    "after it is noted": ("_Place", "claim", "after"),
+    "after it is started": ("subprocess", "Popen", "after"),
+}
+
+
+def test_it_is_killed_at_each_step(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """`kill -9`, and a new `wait`: nothing restarts by itself, and a person sends it again once.
+
+    Before it was taken the run is still queued, which is no restart.
+    """
+    waiting = Waiting(gw, tmp_path)
+    argv = list(waiting.launch.argv)
+    with waiting.start() as process:
+        waiter_id = waiting.pair(process)
+        process.signal(signal.SIGINT)
+        process.wait()
+    for moment, where in MOMENTS.items():
+        waiting.launch.argv[:] = [argv[0], "-c", KILLED_AT, str(ROOT), *where, *argv[2:]]
+        with waiting.start() as process:
+            run_id = waiting.send(waiter_id, moment)
+            assert process.wait(WITHIN_S) == -signal.SIGKILL, process.stderr
+            if moment == "after it is started":
+                # The run itself goes on, as one whose terminal was left does.
+                waiting.wait_for(run_id, "done")
+        waiting.launch.argv[:] = argv
+        with waiting.start() as process:
+            expect(process, "waits for runs")
+            if "taken" in moment or "noted" in moment:
+                expect_after(waiting, process, run_id, moment)
+            waiting.wait_for(run_id, "done")
+            process.signal(signal.SIGINT)
+            assert process.wait() == 130
+    with waiting.start() as process:
+        # It comes after all that would have been started by itself.
+        waiting.wait_for(waiting.send(waiter_id, "last"), "done")
+        process.signal(signal.SIGINT)
+        process.wait()
+
+    assert waiting.started == [*MOMENTS, "last"]
+
+
+def expect_after(waiting: Waiting, process: RunnerProcess, run_id: str, moment: str) -> None:
+    """Expect that a run waits for a person, and be that person."""
+    if moment == "before it is taken":
+        return
+    state = "failed" if "noted" in moment else "taken"
+    waiting.wait_for_order(run_id, state=state, may_send=True, began=False)
+    assert moment not in waiting.started
+    assert waiting.gw.api("POST", f"/api/runs/{run_id}/send-again", {}).status == 200
+    expect(process, f"{run_id} from the page")
+
+
+def test_a_run_of_a_killed_wait_still_goes_on(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """Another one does not wait beside it; when the run has ended, it does."""
+    waiting = Waiting(gw, tmp_path)
+    with waiting.start() as process:
+        waiter_id = waiting.pair(process)
+        run_id = waiting.send(waiter_id, "wait")
+        waiting.wait_for(run_id, "running")
+        others = processes.descendants(process.pid)
+        process.signal(signal.SIGKILL)
+        process.wait()
+        second = run_to_end(waiting.launch.argv, waiting.launch.env)
+        assert second.returncode == 1
+        assert f"run {run_id} of an earlier `wait` still goes on here".encode() in second.stderr
+        waiting.go_on()
+        waiting.wait_for(run_id, "done")
+        processes.assert_gone(others, WITHIN_S)
+        with waiting.start() as again:
+            waiting.wait_for(waiting.send(waiter_id, "next"), "done")
+            again.signal(signal.SIGINT)
+            again.wait()
+    assert waiting.started == ["wait", "next"]
+
+
+def test_a_run_that_cannot_begin(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """The page is told that it did not, and the folder waits for the next one."""
+    waiting = Waiting(gw, tmp_path)
+    tool = tmp_path / "tool"
+    tool.write_text(f'#!/bin/sh\nexec {waiting.launch.env["CLAUDE_COMMAND"]} "$@"\n')
+    tool.chmod(0o700)
+    waiting.run_program([str(tool)])
+    with waiting.start() as process:
+        waiter_id = waiting.pair(process)
+        tool.rename(tmp_path / "elsewhere")
+        run_id = waiting.send(waiter_id, "go")
+        waiting.wait_for_order(run_id, state="failed", exit_code=1, began=False, may_send=True)
+        (tmp_path / "elsewhere").rename(tool)
+        assert gw.api("POST", f"/api/runs/{run_id}/send-again", {}).status == 200
+        waiting.wait_for(run_id, "done")
+        process.signal(signal.SIGINT)
+        process.wait()
+    assert waiting.started == ["go"]
+
+
+def test_what_is_kept_is_private(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """The folder's key, above all: who has it can take its runs."""
+    waiting = Waiting(gw, tmp_path)
+    with waiting.start() as process:
+        waiter_id = waiting.pair(process)
+        waiting.wait_for(waiting.send(waiter_id, "go"), "done")
+        process.signal(signal.SIGINT)
+        process.wait()
+        said = process.stderr
+    kept = [waiting.data_dir / "wait", *(waiting.data_dir / "wait").rglob("*")]
+    assert {each.name for each in kept} >= {"key", "claims", "lock"}
+    assert [each for each in kept if each.stat().st_mode & 0o077] == []
+    key = next(each for each in kept if each.name == "key").read_text()
+    assert key not in said
+    assert key.encode() not in gw.database_file.read_bytes()
