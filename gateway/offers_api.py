@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, g, jsonify
 
 from gateway.asked import address, json_body, optional_text, refuse, text
+from gateway.listing import MAX_TITLE_CHARACTERS
 from gateway.live import ALL_RUNS
 from gateway.offers import MAX_PROMPT_CHARACTERS, OfferError
 from gateway.orders import Wish
@@ -87,7 +88,8 @@ def _read_order(body: dict[str, Any]) -> tuple[str, Wish]:
     ask = body.get("ask")
     if not (ask is None or isinstance(ask, bool)):
         refuse(400, "ask is true or false.")
-    return key, Wish(prompt, optional_text(body, "mode", 64), ask)
+    title = " ".join((optional_text(body, "title", MAX_TITLE_CHARACTERS) or "").split())
+    return key, Wish(prompt, optional_text(body, "mode", 64), ask, title or None)
 
 
 def _note(parts: Parts, action: str, run_id: str | None = None, detail: str | None = None) -> None:

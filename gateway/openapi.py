@@ -791,8 +791,9 @@ _PATHS: dict[str, Schema] = {
                         "prompt": _TEXT,
                         "mode": _or_null(_TEXT),
                         "ask": _or_null(_BOOLEAN),
+                        "title": _or_null(_TEXT),
                     },
-                    optional=("mode", "ask"),
+                    optional=("mode", "ask", "title"),
                 )
             ),
         ),

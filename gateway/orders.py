@@ -26,9 +26,12 @@ MAX_QUEUED_S = 24 * 3_600.0
 _MAX_REASON = 300
 
 _ORDERS, _WAITERS, _RUNS = schema.orders.c, schema.waiters.c, schema.runs.c
+# What is being removed is there for nobody.
 _ORDER = (
     select(schema.orders, _RUNS.status, _RUNS.token_hash, _RUNS.command)
     .join(schema.runs, _RUNS.id == _ORDERS.run_id)
+    .join(schema.summaries, schema.summaries.c.number == _RUNS.number)
+    .where(schema.summaries.c.removed_at.is_(None))
     .order_by(_ORDERS.queued_at)
 )
 
@@ -40,6 +43,7 @@ class Wish:
     prompt: str
     mode: str | None
     ask: bool | None
+    title: str | None = None
 
 
 class Orders:

@@ -275,6 +275,20 @@ def test_what_was_withdrawn_or_started_elsewhere_is_not_handed_out(folder: Waiti
     assert folder.ask()["run"] is None
 
 
+def test_a_queued_run_that_is_deleted_is_not_handed_out(folder: WaitingFolder) -> None:
+    """Neither to a folder that has heard of it, nor to one that asks."""
+    run_id = folder.order("first", title="Its name").json()["id"]
+    assert folder.gateway.api("GET", f"/api/runs/{run_id}").json()["title"] == "Its name"
+    run = folder.ask()["run"]
+
+    deleted = folder.gateway.api("POST", "/api/runs/delete", {"ids": [run_id]})
+
+    assert deleted.json()["removed"] == [run_id]
+    assert not folder.take(run)["taken"]
+    assert folder.ask()["run"] is None
+    assert folder.order_of(run_id) is None
+
+
 def test_the_page_sends_once_however_often_it_asks(folder: WaitingFolder) -> None:
     """What it repeats, because the answer was lost, has the same key and is the same run."""
     key = secrets.token_hex(16)
