@@ -4,6 +4,10 @@ import { post } from "./api.js";
 import { BASE } from "./base.js";
 import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
+import { pageOf, WaitingFolders } from "./waiting.js";
+
+const HELP = "With a prompt the run is a job that ends by itself. Without one, at a terminal, it is a session that you use as always.";
+const HELP_THERE = "The run is a job that ends by itself. The folder above starts it, in its own terminal.";
 
 /** Show the dialog; with `session`, for a run that goes on with that one. */
 export function openNewRun(session = "") {
@@ -18,13 +22,25 @@ function form(dialog, session) {
   const problem = el("p", { class: "notice bad", role: "alert", hidden: true });
   const prompt = el("textarea", { id: "prompt", rows: "4", autofocus: true, "aria-describedby": "prompt-help" });
   const create = el("button", { type: "submit", class: "primary" }, "Create the run");
+  const optional = el("span", { class: "hint" }, "(optional)");
+  const help = el("p", { id: "prompt-help", class: "hint" }, HELP);
+  // A session goes on where it was, and the page names no folder to it.
+  const folders = new WaitingFolders((offer) => {
+    create.textContent = offer ? "Start" : "Create the run";
+    optional.hidden = Boolean(offer);
+    help.textContent = offer ? HELP_THERE : HELP;
+    prompt.required = Boolean(offer);
+  });
+  if (!session) folders.follow();
   const element = el(
     "form",
     { class: "stack" },
     el("h2", { id: "new-run-title" }, session ? "Go on with the session" : "New run"),
-    el("label", { for: "prompt" }, "Prompt ", el("span", { class: "hint" }, "(optional)")),
+    folders.element,
+    el("label", { for: "prompt" }, "Prompt ", optional),
     prompt,
-    el("p", { id: "prompt-help", class: "hint" }, "With a prompt the run is a job that ends by itself. Without one, at a terminal, it is a session that you use as always."),
+    help,
+    folders.options,
     problem,
     el("div", { class: "button-row end" }, el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), create),
   );
@@ -33,6 +49,7 @@ function form(dialog, session) {
     create.disabled = true;
     try {
       const command = prompt.value.trim();
+      if (folders.chosen) return location.assign(pageOf(await folders.send(command)));
       const run = await post("/api/runs", command ? { command } : {});
       showLine(dialog, session ? { ...run, start_command: `${run.start_command} --resume ${session}` } : run);
     } catch (error) {

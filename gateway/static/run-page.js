@@ -9,6 +9,7 @@ import { el, setText } from "./dom.js";
 import { GoOn } from "./go-on.js";
 import { LiveStream } from "./live-stream.js";
 import { announce, notify, setTitle, showConnection } from "./notices.js";
+import { Order } from "./order.js";
 import { Output } from "./output.js";
 import { RunControls } from "./run-controls.js";
 import { RunTabs } from "./run-tabs.js";
@@ -40,6 +41,7 @@ export class RunPage {
   #artifacts;
   #assist = new Assist();
   #goOn = new GoOn();
+  #order;
   #talk;
   #tabs = new RunTabs((view, file) => this.#showView(view, file));
   #changes = new Changes((files) => this.#tabs.count(files));
@@ -50,6 +52,7 @@ export class RunPage {
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
     this.#talk = this.#attempt(() => new Talk(id)) ?? NOTHING;
     this.#controls = new RunControls(id);
+    this.#order = this.#attempt(() => new Order(id, announce)) ?? NOTHING;
     this.element = el(
       "div",
       { class: "run-page" },
@@ -62,6 +65,7 @@ export class RunPage {
       ),
       this.#talk.cards,
       this.#trouble,
+      this.#order.element,
       this.#banner,
       this.#tabs.element,
       this.#columns,
@@ -174,7 +178,7 @@ export class RunPage {
   #update(loaded) {
     const before = this.#run && status(this.#run);
     const run = (this.#run = newer(this.#run, loaded));
-    for (const part of [this.#controls, this.#talk]) this.#attempt(() => part.update(run));
+    for (const part of [this.#controls, this.#talk, this.#order]) this.#attempt(() => part.update(run));
     const [kind, word] = status(run);
     this.#attempt(() => {
       setText(this.#heading, title(run));

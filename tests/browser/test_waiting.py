@@ -1,0 +1,94 @@
+"""Starting runs from a phone: folders that wait come and go, and what was sent says where it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect
+
+from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.programs.claude_standin import StandIn, bash, say
+from testing.programs.waiter import Waiting
+from tests.browser.npm_packages import xterm_environment
+from tests.browser.visitor import Visitor
+
+PHONE = (390, 844)
+TAPPED = "button, select, .ask-option, .check, dialog input:not([type=radio], [type=checkbox])"
+
+
+def picture(page: Page, name: str) -> None:
+    """Take pictures, light and dark, for whoever asked for them with SHOW_PICTURES."""
+    if folder := os.environ.get("SHOW_PICTURES"):
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            Path(folder, f"{name}-{scheme}.png").write_bytes(page.screenshot())
+
+
+def open_dialog(page: Page) -> None:
+    """Open the dialog for a new run."""
+    page.get_by_role("button", name="New Run").click()
+    expect(page.get_by_role("heading", name="New run")).to_be_visible()
+
+
+def test_a_run_is_started_from_a_phone(browser: Browser, tmp_path: Path) -> None:
+    """Let in by its code, chosen, started, approved, withdrawn; a real `wait` behind all of it."""
+    with (
+        EmbeddedGateway(tmp_path / "gateway", env=xterm_environment()) as gateway,
+        Visitor(browser, gateway, size=PHONE, allowed=("404",), logged_in=True) as person,
+    ):
+        page = person.open_list()
+        open_dialog(page)
+        expect(page.get_by_role("group", name="Where")).to_be_hidden()
+        options = ("--machine", "laptop", "--ask", "remote", "--remote-max-mode", "acceptEdits")
+        waiting = Waiting(gateway, tmp_path, *options)
+        standin = StandIn(tmp_path, [[bash("make"), say("Made.")]])
+        waiting.run_program(standin.command)
+        with waiting.start() as process:
+            # It comes while the dialog is open.
+            field = page.get_by_label("A folder waits to be let in")
+            expect(field).to_be_visible()
+            page.get_by_label("Prompt").fill("make the tests pass")
+            field.fill("WRONG")
+            field.press("Enter")
+            expect(page.get_by_text("No terminal that waits now shows this code.")).to_be_visible()
+            person.check_layout(TAPPED)
+            picture(page, "let-in")
+            field.fill(waiting.code(process))
+            page.get_by_role("button", name="Let in").click()
+            expect(page.get_by_text("shop on laptop is let in.")).to_be_visible()
+            expect(page.get_by_role("radio", name=re.compile("shop on laptop"))).to_be_checked()
+            page.get_by_label("Title").fill("Tests")
+            page.get_by_label("Begin in").select_option(label="Edit files without asking")
+            person.check_layout(TAPPED)
+            picture(page, "chosen")
+            page.get_by_role("button", name="Start").click()
+
+            expect(page).to_have_url(re.compile(r"/runs/run_\w+$"))
+            page.get_by_role("button", name="Allow once").click()
+            expect(page.locator(".badge")).to_have_text("Finished")
+            expect(page.locator(".order")).to_be_hidden()
+            run_id = page.url.rpartition("/")[2]
+            assert gateway.api("GET", f"/api/runs/{run_id}").json()["title"] == "Tests"
+            argv = standin.all("started")[0]["argv"]
+            assert " ".join(argv).endswith("--permission-mode acceptEdits")
+            process.signal(signal.SIGSTOP)  # alive, and silent: what is sent waits
+            person.open_list()
+            open_dialog(page)
+            expect(page.get_by_role("radio", name=re.compile("shop on laptop"))).to_be_checked()
+            page.get_by_label("Prompt").fill("one more thing")
+            page.get_by_role("button", name="Start").click()
+            expect(page.get_by_text("Queued for shop on laptop: it is next.")).to_be_visible()
+            picture(page, "queued")
+            process.signal(signal.SIGINT)
+            process.signal(signal.SIGCONT)
+            assert process.wait() == 130
+            assert "one more thing" not in process.stderr
+        expect(page.get_by_text("which does not wait any more")).to_be_visible()
+        person.check_layout("button")
+        picture(page, "gone")
+        page.get_by_role("button", name="Withdraw").click()
+        expect(page.get_by_text("Withdrawn: no folder starts it.")).to_be_visible()
+        assert len(standin.all("started")) == 1
