@@ -7,8 +7,8 @@ import contextlib
 import fcntl
 import logging
 import os
-import queue
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -114,17 +114,34 @@ def _serve(options: argparse.Namespace, settings: Settings) -> None:
     if scheme == "https":
         names = [*sorted(LOOPBACK_NAMES), *sorted(hosts.names - LOOPBACK_NAMES)]
         certificate = prepare_certificate(settings.data_dir, names)
-    # Not an Event: a signal that comes while `wait` has its lock would wait for it, for ever.
-    stop: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: stop.put(number))
-    try:
-        gateway = Gateway(settings, hosts, (options.host, options.port), certificate)
-    except ListenError as error:
-        raise StartError(str(error)) from error
-    try:
-        with gateway:
-            tell(options, settings, hosts, gateway, certificate)
-            stop.get()
-    finally:
-        remove_opener(settings.data_dir)
+    with _ending_signal() as signals:
+        try:
+            gateway = Gateway(settings, hosts, (options.host, options.port), certificate)
+        except ListenError as error:
+            raise StartError(str(error)) from error
+        try:
+            with gateway:
+                tell(options, settings, hosts, gateway, certificate)
+                signals.recv(1)
+        finally:
+            remove_opener(settings.data_dir)
+
+
+@contextlib.contextmanager
+def _ending_signal() -> Iterator[socket.socket]:
+    """Take what ends the gateway; yield a socket that has a byte to read once it has come.
+
+    The byte is written where the kernel interrupts the process. A handler in Python needs the main
+    thread, and a wait for a lock or queue does not notice a signal that another thread takes, or
+    that comes just before the wait begins.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)  # noqa: FBT003 - its only parameter
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        try:
+            yield reader
+        finally:
+            signal.set_wakeup_fd(-1)

@@ -139,6 +139,11 @@ class EmbeddedGateway:
         """End it with a signal; return its exit code."""
         assert self._process is not None
         self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit code."""
+        assert self._process is not None
         code = self._process.wait(STOP_TIMEOUT_S)
         self._process = None
         return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import signal
 import socket
@@ -75,6 +76,18 @@ def test_a_signal_ends_it_within_five_seconds(tmp_path: Path, number: int) -> No
             while stream.next() is not None:
                 pass
         assert "Traceback" not in own.log
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="macOS has no /proc")
+def test_a_signal_that_another_thread_takes_ends_it(tmp_path: Path) -> None:
+    """As one that comes just before the main thread waits, it interrupts no wait."""
+    with EmbeddedGateway(tmp_path) as own:
+        threads = sorted(int(path.name) for path in Path(f"/proc/{own.pid}/task").iterdir())
+        assert own.pid == threads[0]
+
+        os.kill(threads[-1], signal.SIGTERM)
+
+        assert own.wait() == 0
 
 
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
