@@ -15,13 +15,17 @@ from gateway import xterm
 from gateway.admission import Admission, Nonces, RateLimit
 from gateway.artifacts import ArtifactFiles
 from gateway.front import Front
-from gateway.hosts import Hosts
+from gateway.hosts import Hosts, page_url
 from gateway.housekeeping import Housekeeping
 from gateway.listing import Listing
 from gateway.live import ALL_RUNS, Live
 from gateway.login import Login
+from gateway.notify import Notifier
+from gateway.notify_marks import Marks
+from gateway.notify_words import secrets_of
 from gateway.offers import Offers
 from gateway.orders import Orders
+from gateway.presence import Heard, Looks
 from gateway.records import Event
 from gateway.schema import open_database
 from gateway.server import Server
@@ -46,14 +50,16 @@ class ListenError(Exception):
 class _Notices:
     """Tells the streams what the writer has stored. Runs in the writer's thread."""
 
-    def __init__(self, store: Store, live: Live) -> None:
+    def __init__(self, store: Store, live: Live, notifier: Notifier) -> None:
         self._store = store
         self._live = live
+        self._notifier = notifier
 
     def events_stored(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
         self._live.events_stored(run_id, previous_id, stored)
 
     def run_changed(self, run_id: str) -> None:
+        self._notifier.run_changed(run_id)
         if not (self._live.has_viewers(run_id) or self._live.has_viewers(ALL_RUNS)):
             return
         run = self._store.run(run_id)
@@ -77,11 +83,23 @@ class Gateway:
     ) -> None:
         rules = _make_rules(settings)
         engine = open_database(settings.database_url)
-        self._server = _listen(address, certificate)
-        self.port: int = self._server.bind_addr[1]
         self._writer = Writer(engine)
         self._store = Store(engine, self._writer)
         self._live = Live(self._store)
+        heard, looks = Heard(), Looks()
+        self._notifier = Notifier(
+            self._store,
+            self._live,
+            Marks(engine, self._writer),
+            looks,
+            heard,
+            rules,
+            settings.notify_quiet,
+        )
+        self._notifier.use(settings.notify)
+        self._server = _listen(address, certificate)  # from here on there are threads
+        self.port: int = self._server.bind_addr[1]
+        self._link_base = page_url(hosts, address[0], self.port)
         files = ArtifactFiles(settings.data_dir / "artifacts", rules)
         files.remove_partial()
         self._index = TextIndex(engine, self._writer)
@@ -104,7 +122,7 @@ class Gateway:
         )
         offers = Offers(self._store, Orders(engine, self._writer), self._live)
         rate_limit = RateLimit(settings.rate_limit)
-        wire = Wire(self._store, self._live, admission, rate_limit, rules, files, offers)
+        wire = Wire(self._store, self._live, admission, rate_limit, rules, files, offers, heard)
         site = build_site(
             Parts(
                 store=self._store,
@@ -115,6 +133,8 @@ class Gateway:
                 offers=offers,
                 hosts=hosts,
                 files=files,
+                notifier=self._notifier,
+                looks=looks,
                 static_dir=Path(__file__).resolve().parent / "static",
                 vendor_dir=xterm.folder(),
                 start_program="./wrapper/claude-runner",
@@ -126,8 +146,9 @@ class Gateway:
         )
 
     def __enter__(self) -> Gateway:
-        self._writer.start(_Notices(self._store, self._live))
+        self._writer.start(_Notices(self._store, self._live, self._notifier))
         self._live.start()
+        self._notifier.start(self._link_base)
         self._housekeeping.start()
         self._index.start()
         self._serving.start()
@@ -141,6 +162,7 @@ class Gateway:
     ) -> None:
         self._housekeeping.close()
         self._index.close()
+        self._notifier.close()
         self._live.close()
         stopping = threading.Thread(target=self._server.stop, name="gateway-stop", daemon=True)
         stopping.start()
@@ -155,7 +177,7 @@ def _make_rules(settings: Settings) -> Rules:
             patterns = tuple(parse_token_shapes(settings.redact_patterns.read_text("utf-8")))
         except (PatternError, OSError, ValueError) as error:
             raise SettingsError(f"{settings.redact_patterns} cannot be used: {error}") from error
-    known = (settings.hmac_secret, settings.admin_token)
+    known = (settings.hmac_secret, settings.admin_token, *secrets_of(settings.notify))
     return Rules([each.encode() for each in known], patterns)
 
 

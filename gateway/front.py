@@ -94,7 +94,7 @@ class Front:
         def is_allowed() -> bool:  # the token stays good; a session may have ended
             return actor == "token" or self._login.find_actor(credentials, address) is not None
 
-        viewer = Viewer(topic, _asked_cursor(environ), is_allowed)
+        viewer = Viewer(topic, _asked_cursor(environ), is_allowed, noticed=_noticed(environ))
         return Parked(lambda connection: self._live.add_viewer(connection, viewer))
 
 
@@ -113,6 +113,11 @@ def _asked_cursor(environ: Environ) -> int:
         if text.isascii() and text.isdigit():
             return int(text[:18])
     return 0
+
+
+def _noticed(environ: Environ) -> int | None:
+    text = parse_qs(environ.get("QUERY_STRING", "")).get("noticed", [""])[0]
+    return int(text[:18]) if text.isascii() and text.isdigit() else None
 
 
 def _tell(start_response: StartResponse, status: str, sentence: str) -> list[bytes]:

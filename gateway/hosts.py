@@ -97,6 +97,16 @@ def lan_addresses() -> list[str]:
     return [each for each in unique if not ipaddress.ip_address(each).is_loopback]
 
 
+def page_url(hosts: Hosts, host: str, port: int) -> str:
+    """Return the address of the page for a link that is opened elsewhere, such as on a phone."""
+    if hosts.public_url:
+        return hosts.public_url
+    addresses = lan_addresses() if is_any(host) else []
+    if is_any(host) or host in ("127.0.0.1", "::1"):
+        host = addresses[0] if addresses else "localhost"
+    return base_url(hosts.scheme, host, port)
+
+
 def base_url(scheme: str, host: str, port: int) -> str:
     """Return an address for people; the usual port is left out."""
     name = f"[{host}]" if ":" in host else host

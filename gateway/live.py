@@ -46,6 +46,8 @@ MAX_PAGE_EVENTS = 500
 # News that are not events (a run's state, a command's result) waiting for one viewer.
 _MAX_NEWS = 200
 _MAX_PARKED = 2_000
+# Of the last notices, for a page whose stream was away for a moment.
+_MAX_NOTICES = 50
 
 _NOTHING = memoryview(b"")
 # What was read for one viewer, for all with its cursor: the bytes, and the cursor after them.
@@ -76,6 +78,7 @@ class Viewer:
     cursor: int
     is_allowed: Callable[[], bool]  # asked again every _HEARTBEAT_S
     asked_at: float = 0.0
+    noticed: int | None = None  # the number of the last notice that its page had
     out: memoryview = _NOTHING
     news: deque[bytes] = field(default_factory=deque)
     quiet_since: float = 0.0
@@ -149,6 +152,7 @@ class Live:
         self._viewers: dict[str, set[Viewer]] = {}
         self._polls: dict[str, set[Poll]] = {}
         self._tails: dict[str, _Tail] = {}
+        self._notices: deque[tuple[int, bytes]] = deque(maxlen=_MAX_NOTICES)
         self._is_woken = False
         self._has_more = False  # perhaps, for a viewer that has taken all it was sent
         self._is_ending = False
@@ -182,6 +186,21 @@ class Live:
         if topic in self._viewers:
             frame = _encode_frame(name, content)
             self._post(lambda: self._add_news(topic, frame))
+
+    def tell_everybody(self, name: str, content: dict[str, Any]) -> None:
+        """Send something to all who follow anything."""
+        frame = _encode_frame(name, content)
+        self._post(lambda: self._add_news_everywhere(frame))
+
+    def tell_notice(self, number: int, content: dict[str, Any]) -> None:
+        """Send a notice to all; whoever comes back gets those after the last number it had."""
+        frame = _encode_frame("notice", content)
+
+        def work() -> None:
+            self._notices.append((number, frame))
+            self._add_news_everywhere(frame)
+
+        self._post(work)
 
     def has_viewers(self, topic: str) -> bool:
         """Whether anybody would see what is told."""
@@ -284,6 +303,9 @@ class Live:
         if not self._adopt(connection, viewer):
             return
         self._viewers.setdefault(viewer.topic, set()).add(viewer)
+        if viewer.noticed is not None:
+            missed = (frame for number, frame in self._notices if number > viewer.noticed)
+            viewer.news.extend(missed)
         viewer.out = memoryview(STREAM_HEAD)
         viewer.quiet_since = viewer.asked_at = time.monotonic()
 
@@ -310,6 +332,10 @@ class Live:
         for viewer in self._viewers.get(topic, ()):
             if len(viewer.news) < _MAX_NEWS:
                 viewer.news.append(frame)
+
+    def _add_news_everywhere(self, frame: bytes) -> None:
+        for topic in self._viewers:
+            self._add_news(topic, frame)
 
     def _serve_viewers(self, now: float) -> None:
         """Send a page to each in turn, until all have what there is or the time is over."""

@@ -81,6 +81,7 @@ _SCHEMAS: dict[str, Schema] = {
             "commands": _array(_TEXT),
             "remote_input": _BOOLEAN,
             "state": _or_null({"type": "string", "enum": ["working", "waiting"]}),
+            "state_event_id": _or_null(_INTEGER),
             "assist_url": _or_null(_TEXT),
             "verdict": _or_null(_ref("Verdict")),
             "result": _or_null(_ANY_OBJECT),
@@ -166,6 +167,34 @@ _SCHEMAS: dict[str, Schema] = {
             "scope": _TEXT,
             "message": _TEXT,
             "reason": _TEXT,
+        }
+    ),
+    "Notifications": _object(
+        {
+            "services": _array(
+                _object(
+                    {
+                        "name": _TEXT,
+                        "problem": _or_null(_TEXT),
+                        "sent_at": _or_null(_TIME),
+                        "waiting": _INTEGER,
+                        "test": _or_null(
+                            _object(
+                                {
+                                    "state": {
+                                        "type": "string",
+                                        "enum": ["sending", "sent", "failed"],
+                                    },
+                                    "problem": _or_null(_TEXT),
+                                    "at": _TIME,
+                                }
+                            )
+                        ),
+                    }
+                )
+            ),
+            "quiet_hours": _or_null(_TEXT),
+            "last_notice": _INTEGER,
         }
     ),
     "Verdict": _object(
@@ -622,20 +651,24 @@ _PATHS: dict[str, Schema] = {
     "/api/runs/{run_id}/stream": {
         "parameters": [_RUN_ID],
         "get": _operation(
-            "Follow a run, as server-sent events: `event`, `run`, `command`, `artifact`, `removed`",
+            "Follow a run, as server-sent events: `event`, `run`, `command`, `artifact`, "
+            "`removed`, `notice`, `notifications`",
             _STREAM,
             errors=(404, 503),
             parameters=(
                 _query("after", _PLACE, "an event's id; 0 for all"),
+                _query("noticed", _PLACE, "the number of the last notice"),
                 _header("Last-Event-ID", required=False),
             ),
         ),
     },
     "/api/stream": {
         "get": _operation(
-            "Follow the list of runs, as server-sent events: `run`, `removed`",
+            "Follow the list of runs, as server-sent events: `run`, `removed`, `notice`, "
+            "`notifications`",
             _STREAM,
             errors=(503,),
+            parameters=(_query("noticed", _PLACE, "the number of the last notice"),),
         )
     },
     "/api/artifacts/{artifact_id}": {
@@ -804,6 +837,27 @@ _PATHS: dict[str, Schema] = {
     },
     "/api/runs/{run_id}/withdraw": _change_order("Take back a run that its folder has not taken"),
     "/api/runs/{run_id}/send-again": _change_order("Queue a run again that has not begun"),
+    "/api/runs/{run_id}/looks": {
+        "parameters": [_RUN_ID],
+        "post": _operation(
+            "Say every few seconds that a page shows the run, so that nobody is notified of it",
+            _OK,
+            errors=(403, 404, 413),
+            body=_json(_object({"page": _TEXT, "visible": _BOOLEAN})),
+        ),
+    },
+    "/api/notifications": {
+        "get": _operation("The services that are told of runs", _json(_ref("Notifications")))
+    },
+    "/api/notifications/test": {
+        "post": _operation(
+            "Send a message to each service now; GET tells what became of it",
+            _json(_ref("Notifications")),
+            status=202,
+            errors=(403, 409, 413),
+            body=_json(_ANY_OBJECT),
+        ),
+    },
     "/api/ingest/event": {
         "post": _operation(
             "Store an event (signed)",

@@ -91,6 +91,7 @@ NO_DETAILS: dict[str, Any] = {
     "prompt": None,
     "branch": None,
     "state": None,
+    "state_event_id": None,
     "assist_url": None,
     "reason": None,
     "result": None,
@@ -171,6 +172,8 @@ def apply_marker(details_text: str, event: NewEvent, event_id: int) -> dict[str,
     elif kind == "state":
         state = marker.get("state")
         details["state"] = state if state in ("working", "waiting") else None
+        if details["state"] != before["state"]:
+            details["state_event_id"] = event_id
     elif kind == "assist":
         details["assist_url"] = _find_address(marker) or details["assist_url"]
     if event.type == "marker":

@@ -250,6 +250,16 @@ orders = Table(
     Index("orders_by_waiter", "waiter_id", "state"),
 )
 
+# Of each run that is watched for notifications: up to which event its waits were told, and at which
+# one it fell silent. A row goes when the end of its run has been told.
+notified = Table(
+    "notified",
+    metadata,
+    Column("run_id", String(50), primary_key=True),
+    _count("told_event_id"),
+    _count("silent_event_id"),
+)
+
 # What operators did, and who tried to become one.
 audit = Table(
     "audit",

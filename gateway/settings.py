@@ -22,11 +22,14 @@ from config import (
     prepare_data_dir,
     write_private,
 )
+from gateway.notify_words import QuietHours, parse_quiet_hours, split_addresses
 from places import PROGRAM
 
 DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
 RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"
 RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
+NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
+NOTIFY_QUIET: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY_QUIET"
 
 
 class SettingsError(Exception):
@@ -47,6 +50,8 @@ class Settings:
     rate_limit: int
     retention_days: float
     redact_patterns: Path | None
+    notify: tuple[str, ...] = field(repr=False)
+    notify_quiet: QuietHours | None
     runner_url: str
     runner_allows_self_signed: bool
     notes: tuple[str, ...]
@@ -87,6 +92,8 @@ def load_settings(
         rate_limit=int(_number(config, environ, RATE_LIMIT, "100", "requests a minute")),
         retention_days=_number(config, environ, RETENTION_DAYS, "30", "days"),
         redact_patterns=config.redact_patterns,
+        notify=split_addresses(_find(config, environ, NOTIFY)),
+        notify_quiet=_quiet_hours(_find(config, environ, NOTIFY_QUIET)),
         runner_url=config.gateway_url,
         runner_allows_self_signed=config.allow_self_signed,
         notes=tuple(notes),
@@ -104,6 +111,15 @@ def _number(
     if not re.fullmatch(r"[0-9]{1,6}", text):
         raise SettingsError(f"{variable} is {text!r}; write a number of {what}, such as {default}")
     return float(text)
+
+
+def _quiet_hours(text: str) -> QuietHours | None:
+    try:
+        return parse_quiet_hours(text) if text else None
+    except ValueError:
+        raise SettingsError(
+            f"{NOTIFY_QUIET} is {text!r}; write the hours of a day, such as 22:00-07:00"
+        ) from None
 
 
 def _read_or_make(path: Path) -> str:
@@ -151,7 +167,7 @@ def _make_secret(file: Path, notes: list[str]) -> None:
 
 
 # The first part of every path that the gateway answers itself.
-_OWN_PATHS = frozenset({"api", "login", "logout", "runs", "static"})
+_OWN_PATHS = frozenset({"api", "login", "logout", "notifications", "runs", "static"})
 
 
 def parse_public_url(text: str) -> str:

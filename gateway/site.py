@@ -49,9 +49,11 @@ from gateway.login import (
     TooManyFailuresError,
 )
 from gateway.markdown import parse_markdown
+from gateway.notify import Notifier
 from gateway.offers import Offers
 from gateway.offers_api import add_offers
 from gateway.openapi import DOCUMENT
+from gateway.presence import Looks
 from gateway.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
 from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, STOP
 from gateway.search import (
@@ -101,8 +103,13 @@ _TEXT_TYPES = frozenset({"text", "json", "diff", "markdown"})
 
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "form-action 'self'; manifest-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+# To register a service worker is to name a script. The page of the notifications may, and shows
+# nothing of any run.
+_NOTIFICATIONS_POLICY = _CONTENT_SECURITY_POLICY.replace(
+    "trusted-types 'none'", "trusted-types service-worker; worker-src 'self'"
 )
 _HEADERS = {
     "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
@@ -129,6 +136,8 @@ class Parts:
     offers: Offers
     hosts: Hosts
     files: ArtifactFiles
+    notifier: Notifier
+    looks: Looks
     static_dir: Path
     vendor_dir: Path
     start_program: str
@@ -242,6 +251,12 @@ def _build_pages(parts: Parts) -> Blueprint:
     def shell(run_id: str = "") -> Response:  # noqa: ARG001 - the page's script reads the address
         return _show("index.html")
 
+    @pages.get("/notifications")
+    def notifications() -> Response:
+        response = _show("index.html")
+        response.headers["Content-Security-Policy"] = _NOTIFICATIONS_POLICY
+        return response
+
     @pages.get("/static/<path:name>")
     def static(name: str) -> Any:
         folder, rest = parts.static_dir, name
@@ -251,7 +266,10 @@ def _build_pages(parts: Parts) -> Blueprint:
         if path is None or not os.path.isfile(path):  # Path.is_file raises if it is too long
             _refuse(404, "There is no such file.")
         kind = _STATIC_TYPES.get(Path(path).suffix, "application/octet-stream")
-        return send_file(path, mimetype=kind, conditional=True, max_age=0)
+        response = send_file(path, mimetype=kind, conditional=True, max_age=0)
+        if name == "service-worker.js":
+            response.headers["Service-Worker-Allowed"] = _here("/")
+        return response
 
     _add_login(pages, parts)
     return pages
@@ -335,6 +353,7 @@ def _build_api(parts: Parts) -> Blueprint:
     _add_talk(api, parts)
     add_listing(api, parts)
     add_offers(api, parts)
+    _add_notifications(api, parts)
 
     @api.post("/login-codes")
     def make_login_code() -> Answer:
@@ -587,6 +606,31 @@ def _add_talk(api: Blueprint, parts: Parts) -> None:
         if message_id not in [each["id"] for each in waiting]:
             _refuse(409, "This message does not wait any more.")
         return _queue(parts, run, "take back", f"{TAKE_BACK}{message_id}")
+
+
+def _add_notifications(api: Blueprint, parts: Parts) -> None:
+    @api.get("/notifications")
+    def show_notifications() -> Answer:
+        return jsonify(parts.notifier.state)
+
+    @api.post("/notifications/test")
+    def test_notifications() -> Answer:
+        _json_body()
+        if not parts.notifier.state["services"]:
+            _refuse(409, "No service is set.")
+        parts.notifier.test()
+        parts.store.note(_address(), g.actor, "test notifications")
+        return jsonify(parts.notifier.state), 202
+
+    @api.post("/runs/<run_id>/looks")
+    def look(run_id: str) -> Answer:
+        _find_run(parts, run_id)
+        body = _json_body()
+        page, is_visible = _text(body, "page", 50), body.get("visible")
+        if not isinstance(is_visible, bool):
+            _refuse(400, "visible is true or false.")
+        parts.looks.note(run_id, page, is_visible=is_visible)
+        return jsonify({"ok": True}), 200
 
 
 def _queue(

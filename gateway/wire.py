@@ -23,6 +23,7 @@ from gateway.admission import Admission, Admitted, Claim, RateLimit, RefusedErro
 from gateway.artifacts import ArtifactFiles, UploadError
 from gateway.live import Live, Poll
 from gateway.offers import MAX_WAIT_S, Offers, read_said, read_take
+from gateway.presence import Heard
 from gateway.records import NewEvent
 from gateway.server import Connection, Parked
 from gateway.store import RunFullError, Store
@@ -102,6 +103,7 @@ class Wire:
         rules: Rules,
         files: ArtifactFiles,
         offers: Offers,
+        heard: Heard,
     ) -> None:
         self._store = store
         self._live = live
@@ -110,6 +112,7 @@ class Wire:
         self._rate_limit = rate_limit
         self._rules = rules
         self._files = files
+        self._heard = heard
         self._large_bodies = threading.BoundedSemaphore(_LARGE_BODIES_AT_ONCE)
         endpoints: dict[tuple[str, str], Endpoint] = {
             route: getattr(self, name) for route, name in ROUTES.items()
@@ -352,7 +355,9 @@ class Wire:
         return row
 
     def _admit(self, environ: Environ, path: str, body_hash: str) -> Admitted:
-        return self._admission.admit(_claim(environ, path, body_hash))
+        admitted = self._admission.admit(_claim(environ, path, body_hash))
+        self._heard.note(admitted.run_id)
+        return admitted
 
 
 class _Wait:

@@ -84,7 +84,16 @@ RUNNER: Final = PackageSet(
 # One module for each line of the list. It is used together with RUNNER, and repeats nothing of it.
 GATEWAY: Final = PackageSet(
     "requirements-gateway.txt",
-    ("cheroot", "cryptography", "flask", "markdown_it", "segno", "sqlalchemy", "werkzeug"),
+    (
+        "apprise",
+        "cheroot",
+        "cryptography",
+        "flask",
+        "markdown_it",
+        "segno",
+        "sqlalchemy",
+        "werkzeug",
+    ),
     "the gateway's packages",
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from typing import Any
 
 import pytest
 
+import places
 from testing.installed import lay_out
 from testing.once import build_once
 from testing.programs.terminal import Terminal
@@ -124,17 +126,23 @@ def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return answer
 
 
+# What a package is imported as, where that is not its name.
+_MODULES = {"python_dotenv": "dotenv", "markdown_it_py": "markdown_it"}
+
+
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a wheel for each line of both lists."""
     folder = tmp_path_factory.mktemp("wheels")
-    names = {"requests": "requests", "python_dotenv": "dotenv"}
-    others = {{"markdown_it": "markdown_it_py"}.get(each, each): each for each in GATEWAY.modules}
-    for name, module in {**names, **others}.items():
-        version = {"requests": "2.99", "python_dotenv": "1.99", "cheroot": "11.99"}.get(name, "99")
-        version = {"cryptography": "99", "segno": "1.99", "sqlalchemy": "2.99"}.get(name, version)
-        version = {"markdown_it_py": "4.99"}.get(name, version)
-        version = "3.99" if name in ("flask", "werkzeug") else version
+    lists = ("wrapper/requirements.txt", "requirements-gateway.txt")
+    for line in "".join((places.PROGRAM / each).read_text("utf-8") for each in lists).splitlines():
+        wanted = re.fullmatch(r"([\w-]+)>=[\d.]+(?:,<(\d+))?", line)
+        if wanted is None:
+            assert line.startswith("#"), line
+            continue
+        name = wanted[1].lower().replace("-", "_")
+        version = f"{int(wanted[2]) - 1}.99" if wanted[2] else "99"
+        module = _MODULES.get(name, name)
         info = f"{name}-{version}.dist-info"
         files = {
             f"{module}/__init__.py": "",
