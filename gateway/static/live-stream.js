@@ -7,6 +7,7 @@
  */
 
 import { ApiError, request } from "./api.js";
+import { noticedSoFar, showServices, takeNotice } from "./notifications.js";
 import { attempt, pauseAfter, TURN_MS } from "./turns.js";
 
 const SILENCE_MS = 40_000; // two comments in a row have not arrived
@@ -65,7 +66,7 @@ export class LiveStream {
     };
     heard();
     try {
-      const response = await request(`${this.#path}?after=${this.#lastId}`, {
+      const response = await request(`${this.#path}?after=${this.#lastId}${noticedSoFar()}`, {
         headers: { Accept: "text/event-stream", "Last-Event-ID": String(this.#lastId) },
         signal: this.#abort.signal,
       });
@@ -88,7 +89,9 @@ export class LiveStream {
       if (id <= this.#lastId) return;
       this.#lastId = id;
     }
-    attempt(() => this.#onMessage(name, JSON.parse(data)));
+    // What is for every page comes over whichever stream it follows.
+    const take = { notice: takeNotice, notifications: showServices }[name] ?? ((content) => this.#onMessage(name, content));
+    attempt(() => take(JSON.parse(data)));
   }
 
   #tell(state) {

@@ -8,7 +8,8 @@ import { Changes } from "./changes.js";
 import { el, setText } from "./dom.js";
 import { GoOn } from "./go-on.js";
 import { LiveStream } from "./live-stream.js";
-import { announce, notify, setTitle, showConnection } from "./notices.js";
+import { Looks } from "./looks.js";
+import { announce, setTitle, showConnection } from "./notices.js";
 import { Order } from "./order.js";
 import { Output } from "./output.js";
 import { RunControls } from "./run-controls.js";
@@ -97,11 +98,13 @@ export class RunPage {
       this.#tellTrouble(error);
     }
     setInterval(() => this.#attempt(() => this.#tick()), CLOCK_MS);
+    const looks = new Looks(this.#path);
     const stream = new LiveStream(`${this.#path}/stream`, {
       after: this.#output.newestId,
       onMessage: (name, data) => this.#attempt(() => this.#receive(name, data)),
       onState: (state) => {
         showConnection(state);
+        looks.isLive = state === "live";
         if (state === "live") this.#loadRest().catch((error) => announce(error.message));
       },
     });
@@ -191,7 +194,7 @@ export class RunPage {
     this.#attempt(() => this.#drawFacts());
     this.#attempt(() => this.#drawBanner(kind, word));
     // What it asks tells of itself.
-    if (before && before[0] !== kind && kind !== "running" && !run.open_questions) notify(word, title(run), run.id);
+    if (before && before[0] !== kind && kind !== "running" && !run.open_questions) announce(word);
   }
 
   #tick() {

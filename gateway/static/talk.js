@@ -6,10 +6,10 @@
 
 import { ApiError, get, post } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
-import { announce, notify } from "./notices.js";
+import { announce } from "./notices.js";
 import { cardSummary, closedSentence, Questions } from "./questions.js";
 import { asText, legible } from "./values.js";
-import { clock, title } from "./words.js";
+import { clock } from "./words.js";
 
 const RETRY_MS = 3000;
 const MAX_MESSAGE_CHARS = 100_000;
@@ -33,7 +33,6 @@ export class Talk {
   #run = {};
   #shownEvent = 0;
   #isLoading = false;
-  #isFirst = true;
   #questions;
   #acks = new Map(); // command id -> what to do with its outcome
   #outcomes = new Map(); // of commands whose request has not been answered yet
@@ -91,7 +90,6 @@ export class Talk {
     setText(this.#hint, isIdle ? "It has nothing to do, and waits for your message." : "While it works, a message waits until Claude Code reads it.");
     this.#offerModes(isRunning && run.remote_answers && Array.isArray(run.modes) ? run.modes.map((mode) => asText(mode)) : []);
     if (run.talk_event_id !== this.#shownEvent) this.#load();
-    else this.#isFirst = false;
   }
 
   /** Learn what became of a command. */
@@ -130,10 +128,8 @@ export class Talk {
     this.#showAnswered(conversation.closed);
     if (added.length) {
       const sentence = added.length === 1 ? cardSummary(added[0]) : `${added.length} questions for you`;
-      if (this.#isFirst) announce(sentence);
-      else notify(sentence, title(this.#run), this.#run.id);
+      announce(sentence);
     }
-    this.#isFirst = false;
   }
 
   #showWaiting(messages) {
