@@ -95,7 +95,7 @@ export class NotificationsPage {
     if (!this.#state) return;
     const { services, quiet_hours } = this.#state;
     if (!services.length) return this.#services.replaceChildren(...noService());
-    const rows = services.map((service) => el("li", {}, el("strong", {}, asText(service.name)), " ", el("span", { class: service.problem ? "bad" : "" }, describe(service))));
+    const rows = services.map((service) => el("li", {}, el("strong", {}, asText(service.name)), " ", el("span", { class: service.problem || service.test?.state === "failed" ? "bad" : "" }, describe(service))));
     // The button keeps the focus of whoever pressed it.
     const button = this.#services.querySelector("button") ?? actionButton("Send a test", { class: "primary" }, () => this.#test(), (sentence) => this.#fail(sentence));
     const list = el("ul", { class: "services", "aria-live": "polite" }, rows);

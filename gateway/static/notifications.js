@@ -47,7 +47,7 @@ export function showServices(state) {
   const failing = state.services.filter(({ problem }) => problem);
   const place = document.querySelector("#notify-problem");
   const sentence = failing.map(({ name, problem }) => `${name}: ${problem}`).join("; ");
-  place.hidden = !failing.length;
+  place.hidden = !failing.length || pathHere() === PAGE;
   place.replaceChildren(`Notifications do not arrive. ${sentence}. `, el("a", { href: `${BASE}${PAGE}` }, "Notifications"));
   onServices(state);
 }

@@ -77,6 +77,8 @@ def test_one_message_for_each_wait(tmp_path: Path, receiver: Receiver, other: Re
     public = "https://example.org/runner"
     own = EmbeddedGateway(tmp_path, "--public-url", public, env={NOTIFY: addresses})
     with own:
+        worker = own.request("GET", "/runner/static/service-worker.js")
+        assert worker.headers["service-worker-allowed"] == "/runner/"
         asking, waiting, answered, watched, failing, short = (
             begin(own, name)
             for name in ("asking", "waiting", "answered", "watched", "failing", "short")
