@@ -172,7 +172,7 @@ class Entry {
   constructor(file, text, index, isOpen) {
     this.file = file;
     this.text = text;
-    const href = `?view=changes&file=${encodeURIComponent(file.path)}`;
+    const href = `?tab=changes&file=${encodeURIComponent(file.path)}`;
     const name = [...(file.from ? [el("span", { class: "hint" }, `${legible(file.from)} → `)] : []), ...pathOf(file.path)];
     const mark = el("span", { class: `changed-mark ${file.status}`, title: WORDS[file.status] }, el("span", { "aria-hidden": "true" }, SIGNS[file.status]), el("span", { class: "unseen" }, `${WORDS[file.status]}: `));
     this.row = el("li", {}, el("a", { class: "changed-row", href, "data-file": file.path }, mark, el("span", { class: "changed-path" }, name), countsOf(file)));

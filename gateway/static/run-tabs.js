@@ -1,4 +1,4 @@
-/** The views of a run, each with an address: `?view=` names it, and nothing is the output. */
+/** The views of a run, each with an address: `?tab=` names it, and nothing is the output. */
 
 import { el, setText } from "./dom.js";
 
@@ -13,7 +13,7 @@ export class RunTabs {
   constructor(onChange) {
     this.#onChange = onChange;
     for (const [view, label] of VIEWS) {
-      const href = view === "output" ? location.pathname : `?view=${view}`;
+      const href = view === "output" ? "?" : `?tab=${view}`;
       this.#links.set(view, el("a", { href }, label, view === "changes" && this.#count));
     }
     this.element = el("nav", { class: "tabs", "aria-label": "Views of this run", hidden: true }, ...this.#links.values());
@@ -25,9 +25,15 @@ export class RunTabs {
   follow(event) {
     const link = event.target.closest?.("a[href]");
     if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-    const address = new URL(link.href);
-    if (address.pathname !== location.pathname || address.hash) return;
+    const wanted = new URL(link.href);
+    if (wanted.pathname !== location.pathname || wanted.hash) return;
     event.preventDefault();
+    // What else the address says is not about the view.
+    const address = new URL(location.href);
+    for (const word of ["tab", "file"]) {
+      if (wanted.searchParams.has(word)) address.searchParams.set(word, wanted.searchParams.get(word));
+      else address.searchParams.delete(word);
+    }
     history.pushState(null, "", address);
     this.tell();
   }
@@ -35,7 +41,7 @@ export class RunTabs {
   /** Say which view the address names. */
   tell() {
     const query = new URLSearchParams(location.search);
-    const view = this.#links.has(query.get("view")) ? query.get("view") : "output";
+    const view = this.#links.has(query.get("tab")) ? query.get("tab") : "output";
     for (const [each, link] of this.#links) {
       if (each === view) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");

@@ -79,7 +79,7 @@ def test_the_changes_of_a_run(
         changes.click()
         expect(page.get_by_text("working")).to_be_hidden()
         expect(page.get_by_role("heading", name="Changes")).to_be_visible()
-        assert page.url.endswith(f"/runs/{run.id}?view=changes")
+        assert page.url.endswith(f"/runs/{run.id}?tab=changes")
         assert rows(page) == [
             "• changed: src/cart.py +2 -1",
             "→ renamed: old name → new name",
@@ -98,7 +98,7 @@ def test_the_changes_of_a_run(
         page.get_by_role("link", name="new: big.txt").press("Enter")
         expect(big.locator("summary")).to_be_focused()
         expect(big).to_be_in_viewport()
-        assert page.url.endswith("?view=changes&file=big.txt")
+        assert page.url.endswith("?tab=changes&file=big.txt")
         more = big.get_by_role("button", name="Show 501 more lines")
         more.click()
         expect(big.get_by_text("+line 1500", exact=True)).to_be_attached()
@@ -114,12 +114,29 @@ def test_the_changes_of_a_run(
         gateway.send_event(run, "stdout", "and more\n", 2)
         expect(page.get_by_text("and more")).to_be_visible()
 
-        page.goto(f"{gateway.url}/runs/{run.id}?view=changes&file=big.txt")
+        page.goto(f"{gateway.url}/runs/{run.id}?tab=changes&file=big.txt")
         expect(big).to_have_attribute("open", "")
         expect(big.locator("summary")).to_be_focused()
         listed = gateway.api("GET", f"/api/runs/{run.id}/artifacts").json()["artifacts"]
         assert [each["name"] for each in listed] == ["changes.diff"]
         expect(page.get_by_role("button", name="View changes.diff")).to_have_count(0)
+
+
+def test_commands_that_fit_the_project(desk: Visitor, gateway: EmbeddedGateway) -> None:
+    """The others are behind More, and work; of an older runner all are shown."""
+    offered = ["npm test", "pnpm test", "pytest", "go test ./...", "git status", "ls -la", "./own"]
+    run = begin(gateway, "a run", commands=offered, project=["git", "python", 7, {}])
+    page = desk.open_run(run.id)
+    shown = page.locator(".commands > button")
+    fitting = ["pytest", "git status", "ls -la", "./own"]
+    expect(shown.filter(visible=True)).to_have_text(fitting)
+    page.get_by_text("More (3)").click()
+    page.get_by_role("button", name="pnpm test").click()
+    expect(page.locator(".history-entry").get_by_text("pnpm test")).to_be_visible()
+
+    desk.open_run(begin(gateway, "an older one", commands=offered, project="all").id)
+    expect(shown).to_have_text(offered)
+    assert page.get_by_text("More (").count() == 0
 
 
 def test_a_diff_of_5_mb_opens_fast(desk: Visitor, gateway: EmbeddedGateway) -> None:
@@ -152,5 +169,5 @@ def test_a_diff_of_5_mb_opens_fast(desk: Visitor, gateway: EmbeddedGateway) -> N
 
     none = begin(gateway, "nothing")
     gateway.send_marker(none, finished([]))
-    page.goto(f"{gateway.url}/runs/{none.id}?view=changes")
+    page.goto(f"{gateway.url}/runs/{none.id}?tab=changes")
     expect(page.get_by_text("This run has sent no changes")).to_be_visible()
