@@ -79,6 +79,7 @@ _SCHEMAS: dict[str, Schema] = {
             "lines": _or_null(_INTEGER),
             "session_id": _or_null(_TEXT),
             "commands": _array(_TEXT),
+            "project": _or_null(_array(_TEXT)),
             "remote_input": _BOOLEAN,
             "state": _or_null({"type": "string", "enum": ["working", "waiting"]}),
             "state_event_id": _or_null(_INTEGER),
@@ -559,6 +560,27 @@ _PATHS: dict[str, Schema] = {
                     "200 if absent; a page of large events has fewer",
                 ),
             ),
+        ),
+    },
+    "/api/runs/{run_id}/screen": {
+        "parameters": [_RUN_ID],
+        "get": _operation(
+            "The screen of a session as it stands: lines of texts, each with its style",
+            _json(
+                _object(
+                    {
+                        "after": _PLACE,
+                        "columns": {"type": "integer"},
+                        "lines": {"type": "integer"},
+                        "cursor": {"type": ["array", "null"], "items": {"type": "integer"}},
+                        "alternate": _BOOLEAN,
+                        "rows": _array(_array(_array({}))),
+                        "whole": _BOOLEAN,
+                        "done": _BOOLEAN,
+                    }
+                )
+            ),
+            errors=(404,),
         ),
     },
     "/api/runs/{run_id}/conversation": {

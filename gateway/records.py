@@ -61,6 +61,8 @@ _MAX_PATH = 4_096
 MAX_COMMAND_CHARACTERS = 1_000
 _MAX_OFFERED = 200
 _MAX_OFFERED_CHARACTERS = 32_000
+# Of a project: git, npm and the like.
+_MAX_KINDS = _MAX_KIND = 20
 _MAX_RESULT_FIELDS = 40
 _MAX_RESULT_LIST = 50
 # What JavaScript counts without loss, and what a column holds.
@@ -86,6 +88,7 @@ NO_DETAILS: dict[str, Any] = {
     "lines": None,
     "session_id": None,
     "commands": [],
+    "project": None,
     "remote_input": False,
     "version": None,
     "prompt": None,
@@ -192,6 +195,9 @@ def _take_started(marker: dict[str, Any], details: dict[str, Any]) -> None:
     offered = marker.get("commands")
     if isinstance(offered, list):
         details["commands"] = _sendable(offered)
+    kinds = marker.get("project")
+    if isinstance(kinds, list):
+        details["project"] = [each for each in kinds[:_MAX_KINDS] if _is_kind(each)]
 
 
 def _take_size(marker: dict[str, Any], details: dict[str, Any]) -> None:
@@ -199,6 +205,10 @@ def _take_size(marker: dict[str, Any], details: dict[str, Any]) -> None:
         value = marker.get(name)
         if type(value) is int and value > 0:
             details[name] = min(value, most)
+
+
+def _is_kind(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_KIND
 
 
 def _sendable(offered: list[Any]) -> list[str]:

@@ -56,6 +56,7 @@ from gateway.openapi import DOCUMENT
 from gateway.presence import Looks
 from gateway.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
 from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, STOP
+from gateway.screens import Screens
 from gateway.search import (
     BEGINNING,
     MAX_WANTED_CHARACTERS,
@@ -482,6 +483,12 @@ def _add_reading(api: Blueprint, parts: Parts) -> None:
                 "has_after": last < run["last_event_id"],
             }
         )
+
+    screens = Screens(parts.store)
+
+    @api.get("/runs/<run_id>/screen")
+    def show_screen(run_id: str) -> Answer:
+        return jsonify(screens.look(_find_run(parts, run_id)))
 
     @api.get("/runs/<run_id>/history")
     @api.get("/runs/<run_id>/commands")

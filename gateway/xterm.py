@@ -35,7 +35,7 @@ def fetch(tell: Callable[[str], None]) -> None:
     target = folder()
     if target.is_dir():
         return
-    without = "the page shows plain text instead of a terminal"
+    without = "the gateway draws the screen of a session itself"
     npm = find_program("npm", os.environ.get("PATH"))
     if npm is None:
         tell(f"npm is not there: {without}")

@@ -41,6 +41,7 @@ from runner.mailbox import (
 )
 from runner.poster import Poster
 from runner.processes import ChildEnd, command_line, living_descendants
+from runner.project import kinds_of_project
 from runner.pump import ChildTerminals, PtyPump
 from runner.questions import Refusal
 from runner.repository import find_branch
@@ -194,6 +195,7 @@ class Run:
             **({"sessionId": session_id} if session_id else {}),
             **({"layout": LAYOUT} if job.invocation.messages is not None else {}),
             "commands": list(self.allowlist.commands),
+            "project": kinds_of_project(job.cwd),
             "remoteInput": job.allows_remote_input and (job.is_interactive or asking is not None),
             **({} if asking is None else _talking_fields(asking)),
             "version": VERSION,

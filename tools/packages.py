@@ -90,6 +90,7 @@ GATEWAY: Final = PackageSet(
         "cryptography",
         "flask",
         "markdown_it",
+        "pyte",
         "segno",
         "sqlalchemy",
         "werkzeug",

@@ -10,6 +10,7 @@
 import { get } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
+import { redrawing, screenOf, ScreenView } from "./screen-view.js";
 import { TextView } from "./text-view.js";
 import { attempt } from "./turns.js";
 import { asSize } from "./values.js";
@@ -36,6 +37,8 @@ export class Output {
   #drawn = 0; // how many of the window's events the view has
   #isDrawing = false;
   #isMoving = false; // whether the place that is seen is not yet the reader's
+  #screen = null; // the gateway's picture of a session's screen, for a view that begins in the middle
+  #due = null; // the same until it is drawn
   #queue = Promise.resolve();
   #isQueued = false;
   #pane = el("div", { class: "pane" });
@@ -209,11 +212,14 @@ export class Output {
 
   async #fittingKind() {
     // A run without a terminal of its own is text, which fits any width; only a session needs a screen.
-    return this.#run.mode === "interactive" && (await isXtermInstalled()) ? "terminal" : "text";
+    if (this.#run.mode !== "interactive") return "text";
+    if (await isXtermInstalled()) return "terminal";
+    // What a program has left on its screen when it ended is little; its text is all there is.
+    return this.#run.status === "running" ? "screen" : "text";
   }
 
   async #show(kind) {
-    const view = kind === "terminal" ? await XtermView.create(this.#size) : new TextView(this.#size);
+    const view = await this.#makeView(kind);
     this.#view?.dispose();
     this.#view = view;
     this.#kind = kind;
@@ -225,9 +231,23 @@ export class Output {
     this.#tell();
   }
 
+  async #makeView(kind) {
+    if (kind === "screen") return new ScreenView(this.#runPath);
+    // Before what the window holds a session may have drawn half of its screen.
+    const isLate = kind === "terminal" && this.#hasBefore && this.#run.mode === "interactive";
+    this.#screen = isLate ? await screenOf(this.#runPath) : null;
+    return kind === "terminal" ? XtermView.create(this.#size) : new TextView(this.#size);
+  }
+
+  get #runPath() {
+    return `/api/runs/${encodeURIComponent(this.#run.id)}`;
+  }
+
   async #offerKinds() {
-    if (!(await isXtermInstalled())) return;
-    for (const [kind, label] of [["text", "Text"], ["terminal", "Terminal"]]) {
+    const isSession = this.#run.mode === "interactive";
+    const finer = (await isXtermInstalled()) ? ["terminal", "Terminal"] : isSession && ["screen", "Screen"];
+    if (!finer) return;
+    for (const [kind, label] of [["text", "Text"], finer]) {
       const show = () => this.#enqueue(() => this.#show(kind));
       this.#kinds.append(actionButton(label, { "data-kind": kind }, show, announce));
     }
@@ -249,6 +269,7 @@ export class Output {
     try {
       view.reset(this.#size);
       this.#drawn = 0;
+      this.#due = this.#screen;
       this.#drawTo(index);
       await view.flush();
       const place = view.extent;
@@ -265,8 +286,19 @@ export class Output {
     if (!this.#view) return;
     for (; this.#drawn < end; this.#drawn += 1) {
       const event = this.#events[this.#drawn];
+      if (this.#due && event.id > this.#due.after) this.#drawScreen();
+      if (this.#screen && !this.#due && event.id <= this.#screen.after) continue; // it is in the picture
       attempt(() => this.#draw(event));
     }
+    // Of what the picture has the rest is on its way.
+    if (this.#due && end === this.#events.length) this.#drawScreen();
+  }
+
+  /** Draw a session's screen as the gateway knows it, where the events come that are not in it. */
+  #drawScreen() {
+    const screen = this.#due;
+    this.#due = null;
+    if (this.#events[0]?.id <= screen.after) attempt(() => this.#view.write(redrawing(screen), "stdout"));
   }
 
   #draw(event) {
@@ -286,7 +318,7 @@ export class Output {
   }
 
   #tell() {
-    this.#earlier.hidden = !this.#hasBefore;
+    this.#earlier.hidden = !this.#hasBefore || this.#kind === "screen";
     this.#toEnd.hidden = !this.#view || (this.#isLive && this.#view.isAtEnd);
     this.#empty.hidden = this.#hasBefore || this.#events.some(isOutput);
     setText(this.#empty, EMPTY[this.#run.status] ?? EMPTY.done);

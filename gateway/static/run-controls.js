@@ -11,6 +11,8 @@ const SPECIAL = new Map([["__STOP__", "Stop"], ["__HALT__", "Halt"], ["__ESCAPE_
 const MAX_OFFERED = 200;
 const MAX_RESULT_CHARS = 400_000; // more than the gateway gives
 const INPUT = "__INPUT__:";
+// Which kind of project a command is for, by its program; others fit everywhere.
+const NEEDS = new Map([["git", "git"], ["npm", "npm"], ["pnpm", "pnpm"], ["yarn", "yarn"], ["pytest", "python"], ["cargo", "cargo"], ["go", "go"]]);
 // What a phone's keyboard does not have: the label, what it is called, what a terminal sends for it.
 const KEYS = [
   ["Esc", "Esc", "\x1b"],
@@ -66,13 +68,22 @@ export class RunControls {
     const offered = commands.filter((each) => typeof each === "string").slice(0, MAX_OFFERED);
     this.element.hidden = !offered.length && this.#typing.hidden && !this.#entries.size;
     // Only when it has changed: new buttons would take the focus away.
-    if (JSON.stringify(offered) === this.#offered) return;
-    this.#offered = JSON.stringify(offered);
+    const kinds = Array.isArray(run.project) ? run.project : null;
+    const content = JSON.stringify([offered, kinds]);
+    if (content === this.#offered) return;
+    this.#offered = content;
+    const isFitting = (command) => fits(command, kinds);
+    const rest = offered.filter((command) => !isFitting(command));
     this.#commands.replaceChildren(
-      ...offered.map((command) =>
-        actionButton(command, { class: "command" }, () => this.#send("command", { command }), (sentence) => this.#tellProblem(sentence)),
-      ),
+      ...offered.filter(isFitting).map((command) => this.#commandButton(command)),
+      rest.length
+        ? el("details", { class: "more-commands" }, el("summary", {}, `More (${rest.length})`), el("div", { class: "commands" }, rest.map((command) => this.#commandButton(command))))
+        : "",
     );
+  }
+
+  #commandButton(command) {
+    return actionButton(command, { class: "command" }, () => this.#send("command", { command }), (sentence) => this.#tellProblem(sentence));
   }
 
   /** Show one command and what became of it, which may come before the answer that has it waiting. */
@@ -142,6 +153,12 @@ export class RunControls {
     );
     return dialog;
   }
+}
+
+/** Whether a command fits a project of these kinds; null if they are not known. */
+function fits(command, kinds) {
+  const needed = NEEDS.get(/^\S*/.exec(command)[0]);
+  return !kinds || !needed || kinds.includes(needed);
 }
 
 const nameOf = (command) => {

@@ -191,7 +191,8 @@ function spans(cells) {
   return nodes.length ? nodes : ["\u200b"];
 }
 
-function styledNode(text, style) {
+/** Return a text in its style. */
+export function styledNode(text, style) {
   const classes = ["bold", "dim", "italic", "underline", "strike", "hidden"].filter((flag) => style[flag]);
   let { fg, bg } = style;
   if (style.inverse) [fg, bg] = [bg ?? "background", fg ?? "foreground"];

@@ -39,7 +39,7 @@ def test_a_run_from_new_run_to_its_artifacts(
         expect(entry.locator(".outcome")).to_have_text("done")
         expect(entry.locator(".result")).to_contain_text("+total = 2")
         expect(page.get_by_role("button", name="View latest.diff")).to_be_visible()
-        assert page.locator(".commands button").all_inner_texts()[0] == "npm test"
+        assert page.locator(".commands button").all_inner_texts()[0] == "git diff"
 
         page.get_by_role("button", name="Stop", exact=True).click()
         expect(page.locator(".badge")).to_have_text("Stopped")

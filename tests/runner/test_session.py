@@ -50,6 +50,7 @@ def finished(launch: Launch) -> dict[str, Any]:
 def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path, kind: Kind) -> None:
     """`started` is the first event and `finished` the last, with all fields of the protocol."""
     says = program("import sys; print('out'); sys.stdout.flush(); print('err', file=sys.stderr)")
+    (tmp_path / "package.json").touch()
     launch = plan(gw, says, tmp_path, prompt="say it", options=["-q"], kind=kind)
 
     assert run_to_end(launch) == 0
@@ -69,6 +70,7 @@ def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path, kind: Kind) -> No
         "mode": "print",
         "columns": 120,
         "lines": 40,
+        "project": ["npm"],
         "remoteInput": False,
     }
     assert end.pop("durationMs") > 0
