@@ -266,12 +266,12 @@ def _print_mode(
     added, rest = _common_of_print_mode(started, arguments, options)
     argv = (*started, *added, *arguments)
     if len(os.fsencode(prompt)) > MAX_ARGUMENT_BYTES:
-        return Invocation(argv, os.fsencode(prompt), **rest)
+        live_argv = _live(started, added, arguments)
+        return Invocation(argv, os.fsencode(prompt), live_argv=live_argv, **rest)
     # Until 2.0, -p does not keep such a word from being a subcommand.
     is_subcommand = prompt.strip() in _OLD_SUBCOMMANDS
-    return Invocation(
-        (*argv, *(_prompt_argument(prompt) if is_subcommand else ("--", prompt))), **rest
-    )
+    told = _prompt_argument(prompt) if is_subcommand else ("--", prompt)
+    return Invocation((*argv, *told), live_argv=_live(started, added, arguments, told), **rest)
 
 
 def _listening(
@@ -295,6 +295,7 @@ def _listening(
     added += [*listening_arguments(prompt), *(ASKING_ARGUMENTS if asks else ())]
     return Invocation(
         (*started, *added, *arguments),
+        live_argv=_live(started, added, arguments),
         dialogue=ClaudeDialogue(asks=asks),
         # JSON holds no half characters.
         first_message=os.fsencode(prompt).decode("utf-8", "replace"),
@@ -302,6 +303,19 @@ def _listening(
         withheld_variables=WITHHELD_VARIABLES,
         **rest,
     )
+
+
+def _live(
+    started: Sequence[str],
+    added: Sequence[str],
+    arguments: Sequence[str],
+    told: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Return the argv with which it prints its words while it writes them; empty if it cannot."""
+    if "stream-json" not in added:
+        return ()
+    more = () if _names_any(arguments, (_PARTIAL,)) else (_PARTIAL,)
+    return (*started, *added, *more, *arguments, *told)
 
 
 def _common_of_print_mode(
@@ -354,6 +368,8 @@ def _given(arguments: Sequence[str], names: Sequence[str]) -> str:
     return next((name for name in names if _names_any(arguments, (name,))), "")
 
 
+# Known to 2.0.0 and later.
+_PARTIAL: Final = "--include-partial-messages"
 # Arguments that say who is asked.
 _ASKING_ARGUMENTS: Final = ("--permission-prompt-tool", "--permission-prompts")
 # Arguments that hand the work to a daemon of Claude Code's own.

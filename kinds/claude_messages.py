@@ -33,12 +33,13 @@ import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Final
 
 from kinds.claude_changes import CHANGING, count_changes, made_diff
 from kinds.claude_edits import EditWatch
-from kinds.profile import Limit, Message, Passed, Piece
+from kinds.claude_text import LiveText, clean, shown_text
+from kinds.profile import Limit, Message, Part, Passed, Piece
 from kinds.text_layout import (
     DIFF,
     END,
@@ -79,8 +80,7 @@ _BRIEF_NOTE: Final = Limit(3, _LINE_CHARS)
 # A run that loops must not fill the memory, nor a `finished` marker.
 _MAX_REMEMBERED: Final = 1_000
 _MAX_DENIALS_SHOWN: Final = 20
-# A piece of a message that follows whole. Left out: a secret that is spread over several of them
-# would not be recognised in any.
+# A piece of a message that follows whole; in no file.
 _PARTIAL: Final = "stream_event"
 # The result of a turn may come after the next turn's words, when background tasks end.
 _LAST_WORDS: Final = 8
@@ -97,12 +97,6 @@ _LONGEST_ESCAPE: Final = 256
 # What an object can look like at its beginning; bounded, as it is asked with each read.
 _MAY_BE_OBJECT: Final = re.compile(rb"\{[ \t\r]{0,64}(?:[\"}]|\Z)")
 
-# What must not reach a terminal or a page out of a message: escape sequences whole, else control
-# characters one by one.
-_ESCAPES: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]{0,2000}(?:\x07|\x1b\\)")
-_LINE_ENDS: Final = re.compile("\r\n?|[\u0085\u2028\u2029]")
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _NO_OUTPUT: Final = re.compile(r"\(\w+ completed with no output\)\s*")
 _ERROR_LABEL: Final = re.compile(r"\A(?:Error: )+")
 # How to see more of it, at a keyboard that is not there.
@@ -156,6 +150,7 @@ class ClaudeStream:
     """
 
     def __init__(self, *, is_asked: bool = False, is_granted: bool = False) -> None:
+        self.is_live = False
         self._renderer = _Renderer(is_asked=is_asked, is_granted=is_granted)
         self._edits = EditWatch()
         # Either at the beginning of a line, where `_escape` is an incomplete escape sequence that
@@ -199,7 +194,8 @@ class ClaudeStream:
         """Return what was held back, at the end of the stream."""
         line, self._line = self._line, None
         self._escape, self._is_passing = b"", False
-        return [] if line is None else list(self._read_line(bytes(line)))
+        read = [] if line is None else list(self._read_line(bytes(line)))
+        return [*read, *self._renderer.end_live()]
 
     def _feed_part(self, part: bytes) -> Iterator[Item]:
         """Take a line's end or a part of one; only its last byte can be a newline."""
@@ -245,8 +241,11 @@ class ClaudeStream:
             yield Passed(line)
             return
         if value["type"] != _PARTIAL:
+            yield from self._renderer.settle(value)
             pieces = tuple(self._renderer.render(value))
             yield Message(value, pieces, self._edits.feed(value))
+        elif self.is_live and not value.get("parent_tool_use_id"):
+            yield from self._renderer.write(_map(value, "event"))
         if behind:
             yield Passed(behind)
 
@@ -302,16 +301,8 @@ _DECODER: Final = json.JSONDecoder(
 # --- fields that may be missing or anything -------------------------------------------------------
 
 
-def _clean(value: Any) -> str:
-    """Return a text as it may be shown: its lines and tabs, and nothing that moves a cursor."""
-    if not isinstance(value, str):
-        return ""
-    text = _LINE_ENDS.sub("\n", _ESCAPES.sub("", value))
-    return _SURROGATES.sub("\ufffd", _CONTROLS.sub("", text))
-
-
 def _text(fields: Any, name: str) -> str:
-    return _clean(fields.get(name)) if isinstance(fields, Mapping) else ""
+    return clean(fields.get(name)) if isinstance(fields, Mapping) else ""
 
 
 def _word(fields: Any, name: str) -> str:
@@ -426,12 +417,12 @@ def _show_field(name: str) -> Callable[[Mapping[str, Any], str], str]:
 
 def _show_anything(given: Mapping[str, Any], _cwd: str) -> str:
     """Name every value; those of one line first, because the first line is always shown."""
-    shown = [f"{_clean(name)}={_plain(value)}" for name, value in given.items()]
+    shown = [f"{clean(name)}={_plain(value)}" for name, value in given.items()]
     return " ".join(sorted(shown, key=lambda each: "\n" in each))
 
 
 def _plain(value: Any) -> str:
-    return _clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _path(given: Mapping[str, Any], cwd: str) -> str:
@@ -506,6 +497,9 @@ class _Renderer:
         self._questions: dict[str, str] = {}
         self._withdrawn: set[str] = set()
         self._running_tasks = 0
+        # The words that are being written, and those that were shown while they were.
+        self._live: LiveText | None = None
+        self._written: str | None = None
 
     def totals(self) -> dict[str, Any]:
         """Return what adds up over the turns."""
@@ -548,6 +542,68 @@ class _Renderer:
         elif not request and question_id in self._questions:
             self._withdrawn.add(self._questions[question_id])
 
+    # --- while it is written ---
+
+    def write(self, event: Mapping[str, Any]) -> Iterator[Part]:
+        """Show more of the words that are being written."""
+        self.has_begun = True
+        kind, block = _word(event, "type"), _map(event, "content_block")
+        if kind in ("message_start", "content_block_start"):
+            yield from self._break_off()
+        piece: Any = None
+        if kind == "content_block_start" and _word(block, "type") == "text":
+            self._live, piece = LiveText(), block.get("text")
+        elif kind == "content_block_delta":
+            piece = _map(event, "delta").get("text")
+        if self._live is None or not isinstance(piece, str):
+            return
+        is_first = not self._live.has_shown
+        text = self._live.feed(piece)
+        if text:
+            is_apart = is_first and self._last_group != ""
+            self._last_group, self._last_tool = "text", ""
+            yield Part(text, is_apart)
+
+    def settle(self, message: Mapping[str, Any]) -> Iterator[Part]:
+        """End the words that were being written, if this message does, before it is shown."""
+        if self._live is None or message.get("parent_tool_use_id"):
+            return
+        kind = message["type"]
+        if kind == "assistant":
+            yield from self._complete(message)
+        elif kind == "error" or _word(message, "subtype") == "api_retry":
+            yield from self._break_off()
+        elif kind in ("user", "result") or _word(message, "subtype") == "init":
+            yield from self.end_live()
+
+    def _complete(self, message: Mapping[str, Any]) -> Iterator[Part]:
+        """Show what is left of the words, now that they have come whole."""
+        written = "" if self._live is None else self._live.text
+        blocks = _list(_map(message, "message"), "content")
+        texts = [_text(each, "text") for each in blocks if _word(each, "type") == "text"]
+        whole = shown_text(texts[0]) if texts and not _is_error(message) else ""
+        if not written:
+            self._live = None
+        elif whole and (whole.startswith(written) or written.startswith(whole)):
+            # One that was interrupted may be shorter.
+            self._live, self._written = None, whole
+            yield Part(whole[len(written) :], is_last=True)
+        else:
+            yield from self._break_off()
+
+    def _break_off(self) -> Iterator[Part]:
+        """End words that come once more, or never."""
+        for part in self.end_live():
+            told = self._note(FAILURE, "the answer above was broken off")
+            yield replace(part, pieces=tuple(told))
+
+    def end_live(self) -> Iterator[Part]:
+        """End the words where they are."""
+        live, self._live = self._live, None
+        if live is not None and live.has_shown:
+            self._said = [*self._said[1 - _LAST_WORDS :], live.text.strip()]
+            yield Part("", is_last=True)
+
     # --- building pieces ---
 
     def _piece(
@@ -562,7 +618,7 @@ class _Renderer:
         is_subagent: bool = False,
     ) -> Iterator[Piece]:
         """Yield a piece, with an empty line before it where another group of lines begins."""
-        text = text.strip("\n").rstrip()
+        text = shown_text(text)
         if not text.strip():
             return
         is_apart = group in ("text", "end") or group not in ("result", self._last_group)
@@ -686,7 +742,7 @@ class _Renderer:
 
     def _assistant(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         is_subagent = bool(message.get("parent_tool_use_id"))
-        is_error = message.get("is_api_error_message") is True or bool(message.get("error"))
+        is_error = _is_error(message)
         for block in _list(_map(message, "message"), "content"):
             kind = _word(block, "type")
             if kind == "text":
@@ -702,7 +758,9 @@ class _Renderer:
     ) -> Iterator[Piece]:
         if not is_subagent:
             self._said = [*self._said[1 - _LAST_WORDS :], text.strip()]
-        if is_error:
+        if not is_subagent and self._written is not None and self._written == shown_text(text):
+            self._written = None
+        elif is_error:
             yield from self._note(FAILURE, text, is_subagent=is_subagent)
         else:
             yield from self._piece("text", text, WORDS, _WHOLE, is_subagent=is_subagent)
@@ -782,7 +840,7 @@ class _Renderer:
         if tool.name in CHANGING and not is_error:
             # Line by line, since a character in a line may be the end of it.
             changes = made_diff(tool.name, tool.given, details).split("\n")
-            diff = "\n".join(_clean(line.rstrip("\r")).replace("\n", " ") for line in changes)
+            diff = "\n".join(clean(line.rstrip("\r")).replace("\n", " ") for line in changes)
         yield from self._piece(
             "result",
             count_changes(diff) if diff else _show_result(tool.name, block, details),
@@ -819,7 +877,7 @@ class _Renderer:
         text = _text(message, "result").strip()
         if text and text not in self._said:
             yield from self._say(text, is_error=is_error)
-        errors = "\n".join(_clean(each) for each in _list(message, "errors"))
+        errors = "\n".join(clean(each) for each in _list(message, "errors"))
         # After an interruption they are about Claude Code's inside.
         if errors.strip() not in self._said and not self.summary.was_interrupted:
             yield from self._note(FAILURE, errors)
@@ -865,6 +923,11 @@ class _Renderer:
             yield from self._piece("denials", advice, NOTICE, _WHOLE)
 
 
+def _is_error(message: Mapping[str, Any]) -> bool:
+    """Whether the words of a message are not Claude's."""
+    return message.get("is_api_error_message") is True or bool(message.get("error"))
+
+
 def _show_result(tool_name: str, block: Mapping[str, Any], details: Any) -> str:
     """Return what came of a tool. `details` is the same for programs."""
     if isinstance(details, Mapping) and (details.get("backgroundTaskId") or details.get("isAsync")):
@@ -883,13 +946,13 @@ def _result_text(block: Mapping[str, Any]) -> str:
     """Return what a tool gave back, as text; for what is no text, what it is."""
     content = block.get("content")
     if isinstance(content, str):
-        return _clean(content)
+        return clean(content)
     return "\n".join(_block_text(each) for each in _list(block, "content"))
 
 
 def _block_text(block: Any) -> str:
     if isinstance(block, str):
-        return _clean(block)
+        return clean(block)
     kind = _word(block, "type")
     if kind == "tool_reference":
         return _text(block, "tool_name")

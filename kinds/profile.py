@@ -95,11 +95,31 @@ class Message:
     touches_files: bool = False
 
 
-Item = Union[Passed, Message]
+@dataclass(frozen=True)
+class Part:
+    """Some more of the child's words while it writes them, unredacted.
+
+    Together they are one text, to be redacted as one stream, without the line end behind it, and
+    `is_last` says that it ends. `is_apart` is of the first: an empty line goes before the text.
+    `pieces` are to be shown behind it. What comes meanwhile waits for its end.
+    """
+
+    text: str
+    is_apart: bool = False
+    is_last: bool = False
+    pieces: tuple[Piece, ...] = ()
+
+
+Item = Union[Passed, Message, Part]
 
 
 class MessageStream(Protocol):
-    """The messages of one run. Thread: one caller. Any split of the same input is the same."""
+    """The messages of one run. Thread: one caller. Any split of the same input is the same.
+
+    `is_live`: words are shown while they are written. It is set before the first `feed`.
+    """
+
+    is_live: bool
 
     def feed(self, raw: bytes) -> list[Item]:
         """Return what is complete now. Raises nothing."""
@@ -334,6 +354,8 @@ class Invocation:
     messages: MessageStream | None = None
     # What reads out of an interactive session whether it works or waits.
     states: StateReader | None = None
+    # The argv with which it prints its words while it writes them, if it can.
+    live_argv: tuple[str, ...] = ()
     # How to talk with it on its stdin, where it is started so that it listens, and the prompt,
     # which is then its first message.
     dialogue: Dialogue | None = None

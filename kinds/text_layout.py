@@ -91,6 +91,38 @@ def read_line(shown: str) -> Line:
     return Line(WORDS, shown[1:] if _ESCAPED.match(shown) else shown, is_subagent)
 
 
+class WordsWriter:
+    """Writes lines of words while they come, as `write_line` does whole ones."""
+
+    def __init__(self) -> None:
+        self._slashes = ""
+        self._is_in_line = False
+
+    def feed(self, text: str) -> str:
+        """Return what can be shown. Backslashes wait for what follows: they may be one more."""
+        first, *others = text.split("\n")
+        shown = self._go_on(first)
+        for line in others:
+            shown += self.end_line() + self._go_on(line)
+        return shown
+
+    def end_line(self) -> str:
+        """Return the end of the line, with what was held back of it."""
+        slashes, self._slashes = self._slashes, ""
+        self._is_in_line = False
+        return f"{slashes}\n"
+
+    def _go_on(self, part: str) -> str:
+        if self._is_in_line or not part:
+            return part
+        part, self._slashes = self._slashes + part, ""
+        if not part.strip("\\"):
+            self._slashes = part
+            return ""
+        self._is_in_line = True
+        return write_line(Line(WORDS, part))
+
+
 def _behind(sign: str, text: str) -> str:
     return f"{sign} {text}" if text else sign
 

@@ -20,10 +20,11 @@ import termios
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol, cast
 
-from kinds.profile import WAITING, Message, Passed
+from kinds.profile import WAITING, Message, Part, Passed
 from redact import Redacted, RedactedDecoder, Redactor
+from runner.live_text import LiveText
 from runner.mailbox import FilesTouched, KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
 from runner.painter import Painter, wants_color
 from runner.sequences import ModeTracker, TextFilter
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from kinds.profile import Item, MessageStream, StateReader
+    from kinds.profile import Item, MessageStream, Piece, StateReader
     from redact import RedactedText, Rules
     from runner.plan import Job
     from runner.speaker import Speaker
@@ -46,6 +47,8 @@ _BURST_BYTES: Final = 65_536
 _MAX_TYPED_BYTES: Final = 65_536
 # Nothing for this long means that all has come that was printed.
 _QUIET_S: Final = 0.02
+# So much may wait for the end of words that are being written.
+_MAX_WAITING: Final = 200
 # The shortest time between two state markers.
 _STATE_INTERVAL_S: Final = 1.0
 # At the end, a local reader that has taken nothing for this long has stopped.
@@ -89,6 +92,8 @@ class Channel:
     text_filter: TextFilter | None = None
     # What shows the child's messages in colour, on a terminal that is to have it.
     painter: Painter | None = None
+    # What the child is writing.
+    live: LiveText | None = None
     redactor: Redactor = field(init=False)
     decoder: RedactedDecoder = field(default_factory=RedactedDecoder)
     last_read_at: float = 0.0
@@ -156,6 +161,8 @@ class PtyPump(Worker):
         self._is_log_full = False
         # What the log lacks at its end, because the disk did not take it.
         self.unlogged_bytes = 0
+        # How often a redactor of a text that was written has failed.
+        self._live_failures = 0
         self._pipe = pipe
 
     def finish(self, within_s: float) -> None:
@@ -207,7 +214,8 @@ class PtyPump(Worker):
     @property
     def redaction_failures(self) -> int:
         """How often a redactor failed, and removed what it could not judge."""
-        return sum(channel.redactor.failures for channel in self._channels)
+        streams = sum(channel.redactor.failures for channel in self._channels)
+        return streams + self._live_failures
 
     def type(self, text: bytes) -> None:
         """Type into the child's terminal, as if at the keyboard. Thread: any."""
@@ -399,10 +407,15 @@ class PtyPump(Worker):
 
     def _show_items(self, channel: Channel, items: Iterable[Item]) -> None:
         for item in items:
-            if isinstance(item, Passed):
+            if isinstance(item, Part):
+                self._show_part(channel, item)
+            elif isinstance(item, Passed):
                 if self._speaker is not None:
                     self._speaker.conversation.read_foreign(item.raw)
-                self._show_raw(channel, item.raw)
+                if channel.live is None:
+                    self._show_raw(channel, item.raw)
+                else:
+                    self._let_wait(channel, channel.live, item.raw)
             else:
                 said = () if self._speaker is None else self._speaker.conversation.read(item.value)
                 self._show_message(channel, Message(item.value, (*said, *item.pieces)))
@@ -411,17 +424,54 @@ class PtyPump(Worker):
 
     def _show_message(self, channel: Channel, message: Message) -> None:
         """Show a message of the child's. Rendered whole, then redacted, then shortened."""
+        if channel.live is None:
+            self._show_pieces(channel, message.pieces)
+        elif message.pieces:
+            self._let_wait(channel, channel.live, message.pieces)
+        # The transcript's redaction takes long and nothing waits for it, so it comes last.
+        if channel.transcript is not None:
+            channel.transcript.keep(channel.rules.redact_json(message.value))
+
+    def _show_pieces(self, channel: Channel, pieces: Iterable[Piece]) -> None:
         # What is held back came before it, and a new redactor begins behind it.
         self._hand_on(channel, channel.redactor.flush(), last=True)
         channel.last_read_at = 0.0
-        for piece in message.pieces:
+        for piece in pieces:
             text = piece.finish(channel.rules.redact(piece.text))
             self._show_text(channel, text, piece.finish(piece.text, is_brief=True))
         if channel.painter is not None and channel.local is not None:
             channel.local.write(channel.painter.flush().encode())
-        # The transcript's redaction takes long and nothing waits for it, so it comes last.
-        if channel.transcript is not None:
-            channel.transcript.keep(channel.rules.redact_json(message.value))
+
+    def _show_part(self, channel: Channel, part: Part) -> None:
+        """Show some more of what the child is writing."""
+        live = channel.live
+        if live is None:
+            self._show_pieces(channel, ())
+            live = channel.live = LiveText(channel.rules)
+            if part.is_apart:
+                self._show_text(channel, cast("RedactedText", "\n"), "\n")
+        self._show_text(channel, *live.feed(part.text))
+        if part.is_last:
+            self._show_text(channel, *live.end())
+            channel.live = None
+            self._live_failures += live.redaction_failures
+            self._show_pieces(channel, part.pieces)
+            self._show_waiting(channel, live)
+
+    def _let_wait(self, channel: Channel, live: LiveText, what: bytes | tuple[Piece, ...]) -> None:
+        """Keep something until the words have ended; too much of it breaks their line."""
+        live.waiting.append(what)
+        if len(live.waiting) > _MAX_WAITING:
+            self._show_text(channel, *live.break_line())
+            self._show_waiting(channel, live)
+
+    def _show_waiting(self, channel: Channel, live: LiveText) -> None:
+        waiting, live.waiting = live.waiting, []
+        for what in waiting:
+            if isinstance(what, bytes):
+                self._show_raw(channel, what)
+            else:
+                self._show_pieces(channel, what)
 
     def _show_text(self, channel: Channel, text: RedactedText, raw: str) -> None:
         """Show text of the runner's own making: `raw` is what the user's terminal gets."""

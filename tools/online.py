@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from runner.assist import AssistPlan
     from runner.console import Console
     from runner.conversation import Asking
+    from runner.plan import Job
 
     Subcommand = Callable[[argparse.Namespace, Config, Profile, Console], int]
     from pathlib import Path
@@ -114,8 +115,7 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
     checking_client = client()
     try:
         check_run(checking_client, job.run_id, config, console)
-        if job.asking is not None:
-            job = replace(job, asking=_look_for_cards(job.asking, checking_client, console))
+        job = _use_extensions(job, checking_client, console)
     finally:
         checking_client.close()
     folder = RunFolder(config.data_dir, job.run_id)
@@ -132,14 +132,30 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
         folder.close()
 
 
-def _look_for_cards(asking: Asking, client: GatewayClient, console: Console) -> Asking:
-    """Ask whether the gateway shows questions as cards, and tell who is asked. Raises RunnerError.
+def _use_extensions(job: Job, client: GatewayClient, console: Console) -> Job:
+    """Ask what the gateway offers beyond the protocol, and use what it does. Raises RunnerError."""
+    invocation = job.invocation
+    if job.asking is None and invocation.messages is None:
+        return job
+    body = client.ask_health().body
+    listed = body.get("extensions") if isinstance(body, dict) else None
+    extensions = listed if isinstance(listed, list) else []
+    if "partial" in extensions and invocation.live_argv and invocation.messages is not None:
+        invocation.messages.is_live = True
+        job = replace(job, invocation=replace(invocation, argv=invocation.live_argv))
+    if job.asking is not None:
+        has_cards = "answers" in extensions
+        job = replace(job, asking=_look_for_cards(job.asking, client, console, has_cards=has_cards))
+    return job
+
+
+def _look_for_cards(
+    asking: Asking, client: GatewayClient, console: Console, *, has_cards: bool
+) -> Asking:
+    """Note whether the gateway shows questions as cards, and tell who is asked. Raises RunnerError.
 
     Where it does not, it may have an input box; without one nobody could ever answer.
     """
-    body = client.ask_health().body
-    extensions = body.get("extensions") if isinstance(body, dict) else None
-    has_cards = isinstance(extensions, list) and "answers" in extensions
     is_alone = asking.remote and not asking.local
     if is_alone and not has_cards and asking.timeout_s is None:
         raise RunnerError(

@@ -35,9 +35,12 @@ def say(text: str, times: int = 1) -> Step:
     return {"do": "say", "text": text, "times": times}
 
 
-def write(text: str, until: str) -> Step:
-    """Be in the middle of this text until the gate is open: what comes meanwhile waits."""
-    return {"do": "write", "text": text, "until": until}
+def write(text: str, until: str, whole: str | None = None) -> Step:
+    """Be in the middle of this text until the gate is open: what comes meanwhile waits.
+
+    `whole` is what it is told as then, if it is not this text.
+    """
+    return {"do": "write", "text": text, "until": until, "whole": whole or text}
 
 
 def wait(until: str) -> Step:

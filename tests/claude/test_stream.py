@@ -36,6 +36,22 @@ def test_it_is_shown_as_it_happens(scene: Scene) -> None:
     assert launch.log.decode().startswith("◆ Claude Code 2.")
 
 
+def test_words_are_shown_while_they_are_written(scene: Scene) -> None:
+    """A gateway that lists `partial` has them before the answer is complete, and once."""
+    scene.gateway.extensions = ("partial",)
+    launch = scene.plan("model: slow 1.5\nmodel: run echo hi", "--allowedTools=Bash")
+
+    with RunnerProcess(launch) as runner:
+        launch.expect(r"\n\nword0 word1")
+        assert "word9" not in scene.gateway.text(launch.run.id)
+        assert runner.wait(30.0) == 0
+
+    text = scene.gateway.text(launch.run.id)
+    assert text.count("word0") == 1
+    assert re.search(r"word9\nword10 .* word14\n\n● Bash: echo hi\n⎿ hi\n", text)
+    assert b"stream_event" not in jsonl(scene, launch)
+
+
 def test_the_raw_lines_are_kept_without_secrets(scene: Scene) -> None:
     """claude.jsonl holds every message as JSON; what this machine knows as secret is in nothing."""
     secret = secrets.token_hex(24)

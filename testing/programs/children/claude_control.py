@@ -95,6 +95,7 @@ class Claude:
         self._mode = self._option("--permission-mode") or "default"
         self._replays = "--replay-user-messages" in argv
         self._asks = self._option("--permission-prompt-tool") == "stdio"
+        self._is_partial = "--include-partial-messages" in argv
         self._takes_lines = self._option("--input-format") == "stream-json"
         self._rules: list[Fields] = []
         self._buffer = bytearray()
@@ -470,10 +471,26 @@ class Claude:
         self._say("assistant", [_text_block(turn.said)])
 
     def _do_write(self, step: Fields) -> None:
-        self._the_turn.written = step["text"]
+        text = step["text"]
+        self._the_turn.written = text
+        if self._is_partial:
+            self._replay()
+            self._tell_piece("message_start", message={"role": "assistant", "content": []})
+            self._tell_piece("content_block_start", index=0, content_block=_text_block(""))
+            for at in range(0, len(text), 3):
+                delta = {"type": "text_delta", "text": text[at : at + 3]}
+                self._tell_piece("content_block_delta", index=0, delta=delta)
         self._pump(gate=step["until"])
         self._the_turn.written = ""
-        self._do_say(step)
+        self._do_say({"text": step["whole"]})
+        if self._is_partial:
+            self._tell_piece("content_block_stop", index=0)
+            self._tell_piece("message_stop")
+
+    def _tell_piece(self, kind: str, **fields: Any) -> None:
+        """Print a piece of a message, as with `--include-partial-messages`."""
+        names = {"session_id": self._session, "parent_tool_use_id": None, "uuid": _new_id()}
+        self._send("stream_event", event={"type": kind, **fields}, **names)
 
     def _do_wait(self, step: Fields) -> None:
         self._pump(gate=step["until"])
