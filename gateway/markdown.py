@@ -121,6 +121,8 @@ class _Builder:
         if token.type in ("fence", "code_block"):
             language = token.info.strip()
             node = self._node("pre", token, language=language[:_MAX_LANGUAGE])
+            if token.type == "fence" and "line" in node:
+                node["line"] += 1  # the first line of the code
             node["children"] = [token.content]
             self._count_letters(language[:_MAX_LANGUAGE], token.content)
         elif token.type == "code_inline":

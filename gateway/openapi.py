@@ -78,6 +78,7 @@ _SCHEMAS: dict[str, Schema] = {
             "columns": _or_null(_INTEGER),
             "lines": _or_null(_INTEGER),
             "session_id": _or_null(_TEXT),
+            "layout": _or_null(_INTEGER),
             "commands": _array(_TEXT),
             "project": _or_null(_array(_TEXT)),
             "remote_input": _BOOLEAN,

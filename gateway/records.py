@@ -87,6 +87,7 @@ NO_DETAILS: dict[str, Any] = {
     "columns": None,
     "lines": None,
     "session_id": None,
+    "layout": None,
     "commands": [],
     "project": None,
     "remote_input": False,
@@ -190,6 +191,8 @@ def _take_started(marker: dict[str, Any], details: dict[str, Any]) -> None:
     for name, (ours, limit) in _STARTED_TEXTS.items():
         details[ours] = _text(marker.get(name), limit) or details[ours]
     _take_size(marker, details)
+    # Of lines that say what they are; any other text is shown as it is.
+    details["layout"] = marker["layout"] if type(marker.get("layout")) is int else None
     if isinstance(marker.get("remoteInput"), bool):
         details["remote_input"] = marker["remoteInput"]
     offered = marker.get("commands")

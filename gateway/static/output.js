@@ -1,5 +1,5 @@
 /**
- * A run's output: a window on its events, in one of two views.
+ * A run's output: a window on its events, in one of three views.
  *
  * A run may have a million events, so only some are held: the last page at first, an earlier one
  * whenever the reader scrolls to the top, and what comes live. A view is a function of the events in
@@ -7,16 +7,22 @@
  * reader stays at the place where he was. What changes the window goes through one queue.
  */
 
+import { lineOfAddress, setWord, wordOf } from "./address.js";
 import { get } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
+import { ReadingTools } from "./reading-tools.js";
+import { ReadingView } from "./reading-view.js";
 import { redrawing, screenOf, ScreenView } from "./screen-view.js";
+import { LAYOUT } from "./text-layout.js";
 import { TextView } from "./text-view.js";
 import { attempt } from "./turns.js";
 import { asSize } from "./values.js";
 import { isXtermInstalled, XtermView } from "./xterm-view.js";
 
 const PAGE_EVENTS = 1000;
+// Of what is before a line that is gone to.
+const BEFORE_EVENTS = 100;
 // What is held before the farther end is let go. Drawing it anew takes about half a second.
 const MAX_CHARS = 2_500_000;
 const MAX_EVENTS = 10_000;
@@ -46,18 +52,32 @@ export class Output {
   #earlier = actionButton("Show earlier output", { class: "plain", hidden: true }, () => this.#loadEarlier(), announce);
   #toEnd = actionButton("To the end", { class: "to-end", hidden: true }, () => this.#goToEnd(), announce);
   #kinds = el("div", { class: "segmented", role: "group", "aria-label": "Show the output as", hidden: true });
+  #fold = el("button", { type: "button", class: "plain", "aria-pressed": "false", hidden: true, onclick: () => this.#foldTools() }, "Fold tools");
+  #tools;
+  #goal = null; // the line to go to once there is a view
 
   /** `onEvents` is told of all events that are loaded, in whatever order the pages come. */
   constructor(run, onEvents) {
     this.#path = `/api/runs/${encodeURIComponent(run.id)}/events`;
     this.#run = run;
     this.#onEvents = onEvents;
+    this.#tools = new ReadingTools(`/api/runs/${encodeURIComponent(run.id)}`, {
+      goTo: (name) => this.goTo(name),
+      firstSeen: () => this.#view?.firstSeen ?? "",
+      deselect: () => this.#view?.deselect?.(),
+    });
+    this.#fold.setAttribute("aria-pressed", String(wordOf("tools") === "folded"));
     this.element = el(
       "section",
       { class: "output", "aria-labelledby": "output-title" },
-      el("div", { class: "section-head" }, el("h2", { id: "output-title" }, "Output"), this.#earlier, this.#kinds),
-      el("div", { class: "pane-frame" }, this.#pane, this.#empty, this.#toEnd),
+      el("div", { class: "section-head output-head" }, el("h2", { id: "output-title" }, "Output"), this.#earlier, this.#kinds, this.#tools.buttons.slice(0, 2), this.#fold, this.#tools.buttons.slice(2)),
+      this.#tools.panel,
+      el("div", { class: "pane-frame" }, this.#pane, this.#empty, this.#toEnd, this.#tools.bar),
     );
+    addEventListener("hashchange", () => {
+      const line = lineOfAddress();
+      if (line) this.goTo(`${line.event}.${line.line}`).catch((error) => announce(error.message));
+    });
   }
 
   /** The id of the newest event that is known: where the live stream goes on. */
@@ -65,16 +85,29 @@ export class Output {
     return this.#newestId;
   }
 
-  /** Load the end of the output. */
-  load() {
-    return this.#loadEnd();
+  /** Load the end of the output, or what is around the line that the address names. */
+  async load() {
+    const line = lineOfAddress();
+    if (!line) return this.#loadEnd();
+    this.#goal = line;
+    await this.#loadAround(line.event);
+  }
+
+  /** Go to a line, by "event.line", wherever in the run it is. */
+  goTo(name) {
+    const [event, line] = name.split(".").map(Number);
+    return this.#enqueue(async () => {
+      const isHere = this.#events.length && this.#events[0].id <= event && event <= this.#events.at(-1).id;
+      if (!isHere) await this.#loadAround(event);
+      await this.#reveal(event, line, !isHere);
+    });
   }
 
   /** Show it; the element has to be in the page. How long that takes, the run decides. */
   async draw() {
     this.#pane.setAttribute("aria-busy", "true");
     try {
-      await this.#enqueue(async () => this.#show(await this.#fittingKind()));
+      await this.#enqueue(async () => this.#show(await this.#fittingKind(wordOf("view"))));
       await this.#offerKinds();
     } catch (error) {
       this.#isLive = false; // nothing takes what comes, so none of it is held
@@ -86,11 +119,14 @@ export class Output {
 
   /** Learn what the run is like now. */
   update(run) {
-    const isOtherMode = run.mode !== this.#run.mode;
+    const isOtherMode = run.mode !== this.#run.mode || run.layout !== this.#run.layout;
     this.#run = run;
     this.#tell();
     // Of a run that has not started the mode is not known, and the first view was a guess.
-    if (isOtherMode && this.#view) this.#enqueue(async () => this.#show(await this.#fittingKind()));
+    if (isOtherMode && this.#view) {
+      this.#enqueue(async () => this.#show(await this.#fittingKind(wordOf("view")))).catch((error) => announce(error.message));
+      this.#offerKinds();
+    }
   }
 
   /** Take an event that has just arrived. */
@@ -108,8 +144,8 @@ export class Output {
 
   // --- the window ----------------------------------------------------------------------------
 
-  async #page(query) {
-    const page = await get(`${this.#path}?${query}&limit=${PAGE_EVENTS}`);
+  async #page(query, limit = PAGE_EVENTS) {
+    const page = await get(`${this.#path}?${query}&limit=${limit}`);
     this.#onEvents(page.events);
     return page;
   }
@@ -139,6 +175,30 @@ export class Output {
     this.#hasBefore = page.has_before;
     this.#isLive = true;
     this.#newestId = Math.max(this.#newestId, events.at(-1)?.id ?? 0);
+  }
+
+  /** Hold what is around an event: some before it, and a page from it on. */
+  async #loadAround(event) {
+    const [from, before] = await Promise.all([this.#page(`after=${event - 1}`), this.#page(`before=${event}`, BEFORE_EVENTS)]);
+    this.#events = [];
+    this.#chars = 0;
+    this.#hold([...before.events, ...from.events]);
+    this.#hasBefore = before.has_before;
+    this.#newestId = Math.max(this.#newestId, this.#run.last_event_id, this.#events.at(-1)?.id ?? 0);
+    this.#isLive = !from.has_after;
+  }
+
+  async #reveal(event, line, isNew) {
+    const name = `${event}.${line}`;
+    if (this.#view.reveal) {
+      if (isNew) await this.#view.redraw(this.#events);
+      this.#drawn = this.#events.length;
+      if (!this.#view.reveal(name)) announce("This line is not there.");
+      return;
+    }
+    const index = this.#events.findIndex(({ id }) => id >= event);
+    if (index >= 0) await this.#drawAround(index, 0, line);
+    else announce("This line is not there.");
   }
 
   #loadEarlier() {
@@ -210,12 +270,14 @@ export class Output {
 
   // --- the view ------------------------------------------------------------------------------
 
-  async #fittingKind() {
+  async #fittingKind(wanted) {
+    const finer = await this.#finerKind();
+    if (wanted === "text" || (wanted && wanted === finer?.[0])) return wanted;
+    if (this.#isReadable) return "reading";
     // A run without a terminal of its own is text, which fits any width; only a session needs a screen.
     if (this.#run.mode !== "interactive") return "text";
-    if (await isXtermInstalled()) return "terminal";
     // What a program has left on its screen when it ended is little; its text is all there is.
-    return this.#run.status === "running" ? "screen" : "text";
+    return finer[0] === "terminal" || this.#run.status === "running" ? finer[0] : "text";
   }
 
   async #show(kind) {
@@ -228,6 +290,9 @@ export class Output {
     view.onScroll = () => this.#onScroll();
     await this.#drawAround(0, 0);
     view.scrollToEnd();
+    const goal = this.#goal;
+    this.#goal = null;
+    if (goal) await this.#reveal(goal.event, goal.line, false);
     this.#tell();
   }
 
@@ -236,23 +301,50 @@ export class Output {
     // Before what the window holds a session may have drawn half of its screen.
     const isLate = kind === "terminal" && this.#hasBefore && this.#run.mode === "interactive";
     this.#screen = isLate ? await screenOf(this.#runPath) : null;
-    return kind === "terminal" ? XtermView.create(this.#size) : new TextView(this.#size);
+    if (kind === "terminal") return XtermView.create(this.#size);
+    if (kind === "text") return new TextView(this.#size);
+    return new ReadingView({
+      isFolded: wordOf("tools") === "folded",
+      onSelect: (name, block, text) => this.#tools.choose(name, block, text),
+    });
   }
 
   get #runPath() {
     return `/api/runs/${encodeURIComponent(this.#run.id)}`;
   }
 
+  get #isReadable() {
+    return this.#run.layout === LAYOUT && this.#run.mode !== "interactive";
+  }
+
+  /** The other view than the text; null where there is none. */
+  async #finerKind() {
+    if (this.#isReadable) return ["reading", "Reading"];
+    if (await isXtermInstalled()) return ["terminal", "Terminal"];
+    return this.#run.mode === "interactive" ? ["screen", "Screen"] : null;
+  }
+
   async #offerKinds() {
-    const isSession = this.#run.mode === "interactive";
-    const finer = (await isXtermInstalled()) ? ["terminal", "Terminal"] : isSession && ["screen", "Screen"];
-    if (!finer) return;
-    for (const [kind, label] of [["text", "Text"], finer]) {
-      const show = () => this.#enqueue(() => this.#show(kind));
-      this.#kinds.append(actionButton(label, { "data-kind": kind }, show, announce));
-    }
-    this.#kinds.hidden = false;
+    const finer = await this.#finerKind();
+    const fitting = await this.#fittingKind("");
+    this.#kinds.replaceChildren(
+      ...(finer ? [["text", "Text"], finer] : []).map(([kind, label]) => {
+        const show = () => {
+          setWord("view", kind === fitting ? "" : kind);
+          return this.#enqueue(() => this.#show(kind));
+        };
+        return actionButton(label, { "data-kind": kind }, show, announce);
+      }),
+    );
+    this.#kinds.hidden = !finer;
     this.#tell();
+  }
+
+  #foldTools() {
+    const isFolded = this.#fold.getAttribute("aria-pressed") !== "true";
+    this.#fold.setAttribute("aria-pressed", String(isFolded));
+    setWord("tools", isFolded ? "folded" : "");
+    this.#view?.fold?.(isFolded);
   }
 
   /** The size at the window's beginning, as far as it is known. */
@@ -262,18 +354,34 @@ export class Output {
     return { ...size, isFixed: this.#run.mode === "interactive" };
   }
 
-  /** Draw all anew, so that the view begins `offset` behind the place before event number `index`. */
-  async #drawAround(index, offset) {
+  /**
+   * Draw all anew, so that the view begins `offset` behind the place before event number `index`, or
+   * behind so many lines of that event. A view that knows its place by itself stays there.
+   */
+  async #drawAround(index, offset, lines = 0) {
     const view = this.#view;
     this.#isDrawing = this.#isMoving = true;
     try {
+      if (view.redraw) {
+        const { length } = this.#events;
+        await view.redraw(this.#events.slice());
+        this.#isDrawing = false;
+        this.#drawn = length;
+        return this.#drawTo(this.#events.length);
+      }
       view.reset(this.#size);
       this.#drawn = 0;
       this.#due = this.#screen;
       this.#drawTo(index);
+      const cut = lines ? beginOf(this.#events[index], lines) : 0;
+      if (cut) this.#draw({ ...this.#events[index], data: this.#events[index].data.slice(0, cut) });
       await view.flush();
       const place = view.extent;
       this.#isDrawing = false;
+      if (cut) {
+        this.#draw({ ...this.#events[index], data: this.#events[index].data.slice(cut) });
+        this.#drawn += 1;
+      }
       this.#drawTo(this.#events.length);
       await view.flush();
       view.distanceFromStart = place + offset;
@@ -302,7 +410,9 @@ export class Output {
   }
 
   #draw(event) {
-    if (isOutput(event)) {
+    if (this.#view.take) {
+      this.#view.take(event);
+    } else if (isOutput(event)) {
       this.#view.write(event.data, event.type);
     } else {
       const size = sizeOf(event);
@@ -321,6 +431,7 @@ export class Output {
     this.#earlier.hidden = !this.#hasBefore || this.#kind === "screen";
     this.#toEnd.hidden = !this.#view || (this.#isLive && this.#view.isAtEnd);
     this.#empty.hidden = this.#hasBefore || this.#events.some(isOutput);
+    this.#fold.hidden = this.#kind !== "reading";
     setText(this.#empty, EMPTY[this.#run.status] ?? EMPTY.done);
     for (const button of this.#kinds.children) {
       button.setAttribute("aria-pressed", String(button.dataset.kind === this.#kind));
@@ -335,6 +446,17 @@ const EMPTY = {
 };
 
 const isOutput = (event) => event.type === "stdout" || event.type === "stderr";
+
+/** Return where a line of an event begins. */
+function beginOf({ data }, lines) {
+  let at = 0;
+  for (let number = 0; number < lines; number += 1) {
+    const end = data.indexOf("\n", at);
+    if (end < 0) return at;
+    at = end + 1;
+  }
+  return at;
+}
 
 /** How much there is to draw, in characters: a line costs as much as many of them. */
 const chars = (events) => events.reduce((sum, { data }) => sum + data.length + LINE_CHARS * linesOf(data), 0);

@@ -68,7 +68,7 @@ def test_nothing_comes_out_but_what_is_allowed_and_nothing_is_lost(text: str) ->
         ("a\nb", [{"tag": "p", "line": 0, "children": ["a", {"tag": "br"}, "b"]}]),
         ("<b>a</b>", [{"tag": "p", "line": 0, "children": ["<b>a</b>"]}]),
         ("~~a~~", [{"tag": "p", "line": 0, "children": [{"tag": "s", "children": ["a"]}]}]),
-        ("\n```py\nx\n```", [{"tag": "pre", "line": 1, "language": "py", "children": ["x\n"]}]),
+        ("\n```py\nx\n```", [{"tag": "pre", "line": 2, "language": "py", "children": ["x\n"]}]),
         ("[a](javascript:b)", [{"tag": "p", "line": 0, "children": ["[a](javascript:b)"]}]),
         (
             "![a](http://e.org/a.png)",

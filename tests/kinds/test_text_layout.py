@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinds.text_layout import (
-    DIFF,
-    END,
-    RESULT,
-    SIGNS,
-    SUBAGENT,
-    TOOL,
-    WORDS,
-    Line,
-    read_line,
-    write_line,
-)
+from kinds.text_layout import SIGNS, SUBAGENT, WORDS, Line, read_line, write_line
 
+CASES = json.loads(Path(__file__).with_name("text_layout.json").read_text("utf-8"))
 HOSTILE = st.text(st.sampled_from(["\\", " ", "a", SUBAGENT, *SIGNS.values()]), max_size=6)
 TEXTS = st.one_of(HOSTILE, st.text(st.characters(exclude_characters="\n"), max_size=20))
 LINES = st.builds(Line, st.sampled_from([WORDS, *SIGNS]), TEXTS, st.booleans())
@@ -30,23 +24,10 @@ def test_what_is_written_is_read_back(line: Line) -> None:
     assert read_line(write_line(line)) == line
 
 
-@pytest.mark.parametrize(
-    ("line", "shown"),
-    [
-        (Line(WORDS, "* a list, as it is"), "* a list, as it is"),
-        (Line(WORDS, "  > indented"), "  > indented"),
-        (Line(WORDS, ""), ""),
-        (Line(WORDS, "● no tool"), "\\● no tool"),
-        (Line(WORDS, "\\● with a backslash"), "\\\\● with a backslash"),
-        (Line(WORDS, "\\n"), "\\n"),
-        (Line(TOOL, "Bash: ls"), "● Bash: ls"),
-        (Line(RESULT, ""), "⎿"),
-        (Line(DIFF, "-old"), "▏ -old"),
-        (Line(END, "Done in 2 s", is_subagent=True), "┊ ■ Done in 2 s"),
-        (Line(WORDS, "", is_subagent=True), "┊"),
-    ],
-)  # fmt: skip
-def test_how_it_is_shown(line: Line, shown: str) -> None:
-    """The signs that the documents name."""
-    assert write_line(line) == shown
-    assert read_line(shown) == line
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["shown"])
+def test_how_it_is_shown(case: dict[str, Any]) -> None:
+    """The signs that the documents name. The page's own reader has the same cases."""
+    line = Line(case["kind"], case["text"], case.get("isSubagent", False))
+
+    assert write_line(line) == case["shown"]
+    assert read_line(case["shown"]) == line
