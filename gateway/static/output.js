@@ -107,7 +107,7 @@ export class Output {
   async draw() {
     this.#pane.setAttribute("aria-busy", "true");
     try {
-      await this.#enqueue(async () => this.#show(await this.#fittingKind(wordOf("view"))));
+      await this.#enqueue(async () => this.#show(await this.#fittingKind(wordOf("as"))));
       await this.#offerKinds();
     } catch (error) {
       this.#isLive = false; // nothing takes what comes, so none of it is held
@@ -124,7 +124,7 @@ export class Output {
     this.#tell();
     // Of a run that has not started the mode is not known, and the first view was a guess.
     if (isOtherMode && this.#view) {
-      this.#enqueue(async () => this.#show(await this.#fittingKind(wordOf("view")))).catch((error) => announce(error.message));
+      this.#enqueue(async () => this.#show(await this.#fittingKind(wordOf("as")))).catch((error) => announce(error.message));
       this.#offerKinds();
     }
   }
@@ -330,7 +330,7 @@ export class Output {
     this.#kinds.replaceChildren(
       ...(finer ? [["text", "Text"], finer] : []).map(([kind, label]) => {
         const show = () => {
-          setWord("view", kind === fitting ? "" : kind);
+          setWord("as", kind === fitting ? "" : kind);
           return this.#enqueue(() => this.#show(kind));
         };
         return actionButton(label, { "data-kind": kind }, show, announce);

@@ -155,10 +155,10 @@ def test_a_run_is_read_in_blocks(browser: Browser, gateway: EmbeddedGateway) -> 
         page.get_by_role("button", name="Text", exact=True).click()
         expect(page.locator(".text-line").last).to_be_visible()
         assert person.output() == TEXT
-        assert "view=text" in page.url
+        assert "as=text" in page.url
         page.get_by_role("button", name="Reading", exact=True).click()
         expect(page.locator(".b-end")).to_be_visible()
-        assert "view" not in page.url
+        assert "as=" not in page.url
 
 
 def test_an_answer_is_read_while_it_is_written(desk: Visitor, gateway: EmbeddedGateway) -> None:
@@ -248,7 +248,7 @@ def test_every_line_has_a_link_and_can_be_found(browser: Browser, gateway: Embed
         page.goto(address)
         expect(line).to_be_in_viewport()
         page.goto("about:blank")
-        page.goto(address.replace("#", "?view=text#"))
+        page.goto(address.replace("#", "?as=text#"))
         expect(page.locator(".text-line", has_text="a needle is here")).to_be_in_viewport()
 
 
