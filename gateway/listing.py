@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -100,6 +101,11 @@ class Place(NamedTuple):
             raise ValueError(text)
         return cls(float(match[1]), int(match[2]))
 
+    @classmethod
+    def of(cls, row: Row[Any]) -> Place:
+        """Return where this run is."""
+        return cls(row.stage_at, row.number)
+
     def __str__(self) -> str:
         return f"{self.stage_at!r}:{self.number}"
 
@@ -140,31 +146,28 @@ class Listing:
                 for name, column in (("folders", _LINE.working_dir), ("runners", _LINE.runner))
             }
 
-    def group(self, stage: str, wanted: Filter, after: Place | None, limit: int) -> dict[str, Any]:
-        """Return a page of one group, newest first."""
-        query = self._filtered(_LINES.where(_LINE.stage == stage), wanted)
+    def groups(
+        self, stages: Sequence[str], wanted: Filter, after: Place | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Return a page of each of these groups, newest first."""
+        query = self._filtered(wanted)
         with self._engine.connect() as connection:
-            counted = select(func.count()).select_from(query.subquery())
-            count = connection.execute(counted).scalar_one()
-            if after is not None:
-                query = query.where(
-                    or_(
-                        _LINE.stage_at < after.stage_at,
-                        and_(_LINE.stage_at == after.stage_at, _LINE.number < after.number),
-                    )
-                )
-            ordered = query.order_by(_LINE.stage_at.desc(), _LINE.number.desc())
-            found = connection.execute(ordered.limit(limit + 1)).all()
-        page = found[:limit]
-        following = Place(page[-1].stage_at, page[-1].number) if len(found) > limit else None
-        return {
-            "stage": stage,
-            "count": count,
-            "runs": self._shown(page, wanted),
-            "next": None if following is None else str(following),
-        }
+            found = [
+                (stage, *_page(connection, query.where(_LINE.stage == stage), after, limit))
+                for stage in stages
+            ]
+        return [
+            {
+                "stage": stage,
+                "count": count,
+                "runs": self._shown(rows[:limit], wanted),
+                "next": str(Place.of(rows[limit - 1])) if len(rows) > limit else None,
+            }
+            for stage, count, rows in found
+        ]
 
-    def _filtered(self, query: Select[Any], wanted: Filter) -> Select[Any]:
+    def _filtered(self, wanted: Filter) -> Select[Any]:
+        query = _LINES
         if wanted.state:
             query = query.where(_STATES[wanted.state])
         if wanted.folder:
@@ -172,11 +175,12 @@ class Listing:
         if wanted.runner:
             query = query.where(_LINE.runner == wanted.runner)
         if wanted.words:
-            printed = self._index.pieces_with(list(wanted.words)).subquery()
-            query = query.where(or_(_named(wanted), _RUNS.id.in_(select(printed.c.run_id))))
+            # Once, and not for each group and count.
+            printed = self._index.runs_with(list(wanted.words))
+            query = query.where(or_(_named(wanted), _RUNS.id.in_(printed)))
         return query
 
-    def _shown(self, rows: Any, wanted: Filter) -> list[dict[str, Any]]:
+    def _shown(self, rows: Sequence[Row[Any]], wanted: Filter) -> list[dict[str, Any]]:
         ids = [row.id for row in rows]
         words = list(wanted.words)
         found = self._index.excerpts(ids, words) if ids and words else {}
@@ -236,6 +240,18 @@ class Listing:
         )
         with self._engine.connect() as connection:
             return list(connection.execute(query).scalars())
+
+
+def _page(
+    connection: Connection, query: Select[Any], after: Place | None, limit: int
+) -> tuple[int, Sequence[Row[Any]]]:
+    """Return how many there are, and a page of them with one more, if there is one."""
+    count = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
+    if after is not None:
+        same = and_(_LINE.stage_at == after.stage_at, _LINE.number < after.number)
+        query = query.where(or_(_LINE.stage_at < after.stage_at, same))
+    ordered = query.order_by(_LINE.stage_at.desc(), _LINE.number.desc())
+    return count, connection.execute(ordered.limit(limit + 1)).all()
 
 
 def _named(wanted: Filter) -> ColumnElement[bool]:

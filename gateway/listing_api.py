@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Response, g, jsonify, request
 
@@ -47,10 +49,8 @@ def _add_list(api: Blueprint, parts: Parts) -> None:
             _limited("q", MAX_SEARCH_CHARACTERS),
         )
         only = _choice("stage", STAGES)
-        groups = [
-            parts.listing.group(stage, wanted, _after() if only else None, _page_size())
-            for stage in ([only] if only else STAGES)
-        ]
+        stages = [only] if only else STAGES
+        groups = parts.listing.groups(stages, wanted, _after() if only else None, _page_size())
         return jsonify(
             {"groups": groups, "counts": parts.listing.counts(), **parts.listing.offered()}
         )
@@ -121,25 +121,35 @@ def find_run(parts: Parts, run_id: str) -> dict[str, Any]:
     return run
 
 
-def read_model(parts: Parts, body: dict[str, Any]) -> tuple[str, dict[str, Any], str | None]:
-    """Return what a new run has of an older one: its command, details that are known before it
-    begins, and its title.
+class Model(NamedTuple):
+    """What a new run has of an older one: its prompt, details that are known before it begins, and
+    its title. `noted` is what the audit says.
+    """
 
-    `again` names a run that is repeated, `resume` one whose session goes on.
+    command: str | None = None
+    details: Mapping[str, Any] = MappingProxyType({})
+    title: str | None = None
+    noted: str | None = None
+
+
+def read_model(parts: Parts, body: dict[str, Any]) -> Model:
+    """Return what a new run has of another: `again` names one that is repeated, `resume` one whose
+    session goes on.
     """
     again, resumed = optional_text(body, "again", 50), optional_text(body, "resume", 50)
     if again and resumed:
         refuse(400, "A run is again another one, or goes on with it, not both.")
     if not again and not resumed:
-        return "", {}, None
-    model = find_run(parts, str(again or resumed))
-    known = {"working_dir": model["working_dir"]} if model["working_dir"] else {}
+        return Model()
+    old = find_run(parts, str(again or resumed))
+    known = {"working_dir": old["working_dir"]}
     if again:
-        return model["command"] or "", known, model["title"]
-    session = model["session_id"] or ""
+        command = old["command"] or old["prompt"]
+        return Model(command, known, old["title"], f"again: {again}")
+    session = old["session_id"] or ""
     if not _SESSION.fullmatch(session):
         refuse(409, "It is not known how to go on with this run.")
-    return "", {**known, "session_id": session}, model["title"]
+    return Model(None, {**known, "session_id": session}, old["title"], f"go on: {resumed}")
 
 
 def created(parts: Parts, run: dict[str, Any], token: str) -> dict[str, Any]:

@@ -90,6 +90,8 @@ _STATIC_TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
+# A path of the page, and what of it is shown.
+_OURS = re.compile(r"/(?:[A-Za-z0-9_-][A-Za-z0-9_/-]*)?(?:\?[A-Za-z0-9_.~%=&+-]{1,2000})?")
 _WRONG = "That is not the admin token."
 _EXPIRED = "This link has been used already, or is too old. Enter the admin token instead."
 _STALE_LINK = "This address is too old, or is not for this browser; press Download again."
@@ -209,7 +211,7 @@ def _guard(parts: Parts) -> Answer | None:
         # An address that is typed comes with the cookie alone: it opens the page, in which nothing
         # is, and its form for logging out.
         if g.actor is None and not parts.login.has_cookie(_credentials()):
-            return redirect(_here(f"/login?next={quote(request.path)}"), 303)  # type: ignore[return-value]
+            return redirect(_here(f"/login?next={quote(_asked_path())}"), 303)  # type: ignore[return-value]
     elif not is_here(request.environ):
         _refuse(413, "That is too long for a login.")
     if request.method not in ("GET", "HEAD", "OPTIONS") and g.actor != "token":
@@ -336,10 +338,16 @@ def _here(path: str) -> str:
     return f"{request.script_root}{path}"
 
 
+def _asked_path() -> str:
+    """Return the path that was asked for, with what the list is filtered by."""
+    query = request.query_string.decode("latin-1")
+    return f"{request.path}?{query}" if query else request.path
+
+
 def _next_path() -> str:
     """Return where somebody wanted to go; nowhere but here."""
     path = request.args.get("next", "/")
-    return path if re.fullmatch(r"/[A-Za-z0-9_-][A-Za-z0-9_/-]*", path) else "/"
+    return path if _OURS.fullmatch(path) else "/"
 
 
 # --- the API --------------------------------------------------------------------------------------
@@ -437,17 +445,11 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
             _refuse(400, "metadata is an object.")
         if metadata is not None and not _is_json(metadata):
             _refuse(400, "metadata has a number that is not JSON.")
-        same_command, known, title = read_model(parts, body)
-        run_id, token = parts.store.create_run(
-            command or same_command or None, metadata, known, title
-        )
-        model = body.get("again") or body.get("resume")
-        _note(
-            parts,
-            "create",
-            run_id,
-            model and f"{'again' if body.get('again') else 'go on'}: {model}",
-        )
+        model = read_model(parts, body)
+        if "command" not in body:
+            command = model.command
+        run_id, token = parts.store.create_run(command, metadata, model.details, model.title)
+        _note(parts, "create", run_id, model.noted)
         run = _find_run(parts, run_id)
         parts.live.tell(ALL_RUNS, "run", run)
         return jsonify(created(parts, run, token)), 201

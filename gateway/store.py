@@ -10,7 +10,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -116,7 +116,7 @@ class Store:
         self,
         command: str | None,
         metadata: Any,
-        known: dict[str, Any] | None = None,
+        known: Mapping[str, Any] | None = None,
         title: str | None = None,
     ) -> tuple[str, str]:
         """Make a run; return its id and its token, which is kept nowhere.

@@ -48,6 +48,8 @@ _MAX_EVENTS: Final = 2_000
 _MAX_CHARACTERS: Final = 1_000_000
 # What is looked for stands in one piece; a longer one would be read for every excerpt.
 _MAX_PIECE: Final = 32_000
+# Of more runs than these nobody reads the list.
+_MAX_RUNS: Final = 10_000
 # How often it is looked whether there is more.
 ROUND_S: Final = 1.0
 # Steps of a clean-up, each as short as a write of events.
@@ -138,6 +140,14 @@ class TextIndex:
             ids = select(_INDEX.c.rowid).where(matches)
             return found.where(columns.number.in_(ids))
         return found.where(and_(*(contains(columns.text, word) for word in words)))
+
+    def runs_with(self, words: list[str]) -> list[str]:
+        """Return the ids of the runs that have printed all these words close to each other."""
+        pieces = self.pieces_with(words).subquery()
+        query = select(pieces.c.run_id).group_by(pieces.c.run_id)
+        newest = query.order_by(func.max(pieces.c.number).desc()).limit(_MAX_RUNS)
+        with self._engine.connect() as connection:
+            return list(connection.execute(newest).scalars())
 
     def excerpts(self, run_ids: list[str], words: list[str]) -> dict[str, str]:
         """Return for each of these runs what stands around a word, where it printed them last."""

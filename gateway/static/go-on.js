@@ -28,7 +28,7 @@ export class GoOn {
       el("h2", { id: "go-on-title" }, "Go on with this session"),
       el("p", { class: "hint" }, "A new run takes it up where it ended, in the same folder."),
       el("code", { class: "line" }, `${line} …`),
-      el("div", { class: "button-row" }, el("button", { type: "button", onclick: () => openNewRun(session) }, "New run…"), copyButton(() => line)),
+      el("div", { class: "button-row" }, el("button", { type: "button", onclick: () => openNewRun({ resume: run }) }, "New run…"), copyButton(() => line)),
     );
   }
 }

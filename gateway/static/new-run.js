@@ -4,23 +4,27 @@ import { post } from "./api.js";
 import { BASE } from "./base.js";
 import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
+import { asText } from "./values.js";
 import { pageOf, WaitingFolders } from "./waiting.js";
 
+const MAX_PROMPT = 1_000_000;
 const HELP = "With a prompt the run is a job that ends by itself. Without one, at a terminal, it is a session that you use as always.";
 const HELP_THERE = "The run is a job that ends by itself. The folder above starts it, in its own terminal.";
 
-/** Show the dialog; with `session`, for a run that goes on with that one. */
-export function openNewRun(session = "") {
+/** Show the dialog; with a run in `again` to repeat it, with one in `resume` to go on with its session. */
+export function openNewRun({ again = null, resume = null } = {}) {
   const dialog = el("dialog", { class: "new-run", "aria-labelledby": "new-run-title" });
   dialog.addEventListener("close", () => dialog.remove());
-  dialog.append(form(dialog, session));
+  dialog.append(form(dialog, again, resume));
   document.body.append(dialog);
   dialog.showModal();
 }
 
-function form(dialog, session) {
+function form(dialog, again, resume) {
+  const folder = asText((again ?? resume)?.working_dir);
   const problem = el("p", { class: "notice bad", role: "alert", hidden: true });
   const prompt = el("textarea", { id: "prompt", rows: "4", autofocus: true, "aria-describedby": "prompt-help" });
+  prompt.value = again ? asText(again.command ?? again.prompt, MAX_PROMPT) : "";
   const create = el("button", { type: "submit", class: "primary" }, "Create the run");
   const optional = el("span", { class: "hint" }, "(optional)");
   const help = el("p", { id: "prompt-help", class: "hint" }, HELP);
@@ -31,15 +35,16 @@ function form(dialog, session) {
     help.textContent = offer ? HELP_THERE : HELP;
     prompt.required = Boolean(offer);
   });
-  if (!session) folders.follow();
+  if (!resume) folders.follow();
   const element = el(
     "form",
     { class: "stack" },
-    el("h2", { id: "new-run-title" }, session ? "Go on with the session" : "New run"),
+    el("h2", { id: "new-run-title" }, again ? "Run it again" : resume ? "Go on with the session" : "New run"),
     folders.element,
     el("label", { for: "prompt" }, "Prompt ", optional),
     prompt,
     help,
+    folder && el("p", { class: "hint" }, "Its line goes to the folder ", el("code", {}, folder), "."),
     folders.options,
     problem,
     el("div", { class: "button-row end" }, el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), create),
@@ -50,8 +55,8 @@ function form(dialog, session) {
     try {
       const command = prompt.value.trim();
       if (folders.chosen) return location.assign(pageOf(await folders.send(command)));
-      const run = await post("/api/runs", command ? { command } : {});
-      showLine(dialog, session ? { ...run, start_command: `${run.start_command} --resume ${session}` } : run);
+      const model = again ? { again: again.id } : resume ? { resume: resume.id } : {};
+      showLine(dialog, await post("/api/runs", { command, ...model }));
     } catch (error) {
       problem.textContent = error.message;
       problem.hidden = false;
@@ -62,7 +67,8 @@ function form(dialog, session) {
   return element;
 }
 
-function showLine(dialog, run) {
+/** Show in a dialog the line that starts a run; `hint` says what else there is to know. */
+export function showLine(dialog, run, hint = "") {
   const copy = copyButton(() => run.start_command, "Copy the line");
   copy.classList.replace("plain", "primary");
   dialog.replaceChildren(
@@ -70,9 +76,10 @@ function showLine(dialog, run) {
       "div",
       { class: "stack" },
       el("h2", { id: "new-run-title" }, "Start it"),
-      el("p", {}, "Paste this line into a terminal, in the folder of your project:"),
+      el("p", {}, run.start_command.startsWith("cd ") ? "Paste this line into a terminal:" : "Paste this line into a terminal, in the folder of your project:"),
       el("code", { class: "line", id: "start-line", tabindex: "0" }, run.start_command),
       el("p", { class: "hint" }, "It holds the run’s token, which is shown only here. Anyone who has it can send output for this run."),
+      hint && el("p", { class: "hint" }, hint),
       el(
         "div",
         { class: "button-row end" },

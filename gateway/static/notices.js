@@ -32,3 +32,9 @@ export function setTitle(text, mark = "", isAsking = false) {
   if (icon.getAttribute("href") !== address) icon.setAttribute("href", address);
   document.title = `${mark && `${mark} `}${text} · claude-runner`;
 }
+
+/** Show how many runs need somebody on the page's icon, where it is installed as an app. */
+export function showCount(count) {
+  const shown = count ? navigator.setAppBadge?.(count) : navigator.clearAppBadge?.();
+  shown?.catch(() => {}); // not installed, or not allowed
+}

@@ -12,6 +12,7 @@ import { Looks } from "./looks.js";
 import { announce, setTitle, showConnection } from "./notices.js";
 import { Order } from "./order.js";
 import { Output } from "./output.js";
+import { RunActions } from "./run-actions.js";
 import { RunControls } from "./run-controls.js";
 import { RunTabs } from "./run-tabs.js";
 import { SideLog } from "./side-log.js";
@@ -43,6 +44,7 @@ export class RunPage {
   #assist = new Assist();
   #goOn = new GoOn();
   #order;
+  #actions = new RunActions(announce);
   #talk;
   #tabs = new RunTabs((view, file) => this.#showView(view, file));
   #changes = new Changes((files) => this.#tabs.count(files));
@@ -67,6 +69,7 @@ export class RunPage {
       this.#talk.cards,
       this.#trouble,
       this.#order.element,
+      this.#actions.start,
       this.#banner,
       this.#tabs.element,
       this.#columns,
@@ -144,6 +147,7 @@ export class RunPage {
     else if (name === "run") this.#update(data);
     else if (name === "command") this.#showCommand(data);
     else if (name === "artifact") this.#showArtifact(data);
+    else if (name === "removed") this.#tellProblem({ status: 404 });
   }
 
   #showArtifact(artifact) {
@@ -167,6 +171,7 @@ export class RunPage {
         "div",
         { class: "side" },
         this.#talk.element,
+        this.#actions.element,
         this.#goOn.element,
         this.#controls.element,
         this.#assist.element,
@@ -190,7 +195,7 @@ export class RunPage {
       setTitle(title(run).slice(0, 60), MARKS[kind], run.open_questions > 0);
       this.#tick();
     });
-    for (const part of [this.#output, this.#changes, this.#artifacts, this.#assist, this.#goOn]) this.#attempt(() => part.update(run));
+    for (const part of [this.#output, this.#changes, this.#artifacts, this.#assist, this.#goOn, this.#actions]) this.#attempt(() => part.update(run));
     this.#attempt(() => this.#drawFacts());
     this.#attempt(() => this.#drawBanner(kind, word));
     // What it asks tells of itself.
@@ -241,6 +246,7 @@ export class RunPage {
     const facts = [
       ["Command", run.command_line],
       ["Folder", run.working_dir],
+      ["Branch", run.branch],
       ["Mode", run.mode && (run.mode === "interactive" ? "interactive, a session" : "print, a job")],
       ["Terminal", run.mode === "interactive" && run.columns ? `${run.columns} × ${run.lines}` : null],
       ["Created", moment(run.created_at)],

@@ -1,28 +1,43 @@
-/** The list of runs, newest first, kept up to date. */
+/** The list of runs in its groups, kept up to date: who needs somebody, what goes on, what is done. */
 
 import { get } from "./api.js";
-import { BASE } from "./base.js";
-import { actionButton, el } from "./dom.js";
+import { confirmRemoval, openMenu } from "./run-actions.js";
+import { actionButton, el, setText } from "./dom.js";
+import { ListFilter } from "./list-filter.js";
 import { LiveStream } from "./live-stream.js";
 import { openNewRun } from "./new-run.js";
-import { announce, setTitle, showConnection } from "./notices.js";
+import { announce, setTitle, showConnection, showCount } from "./notices.js";
+import { RunRow } from "./run-row.js";
 import { attempt, nextFrame } from "./turns.js";
-import { asText, newer } from "./values.js";
-import { age, lasted, moment, refusedTools, status, title } from "./words.js";
+import { newer } from "./values.js";
+import { lineOf, title } from "./words.js";
 
 const PAGE_RUNS = 50;
+const MAX_PAGE_RUNS = 200;
 const CLOCK_MS = 10_000;
+const RELOAD_MS = 1000;
+const GROUPS = new Map([["needs", "Needs you"], ["working", "Working"], ["pending", "Not started"], ["done", "Done"]]);
 
 export class RunsPage {
-  #runs = new Map(); // id -> run
-  #rows = new Map(); // id -> {element, content}
-  #next = null;
+  #lines = new Map(); // id -> what the list shows of a run
+  #rows = new Map(); // id -> RunRow
+  #groups = new Map(); // stage -> its ids in order, and its elements
+  #counts = null;
+  #picked = new Set();
+  #isPicking = false;
   #isWaiting = false;
-  #list = el("ul", { class: "runs" });
+  #asked = 0; // counts the questions, whose answers may overtake each other
+  #reloading;
+  #reloadedAt = 0;
+  #summary = el("p", { class: "list-summary" });
+  #filter = new ListFilter(() => this.#load().catch((error) => this.#tellProblem(error.message)));
   #state = el("div", { class: "empty" }, el("p", { class: "loading" }, "Loading the runs…"));
-  #older = actionButton("Show older runs", { class: "plain", hidden: true }, () => this.#loadOlder(), announce);
+  #problem = el("p", { class: "notice bad", role: "alert", hidden: true });
+  #pick = el("button", { type: "button", class: "plain", "aria-pressed": "false", onclick: () => this.#setPicking(!this.#isPicking) }, "Select");
+  #bar = this.#buildBar();
 
   constructor() {
+    const sections = [...GROUPS].map(([stage, label]) => this.#buildGroup(stage, label));
     this.element = el(
       "div",
       { class: "runs-page" },
@@ -30,11 +45,15 @@ export class RunsPage {
         "div",
         { class: "page-head" },
         el("h1", {}, "Runs"),
+        this.#summary,
+        this.#pick,
         el("button", { type: "button", class: "primary", onclick: () => openNewRun() }, "New Run"),
       ),
+      this.#filter.element,
+      this.#problem,
       this.#state,
-      this.#list,
-      this.#older,
+      sections,
+      this.#bar,
     );
   }
 
@@ -43,34 +62,135 @@ export class RunsPage {
     setTitle("Runs");
     setInterval(() => this.#draw(), CLOCK_MS);
     const stream = new LiveStream("/api/stream", {
-      onMessage: (name, run) => name === "run" && this.#take([run]),
+      onMessage: (name, content) => {
+        if (name === "run") this.#take(content);
+        else if (name === "removed") this.#remove(content.ids);
+      },
       onState: (state) => {
         showConnection(state);
         // What changed before the stream was there, or while it was away, comes with the list.
         if (state === "live") this.#load().catch((error) => this.#tellProblem(error.message));
-        else if (!this.#runs.size && state === "offline") this.#tellProblem("The gateway cannot be reached. This page tries again by itself.");
+        else if (!this.#counts && state === "offline") this.#tellProblem("The gateway cannot be reached. This page tries again by itself.");
       },
     });
     await stream.run();
   }
 
+  #buildGroup(stage, label) {
+    const count = el("span", { class: "group-count" });
+    const list = el("ul", { class: "runs" });
+    const more = actionButton("Show more", { class: "plain more-runs", hidden: true }, () => this.#loadMore(stage), (sentence) => this.#tellProblem(sentence));
+    const element = el("section", { class: `group ${stage}`, "aria-labelledby": `group-${stage}`, hidden: true }, el("h2", { id: `group-${stage}` }, label, " ", count), list, more);
+    this.#groups.set(stage, { ids: [], count: 0, next: null, element, list, counted: count, more });
+    return element;
+  }
+
+  #buildBar() {
+    const count = el("span", { class: "picked-count", role: "status" });
+    const all = el("button", { type: "button", onclick: () => this.#pickAll() }, "All shown");
+    const remove = el("button", { type: "button", class: "danger", onclick: () => this.#confirmRemoval() }, "Delete…");
+    const bar = el("div", { class: "pick-bar", hidden: true }, count, el("div", { class: "button-row" }, all, remove, el("button", { type: "button", class: "plain", onclick: () => this.#setPicking(false) }, "Cancel")));
+    return Object.assign(bar, { count, remove });
+  }
+
+  // --- what comes from the gateway ---
+
   async #load() {
-    // Those that wait come first, also if they are older than a page.
-    const [page, waiting] = await Promise.all([get(`/api/runs?limit=${PAGE_RUNS}`), get("/api/runs?state=waiting")]);
-    if (!this.#runs.size) this.#next = page.next;
-    this.#take([...waiting.runs, ...page.runs]);
+    const asked = (this.#asked += 1);
+    this.#reloadedAt = performance.now();
+    const query = this.#filter.query;
+    const shown = Math.max(...[...this.#groups.values()].map((group) => group.ids.length));
+    const isFiltered = this.#filter.isActive;
+    query.set("limit", String(Math.min(MAX_PAGE_RUNS, Math.max(PAGE_RUNS, isFiltered ? 0 : shown))));
+    const answer = await get(`/api/list?${query}`);
+    if (asked !== this.#asked) return;
+    this.#problem.hidden = true;
+    this.#counts = answer.counts;
+    this.#filter.offer(answer);
+    const kept = new Set();
+    for (const group of answer.groups) this.#takeGroup(group, isFiltered).forEach((id) => kept.add(id));
+    for (const id of this.#lines.keys()) if (!kept.has(id)) this.#forget(id);
+    this.#draw();
   }
 
-  async #loadOlder() {
-    const page = await get(`/api/runs?limit=${PAGE_RUNS}&before=${encodeURIComponent(this.#next)}`);
-    this.#next = page.next;
-    this.#take(page.runs);
+  /** Take the first page of a group, and keep behind it what was loaded before. */
+  #takeGroup({ stage, count, runs, next }, isFiltered) {
+    const group = this.#groups.get(stage);
+    this.#know(runs);
+    const first = runs.map((run) => run.id);
+    const end = runs.at(-1);
+    const known = new Set(first);
+    const isBehind = (id) => !known.has(id) && this.#lines.get(id)?.stage === stage && end && this.#lines.get(id).stage_at <= end.stage_at;
+    const rest = next && !isFiltered ? group.ids.filter(isBehind) : [];
+    Object.assign(group, { ids: [...first, ...rest], count, next: rest.length ? group.next : next });
+    return group.ids;
   }
 
-  #take(runs) {
-    for (const run of runs) this.#runs.set(run.id, newer(this.#runs.get(run.id), run));
+  async #loadMore(stage) {
+    const group = this.#groups.get(stage);
+    const asked = this.#asked;
+    const query = this.#filter.query;
+    query.set("stage", stage);
+    query.set("after", group.next);
+    query.set("limit", String(PAGE_RUNS));
+    const { groups: [page] } = await get(`/api/list?${query}`);
+    if (asked !== this.#asked) return;
+    this.#know(page.runs);
+    const known = new Set(group.ids);
+    const [firstNew] = page.runs.filter((run) => !known.has(run.id));
+    group.ids.push(...page.runs.map((run) => run.id).filter((id) => !known.has(id)));
+    group.next = page.next;
+    this.#draw();
+    // The button may be gone; the reader goes on where the new ones begin.
+    if (firstNew) this.#rows.get(firstNew.id).element.querySelector("a").focus();
+  }
+
+  #know(lines) {
+    for (const line of lines) this.#lines.set(line.id, newer(this.#lines.get(line.id), line));
+  }
+
+  /** Take what came live: a run that is in sight changes at once, and the gateway says what else. */
+  #take(run) {
+    const known = this.#lines.get(run.id);
+    const line = newer(known, { ...known, ...lineOf(run) });
+    const isMoved = known?.stage !== line.stage;
+    if (known || !this.#filter.isActive) {
+      this.#lines.set(run.id, line);
+      if (isMoved) {
+        for (const group of this.#groups.values()) group.ids = group.ids.filter((id) => id !== run.id);
+        this.#groups.get(line.stage)?.ids.unshift(run.id);
+      }
+    }
+    if (isMoved || known?.seen_at !== line.seen_at || known?.title !== line.title) this.#reloadSoon();
     this.#drawSoon();
   }
+
+  #reloadSoon() {
+    if (this.#reloading) return;
+    const wait = Math.max(RELOAD_MS / 10, this.#reloadedAt + RELOAD_MS - performance.now());
+    this.#reloading = setTimeout(() => {
+      this.#reloading = undefined;
+      this.#load().catch((error) => this.#tellProblem(error.message));
+    }, wait);
+  }
+
+  #remove(ids) {
+    for (const id of ids) {
+      for (const group of this.#groups.values()) group.ids = group.ids.filter((each) => each !== id);
+      this.#forget(id);
+    }
+    this.#reloadSoon();
+    this.#drawSoon();
+  }
+
+  #forget(id) {
+    this.#lines.delete(id);
+    this.#picked.delete(id);
+    this.#rows.get(id)?.element.remove();
+    this.#rows.delete(id);
+  }
+
+  // --- drawing ---
 
   /** Draw once for all that changes before the next frame. */
   async #drawSoon() {
@@ -82,27 +202,59 @@ export class RunsPage {
   }
 
   #draw() {
-    const sorted = [...this.#runs.values()].sort((a, b) => urgency(b) - urgency(a) || b.created_at - a.created_at);
-    sorted.forEach((run, index) => {
-      let row = this.#rows.get(run.id);
-      if (!row) this.#rows.set(run.id, (row = { element: buildRow(run) }));
+    if (!this.#counts) return;
+    const names = new Map();
+    for (const line of this.#lines.values()) names.set(title(line), (names.get(title(line)) ?? 0) + 1);
+    let total = 0;
+    for (const group of this.#groups.values()) {
+      total += group.ids.length;
+      this.#drawGroup(group, names);
+    }
+    if (total) this.#state.replaceChildren();
+    else this.#tellEmpty();
+    this.#pick.hidden = !total && !this.#isPicking;
+    this.#drawCounts();
+    this.#drawBar();
+  }
+
+  #drawGroup(group, names) {
+    group.ids.forEach((id, index) => {
+      const line = this.#lines.get(id);
+      let row = this.#rows.get(id);
+      if (!row) this.#rows.set(id, (row = new RunRow(id, openMenu, (...picked) => this.#notePick(...picked))));
       attempt(() => {
-        const content = describe(run);
-        if (row.content === JSON.stringify(content)) return;
-        row.content = JSON.stringify(content);
-        fillRow(row.element, content);
+        row.update(line, names.get(title(line)) > 1);
+        row.offerPick(this.#isPicking, this.#picked.has(id));
       });
       // Moving an element that is in its place already would take the focus from it.
-      if (this.#list.children[index] !== row.element) this.#list.insertBefore(row.element, this.#list.children[index] ?? null);
+      const there = group.list.children[index];
+      if (there !== row.element) group.list.insertBefore(row.element, there ?? null);
     });
-    this.#older.hidden = this.#next === null;
-    if (sorted.length) this.#state.replaceChildren();
-    else this.#tellEmpty();
-    const waiting = sorted.filter((run) => status(run)[0] === "waiting").length;
-    setTitle("Runs", waiting ? `(${waiting} waiting)` : "", sorted.some((run) => urgency(run) === 2));
+    while (group.list.children.length > group.ids.length) group.list.lastChild.remove();
+    group.element.hidden = !group.ids.length;
+    setText(group.counted, String(Math.max(group.count, group.ids.length)));
+    group.more.hidden = group.next === null;
+  }
+
+  #drawCounts() {
+    const { needs, working, unseen } = this.#counts;
+    const parts = [needs && `${needs} ${needs === 1 ? "needs" : "need"} you`, working && `${working} working`, unseen && `${unseen} new`].filter(Boolean);
+    setText(this.#summary, parts.join(" · "));
+    this.#summary.classList.toggle("waiting", needs > 0);
+    const isAsking = [...this.#groups.get("needs").ids].some((id) => this.#lines.get(id).open_questions);
+    setTitle("Runs", needs ? `(${needs} waiting)` : "", isAsking);
+    showCount(needs);
   }
 
   #tellEmpty() {
+    if (this.#filter.isActive) {
+      this.#state.replaceChildren(
+        el("h2", {}, "Nothing found"),
+        el("p", {}, "No run is like that. Words are looked for in titles, prompts, folders and output, a word or its beginning."),
+        el("p", {}, el("button", { type: "button", onclick: () => this.#filter.clear() }, "Show all runs")),
+      );
+      return;
+    }
     this.#state.replaceChildren(
       el("h2", {}, "No runs yet"),
       el("p", {}, "Press New Run, and paste the line that you get into a terminal, in the folder of your project."),
@@ -110,46 +262,45 @@ export class RunsPage {
   }
 
   #tellProblem(sentence) {
-    if (this.#runs.size) announce(sentence);
-    else this.#state.replaceChildren(el("p", { class: "notice bad", role: "alert" }, sentence));
+    if (!this.#counts) this.#state.replaceChildren();
+    setText(this.#problem, sentence);
+    this.#problem.hidden = false;
   }
-}
 
-/** How much a run needs a person: it asks, it waits, or neither. */
-function urgency(run) {
-  if (status(run)[0] !== "waiting") return 0;
-  return run.open_questions ? 2 : 1;
-}
+  // --- choosing many ---
 
-function describe(run) {
-  const [kind, word] = status(run);
-  const isOver = run.status === "done" || run.status === "failed";
-  const folder = asText(run.working_dir).split(/[\\/]/).filter(Boolean).at(-1);
-  return {
-    kind,
-    word,
-    title: title(run),
-    folder,
-    time: age(run.created_at),
-    moment: moment(run.created_at),
-    lasted: lasted(run),
-    code: isOver && run.exit_code ? `exit code ${asText(run.exit_code)}` : "",
-    asks: run.status === "running" && run.open_questions > 1 ? `${run.open_questions} questions` : "",
-    refused: isOver ? refusedTools(run) : 0,
-    isBad: run.verdict?.ok === false,
-  };
-}
+  #setPicking(isPicking) {
+    this.#isPicking = isPicking;
+    this.#picked.clear();
+    this.#pick.setAttribute("aria-pressed", String(isPicking));
+    this.#draw();
+    if (!isPicking) this.#pick.focus();
+  }
 
-function buildRow(run) {
-  return el("li", {}, el("a", { class: "run", href: `${BASE}/runs/${encodeURIComponent(run.id)}` }));
-}
+  #notePick(id, isPicked) {
+    if (isPicked) this.#picked.add(id);
+    else this.#picked.delete(id);
+    this.#drawBar();
+  }
 
-function fillRow(row, content) {
-  const facts = [content.folder, content.lasted, content.asks, content.code, content.refused && `${content.refused} ${content.refused === 1 ? "tool" : "tools"} refused`, content.isBad && "output incomplete"].filter(Boolean);
-  row.firstChild.replaceChildren(
-    el("span", { class: `badge ${content.kind}` }, content.word),
-    el("span", { class: "run-title" }, content.title),
-    el("span", { class: "run-facts" }, facts.join(" · ")),
-    el("span", { class: "run-age", title: content.moment }, content.time),
-  );
+  #pickAll() {
+    for (const line of this.#lines.values()) if (line.status !== "running") this.#picked.add(line.id);
+    this.#draw();
+  }
+
+  #drawBar() {
+    this.#bar.hidden = !this.#isPicking;
+    this.element.classList.toggle("picking", this.#isPicking);
+    setText(this.#bar.count, this.#picked.size ? `${this.#picked.size} selected` : "Choose runs; those that go on stay");
+    this.#bar.remove.disabled = !this.#picked.size;
+  }
+
+  #confirmRemoval() {
+    const lines = [...this.#picked].map((id) => this.#lines.get(id)).filter(Boolean).slice(0, MAX_PAGE_RUNS);
+    confirmRemoval(lines, (removed) => {
+      this.#remove(removed);
+      this.#setPicking(false);
+      announce(`${removed.length} ${removed.length === 1 ? "run" : "runs"} deleted.`);
+    });
+  }
 }

@@ -4,6 +4,12 @@ import { asNumber, asText } from "./values.js";
 
 const MAX_TITLE_CHARACTERS = 500;
 
+// What the list has of a run, by the names of the API; its prompt comes on top.
+const LINE = [
+  ...["id", "status", "created_at", "started_at", "finished_at", "last_event_at", "last_event_id", "exit_code", "reason"],
+  ...["runner", "mode", "working_dir", "branch", "open_questions", "title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete"],
+];
+
 const now = () => Date.now() / 1000;
 
 /** Return how long ago a moment was: "just now", "5 min ago", "3 days ago". */
@@ -51,18 +57,34 @@ export function moment(at) {
   return new Date(at * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 }
 
-/** Return a run's name: its prompt, or what it is without one. */
+/** Return the time of day of a moment that is today, and the date too of any other. */
+export function when(at) {
+  const date = new Date(at * 1000);
+  const isToday = date.toDateString() === new Date().toDateString();
+  return isToday ? date.toLocaleTimeString([], { timeStyle: "short" }) : moment(at);
+}
+
+/** Return a run's name: the operator's, its prompt, or what it is without one. */
 export function title(run) {
-  const said = asText(run.command, MAX_TITLE_CHARACTERS).trim() || asText(run.command_line, MAX_TITLE_CHARACTERS);
+  const said = [run.title, run.command, run.prompt].map((each) => asText(each, MAX_TITLE_CHARACTERS).trim()).find(Boolean) || asText(run.command_line, MAX_TITLE_CHARACTERS);
   return said || (run.mode === "interactive" ? "Interactive session" : "Run without a prompt");
 }
+
+/** Return what the list shows of a run. */
+export function lineOf({ command, prompt, ...run }) {
+  const line = Object.fromEntries(LINE.map((name) => [name, run[name]]));
+  return { ...line, prompt: command ?? prompt };
+}
+
+/** Return the last name of a folder's path. */
+export const folderName = (path) => asText(path).split(/[\\/]/).filter(Boolean).at(-1) ?? "";
 
 /** Return a run's state as `[key for the colour, word]`. */
 export function status(run) {
   if (run.status === "pending") return ["pending", "Not started"];
   if (run.status === "running") {
     if (run.open_questions) return ["waiting", "Asks you"];
-    return run.state === "waiting" ? ["waiting", "Waiting for you"] : ["running", "Running"];
+    return run.stage === "needs" ? ["waiting", "Waiting for you"] : ["running", "Running"];
   }
   if (run.reason === "stopped") return ["ended", "Stopped"];
   if (run.reason === "halted") return ["ended", "Halted"];

@@ -131,7 +131,7 @@ def _photograph(browser: Browser, gateway: EmbeddedGateway, project: Path) -> No
             expect(page.locator(".run")).to_have_count(5)
             _take(page, "list")
             page.get_by_role("button", name="New Run").click()
-            page.get_by_label("Prompt").fill("add a dry-run option to the import")
+            page.get_by_role("textbox", name="Prompt").fill("add a dry-run option to the import")
             page.get_by_role("button", name="Create the run").click()
             expect(page.locator("#start-line")).to_be_visible()
             _take(page, "new-run")

@@ -603,11 +603,11 @@ def test_only_what_a_run_takes_is_offered(
         expect(page.get_by_role("button", name="Interrupt")).to_be_visible()
 
 
-def test_the_list_shows_who_asks_first(browser: Browser, tmp_path: Path) -> None:
-    """Then who waits; a run that ended says how many tools were refused in it."""
+def test_the_list_shows_who_asks(browser: Browser, tmp_path: Path) -> None:
+    """And who waits; a run that ended says how many tools were refused in it."""
     with EmbeddedGateway(tmp_path / "gateway") as gateway:
-        asking = begin_asking(gateway, asked(), asked("q2"))
         waiting = begin_asking(gateway, {"event": "state", "state": "waiting"})
+        asking = begin_asking(gateway, asked(), asked("q2"))
         result = {"denials": 3}
         ended = {"event": "finished", "exitCode": 0, "reason": "exited", "result": result}
         over = begin_asking(gateway, ended)
@@ -638,6 +638,6 @@ def test_a_run_that_is_over_says_how_to_go_on(phone: Visitor, gateway: EmbeddedG
     go_on = page.locator(".card", has_text="Go on with this session")
     expect(go_on.locator("code")).to_contain_text(f"start --resume {TALKS['sessionId']}")
     go_on.get_by_role("button", name="New run…").click()
-    page.get_by_label("Prompt").fill("go on")
+    page.get_by_role("textbox", name="Prompt").fill("go on")
     page.get_by_role("button", name="Create the run").click()
     expect(page.locator("#start-line")).to_contain_text(f"--resume {TALKS['sessionId']}")

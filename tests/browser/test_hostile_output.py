@@ -184,6 +184,7 @@ def test_what_an_older_gateway_has_stored_leaves_the_page_whole(
     names = (
         *("command", "command_line", "working_dir", "mode", "columns", "lines", "commands"),
         *("session_id", "assist_url", "result", "reason", "exit_code", "state", "verdict"),
+        *("prompt", "branch", "runner", "title", "cost", "refused", "found"),
     )
     listed = []
     for odd in ODD:
@@ -198,7 +199,10 @@ def test_what_an_older_gateway_has_stored_leaves_the_page_whole(
         desk.check()
 
     runs = [*listed, gateway.api("GET", f"/api/runs/{other.id}").json()]
-    with routed(page, "**/api/runs?limit=*", {"runs": runs, "next": None}):
+    group = {"stage": "working", "count": len(runs), "runs": runs, "next": None}
+    counts = dict.fromkeys(("needs", "working", "pending", "done", "unseen"), 0)
+    answer = {"groups": [group], "counts": counts, "folders": [], "runners": []}
+    with routed(page, "**/api/list?*", answer):
         page.goto(gateway.url)
         expect(page.locator(f"a.run[href='/runs/{other.id}']")).to_contain_text("another")
         for each in listed:

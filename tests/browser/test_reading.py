@@ -307,7 +307,7 @@ def test_everything_can_be_done_with_the_keyboard(desk: Visitor, gateway: Embedd
 
     tab_to(page, "New Run")
     page.keyboard.press("Enter")
-    expect(page.get_by_label("Prompt")).to_be_focused()
+    expect(page.get_by_role("textbox", name="Prompt")).to_be_focused()
     page.keyboard.type("typed")
     tab_to(page, "Create the run")
     page.keyboard.press("Enter")

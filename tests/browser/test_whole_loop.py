@@ -23,7 +23,7 @@ def test_a_run_from_new_run_to_its_artifacts(
     page = desk.open_list()
     project = make_project(tmp_path / "a project", gateway)
     page.get_by_role("button", name="New Run").click()
-    page.get_by_label("Prompt").fill('say it\'s "done" & $HOME')
+    page.get_by_role("textbox", name="Prompt").fill('say it\'s "done" & $HOME')
     page.get_by_role("button", name="Create the run").click()
     line = page.locator("#start-line").inner_text()
     page.get_by_role("link", name="Watch the run").click()

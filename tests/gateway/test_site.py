@@ -110,6 +110,8 @@ def test_metadata_is_json(gw: EmbeddedGateway, number: str) -> None:
     ("wanted", "given"),
     [
         ("/runs/run_1", "/runs/run_1"),
+        ("/%3Fstate=needs%26q=a%2520b", "/?state=needs&amp;q=a%20b"),
+        ("/%3F//evil.example", "/"),
         ("//evil.example", "/"),
         ("https://evil.example", "/"),
         ("/\\evil.example", "/"),
