@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, Row, Select, delete, insert, select, 
 
 from gateway import schema
 from gateway.admission import Admitted, hash_token
-from gateway.records import PENDING
+from gateway.records import DONE, HALT, PENDING, STOP
 from gateway.writer import Writer
 
 QUEUED, TAKEN, FAILED, REFUSED, WITHDRAWN = "queued", "taken", "failed", "refused", "withdrawn"
@@ -26,6 +26,9 @@ MAX_QUEUED_S = 24 * 3_600.0
 _MAX_REASON = 300
 
 _ORDERS, _WAITERS, _RUNS = schema.orders.c, schema.waiters.c, schema.runs.c
+_COMMANDS = schema.commands.c
+# What would end a run before it has begun.
+_IS_STOP = _COMMANDS.command.in_((STOP, HALT)) & (_COMMANDS.status == PENDING)
 # What is being removed is there for nobody.
 _ORDER = (
     select(schema.orders, _RUNS.status, _RUNS.token_hash, _RUNS.command)
@@ -126,6 +129,8 @@ class Orders:
         The run has this token from now on. Returns None, or why the folder must not start it.
         """
         token_hash = hash_token(token)
+        this = update(schema.orders).where(_ORDERS.run_id == run_id)
+        stops = select(_COMMANDS.id).where(_COMMANDS.run_id == run_id, _IS_STOP)
         nonce = {"digest": admitted.nonce_digest, "used_at": admitted.at}
 
         def work(connection: Connection) -> str | None:
@@ -139,8 +144,11 @@ class Orders:
                 return f"it is {row.state} already"
             if row.status != PENDING:
                 return "it was started elsewhere"
+            if connection.execute(stops).first() is not None:
+                connection.execute(this.values(state=WITHDRAWN))
+                return "it was stopped before it began"
             values = {"state": TAKEN, "session": session, "taken_at": time.time()}
-            connection.execute(update(schema.orders).where(_ORDERS.run_id == run_id).values(values))
+            connection.execute(this.values(values))
             runs = update(schema.runs).where(_RUNS.id == run_id)
             connection.execute(runs.values(token_hash=token_hash))
             return None
@@ -169,11 +177,13 @@ class Orders:
         values = {"state": QUEUED, "handout": order.handout + 1, "queued_at": time.time()}
         values.update(session=None, reason=None, exit_code=None, taken_at=None)
         run = update(schema.runs).where(_RUNS.id == order.run_id, _RUNS.status == PENDING)
+        stops = update(schema.commands).where(_COMMANDS.run_id == order.run_id, _IS_STOP)
 
         def work(connection: Connection) -> bool:
             is_pending = connection.execute(run.values(token_hash=secrets.token_bytes(32))).rowcount
             if not is_pending:
                 return False
+            connection.execute(stops.values(status=DONE, result="The run was sent again."))
             query = update(schema.orders).where(*this, _ORDERS.state == order.state).values(values)
             return bool(connection.execute(query).rowcount)
 

@@ -440,7 +440,7 @@ export class Output {
 }
 
 const EMPTY = {
-  pending: "Nothing here yet. Paste the run’s line into a terminal, in the folder of your project.",
+  pending: "Nothing here yet: the run has not begun.",
   running: "It has started. What it prints appears here.",
   done: "It printed nothing.",
 };

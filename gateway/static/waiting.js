@@ -26,6 +26,7 @@ export class WaitingFolders {
   #mode = el("select", { id: "run-mode" });
   #ask = el("input", { id: "run-asks", type: "checkbox", checked: true });
   #asking;
+  #summary = el("summary", {});
   #onChoice;
 
   constructor(onChoice) {
@@ -52,7 +53,8 @@ export class WaitingFolders {
     );
     this.#ask.addEventListener("change", () => (this.#mode.disabled = !this.#ask.checked));
     const forget = actionButton("Forget this folder", { class: "plain forget" }, () => this.#forget(this.chosen), (sentence) => this.#tell(sentence));
-    this.options = el("div", { class: "stack", hidden: true }, el("label", { for: "run-title" }, "Title ", el("span", { class: "hint" }, "(optional)")), this.#title, this.#asking, forget);
+    // Closed, so that Start is in sight on a phone.
+    this.options = el("details", { class: "more", hidden: true }, this.#summary, el("div", { class: "stack" }, el("label", { for: "run-title" }, "Title ", el("span", { class: "hint" }, "(optional)")), this.#title, this.#asking, forget));
     this.#list.addEventListener("change", (event) => {
       this.#isTouched = true;
       this.#choose(event.target.value);
@@ -138,6 +140,7 @@ export class WaitingFolders {
     const offer = this.chosen;
     this.options.hidden = !offer;
     this.#asking.hidden = !offer?.asks;
+    setText(this.#summary, offer?.asks ? "Title, permissions" : "Title");
     if (before !== value && offer) {
       const modes = offer.modes.map((mode) => el("option", { value: mode }, MODES[mode] ?? asText(mode)));
       this.#mode.replaceChildren(el("option", { value: "" }, "The mode of its owner"), ...modes);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from pathlib import Path
@@ -16,15 +15,9 @@ from tests.browser.npm_packages import xterm_environment
 from tests.browser.visitor import Visitor
 
 PHONE = (390, 844)
-TAPPED = "button, select, .ask-option, .check, dialog input:not([type=radio], [type=checkbox])"
-
-
-def picture(page: Page, name: str) -> None:
-    """Take pictures, light and dark, for whoever asked for them with SHOW_PICTURES."""
-    if folder := os.environ.get("SHOW_PICTURES"):
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            Path(folder, f"{name}-{scheme}.png").write_bytes(page.screenshot())
+TAPPED = (
+    "button, select, summary, .ask-option, .check, dialog input:not([type=radio], [type=checkbox])"
+)
 
 
 def open_dialog(page: Page) -> None:
@@ -55,15 +48,14 @@ def test_a_run_is_started_from_a_phone(browser: Browser, tmp_path: Path) -> None
             field.press("Enter")
             expect(page.get_by_text("No terminal that waits now shows this code.")).to_be_visible()
             person.check_layout(TAPPED)
-            picture(page, "let-in")
             field.fill(waiting.code(process))
             page.get_by_role("button", name="Let in").click()
             expect(page.get_by_text("shop on laptop is let in.")).to_be_visible()
             expect(page.get_by_role("radio", name=re.compile("shop on laptop"))).to_be_checked()
+            page.get_by_text("Title, permissions").click()
             page.get_by_label("Title").fill("Tests")
             page.get_by_label("Begin in").select_option(label="Edit files without asking")
             person.check_layout(TAPPED)
-            picture(page, "chosen")
             page.get_by_role("button", name="Start").click()
 
             expect(page).to_have_url(re.compile(r"/runs/run_\w+$"))
@@ -81,14 +73,12 @@ def test_a_run_is_started_from_a_phone(browser: Browser, tmp_path: Path) -> None
             page.get_by_label("Prompt").fill("one more thing")
             page.get_by_role("button", name="Start").click()
             expect(page.get_by_text("Queued for shop on laptop: it is next.")).to_be_visible()
-            picture(page, "queued")
             process.signal(signal.SIGINT)
             process.signal(signal.SIGCONT)
             assert process.wait() == 130
             assert "one more thing" not in process.stderr
         expect(page.get_by_text("which does not wait any more")).to_be_visible()
         person.check_layout("button")
-        picture(page, "gone")
         page.get_by_role("button", name="Withdraw").click()
         expect(page.get_by_text("Withdrawn: no folder starts it.")).to_be_visible()
         assert len(standin.all("started")) == 1

@@ -275,6 +275,20 @@ def test_what_was_withdrawn_or_started_elsewhere_is_not_handed_out(folder: Waiti
     assert folder.ask()["run"] is None
 
 
+def test_a_queued_run_that_is_stopped_does_not_begin(folder: WaitingFolder) -> None:
+    """Stop means that nothing is to run, also before it runs."""
+    run_id = folder.order().json()["id"]
+    assert folder.gateway.api("POST", f"/api/runs/{run_id}/stop", {}).status == 202
+
+    answer = folder.take(folder.ask()["run"])
+
+    assert (answer["taken"], answer["reason"]) == (False, "it was stopped before it began")
+    assert folder.order_of(run_id)["state"] == "withdrawn"
+    assert folder.ask()["run"] is None
+    assert folder.gateway.api("POST", f"/api/runs/{run_id}/send-again", {}).status == 200
+    assert folder.take(folder.ask()["run"])["taken"]
+
+
 def test_a_queued_run_that_is_deleted_is_not_handed_out(folder: WaitingFolder) -> None:
     """Neither to a folder that has heard of it, nor to one that asks."""
     run_id = folder.order("first", title="Its name").json()["id"]

@@ -221,9 +221,17 @@ def test_a_gateway_that_sends_more_than_was_allowed(gw: EmbeddedGateway, tmp_pat
         waiting.wait_for_order(runs[0], state="refused", reason="this mode is not allowed here")
         reason = "questions to the page are not allowed here"
         waiting.wait_for_order(runs[1], state="refused", reason=reason)
+        # An old hand-out, as from a copy of the database that was put back.
+        with closing(sqlite3.connect(gw.database_file)) as database:
+            database.execute("UPDATE runs SET status = 'pending' WHERE id = ?", (held,))
+            database.execute("UPDATE orders SET state = 'queued' WHERE run_id = ?", (held,))
+            database.commit()
+        last = waiting.send(waiter_id, "last")  # which wakes the folder
+        waiting.wait_for_order(held, state="refused", reason="it was taken here before")
+        waiting.wait_for(last, "done")
         process.signal(signal.SIGINT)
         process.wait()
-    assert waiting.started == ["wait"]
+    assert waiting.started == ["wait", "last"]
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
