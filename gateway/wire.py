@@ -46,7 +46,7 @@ _LARGE_BODIES_AT_ONCE = 4
 _PARSED_UNSEEN_BYTES = 64 * 1024
 _MAX_DIGITS = 1_000
 # What is offered beyond the protocol; a runner looks here for those that change what it sends.
-EXTENSIONS = ("long-poll", "idempotent", "answers", "offers", "partial")
+EXTENSIONS = ("long-poll", "idempotent", "answers", "offers", "partial", "progress")
 EVENT_TYPES = frozenset(("stdout", "stderr", "marker", "info", "error", "assist"))
 
 _EMPTY_HASH = hashlib.sha256().hexdigest()

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 
 from kinds.claude_changes import CHANGING, count_changes, made_diff
 from kinds.claude_edits import EditWatch
+from kinds.claude_progress import ProgressWatch
 from kinds.claude_text import LiveText, clean, shown_text
 from kinds.profile import Limit, Message, Part, Passed, Piece
 from kinds.text_layout import (
@@ -150,7 +151,8 @@ class ClaudeStream:
     """
 
     def __init__(self, *, is_asked: bool = False, is_granted: bool = False) -> None:
-        self.is_live = False
+        self.is_live = self.tells_progress = False
+        self._progress = ProgressWatch()
         self._renderer = _Renderer(is_asked=is_asked, is_granted=is_granted)
         self._edits = EditWatch()
         # Either at the beginning of a line, where `_escape` is an incomplete escape sequence that
@@ -169,6 +171,10 @@ class ClaudeStream:
     def has_begun(self) -> bool:
         """Whether it has begun: what Claude Code refuses at once has no session."""
         return self._renderer.has_begun
+
+    def progress(self) -> dict[str, Any]:
+        """Return how the run stands by now."""
+        return self._progress.known
 
     def result(self) -> dict[str, Any]:
         """Return the result of the run for the `finished` marker; empty as long as there was none.
@@ -241,6 +247,7 @@ class ClaudeStream:
             yield Passed(line)
             return
         if value["type"] != _PARTIAL:
+            self._progress.feed(value)
             yield from self._renderer.settle(value)
             pieces = tuple(self._renderer.render(value))
             yield Message(value, pieces, self._edits.feed(value))

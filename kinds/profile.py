@@ -116,10 +116,12 @@ Item = Union[Passed, Message, Part]
 class MessageStream(Protocol):
     """The messages of one run. Thread: one caller. Any split of the same input is the same.
 
-    `is_live`: words are shown while they are written. It is set before the first `feed`.
+    `is_live`: words are shown while they are written. `tells_progress`: the gateway is told how the
+    run stands. Both are set before the first `feed`.
     """
 
     is_live: bool
+    tells_progress: bool
 
     def feed(self, raw: bytes) -> list[Item]:
         """Return what is complete now. Raises nothing."""
@@ -130,6 +132,9 @@ class MessageStream(Protocol):
     @property
     def has_begun(self) -> bool:
         """Whether the child has begun with what it was told."""
+
+    def progress(self) -> dict[str, Any]:
+        """Return how the run stands, for the `progress` marker."""
 
     def result(self) -> dict[str, Any]:
         """Return what the child's own result said, for the `finished` marker; empty for none."""

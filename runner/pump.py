@@ -27,6 +27,7 @@ from redact import Redacted, RedactedDecoder, Redactor
 from runner.live_text import LiveText
 from runner.mailbox import FilesTouched, KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
 from runner.painter import Painter, wants_color
+from runner.progress import ProgressTeller
 from runner.sequences import ModeTracker, TextFilter
 from runner.terminal import LocalOutput, Size, set_window_size, window_size
 
@@ -163,6 +164,10 @@ class PtyPump(Worker):
         self.unlogged_bytes = 0
         # How often a redactor of a text that was written has failed.
         self._live_failures = 0
+        self._progress: ProgressTeller | None = None
+        for transcript in (channel.transcript for channel in channels):
+            if transcript is not None and transcript.stream.tells_progress:
+                self._progress = ProgressTeller(transcript.stream, self._tell_marker)
         self._pipe = pipe
 
     def finish(self, within_s: float) -> None:
@@ -277,6 +282,8 @@ class PtyPump(Worker):
             if channel.text_filter is not None:
                 self._hand_on(channel, channel.redactor.feed(channel.text_filter.flush()))
             self._hand_on(channel, channel.redactor.flush(), last=True)
+        if self._progress is not None:
+            self._progress.tick(time.monotonic(), is_last=True)
 
     def _has_finished(self) -> bool:
         if self._finish_at is None:
@@ -341,6 +348,9 @@ class PtyPump(Worker):
             dues.append(self._state_told_at + _STATE_INTERVAL_S)
         if self._states is not None and self._states.look_every_s is not None:
             dues.append(self._looked_at + self._states.look_every_s)
+        told_at = None if self._progress is None else self._progress.due_at()
+        if told_at is not None:
+            dues.append(told_at)
         spoken_at = None if self._speaker is None else self._speaker.due_at()
         if spoken_at is not None:
             dues.append(spoken_at)
@@ -358,6 +368,8 @@ class PtyPump(Worker):
             self._states.look()
         if now >= self._state_told_at + _STATE_INTERVAL_S:
             self._tell_state(now)
+        if self._progress is not None:
+            self._progress.tick(now)
 
     @property
     def _state(self) -> str | None:
@@ -371,10 +383,12 @@ class PtyPump(Worker):
         state = self._state
         if state is not None and state != self._state_told:
             self._state_told, self._state_told_at = state, now
-            told = self._channels[0].rules.redact_json({"event": "state", "state": state})
-            self._journal.append("marker", told)
+            self._tell_marker({"event": "state", "state": state})
             if state == WAITING:
                 self._tell_news(FilesTouched())
+
+    def _tell_marker(self, fields: dict[str, Any]) -> None:
+        self._journal.append("marker", self._channels[0].rules.redact_json(fields))
 
     def _read(self, channel: Channel) -> None:
         raw = bytearray()

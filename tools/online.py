@@ -140,6 +140,8 @@ def _use_extensions(job: Job, client: GatewayClient, console: Console) -> Job:
     body = client.ask_health().body
     listed = body.get("extensions") if isinstance(body, dict) else None
     extensions = listed if isinstance(listed, list) else []
+    if invocation.messages is not None:
+        invocation.messages.tells_progress = "progress" in extensions
     if "partial" in extensions and invocation.live_argv and invocation.messages is not None:
         invocation.messages.is_live = True
         job = replace(job, invocation=replace(invocation, argv=invocation.live_argv))

@@ -286,8 +286,12 @@ class GatewayRules:
         except ValueError:
             self._violate(record, "a marker that a gateway in the field breaks when it redacts it")
         event = marker.get("event") if isinstance(marker, dict) else None
-        cards = CARD_EVENTS if "answers" in self.extensions else ()
-        if event not in (*MARKER_EVENTS, *cards):
+        wanted = (
+            *MARKER_EVENTS,
+            *(CARD_EVENTS if "answers" in self.extensions else ()),
+            *(("progress",) if "progress" in self.extensions else ()),
+        )
+        if event not in wanted:
             self._violate(record, f"an unknown marker: {event!r:.40}")
         elif event == "started":
             self._start(record, state)

@@ -73,7 +73,7 @@ def test_what_is_printed_besides_passes(cards: StrictGateway, tmp_path: Path) ->
 @pytest.fixture
 def live_gateway() -> Iterator[StrictGateway]:
     """A gateway that shows words while they are written."""
-    with StrictGateway(rate_limit=None, extensions=("answers", "partial")) as gateway:
+    with StrictGateway(rate_limit=None, extensions=("answers", "partial", "progress")) as gateway:
         yield gateway
 
 
@@ -108,6 +108,9 @@ def test_words_are_at_the_gateway_while_they_are_written(
             "▲ the answer above was broken off\n\nBegun anew.\n\n■ Done"
         )
     )
+    *_, progress = live_gateway.markers(scene.run_id, "progress")
+    assert (progress["model"], progress["numTurns"]) == ("stand-in", 2)
+    assert progress["totalCostUsd"] == 0.01
     (kept,) = [
         each.data for each in live_gateway.artifacts(scene.run_id) if each.name == "claude.jsonl"
     ]
@@ -129,6 +132,7 @@ def test_a_gateway_that_does_not_ask_gets_whole_messages(
 
     assert "--include-partial-messages" not in scene.standin.all("started")[0]["argv"]
     assert "\n\nWords.\n\n■ Done" in cards.text(scene.run_id)
+    assert cards.markers(scene.run_id, "progress") == []
 
 
 PIECES = st.sampled_from(
