@@ -46,7 +46,8 @@ _LENGTH = struct.Struct("!I")
 # What most runners import. By its name, because what is tested stands above what tests it.
 _SHARED = (
     *("claude_runner", "rev_runner", "runner.session", "tools.online", "runner.assist", "dotenv"),
-    *("tools.doctor", "tools.install"),
+    *("tools.doctor", "tools.install", "runner.executor", "runner.poller", "runner.repository"),
+    *("runner.trust", "runner.questions", "runner.upload"),
 )
 # And what each gateway does; importing the last is left to SQLAlchemy, and takes long.
 _OF_GATEWAYS = ("gateway.command_line", "sqlalchemy.dialects.sqlite")

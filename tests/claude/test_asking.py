@@ -68,10 +68,18 @@ def stage(program: tuple[Path, str], clean_environment: None, tmp_path: Path) ->
 
 
 def test_permissions(stage: Stage) -> None:
-    """Allowed, denied and allowed for the run, one after another; what was allowed is done."""
+    """Allowed, denied and allowed for the run, an edit with its diff, and a question.
+
+    One after another: what was allowed is done, and the model reads the answer. 2.0.0 does not have
+    the tool that asks a question.
+    """
+    path = stage.scene.home.work / "a.txt"
+    path.write_text("one\n")
     launch = stage.plan(
         "model: run touch one\nmodel: run touch two\nmodel: run touch three\nmodel: run touch three"
-        "\nmodel: say The end."
+        f'\nmodel: use Read {{"file_path":"{path}"}}\n'
+        f'model: use Edit {{"file_path":"{path}","old_string":"one","new_string":"two"}}\n'
+        "model: ask\nmodel: say The end."
     )
     operator = stage.operator(launch)
 
@@ -83,50 +91,25 @@ def test_permissions(stage: Stage) -> None:
         assert operator.answer(second, "deny", message="not two").result == "Answered: deny"
         third = operator.asked(3)
         operator.answer(third, scope=third["scopes"][0]["id"])
+        edit = operator.asked(4)
+        assert path.read_text() == "one\n"
+        operator.answer(edit)
+        if not stage.is_old:
+            question = operator.asked(5)
+            assert operator.answer(question, answers=[{"options": [1]}]).error is None
         assert runner.wait(ENDS_WITHIN_S) == 0
 
     assert (first["tool"], first["input"]["command"]) == ("Bash", "touch one")
     assert [stage.made(name) for name in ("one", "two", "three")] == [True, False, True]
-    assert len(operator.markers("asked")) == 3
+    assert ("-one" in edit["diff"], "+two" in edit["diff"]) == (True, True)
+    assert path.read_text() == "two\n"
+    assert len(operator.markers("asked")) == 4 + (not stage.is_old)
     assert not stage.made(".claude")
     text = stage.scene.gateway.text(launch.run.id)
     assert "not two" in text
     assert "The end." in text
     result = operator.finished()["result"]
     assert result["permissionDenials"] == ["Bash"]
-
-
-def test_an_edit(stage: Stage) -> None:
-    """Its diff is shown, and it is made."""
-    path = stage.scene.home.work / "a.txt"
-    path.write_text("one\n")
-    launch = stage.plan(
-        f'model: use Read {{"file_path":"{path}"}}\n'
-        f'model: use Edit {{"file_path":"{path}","old_string":"one","new_string":"two"}}\n'
-        "model: say Edited."
-    )
-    operator = stage.operator(launch)
-
-    with RunnerProcess(launch) as runner:
-        asked = operator.asked()
-        operator.answer(asked)
-        assert runner.wait(ENDS_WITHIN_S) == 0
-
-    assert ("-one" in asked["diff"], "+two" in asked["diff"]) == (True, True)
-    assert path.read_text() == "two\n"
-
-
-def test_a_question(stage: Stage) -> None:
-    """The model reads the answer; 2.0.0 does not have the tool."""
-    launch = stage.plan("model: ask\nmodel: say Thanks.")
-    operator = stage.operator(launch)
-
-    with RunnerProcess(launch) as runner:
-        if not stage.is_old:
-            asked = operator.asked()
-            assert operator.answer(asked, answers=[{"options": [1]}]).error is None
-        assert runner.wait(ENDS_WITHIN_S) == 0
-
     told = [str(each.body.get("messages", [""])[-1]) for each in stage.scene.api.requests]
     assert any("Blue" in each for each in told) != stage.is_old
 
