@@ -28,6 +28,7 @@ from gateway.orders import Orders
 from gateway.presence import Heard, Looks
 from gateway.records import Event
 from gateway.schema import open_database
+from gateway.screens import Screens
 from gateway.server import Server
 from gateway.settings import Settings, SettingsError
 from gateway.site import Parts, build_site
@@ -135,6 +136,7 @@ class Gateway:
                 files=files,
                 notifier=self._notifier,
                 looks=looks,
+                screens=Screens(self._store),
                 static_dir=Path(__file__).resolve().parent / "static",
                 vendor_dir=xterm.folder(),
                 start_program="./wrapper/claude-runner",

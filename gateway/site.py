@@ -141,6 +141,7 @@ class Parts:
     files: ArtifactFiles
     notifier: Notifier
     looks: Looks
+    screens: Screens
     static_dir: Path
     vendor_dir: Path
     start_program: str
@@ -486,11 +487,9 @@ def _add_reading(api: Blueprint, parts: Parts) -> None:
             }
         )
 
-    screens = Screens(parts.store)
-
     @api.get("/runs/<run_id>/screen")
     def show_screen(run_id: str) -> Answer:
-        return jsonify(screens.look(_find_run(parts, run_id)))
+        return jsonify(parts.screens.look(_find_run(parts, run_id)))
 
     @api.get("/runs/<run_id>/history")
     @api.get("/runs/<run_id>/commands")

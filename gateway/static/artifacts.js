@@ -1,8 +1,9 @@
 /** A run's files: each can be viewed here or downloaded. */
 
-import { post, request } from "./api.js";
+import { request } from "./api.js";
 import { diffLines } from "./diff.js";
 import { actionButton, el } from "./dom.js";
+import { download } from "./download.js";
 import { legible } from "./values.js";
 import { size } from "./words.js";
 
@@ -80,12 +81,6 @@ export class Artifacts {
     );
     this.#viewer.showModal();
   }
-}
-
-/** A download is the browser's own request, without the page's header: its address is made for it. */
-export async function download(artifact, address) {
-  const made = await post(`${address}/link`);
-  el("a", { href: made.address, download: artifact.name }).click();
 }
 
 /** Return what is shown of a file: so much that a browser draws it at once. */

@@ -7,10 +7,10 @@
  */
 
 import { request } from "./api.js";
-import { download } from "./artifacts.js";
 import { diffLines } from "./diff.js";
 import { filesOf } from "./diff-files.js";
 import { actionButton, el, setText } from "./dom.js";
+import { download } from "./download.js";
 import { announce } from "./notices.js";
 import { legible } from "./values.js";
 import { moment, size } from "./words.js";
