@@ -94,6 +94,7 @@ export class Changes {
     this.#isShown = isShown;
     this.#wanted = path;
     if (!isShown) return;
+    for (const entry of this.#entries.values()) entry.draw();
     if (this.isThere && !this.#isLoaded) this.#load().catch((error) => this.#tell(error.message));
     else this.#goToWanted();
   }
@@ -135,7 +136,7 @@ export class Changes {
       }
       open += file.lines;
       const isSmall = file.lines <= OPEN_LINES && open <= OPEN_LINES_OF_ALL;
-      this.#entries.set(file.path, new Entry(file, text, index, before ? before.isOpen : !known.size && isSmall));
+      this.#entries.set(file.path, new Entry(file, text, index, before ? before.isOpen : !known.size && isSmall, () => this.#isShown));
     }
     this.#place();
     this.#onNews(files.length);
@@ -167,22 +168,25 @@ export class Changes {
 /** One file: its line in the list, and its diff, which is drawn when it is opened. */
 class Entry {
   #isDrawn = false;
+  #isSeen;
   #body = el("div", { class: "changed-body" });
 
-  constructor(file, text, index, isOpen) {
+  /** `isSeen` says whether anybody looks: what is open is drawn only then. */
+  constructor(file, text, index, isOpen, isSeen) {
     this.file = file;
     this.text = text;
+    this.#isSeen = isSeen;
     const href = `?tab=changes&file=${encodeURIComponent(file.path)}`;
     const name = [...(file.from ? [el("span", { class: "hint" }, `${legible(file.from)} → `)] : []), ...pathOf(file.path)];
     const mark = el("span", { class: `changed-mark ${file.status}`, title: WORDS[file.status] }, el("span", { "aria-hidden": "true" }, SIGNS[file.status]), el("span", { class: "unseen" }, `${WORDS[file.status]}: `));
     this.row = el("li", {}, el("a", { class: "changed-row", href, "data-file": file.path }, mark, el("span", { class: "changed-path" }, name), countsOf(file)));
     this.element = el(
       "details",
-      { class: "changed-file", id: `change-${index}`, open: isOpen, ontoggle: () => this.#draw() },
+      { class: "changed-file", id: `change-${index}`, open: isOpen, ontoggle: () => this.draw() },
       el("summary", {}, el("span", { class: "changed-path" }, pathOf(file.path)), countsOf(file)),
       this.#body,
     );
-    if (isOpen) this.#draw();
+    this.draw();
   }
 
   get isOpen() {
@@ -191,13 +195,13 @@ class Entry {
 
   show() {
     this.element.open = true;
-    this.#draw();
+    this.draw();
     this.element.scrollIntoView({ block: "start" });
     this.element.querySelector("summary").focus({ preventScroll: true });
   }
 
-  #draw() {
-    if (this.#isDrawn || !this.element.open) return;
+  draw() {
+    if (this.#isDrawn || !this.element.open || !this.#isSeen()) return;
     this.#isDrawn = true;
     if (this.file.isBinary) this.#body.append(el("p", { class: "hint" }, "A binary file: only its name is sent."));
     else if (!this.text) this.#body.append(el("p", { class: "hint" }, this.file.status === "renamed" ? "Renamed, and not changed." : "No lines were changed."));
