@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 VERSION: Final = "0.1.0"
 
-# Never handed to a child or to a command, and known to the redactor.
-SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN")
+# Never handed to a child or to a command, and known to the redactor. The last one is the embedded
+# gateway's: who has such an address can send messages to it, or read them.
+SECRET_VARIABLES: Final = ("HMAC_SECRET", "CLAUDE_RUNNER_TOKEN", "CLAUDE_RUNNER_GATEWAY_NOTIFY")
 
 # Given to a child although the shims took them out: from 3.11 on, Python takes them for the place
 # where it and its packages are.

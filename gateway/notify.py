@@ -49,11 +49,14 @@ _LAST_WAIT_S: Final = 1.0
 
 
 class _Due(NamedTuple):
-    """What is told, what is to be done when it has been delivered, and since when it is so."""
+    """What is told, what is to be done when it has been delivered, since when it is so, and whether
+    it still is.
+    """
 
     notice: Notice
     settle: Callable[[], None]
     since: float
+    is_open: Callable[[], bool] = lambda: True
 
 
 @dataclass(eq=False)
@@ -216,8 +219,10 @@ class Notifier:
 
     def _see_need(self, run: dict[str, Any], known: _Watched) -> None:
         need, notice = self._need_of(run, known.told)
-        if need != known.need:
-            known.need, known.need_since = need, time.monotonic()
+        # What is asked while something is about to be told is told with it.
+        if not (max(known.told, known.handed) < known.need <= need):
+            known.need_since = time.monotonic()
+        known.need = need
         if notice is not None and need > known.paged:
             known.paged = need
             self._tell_pages(notice)
@@ -298,8 +303,12 @@ class Notifier:
             if notice is not None and need > max(known.told, known.handed):
                 known.handed = need
                 settle = partial(self._settle_wait, known, need)
-                due.append(_Due(notice, settle, known.need_since))
+                is_open = partial(self._is_open, known)
+                due.append(_Due(notice, settle, known.need_since, is_open))
         return due
+
+    def _is_open(self, known: _Watched) -> bool:
+        return known.need > 0 and known.run_id in self._runs
 
     def _is_time(self, known: _Watched, now: float) -> bool:
         """Whether a wait has been open for long enough, and nobody looks at it."""
@@ -326,6 +335,8 @@ class Notifier:
                 self._forget(known.run_id)  # it was deleted
             elif not is_silent:
                 self._held.pop((known.run_id, words.SILENT), None)
+                known.silent_at = 0  # the next silence is another one
+                self._save(known)
             elif run["status"] == RUNNING and run["last_event_id"] > known.silent_at:
                 known.silent_event_id = run["last_event_id"]
                 notice = words.silent(run, SILENT_S)
@@ -380,7 +391,13 @@ class Notifier:
             (title, body), page = words.digest(notices), "/"
         link = f"{self._link_base}{page}"
         self._services.put(
-            Message(self._rules.redact(title), self._rules.redact(body), link, settle)
+            Message(
+                self._rules.redact(title),
+                self._rules.redact(body),
+                link,
+                settle,
+                lambda: any(each.is_open() for each in due),
+            )
         )
 
     def _tell_pages(self, notice: Notice) -> None:

@@ -41,12 +41,15 @@ _WHERE: Final = "https://appriseit.com/services/ lists what can be written"
 
 @dataclass(eq=False)
 class Message:
-    """One message. `settle` is called once, when a service has it or all have given it up."""
+    """One message. `settle` is called once, when a service has it or all have given it up; what is
+    not `is_wanted` any more is not sent.
+    """
 
     title: str
     body: str
     link: str
     settle: Callable[[], None]
+    is_wanted: Callable[[], bool]
     open_at: int = 0
 
     def delivered(self) -> None:
@@ -180,14 +183,22 @@ class Services:
             self.close()  # with what still waits in it
         for service in self._services:
             if service.queue and not service.is_sending and now >= service.not_before:
-                message = service.queue[0]
-                service.is_sending = True
-                self._send(service, message, (message.title, message.body, message.link), now)
+                self._send_next(service, now)
         if self._orders:
             self._idle_since = now
         elif now - self._idle_since >= _IDLE_S:
             self.close()
         return changed
+
+    def _send_next(self, service: _Service, now: float) -> None:
+        message = service.queue[0]
+        if message.is_wanted():
+            service.is_sending = True
+            self._send(service, message, (message.title, message.body, message.link), now)
+        else:  # it was answered while the service was away
+            service.queue.popleft()
+            service.attempts = 0
+            message.given_up()
 
     def next_step_s(self, now: float) -> float:
         """Return in how many seconds there may be something to do."""
@@ -204,6 +215,7 @@ class Services:
         if not problem:
             service.problem = None
             service.sent_at = time.time()
+            service.not_before = 0.0  # also for what waits, after a test that went well
         if message is None:
             state = "failed" if problem else "sent"
             service.test = {"state": state, "problem": problem or None, "at": time.time()}

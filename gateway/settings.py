@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from config import (
     Config,
     ConfigError,
+    Setting,
     load_config,
     parse_gateway_url,
     prepare_data_dir,
@@ -30,6 +31,19 @@ RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"
 RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
 NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
 NOTIFY_QUIET: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY_QUIET"
+
+
+# What decides where all that runs send goes to: not for a `.env` that came with a project to say.
+OWN: Final = (
+    Setting(
+        "database_url", DATABASE_URL, "", lambda text, _: text, "another database", grants=True
+    ),
+    Setting(
+        *("notify", NOTIFY, "", lambda text, _: text, "services that are told of runs"),
+        secret=True,
+        grants=True,
+    ),
+)
 
 
 class SettingsError(Exception):
@@ -70,14 +84,14 @@ def load_settings(
     file = None if env_file is None else Path(env_file).expanduser().absolute()
     notes: list[str] = []
     try:
-        config = load_config(PROGRAM, environ, options=options, env_file=file)
+        config = load_config(PROGRAM, environ, own=OWN, options=options, env_file=file)
         file = Path(config.sources[".env"])
         prepare_data_dir(config.data_dir)
         folder = config.data_dir / "gateway"
         folder.mkdir(mode=0o700, exist_ok=True)
         if not config.hmac_secret:
             _make_secret(file, notes)
-            config = load_config(PROGRAM, environ, options=options, env_file=file)
+            config = load_config(PROGRAM, environ, own=OWN, options=options, env_file=file)
         admin_token = _read_or_make(folder / "admin-token")
     except ConfigError as error:
         raise SettingsError(str(error)) from error
@@ -88,11 +102,11 @@ def load_settings(
         env_file=file,
         hmac_secret=config.hmac_secret,
         admin_token=admin_token,
-        database_url=_find(config, environ, DATABASE_URL) or f"sqlite:///{folder / 'gateway.db'}",
+        database_url=config.own["database_url"] or f"sqlite:///{folder / 'gateway.db'}",
         rate_limit=int(_number(config, environ, RATE_LIMIT, "100", "requests a minute")),
         retention_days=_number(config, environ, RETENTION_DAYS, "30", "days"),
         redact_patterns=config.redact_patterns,
-        notify=split_addresses(_find(config, environ, NOTIFY)),
+        notify=split_addresses(config.own["notify"]),
         notify_quiet=_quiet_hours(_find(config, environ, NOTIFY_QUIET)),
         runner_url=config.gateway_url,
         runner_allows_self_signed=config.allow_self_signed,
