@@ -27,6 +27,7 @@ from sqlalchemy import (
 
 from gateway import schema
 from gateway.admission import hash_token
+from gateway.orders import QUEUED, WITHDRAWN
 from gateway.records import FAILED, NEEDS, OVER, PENDING, RUNNING, WAITS_FOR_START, WORKING
 from gateway.text_index import TextIndex, contains
 from gateway.writer import Writer
@@ -202,15 +203,22 @@ class Listing:
         return bool(self._writer.call(lambda c: bool(c.execute(statement).rowcount)))
 
     def renew_token(self, run_id: str) -> str | None:
-        """Give a run that was not started another token; None if it has begun meanwhile."""
+        """Give a run that was not started another token; None if it has begun meanwhile.
+
+        No folder takes it any more, if it was queued for one.
+        """
         token = secrets.token_hex(32)
-        statement = (
-            update(schema.runs)
-            .where(_RUNS.id == run_id, _RUNS.status == PENDING)
-            .values(token_hash=hash_token(token))
-        )
-        is_done = self._writer.call(lambda c: bool(c.execute(statement).rowcount))
-        return token if is_done else None
+        pending = update(schema.runs).where(_RUNS.id == run_id, _RUNS.status == PENDING)
+        orders = schema.orders.c
+        queued = update(schema.orders).where(orders.run_id == run_id, orders.state == QUEUED)
+
+        def work(connection: Connection) -> bool:
+            renewed = connection.execute(pending.values(token_hash=hash_token(token)))
+            if renewed.rowcount:
+                connection.execute(queued.values(state=WITHDRAWN))
+            return bool(renewed.rowcount)
+
+        return token if self._writer.call(work) else None
 
     def remove(self, run_id: str) -> bool:
         """Let nobody see a run any more, and take nothing for it; what it has is removed later.

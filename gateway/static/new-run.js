@@ -7,9 +7,9 @@ import { el } from "./dom.js";
 import { asText } from "./values.js";
 import { pageOf, WaitingFolders } from "./waiting.js";
 
-const MAX_PROMPT = 1_000_000;
 const HELP = "With a prompt the run is a job that ends by itself. Without one, at a terminal, it is a session that you use as always.";
 const HELP_THERE = "The run is a job that ends by itself. The folder above starts it, in its own terminal.";
+const MAX_PROMPT = 1_000_000;
 
 /** Show the dialog; with a run in `again` to repeat it, with one in `resume` to go on with its session. */
 export function openNewRun({ again = null, resume = null } = {}) {
@@ -26,6 +26,7 @@ function form(dialog, again, resume) {
   const prompt = el("textarea", { id: "prompt", rows: "4", autofocus: true, "aria-describedby": "prompt-help" });
   prompt.value = again ? asText(again.command ?? again.prompt, MAX_PROMPT) : "";
   const create = el("button", { type: "submit", class: "primary" }, "Create the run");
+  const line = folder && el("p", { class: "hint" }, "Its line goes to the folder ", el("code", {}, folder), ".");
   const optional = el("span", { class: "hint" }, "(optional)");
   const help = el("p", { id: "prompt-help", class: "hint" }, HELP);
   // A session goes on where it was, and the page names no folder to it.
@@ -34,6 +35,7 @@ function form(dialog, again, resume) {
     optional.hidden = Boolean(offer);
     help.textContent = offer ? HELP_THERE : HELP;
     prompt.required = Boolean(offer);
+    if (line) line.hidden = Boolean(offer);
   });
   if (!resume) folders.follow();
   const element = el(
@@ -44,7 +46,7 @@ function form(dialog, again, resume) {
     el("label", { for: "prompt" }, "Prompt ", optional),
     prompt,
     help,
-    folder && el("p", { class: "hint" }, "Its line goes to the folder ", el("code", {}, folder), "."),
+    line,
     folders.options,
     problem,
     el("div", { class: "button-row end" }, el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), create),

@@ -303,6 +303,20 @@ def test_a_queued_run_that_is_deleted_is_not_handed_out(folder: WaitingFolder) -
     assert folder.order_of(run_id) is None
 
 
+def test_a_queued_run_whose_line_somebody_takes_is_not_handed_out(folder: WaitingFolder) -> None:
+    """Or it would be started twice: here, and by whoever pastes the line."""
+    gw = folder.gateway
+    run_id = folder.order("first").json()["id"]
+    run = folder.ask()["run"]
+
+    made = gw.api("POST", f"/api/runs/{run_id}/start-line", {}).json()
+
+    assert not folder.take(run)["taken"]
+    assert folder.ask()["run"] is None
+    pasted = Run(run_id, made["capabilityToken"])
+    assert gw.send_event(pasted, "stdout", "x", 1).status == 200
+
+
 def test_the_page_sends_once_however_often_it_asks(folder: WaitingFolder) -> None:
     """What it repeats, because the answer was lost, has the same key and is the same run."""
     key = secrets.token_hex(16)
