@@ -137,6 +137,7 @@ class Gateway:
                 notifier=self._notifier,
                 looks=looks,
                 screens=Screens(self._store),
+                heard=heard,
                 static_dir=Path(__file__).resolve().parent / "static",
                 vendor_dir=xterm.folder(),
                 start_program="./wrapper/claude-runner",

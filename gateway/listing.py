@@ -220,14 +220,16 @@ class Listing:
 
         return token if self._writer.call(work) else None
 
-    def remove(self, run_id: str) -> bool:
+    def remove(self, run_id: str, *, also_running: bool) -> bool:
         """Let nobody see a run any more, and take nothing for it; what it has is removed later.
 
         Returns False, with nothing done, if the run goes on, or is not there.
         """
 
         def work(connection: Connection) -> bool:
-            ended = _RUNS.id == run_id, _RUNS.status != RUNNING
+            ended = [_RUNS.id == run_id]
+            if not also_running:
+                ended.append(_RUNS.status != RUNNING)
             # No token has this hash.
             values = {"token_hash": secrets.token_bytes(32)}
             if not connection.execute(update(schema.runs).where(*ended).values(values)).rowcount:

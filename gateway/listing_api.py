@@ -20,7 +20,7 @@ from gateway.listing import (
     Place,
 )
 from gateway.live import ALL_RUNS
-from gateway.records import PENDING
+from gateway.records import PENDING, RUNNING
 
 if TYPE_CHECKING:
     from gateway.site import Parts
@@ -51,6 +51,8 @@ def _add_list(api: Blueprint, parts: Parts) -> None:
         only = _choice("stage", STAGES)
         stages = [only] if only else STAGES
         groups = parts.listing.groups(stages, wanted, _after() if only else None, _page_size())
+        for line in (line for group in groups for line in group["runs"]):
+            line["silent"] = line["status"] == RUNNING and parts.heard.is_silent(line["id"])
         return jsonify(
             {"groups": groups, "counts": parts.listing.counts(), **parts.listing.offered()}
         )
@@ -95,7 +97,8 @@ def _add_removal(api: Blueprint, parts: Parts) -> None:
         removed: list[str] = []
         refused: list[dict[str, str]] = []
         for run_id in dict.fromkeys(ids):
-            if parts.listing.remove(run_id):
+            is_silent = parts.heard.is_silent(run_id)
+            if parts.listing.remove(run_id, also_running=is_silent):
                 removed.append(run_id)
                 parts.store.forget_token(run_id)
                 _note(parts, "delete", run_id)

@@ -24,7 +24,7 @@ from gateway.live import Live
 from gateway.notify_marks import Marks
 from gateway.notify_services import Message, Services
 from gateway.notify_words import Notice, QuietHours
-from gateway.presence import Heard, Looks
+from gateway.presence import SILENT_S, Heard, Looks
 from gateway.records import DONE, FAILED, RUNNING
 from gateway.store import Store
 from gateway.writer import StoreClosedError
@@ -38,8 +38,6 @@ _DELAY_S: Final = 5.0
 _SEEN_DELAY_S: Final = 60.0
 # A run that succeeded sooner is no news.
 _SHORT_S: Final = 60.0
-# A runner asks for commands every half minute at least.
-SILENT_S: Final = 300.0
 # What happened before that is not told when a gateway starts.
 _OLD_S: Final = 86_400.0
 _ROUND_S: Final = 1.0

@@ -117,6 +117,8 @@ _SCHEMAS: dict[str, Schema] = {
             "branch": _or_null(_TEXT),
             "open_questions": _INTEGER,
             "found": _or_null(_TEXT),
+            # Whether it goes on, and its runner has not been heard of for five minutes.
+            "silent": _BOOLEAN,
             **_SUMMARY,
         }
     ),
@@ -508,7 +510,7 @@ _PATHS: dict[str, Schema] = {
     },
     "/api/runs/delete": {
         "post": _operation(
-            "Delete runs with all that they have; one that goes on is refused",
+            "Delete runs with all that they have; one that goes on is refused, unless it is silent",
             _json(
                 _object(
                     {

@@ -8,6 +8,9 @@ from typing import Final
 
 # A page says every 5 s that it is visible; one that went to sleep says nothing.
 LOOK_S: Final = 15.0
+# A runner asks for commands every half minute at least: one that has not been heard of for so long
+# has died, or has no network.
+SILENT_S: Final = 300.0
 # Pages of one run, and runs, that are remembered at once.
 _MAX_PAGES: Final = 100
 _MAX_RUNS: Final = 1_000
@@ -73,6 +76,10 @@ class Heard:
     def last(self, run_id: str) -> float:
         """Return when, as `time.monotonic()`; no runner is silent before the gateway has begun."""
         return self._at.get(run_id, self._began_at)
+
+    def is_silent(self, run_id: str) -> bool:
+        """Whether a run that goes on has not been heard of for long."""
+        return time.monotonic() - self.last(run_id) >= SILENT_S
 
     def forget(self, run_id: str) -> None:
         """Forget a run that is over."""

@@ -53,7 +53,7 @@ from gateway.notify import Notifier
 from gateway.offers import Offers
 from gateway.offers_api import add_offers
 from gateway.openapi import DOCUMENT
-from gateway.presence import Looks
+from gateway.presence import Heard, Looks
 from gateway.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
 from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, STOP
 from gateway.screens import Screens
@@ -142,6 +142,7 @@ class Parts:
     notifier: Notifier
     looks: Looks
     screens: Screens
+    heard: Heard
     static_dir: Path
     vendor_dir: Path
     start_program: str

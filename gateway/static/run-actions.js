@@ -14,6 +14,9 @@ const GOES_ON = /^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$/;
 
 const pathOf = (id) => `/api/runs/${encodeURIComponent(id)}`;
 
+/** Whether a run can be deleted: it does not go on, or nothing is heard of it. */
+export const canRemove = (run) => run.status !== "running" || run.silent === true;
+
 /** Whether a run has left a session that another one can go on with. */
 export const canGoOn = (run) => (run.status === "done" || run.status === "failed") && run.runner === "claude" && GOES_ON.test(asText(run.session_id));
 
@@ -30,7 +33,6 @@ export async function openMenu(line, row) {
       await action();
       dialog.close();
     }, fail);
-  const isRunning = line.status === "running";
   dialog.append(
     problem,
     el(
@@ -44,9 +46,9 @@ export async function openMenu(line, row) {
         if (!canGoOn(run)) throw new Error("This run has left no session to go on with.");
         openNewRun({ resume: run });
       }),
-      isRunning
-        ? el("p", { class: "hint" }, "A run that goes on cannot be deleted. Open it, and stop it first.")
-        : choose("Delete…", () => confirmRemoval([line]), { class: "danger" }),
+      canRemove(line)
+        ? choose("Delete…", () => confirmRemoval([line]), { class: "danger" })
+        : el("p", { class: "hint" }, "A run that goes on cannot be deleted. Open it, and stop it first."),
     ),
     el("div", { class: "button-row end" }, el("button", { type: "button", onclick: () => dialog.close() }, "Close")),
   );
@@ -79,6 +81,7 @@ export function confirmRemoval(lines, onRemoved = () => {}) {
   }, (sentence) => tell([sentence]));
   dialog.append(
     el("ul", { class: "named" }, named),
+    ...lines.filter((line) => line.silent).slice(0, 1).map(() => el("p", {}, "A run of which nothing is heard may go on all the same; the gateway takes nothing from it any more.")),
     el("p", {}, `${one ? "Its" : "Their"} output, questions, commands and files are deleted here too. This cannot be undone. What lies in the project’s folder stays.`),
     problem,
     el("div", { class: "button-row end" }, el("button", { type: "button", autofocus: true, onclick: () => dialog.close() }, one ? "Keep it" : "Keep them"), remove),

@@ -2,6 +2,7 @@
 
 import { BASE } from "./base.js";
 import { el } from "./dom.js";
+import { canRemove } from "./run-actions.js";
 import { rename } from "./run-name.js";
 import { asNumber, asText } from "./values.js";
 import { age, folderName, lasted, moment, refusedTools, status, title, when } from "./words.js";
@@ -45,7 +46,7 @@ export class RunRow {
   /** Show or hide the box to choose it by; what goes on cannot be chosen. */
   offerPick(isOffered, isPicked) {
     this.#check.hidden = !isOffered;
-    this.#check.disabled = this.#line.status === "running";
+    this.#check.disabled = !canRemove(this.#line);
     this.#check.checked = isPicked && !this.#check.disabled;
     this.#more.hidden = isOffered;
   }
@@ -75,6 +76,7 @@ function describe(line, isDouble) {
     asks: line.stage === "needs" && line.open_questions > 1 ? `${line.open_questions} questions` : "",
     refused: isOver ? (line.refused ?? refusedTools(line)) : 0,
     isBad: line.incomplete === true,
+    silent: line.silent ? "its runner is not heard of" : "",
     isNew: isOver && line.seen_at == null,
     found: asText(line.found, MAX_FOUND),
     told: isDouble ? `${when(line.created_at)}, …${asText(line.id).slice(-4)}` : "",
@@ -83,7 +85,7 @@ function describe(line, isDouble) {
 
 function fill(link, content) {
   const facts = [content.folder, content.branch, content.lasted, content.cost, content.asks, content.code, content.told].filter(Boolean);
-  const trouble = [content.refused > 0 && `${content.refused} ${content.refused === 1 ? "tool" : "tools"} refused`, content.isBad && "output incomplete"].filter(Boolean);
+  const trouble = [content.silent, content.refused > 0 && `${content.refused} ${content.refused === 1 ? "tool" : "tools"} refused`, content.isBad && "output incomplete"].filter(Boolean);
   link.replaceChildren(
     el("span", { class: `badge ${content.kind}` }, content.word),
     el("span", { class: "run-title" }, content.isNew && el("span", { class: "new-mark" }, "New"), content.title),

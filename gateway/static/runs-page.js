@@ -1,7 +1,7 @@
 /** The list of runs in its groups, kept up to date: who needs somebody, what goes on, what is done. */
 
 import { get } from "./api.js";
-import { confirmRemoval, openMenu } from "./run-actions.js";
+import { canRemove, confirmRemoval, openMenu } from "./run-actions.js";
 import { actionButton, el, setText } from "./dom.js";
 import { ListFilter } from "./list-filter.js";
 import { LiveStream } from "./live-stream.js";
@@ -15,6 +15,7 @@ import { lineOf, title } from "./words.js";
 const PAGE_RUNS = 50;
 const MAX_PAGE_RUNS = 200;
 const CLOCK_MS = 10_000;
+const REFRESH_MS = 60_000;
 const RELOAD_MS = 1000;
 const GROUPS = new Map([["needs", "Needs you"], ["working", "Working"], ["pending", "Not started"], ["done", "Done"]]);
 
@@ -61,6 +62,8 @@ export class RunsPage {
   async open() {
     setTitle("Runs");
     setInterval(() => this.#draw(), CLOCK_MS);
+    // Of what falls silent nothing comes.
+    setInterval(() => document.visibilityState === "visible" && this.#reloadSoon(), REFRESH_MS);
     const stream = new LiveStream("/api/stream", {
       onMessage: (name, content) => {
         if (name === "run") this.#take(content);
@@ -284,7 +287,7 @@ export class RunsPage {
   }
 
   #pickAll() {
-    for (const line of this.#lines.values()) if (line.status !== "running") this.#picked.add(line.id);
+    for (const line of this.#lines.values()) if (canRemove(line)) this.#picked.add(line.id);
     this.#draw();
   }
 

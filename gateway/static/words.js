@@ -83,6 +83,7 @@ export const folderName = (path) => asText(path).split(/[\\/]/).filter(Boolean).
 export function status(run) {
   if (run.status === "pending") return ["pending", "Not started"];
   if (run.status === "running") {
+    if (run.silent) return ["silent", "Silent"];
     if (run.open_questions) return ["waiting", "Asks you"];
     return run.stage === "needs" ? ["waiting", "Waiting for you"] : ["running", "Running"];
   }

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from config import granted
-from gateway import notify
+from gateway import notify, presence
 from gateway import notify_words as words
 from gateway.assembly import Gateway
 from gateway.hosts import find_hosts
@@ -229,7 +229,8 @@ def test_quiet_hours_and_silence(
     """In quiet hours nothing comes; at their end one message has what is still open, what has
     failed, and which runner has not been heard of.
     """
-    monkeypatch.setattr(notify, "SILENT_S", 1.0)  # in place of minutes
+    for module in (notify, presence):
+        monkeypatch.setattr(module, "SILENT_S", 1.0)  # in place of minutes
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     minute = time.gmtime().tm_hour * 60 + time.gmtime().tm_min
@@ -271,6 +272,12 @@ def test_quiet_hours_and_silence(
         monkeypatch.setenv("TZ", "UTC+6")  # the hours are over
         time.tzset()
         receiver.wait_for(lambda: len(receiver.requests) > 1)
+
+        # The list says so too, and lets go of it.
+        working = own.api("GET", "/api/list?stage=working").json()["groups"][0]["runs"]
+        assert [(line["id"], line["silent"]) for line in working] == [(silent.id, True)]
+        deleted = own.api("POST", "/api/runs/delete", {"ids": [silent.id]}).json()
+        assert deleted == {"removed": [silent.id], "refused": []}
 
     ((title, text),) = receiver.messages[1:]
     monkeypatch.undo()
