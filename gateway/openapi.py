@@ -79,6 +79,7 @@ _SCHEMAS: dict[str, Schema] = {
             "lines": _or_null(_INTEGER),
             "session_id": _or_null(_TEXT),
             "layout": _or_null(_INTEGER),
+            "progress": _or_null(_ANY_OBJECT),
             "commands": _array(_TEXT),
             "project": _or_null(_array(_TEXT)),
             "remote_input": _BOOLEAN,

@@ -88,6 +88,7 @@ NO_DETAILS: dict[str, Any] = {
     "lines": None,
     "session_id": None,
     "layout": None,
+    "progress": None,
     "commands": [],
     "project": None,
     "remote_input": False,
@@ -171,20 +172,30 @@ def apply_marker(details_text: str, event: NewEvent, event_id: int) -> dict[str,
             "exit_code": code,
             "finished_at": event.created_at,
         }
-    elif kind == "resized":
-        _take_size(marker, details)
-    elif kind == "state":
-        state = marker.get("state")
-        details["state"] = state if state in ("working", "waiting") else None
-        if details["state"] != before["state"]:
-            details["state_event_id"] = event_id
     elif kind == "assist":
         details["assist_url"] = _find_address(marker) or details["assist_url"]
+    else:
+        _take_course(marker, event_id, details)
     if event.type == "marker":
         questions.take_marker(marker, event_id, details)
     if details != before:
         changes["details"] = json.dumps(details)
     return changes
+
+
+def _take_course(marker: dict[str, Any], event_id: int, details: dict[str, Any]) -> None:
+    """Take what a run tells while it goes on."""
+    kind = marker.get("event")
+    if kind == "resized":
+        _take_size(marker, details)
+    elif kind == "state":
+        before, state = details["state"], marker.get("state")
+        details["state"] = state if state in ("working", "waiting") else None
+        if details["state"] != before:
+            details["state_event_id"] = event_id
+    elif kind == "progress":
+        told = {name: value for name, value in marker.items() if name != "event"}
+        details["progress"] = _flat_result(told)
 
 
 def _take_started(marker: dict[str, Any], details: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import { BASE } from "./base.js";
 import { goToLogin, pageKey } from "./page-key.js";
 
 const UNREACHABLE = "The gateway cannot be reached. Check that it is running, then try again.";
+const NOT_SENT = "Not sent: the gateway cannot be reached. Try again when it is back.";
 
 /** A call that failed; `status` is 0 if there was no answer. */
 export class ApiError extends Error {
@@ -21,7 +22,7 @@ export async function request(path, options = {}) {
     response = await fetch(BASE + path, { credentials: "same-origin", cache: "no-store", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(UNREACHABLE, 0);
+    throw new ApiError(options.method === "POST" ? NOT_SENT : UNREACHABLE, 0);
   }
   if (response.status === 401) goToLogin(pageKey() ? "over" : "storage");
   if (!response.ok) throw new ApiError(await sentenceOf(response), response.status);

@@ -3,11 +3,13 @@
 import { post } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
+import { say } from "./toast.js";
 import { asText } from "./values.js";
 import { age, talkName } from "./words.js";
 
 const LONG_RESULT_LINES = 12;
 const SPECIAL = new Map([["__STOP__", "Stop"], ["__HALT__", "Halt"], ["__ESCAPE__", "Ctrl-C"]]);
+const SENT = { stop: "Stop", halt: "Halt", escape: "Ctrl-C" };
 const MAX_OFFERED = 200;
 const MAX_RESULT_CHARS = 400_000; // more than the gateway gives
 const INPUT = "__INPUT__:";
@@ -96,19 +98,24 @@ export class RunControls {
     this.#entries.set(command.id, { element, status: command.status });
     this.element.hidden = false;
     if (known && command.status !== "pending") {
-      announce(`${nameOf(command.command)}: ${command.status === "done" ? "done" : "failed"}.`);
+      const isBad = command.status !== "done";
+      // What a person says to a run has its own place, which tells what became of it.
+      const tell = talkName(command.command) === null && !command.command.startsWith(INPUT) ? say : announce;
+      tell(`${nameOf(command.command)}: ${isBad ? `failed. ${asText(command.error, 200)}` : "done."}`, isBad);
     }
   }
 
   async #send(what, body = {}) {
     this.#problem.hidden = true;
     await post(`${this.#path}/${what}`, body);
+    if (what !== "input") say(`${SENT[what] ?? body.command}: sent. Waiting for the runner…`);
   }
 
   #tellProblem(sentence) {
     this.element.hidden = false;
     setText(this.#problem, sentence);
     this.#problem.hidden = false;
+    say(sentence, true);
   }
 
   #buildTyping(fail) {

@@ -5,6 +5,7 @@ import { Artifacts } from "./artifacts.js";
 import { Assist } from "./assist.js";
 import { BASE } from "./base.js";
 import { Changes } from "./changes.js";
+import { Dock } from "./dock.js";
 import { el, setText } from "./dom.js";
 import { GoOn } from "./go-on.js";
 import { LiveStream } from "./live-stream.js";
@@ -14,6 +15,7 @@ import { Order } from "./order.js";
 import { Output } from "./output.js";
 import { RunActions } from "./run-actions.js";
 import { RunControls } from "./run-controls.js";
+import { RunStanding } from "./run-standing.js";
 import { RunTabs } from "./run-tabs.js";
 import { SideLog } from "./side-log.js";
 import { Talk } from "./talk.js";
@@ -22,7 +24,7 @@ import { age, ending, lasted, moment, resultFacts, status, title } from "./words
 
 const CLOCK_MS = 1000;
 // Stands for a part that could not be made.
-const NOTHING = { element: "", cards: "", history: "", newestId: 0, update() {}, show() {}, showCommand() {}, append() {}, async load() {}, async draw() {} };
+const NOTHING = { element: "", cards: "", modes: "", history: "", newestId: 0, update() {}, show() {}, showCommand() {}, append() {}, async load() {}, async draw() {} };
 const MARKS = { waiting: "●", done: "✓", failed: "✗", ended: "■" };
 
 export class RunPage {
@@ -46,6 +48,8 @@ export class RunPage {
   #order;
   #actions = new RunActions(announce);
   #talk;
+  #dock;
+  #standing = new RunStanding();
   #tabs = new RunTabs((view, file) => this.#showView(view, file));
   #changes = new Changes((files) => this.#tabs.count(files));
 
@@ -56,16 +60,16 @@ export class RunPage {
     this.#talk = this.#attempt(() => new Talk(id)) ?? NOTHING;
     this.#controls = new RunControls(id);
     this.#order = this.#attempt(() => new Order(id, announce)) ?? NOTHING;
+    const line = el("div", { class: "run-line" }, this.#badge, this.#when, this.#standing.element, this.#standing.tick);
+    const side = () => this.#columns.querySelector(":scope > .side");
+    this.#dock = new Dock([
+      [this.#talk.element, (element) => side()?.prepend(element)],
+      [this.#controls.stopping, (element) => line.append(element)],
+    ]);
     this.element = el(
       "div",
       { class: "run-page" },
-      el(
-        "div",
-        { class: "run-head" },
-        el("a", { class: "back", href: `${BASE}/` }, "All runs"),
-        this.#heading,
-        el("div", { class: "run-line" }, this.#badge, this.#when, this.#controls.stopping),
-      ),
+      el("div", { class: "run-head" }, el("a", { class: "back", href: `${BASE}/` }, "All runs"), this.#heading, line),
       this.#talk.cards,
       this.#trouble,
       this.#order.element,
@@ -73,7 +77,9 @@ export class RunPage {
       this.#banner,
       this.#tabs.element,
       this.#columns,
+      this.#dock.element,
     );
+    this.#dock.arrange();
     this.#changes.element.addEventListener("click", (event) => this.#tabs.follow(event));
   }
 
@@ -170,9 +176,9 @@ export class RunPage {
       el(
         "div",
         { class: "side" },
-        this.#talk.element,
         this.#actions.element,
         this.#goOn.element,
+        this.#talk.modes,
         this.#controls.element,
         this.#assist.element,
         this.#talk.history,
@@ -181,6 +187,7 @@ export class RunPage {
         el("section", { class: "card", "aria-labelledby": "facts-title" }, el("h2", { id: "facts-title" }, "About this run"), this.#facts),
       ),
     );
+    this.#dock.arrange();
   }
 
   #update(loaded) {
@@ -195,7 +202,7 @@ export class RunPage {
       setTitle(title(run).slice(0, 60), MARKS[kind], run.open_questions > 0);
       this.#tick();
     });
-    for (const part of [this.#output, this.#changes, this.#artifacts, this.#assist, this.#goOn, this.#actions]) this.#attempt(() => part.update(run));
+    for (const part of [this.#standing, this.#output, this.#changes, this.#artifacts, this.#assist, this.#goOn, this.#actions]) this.#attempt(() => part.update(run));
     this.#attempt(() => this.#drawFacts());
     this.#attempt(() => this.#drawBanner(kind, word));
     // What it asks tells of itself.
@@ -216,15 +223,16 @@ export class RunPage {
     if (kind === "waiting" && !run.open_questions) {
       banners.push(el("p", { class: "notice waiting" }, run.listens ? "It has ended its turn, and waits for your message." : "It is waiting for you: for an answer, or for what to do next."));
     }
-    if (run.status === "done" || run.status === "failed") {
+    // That it has finished, and when, stands above.
+    if (run.status === "failed" || (run.status === "done" && kind !== "done")) {
       banners.push(el("p", { class: `notice ${kind}` }, ending(run)));
     }
-    if (run.verdict) {
-      const { ok, sentence, differences = [] } = run.verdict;
+    if (run.verdict?.ok === false) {
+      const { sentence, differences = [] } = run.verdict;
       banners.push(
         el(
           "div",
-          { class: `notice verdict ${ok === null ? "" : ok ? "good" : "bad"}` },
+          { class: "notice verdict bad" },
           el("p", {}, sentence),
           differences.length > 0 && el("ul", {}, differences.map((difference) => el("li", {}, difference))),
         ),

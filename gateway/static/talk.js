@@ -38,11 +38,12 @@ export class Talk {
   #outcomes = new Map(); // of commands whose request has not been answered yet
   #problem = el("p", { class: "notice bad", role: "alert", hidden: true });
   #status = el("p", { class: "hint", role: "status" });
-  #field = el("textarea", { id: "message", rows: "2", maxlength: MAX_MESSAGE_CHARS, "aria-describedby": "message-hint" });
+  #field = el("textarea", { id: "message", rows: "2", placeholder: "Message…", maxlength: MAX_MESSAGE_CHARS, "aria-describedby": "message-hint" });
   #hint = el("p", { id: "message-hint", class: "hint" });
   #message;
   #interrupt;
-  #modes = el("div", { class: "modes" });
+  /** The permission modes, which are changed seldom. */
+  modes = el("section", { class: "card modes", "aria-labelledby": "modes-title", hidden: true });
   #offeredModes = "[]";
   #waiting = el("ul", { class: "waiting-list", "aria-label": "Messages that wait" });
   #answered = el("ol", { class: "answered" });
@@ -70,7 +71,6 @@ export class Talk {
       this.#problem,
       this.#status,
       el("div", { class: "button-row" }, send, this.#interrupt),
-      this.#modes,
     );
     this.#send = send;
   }
@@ -163,11 +163,11 @@ export class Talk {
 
   #offerModes(modes) {
     const known = modes.length > 1 ? modes : [];
-    this.#modes.hidden = !known.length;
+    this.modes.hidden = !known.length;
     if (JSON.stringify(known) === this.#offeredModes) return;
     this.#offeredModes = JSON.stringify(known);
-    this.#modes.replaceChildren(
-      el("p", { class: "hint", id: "modes-title" }, "Permission mode"),
+    this.modes.replaceChildren(
+      el("h2", { id: "modes-title" }, "Permission mode"),
       el(
         "div",
         { class: "button-row", role: "group", "aria-labelledby": "modes-title" },

@@ -245,7 +245,8 @@ def test_a_message_waits_and_is_read(
         expect(page.locator(".talk [role=status]")).to_contain_text("it waits for Claude Code")
         standin.open("go")
         expect(page.locator(".waiting-list li")).to_have_count(0)
-        expect(page.locator(".text-lines")).to_contain_text("operator: Then the changelog.")
+        expect(page.locator(".b-person")).to_contain_text("Operator")
+        expect(page.locator(".b-person")).to_contain_text("Then the changelog.")
         assert runner.wait(30) == 0
 
 

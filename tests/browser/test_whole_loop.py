@@ -54,8 +54,8 @@ def test_a_run_from_new_run_to_its_artifacts(
     expect(page.get_by_label("Content of claude.log")).to_contain_text("1 ")
     page.get_by_role("button", name="Close").click()
     page.get_by_role("button", name="View latest.diff").click()
-    expect(page.locator(".diff-line.added")).to_have_text("+total = 2")
-    expect(page.locator(".diff-line.removed")).to_have_text("-total = 1")
+    expect(page.locator("dialog .diff-line.added")).to_have_text("+total = 2")
+    expect(page.locator("dialog .diff-line.removed")).to_have_text("-total = 1")
     page.get_by_role("button", name="Close").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download claude.log").click()
