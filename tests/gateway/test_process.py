@@ -23,7 +23,7 @@ from urllib.request import url2pathname
 import pytest
 import zxingcpp
 
-from gateway.settings import DATABASE_URL, RATE_LIMIT, RETENTION_DAYS
+from gateway.settings import DATABASE_URL, NOTIFY, NOTIFY_QUIET, RATE_LIMIT, RETENTION_DAYS
 from testing.gateways import certificates
 from testing.gateways.embedded_gateway import ROOT, EmbeddedGateway
 from testing.programs.disk import mount_disk
@@ -329,7 +329,7 @@ def test_options_and_settings_are_documented() -> None:
 
     for option in set(re.findall(r"--[a-z-]+", shown)) - {"--help", "--version"}:
         assert f"`{option}`" in guide
-    for variable in (DATABASE_URL, RATE_LIMIT, RETENTION_DAYS):
+    for variable in (DATABASE_URL, NOTIFY, NOTIFY_QUIET, RATE_LIMIT, RETENTION_DAYS):
         assert f"`{variable}`" in guide
         assert f"\n# {variable}=" in example
 
