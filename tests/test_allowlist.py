@@ -22,6 +22,7 @@ from allowlist import (
     override_git_config,
     parse_extra_commands,
 )
+from testing.tables import each_row
 
 DOCUMENTED = [
     "npm test",
@@ -48,7 +49,7 @@ def test_the_documented_table_is_the_list() -> None:
     assert Allowlist(EXTRA).commands == (*DOCUMENTED, *EXTRA)
 
 
-@pytest.mark.parametrize("command", [*DOCUMENTED, *EXTRA])
+@each_row("command", [*DOCUMENTED, *EXTRA])
 def test_an_entry_is_allowed_under_its_own_name(command: str) -> None:
     """Each entry may run, and is told by the name that it was given."""
     decision = Allowlist(EXTRA).check(command)
@@ -66,7 +67,7 @@ def test_a_users_entry_does_not_rename_a_documented_one() -> None:
     assert decision.name == "git diff"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "reason"),
     [
         ("", "it is empty"),
@@ -188,7 +189,7 @@ def test_entries_are_separated_by_commas() -> None:
     assert parse_extra_commands("make X, echo # two") == ("make X", "echo # two")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "words"),
     [
         ("make; x", "';', which needs a shell"),

@@ -34,6 +34,7 @@ from testing.needs import needs
 from testing.programs.runner import Kind, RunnerProcess, child, plan
 from testing.programs.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.programs.shared_terminal import public_key
+from testing.tables import each_row
 from tests import reference
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,7 +57,7 @@ def shell_blocks(page: str) -> Iterator[list[str]]:
         yield [line[len(indent) :] for line in block.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("setting", EVERY_SETTING, ids=lambda setting: setting.variable)
+@each_row("setting", EVERY_SETTING)
 def test_each_setting_is_documented(setting: object) -> None:
     """Each variable is in docs/reference.md and in .env.example."""
     variable = getattr(setting, "variable")  # noqa: B009 - the type of a parameter is not known
@@ -125,7 +126,7 @@ def test_the_readme_begins_with_two_commands() -> None:
     assert first == ["./wrapper/claude-runner demo", "make check"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "message",
     re.findall(r"^\| `([^`]+)` \|", README.split("## When something goes wrong")[1], re.MULTILINE),
 )
@@ -147,7 +148,7 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@each_row("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     """A link in the documentation leads to a file that is there, and to a heading in it."""
     text = (ROOT / page).read_text("utf-8")
@@ -181,7 +182,7 @@ def name_of(member: ast.stmt) -> str:
     return ast.unparse(member.targets[0]) if isinstance(member, ast.Assign) else ""
 
 
-@pytest.mark.parametrize("page", PAGES)
+@each_row("page", PAGES)
 def test_the_code_that_a_page_names_is_there(page: str) -> None:
     """A class is in the module that is named with it, and has the method that is."""
     classes = members_of_classes()
@@ -365,7 +366,7 @@ def test_each_command_of_a_page_works(line: str, reader: _Reader) -> None:
         reader.type(line)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@each_row("page", PAGES)
 def test_what_is_to_be_typed_stands_where_it_is_tried(page: str) -> None:
     """A block that is only indented holds data or a drawing, and no command."""
     text = (ROOT / page).read_text("utf-8")

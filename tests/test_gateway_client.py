@@ -61,6 +61,7 @@ from testing.gateways.faults import (
 from testing.gateways.http_server import Connection, Head, LoopbackServer, PeerGoneError
 from testing.gateways.proxy import LoopbackProxy
 from testing.gateways.strict_gateway import Run, StrictGateway
+from testing.tables import each_row
 
 FAR_NAME = "gateway.test"
 WITHIN_S = 20.0
@@ -76,7 +77,7 @@ def as_json(content: Any) -> bytes:
     return json.dumps(content).encode()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "raw", "outcome"),
     [
         pytest.param(200, as_json(OWN), Outcome.ACCEPTED, id="ok"),
@@ -180,7 +181,7 @@ def test_a_200_counts_for_the_endpoint_that_answers_so(
         assert parse_reply(200, {}, raw, is_answer=is_answer).outcome is expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "expected"),
     [
         (("100", "42", "17"), RateLimit(100, 42, 17.0)),
@@ -735,7 +736,7 @@ def test_no_proxy_is_honoured(
     client.close()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "loopback"),
     [
         ("http://localhost:1", True),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from places import PACKAGES, PROGRAM, program_files
+from testing.tables import each_row
 from tools.packages import GATEWAY as GATEWAY_SET
 from tools.packages import RUNNER as RUNNER_SET
 
@@ -70,7 +71,7 @@ def tree_of(module: str) -> ast.Module:
     return ast.parse((PROGRAM / f"{module}.py").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("module", [*MODULES, *GATEWAY])
+@each_row("module", [*MODULES, *GATEWAY])
 def test_imports_go_one_way(module: str) -> None:
     """A module imports from its own room, from those that the rule names, and nothing of tests."""
     room = room_of(module)
@@ -102,7 +103,7 @@ def imports(module: str, other: str) -> bool:
     return any(each == name or each.startswith(f"{name}.") for each in imported_modules(module))
 
 
-@pytest.mark.parametrize("module", MODULES)
+@each_row("module", MODULES)
 def test_only_two_packages_are_needed(module: str) -> None:
     """The runner uses requests (with what it brings) and python-dotenv, each in one place."""
     foreign = {room_of(name) for name in imported_modules(module)} - ROOMS

@@ -18,6 +18,7 @@ from kinds.claude import ClaudeProfile, is_claude_code
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.runner import Launch, RunnerProcess, plan, program
 from testing.programs.terminal import Terminal
+from testing.tables import each_row
 
 # Prints the messages in the file beside it, if it is asked for the JSON stream; else plain text.
 STAND_IN = """#!{python} -IS
@@ -385,13 +386,13 @@ volta install claude
 """.strip()
 
 
-@pytest.mark.parametrize("command", STARTS_IT.splitlines())
+@each_row("command", STARTS_IT.splitlines())
 def test_claude_code_is_known_however_it_is_started(command: str) -> None:
     """Itself, the files that installers write, and what launchers start with any options."""
     assert is_claude_code(shlex.split(command))
 
 
-@pytest.mark.parametrize("command", STARTS_ANOTHER.splitlines())
+@each_row("command", STARTS_ANOTHER.splitlines())
 def test_another_program_is_not_taken_for_it(command: str) -> None:
     """Its name as a value, as another's argument or as a part of a name says nothing."""
     assert not is_claude_code(shlex.split(command))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from kinds.claude import StateWatcher
 from kinds.claude_sessions import SessionNotes
 from kinds.profile import WAITING, WORKING
+from testing.tables import each_row
 
 
 def state_of(*pieces: bytes) -> str | None:
@@ -70,7 +71,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("output", "state"), CASES)
+@each_row(("output", "state"), CASES)
 def test_signs_are_read(output: bytes, state: str | None) -> None:
     """Each sign means what it means, whole and a byte at a time."""
     assert state_of(output) == state

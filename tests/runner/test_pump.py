@@ -28,6 +28,7 @@ from runner.terminal import (
     set_window_size,
     window_size,
 )
+from testing.tables import each_row
 from testing.waiting import eventually
 
 JOIN_S = 10.0
@@ -568,7 +569,7 @@ MODE_ROWS: list[Any] = [
 COLORED = {"\x1b[1;31mred", "\x1b[38;5;0mblack\x1b[2K"}
 
 
-@pytest.mark.parametrize(("output", "undo"), MODE_ROWS)
+@each_row(("output", "undo"), MODE_ROWS)
 def test_modes_are_undone(output: str, undo: str) -> None:
     """What was switched on and not off again is undone, wherever the output is split."""
     raw = output.encode()

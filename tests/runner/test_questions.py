@@ -25,6 +25,7 @@ from runner.questions import (
     visible,
 )
 from testing.gateways.wire import redacted_in_the_field
+from testing.tables import each_row
 
 MODES = ("plan", "default")
 RUN_TESTS = Scope("allow Bash(npm test)", {"type": "addRules"})
@@ -102,7 +103,7 @@ def token() -> str:
     return "ghp_" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7cF0" + "xyAB12"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "character",
     [
         "\u202e",
@@ -238,7 +239,7 @@ def test_an_answer_of_the_page() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "reason"),
     [
         ({"digest": "0" * 64}, "the question has changed"),
@@ -270,7 +271,7 @@ def test_what_is_no_answer(text: str) -> None:
     assert refusal(lambda: questions.read_answer(text))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("answers", "words"),
     [
         ([{"options": [1]}, {"options": [0, 1]}], ("Blue", "Apple, Pear")),

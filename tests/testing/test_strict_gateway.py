@@ -46,6 +46,7 @@ from testing.gateways.strict_gateway import StrictGateway
 from testing.programs import processes
 from testing.programs.children import floods, not_utf8
 from testing.programs.terminal import Terminal
+from testing.tables import each_row
 from testing.waiting import eventually
 
 CHILDREN = Path(floods.__file__).parent
@@ -68,7 +69,7 @@ def client(gateway: StrictGateway) -> Iterator[Client]:
 # --- refusals, and what the client is told to have done wrong --------------------------------
 
 
-@pytest.mark.parametrize("case", REFUSALS)
+@each_row("case", REFUSALS)
 def test_what_is_refused_is_a_violation(case: str) -> None:
     """What the protocol forbids is noted once, in words."""
     build, status, _, violation = REFUSALS[case]
@@ -487,7 +488,7 @@ VIOLATIONS: dict[str, tuple[Callable[[Client], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", VIOLATIONS)
+@each_row("case", VIOLATIONS)
 def test_a_violation_makes_the_end_raise(case: str) -> None:
     """What no correct client does ends the test, unless the test has allowed exactly that."""
     play, expected = VIOLATIONS[case]
