@@ -41,7 +41,7 @@ SESSION: Final = Path(__file__).resolve().with_name("demo_session.py")
 PROMPT: Final = "make the greeting friendlier"
 COMMAND: Final = "git diff"
 
-START_TIMEOUT_S: Final = 20.0
+START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 6.0
 _API_TIMEOUT_S: Final = 10.0
 # The operator's command is a show; a session that ended before it is no failure.

@@ -27,7 +27,7 @@ from testing.waiting import eventually
 
 ADDRESS = re.compile(r"http://localhost:\d+/login\?code=[\w-]+&next=/runs/(run_\w+)")
 # The gateway and two Pythons more; on a machine with other work.
-DEMO_TIMEOUT_S = 60.0
+DEMO_TIMEOUT_S = 100.0
 
 
 class Demo:
