@@ -8,6 +8,7 @@ with waiting.start() as process:
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shlex
@@ -97,6 +98,11 @@ class Waiting:
 
         return eventually(sent, WITHIN_S)
 
+    def offer(self, waiter_id: str) -> Any:
+        """Return the folder as the page shows it, None if it has gone."""
+        offers = self.gw.api("GET", "/api/offers").json()["offers"]
+        return next((each for each in offers if each["id"] == waiter_id), None)
+
     def order(self, run_id: str) -> Any:
         """Return what became of it."""
         return self.gw.api("GET", f"/api/runs/{run_id}/order").json()["order"]
@@ -117,6 +123,18 @@ class Waiting:
             assert {name: order[name] for name in wanted} == wanted, order
 
         eventually(is_so, WITHIN_S)
+
+    def wait_for_end(self, run_id: str) -> None:
+        """Wait until nothing of the run is there any more; its last word comes before."""
+
+        def is_over() -> None:
+            with (self.data_dir / "runs" / run_id / "lock").open() as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise AssertionError(f"{run_id} still goes on") from None
+
+        eventually(is_over, WITHIN_S)
 
     @property
     def started(self) -> list[str]:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_two_runs_in_a_row(gw: EmbeddedGateway, tmp_path: Path) -> None:
         first = waiting.send(waiter_id, "wait, then fix it")
         waiting.wait_for(first, "running")
         second = waiting.send(waiter_id, "fail")
-        offer = gw.api("GET", "/api/offers").json()["offers"][0]
+        offer = waiting.offer(waiter_id)
         assert (offer["name"], offer["machine"], offer["running"]) == ("shop", "laptop", first)
         assert waiting.order(second)["state"] == "queued"
         # What the system shows of a process is for every user of the machine.
@@ -73,9 +73,17 @@ def test_two_runs_in_a_row(gw: EmbeddedGateway, tmp_path: Path) -> None:
         assert process.stdout.count(b"READY") == 2
         process.signal(signal.SIGINT)
         assert process.wait() == 130
+        said = process.stderr
 
     assert waiting.started == ["wait, then fix it", "fail"]
-    assert gw.api("GET", "/api/offers").json()["offers"] == []
+    assert waiting.offer(waiter_id) is None
+    # Who has the key can take the folder's runs.
+    kept = [waiting.data_dir / "wait", *(waiting.data_dir / "wait").rglob("*")]
+    assert {each.name for each in kept} >= {"key", "claims", "lock"}
+    assert [each for each in kept if each.stat().st_mode & 0o077] == []
+    key = next(each for each in kept if each.name == "key").read_text()
+    assert key not in said
+    assert key.encode() not in gw.database_file.read_bytes()
 
 
 def test_ctrl_c_in_a_run_ends_it_and_waiting_too(gw: EmbeddedGateway, tmp_path: Path) -> None:
@@ -101,24 +109,6 @@ def test_ctrl_c_in_a_run_ends_it_and_waiting_too(gw: EmbeddedGateway, tmp_path: 
     assert waiting.started == ["wait", "next"]
 
 
-def test_a_signal_goes_on_to_the_run(gw: EmbeddedGateway, tmp_path: Path) -> None:
-    """Without a terminal, where no key is for both, the run is stopped before waiting ends."""
-    waiting = Waiting(gw, tmp_path)
-    with waiting.start() as process:
-        run_id = waiting.send(waiting.pair(process), "wait")
-        waiting.wait_for(run_id, "running")
-        eventually(lambda: _is(waiting.started == ["wait"]))
-        process.signal(signal.SIGINT)
-        assert process.wait(WITHIN_S) == 130
-
-    run = gw.api("GET", f"/api/runs/{run_id}").json()
-    assert (run["status"], run["reason"]) == ("failed", "stopped")
-
-
-def _is(condition: object) -> None:
-    assert condition
-
-
 def test_the_page_chooses_within_what_the_owner_allowed(
     gw: EmbeddedGateway, tmp_path: Path
 ) -> None:
@@ -130,7 +120,7 @@ def test_the_page_chooses_within_what_the_owner_allowed(
     waiting.run_program(standin.command)
     with waiting.start() as process:
         waiter_id = waiting.pair(process)
-        (offer,) = gw.api("GET", "/api/offers").json()["offers"]
+        offer = waiting.offer(waiter_id)
         assert (offer["asks"], offer["modes"]) == (True, ["plan", "default", "acceptEdits"])
         asking = waiting.send(waiter_id, "make it", mode="plan")
         waiting.wait_for(asking, "running")
@@ -164,6 +154,7 @@ def test_the_page_chooses_within_what_the_owner_allowed(
 
 def test_where_it_does_not_wait(gw: EmbeddedGateway, tmp_path: Path) -> None:
     """Each is one sentence, before anything is offered."""
+    before = gw.api("GET", "/api/offers").json()["unpaired"]
 
     def said(*options: str, **env: str) -> str:
         waiting = Waiting(gw, tmp_path, *options)
@@ -180,7 +171,7 @@ def test_where_it_does_not_wait(gw: EmbeddedGateway, tmp_path: Path) -> None:
     with StrictGateway() as other:
         settings = {"GATEWAY_URL": other.url, "HMAC_SECRET": other.secret}
         assert "does not start runs in folders that wait" in said(**settings)
-    assert gw.api("GET", "/api/offers").json()["offers"] == []
+    assert gw.api("GET", "/api/offers").json()["unpaired"] <= before
 
 
 def test_two_that_wait_in_one_folder(gw: EmbeddedGateway, tmp_path: Path) -> None:
@@ -248,16 +239,24 @@ def test_the_gateway_goes_and_comes_back(tmp_path: Path) -> None:
             own.start()
             first = waiting.send(waiter_id, "wait")
             waiting.wait_for(first, "running")
-            second = waiting.send(waiter_id, "next")
+            second = waiting.send(waiter_id, "wait again")
             own.kill()
             own.start()
             waiting.go_on()
             waiting.wait_for(first, "done")
-            waiting.wait_for(second, "done")
+            (waiting.folder / "go on").unlink()
+            waiting.wait_for(second, "running")
+            eventually(lambda: _is(waiting.started == ["wait", "wait again"]), WITHIN_S)
+            # Without a terminal no key is for both: the signal goes on to the run.
             process.signal(signal.SIGINT)
-            assert process.wait() == 130
+            assert process.wait(WITHIN_S) == 130
+            assert own.api("GET", f"/api/runs/{second}").json()["reason"] == "stopped"
             assert "the gateway answers again" in process.stderr
-        assert waiting.started == ["wait", "next"]
+        assert waiting.started == ["wait", "wait again"]
+
+
+def _is(condition: object) -> None:
+    assert condition
 
 
 class Relay:
@@ -355,82 +354,62 @@ def killing(*values, **named):
 setattr(holder, name, killing)
 sys.exit(claude_runner.main())
 """
-MOMENTS: Mapping[str, tuple[str, str, str]] = {
-    "before it is taken": ("_Waiting", "_take", "before"),
-    "after it is taken": ("_Waiting", "_take", "after"),
-    "after it is noted": ("_Place", "claim", "after"),
-    "after it is started": ("subprocess", "Popen", "after"),
-}
+BEFORE_IT_IS_TAKEN = ("_Waiting", "_take", "before")
+AFTER_IT_IS_TAKEN = ("_Waiting", "_take", "after")
+AFTER_IT_IS_NOTED = ("_Place", "claim", "after")
+AFTER_IT_IS_STARTED = ("subprocess", "Popen", "after")
 
 
 def test_it_is_killed_at_each_step(gw: EmbeddedGateway, tmp_path: Path) -> None:
-    """`kill -9`, and a new `wait`: nothing restarts by itself, and a person sends it again once.
+    """`kill -9`, again and again: nothing is started twice, and nothing restarts by itself.
 
-    Before it was taken the run is still queued, which is no restart.
+    What was not taken is still queued. What was handed out and did not begin is shown so, until a
+    person sends it again. What began goes on, and nothing is started beside it.
     """
     waiting = Waiting(gw, tmp_path)
     argv = list(waiting.launch.argv)
-    with waiting.start() as process:
-        waiter_id = waiting.pair(process)
-        process.signal(signal.SIGINT)
-        process.wait()
-    for moment, where in MOMENTS.items():
+
+    def be_killed(*where: str, sends: str = "") -> str:
         waiting.launch.argv[:] = [argv[0], "-c", KILLED_AT, str(ROOT), *where, *argv[2:]]
         with waiting.start() as process:
-            run_id = waiting.send(waiter_id, moment)
+            run_id = waiting.send(waiter_id, sends) if sends else ""
             assert process.wait(WITHIN_S) == -signal.SIGKILL, process.stderr
-            if moment == "after it is started":
-                # The run itself goes on, as one whose terminal was left does.
-                waiting.wait_for(run_id, "done")
         waiting.launch.argv[:] = argv
-        with waiting.start() as process:
-            expect(process, "waits for runs")
-            if "taken" in moment or "noted" in moment:
-                expect_after(waiting, process, run_id, moment)
-            waiting.wait_for(run_id, "done")
-            process.signal(signal.SIGINT)
-            assert process.wait() == 130
-    with waiting.start() as process:
-        # It comes after all that would have been started by itself.
-        waiting.wait_for(waiting.send(waiter_id, "last"), "done")
-        process.signal(signal.SIGINT)
-        process.wait()
+        return run_id
 
-    assert waiting.started == [*MOMENTS, "last"]
-
-
-def expect_after(waiting: Waiting, process: RunnerProcess, run_id: str, moment: str) -> None:
-    """Expect that a run waits for a person, and be that person."""
-    if moment == "before it is taken":
-        return
-    state = "failed" if "noted" in moment else "taken"
-    waiting.wait_for_order(run_id, state=state, may_send=True, began=False)
-    assert moment not in waiting.started
-    assert waiting.gw.api("POST", f"/api/runs/{run_id}/send-again", {}).status == 200
-    expect(process, f"{run_id} from the page")
-
-
-def test_a_run_of_a_killed_wait_still_goes_on(gw: EmbeddedGateway, tmp_path: Path) -> None:
-    """Another one does not wait beside it; when the run has ended, it does."""
-    waiting = Waiting(gw, tmp_path)
     with waiting.start() as process:
         waiter_id = waiting.pair(process)
-        run_id = waiting.send(waiter_id, "wait")
-        waiting.wait_for(run_id, "running")
-        others = processes.descendants(process.pid)
-        process.signal(signal.SIGKILL)
+        process.signal(signal.SIGINT)
         process.wait()
-        second = run_to_end(waiting.launch.argv, waiting.launch.env)
-        assert second.returncode == 1
-        assert f"run {run_id} of an earlier `wait` still goes on here".encode() in second.stderr
+    taken = be_killed(*BEFORE_IT_IS_TAKEN, sends="first")
+    assert waiting.order(taken)["state"] == "queued"
+    be_killed(*AFTER_IT_IS_TAKEN)
+    noted = be_killed(*AFTER_IT_IS_NOTED, sends="second")
+    waiting.launch.argv[:] = [argv[0], "-c", KILLED_AT, str(ROOT), *AFTER_IT_IS_STARTED, *argv[2:]]
+    with waiting.start() as process:
+        started = waiting.send(waiter_id, "wait")
+        assert process.wait(WITHIN_S) == -signal.SIGKILL, process.stderr
+        waiting.wait_for(started, "running")
+        waiting.launch.argv[:] = argv
+        beside = run_to_end(waiting.launch.argv, waiting.launch.env)
+        assert beside.returncode == 1
+        assert f"run {started} of an earlier `wait` still goes on here".encode() in beside.stderr
         waiting.go_on()
-        waiting.wait_for(run_id, "done")
-        processes.assert_gone(others, WITHIN_S)
-        with waiting.start() as again:
-            waiting.wait_for(waiting.send(waiter_id, "next"), "done")
-            again.signal(signal.SIGINT)
-            again.wait()
-    assert waiting.started == ["wait", "next"]
+        waiting.wait_for(started, "done")
+        waiting.wait_for_end(started)
+
+    with waiting.start() as process:
+        waiting.wait_for_order(started, state="failed", began=True, may_send=False)
+        waiting.wait_for_order(taken, state="taken", may_send=True, began=False)
+        # What was noted is reported by the next one.
+        waiting.wait_for_order(noted, state="failed", may_send=True, began=False)
+        assert waiting.started == ["wait"]
+        for run_id in (taken, noted):
+            assert gw.api("POST", f"/api/runs/{run_id}/send-again", {}).status == 200
+            waiting.wait_for(run_id, "done")
+        process.signal(signal.SIGINT)
+        assert process.wait() == 130
+    assert waiting.started == ["wait", "first", "second"]
 
 
 def test_a_run_that_cannot_begin(gw: EmbeddedGateway, tmp_path: Path) -> None:
@@ -451,20 +430,3 @@ def test_a_run_that_cannot_begin(gw: EmbeddedGateway, tmp_path: Path) -> None:
         process.signal(signal.SIGINT)
         process.wait()
     assert waiting.started == ["go"]
-
-
-def test_what_is_kept_is_private(gw: EmbeddedGateway, tmp_path: Path) -> None:
-    """The folder's key, above all: who has it can take its runs."""
-    waiting = Waiting(gw, tmp_path)
-    with waiting.start() as process:
-        waiter_id = waiting.pair(process)
-        waiting.wait_for(waiting.send(waiter_id, "go"), "done")
-        process.signal(signal.SIGINT)
-        process.wait()
-        said = process.stderr
-    kept = [waiting.data_dir / "wait", *(waiting.data_dir / "wait").rglob("*")]
-    assert {each.name for each in kept} >= {"key", "claims", "lock"}
-    assert [each for each in kept if each.stat().st_mode & 0o077] == []
-    key = next(each for each in kept if each.name == "key").read_text()
-    assert key not in said
-    assert key.encode() not in gw.database_file.read_bytes()
