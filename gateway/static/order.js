@@ -49,6 +49,8 @@ export class Order {
     this.#drawn = text;
     this.element.hidden = order === null || !this.#isPending;
     if (order === null) return;
+    // A folder is to start it: the line would take it away from there.
+    this.element.classList.toggle("is-going", order.state === "queued" || order.state === "starting");
     const [sentence, kind] = describe(order);
     const button = (label, what, done) => actionButton(label, {}, () => this.#change(what, done), this.#announce);
     const isQueued = order.state === "queued" || order.state === "expired";

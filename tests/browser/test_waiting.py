@@ -79,6 +79,9 @@ def test_a_run_is_started_from_a_phone(browser: Browser, tmp_path: Path) -> None
             assert "one more thing" not in process.stderr
         expect(page.get_by_text("which does not wait any more")).to_be_visible()
         person.check_layout("button")
+        line = page.get_by_role("button", name="Show the line that starts it")
+        expect(line).to_be_hidden()
         page.get_by_role("button", name="Withdraw").click()
         expect(page.get_by_text("Withdrawn: no folder starts it.")).to_be_visible()
+        expect(line).to_be_visible()
         assert len(standin.all("started")) == 1
