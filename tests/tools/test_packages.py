@@ -136,12 +136,12 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
     lists = ("wrapper/requirements.txt", "requirements-gateway.txt")
     for line in "".join((places.PROGRAM / each).read_text("utf-8") for each in lists).splitlines():
-        wanted = re.fullmatch(r"([\w-]+)>=[\d.]+(?:,<(\d+))?", line)
+        wanted = re.fullmatch(r"([\w-]+)>=[\d.]+(?:,<([\d.]*?)(\d+))?", line)
         if wanted is None:
             assert line.startswith("#"), line
             continue
         name = wanted[1].lower().replace("-", "_")
-        version = f"{int(wanted[2]) - 1}.99" if wanted[2] else "99"
+        version = f"{wanted[2]}{int(wanted[3]) - 1}.99" if wanted[3] else "99"
         module = _MODULES.get(name, name)
         info = f"{name}-{version}.dist-info"
         files = {
