@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 NAME: Final = "changes.diff"
 # How long all the git commands of one diff may take, during the run and at its end.
 LIMIT_S: Final = 20.0
-_LAST_LIMIT_S: Final = 5.0
+_LAST_LIMIT_S: Final = 10.0
 # Of the raw diff. A page opens so much in a moment, and a person reads less.
 MAX_BYTES: Final = 5 * 1_048_576
 _MAX_NEW_FILES: Final = 2_000

@@ -376,7 +376,7 @@ def test_a_run_sends_its_changes_while_it_runs_and_at_its_end(
     with RunnerProcess(launch) as runner:
         first = gw.wait_for(lambda: diffs(gw, launch), 30)[0]
         (tmp_path / "run" / "go").touch()
-        assert runner.wait() == 0
+        assert runner.wait(60) == 0
     last = diffs(gw, launch)[-1]
 
     assert b"+++ b/new.txt\n@@ -0,0 +1,2 @@\n+first\n+[REDACTED]\n" in first.data
@@ -387,7 +387,7 @@ def test_a_run_sends_its_changes_while_it_runs_and_at_its_end(
     off = start(gw, repository, tmp_path / "off", CLAUDE_RUNNER_CHANGES="false")
     (tmp_path / "off" / "go").touch()
     with RunnerProcess(off) as runner:
-        assert runner.wait() == 0
+        assert runner.wait(60) == 0
     assert diffs(gw, off) == []
 
 
@@ -402,9 +402,9 @@ def test_a_run_without_messages_sends_its_changes_at_its_end(
     outside = plan(gw, program(source), tmp_path / "outside")
     outside.argv.insert(3, "-v")
     with RunnerProcess(silent) as runner:
-        assert runner.wait() == 0
+        assert runner.wait(60) == 0
     with RunnerProcess(outside) as runner:
-        assert runner.wait() == 0
+        assert runner.wait(60) == 0
         said = runner.stderr
 
     assert b"+more\n" in diffs(gw, silent)[-1].data
