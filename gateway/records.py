@@ -115,7 +115,7 @@ def summarize(status: str, details_text: str, verdict: str | None) -> dict[str, 
     details = {**NO_DETAILS, **json.loads(details_text)}
     talk = questions.Talk.of(details["talk"])
     result = details["result"] or {}
-    cost = result.get("totalCostUsd")
+    cost = {**(details["progress"] or {}), **result}.get("totalCostUsd")
     return {
         **{name: details[name] for name in _LISTED},
         "stage": _stage_of(status, details["state"], len(talk.open)),

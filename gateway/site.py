@@ -262,6 +262,11 @@ def _build_pages(parts: Parts) -> Blueprint:
         response.headers["Content-Security-Policy"] = _NOTIFICATIONS_POLICY
         return response
 
+    @pages.get("/static/icon-<int:count>.svg")
+    def counting_icon(count: int) -> Response:
+        shown = str(count) if count < 10 else "9+"
+        return Response(render_template("icon.svg", count=shown), mimetype="image/svg+xml")
+
     @pages.get("/static/<path:name>")
     def static(name: str) -> Any:
         folder, rest = parts.static_dir, name

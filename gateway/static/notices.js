@@ -25,10 +25,13 @@ export function showConnection(state) {
   setText(place, CONNECTION_WORDS[state]);
 }
 
-/** Set the page's title, with a mark in front that is seen among many tabs; the icon too if it asks. */
-export function setTitle(text, mark = "", isAsking = false) {
+/**
+ * Set the page's title, with a mark in front that is seen among many tabs. The icon gets one too if
+ * the run `isAsking`, or the number of those that need somebody.
+ */
+export function setTitle(text, mark = "", isAsking = false, count = 0) {
   const icon = document.querySelector("link[rel=icon]");
-  const address = `${BASE}/static/icon${isAsking ? "-asks" : ""}.svg`;
+  const address = `${BASE}/static/icon${count ? `-${Math.min(count, 10)}` : isAsking ? "-asks" : ""}.svg`;
   if (icon.getAttribute("href") !== address) icon.setAttribute("href", address);
   document.title = `${mark && `${mark} `}${text} · claude-runner`;
 }

@@ -6,7 +6,7 @@ import { actionButton, el } from "./dom.js";
 import { openNewRun, showLine } from "./new-run.js";
 import { rename } from "./run-name.js";
 import { asText } from "./values.js";
-import { title } from "./words.js";
+import { folderName, title, when } from "./words.js";
 
 const MAX_NAMED = 5;
 const MAX_TITLE = 80;
@@ -68,7 +68,7 @@ export function confirmRemoval(lines, onRemoved = () => {}) {
   const one = lines.length === 1;
   const dialog = openDialog("removal", one ? "Delete this run?" : `Delete ${lines.length} runs?`);
   const problem = el("div", { role: "alert" });
-  const named = lines.slice(0, MAX_NAMED).map((line) => el("li", {}, shortened(line)));
+  const named = lines.slice(0, MAX_NAMED).map((line) => el("li", {}, shortened(line), " ", el("span", { class: "hint" }, [folderName(line.working_dir), when(line.created_at)].filter(Boolean).join(" · "))));
   if (lines.length > MAX_NAMED) named.push(el("li", {}, `and ${lines.length - MAX_NAMED} more`));
   const tell = (sentences) => problem.replaceChildren(...sentences.map((each) => el("p", { class: "notice bad" }, each)));
   const remove = actionButton(one ? "Delete the run" : `Delete ${lines.length} runs`, { class: "primary danger" }, async () => {

@@ -244,8 +244,7 @@ export class RunsPage {
     const parts = [needs && `${needs} ${needs === 1 ? "needs" : "need"} you`, working && `${working} working`, unseen && `${unseen} new`].filter(Boolean);
     setText(this.#summary, parts.join(" · "));
     this.#summary.classList.toggle("waiting", needs > 0);
-    const isAsking = [...this.#groups.get("needs").ids].some((id) => this.#lines.get(id).open_questions);
-    setTitle("Runs", needs ? `(${needs} waiting)` : "", isAsking);
+    setTitle("Runs", needs ? `(${needs} waiting)` : "", needs > 0, needs);
     showCount(needs);
   }
 
