@@ -1,7 +1,7 @@
 """What the runs have printed, as words that can be looked for: the tables, a thread, the question.
 
-Text is indexed behind the writer's back, a little later than it is stored, and never takes more
-than half of one core, so that what runners send does not wait. How far it has come stands in the
+Text is indexed behind the writer's back, a little later than it is stored, and takes a quarter of
+one core at most, so that what runners send does not wait. How far it has come stands in the
 database, in the same transaction as the text.
 
 What is SQLite's own is in this module alone: an index of words (FTS5), which triggers keep like the
@@ -50,6 +50,8 @@ _MAX_CHARACTERS: Final = 1_000_000
 _MAX_PIECE: Final = 32_000
 # Of more runs than these nobody reads the list.
 _MAX_RUNS: Final = 10_000
+# Of a flood: so many times as long as the work has taken nothing is done.
+_REST: Final = 3
 # How often it is looked whether there is more.
 ROUND_S: Final = 1.0
 # Steps of a clean-up, each as short as a write of events.
@@ -180,7 +182,8 @@ class TextIndex:
             except Exception as error:  # noqa: BLE001 - it is tried again in the next round
                 logger.warning("could not index what runs print: %s", error)
                 is_more = False
-            self._ended.wait(time.monotonic() - began if is_more else ROUND_S)
+            took_s = time.monotonic() - began
+            self._ended.wait(_REST * took_s if is_more else ROUND_S)
 
     def _index_some(self) -> bool:
         """Index what has been stored since the last time; return whether that was only a part."""
