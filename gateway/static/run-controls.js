@@ -1,6 +1,7 @@
 /** What the operator may do with a run: its commands with their results, typing, stopping. */
 
 import { post } from "./api.js";
+import { resultNodes } from "./command-result.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
 import { say } from "./toast.js";
@@ -31,6 +32,8 @@ export class RunControls {
   stopping = el("div", { class: "button-row stopping" });
   #commands = el("div", { class: "commands" });
   #typing;
+  #repeat;
+  #last = ""; // the program that was run last
   #history = el("ol", { class: "history" });
   #entries = new Map();
   #haltDialog;
@@ -46,7 +49,8 @@ export class RunControls {
       this.#haltDialog,
     );
     this.#typing = this.#buildTyping(fail);
-    this.#active = el("div", { class: "stack", hidden: true }, this.#typing, this.#commands);
+    this.#repeat = actionButton("Repeat the last one", { class: "repeat", hidden: true }, () => this.#send("command", { command: this.#last }), fail);
+    this.#active = el("div", { class: "stack", hidden: true }, this.#typing, this.#commands, this.#repeat);
     this.element = el(
       "section",
       { class: "card", "aria-labelledby": "controls-title" },
@@ -72,6 +76,8 @@ export class RunControls {
     // Only when it has changed: new buttons would take the focus away.
     const kinds = Array.isArray(run.project) ? run.project : null;
     const content = JSON.stringify([offered, kinds]);
+    this.#isOffered = (command) => offered.includes(command);
+    this.#offerRepeat();
     if (content === this.#offered) return;
     this.#offered = content;
     const isFitting = (command) => fits(command, kinds);
@@ -82,6 +88,13 @@ export class RunControls {
         ? el("details", { class: "more-commands" }, el("summary", {}, `More (${rest.length})`), el("div", { class: "commands" }, rest.map((command) => this.#commandButton(command))))
         : "",
     );
+  }
+
+  #isOffered = () => false;
+
+  #offerRepeat() {
+    this.#repeat.hidden = !this.#last || !this.#isOffered(this.#last);
+    this.#repeat.title = this.#last;
   }
 
   #commandButton(command) {
@@ -97,6 +110,10 @@ export class RunControls {
     else this.#history.prepend(element);
     this.#entries.set(command.id, { element, status: command.status });
     this.element.hidden = false;
+    if (!known && !command.command.startsWith("__")) {
+      this.#last = command.command;
+      this.#offerRepeat();
+    }
     if (known && command.status !== "pending") {
       const isBad = command.status !== "done";
       // What a person says to a run has its own place, which tells what became of it.
@@ -194,13 +211,13 @@ function historyEntry({ command, status, result, error, created_at: createdAt })
       el("span", { class: `outcome ${status}` }, STATUS_WORDS[status] ?? status),
       el("span", { class: "hint", title: new Date(createdAt * 1000).toLocaleString() }, age(createdAt)),
     ),
-    text && resultBlock(text, error ? "bad" : "", nameOf(command)),
+    text && resultBlock(text, error ? "bad" : "", nameOf(command), isSpecial ? [text] : resultNodes(command, text)),
     isSilent && el("p", { class: "hint" }, "It printed nothing."),
   );
 }
 
-function resultBlock(text, kind, name) {
-  const block = el("pre", { class: `result ${kind}`, tabindex: "0", "aria-label": `Result of ${name}` }, text);
+function resultBlock(text, kind, name, nodes) {
+  const block = el("pre", { class: `result ${kind}`, tabindex: "0", "aria-label": `Result of ${name}` }, nodes);
   const lines = text.split("\n").length;
   if (lines <= LONG_RESULT_LINES) return block;
   return el("details", { open: lines < 4 * LONG_RESULT_LINES }, el("summary", {}, `${lines} lines`), block);

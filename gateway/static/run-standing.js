@@ -8,7 +8,7 @@ const folderName = (path) => asText(path).split(/[\\/]/).filter(Boolean).at(-1) 
 const modelName = (model) => asText(model, 60).replace(/-\d{8}$/, "");
 
 export class RunStanding {
-  element = el("ul", { class: "standing", "aria-label": "How it stands", hidden: true });
+  element = el("ul", { class: "standing", tabindex: "0", "aria-label": "How it stands", hidden: true });
   /** Whether all that was sent is here: a tick, with words behind it. */
   tick = el("details", { class: "verdict", hidden: true });
   #shown = "";

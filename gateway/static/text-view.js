@@ -176,7 +176,7 @@ export class TextView {
 }
 
 /** Return the nodes of one line: neighbouring cells of one style become one. */
-function spans(cells) {
+export function spans(cells) {
   const nodes = [];
   let end = cells.length;
   while (end && cells[end - 1][0] === " " && cells[end - 1][1].bg === undefined) end -= 1;

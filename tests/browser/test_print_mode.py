@@ -6,9 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.gateway_records import Run
 from testing.waiting import eventually
 from tests.browser.runs import begin
@@ -275,3 +276,60 @@ def test_a_reader_stays_where_he_is(desk: Visitor, gateway: EmbeddedGateway) -> 
     eventually(is_at_the_beginning)
     expect(page.get_by_text("step 1", exact=True)).to_be_in_viewport()
     assert page.locator(".block").count() == 58
+
+
+@pytest.mark.parametrize("size", [(390, 844), (844, 390), (320, 640), (640, 400)], ids=str)
+def test_the_output_has_the_window_and_a_thumb_the_rest(
+    browser: Browser, gateway: EmbeddedGateway, size: tuple[int, int]
+) -> None:
+    """How a run stands is in its head, what is done at the lower edge. A tap says what became of
+    it, while the gateway is away too.
+    """
+    run = begin(gateway, layout=1, branch="rounding", remoteInput=True, listens=True)
+    progress = {"event": "progress", "totalCostUsd": 0.0412, "numTurns": 4}
+    gateway.send_marker(run, {**progress, "model": "claude-opus-5-5-20260101"})
+    gateway.send_event(run, "stdout", TEXT, 1)
+    refused = "net::ERR_FAILED"
+    with Visitor(
+        browser, gateway, size=size, logged_in=True, allowed=(refused,), has_touch=True
+    ) as person:
+        page = person.open_run(run.id)
+        expect(page.locator(".b-words strong").first).to_be_attached()
+        facts = page.locator(".standing")
+        expect(facts).to_contain_text("$0.04")
+        expect(facts).to_contain_text("4 turns")
+        expect(facts).to_contain_text("claude-opus-5-5")
+        expect(facts).to_contain_text("rounding")
+        for name in ("Send", "Interrupt", "Stop", "Halt…"):
+            button = page.get_by_role("button", name=name, exact=True)
+            expect(button).to_be_in_viewport(ratio=1)
+            box = button.bounding_box()
+            assert box is not None
+            assert box["y"] > size[1] / 2
+        pane = page.locator(".pane").bounding_box()
+        assert pane is not None
+        assert pane["height"] > size[1] * 0.45
+        person.check_layout("button, .button, textarea, input")
+        if size != (390, 844):
+            return
+
+        page.get_by_role("button", name="git status").tap()
+        expect(page.locator(".toast")).to_have_text("git status: sent. Waiting for the runner…✕")
+        commands = f"/api/runs/{run.id}/commands"
+        (command,) = gateway.send("GET", commands, run=run).json()
+        result = {"result": "\x1b[32mclean\x1b[0m\n"}
+        gateway.send("POST", f"{commands}/{command['id']}/ack", result, run)
+        expect(page.locator(".toast")).to_contain_text("git status: done.")
+        expect(page.locator(".result .fg-2")).to_have_text("clean")
+        page.get_by_role("button", name="Repeat the last one").tap()
+        expect(page.locator(".history-entry")).to_have_count(2)
+
+        page.context.route("**/stop", lambda route: route.abort())
+        page.get_by_role("button", name="Stop", exact=True).tap()
+        expect(page.locator(".toast.bad")).to_contain_text(
+            "Not sent: the gateway cannot be reached"
+        )
+        gateway.send_marker(run, finished([TEXT]))
+        expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
+        page.get_by_text("✓ complete").tap()
+        expect(page.get_by_text("The one event was received as sent")).to_be_visible()
