@@ -45,8 +45,8 @@ def test_a_run_from_new_run_to_its_artifacts(
         expect(page.locator(".badge")).to_have_text("Stopped")
         assert runner.wait(20) == 130
 
-    expect(page.locator(".notice").first).to_contain_text("was stopped")
-    expect(page.locator(".notice").first).to_contain_text("exit code 130")
+    expect(page.locator(".banner-place .notice").first).to_contain_text("was stopped")
+    expect(page.locator(".banner-place .notice").first).to_contain_text("exit code 130")
     expect(page.locator(".verdict")).to_contain_text("were received as sent")
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
     assert page.title().startswith("■")
