@@ -47,8 +47,8 @@ export function showServices(state) {
   const failing = state.services.filter(({ problem }) => problem);
   const place = document.querySelector("#notify-problem");
   const sentence = failing.map(({ name, problem }) => `${name}: ${problem}`).join("; ");
-  place.hidden = !failing.length || pathHere() === PAGE;
-  place.replaceChildren(`Notifications do not arrive. ${sentence}. `, el("a", { href: `${BASE}${PAGE}` }, "Notifications"));
+  const told = el("p", { class: "notice bad" }, `Notifications do not arrive. ${sentence}. `, el("a", { href: `${BASE}${PAGE}` }, "Notifications"));
+  place.replaceChildren(failing.length && pathHere() !== PAGE ? told : "");
   onServices(state);
 }
 
