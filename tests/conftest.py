@@ -23,7 +23,7 @@ from testing.waiting import eventually
 pytest_plugins = ["testing.gateways.both_gateways"]
 
 # How long a thread, process or descriptor may take to go after its test has ended.
-GONE_WITHIN_S = 5.0
+GONE_WITHIN_S = 10.0
 
 # What a developer's own shell may have set that would change what a test sees.
 _UNWANTED_NAMES = {

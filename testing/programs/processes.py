@@ -115,7 +115,7 @@ def is_alive(pid: int) -> bool:
     return any(each.pid == pid and each.state != "Z" for each in process_table())
 
 
-def assert_gone(pids: Iterable[int], within_s: float = 10.0) -> None:
+def assert_gone(pids: Iterable[int], within_s: float = 30.0) -> None:
     """Wait until none of the processes is alive. Raises: AssertionError naming those that are."""
     wanted = list(pids)
 

@@ -102,7 +102,7 @@ class Launch:
         except FileNotFoundError:
             return b""
 
-    def expect(self, pattern: str, type: str = "stdout", within_s: float = 15.0) -> re.Match[str]:
+    def expect(self, pattern: str, type: str = "stdout", within_s: float = 30.0) -> re.Match[str]:
         """Wait until the gateway has text of this type that the pattern matches."""
         found = self.gateway.wait_for(
             lambda: re.search(pattern, self.gateway.text(self.run.id, type)), within_s
@@ -285,7 +285,7 @@ class RunnerProcess:
 
         return eventually(find)
 
-    def wait(self, within_s: float = 20.0) -> int:
+    def wait(self, within_s: float = 60.0) -> int:
         """Wait for its end; return its exit code, or -N for signal N."""
         try:
             return self._started.wait(within_s)

@@ -152,7 +152,7 @@ class Terminal:
         with self._changed:
             return bytes(self._output)
 
-    def expect(self, wanted: bytes, within_s: float = 10.0) -> bytes:
+    def expect(self, wanted: bytes, within_s: float = 30.0) -> bytes:
         """Wait for `wanted` behind what was expected before.
 
         Returns: what came since then, `wanted` included. Raises: AssertionError with the output.
@@ -201,7 +201,7 @@ class Terminal:
         self._reader = None
         os.close(self._master)
 
-    def wait(self, within_s: float = 10.0) -> int:
+    def wait(self, within_s: float = 30.0) -> int:
         """Wait for the program's end and its last output; return its exit code, or -N for signal N.
 
         Raises: AssertionError with the output.
