@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from typing import Final
+from typing import Callable, Final
 
 from config import RunnerError
 from runner.terminal import LocalOutput
@@ -31,6 +31,8 @@ class Console:
         self._output = LocalOutput(2)
         self._held: list[str] | None = None
         self._progress = ""
+        # Whether the child's words stand in the middle of a line; a message begins the next.
+        self.is_mid_line: Callable[[], bool] = lambda: False
         self._colored = self._output.is_terminal and not os.environ.get("NO_COLOR")
 
     def note(self, sentence: str) -> None:
@@ -98,6 +100,8 @@ class Console:
     def _print(self, text: str) -> None:
         if not text:
             return  # and no reason to wait once more for a reader that has stopped
+        if self.is_mid_line() and self._output.is_terminal:
+            text = f"\n{text}"
         encoding = sys.stderr.encoding if sys.stderr is not None else "utf-8"
         self._output.write(text.encode(encoding or "utf-8", "replace"))
         self._output.wait_written(time.monotonic() + self._PATIENCE_S)

@@ -164,6 +164,8 @@ class PtyPump(Worker):
         self.unlogged_bytes = 0
         # How often a redactor of a text that was written has failed.
         self._live_failures = 0
+        # Whether words that are being written stand in the middle of a line of the terminal.
+        self.is_mid_line = False
         self._progress: ProgressTeller | None = None
         for transcript in (channel.transcript for channel in channels):
             if transcript is not None and transcript.stream.tells_progress:
@@ -455,6 +457,7 @@ class PtyPump(Worker):
             self._show_text(channel, text, piece.finish(piece.text, is_brief=True))
         if channel.painter is not None and channel.local is not None:
             channel.local.write(channel.painter.flush().encode())
+            self.is_mid_line = False
 
     def _show_part(self, channel: Channel, part: Part) -> None:
         """Show some more of what the child is writing."""
@@ -493,6 +496,7 @@ class PtyPump(Worker):
         if channel.local is not None and channel.local.is_terminal:
             painted = raw if channel.painter is None else channel.painter.feed(raw)
             channel.local.write(painted.encode())
+            self.is_mid_line = not painted.endswith("\n") if painted else self.is_mid_line
         elif channel.local is not None:
             channel.local.write(redacted)
         self._keep(redacted)

@@ -236,6 +236,7 @@ class Run:
         )
         terminals.close_fds()
         pump.start()
+        self.console.is_mid_line = lambda: pump.is_mid_line
         return pump, speaker
 
     def _open_conversation(

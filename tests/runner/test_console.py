@@ -81,3 +81,22 @@ def test_a_pipe_stays_quiet(tmp_path: Path) -> None:
             told = runner.stderr
 
     assert told == ("claude-runner: too many requests: the gateway asks to wait 1 s\n")
+
+
+def test_a_message_has_a_line_of_its_own() -> None:
+    """Words that Claude is writing may stand in the middle of one."""
+    source = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from runner.console import Console
+console = Console("us")
+print("wor", end="", flush=True)
+console.is_mid_line = lambda: True
+console.warn("one")
+console.is_mid_line = lambda: False
+console.warn("two")
+"""
+    with Terminal([sys.executable, "-c", source], env={"NO_COLOR": "1"}) as terminal:
+        assert terminal.wait(20.0) == 0
+
+    assert terminal.output == b"wor\r\nus: one\r\nus: two\r\n"
