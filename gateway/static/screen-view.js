@@ -61,6 +61,7 @@ export class ScreenView {
   #isAskedAgain = false;
   #isGone = false;
   #pauseMs = SHORTEST_PAUSE_MS;
+  #behind = 0; // how many pictures in a row were not done
   #first;
   #sizes = new ResizeObserver(() => this.#fit());
   #onVisible = () => document.hidden || this.#askSoon();
@@ -165,7 +166,8 @@ export class ScreenView {
     }
     this.#columns = columns;
     this.#fit();
-    this.#tell(whole ? (done ? "" : "The gateway is still drawing …") : "Some of what was drawn long ago may be missing, until the program draws it anew.");
+    this.#behind = done ? 0 : this.#behind + 1;
+    this.#tell(whole ? (this.#behind > MAX_TRIES ? "It prints faster than the gateway draws; this is a moment ago." : "") : "Some of what was drawn long ago may be missing, until the program draws it anew.");
   }
 
   #tell(sentence) {

@@ -99,6 +99,8 @@ def test_the_changes_of_a_run(
         expect(big.locator("summary")).to_be_focused()
         expect(big).to_be_in_viewport()
         assert page.url.endswith("?tab=changes&file=big.txt")
+        if size == DESK:  # the page stands still, and its parts scroll
+            assert page.evaluate("document.scrollingElement.scrollTop") < 9
         more = big.get_by_role("button", name="Show 501 more lines")
         more.click()
         expect(big.get_by_text("+line 1500", exact=True)).to_be_attached()

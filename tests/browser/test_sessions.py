@@ -61,7 +61,7 @@ def test_the_gateway_draws_the_screen(browser: Browser, bare: EmbeddedGateway) -
         bare.send_event(run, "stdout", "\x1b[1;1Hlive\x1b[K\x1b[?25l", MANY + 3)
         expect(lines.nth(0)).to_have_text("live\u200b")
         expect(screen.locator(".screen-cursor")).to_be_hidden()
-        page.get_by_role("button", name="Text").click()
+        page.get_by_role("button", name="Text", exact=True).click()
         expect(page.locator(".text-view")).to_be_visible()
         page.get_by_role("button", name="Screen").click()
         expect(lines.nth(0)).to_have_text("live\u200b")
