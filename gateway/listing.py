@@ -266,7 +266,7 @@ def _page(
 
 def _named(wanted: Filter) -> ColumnElement[bool]:
     """Return the condition that what is known of a run itself has all the words."""
-    places = (_LINE.title, _LINE.asked, _LINE.prompt, _LINE.working_dir, _LINE.branch)
+    places = (_LINE.title, _RUNS.command, _LINE.prompt, _LINE.working_dir, _LINE.branch)
     return and_(
         *(
             or_(_RUNS.id == word, *(contains(place, word) for place in places))

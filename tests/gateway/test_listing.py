@@ -121,6 +121,7 @@ def test_a_run_that_somebody_has_looked_at_is_not_new(gw: EmbeddedGateway) -> No
 def test_the_list_is_filtered_and_paged(gw: EmbeddedGateway) -> None:
     """By state, folder, runner and words, together; pages of a group follow each other."""
     shop = [begin(gw, f"number {number}") for number in range(5)]
+    long = gw.create_run("a long prompt " + "and so on " * 200 + "with an end")
     other = begin(gw, "the other", workingDir="/srv/100%_sure", runner="rev", branch="topic/x")
     for run in shop[1:]:
         end(gw, run, 1)
@@ -137,6 +138,7 @@ def test_the_list_is_filtered_and_paged(gw: EmbeddedGateway) -> None:
     assert ids(gw, state="failed", q="number 2") == {shop[2].id}
     assert ids(gw, runner="rev") == ids(gw, q="100%_SURE") == ids(gw, q="topic other") == {other.id}
     assert ids(gw, q="%") == {other.id}
+    assert ids(gw, q="with end", state="pending") == {long.id}
     assert ids(gw, q=shop[0].id) == {shop[0].id}
     assert listed(gw)["folders"] == ["/srv/100%_sure", "/srv/shop"]
     assert listed(gw)["runners"] == ["rev", "claude"]
