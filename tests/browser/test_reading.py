@@ -98,6 +98,7 @@ def test_without_xterm_a_session_is_text_as_its_terminal_shows_it(
     with Visitor(browser, gateway, allowed=missing, logged_in=True) as person:
         person.context.route("**/static/vendor/**", lambda route: route.fulfill(status=404))
         page = person.open_run(run.id)
+        page.get_by_role("button", name="Text", exact=True).click()
         expect(page.locator(".fg-2")).to_have_text("green")
         expect(page.locator(".fg-1")).to_have_text("red")
         expect(page.locator(".bold")).to_have_css("color", "rgb(255, 135, 0)")
@@ -105,7 +106,6 @@ def test_without_xterm_a_session_is_text_as_its_terminal_shows_it(
             "100%\naXc\nred plain bold\nkept\nFIRST\nsecond\n"
             "a line that is longe\nr than twenty column\ns\ngreen"
         )
-        expect(page.get_by_role("group", name="Show the output as")).to_be_hidden()
 
 
 def test_a_session_has_the_size_of_its_terminal(desk: Visitor, gateway: EmbeddedGateway) -> None:
@@ -342,26 +342,17 @@ def tab_to(page: Page, text: str, at_most: int = 40) -> None:
     raise AssertionError(f"Tab does not reach {text!r}")
 
 
-def test_a_notification_tells_that_a_run_waits(browser: Browser, gateway: EmbeddedGateway) -> None:
-    """If it is allowed and nobody looks, the browser notifies; the title tells in any case."""
+def test_the_title_tells_that_a_run_waits(desk: Visitor, gateway: EmbeddedGateway) -> None:
+    """Also where the browser has no notifications."""
     run = begin(gateway, "ask me")
-    allowed = ["notifications"]
-    with Visitor(browser, gateway, logged_in=True, permissions=allowed) as person:
-        person.context.add_init_script(
-            """window.notified = [];
-            window.Notification = class extends EventTarget {
-              static permission = "granted";
-              constructor(title, { body }) { super(); window.notified.push(`${title}: ${body}`); }
-            };
-            Document.prototype.hasFocus = () => false;"""
-        )
-        page = person.open_run(run.id)
-        gateway.send_marker(run, {"event": "state", "state": "waiting"})
-        expect(page.locator(".badge")).to_have_text("Waiting for you")
-        gateway.send_marker(run, finished([]))
-        expect(page.locator(".badge")).to_have_text("Finished")
-        assert page.evaluate("window.notified") == ["Waiting for you: ask me", "Finished: ask me"]
-        assert page.title().startswith("✓")
+    page = desk.open_run(run.id)
+    for marker, word, mark in (
+        ({"event": "state", "state": "waiting"}, "Waiting for you", "●"),
+        (finished([]), "Finished", "✓"),
+    ):
+        gateway.send_marker(run, marker)
+        expect(page.locator(".badge")).to_have_text(word)
+        assert page.title().startswith(mark)
 
 
 def test_the_line_is_copied(browser: Browser, gateway: EmbeddedGateway) -> None:
