@@ -8,7 +8,8 @@
 What it answers stands in the prompt, one step a line. Steps are taken in order; a tool ends the
 answer, and the next request (which brings the tool's result) goes on behind it. A line that begins
 with `model: and` belongs to the same answer as the tool before it. After the last step it says
-`Done.`; a prompt without any step is answered with `Answer: ` and its beginning.
+`Done.`; a prompt without any step is answered with `Answer: ` and its beginning. Where people see
+the prompt, `ModelApi(scripts={"fix it": "model: say ..."})` has the steps for it instead.
 
     model: say TEXT             text; \\n in it is a new line
     model: lines N              N lines of text
@@ -40,7 +41,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Final, TypeVar
@@ -132,7 +133,8 @@ def _text_of(content: Any) -> str:
 class ModelApi:
     """The API; see the module. A context manager that listens inside its `with` block."""
 
-    def __init__(self) -> None:
+    def __init__(self, scripts: Mapping[str, str] | None = None) -> None:
+        self._scripts = scripts or {}
         self._changed = threading.Condition()
         self._requests: list[ApiRequest] = []
         self._failures_left: dict[Step, int] = {}
@@ -233,7 +235,7 @@ class ModelApi:
     def choose(self, messages: list[Any]) -> tuple[str, tuple[Step, ...]]:
         """Return the prompt, and the steps of the answer to these messages."""
         prompt, given = _find_prompt(messages)
-        answers = parse_script(prompt)
+        answers = parse_script(self._scripts.get(prompt, prompt))
         if not answers:
             return prompt, (Step("say", f"Answer: {' '.join(prompt.split())[:60]}"),)
         with self._changed:

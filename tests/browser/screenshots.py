@@ -1,92 +1,120 @@
 """Write the pictures of the page into docs/screenshots/: ``python -m tests.browser.screenshots``.
 
-The runs are real ones: this repository's runner, with a small program in the place of Claude Code
-that prints what a session looks like. Pictures stay small, because the README loads all of them.
+What they show is real: the real Claude Code, run by this repository's runner in a small project
+whose tests really fail and then pass. Only its model is not: `testing.programs.model_api` says
+what is written in SCRIPTS. Pictures stay small, because the documents load all of them.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import sys
+import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
-from testing.programs.claude_standin import StandIn, bash, edit, say, tool
+from testing.programs import claude_code
+from testing.programs.model_api import ModelApi
 from testing.programs.runner import ROOT
+from testing.programs.runner_files import copy_runner
+from testing.programs.screen import Screen
 from testing.programs.terminal import Terminal
+from testing.waiting import eventually
 from tests.browser.npm_packages import xterm_environment
-from tests.browser.runs import environment, make_project, pasted, start_line, wait_for_status
-from tests.browser.visitor import PHONE, Visitor, launched
+from tests.browser.runs import environment, pasted, start_line, wait_for_status
+from tests.browser.visitor import Visitor, launched
 
 FOLDER: Final = ROOT / "docs" / "screenshots"
 MAX_BYTES: Final = 150_000
+PHONE: Final = (390, 844)
+DESK: Final = (1280, 860)
+PATIENCE_S: Final = 120.0
 
-WORK: Final = r"""
-import os, sys, time
-if "staging" in sys.argv[-1]:
-    sys.exit(3)
-def say(text):
-    os.write(1, (text + "\n").encode())
-say("I'll look at the failing test first, then at the code that it covers.\n")
-say("\x1b[1m● Bash\x1b[0m pytest tests/test_cart.py -x -q")
-say("  \x1b[31mFAILED\x1b[0m test_total_rounds_once - Decimal('20.01') != Decimal('20.00')")
-say("\x1b[1m● Read\x1b[0m cart.py")
-say("  \x1b[90m84 lines\x1b[0m\n")
-say("The total is rounded for each line, and then again for the sum. Rounding once, at the end, "
-    "gives what the invoice module expects.\n")
-say("\x1b[1m● Edit\x1b[0m cart.py")
-say("  \x1b[31m- return sum(quantize(line.exact) for line in self.lines)\x1b[0m")
-say("  \x1b[32m+ return quantize(sum(line.exact for line in self.lines))\x1b[0m\n")
-say("\x1b[1m● Bash\x1b[0m API_TOKEN=" + "s" + "k-" + "x8Qz" * 10 + " pytest tests -q")
-os.write(2, b"warning: 1 deprecated setting in pyproject.toml\n")
-time.sleep(0.5)
-say("  \x1b[32m41 passed\x1b[0m in 3.18s\n")
-say("Done: the cart rounds once now, and all tests pass.")
-if "watch" in sys.argv[-1]:
-    time.sleep(600)
+CART: Final = '''from decimal import Decimal
+
+CENT = Decimal("0.01")
+
+
+class Cart:
+    """What a customer has chosen: pairs of a price and how many."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def total(self):
+        return sum(
+            (price * count).quantize(CENT) for price, count in self.lines
+        )
+'''
+TEST: Final = """import unittest
+from decimal import Decimal
+
+from cart import Cart
+
+
+class CartTest(unittest.TestCase):
+    def test_an_empty_cart_costs_nothing(self):
+        self.assertEqual(Cart([]).total(), 0)
+
+    def test_the_total_is_rounded_once(self):
+        self.assertEqual(Cart([(Decimal("3.335"), 1)] * 3).total(), Decimal("10.00"))
 """
-# What a run that asks has done so far, and the edit that it asks about.
-SO_FAR: Final = (
-    say("I'll look at the failing test first, then at the code that it covers, and run the tests."),
-    bash("pytest -x -q", is_free=True, result="FAILED test_total_rounds_once\n20.01 != 20.00"),
-    tool("Read", {"file_path": "shop/cart.py"}, is_free=True, result="84 lines"),
-    tool("Read", {"file_path": "shop/invoice.py"}, is_free=True, result="61 lines"),
-    say(
-        "The cart rounds each line, and then the sum of the lines. The invoice module rounds once, "
-        "at the end, so the two differ by a cent for some carts."
-    ),
-    bash("git log --oneline -3 -- shop/cart.py", is_free=True, result="4be1a07 cart: add totals"),
-    say("Nothing else depends on the rounded lines. I'll round once, at the end."),
-)
-BEFORE: Final = """def total(self):
-    return sum(
-        quantize(line.exact) for line in self.lines
+ROUNDED_TWICE: Final = """        return sum(
+            (price * count).quantize(CENT) for price, count in self.lines
+        )
+"""
+ROUNDED_ONCE: Final = """        exact = sum(price * count for price, count in self.lines)
+        return Decimal(exact).quantize(CENT)
+"""
+RUN_TESTS: Final = "python3 -m unittest -q"
+
+FIX: Final = "Fix the failing test in the cart"
+FIX_ASKING: Final = "Fix the failing test in the cart, and ask before you change anything"
+NOTES: Final = "Write the release notes for 2.4"
+EXPLAIN: Final = "Why does the cart round each line?"
+SESSION: Final = "Round the total of the cart once"
+
+
+def edit(shop: Path) -> str:
+    """Return the step that mends the cart."""
+    change = {
+        "file_path": str(shop / "cart.py"),
+        "old_string": ROUNDED_TWICE,
+        "new_string": ROUNDED_ONCE,
+    }
+    return f"model: use Edit {json.dumps(change)}"
+
+
+def scripts(shop: Path) -> dict[str, str]:
+    """Return what the model answers to each prompt."""
+    cart = json.dumps({"file_path": str(shop / "cart.py")})
+    look = (
+        "model: reason The test names one rounding. I should see what fails before I read the code."
+        "\nmodel: say I'll run the failing test first, then look at the code that it covers.\n"
+        f"model: run {RUN_TESTS}\n"
+        f"model: use Read {cart}\n"
+        "model: say The cart rounds **each line**, and then adds up what was rounded. "
+        "The test wants the exact sum, rounded **once**:\\n\\n"
+        "| lines | exact | rounded each | rounded once |\\n|---|---|---|---|\\n"
+        "| 3 of 3.335 | 10.005 | 10.02 | 10.00 |\\n\\n"
+        "So `total` has to keep the exact prices until the end.\n"
     )
-"""
-AFTER: Final = """def total(self):
-    return quantize(
-        sum(line.exact for line in self.lines)
+    done = (
+        "model: say The total is rounded once now, and all tests pass.\\n\\n"
+        "- `Cart.total` adds up the exact prices\\n- `quantize` is called for the sum alone"
     )
-"""
-SESSION: Final = r"""
-import os, time
-def say(text):
-    os.write(1, (text + "\r\n").encode())
-say("\x1b[38;5;173m✻\x1b[0m Welcome back!\n")
-say("\x1b[1m>\x1b[0m add a dry-run option to the import\n")
-say("\x1b[32m●\x1b[0m I'll add \x1b[36m--dry-run\x1b[0m and pass it on to the writer.\n")
-say("\x1b[32m●\x1b[0m \x1b[1mUpdate\x1b[0m(importer/cli.py)")
-say("  \x1b[42;30m+ parser.add_argument('--dry-run', action='store_true')\x1b[0m\n")
-say("Do you want to make this edit to \x1b[1mcli.py\x1b[0m?")
-say("\x1b[34m> 1. Yes\x1b[0m\r\n  2. Yes, and don't ask again")
-say("  3. No, and tell Claude what to do")
-time.sleep(600)
-"""
+    return {
+        FIX: f"{look}{edit(shop)}\nmodel: run {RUN_TESTS}\n{done}",
+        FIX_ASKING: f"{look}{edit(shop)}\nmodel: run {RUN_TESTS}\n{done}",
+        EXPLAIN: f"model: use Read {cart}\nmodel: say It always did: see `git log -p cart.py`.",
+        NOTES: "model: slow 600",
+        SESSION: f"model: say I'll round the sum, and nothing before it.\n{edit(shop)}",
+    }
 
 
 def main() -> None:
@@ -97,96 +125,115 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         gateway = EmbeddedGateway(folder, env=xterm_environment())
-        with gateway, launched(playwright) as browser:
+        with ModelApi(scripts(shop)) as api, gateway, launched(playwright) as browser:
             try:
-                project = make_project(shop, gateway)
-                _photograph(browser, gateway, project)
-                _photograph_question(browser, gateway, project, folder)
+                _make_shop(shop, gateway)
+                home = claude_code.make_home(folder / "claude")
+                _trust(home, shop)
+                claude = {**environment([str(claude_code.install())]), **home.environment(api)}
+                _photograph(browser, gateway, shop, claude)
             finally:
                 shutil.rmtree(shop)
 
 
-def _photograph(browser: Browser, gateway: EmbeddedGateway, project: Path) -> None:
-    work = _as_claude(project / ".data" / "work", WORK)
-    session_env = _as_claude(project / ".data" / "session", SESSION)
-    _, line = start_line(gateway, "why is the invoice export slow on staging?")
-    with pasted(line, project, work) as runner:
-        runner.wait(30)
-    done, line = start_line(gateway, "fix the failing test in the cart")
-    with pasted(line, project, work) as runner:
-        runner.wait(30)
-    start_line(gateway, "write the release notes for 2.4")
-    session, line = start_line(gateway)
-    live, live_line = start_line(gateway, "fix the failing test in the cart, then watch for more")
-    with (
-        Terminal(["sh", "-c", f"exec {line}"], env=session_env, cwd=project, columns=90, lines=28),
-        pasted(live_line, project, work),
+def _make_shop(shop: Path, gateway: EmbeddedGateway) -> None:
+    shop.mkdir()
+    copy_runner(shop)
+    (shop / ".env").write_text(f"GATEWAY_URL={gateway.url}\nHMAC_SECRET={gateway.secret}\n")
+    (shop / ".gitignore").write_text("*\n!cart.py\n!test_cart.py\n!.gitignore\n")
+    (shop / "cart.py").write_text(CART)
+    (shop / "test_cart.py").write_text(TEST)
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    for arguments in (
+        ["init", "-q", "-b", "main"],
+        ["add", "."],
+        [*identity, "commit", "-qm", "cart: begin"],
     ):
-        wait_for_status(gateway, session, "running")
-        wait_for_status(gateway, live, "running")
-        for command in ("git status", "git diff"):
-            gateway.api("POST", f"/api/runs/{live}/command", {"command": command})
-        with Visitor(browser, gateway) as person:
-            page = person.log_in()
-            expect(page.locator(".run")).to_have_count(5)
-            _take(page, "list")
-            page.get_by_role("button", name="New Run").click()
-            page.get_by_role("textbox", name="Prompt").fill("add a dry-run option to the import")
-            page.get_by_role("button", name="Create the run").click()
-            expect(page.locator("#start-line")).to_be_visible()
-            _take(page, "new-run")
-            person.open_run(live)
-            expect(page.get_by_role("button", name="View latest.diff")).to_be_visible()
-            _take(page, "run")
-            person.open_run(done)
-            page.get_by_role("button", name="View claude.log").wait_for()
-            _take(page, "finished")
-        with Visitor(browser, gateway, scheme="dark") as person:
-            person.log_in()
-            page = person.open_run(session)
-            expect(page.locator(".xterm-rows")).to_contain_text("tell Claude")
-            _take(page, "session-dark")
-        with Visitor(browser, gateway, size=PHONE, scheme="dark") as person:
-            person.log_in()
-            page = person.open_run(live)
-            expect(page.locator(".text-line", has_text="all tests pass")).to_be_visible()
-            _take(page, "phone-dark")
-        for run_id in (session, live):
-            gateway.api("POST", f"/api/runs/{run_id}/halt", {})
-            wait_for_status(gateway, run_id, "failed", "done")
+        subprocess.run(["git", *arguments], cwd=shop, check=True)
 
 
-def _photograph_question(
-    browser: Browser, gateway: EmbeddedGateway, project: Path, folder: Path
+def _trust(home: claude_code.ClaudeHome, shop: Path) -> None:
+    """Accept the dialog that Claude Code shows in a folder that it does not know."""
+    file = home.home / ".claude.json"
+    settings = json.loads(file.read_text())
+    settings["projects"][str(shop)] = {"hasTrustDialogAccepted": True, "allowedTools": []}
+    file.write_text(json.dumps(settings))
+
+
+def _photograph(
+    browser: Browser, gateway: EmbeddedGateway, shop: Path, claude: Mapping[str, str]
 ) -> None:
-    steps = [*SO_FAR, edit("shop/cart.py", BEFORE, AFTER)]
-    standin = StandIn(folder, [steps])
-    asking = environment(standin.command, CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true")
-    run_id, line = start_line(gateway, "fix the failing test in the cart")
-    with pasted(f"{line} --ask remote", project, asking):
-        wait_for_status(gateway, run_id, "running")
+    allowed = "-- --allowedTools=Bash,Edit,Read"
+    _, line = start_line(gateway, EXPLAIN)
+    with pasted(f"{line} {allowed}", shop, claude) as runner:
+        runner.wait(PATIENCE_S)
+    fixed, line = start_line(gateway, FIX)
+    with pasted(f"{line} {allowed}", shop, claude) as runner:
+        runner.wait(PATIENCE_S)
+    subprocess.run(["git", "checkout", "-q", "cart.py"], cwd=shop, check=True)
+    asking, asking_line = start_line(gateway, FIX_ASKING)
+    notes, notes_line = start_line(gateway, NOTES)
+    session, session_line = start_line(gateway, SESSION)
+    start_line(gateway, "Add a dry run to the import")
+    remote = {**claude, "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true"}
+    session_env = {**remote, "TERM": "xterm-256color"}
+    as_session = "--mode interactive -- --permission-mode=manual"
+    session_argv = ["sh", "-c", f"exec {session_line} {as_session}"]
+    with (
+        Terminal(session_argv, env=session_env, cwd=shop, columns=90, lines=30) as terminal,
+        pasted(f"{notes_line} {allowed}", shop, claude),
+        pasted(f"{asking_line} --ask remote -- --allowedTools=Bash,Read", shop, remote),
+    ):
+        for run_id in (session, notes, asking):
+            wait_for_status(gateway, run_id, "running", within_s=PATIENCE_S)
+        Screen(terminal, 90, 30).wait_for("Do you want to make this edit")
+        eventually(lambda: _require_question(gateway, asking), PATIENCE_S)
+        with Visitor(browser, gateway, size=DESK) as person:
+            page = person.log_in()
+            expect(page.locator(".run")).to_have_count(6)
+            _take(page, "list")
+            person.open_run(fixed)
+            _settle(page)
+            _take(page, "run")
+        with Visitor(browser, gateway, size=DESK, scheme="dark") as person:
+            page = person.log_in()
+            person.open_run(fixed)
+            _settle(page)
+            _take(page, "run-dark")
+            person.open_run(session)
+            expect(page.locator(".xterm-rows")).to_contain_text("Do you want to make this edit")
+            _take(page, "session-dark")
+        with Visitor(browser, gateway, size=DESK) as person:
+            page = person.log_in()
+            page.goto(f"{gateway.url}/runs/{fixed}?tab=changes&file=cart.py")
+            page.get_by_text("Decimal(exact)").locator("visible=true").first.wait_for()
+            _take(page, "changes")
         with Visitor(browser, gateway, size=PHONE) as person:
-            person.log_in()
-            page = person.open_run(run_id)
+            page = person.log_in()
+            person.open_run(asking)
             expect(page.get_by_role("button", name="Allow once")).to_be_visible()
             expect(page.locator(".settling")).to_have_count(0)
             _take(page, "phone-question")
-        gateway.api("POST", f"/api/runs/{run_id}/halt", {})
-        wait_for_status(gateway, run_id, "failed", "done")
+        with Visitor(browser, gateway, size=PHONE, scheme="dark") as person:
+            page = person.log_in()
+            expect(page.locator(".run")).to_have_count(6)
+            _take(page, "phone-list-dark")
+            person.open_run(fixed)
+            _settle(page)
+            _take(page, "phone-run-dark")
+        for run_id in (session, notes, asking):
+            gateway.api("POST", f"/api/runs/{run_id}/halt", {})
+            wait_for_status(gateway, run_id, "failed", "done", within_s=PATIENCE_S)
 
 
-def _as_claude(folder: Path, source: str) -> dict[str, str]:
-    """Return an environment in which `claude` is a program with this source."""
-    folder.mkdir(parents=True)
-    file = folder / "claude"
-    file.write_text(f"#!{sys.executable} -IS\n{source}")
-    file.chmod(0o755)
-    return environment(
-        ["claude"],
-        PATH=f"{folder}{os.pathsep}{os.environ['PATH']}",
-        CLAUDE_RUNNER_FLAVOR="plain",
-        CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true",
-    )
+def _require_question(gateway: EmbeddedGateway, run_id: str) -> None:
+    assert gateway.api("GET", f"/api/runs/{run_id}").json()["open_questions"]
+
+
+def _settle(page: Page) -> None:
+    """Wait until a run that is over is drawn whole."""
+    page.get_by_role("button", name="View claude.log").wait_for()
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
 
 
 def _take(page: Page, name: str) -> None:
