@@ -79,7 +79,7 @@ sys.dont_write_bytecode = False
 
 # Files with tests that wait long. One that begins as the last has the other processes wait for it.
 _LONG = {
-    *("test_demo.py", "test_live.py", "test_pacing_budget.py", "test_package.py"),
+    *("test_demo.py", "test_live.py", "test_notify.py", "test_pacing_budget.py", "test_package.py"),
     *("test_packages.py", "test_schema.py", "test_strangers.py", "test_trust.py"),
 }
 
