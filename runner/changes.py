@@ -79,10 +79,12 @@ class Pace:
         self._pause_s = 0.0
         self._due_at: float | None = None
 
-    def note_work(self) -> None:
-        """Learn that files may have changed."""
-        if self._due_at is None:
-            self._due_at = max(self._clock() + _QUIET_S, self._last_at + self._pause_s)
+    def note_work(self) -> bool:
+        """Learn that files may have changed. Returns whether that makes a diff due."""
+        if self._due_at is not None:
+            return False
+        self._due_at = max(self._clock() + _QUIET_S, self._last_at + self._pause_s)
+        return True
 
     def due_in_s(self) -> float | None:
         """Return how long to wait for the next diff; None if there is none to make."""

@@ -121,8 +121,9 @@ class Executor(Worker):
 
     def note_work(self) -> None:
         """Learn that the child may have changed files. Thread: any."""
-        self._changes.pace.note_work()
-        self._wake()
+        # Once for many edits: what waits in the queue counts as commands.
+        if self._changes.pace.note_work():
+            self._wake()
 
     def expect_no_more(self) -> None:
         """Learn that the poller will neither submit nor acknowledge any more."""

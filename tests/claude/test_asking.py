@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,12 @@ def stage(program: tuple[Path, str], clean_environment: None, tmp_path: Path) ->
         yield Stage(Scene(program[0], api, gateway, tmp_path), program[1])
 
 
+def changes(stage: Stage, launch: Launch) -> str:
+    """Return what the run has sent last of its changes."""
+    sent = stage.scene.gateway.artifacts(launch.run.id)
+    return next((e.data.decode() for e in sent[::-1] if e.name == "changes.diff"), "")
+
+
 def test_permissions(stage: Stage) -> None:
     """Allowed, denied and allowed for the run, an edit with its diff, and a question.
 
@@ -75,6 +82,8 @@ def test_permissions(stage: Stage) -> None:
     """
     path = stage.scene.home.work / "a.txt"
     path.write_text("one\n")
+    for words in ("init -q", "add a.txt", "-c user.name=t -c user.email=t@x commit -q -m first"):
+        subprocess.run(["git", *words.split()], cwd=path.parent, check=True)
     launch = stage.plan(
         "model: run touch one\nmodel: run touch two\nmodel: run touch three\nmodel: run touch three"
         f'\nmodel: use Read {{"file_path":"{path}"}}\n'
@@ -96,6 +105,8 @@ def test_permissions(stage: Stage) -> None:
         operator.answer(edit)
         if not stage.is_old:
             question = operator.asked(5)
+            # What the tools did is sent while the run goes on.
+            stage.scene.gateway.wait_for(lambda: changes(stage, launch), WITHIN_S)
             assert operator.answer(question, answers=[{"options": [1]}]).error is None
         assert runner.wait(ENDS_WITHIN_S) == 0
 
@@ -105,6 +116,8 @@ def test_permissions(stage: Stage) -> None:
     assert path.read_text() == "two\n"
     assert len(operator.markers("asked")) == 4 + (not stage.is_old)
     assert not stage.made(".claude")
+    assert "-one\n+two\n" in changes(stage, launch)
+    assert "\ndiff --git a/three b/three\nnew file" in changes(stage, launch)
     text = stage.scene.gateway.text(launch.run.id)
     assert "not two" in text
     assert "The end." in text

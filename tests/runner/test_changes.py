@@ -280,8 +280,7 @@ def test_diffs_are_rare() -> None:
     now = 1_000.0
     pace = Pace(lambda: now)
     assert pace.due_in_s() is None
-    pace.note_work()
-    pace.note_work()
+    assert [pace.note_work() for _ in range(3)] == [True, False, False]
     assert pace.due_in_s() == 2.0
     now += 3
     assert pace.due_in_s() == 0.0
