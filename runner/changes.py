@@ -210,12 +210,17 @@ class Changes:
             return
         draft = path.with_name(f"{path.name}.new")
         redactor = Redactor(rules=self._rules)
-        with draft.open("wb") as file:
-            for at in range(0, len(raw.content), _BLOCK_BYTES):
-                file.write(redactor.feed(bytes(raw.content[at : at + _BLOCK_BYTES])))
-                on_block()
-            file.write(redactor.flush())
-        draft.replace(path)
+        try:
+            with draft.open("wb") as file:
+                for at in range(0, len(raw.content), _BLOCK_BYTES):
+                    file.write(redactor.feed(bytes(raw.content[at : at + _BLOCK_BYTES])))
+                    on_block()
+                file.write(redactor.flush())
+            draft.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink()  # what was written of it takes the room for the end
+            raise
         self._made = digest
 
     def _base_of(self, top: str, run: RunProgram) -> str:

@@ -142,6 +142,13 @@ def test_only_another_diff_is_made(repository: Path, tmp_path: Path) -> None:
     assert not case.changes.update(run_program)
     assert case.changes.finish(lambda: None) == []
     (repository / "changed").write_text("and another\n")
+
+    def give_up() -> None:
+        if list(tmp_path.glob("run/*.new")):  # it is being written
+            raise OSError("it was broken off")
+
+    assert case.changes.finish(give_up) == []
+    assert [each.name for each in (tmp_path / "run").iterdir()] == ["changes.diff"]
     assert [part.name for part in case.changes.finish(lambda: None)] == ["changes.diff"]
     assert "+and another" in case.changes.path.read_text()
 
@@ -273,6 +280,7 @@ def test_the_last_diff_waits_for_no_git_that_hangs(
 
     assert case.changes.finish(give_up) == []
     assert "it was broken off" in case.told[-1]
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_diffs_are_rare() -> None:
