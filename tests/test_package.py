@@ -200,7 +200,8 @@ def test_a_whole_run(installed: Path, tmp_path: Path) -> None:
             if name not in ("HMAC_SECRET", "GATEWAY_URL")
         }
         env |= {"XDG_CONFIG_HOME": str(tmp_path / "conf"), "XDG_STATE_HOME": str(tmp_path / "st")}
-        done = use(installed, "start", "--run-id", launch.run.id, "--cmd", "go", env=env)
+        run = ("--run-id", launch.run.id, "--cmd", "go", "--cwd", str(tmp_path))
+        done = use(installed, "start", *run, env=env)
 
         assert done.returncode == 3, done.stderr
         assert gateway.exit_code(launch.run.id) == 3
