@@ -70,7 +70,7 @@ export class Output {
     this.element = el(
       "section",
       { class: "output", "aria-labelledby": "output-title" },
-      el("div", { class: "section-head output-head" }, el("h2", { id: "output-title" }, "Output"), this.#earlier, this.#kinds, this.#tools.buttons.slice(0, 2), this.#fold, this.#tools.buttons.slice(2)),
+      el("div", { class: "section-head output-head" }, el("h2", { id: "output-title" }, "Output"), this.#earlier, this.#kinds, this.#tools.buttons.slice(0, 3), this.#fold, this.#tools.buttons.slice(3)),
       this.#tools.panel,
       el("div", { class: "pane-frame" }, this.#pane, this.#empty, this.#toEnd, this.#tools.bar),
     );
@@ -121,6 +121,7 @@ export class Output {
   update(run) {
     const isOtherMode = run.mode !== this.#run.mode || run.layout !== this.#run.layout;
     this.#run = run;
+    this.#tools.update(run);
     this.#tell();
     // Of a run that has not started the mode is not known, and the first view was a guess.
     if (isOtherMode && this.#view) {

@@ -30,6 +30,7 @@ export class ReadingTools {
   #list = el("ol", { class: "hits", "aria-label": "Lines that were found" });
   #more;
   #open;
+  #needed = el("button", { type: "button", class: "plain needed", hidden: true, onclick: goToNeeded }, "Needs you");
   #line = el("p", { class: "line-name" });
   #copyLink;
   #copyBlock;
@@ -43,7 +44,7 @@ export class ReadingTools {
     this.#open = el("button", { type: "button", class: "plain", "aria-expanded": "false", "aria-controls": "find-panel", onclick: () => this.#toggle() }, "Find");
     const problem = actionButton("Next error", { class: "plain" }, () => this.#goToProblem(), announce);
     const download = actionButton("Download text", { class: "plain" }, () => this.#download(), announce);
-    this.buttons = [this.#open, problem, download];
+    this.buttons = [this.#needed, this.#open, problem, download];
     this.#more = actionButton("More", { hidden: true }, () => this.#look(this.#search), (sentence) => setText(this.#state, sentence));
     this.panel = el(
       "search",
@@ -79,6 +80,12 @@ export class ReadingTools {
       this.#show();
       this.#begin();
     }
+  }
+
+  /** Offer the way to what a run waits for. */
+  update(run) {
+    const waits = run.open_questions > 0 || (run.state === "waiting" && run.listens && run.remote_input);
+    this.#needed.hidden = run.status !== "running" || !waits;
   }
 
   /** Offer what can be done with a line. */
@@ -185,6 +192,13 @@ export class ReadingTools {
     const { address } = await post(`${this.#path}/text/link`);
     el("a", { href: address, download: "" }).click();
   }
+}
+
+/** Go to the first open question, or to the field for a message. */
+function goToNeeded() {
+  const question = document.querySelector(".ask:not(.ask-closed) h3");
+  if (question?.closest(".asks.folded")) document.querySelector(".asks-toggle").click();
+  (question ?? document.querySelector("#message"))?.focus();
 }
 
 /** Return the place behind a line. */

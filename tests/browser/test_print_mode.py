@@ -167,7 +167,7 @@ def test_an_answer_is_read_while_it_is_written(desk: Visitor, gateway: EmbeddedG
     and what is error output; a run that says nothing of its layout is shown as it is.
     """
     page = desk.page
-    run = begin(gateway, layout=1)
+    run = begin(gateway, layout=1, listens=True, remoteAnswers=True)
     desk.open_run(run.id)
     expect(page.get_by_text("It has started.")).to_be_visible()
     gateway.send_event(run, "stdout", "● Bash: rm -r bu", 1)
@@ -175,6 +175,8 @@ def test_an_answer_is_read_while_it_is_written(desk: Visitor, gateway: EmbeddedG
     gateway.send_event(run, "stdout", "ild\n", 2)
     asked = {"event": "asked", "id": "q1", "code": "ab12", "digest": "d", "kind": "permission"}
     gateway.send_marker(run, {**asked, "tool": "Bash", "title": "rm -r build", "whole": True})
+    page.get_by_role("button", name="Needs you").click()
+    expect(page.get_by_role("heading", name="Run this command?")).to_be_focused()
     answered = {"event": "answered", "id": "q1", "decision": "allow", "by": "keyboard"}
     gateway.send_marker(run, {**answered, "message": "go on"})
     expect(page.locator(".b-answer")).to_contain_text("Allowed at the keyboard · Bash: rm -r build")
