@@ -557,6 +557,7 @@ class _Renderer:
         kind, block = _word(event, "type"), _map(event, "content_block")
         if kind in ("message_start", "content_block_start"):
             yield from self._break_off()
+            self._written = None
         piece: Any = None
         if kind == "content_block_start" and _word(block, "type") == "text":
             self._live, piece = LiveText(), block.get("text")
@@ -580,7 +581,7 @@ class _Renderer:
             yield from self._complete(message)
         elif kind == "error" or _word(message, "subtype") == "api_retry":
             yield from self._break_off()
-        elif kind in ("user", "result") or _word(message, "subtype") == "init":
+        elif kind == "result" or _word(message, "subtype") == "init" or _is_of_turn(message):
             yield from self.end_live()
 
     def _complete(self, message: Mapping[str, Any]) -> Iterator[Part]:
@@ -601,6 +602,7 @@ class _Renderer:
     def _break_off(self) -> Iterator[Part]:
         """End words that come once more, or never."""
         for part in self.end_live():
+            self._written = None
             told = self._note(FAILURE, "the answer above was broken off")
             yield replace(part, pieces=tuple(told))
 
@@ -608,6 +610,7 @@ class _Renderer:
         """End the words where they are."""
         live, self._live = self._live, None
         if live is not None and live.has_shown:
+            self._written = live.text  # it may come whole all the same
             self._said = [*self._said[1 - _LAST_WORDS :], live.text.strip()]
             yield Part("", is_last=True)
 
@@ -928,6 +931,19 @@ class _Renderer:
         if names or any(tool.name in _NEVER_GRANTABLE for tool in denied):
             advice = "to be asked instead: start with --ask"
             yield from self._piece("denials", advice, NOTICE, _WHOLE)
+
+
+def _is_of_turn(message: Mapping[str, Any]) -> bool:
+    """Whether a `user` message is what became of the turn: a result, or that it was interrupted.
+
+    Any other is a person's, which releases before 2.1.332 print behind the first pieces of the
+    answer.
+    """
+    return message["type"] == "user" and any(
+        _word(block, "type").endswith("tool_result")
+        or _text(block, "text").startswith("[Request interrupted")
+        for block in _list(_map(message, "message"), "content")
+    )
 
 
 def _is_error(message: Mapping[str, Any]) -> bool:

@@ -71,6 +71,11 @@ SHOWN = [
     pytest.param([*HELLO, ends(result="Hello there.")],
                  "|Hello| there.\n\n■ Done in 1.5 s\n", id="a result that repeats it"),
     pytest.param([begins(), writes("Hel"), says("Hello."), STOPS], "|Hel|lo.\n", id="a rest"),
+    pytest.param([begins(), writes("Hel"), line(type="user", uuid="u", isReplay=True, message={
+                  "content": [{"type": "text", "text": "the prompt"}]}), writes("lo."),
+                  says("Hello."), STOPS], "|Hel|lo.\n", id="a person's message that comes back"),
+    pytest.param([begins(), writes("Hello."), ends(), says("Hello.")],
+                 "|Hello.\n\n■ Done in 1.5 s\n", id="whole, but late"),
     pytest.param([begins(), writes("Hello, and"), says("Hello"), ends()],
                  "|Hello, and\n\n■ Done in 1.5 s\n", id="interrupted, and told shorter"),
     pytest.param([begins(), writes("Hello"), line(type="user", message={"content": [{"type": "text",
