@@ -6,6 +6,7 @@ That is what they say every few seconds, so it is kept in memory; what was queue
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 import time
@@ -308,27 +309,31 @@ class Offers:
         is_here = folder is not None and folder.is_here and folder.code is None
         state = _state_of(row, folder if is_here else None)
         queued = self._orders.queued(row.waiter_id) if state == QUEUED else []
+        # It may have been taken a moment ago.
+        before = list(itertools.takewhile(lambda each: each.run_id != run_id, queued))
         return {
             "state": state,
             "folder": folder.said.name if folder is not None else names[0],
             "machine": folder.said.machine if folder is not None else names[1],
             "is_here": is_here,
-            "ahead": [each.run_id for each in queued].index(run_id) if queued else 0,
+            "ahead": len(before),
             "queued_at": row.queued_at,
             "taken_at": row.taken_at,
             "exit_code": row.exit_code,
             "reason": row.reason or "",
             "began": bool(row.began),
-            "may_send": is_here and row.status == PENDING and not row.began and state in _STUCK,
+            "may_send": is_here and not row.began and state in _STUCK,
         }
 
 
-_EXPIRED, _STARTING = "expired", "starting"
+_EXPIRED, _STARTING, _STARTED = "expired", "starting", "started"
 _STUCK = (TAKEN, FAILED, REFUSED, WITHDRAWN, _EXPIRED)
 
 
 def _state_of(row: Row[Any], folder: _Folder | None) -> str:
     """Return an order's state, with what its folder says: `folder` is None if it has gone."""
+    if row.status != PENDING:
+        return _STARTED
     if row.state == QUEUED and row.queued_at < time.time() - MAX_QUEUED_S:
         return _EXPIRED
     if row.state == TAKEN and folder is not None:

@@ -284,7 +284,8 @@ _SCHEMAS: dict[str, Schema] = {
             "state": {
                 "type": "string",
                 "enum": [
-                    *("queued", "taken", "starting", "failed", "refused", "withdrawn", "expired"),
+                    *("queued", "taken", "starting", "started"),
+                    *("failed", "refused", "withdrawn", "expired"),
                 ],
             },
             "folder": _TEXT,

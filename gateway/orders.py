@@ -156,12 +156,12 @@ class Orders:
         return self._writer.call(work)
 
     def note_end(self, waiter_id: str, ended: Mapping[str, Any]) -> None:
-        """Note what a folder says of the last run that it took, or would not take."""
+        """Note what a folder says of a run that it took, if nothing of it has come here."""
         run_id, handout, refused = (ended.get(name) for name in ("run", "handout", "refused"))
         order = self.find(run_id) if isinstance(run_id, str) else None
         is_known = order is not None and (order.waiter_id, order.handout) == (waiter_id, handout)
         states = (QUEUED, TAKEN) if isinstance(refused, str) else (TAKEN,)
-        if order is None or not is_known or order.state not in states:
+        if order is None or not is_known or order.state not in states or order.status != PENDING:
             return
         values: dict[str, Any] = {"state": REFUSED, "reason": f"{refused}"[:_MAX_REASON]}
         if not isinstance(refused, str):

@@ -260,6 +260,17 @@ def test_the_gateways_text_is_shown_and_not_obeyed() -> None:
     assert printable("a\tb", 100) == r"a\tb"
 
 
+def test_a_request_of_an_extension_is_json() -> None:
+    """The body is UTF-8, and the query is not part of what is signed."""
+    client = GatewayClient("http://127.0.0.1:9", Credentials("s" * 32))
+
+    attempt = client.post("/api/offers", {"name": "é"}, "wait=20")
+
+    client.close()
+    assert (attempt.method, attempt.path, attempt.query) == ("POST", "/api/offers", "wait=20")
+    assert attempt.body == '{"name": "é"}'.encode()
+
+
 def test_an_attempts_age_is_told_by_the_clock_that_says_more() -> None:
     """Neither a machine that slept nor a clock that was set back makes an attempt younger."""
     times = {"wall": 1_000.0, "monotonic": 50.0}

@@ -242,8 +242,9 @@ def test_a_waiting_folder_hears_of_a_run_at_once(folder: WaitingFolder) -> None:
     assert gw.send_event(Run(run_id, token), "stdout", "x", 1).status == 403
     assert folder.take(run, token) == {"ok": True, "taken": True, "reason": ""}
     assert folder.order_of(run_id)["state"] == "starting"
-    assert gw.send_event(Run(run_id, token), "stdout", "x", 1).status == 200
+    assert gw.send_marker(Run(run_id, token), {"event": "started"}, 1).status == 200
     assert folder.ask(running=run_id)["run"] is None
+    assert folder.order_of(run_id)["state"] == "started"
 
 
 def test_taking_again_is_the_same_and_nobody_else_can(folder: WaitingFolder) -> None:
