@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Response, g, jsonify, request
 
-from gateway.asked import address, json_body, optional_text, refuse
 from gateway.listing import (
     MAX_SEARCH_CHARACTERS,
     MAX_TITLE_CHARACTERS,
@@ -20,6 +19,7 @@ from gateway.listing import (
     Place,
 )
 from gateway.live import ALL_RUNS
+from gateway.page_request import address, json_body, optional_text, refuse
 from gateway.records import PENDING, RUNNING
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from gateway.asked import address, json_body, optional_text, refuse, text
 from gateway.listing import MAX_TITLE_CHARACTERS
 from gateway.live import ALL_RUNS
 from gateway.offers import MAX_PROMPT_CHARACTERS, OfferError
 from gateway.orders import Wish
+from gateway.page_request import address, json_body, optional_text, refuse, text
 
 if TYPE_CHECKING:
     from gateway.site import Parts

@@ -30,11 +30,6 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.security import safe_join
 
 from gateway.artifacts import ArtifactFiles
-from gateway.asked import address as _address
-from gateway.asked import json_body as _json_body
-from gateway.asked import optional_text as _optional_text
-from gateway.asked import refuse as _refuse
-from gateway.asked import text as _text
 from gateway.hosts import Hosts
 from gateway.listing import Listing
 from gateway.listing_api import add_listing, created, read_model
@@ -53,6 +48,11 @@ from gateway.notify import Notifier
 from gateway.offers import Offers
 from gateway.offers_api import add_offers
 from gateway.openapi import DOCUMENT
+from gateway.page_request import address as _address
+from gateway.page_request import json_body as _json_body
+from gateway.page_request import optional_text as _optional_text
+from gateway.page_request import refuse as _refuse
+from gateway.page_request import text as _text
 from gateway.presence import Heard, Looks
 from gateway.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
 from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, STOP
