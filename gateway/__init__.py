@@ -10,7 +10,14 @@ Where things are, from the outside in:
 - `server` is the HTTP server, and `front` decides who answers a request
 - `wire` speaks the signed protocol with runners; `admission` checks who they are, and `artifacts`
   are their files
-- `site` serves the page and its API, which `openapi` describes, to whoever `login` lets in
+- `site` serves the page and its API, which `openapi` describes, to people that `login` lets in;
+  `page_request` checks what the page sends
+- `listing` (API: `listing_api`) is the list of runs, `text_index` its search; `search` looks through
+  one run; `markdown` makes trees of Claude's words; `changes` is the file of what a run changed
+- `screens` draws a session's screen with `terminal_model`
+- `offers` (API: `offers_api`) are the folders that wait for runs, `orders` the runs sent to them
+- `notify` decides who is told of a run, `notify_sender` is the process that tells them; `presence`
+  knows which runs are looked at, and which runners are heard of
 - `live` holds the open streams and the polls that wait
 - `store` answers and changes everything that is kept, through the one `writer`; `schema` has the
   tables, `records` what a run's markers say, and `housekeeping` removes what is over

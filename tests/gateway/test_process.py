@@ -53,7 +53,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_within_five_seconds(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_it(tmp_path: Path, number: int) -> None:
     """With viewers, waiting polls and silent connections; the poll gets its answer."""
     with EmbeddedGateway(tmp_path) as own, contextlib.ExitStack() as stack:
         run = own.create_run()
