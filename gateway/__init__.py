@@ -12,7 +12,7 @@ Where things are, from the outside in:
   are their files
 - `site` serves the page and its API, which `openapi` describes, to people that `login` lets in;
   `page_request` checks what the page sends
-- `listing` (API: `listing_api`) is the list of runs, `text_index` its search; `search` looks through
+- `listing` (API: `listing_api`) is the list of runs, `text_index` its search; `search` looks into
   one run; `markdown` makes trees of Claude's words; `changes` is the file of what a run changed
 - `screens` draws a session's screen with `terminal_model`
 - `offers` (API: `offers_api`) are the folders that wait for runs, `orders` the runs sent to them
