@@ -23,6 +23,8 @@ MAX_CHARACTERS: Final = 20_000
 # Of all nodes of a text: more than a browser should draw for one answer.
 MAX_NODES: Final = 10_000
 MAX_DEPTH: Final = 24
+# With emphasis in emphasis, which the parser does not count. JSON and browsers have limits too.
+_MAX_OPEN: Final = 2 * MAX_DEPTH
 
 TAGS: Final = frozenset(
     {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "table"}
@@ -36,6 +38,8 @@ _BARE_LINK: Final = re.compile(r"https?://[^\s<>\"'`\\\x00-\x20]+", re.IGNORECAS
 _AFTER_LINK: Final = ".,;:!?*_~)]}"
 _ALIGN: Final = re.compile(r"text-align:(left|right|center)")
 _MAX_LANGUAGE: Final = 40
+# The line below a table's head: it says how many cells each row has, also a row of one letter.
+_COLUMNS: Final = re.compile(r"^(?=[^\n]*\|)[ \t>|:*+\d.)-]+$", re.MULTILINE)
 
 Node = dict[str, Any]
 Tree = list[Union[Node, str]]
@@ -62,15 +66,28 @@ def parse_markdown(text: str) -> Tree | None:
 
     The tree is kept, so nobody may change it.
     """
-    if len(text) > MAX_CHARACTERS or "\x00" in text:
+    if len(text) > MAX_CHARACTERS or "\x00" in text or _has_wide_table(text):
         return None
     tokens = _PARSER.parse(text)
     builder = _Builder()
     for token in tokens:
         builder.add(token)
-    if builder.count > MAX_NODES or _letters(text) - builder.letters:
+    if builder.is_deep or builder.count > MAX_NODES or _letters(text) - builder.letters:
         return None
     return builder.tree
+
+
+def _has_wide_table(text: str) -> bool:
+    """Whether a table would have more cells than may be drawn: it would take seconds to find out.
+
+    It ends at an empty line.
+    """
+    for found in _COLUMNS.finditer(text):
+        end = text.find("\n\n", found.end())
+        rows = text.count("\n", found.end(), end if end >= 0 else len(text))
+        if found[0].count("|") * rows > MAX_NODES:
+            return True
+    return False
 
 
 def _letters(text: str) -> Counter[str]:
@@ -84,6 +101,7 @@ class _Builder:
         self.tree: Tree = []
         self.letters: Counter[str] = Counter()
         self.count = 0
+        self.is_deep = False
         self._open: list[Tree] = [self.tree]
         self._in_link = 0
 
@@ -116,6 +134,7 @@ class _Builder:
             )
         node["children"] = []
         self._open.append(node["children"])
+        self.is_deep = self.is_deep or len(self._open) > _MAX_OPEN
 
     def _add_leaf(self, token: Token) -> None:
         if token.type in ("fence", "code_block"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -97,9 +98,17 @@ def test_nothing_comes_out_but_what_is_allowed_and_nothing_is_lost(text: str) ->
         # A cell too many is no cell; deeper than anybody writes; longer than anybody writes.
         ("|a|\n|-|\n|b|lost|", None),
         ("> " * 100 + "a", None),
+        ("**a " * 1_000 + "b** " * 1_000, None),
         ("a" * (MAX_CHARACTERS + 1), None),
     ],
 )  # fmt: skip
 def test_what_becomes_of_it(text: str, tree: list[Any] | None) -> None:
     """The trees that the page gets."""
     assert parse_markdown(text) == tree
+
+
+def test_a_hostile_table_costs_nothing() -> None:
+    """Each of its rows would have a thousand cells, and almost nothing is written in them."""
+    began_s = time.thread_time()
+    assert parse_markdown("|a" * 3_000 + "\n" + "|-" * 3_000 + "\n" + "|c\n" * 300) is None
+    assert time.thread_time() - began_s < 0.3
