@@ -27,7 +27,7 @@ _MAX_CHARS: Final = 400_000
 _MAX_EVENTS: Final = 2_000
 _MAX_SECONDS: Final = 0.3
 _PAGE_EVENTS: Final = 200
-_STEPS_BETWEEN_LOOKS: Final = 50
+_STEPS_BETWEEN_LOOKS: Final = 10
 # A few megabytes each at most.
 _MAX_MODELS: Final = 8
 # After one of these a program draws all of its screen.
@@ -130,6 +130,9 @@ class Screens:
             if kept.rest is not None and not _run(kept.rest, deadline):
                 return False
             kept.rest = None
+            # Another size may cost as much as many steps.
+            if event is not None and time.monotonic() >= deadline:
+                break
         return not self._events.events_after(run_id, kept.after, 1, 0)
 
 

@@ -21,7 +21,9 @@ from wcwidth import wcwidth
 MAX_COLUMNS: Final = 300
 MAX_LINES: Final = 120
 
+# Printed in one step: where each one moves the rest of its line, a few.
 _PIECE_CHARS: Final = 4_096
+_INSERTED_CHARS: Final = 128
 _MAX_NUMBER: Final = 9_999
 _MAX_NUMBERS: Final = 32
 _MAX_UNFINISHED: Final = 4_096
@@ -126,8 +128,9 @@ class TerminalModel(pyte.Screen):
             elif step[0][0] < " " or "\x7f" <= step[0][0] <= "\x9f":
                 self._call(_CONTROLS.get(step[0]))
             else:
-                for at in range(0, len(step[0]), _PIECE_CHARS):
-                    self._print(step[0][at : at + _PIECE_CHARS])
+                size = _INSERTED_CHARS if modes.IRM in self.mode else _PIECE_CHARS
+                for at in range(0, len(step[0]), size):
+                    self._print(step[0][at : at + size])
                     yield
             yield
 

@@ -196,7 +196,10 @@ def test_what_was_before_is_said_to_be_unknown() -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["\x1b[41m\x1b[2J", "\x1b[9999S\x1b[9999T", "a\x1b[9999b", "\x1b[9999L\x1b[9999@", "é日"],
+    [
+        *("\x1b[41m\x1b[2J", "\x1b[9999S\x1b[9999T", "a\x1b[9999b", "\x1b[9999L\x1b[9999@", "é日"),
+        "\x1b[4h" + "inserted" * 48_000,
+    ],
 )
 def test_a_look_is_short_whatever_is_printed(piece: str) -> None:
     """It ends when its time is over, and the next one goes on until it is done."""
@@ -216,3 +219,16 @@ def test_a_look_is_short_whatever_is_printed(piece: str) -> None:
     stored.add("\x1bc\x1b[2J\x1b[Hdone")
     look = screens.look(run)  # which is far behind, and begins anew
     assert (texts(look)[0], look["done"]) == ("done", True)
+
+
+def test_a_look_is_short_however_often_the_size_changes() -> None:
+    """Each change costs as much as the screen has cells, and prints nothing."""
+    stored = Stored("\x1b[41m\x1b[2J")
+    for number in range(1_900):
+        columns = 300 if number % 2 else 1
+        stored.add(f'{{"event":"resized","columns":{columns},"lines":120}}', "marker")
+    began_s = time.thread_time()
+    look = Screens(stored).look({"id": "run", "columns": 300, "lines": 120})
+
+    assert look["after"] > 1
+    assert time.thread_time() - began_s < 1.5
