@@ -595,7 +595,8 @@ class _Renderer:
         elif whole and (whole.startswith(written) or written.startswith(whole)):
             # One that was interrupted may be shorter.
             self._live, self._written = None, whole
-            yield Part(whole[len(written) :], is_last=True)
+            is_cut = len(whole) < len(written)
+            yield Part(whole[len(written) :], is_last=True, is_cut=is_cut)
         else:
             yield from self._break_off()
 
@@ -612,7 +613,7 @@ class _Renderer:
         if live is not None and live.has_shown:
             self._written = live.text  # it may come whole all the same
             self._said = [*self._said[1 - _LAST_WORDS :], live.text.strip()]
-            yield Part("", is_last=True)
+            yield Part("", is_last=True, is_cut=True)
 
     # --- building pieces ---
 

@@ -100,13 +100,15 @@ class Part:
     """Some more of the child's words while it writes them, unredacted.
 
     Together they are one text, to be redacted as one stream, without the line end behind it, and
-    `is_last` says that it ends. `is_apart` is of the first: an empty line goes before the text.
+    `is_last` says that it ends, `is_cut` that it ends anywhere: the whole has not come, or is
+    shorter. `is_apart` is of the first: an empty line goes before the text.
     `pieces` are to be shown behind it. What comes meanwhile waits for its end.
     """
 
     text: str
     is_apart: bool = False
     is_last: bool = False
+    is_cut: bool = False
     pieces: tuple[Piece, ...] = ()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from kinds.text_layout import WordsWriter
-from redact import RedactedDecoder, RedactedText, Redactor
+from redact import MARK, Redacted, RedactedDecoder, RedactedText, Redactor
 
 if TYPE_CHECKING:
     from kinds.profile import Piece
@@ -40,8 +40,15 @@ class LiveText:
         """Return the line's end, so that what waits can be shown; the text goes on behind it."""
         return cast("RedactedText", self._writer.end_line()), self._raw_writer.end_line()
 
-    def end(self) -> tuple[RedactedText, str]:
-        """Return what was held back, and the line's end."""
-        redacted = self._decoder.feed(self._redactor.flush()) + self._decoder.flush()
+    def end(self, *, is_cut: bool = False) -> tuple[RedactedText, str]:
+        """Return what was held back, and the line's end.
+
+        Where a text is cut, what still may be the beginning of a secret is taken for one: the
+        whole, which may come once more, would hide it.
+        """
+        tail = self._redactor.idle() if is_cut else self._redactor.flush()
+        if is_cut and self._redactor.held and self._redactor.flush():
+            tail = Redacted(tail + MARK)
+        redacted = self._decoder.feed(tail) + self._decoder.flush()
         shown = self._writer.feed(redacted) + self._writer.end_line()
         return cast("RedactedText", shown), self._raw_writer.end_line()

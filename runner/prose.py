@@ -28,22 +28,29 @@ UNDERLINED: Final = "4"
 CODE: Final = "36"
 _STRUCK: Final = "9"
 
-# A mark that is not closed within this many characters is none, however the line goes on.
+# A mark that is not closed within this many characters is none, however the line goes on; and none
+# that so many like it follow which do not close it.
 _MAX_SPAN_CHARS: Final = 1_000
+_MAX_CLOSING: Final = 20
+# None of these can match a text in two ways: the time would grow with its square or cube, and
+# nothing else goes on while a pattern is matched.
 # Of a line that may still become something else than a paragraph.
-_UNDECIDED: Final = re.compile(r"[ \t]*(?:#{0,6}|[-*_+ \t]*|[0-9]{0,9}[.)]?|>)[ \t]*")
+_UNDECIDED: Final = re.compile(
+    r"[ \t]*(?:[-*_+][-*_+ \t]*|(?:#{1,6}|[0-9]{1,9}[.)]?|[.)]|>)[ \t]*)?"
+)
 _WHOLE_LINES: Final = re.compile(r"[ \t]*(?:`{1,2}\Z|`{3}|~{1,2}\Z|~{3}|\|)")
-_FENCE: Final = re.compile(r"[ \t]*(`{3,}|~{3,})([^`]*)")
+_FENCE: Final = re.compile(r"[ \t]*(`{3,}|~{3,}(?!~))([^`]*)")
 _HEADING: Final = re.compile(r" {0,3}#{1,6}[ \t]+")
 _RULE: Final = re.compile(r" {0,3}(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,})")
 _ITEM: Final = re.compile(r"([ \t]*)([-*+]|[0-9]{1,9}[.)])[ \t]+")
 _QUOTE: Final = re.compile(r"[ \t]*>[ \t]?")
-_TABLE_RULE: Final = re.compile(r"[ \t]*\|?[ \t:|-]*-[ \t:|-]*")
+_TABLE_RULE: Final = re.compile(r"[ \t:|]*-[ \t:|-]*")
 _CELL_END: Final = re.compile(r"(?<!\\)\|")
 _PLAIN: Final = re.compile(r"[^\\`*_~\[]+")
 _LINK_TEXT: Final = re.compile(r"\[([^\[\]]+)\]")
 _ADDRESS: Final = re.compile(r"\(([^()\s]*)\)")
 _NO_LINK: Final = re.compile(r"\[(?:[^\[\]]*(?:\[|\][^(])|\]|[^\[\]]*\]\([^()\s]*[(\s])")
+_CLOSING_FENCE: Final = re.compile(r"[ \t]*(?:(?:`+|~+)[ \t]*)?")
 _ESCAPABLE: Final = frozenset("\\`*_{}[]()#+-.!|~>")
 
 # A style and a text that has it.
@@ -204,7 +211,7 @@ class Prose:
 
 def _may_close(line: str) -> bool:
     """Whether a line in code may yet be what closes it."""
-    return re.fullmatch(r"[ \t]*(?:`*|~*)[ \t]*", line) is not None
+    return _CLOSING_FENCE.fullmatch(line) is not None
 
 
 # --- within a line --------------------------------------------------------------------------------
@@ -280,7 +287,7 @@ def _read_pair(line: str, at: int, style: str) -> tuple[list[Span], int] | None:
     if not _may_open(line, at, run):
         return None
     added, end = _EMPHASES[run], begin
-    while True:
+    for _ in range(_MAX_CLOSING):
         end = line.find(run, end + 1, begin + _MAX_SPAN_CHARS)
         if end < 0:
             return None
@@ -292,6 +299,7 @@ def _read_pair(line: str, at: int, style: str) -> tuple[list[Span], int] | None:
         if len(closing) == len(run) and _is_text(line, end - 1) and not (is_open_code or is_inside):
             return _read_spans(inner, 0, _add(style, added), is_whole=True)[0], after
         end = after - 1
+    return None
 
 
 _EMPHASES: Final = {

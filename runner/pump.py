@@ -469,7 +469,7 @@ class PtyPump(Worker):
                 self._show_text(channel, cast("RedactedText", "\n"), "\n")
         self._show_text(channel, *live.feed(part.text))
         if part.is_last:
-            self._show_text(channel, *live.end())
+            self._show_text(channel, *live.end(is_cut=part.is_cut))
             channel.live = None
             self._live_failures += live.redaction_failures
             self._show_pieces(channel, part.pieces)

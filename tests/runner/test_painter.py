@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -142,3 +143,16 @@ def test_no_word_is_lost(text: str, columns: int) -> None:
     if "|-" not in text and "```" not in text and "~~~" not in text:
         letters = re.sub(r"[^a-zé宽]", "", re.sub(r"\x1b\[31m|\x9b1m", "", text))
         assert re.sub(r"[^a-zé宽]", "", re.sub(r"\[31m|1m", "", shown)) == letters
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" " * 5_000 + "x", "|a|\n" + " " * 2_000 + "|" + " -" * 2_000 + "x", "a *b" * 30_000,
+     "```\n" + " " * 100_000 + "x", "~" * 40_000 + "`", " _b*c~~d**e" * 20_000, "|" * 100_000],
+    ids=["blanks", "table", "marks", "code", "fence", "all marks", "cells"],
+)  # fmt: skip
+def test_no_line_takes_long(text: str) -> None:
+    """A line that means no good is painted as quickly as any other."""
+    began = time.process_time()
+    paint([text, "\n"])
+    assert time.process_time() - began < 15

@@ -86,7 +86,7 @@ def test_words_are_at_the_gateway_while_they_are_written(
     turns = [
         [
             script.write(f"{begun} no more.", "go"),
-            script.write("half an ans", "again", whole="Begun anew."),
+            script.write(f"half an ans {secret[:-2]}", "again", whole="Begun anew."),
         ]
     ]
     scene = Scene(live_gateway, tmp_path, turns, NOBODY, env={"SCENE_API_KEY": secret})
@@ -104,7 +104,7 @@ def test_words_are_at_the_gateway_while_they_are_written(
         live_gateway.text(scene.run_id)
         .partition("\n\n")[2]
         .startswith(
-            "The **value** is [REDACTED] and no more.\n\nhalf an ans\n\n"
+            "The **value** is [REDACTED] and no more.\n\nhalf an ans [REDACTED]\n\n"
             "▲ the answer above was broken off\n\nBegun anew.\n\n■ Done"
         )
     )
@@ -163,3 +163,17 @@ def test_no_piece_shows_what_the_whole_would_hide(
 
     lines = rules.redact(text).split("\n")
     assert shown == "".join(f"{write_line(Line(WORDS, line))}\n" for line in lines)
+
+
+def test_words_that_are_cut_off_do_not_show_the_beginning_of_a_secret() -> None:
+    """They may come once more, and then the whole is hidden; a secret of words is one too."""
+    generated = secrets.token_hex(16)
+    for secret in (generated, "correct horse battery staple", "gh" + f"p_{generated[:16]}Ab3d"):
+        rules = Rules([generated.encode(), b"correct horse battery staple"])
+        for size in range(12, len(secret)):
+            live = LiveText(rules)
+            shown = live.feed("It is ")[0] + live.feed(secret[:size])[0]
+            shown += live.end(is_cut=True)[0]
+            assert shown == "It is [REDACTED]\n", (size, secret)
+    live = LiveText(Rules([]))
+    assert live.feed("half an ans")[0] + live.end(is_cut=True)[0] == "half an ans\n"
