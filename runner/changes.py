@@ -150,7 +150,8 @@ class Changes:
         """Make the diff. Returns whether it is to be sent: there is one, and it is another one."""
         if not self._is_on:
             return False
-        self._attempt(lambda: self._make(run, self.path, lambda: None))
+        deadline = time.monotonic() + LIMIT_S
+        self._attempt(lambda: self._make(run, self.path, lambda: None, deadline))
         return self._made not in (b"", self._sent)
 
     def note_sent(self) -> None:
@@ -172,7 +173,7 @@ class Changes:
             return []
         # The executor may still be sending the one before.
         last = self._folder / f"last-{NAME}"
-        self._attempt(lambda: self._make(run, last, on_wait))
+        self._attempt(lambda: self._make(run, last, on_wait, deadline))
         with contextlib.suppress(OSError):
             if self._made not in (b"", self._sent) and last.exists():
                 last.replace(self.path)
@@ -190,7 +191,9 @@ class Changes:
     def _tell(self, sentence: str) -> None:
         self._tell_detail(self._rules.redact(sentence))
 
-    def _make(self, run: RunProgram, path: Path, on_block: Callable[[], None]) -> None:
+    def _make(
+        self, run: RunProgram, path: Path, on_block: Callable[[], None], deadline: float
+    ) -> None:
         """Write the diff, redacted, if it is another one than the last."""
         place = self._cwd
         if self._worktree is not None:
@@ -199,12 +202,13 @@ class Changes:
         if top is None:
             return
         raw = _Gathered(MAX_BYTES)
-        with contextlib.suppress(_FullError):
+        try:
             self._show(run, top, raw.add, *_DIFF[1:], *_PREFIXES, self._base_of(top, run), "--")
-            for block in self._new_files(run, top, raw):
+            for block in self._new_files(run, top, raw, deadline):
                 raw.add(block)
-        if raw.is_full:
-            raw.note(f"\n{NAME} ends here: it would be longer than {MAX_BYTES} bytes.\n")
+                on_block()
+        except _FullError as error:
+            raw.note(f"\n{NAME} ends here: {error}.\n")
         digest = hashlib.sha256(raw.content).digest() if raw.content else b""
         if digest == self._made:
             return
@@ -250,18 +254,24 @@ class Changes:
             said = bytes(errors.content).decode("utf-8", "replace").strip()
             raise ProgramFailedError(f"git {arguments[0]}: {problem} {said}".strip())
 
-    def _new_files(self, run: RunProgram, top: str, raw: _Gathered) -> Iterator[bytes]:
+    def _new_files(
+        self, run: RunProgram, top: str, raw: _Gathered, deadline: float
+    ) -> Iterator[bytes]:
         """Yield the diffs of the files that git does not track and the run has made or changed."""
         names = _Gathered(MAX_BYTES)
         self._show(run, top, names.add, "ls-files", "-z", "--others", "--exclude-standard")
         count = 0
         for name in bytes(names.content).split(b"\0"):
-            if not name or name.endswith(b"/") or count >= _MAX_NEW_FILES:
-                continue
-            with contextlib.suppress(OSError):
-                diff = new_file_diff(top, name, self._began_at - _COARSE_S, raw.room)
-                count += bool(diff)
-                yield diff
+            diff = b""
+            if name and not name.endswith(b"/"):
+                with contextlib.suppress(OSError):
+                    diff = new_file_diff(top, name, self._began_at - _COARSE_S, raw.room)
+            count += bool(diff)
+            if count > _MAX_NEW_FILES:
+                raise _FullError(f"there are more than {_MAX_NEW_FILES} new files")
+            yield diff
+            if time.monotonic() > deadline:
+                raise _FullError("it would take too long")
 
 
 def new_file_diff(top: str, name: bytes, since: float, max_bytes: int) -> bytes:
@@ -298,7 +308,9 @@ def _read(path: bytes, max_bytes: int) -> bytes:
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return b""
-        return file.read(max_bytes)
+        begun = file.read(min(_BINARY_BYTES, max_bytes))
+        # Nothing else is shown of a binary file, and each may be long.
+        return begun if b"\0" in begun else begun + file.read(max_bytes - len(begun))
 
 
 def _quoted(name: bytes) -> bytes:
@@ -309,7 +321,7 @@ def _quoted(name: bytes) -> bytes:
 
 
 class _FullError(Exception):
-    """There is more than is wanted; the program that prints it is ended."""
+    """There is more than is wanted, as the message says; the program that prints it is ended."""
 
 
 class _Gathered:
@@ -334,7 +346,7 @@ class _Gathered:
         """Take what was read. Raises _FullError."""
         self.keep(raw)
         if self.is_full:
-            raise _FullError
+            raise _FullError(f"it would be longer than {self._max_bytes} bytes")
 
     def note(self, sentence: str) -> None:
         """End it with a sentence, behind the last whole line."""

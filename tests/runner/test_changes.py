@@ -214,6 +214,28 @@ def test_a_large_diff_is_cut(
     assert case.changes.path.stat().st_size < 101_000
 
 
+def test_many_new_files_are_cut_too(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a sentence, at a number and when the time is over; a binary one is not read whole."""
+    monkeypatch.setattr(changes, "_MAX_NEW_FILES", 3)
+    case = Case(repository, tmp_path / "run")
+    with (repository / "a").open("wb") as file:
+        file.truncate(1 << 40)
+    since = case.changes._began_at - 1
+    assert b"Binary files" in new_file_diff(str(repository), b"a", since, 1 << 41)
+    for number in range(3):
+        (repository / f"new {number}").write_text("a new line\n")
+    said = case.diff()
+    assert said.count("new file mode") == 3
+    assert said.endswith("\nchanges.diff ends here: there are more than 3 new files.\n")
+
+    monkeypatch.setattr(changes, "LIMIT_S", 0.0)
+    said = case.diff()
+    assert said.count("new file mode") == 1
+    assert said.endswith("\nchanges.diff ends here: it would take too long.\n")
+
+
 @pytest.mark.parametrize("kind", ["plain", "submodule", "promisor"])
 def test_no_program_of_the_repository_is_started(trap: Trap, tmp_path: Path, kind: str) -> None:
     """A configuration full of programs starts none, during the run and at its end."""
