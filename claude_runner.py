@@ -99,6 +99,8 @@ def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
     try:
         return _run_subcommand(sys.argv[1:] if argv is None else argv, profile, console)
     except KeyboardInterrupt:
+        # What was half made in that moment complains when it is collected.
+        sys.unraisablehook = lambda _unraisable: None
         console.error("interrupted")
         return 130
     finally:

@@ -91,7 +91,10 @@ _STATIC_TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 # A path of the page, and what of it is shown.
-_OURS = re.compile(r"/(?:[A-Za-z0-9_-][A-Za-z0-9_/-]*)?(?:\?[A-Za-z0-9_.~%=&+-]{1,2000})?")
+# The addresses of pages, which a login may lead to.
+_OURS = re.compile(
+    r"/(?!log(?:in|out)\b)(?:[A-Za-z0-9_-][A-Za-z0-9_/-]*)?(?:\?[A-Za-z0-9_.~%=&+-]{1,2000})?"
+)
 _WRONG = "That is not the admin token."
 _EXPIRED = "This link has been used already, or is too old. Enter the admin token instead."
 _STALE_LINK = "This address is too old, or is not for this browser; press Download again."

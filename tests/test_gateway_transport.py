@@ -107,14 +107,12 @@ def test_a_changed_certificate(tmp_path: Path) -> None:
     """Who shows another certificate in mid-run gets nothing; the session goes on; sync heals."""
     first = self_signed()
     with StrictGateway(rate_limit=None, tls=first) as gateway:
+        go, end = tmp_path / "go", tmp_path / "end"
         source = (
-            "import sys\nprint('1 1.000000', flush=True)\nsys.stdin.read()\n"
+            "import os, time\nprint('1 1.000000', flush=True)\n"
+            f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
             "print('2 1.000000\\n3 1.000000\\nLAST', flush=True)\n"
-        )
-        go = tmp_path / "go"
-        source = source.replace(
-            "sys.stdin.read()",
-            f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)",
+            f"while not os.path.exists({str(end)!r}): time.sleep(0.01)\n"
         )
         env = {"ALLOW_SELF_SIGNED": "true", "CLAUDE_RUNNER_DRAIN_TIMEOUT": "1"}
         launch = plan(gateway, program(source), tmp_path, env=env)
@@ -123,8 +121,13 @@ def test_a_changed_certificate(tmp_path: Path) -> None:
             gateway.use_certificate(self_signed())
             gateway.drop_connections()
             go.touch()
+
+            def is_told() -> None:
+                assert "is not the one that was trusted before" in runner.stderr
+
+            eventually(is_told)
+            end.touch()
             assert runner.wait(30) == 0
-            assert "is not the one that was trusted before" in runner.stderr
         assert gateway.text(launch.run.id) == "1 1.000000\n"
         refused = sync(launch)
         assert refused.code == 1
