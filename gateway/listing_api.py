@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MAX_REMOVED = 200
 _MAX_PAGE = 200
 _MAX_FOLDER = 4_096
+# It would go on where nobody sees it, or be started a second time.
+_STARTING = "Its folder is starting this run now."
 # What can stand in a command line as it is, and is no option.
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}", re.ASCII)
 
@@ -78,6 +80,8 @@ def _add_changes(api: Blueprint, parts: Parts) -> None:
     def renew_start_line(run_id: str) -> tuple[Response, int]:
         json_body()
         run = find_run(parts, run_id)
+        if parts.offers.is_starting(run_id):
+            refuse(409, _STARTING)
         token = parts.listing.renew_token(run_id)
         parts.store.forget_token(run_id)
         if token is None:
@@ -98,7 +102,9 @@ def _add_removal(api: Blueprint, parts: Parts) -> None:
         refused: list[dict[str, str]] = []
         for run_id in dict.fromkeys(ids):
             is_silent = parts.heard.is_silent(run_id)
-            if parts.listing.remove(run_id, also_running=is_silent):
+            if parts.offers.is_starting(run_id):
+                refused.append({"id": run_id, "error": _STARTING})
+            elif parts.listing.remove(run_id, also_running=is_silent):
                 removed.append(run_id)
                 parts.store.forget_token(run_id)
                 _note(parts, "delete", run_id)

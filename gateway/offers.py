@@ -141,8 +141,9 @@ class Offers:
 
     def hear(self, waiter_id: str, said: Said) -> bool:
         """Take note of a folder; return whether another process has replaced this one."""
-        is_let_in = self._orders.names_of(waiter_id) is not None
         with self._lock:
+            # In the lock: what is read before the operator's word must not be noted after it.
+            is_let_in = self._orders.names_of(waiter_id) is not None
             known = self._folders.pop(waiter_id, None)
             is_other = known is not None and known.is_here and known.said.session != said.session
             if known is not None and is_other and not said.begins:
@@ -244,8 +245,9 @@ class Offers:
 
     def forget(self, waiter_id: str) -> None:
         """Let a folder in no longer, and withdraw what is queued for it. Raises: OfferError."""
-        if not self._orders.shut_out(waiter_id):
-            raise OfferError(404, "There is no such folder.")
+        with self._sending:  # what is being sent is withdrawn too
+            if not self._orders.shut_out(waiter_id):
+                raise OfferError(404, "There is no such folder.")
         with self._lock:
             folder = self._folders.get(waiter_id)
             if folder is not None:
@@ -297,6 +299,11 @@ class Offers:
         """Take back a run that its folder has not taken yet. Raises: OfferError."""
         if not self._orders.withdraw(run_id):
             raise OfferError(409, "It is not queued any more.")
+
+    def is_starting(self, run_id: str) -> bool:
+        """Whether its folder starts this run right now, and nothing of it has come here yet."""
+        order = self.order(run_id)
+        return order is not None and order["state"] == _STARTING
 
     def order(self, run_id: str) -> dict[str, Any] | None:
         """Return what became of a run that was sent to a folder; None for any other run."""

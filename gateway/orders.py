@@ -131,11 +131,14 @@ class Orders:
         token_hash = hash_token(token)
         this = update(schema.orders).where(_ORDERS.run_id == run_id)
         stops = select(_COMMANDS.id).where(_COMMANDS.run_id == run_id, _IS_STOP)
+        waiter = select(_WAITERS.id).where(_WAITERS.id == admitted.run_id)
         nonce = {"digest": admitted.nonce_digest, "used_at": admitted.at}
 
         def work(connection: Connection) -> str | None:
             connection.execute(insert(schema.nonces), nonce)
             row = connection.execute(_ORDER.where(_ORDERS.run_id == run_id)).one_or_none()
+            if connection.execute(waiter).first() is None:
+                return "this folder is not let in any more"
             if row is None or row.waiter_id != admitted.run_id or row.handout != handout:
                 return "it is not for this folder any more"
             if row.state == TAKEN and row.session == session and row.token_hash == token_hash:
@@ -173,19 +176,25 @@ class Orders:
 
     def queue_again(self, order: Row[Any]) -> bool:
         """Make another hand-out of an order, whose old token is dead; False if it has changed."""
-        this = (_ORDERS.run_id == order.run_id, _ORDERS.handout == order.handout)
+        this = (
+            _ORDERS.run_id == order.run_id,
+            _ORDERS.handout == order.handout,
+            _ORDERS.state == order.state,
+        )
         values = {"state": QUEUED, "handout": order.handout + 1, "queued_at": time.time()}
         values.update(session=None, reason=None, exit_code=None, taken_at=None)
         run = update(schema.runs).where(_RUNS.id == order.run_id, _RUNS.status == PENDING)
         stops = update(schema.commands).where(_COMMANDS.run_id == order.run_id, _IS_STOP)
 
         def work(connection: Connection) -> bool:
-            is_pending = connection.execute(run.values(token_hash=secrets.token_bytes(32))).rowcount
-            if not is_pending:
+            # First: of one that was taken meanwhile, the token must stay.
+            if connection.execute(select(_ORDERS.run_id).where(*this)).first() is None:
+                return False
+            if not connection.execute(run.values(token_hash=secrets.token_bytes(32))).rowcount:
                 return False
             connection.execute(stops.values(status=DONE, result="The run was sent again."))
-            query = update(schema.orders).where(*this, _ORDERS.state == order.state).values(values)
-            return bool(connection.execute(query).rowcount)
+            connection.execute(update(schema.orders).where(*this).values(values))
+            return True
 
         return self._writer.call(work)
 

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from gateway.admission import Admitted, hash_token
+from gateway.orders import Orders, Wish
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.gateways.embedded_record import free_port
+from testing.gateways.embedded_store import OpenStore
 from testing.gateways.gateway_records import Run
 from testing.gateways.waiting_folder import WaitingFolder
 from testing.waiting import eventually
@@ -316,6 +319,60 @@ def test_a_queued_run_whose_line_somebody_takes_is_not_handed_out(folder: Waitin
     assert folder.ask()["run"] is None
     pasted = Run(run_id, made["capabilityToken"])
     assert gw.send_event(pasted, "stdout", "x", 1).status == 200
+
+
+def test_a_run_that_its_folder_starts_is_neither_deleted_nor_started_elsewhere(
+    folder: WaitingFolder,
+) -> None:
+    """Until its first event comes, the gateway knows that from the folder alone."""
+    gw = folder.gateway
+    run_id = folder.order().json()["id"]
+    token = secrets.token_hex(32)
+    assert folder.take(folder.ask()["run"], token)["taken"]
+    folder.ask(running=run_id)
+
+    line = gw.api("POST", f"/api/runs/{run_id}/start-line", {})
+    deleted = gw.api("POST", "/api/runs/delete", {"ids": [run_id]}).json()
+
+    assert (line.status, line.error) == (409, "Its folder is starting this run now.")
+    assert (deleted["removed"], deleted["refused"][0]["error"]) == ([], line.error)
+    assert gw.send_event(Run(run_id, token), "stdout", "x", 1).status == 200
+    # A folder that only says so is forgotten, and then the run can go.
+    other = folder.order("other").json()["id"]
+    assert folder.take(folder.ask()["run"])["taken"]
+    assert gw.api("POST", f"/api/offers/{folder.id}/forget", {}).status == 200
+    assert gw.api("POST", "/api/runs/delete", {"ids": [other]}).json()["removed"] == [other]
+
+
+def test_a_folder_that_is_not_let_in_takes_nothing(folder: WaitingFolder) -> None:
+    """Also what was queued for it at the moment in which the operator has shut it out."""
+    folder.order()
+    run = folder.ask()["run"]
+    with closing(sqlite3.connect(folder.gateway.database_file, timeout=30)) as database, database:
+        database.execute("DELETE FROM waiters WHERE id = ?", (folder.id,))
+
+    answer = folder.take(run)
+
+    assert (answer["taken"], answer["reason"]) == (False, "this folder is not let in any more")
+    assert folder.order_of(run["id"])["state"] == "queued"
+
+
+def test_what_was_taken_meanwhile_keeps_its_token(tmp_path: Path) -> None:
+    """Somebody sends a run again that its folder takes in the same moment."""
+    with OpenStore(tmp_path) as own:
+        orders = Orders(own.engine, own.writer)
+        run_id, _ = own.store.create_run("fix it", None)
+        orders.let_in("wait_1", "shop", "")
+        orders.add(run_id, "wait_1", "k" * 16, Wish("fix it", None, None))
+        before = orders.find(run_id)
+        assert before is not None
+        assert orders.take(Admitted("wait_1", 1, 0.0), "s", run_id, 1, "t" * 32) is None
+
+        assert not orders.queue_again(before)
+
+        after = orders.find(run_id)
+        assert after is not None
+        assert (after.state, after.token_hash) == ("taken", hash_token("t" * 32))
 
 
 def test_the_page_sends_once_however_often_it_asks(folder: WaitingFolder) -> None:
