@@ -23,17 +23,28 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     create_engine,
+    delete,
     event,
     exists,
     insert,
     inspect,
+    or_,
     select,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from gateway.records import shown_of, summarize
+from gateway.records import (
+    DONE,
+    FAILED,
+    OVER,
+    PENDING,
+    WAITS_FOR_START,
+    shown_of,
+    summarize,
+)
 
 VERSION = 2
 # Runs of an older version that are changed in one transaction.
@@ -339,13 +350,30 @@ def _make_tables(engine: Engine) -> None:
             )
     # Those that are there stay as they are.
     metadata.create_all(engine)
-    if newest == VERSION:
-        return
-    # Each step may be repeated: after a crash all of them are.
+    # Each step may be repeated: after a crash all of them are. And at each start: a gateway of
+    # version 1 may have been running when the tables were changed, and has written on.
+    _forget_stale(engine)
     while _summarize_some(engine):
         pass
+    if newest == VERSION:
+        return
     with engine.begin() as connection:
         connection.execute(insert(versions), {"version": VERSION, "created_at": time.time()})
+
+
+def _forget_stale(engine: Engine) -> None:
+    """Remove summaries of runs that have begun or ended since, without a word to the summary."""
+    line = summaries.c
+    is_over = runs.c.status.in_((DONE, FAILED))
+    has_moved = or_(
+        and_(is_over, line.stage != OVER),
+        and_(runs.c.status != PENDING, line.stage == WAITS_FOR_START),
+    )
+    moved = select(runs.c.number).where(runs.c.number == line.number, has_moved)
+    with engine.begin() as connection:
+        connection.execute(
+            delete(summaries).where(line.removed_at.is_(None), moved.correlate(summaries).exists())
+        )
 
 
 def _summarize_some(engine: Engine) -> bool:

@@ -143,6 +143,34 @@ def test_a_run_of_version_1_goes_on(tmp_path: Path) -> None:
     assert (shown["stage"], shown["seen_at"], shown["working_dir"]) == ("done", None, "/srv/shop")
 
 
+def test_a_gateway_of_version_1_that_still_ran_has_written_on(tmp_path: Path) -> None:
+    """The new one had changed the tables, and found its port in use: the next start mends it."""
+    file = tmp_path / "gateway.db"
+    write_version_1(file)
+    with OpenStore(tmp_path) as own:
+        own.store.create_run("fix it", None, None, "Shop")
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute(
+            "UPDATE runs SET status = 'done', finished_at = ? WHERE number = 4", (BEGAN + 60,)
+        )
+        database.execute(
+            "UPDATE runs SET status = 'running', started_at = ? WHERE number = 1", (BEGAN + 70,)
+        )
+        database.execute("UPDATE runs SET id = 'run_7', number = 7 WHERE number = 6")
+
+    with OpenStore(tmp_path) as own:
+        found = {run["id"]: run for run in own.store.runs(None, 10)[0]}
+
+    assert [(run["id"], run["stage"], run["stage_at"]) for run in found.values()][1:] == [
+        ("run_5", "done", BEGAN + 55),
+        ("run_4", "done", BEGAN + 60),
+        ("run_3", "needs", BEGAN + 30),
+        ("run_2", "working", BEGAN + 20),
+        ("run_1", "working", BEGAN + 70),
+    ]
+    assert found["run_7"]["stage"] == "pending"
+
+
 def test_the_tables_can_be_made_on_postgresql() -> None:
     """No statement is SQLite's own."""
     made: list[str] = []
