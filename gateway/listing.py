@@ -85,7 +85,9 @@ class Filter(NamedTuple):
     @classmethod
     def of(cls, state: str, folder: str, runner: str, text: str) -> Filter:
         """Return it for what was asked; `text` is what was typed."""
-        return cls(state, folder, runner, tuple(text.split()[:_MAX_WORDS]))
+        # To SQLite's index of words, a text ends at a zero.
+        words = text.replace("\0", " ").split()
+        return cls(state, folder, runner, tuple(words[:_MAX_WORDS]))
 
 
 class Place(NamedTuple):

@@ -94,8 +94,8 @@ def _add_removal(api: Blueprint, parts: Parts) -> None:
     @api.post("/runs/delete")
     def remove_runs() -> Response:
         ids = json_body().get("ids")
-        if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
-            refuse(400, "ids is a list of texts.")
+        if not isinstance(ids, list) or not all(map(_is_id, ids)):
+            refuse(400, "ids is a list of ids of runs.")
         if not 0 < len(ids) <= MAX_REMOVED:
             refuse(400, f"ids has 1 to {MAX_REMOVED} members.")
         removed: list[str] = []
@@ -114,6 +114,10 @@ def _add_removal(api: Blueprint, parts: Parts) -> None:
         parts.live.tell(ALL_RUNS, "removed", {"ids": removed})
         parts.tidy_up()
         return jsonify({"removed": removed, "refused": refused})
+
+
+def _is_id(each: Any) -> bool:
+    return isinstance(each, str) and each.isascii()
 
 
 def _why_kept(parts: Parts, run_id: str) -> str:

@@ -92,7 +92,7 @@ _MAX_RESULT_CHARACTERS = 200_000
 
 
 class RunFullError(Exception):
-    """A run has uploaded all that it may; the message is one plain sentence."""
+    """A run may upload no more; the message is one plain sentence."""
 
 
 class Store:
@@ -361,6 +361,9 @@ class Store:
         """
 
         def work(connection: Connection) -> list[str]:
+            # Nobody would remove what comes after its run was.
+            if connection.execute(_RUN.where(schema.runs.c.id == row["run_id"])).first() is None:
+                raise RunFullError("This run was deleted")
             replaced = replaced_by(connection, row)
             _check_room(connection, row["run_id"], row["size"])
             _insert_nonce(connection, admitted)

@@ -14,6 +14,9 @@ from urllib.parse import urlencode
 import pytest
 from sqlalchemy import text
 
+from gateway.admission import Admitted
+from gateway.listing import Listing
+from gateway.store import RunFullError
 from gateway.text_index import TextIndex, cut, excerpt, plain
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.embedded_store import OpenStore
@@ -157,6 +160,8 @@ def test_what_runs_print_is_found(gw: EmbeddedGateway) -> None:
     assert ids(gw, q="berry") == set()
     assert ids(gw, q="京タ") == ids(gw, q="STRASSE straße") | {run.id} == {run.id}
     assert ids(gw, q='say "elderberry') == set()
+    assert ids(gw, q="elderb\0jam") == ids(gw, q="-elderberry *") == {run.id}
+    assert ids(gw, q="elderberry NOT x") == ids(gw, q="text:elderberry") == set()
     (line,) = [each for group in listed(gw, q="elderberry")["groups"] for each in group["runs"]]
     assert line["found"] == "it prints Elderberry jam and straße 東京タワー"
     # A run that has the words in its name and not in its output is found too.
@@ -259,6 +264,8 @@ def test_deleted_runs_leave_nothing_behind(gw: EmbeddedGateway) -> None:
         assert own.take(1, "removed")[0].data == {"ids": [runs[0].id]}
 
     assert (answer.status, answer.json()["removed"]) == (200, gone)
+    for wrong in ({}, {"ids": "run_0"}, {"ids": [1]}, {"ids": ["\ud800"]}, {"ids": []}):
+        assert gw.api("POST", "/api/runs/delete", wrong).status == 400, wrong
     assert {each["id"]: each["error"] for each in answer.json()["refused"]} == {
         goes_on.id: "The run is going on. Stop it first.",
         "run_0": "There is no such run.",
@@ -311,6 +318,20 @@ def test_what_was_being_deleted_is_deleted_after_a_crash(tmp_path: Path) -> None
 
 
 # --- the index of words ---------------------------------------------------------------------------
+
+
+def test_a_file_that_comes_after_its_run_was_deleted_is_not_kept(tmp_path: Path) -> None:
+    """It was admitted before, and would stay for ever."""
+    with OpenStore(tmp_path) as own:
+        run_id, _ = own.store.create_run("fix it", None)
+        listing = Listing(own.engine, own.writer, TextIndex(own.engine, own.writer))
+        assert listing.remove(run_id, also_running=False)
+        row = {"id": "art_1", "run_id": run_id, "name": "a.log", "type": "text", "size": 1}
+
+        with pytest.raises(RunFullError):
+            own.store.add_artifact(Admitted(run_id, 1, 0.0), {**row, "created_at": 0.0})
+
+        assert own.store.artifacts(run_id) == []
 
 
 def test_a_piece_of_text() -> None:
