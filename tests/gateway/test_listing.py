@@ -264,8 +264,9 @@ def test_deleted_runs_leave_nothing_behind(gw: EmbeddedGateway) -> None:
         assert own.take(1, "removed")[0].data == {"ids": [runs[0].id]}
 
     assert (answer.status, answer.json()["removed"]) == (200, gone)
-    for wrong in ({}, {"ids": "run_0"}, {"ids": [1]}, {"ids": ["\ud800"]}, {"ids": []}):
-        assert gw.api("POST", "/api/runs/delete", wrong).status == 400, wrong
+    wrong_ids: list[Any] = [None, "run_0", [1], ["\ud800"], []]
+    for wrong in wrong_ids:
+        assert gw.api("POST", "/api/runs/delete", {"ids": wrong}).status == 400, wrong
     assert {each["id"]: each["error"] for each in answer.json()["refused"]} == {
         goes_on.id: "The run is going on. Stop it first.",
         "run_0": "There is no such run.",
