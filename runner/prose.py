@@ -32,6 +32,8 @@ _STRUCK: Final = "9"
 # that so many like it follow which do not close it.
 _MAX_SPAN_CHARS: Final = 1_000
 _MAX_CLOSING: Final = 20
+# Every row of a table gets as many cells as the longest one has.
+_MAX_COLUMNS: Final = 200
 # None of these can match a text in two ways: the time would grow with its square or cube, and
 # nothing else goes on while a pattern is matched.
 # Of a line that may still become something else than a paragraph.
@@ -170,7 +172,8 @@ class Prose:
 
     def _end_table(self) -> str:
         rows, self._table = self._table, []
-        if len(rows) < 2 or not _TABLE_RULE.fullmatch(rows[1]):
+        is_table = len(rows) > 1 and _TABLE_RULE.fullmatch(rows[1])
+        if not is_table or max(row.count("|") for row in rows) > _MAX_COLUMNS:
             return "".join(self._paragraph([("", row)]) for row in rows)
         cells = [_split_row(row) for row in [rows[0], *rows[2:]]]
         count = max(len(row) for row in cells)

@@ -148,8 +148,9 @@ def test_no_word_is_lost(text: str, columns: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [" " * 5_000 + "x", "|a|\n" + " " * 2_000 + "|" + " -" * 2_000 + "x", "a *b" * 30_000,
-     "```\n" + " " * 100_000 + "x", "~" * 40_000 + "`", " _b*c~~d**e" * 20_000, "|" * 100_000],
-    ids=["blanks", "table", "marks", "code", "fence", "all marks", "cells"],
+     "```\n" + " " * 100_000 + "x", "~" * 40_000 + "`", " _b*c~~d**e" * 20_000, "|" * 100_000,
+     "|a" * 20_000 + "|\n|-|\n" + "|a\n" * 3_000],
+    ids=["blanks", "table", "marks", "code", "fence", "all marks", "cells", "columns"],
 )  # fmt: skip
 def test_no_line_takes_long(text: str) -> None:
     """A line that means no good is painted as quickly as any other."""
