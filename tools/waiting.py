@@ -548,6 +548,8 @@ class _Waiting:
         except OSError as error:
             self._console.error(f"it cannot be started: {error.strerror}")
             return None
+        if self._signals.number:  # a key at the terminal may have come too early for the run
+            process.terminate()
         self._running = order.run_id
         try:
             code = self._wait_for(process)
@@ -569,7 +571,7 @@ class _Waiting:
                 # A key at the terminal is for the run as well, and twice it would kill it.
                 if number != signal.SIGINT or not _has_foreground():
                     process.send_signal(number)
-                self._console.note("this run ends, and waiting with it")
+                self._console.note("waiting ends with this run")
             if self._signals.number:
                 say_at = time.monotonic() + _BUSY_EVERY_S
         code: int = process.returncode

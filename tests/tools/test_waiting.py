@@ -412,6 +412,31 @@ def test_it_is_killed_at_each_step(gw: EmbeddedGateway, tmp_path: Path) -> None:
     assert waiting.started == ["wait", "first", "second"]
 
 
+# Presses Ctrl-C when it has decided to start a run, and has not yet.
+PRESSED_AT = """
+import os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+import claude_runner, subprocess
+start = subprocess.Popen
+def pressing(*values, **named):
+    if "env" in named:
+        os.kill(os.getpid(), signal.SIGINT)
+    return start(*values, **named)
+subprocess.Popen = pressing
+sys.exit(claude_runner.main())
+"""
+
+
+def test_ctrl_c_just_before_a_run_begins_ends_it(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """The key came too early for the run to get it from the terminal."""
+    waiting = Waiting(gw, tmp_path)
+    argv = waiting.launch.argv
+    argv[:] = [argv[0], "-c", PRESSED_AT, str(ROOT), *argv[2:]]
+    with Terminal(argv, env=waiting.launch.env, cwd=tmp_path) as terminal:
+        waiting.send(waiting.pair(terminal), "wait")
+        assert terminal.wait(WITHIN_S) == 130
+
+
 def test_a_run_that_cannot_begin(gw: EmbeddedGateway, tmp_path: Path) -> None:
     """The page is told that it did not, and the folder waits for the next one."""
     waiting = Waiting(gw, tmp_path)
