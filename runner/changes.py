@@ -147,12 +147,15 @@ class Changes:
             self._attempt(lambda: self._base_of(top, run))
 
     def update(self, run: RunProgram) -> bool:
-        """Make the diff. Returns whether it is to be sent: there is one, and it is another one."""
+        """Make the diff. Returns whether it is to be sent: it is another one than the gateway has.
+
+        An empty one too, where the run has taken back what was sent.
+        """
         if not self._is_on:
             return False
         deadline = time.monotonic() + LIMIT_S
         self._attempt(lambda: self._make(run, self.path, lambda: None, deadline))
-        return self._made not in (b"", self._sent)
+        return self._made != self._sent
 
     def note_sent(self) -> None:
         """Note that the gateway has what was made last."""
@@ -175,8 +178,10 @@ class Changes:
         last = self._folder / f"last-{NAME}"
         self._attempt(lambda: self._make(run, last, on_wait, deadline))
         with contextlib.suppress(OSError):
-            if self._made not in (b"", self._sent) and last.exists():
-                last.replace(self.path)
+            if self._made != self._sent:
+                # Without a new one, the executor has made this one and could not send it.
+                if last.exists():
+                    last.replace(self.path)
                 return list(file_parts(self._folder, NAME, NAME))
         return []
 

@@ -132,7 +132,7 @@ def test_the_diff_is_what_leads_from_the_commit_to_now(repository: Path, tmp_pat
 
 
 def test_only_another_diff_is_made(repository: Path, tmp_path: Path) -> None:
-    """The same changes are sent once; after a failed upload again; none at all is nothing."""
+    """The same changes are sent once, after a failed upload again, and that they are gone."""
     case = Case(repository, tmp_path / "run")
     (repository / "changed").write_text("another\n")
 
@@ -151,6 +151,12 @@ def test_only_another_diff_is_made(repository: Path, tmp_path: Path) -> None:
     assert [each.name for each in (tmp_path / "run").iterdir()] == ["changes.diff"]
     assert [part.name for part in case.changes.finish(lambda: None)] == ["changes.diff"]
     assert "+and another" in case.changes.path.read_text()
+
+    git(repository, "checkout", "-q", ".")
+    assert case.diff() == ""
+    assert [part.size for part in case.changes.finish(lambda: None)] == [0]  # not sent
+    case.changes.note_sent()
+    assert not case.changes.update(run_program)
 
 
 def test_what_was_there_before_is_not_the_runs(repository: Path) -> None:
