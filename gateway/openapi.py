@@ -97,8 +97,11 @@ _SCHEMAS: dict[str, Schema] = {
             "talk_event_id": _INTEGER,
             "prompt": _or_null(_TEXT),
             "branch": _or_null(_TEXT),
+            # Asked for alone: whether it goes on, and its runner is not heard of.
+            "silent": _BOOLEAN,
             **_SUMMARY,
-        }
+        },
+        optional=("silent",),
     ),
     "Line": _object(
         {

@@ -55,7 +55,7 @@ from gateway.page_request import refuse as _refuse
 from gateway.page_request import text as _text
 from gateway.presence import Heard, Looks
 from gateway.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
-from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, STOP
+from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, RUNNING, STOP
 from gateway.screens import Screens
 from gateway.search import (
     BEGINNING,
@@ -90,10 +90,10 @@ _STATIC_TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
-# A path of the page, and what of it is shown.
 # The addresses of pages, which a login may lead to.
 _OURS = re.compile(
-    r"/(?!log(?:in|out)\b)(?:[A-Za-z0-9_-][A-Za-z0-9_/-]*)?(?:\?[A-Za-z0-9_.~%=&+-]{1,2000})?"
+    r"/(?!log(?:in|out)\b)(?:[A-Za-z0-9_-][A-Za-z0-9_/-]*)?"
+    r"(?:\?[A-Za-z0-9_.~%=&+-]{1,2000})?(?:#e[0-9.]{1,30})?"
 )
 _WRONG = "That is not the admin token."
 _EXPIRED = "This link has been used already, or is too old. Enter the admin token instead."
@@ -474,7 +474,9 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
 
     @api.get("/runs/<run_id>")
     def show_run(run_id: str) -> Answer:
-        return jsonify(_find_run(parts, run_id))
+        run = _find_run(parts, run_id)
+        is_silent = run["status"] == RUNNING and parts.heard.is_silent(run_id)
+        return jsonify({**run, "silent": is_silent})
 
 
 def _add_reading(api: Blueprint, parts: Parts) -> None:

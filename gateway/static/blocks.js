@@ -17,6 +17,7 @@ const MAX_CHARS = 16_000; // less than the gateway takes as Markdown
 const MAX_LINE_CHARS = 4000;
 // How far back a result looks for its tool.
 const MAX_OPEN_TOOLS = 50;
+const FENCE = /^\s*(`{3,}|~{3,})(.*)$/;
 const OF_A_TOOL = new Set(["input", "result", "diff", "failure"]);
 
 /** One thing that a run shows: its kind, and its lines with their own kinds. */
@@ -27,6 +28,7 @@ class Block {
   isGone = false;
   // What followed before it, should its only line turn out to be another kind of line.
   before = null;
+  fence = ""; // of the code block that goes on here from the block before
 
   constructor(kind, isSubagent, isMore) {
     this.kind = kind;
@@ -159,6 +161,7 @@ export class Blocks {
   #begin(kind, isSubagent, isMore) {
     const block = new Block(kind, isSubagent, isMore);
     block.before = this.#current;
+    if (isMore && kind === "words") block.fence = openFence(this.#current);
     this.list.push(block);
     this.#current = block;
     if (kind === "tool") {
@@ -201,6 +204,17 @@ export class Blocks {
     this.list.push(block);
     this.changed.add(block);
   }
+}
+
+/** Return the fence of the code block that a block of Markdown leaves open, or "". */
+function openFence({ fence, lines }) {
+  for (const { text } of lines) {
+    const [, mark, rest] = FENCE.exec(text) ?? [];
+    if (!mark) continue;
+    if (!fence) fence = mark[0] === "`" && rest.includes("`") ? "" : mark;
+    else if (mark.startsWith(fence) && !rest.trim()) fence = "";
+  }
+  return fence;
 }
 
 /** Return the kind of the block that a line belongs to. */

@@ -11,7 +11,7 @@ import { diffLines } from "./diff.js";
 import { filesOf } from "./diff-files.js";
 import { actionButton, el, setText } from "./dom.js";
 import { download } from "./download.js";
-import { announce } from "./notices.js";
+import { fail } from "./toast.js";
 import { legible } from "./values.js";
 import { moment, size } from "./words.js";
 
@@ -46,7 +46,7 @@ export class Changes {
   #most = MAX_FILES;
   #onNews;
   #summary = el("p", { class: "hint" }, "Loading…");
-  #save = actionButton("Download", { hidden: true }, () => this.#download(), announce);
+  #save = actionButton("Download", { hidden: true }, () => this.#download(), fail);
   #list = el("ol", { class: "changed-list" });
   #diffs = el("div", { class: "changed-diffs" });
   #more = el("button", { type: "button", class: "plain", hidden: true, onclick: () => this.#showMore() });
@@ -75,6 +75,8 @@ export class Changes {
     const [, number = "1"] = NAME.exec(artifact.name) ?? [null, "0"];
     const place = Number(number);
     if (!place || this.#parts.some(({ id }) => id === artifact.id)) return;
+    // An answer may be overtaken by what comes live.
+    if (this.#parts[0]?.created_at > artifact.created_at) return;
     if (place === 1) this.#parts = [artifact];
     else if (place === this.#parts.length + 1) this.#parts.push(artifact);
     else return;

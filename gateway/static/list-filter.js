@@ -46,6 +46,7 @@ export class ListFilter {
       select.addEventListener("change", () => this.#set({ [name]: select.value }));
     }
     addEventListener("popstate", () => {
+      clearTimeout(this.#timer);
       this.#read();
       this.#show();
       onChange();
@@ -104,7 +105,8 @@ export class ListFilter {
   }
 
   #show() {
-    this.#search.value = this.#values.q;
+    // What is being typed stays as it is, with the blank at its end.
+    if (this.#search.value.trim() !== this.#values.q) this.#search.value = this.#values.q;
     this.offer({ folders: this.#listed("folder"), runners: this.#listed("runner") });
     for (const [name, select] of Object.entries(this.#selects)) select.value = this.#values[name];
   }

@@ -2,6 +2,7 @@
 
 import { get, post } from "./api.js";
 import { actionButton, el } from "./dom.js";
+import { fail, say } from "./toast.js";
 import { asNumber, asText } from "./values.js";
 import { nameOf } from "./waiting.js";
 import { clock } from "./words.js";
@@ -10,15 +11,13 @@ const LOOK_MS = 3000;
 
 export class Order {
   #path;
-  #announce;
   #isPending = false;
   #isLooking = false;
   #isOrdered = true;
   #drawn = "";
 
-  constructor(id, announce) {
+  constructor(id) {
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
-    this.#announce = announce;
     this.element = el("section", { class: "order", "aria-label": "Where it is started", hidden: true });
   }
 
@@ -34,8 +33,9 @@ export class Order {
     while (this.#isPending && this.#isOrdered) {
       try {
         this.#show((await get(`${this.#path}/order`)).order);
-      } catch {
+      } catch (error) {
         // The page's own connection tells what is wrong.
+        if (error.status === 404) this.#isOrdered = false;
       }
       if (this.#isOrdered) await new Promise((wake) => setTimeout(wake, LOOK_MS));
     }
@@ -52,7 +52,7 @@ export class Order {
     // A folder is to start it: the line would take it away from there.
     this.element.classList.toggle("is-going", order.state === "queued" || order.state === "starting");
     const [sentence, kind] = describe(order);
-    const button = (label, what, done) => actionButton(label, {}, () => this.#change(what, done), this.#announce);
+    const button = (label, what, done) => actionButton(label, {}, () => this.#change(what, done), fail);
     const isQueued = order.state === "queued" || order.state === "expired";
     this.element.replaceChildren(
       el(
@@ -72,7 +72,7 @@ export class Order {
 
   async #change(what, done) {
     this.#show((await post(`${this.#path}/${what}`)).order);
-    this.#announce(done);
+    say(done);
   }
 }
 

@@ -10,12 +10,12 @@
 import { lineOfAddress, setWord, wordOf } from "./address.js";
 import { get } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
-import { announce } from "./notices.js";
 import { ReadingTools } from "./reading-tools.js";
 import { ReadingView } from "./reading-view.js";
 import { redrawing, screenOf, ScreenView } from "./screen-view.js";
 import { LAYOUT } from "./text-layout.js";
 import { TextView } from "./text-view.js";
+import { fail, say } from "./toast.js";
 import { attempt } from "./turns.js";
 import { asSize } from "./values.js";
 import { isXtermInstalled, XtermView } from "./xterm-view.js";
@@ -49,8 +49,8 @@ export class Output {
   #isQueued = false;
   #pane = el("div", { class: "pane" });
   #empty = el("p", { class: "pane-empty", hidden: true });
-  #earlier = actionButton("Show earlier output", { class: "plain", hidden: true }, () => this.#loadEarlier(), announce);
-  #toEnd = actionButton("To the end", { class: "to-end", hidden: true }, () => this.#goToEnd(), announce);
+  #earlier = actionButton("Show earlier output", { class: "plain", hidden: true }, () => this.#loadEarlier(), fail);
+  #toEnd = actionButton("To the end", { class: "to-end", hidden: true }, () => this.#goToEnd(), fail);
   #kinds = el("div", { class: "segmented", role: "group", "aria-label": "Show the output as", hidden: true });
   #fold = el("button", { type: "button", class: "plain", "aria-pressed": "false", hidden: true, onclick: () => this.#foldTools() }, "Fold tools");
   #tools;
@@ -76,7 +76,7 @@ export class Output {
     );
     addEventListener("hashchange", () => {
       const line = lineOfAddress();
-      if (line) this.goTo(`${line.event}.${line.line}`).catch((error) => announce(error.message));
+      if (line) this.goTo(`${line.event}.${line.line}`).catch((error) => fail(error.message));
     });
   }
 
@@ -123,9 +123,10 @@ export class Output {
     this.#run = run;
     this.#tools.update(run);
     this.#tell();
-    // Of a run that has not started the mode is not known, and the first view was a guess.
-    if (isOtherMode && this.#view) {
-      this.#enqueue(async () => this.#show(await this.#fittingKind(wordOf("as")))).catch((error) => announce(error.message));
+    // Of a run that has not started the mode is not known, and the first view was a guess. It may be
+    // on its way still.
+    if (isOtherMode) {
+      this.#enqueue(async () => this.#show(await this.#fittingKind(wordOf("as")))).catch((error) => fail(error.message));
       this.#offerKinds();
     }
   }
@@ -164,12 +165,7 @@ export class Output {
   async #loadEnd() {
     const page = await this.#page("");
     const events = page.events;
-    // What came live meanwhile may be newer than the page.
-    while (events.length && events.at(-1).id < this.#newestId) {
-      const more = await this.#page(`after=${events.at(-1).id}`);
-      if (!more.events.length) break;
-      events.push(...more.events);
-    }
+    await this.#catchUp(events);
     this.#events = [];
     this.#chars = 0;
     this.#hold(events);
@@ -178,12 +174,23 @@ export class Output {
     this.#newestId = Math.max(this.#newestId, events.at(-1)?.id ?? 0);
   }
 
+  /** Add what came live meanwhile, which may be newer than a page. */
+  async #catchUp(events) {
+    while (events.length && events.at(-1).id < this.#newestId) {
+      const more = await this.#page(`after=${events.at(-1).id}`);
+      if (!more.events.length) break;
+      events.push(...more.events);
+    }
+  }
+
   /** Hold what is around an event: some before it, and a page from it on. */
   async #loadAround(event) {
     const [from, before] = await Promise.all([this.#page(`after=${event - 1}`), this.#page(`before=${event}`, BEFORE_EVENTS)]);
+    const events = [...before.events, ...from.events];
+    if (!from.has_after) await this.#catchUp(events);
     this.#events = [];
     this.#chars = 0;
-    this.#hold([...before.events, ...from.events]);
+    this.#hold(events);
     this.#hasBefore = before.has_before;
     this.#newestId = Math.max(this.#newestId, this.#run.last_event_id, this.#events.at(-1)?.id ?? 0);
     this.#isLive = !from.has_after;
@@ -192,14 +199,13 @@ export class Output {
   async #reveal(event, line, isNew) {
     const name = `${event}.${line}`;
     if (this.#view.reveal) {
-      if (isNew) await this.#view.redraw(this.#events);
-      this.#drawn = this.#events.length;
-      if (!this.#view.reveal(name)) announce("This line is not there.");
+      if (isNew) await this.#drawAround(0, 0);
+      if (!this.#view.reveal(name)) say("This line is not there.");
       return;
     }
     const index = this.#events.findIndex(({ id }) => id >= event);
     if (index >= 0) await this.#drawAround(index, 0, line);
-    else announce("This line is not there.");
+    else say("This line is not there.");
   }
 
   #loadEarlier() {
@@ -334,7 +340,7 @@ export class Output {
           setWord("as", kind === fitting ? "" : kind);
           return this.#enqueue(() => this.#show(kind));
         };
-        return actionButton(label, { "data-kind": kind }, show, announce);
+        return actionButton(label, { "data-kind": kind }, show, fail);
       }),
     );
     this.#kinds.hidden = !finer;
@@ -423,8 +429,8 @@ export class Output {
 
   #onScroll() {
     if (this.#isMoving) return;
-    if (this.#view.isAtStart && this.#hasBefore) this.#loadEarlier().catch((error) => announce(error.message));
-    else if (this.#view.isAtEnd && !this.#isLive) this.#loadLater().catch((error) => announce(error.message));
+    if (this.#view.isAtStart && this.#hasBefore) this.#loadEarlier().catch((error) => fail(error.message));
+    else if (this.#view.isAtEnd && !this.#isLive) this.#loadLater().catch((error) => fail(error.message));
     this.#tell();
   }
 

@@ -28,5 +28,5 @@ export function keepPageKey(key) {
 
 /** Log in, and come back here. `why` names a sentence of the login page. */
 export function goToLogin(why) {
-  location.replace(`${BASE}/login?next=${encodeURIComponent(pathHere() + location.search)}&why=${why}`);
+  location.replace(`${BASE}/login?next=${encodeURIComponent(pathHere() + location.search + location.hash)}&why=${why}`);
 }

@@ -10,6 +10,7 @@ import { get, post } from "./api.js";
 import { copyButton } from "./copy.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
+import { fail, say } from "./toast.js";
 import { legible } from "./values.js";
 
 const WAIT_MS = 250;
@@ -42,8 +43,8 @@ export class ReadingTools {
     this.#path = path;
     this.#view = view;
     this.#open = el("button", { type: "button", class: "plain", "aria-expanded": "false", "aria-controls": "find-panel", onclick: () => this.#toggle() }, "Find");
-    const problem = actionButton("Next error", { class: "plain" }, () => this.#goToProblem(), announce);
-    const download = actionButton("Download text", { class: "plain" }, () => this.#download(), announce);
+    const problem = actionButton("Next error", { class: "plain" }, () => this.#goToProblem(), fail);
+    const download = actionButton("Download text", { class: "plain" }, () => this.#download(), fail);
     this.buttons = [this.#needed, this.#open, problem, download];
     this.#more = actionButton("More", { hidden: true }, () => this.#look(this.#search), (sentence) => setText(this.#state, sentence));
     this.panel = el(
@@ -119,6 +120,7 @@ export class ReadingTools {
   }
 
   #close() {
+    clearTimeout(this.#wait);
     this.panel.hidden = true;
     this.#open.setAttribute("aria-expanded", "false");
     this.#search += 1;
@@ -162,9 +164,16 @@ export class ReadingTools {
   #add({ event, line, text, start, end, type }) {
     const name = `${event}.${line}`;
     if (this.#hits.has(name)) return;
-    const link = el("a", { class: `hit ${type}`, href: `#e${name}` }, legible(text.slice(0, start)), el("mark", {}, legible(text.slice(start, end))), legible(text.slice(end)));
+    const link = el("a", { class: `hit ${type}`, href: `#e${name}`, onclick: (event) => this.#follow(event, name) }, legible(text.slice(0, start)), el("mark", {}, legible(text.slice(start, end))), legible(text.slice(end)));
     this.#hits.set(name, link);
     this.#list.append(el("li", {}, link));
+  }
+
+  /** Lead to a line that the address names already: that is no news to it. */
+  #follow(event, name) {
+    if (location.hash !== `#e${name}` || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    this.#view.goTo(name).catch((error) => fail(error.message));
   }
 
   // --- errors, the text ---
@@ -182,7 +191,7 @@ export class ReadingTools {
         return announce(isAgain ? "The first error of the run." : "The next error.");
       }
       if (next) from = next;
-      else if (isAgain || from === "0.0") return announce("There is no error in this run.");
+      else if (isAgain || from === "0.0") return say("There is no error in this run.");
       else [from, isAgain] = ["0.0", true];
     }
   }

@@ -50,7 +50,7 @@ export class ReadingView {
       this.onScroll?.();
     });
     // Whoever moves leaves the line that was gone to.
-    for (const name of ["wheel", "touchmove", "pointerdown"]) this.element.addEventListener(name, () => (this.#held = null), { passive: true });
+    for (const name of ["wheel", "touchmove", "pointerdown", "keydown"]) this.element.addEventListener(name, () => (this.#held = null), { passive: true });
     this.element.addEventListener("click", (event) => this.#onClick(event));
     this.element.addEventListener("keydown", (event) => this.#onKey(event));
     this.#near = new IntersectionObserver((entries) => this.#onNear(entries), { root: this.element, rootMargin: NEAR });
@@ -139,7 +139,7 @@ export class ReadingView {
     this.#isFollowing = false;
     this.#select(name);
     this.#held = name;
-    this.#keepPlace();
+    this.#elementOf(name)?.scrollIntoView({ block: "center" });
     return true;
   }
 
@@ -233,7 +233,7 @@ export class ReadingView {
 
   /** Draw what has changed at the end; a block is where the list has it. */
   #drawChanged() {
-    const isFollowing = this.#isNearEnd;
+    const isFollowing = this.#isNearEnd && !this.#held;
     for (const block of this.#blocks.changed) {
       this.#blocks.changed.delete(block);
       if (block.isGone || !block.lines.length) {
@@ -244,8 +244,7 @@ export class ReadingView {
       if (!shown.element.isConnected) this.#insert(shown);
     }
     if (isFollowing) this.scrollToEnd();
-    clearTimeout(this.#writing);
-    this.#writing = setTimeout(() => this.#renderLast(), WRITTEN_MS);
+    this.#renderSoon();
   }
 
   #insert(shown) {
@@ -346,6 +345,12 @@ export class ReadingView {
       if (shown) shown.isNear = isIntersecting;
       if (isIntersecting && shown) this.#render(shown);
     }
+    this.#renderSoon(); // the last one may have been written long ago
+  }
+
+  #renderSoon() {
+    clearTimeout(this.#writing);
+    this.#writing = setTimeout(() => this.#renderLast(), WRITTEN_MS);
   }
 
   /** Make Markdown of an answer that nothing follows, if it has paused. */
@@ -357,10 +362,10 @@ export class ReadingView {
     const { block } = shown;
     const isLast = this.#blocks.list.at(-1) === block;
     if (block.kind !== "words" || shown.tree !== undefined || (isLast && !isPaused)) return;
-    const text = block.text;
+    const text = sourceOf(block);
     const known = knownTree(text);
     const use = (tree) => {
-      if (shown.block.text !== text || this.#shown.get(block.key) !== shown) return;
+      if (sourceOf(shown.block) !== text || this.#shown.get(block.key) !== shown) return;
       shown.tree = tree;
       if (tree) this.#fill(shown);
     };
@@ -392,7 +397,9 @@ export class ReadingView {
 
   /** Stay at the end, or at the line that was gone to, when heights change. */
   #keepPlace() {
-    if (this.#held) this.#elementOf(this.#held)?.scrollIntoView({ block: "center" });
+    const held = this.#held && this.#elementOf(this.#held)?.getBoundingClientRect();
+    // Not `scrollIntoView`, which would scroll the page too, under somebody who looks elsewhere in it.
+    if (held) this.element.scrollTop += held.top + held.height / 2 - this.element.getBoundingClientRect().top - this.element.clientHeight / 2;
     else if (this.#isFollowing) this.scrollToEnd();
   }
 
@@ -407,10 +414,13 @@ export class ReadingView {
 const lineOf = ({ name, text }, attributes = {}) => el("span", { class: "ln", ...attributes, "data-line": name }, text);
 
 function wordsOf({ block, tree }) {
-  const nameOf = (index) => block.lines[index]?.name;
+  const nameOf = (index) => block.lines[index - (block.fence ? 1 : 0)]?.name;
   if (tree) return elementsOf(tree, nameOf);
   return [el("div", { class: "as-it-is" }, block.lines.map((line) => lineOf(line)))];
 }
+
+/** Return the Markdown of a block; where a code block goes on from the one before, it begins with a fence. */
+const sourceOf = ({ fence, text }) => (fence ? `${fence}\n${text}` : text);
 
 function toolOf(shown, showAll) {
   const { block, isAll } = shown;

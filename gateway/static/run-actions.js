@@ -5,6 +5,7 @@ import { BASE } from "./base.js";
 import { actionButton, el } from "./dom.js";
 import { openNewRun, showLine } from "./new-run.js";
 import { rename } from "./run-name.js";
+import { fail } from "./toast.js";
 import { asText } from "./values.js";
 import { folderName, title, when } from "./words.js";
 
@@ -23,7 +24,7 @@ export const canGoOn = (run) => (run.status === "done" || run.status === "failed
 /** Open the list of what can be done with a run of the list; `row` is where its name can be changed. */
 export async function openMenu(line, row) {
   const problem = el("p", { class: "notice bad", role: "alert", hidden: true });
-  const fail = (sentence) => {
+  const tell = (sentence) => {
     problem.textContent = sentence;
     problem.hidden = false;
   };
@@ -32,7 +33,7 @@ export async function openMenu(line, row) {
     actionButton(label, attributes, async () => {
       await action();
       dialog.close();
-    }, fail);
+    }, tell);
   dialog.append(
     problem,
     el(
@@ -73,7 +74,7 @@ export function confirmRemoval(lines, onRemoved = () => {}) {
   const tell = (sentences) => problem.replaceChildren(...sentences.map((each) => el("p", { class: "notice bad" }, each)));
   const remove = actionButton(one ? "Delete the run" : `Delete ${lines.length} runs`, { class: "primary danger" }, async () => {
     const { removed, refused } = await post("/api/runs/delete", { ids: lines.map((line) => line.id) });
-    onRemoved(removed);
+    if (removed.length) onRemoved(removed);
     if (!refused.length) return dialog.close();
     const names = new Map(lines.map((line) => [line.id, shortened(line)]));
     tell(refused.map(({ id, error }) => `${names.get(id)}: ${error}`));
@@ -90,7 +91,7 @@ export function confirmRemoval(lines, onRemoved = () => {}) {
 }
 
 function openDialog(kind, heading) {
-  const dialog = el("dialog", { class: kind, "aria-labelledby": heading && `${kind}-title` });
+  const dialog = el("dialog", { class: kind, "aria-labelledby": `${kind}-title` });
   if (heading) dialog.append(el("h2", { id: `${kind}-title` }, heading));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
@@ -105,20 +106,19 @@ function shortened(line) {
 /** The card of these actions on a run's own page. It also notes that somebody has looked at the end. */
 export class RunActions {
   #run = null;
-  #shown = "";
   #isNoting = false;
-  #onFailure;
+  #again = actionButton("Again…", {}, () => openNewRun({ again: this.#run }), fail);
+  #remove = actionButton("Delete…", { class: "danger" }, () => confirmRemoval([this.#run], () => location.assign(`${BASE}/`)), fail);
 
-  /** `onFailure` is told what went wrong, as a sentence. */
-  constructor(onFailure) {
-    this.#onFailure = onFailure;
-    this.element = el("section", { class: "card", "aria-label": "This run", hidden: true });
+  constructor() {
+    const buttons = el("div", { class: "button-row" }, actionButton("Rename", {}, () => rename(this.#run, buttons, fail), fail), this.#again, this.#remove);
+    this.element = el("section", { class: "card", "aria-label": "This run", hidden: true }, buttons);
     /** What is there to start the run with, as long as it has not begun. */
     this.start = el(
       "div",
       { class: "start-place", hidden: true },
       el("p", {}, "This run was not started yet."),
-      actionButton("Show the line that starts it", { class: "primary" }, () => openStart(this.#run), onFailure),
+      actionButton("Show the line that starts it", { class: "primary" }, () => openStart(this.#run), fail),
     );
     document.addEventListener("visibilitychange", () => this.#noteSeen());
   }
@@ -127,21 +127,11 @@ export class RunActions {
   update(run) {
     this.#run = run;
     this.#noteSeen();
-    if (this.#shown === run.status) return;
-    this.#shown = run.status;
     this.element.hidden = false;
     this.start.hidden = run.status !== "pending";
-    const offer = (label, action, attributes) => actionButton(label, attributes, action, this.#onFailure);
-    const leave = () => location.assign(`${BASE}/`);
-    this.element.replaceChildren(
-      el(
-        "div",
-        { class: "button-row" },
-        offer("Rename", () => rename(this.#run, this.element.lastChild, this.#onFailure), {}),
-        run.status !== "pending" && offer("Again…", () => openNewRun({ again: this.#run }), {}),
-        run.status !== "running" && offer("Delete…", () => confirmRemoval([this.#run], leave), { class: "danger" }),
-      ),
-    );
+    // Not made anew: somebody may be typing a name in their place.
+    this.#again.hidden = run.status === "pending";
+    this.#remove.hidden = !canRemove(run);
   }
 
   async #noteSeen() {

@@ -19,10 +19,12 @@ import { RunStanding } from "./run-standing.js";
 import { RunTabs } from "./run-tabs.js";
 import { SideLog } from "./side-log.js";
 import { Talk } from "./talk.js";
+import { fail } from "./toast.js";
 import { asText, newer } from "./values.js";
 import { age, ending, lasted, moment, resultFacts, status, title } from "./words.js";
 
 const CLOCK_MS = 1000;
+const REFRESH_MS = 60_000;
 // Stands for a part that could not be made.
 const NOTHING = { element: "", cards: "", modes: "", history: "", newestId: 0, update() {}, show() {}, showCommand() {}, append() {}, async load() {}, async draw() {} };
 const MARKS = { waiting: "●", done: "✓", failed: "✗", ended: "■" };
@@ -46,7 +48,7 @@ export class RunPage {
   #assist = new Assist();
   #goOn = new GoOn();
   #order;
-  #actions = new RunActions(announce);
+  #actions = new RunActions();
   #talk;
   #dock;
   #standing = new RunStanding();
@@ -59,7 +61,7 @@ export class RunPage {
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
     this.#talk = this.#attempt(() => new Talk(id)) ?? NOTHING;
     this.#controls = new RunControls(id);
-    this.#order = this.#attempt(() => new Order(id, announce)) ?? NOTHING;
+    this.#order = this.#attempt(() => new Order(id)) ?? NOTHING;
     const line = el("div", { class: "run-line" }, this.#badge, this.#when, this.#standing.element, this.#standing.tick);
     const side = () => this.#columns.querySelector(":scope > .side");
     this.#dock = new Dock([
@@ -107,6 +109,8 @@ export class RunPage {
       this.#tellTrouble(error);
     }
     setInterval(() => this.#attempt(() => this.#tick()), CLOCK_MS);
+    // Of what falls silent nothing comes.
+    setInterval(() => this.#refresh(), REFRESH_MS);
     const looks = new Looks(this.#path);
     const stream = new LiveStream(`${this.#path}/stream`, {
       after: this.#output.newestId,
@@ -114,7 +118,7 @@ export class RunPage {
       onState: (state) => {
         showConnection(state);
         looks.isLive = state === "live";
-        if (state === "live") this.#loadRest().catch((error) => announce(error.message));
+        if (state === "live") this.#loadRest().catch((error) => fail(error.message));
       },
     });
     await stream.run();
@@ -146,6 +150,15 @@ export class RunPage {
     for (const command of commands) this.#showCommand(command);
     for (const artifact of artifacts) this.#showArtifact(artifact);
     this.#update(run);
+  }
+
+  async #refresh() {
+    if (this.#run.status !== "running" || document.visibilityState !== "visible") return;
+    try {
+      this.#update(await get(this.#path));
+    } catch {
+      // The stream tells what is wrong.
+    }
   }
 
   #receive(name, data) {

@@ -5,9 +5,10 @@ import { el } from "./dom.js";
 import { canRemove } from "./run-actions.js";
 import { rename } from "./run-name.js";
 import { asNumber, asText } from "./values.js";
-import { age, folderName, lasted, moment, refusedTools, status, title, when } from "./words.js";
+import { age, dollars, folderName, lasted, moment, refusedTools, status, title, when } from "./words.js";
 
 const MAX_FOUND = 300;
+const MAX_NAME = 60;
 
 export class RunRow {
   #shown = "";
@@ -66,12 +67,12 @@ function describe(line, isDouble) {
     kind,
     word,
     title: title(line),
-    folder: folderName(line.working_dir),
-    branch: asText(line.branch, 100),
+    folder: asText(folderName(line.working_dir), MAX_NAME),
+    branch: asText(line.branch, MAX_NAME),
     time: age(since),
     moment: moment(since),
     lasted: lasted(line),
-    cost: cost === null ? "" : `$${cost.toFixed(2)}`,
+    cost: cost === null ? "" : dollars(cost),
     code: isOver && line.exit_code ? `exit code ${asText(line.exit_code)}` : "",
     asks: line.stage === "needs" && line.open_questions > 1 ? `${line.open_questions} questions` : "",
     refused: isOver ? (line.refused ?? refusedTools(line)) : 0,

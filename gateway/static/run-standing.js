@@ -2,8 +2,8 @@
 
 import { el } from "./dom.js";
 import { asNumber, asText } from "./values.js";
+import { dollars, folderName } from "./words.js";
 
-const folderName = (path) => asText(path).split(/[\\/]/).filter(Boolean).at(-1) ?? "";
 // The date at its end says nothing to a person.
 const modelName = (model) => asText(model, 60).replace(/-\d{8}$/, "");
 
@@ -38,7 +38,7 @@ function standingOf({ progress, result, working_dir: folder, branch }) {
   const turns = asNumber(known.numTurns);
   const limits = [known.limits ?? known.limit].flat().map((each) => asText(each, 80)).filter(Boolean);
   return [
-    ["Cost", cost === null ? "" : `$${cost.toFixed(cost > 0 && cost < 0.01 ? 4 : 2)}`],
+    ["Cost", cost === null ? "" : dollars(cost)],
     ["Turns", turns === null ? "" : `${turns} ${turns === 1 ? "turn" : "turns"}`],
     ["Model", modelName(known.model)],
     ["Limits", limits.join(", ")],

@@ -6,8 +6,9 @@ import { actionButton, el, setText } from "./dom.js";
 import { ListFilter } from "./list-filter.js";
 import { LiveStream } from "./live-stream.js";
 import { openNewRun } from "./new-run.js";
-import { announce, setTitle, showConnection, showCount } from "./notices.js";
+import { setTitle, showConnection, showCount } from "./notices.js";
 import { RunRow } from "./run-row.js";
+import { say } from "./toast.js";
 import { attempt, nextFrame } from "./turns.js";
 import { newer } from "./values.js";
 import { lineOf, title } from "./words.js";
@@ -28,6 +29,7 @@ export class RunsPage {
   #isPicking = false;
   #isWaiting = false;
   #asked = 0; // counts the questions, whose answers may overtake each other
+  #shown = null; // the query of what is shown
   #reloading;
   #reloadedAt = 0;
   #summary = el("p", { class: "list-summary" });
@@ -103,41 +105,43 @@ export class RunsPage {
     this.#reloadedAt = performance.now();
     const query = this.#filter.query;
     const shown = Math.max(...[...this.#groups.values()].map((group) => group.ids.length));
-    const isFiltered = this.#filter.isActive;
-    query.set("limit", String(Math.min(MAX_PAGE_RUNS, Math.max(PAGE_RUNS, isFiltered ? 0 : shown))));
+    const wanted = String(query);
+    const isOther = wanted !== this.#shown;
+    query.set("limit", String(Math.min(MAX_PAGE_RUNS, Math.max(PAGE_RUNS, isOther ? 0 : shown))));
     const answer = await get(`/api/list?${query}`);
     if (asked !== this.#asked) return;
+    this.#shown = wanted;
     this.#problem.hidden = true;
     this.#counts = answer.counts;
     this.#filter.offer(answer);
     const kept = new Set();
-    for (const group of answer.groups) this.#takeGroup(group, isFiltered).forEach((id) => kept.add(id));
+    for (const group of answer.groups) this.#takeGroup(group, isOther).forEach((id) => kept.add(id));
     for (const id of this.#lines.keys()) if (!kept.has(id)) this.#forget(id);
     this.#draw();
   }
 
   /** Take the first page of a group, and keep behind it what was loaded before. */
-  #takeGroup({ stage, count, runs, next }, isFiltered) {
+  #takeGroup({ stage, count, runs, next }, isOther) {
     const group = this.#groups.get(stage);
     this.#know(runs);
     const first = runs.map((run) => run.id);
     const end = runs.at(-1);
     const known = new Set(first);
     const isBehind = (id) => !known.has(id) && this.#lines.get(id)?.stage === stage && end && this.#lines.get(id).stage_at <= end.stage_at;
-    const rest = next && !isFiltered ? group.ids.filter(isBehind) : [];
+    const rest = next && !isOther ? group.ids.filter(isBehind) : [];
     Object.assign(group, { ids: [...first, ...rest], count, next: rest.length ? group.next : next });
     return group.ids;
   }
 
   async #loadMore(stage) {
     const group = this.#groups.get(stage);
-    const asked = this.#asked;
     const query = this.#filter.query;
+    const wanted = String(query);
     query.set("stage", stage);
     query.set("after", group.next);
     query.set("limit", String(PAGE_RUNS));
     const { groups: [page] } = await get(`/api/list?${query}`);
-    if (asked !== this.#asked) return;
+    if (wanted !== this.#shown) return;
     this.#know(page.runs);
     const known = new Set(group.ids);
     const [firstNew] = page.runs.filter((run) => !known.has(run.id));
@@ -155,7 +159,8 @@ export class RunsPage {
   /** Take what came live: a run that is in sight changes at once, and the gateway says what else. */
   #take(run) {
     const known = this.#lines.get(run.id);
-    const line = newer(known, { ...known, ...lineOf(run) });
+    const silent = known?.silent && run.last_event_id === known.last_event_id;
+    const line = newer(known, { ...known, silent, ...lineOf(run) });
     const isMoved = known?.stage !== line.stage;
     if (known || !this.#filter.isActive) {
       this.#lines.set(run.id, line);
@@ -208,13 +213,15 @@ export class RunsPage {
     if (!this.#counts) return;
     const names = new Map();
     for (const line of this.#lines.values()) names.set(title(line), (names.get(title(line)) ?? 0) + 1);
+    const focused = document.activeElement;
     let total = 0;
     for (const group of this.#groups.values()) {
       total += group.ids.length;
       this.#drawGroup(group, names);
     }
-    if (total) this.#state.replaceChildren();
-    else this.#tellEmpty();
+    // Whatever was moved has lost it.
+    if (focused !== document.activeElement && this.element.contains(focused)) focused.focus({ preventScroll: true });
+    this.#tellEmpty(total);
     this.#pick.hidden = !total && !this.#isPicking;
     this.#drawCounts();
     this.#drawBar();
@@ -248,7 +255,11 @@ export class RunsPage {
     showCount(needs);
   }
 
-  #tellEmpty() {
+  #tellEmpty(total) {
+    const kind = total ? "" : this.#filter.isActive ? "nothing found" : "no runs";
+    if (this.#state.dataset.kind === kind) return;
+    this.#state.dataset.kind = kind;
+    if (total) return this.#state.replaceChildren();
     if (this.#filter.isActive) {
       this.#state.replaceChildren(
         el("h2", {}, "Nothing found"),
@@ -302,7 +313,7 @@ export class RunsPage {
     confirmRemoval(lines, (removed) => {
       this.#remove(removed);
       this.#setPicking(false);
-      announce(`${removed.length} ${removed.length === 1 ? "run" : "runs"} deleted.`);
+      say(`${removed.length} ${removed.length === 1 ? "run" : "runs"} deleted.`);
     });
   }
 }

@@ -138,12 +138,13 @@ export class ScreenView {
       if (this.#isGone) return;
       this.#draw(screen);
       this.#isAskedAgain ||= !screen.done;
+      this.#pauseMs = Math.min(LONGEST_PAUSE_MS, SHORTEST_PAUSE_MS + PAUSE_PER_MS * (performance.now() - began));
     } catch (error) {
       this.#tell(error.message);
+      this.#isGone ||= error.status === 404; // deleted
       this.#isAskedAgain = true;
+      this.#pauseMs = LONGEST_PAUSE_MS;
     } finally {
-      const tookMs = performance.now() - began;
-      this.#pauseMs = Math.min(LONGEST_PAUSE_MS, SHORTEST_PAUSE_MS + PAUSE_PER_MS * tookMs);
       this.#isAsking = false;
       if (this.#isAskedAgain) this.#askSoon();
     }

@@ -6,7 +6,7 @@ import { announce } from "./notices.js";
 const SHOWN_MS = 6000;
 
 const text = el("p", {});
-const element = el("div", { class: "toast", hidden: true }, text, el("button", { type: "button", class: "plain", "aria-label": "Hide this", onclick: () => (element.hidden = true) }, "✕"));
+const element = el("section", { class: "toast", "aria-label": "What became of it", hidden: true }, text, el("button", { type: "button", class: "plain", "aria-label": "Hide this", onclick: () => (element.hidden = true) }, "✕"));
 let timer;
 
 /** Say what became of an action. A failure stays until it is hidden, or something else is said. */
@@ -19,3 +19,6 @@ export function say(sentence, isBad = false) {
   announce(sentence);
   if (!isBad) timer = setTimeout(() => (element.hidden = true), SHOWN_MS);
 }
+
+/** Say that something did not work. */
+export const fail = (sentence) => say(sentence, true);

@@ -16,6 +16,8 @@ export class WaitingFolders {
   #offers = [];
   #chosen = HERE;
   #isTouched = false;
+  #isKnown = false; // whether an answer has come
+  #asked = 0; // counts the questions, whose answers may overtake each other
   // What was sent last, with its key: repeated after a lost answer, it is no other run.
   #sent = { text: "", key: "" };
   #list = el("div", { class: "where" });
@@ -29,8 +31,10 @@ export class WaitingFolders {
   #summary = el("summary", {});
   #onChoice;
 
-  constructor(onChoice) {
+  /** Whoever chooses nothing gets the first folder, unless `isHere`. */
+  constructor(onChoice, isHere = false) {
     this.#onChoice = onChoice;
+    this.#isTouched = isHere;
     const pair = actionButton("Let in", {}, () => this.#pair(), (sentence) => this.#tell(sentence));
     this.#code.addEventListener("keydown", (event) => {
       if (event.key !== "Enter") return;
@@ -69,12 +73,18 @@ export class WaitingFolders {
   /** Look now, and then every few seconds, as long as it is shown. */
   async follow() {
     try {
-      this.#show(await get("/api/offers"));
+      await this.#look();
     } catch {
       // It is asked again; what is sent tells what is wrong.
     }
     await new Promise((wake) => setTimeout(wake, LOOK_MS));
     if (this.element.isConnected) this.follow();
+  }
+
+  async #look() {
+    const asked = (this.#asked += 1);
+    const answer = await get("/api/offers");
+    if (asked === this.#asked) this.#show(answer);
   }
 
   /** Send a run to the chosen folder; return its id. */
@@ -94,7 +104,7 @@ export class WaitingFolders {
     const offer = await post("/api/offers/pair", { code: this.#code.value });
     this.#code.value = "";
     this.#isTouched = true;
-    this.#show(await get("/api/offers"));
+    await this.#look();
     this.#choose(offer.id);
     this.#tell(`${nameOf(offer)} is let in.`);
   }
@@ -102,7 +112,7 @@ export class WaitingFolders {
   async #forget(offer) {
     await post(`/api/offers/${encodeURIComponent(offer.id)}/forget`);
     this.#tell(`${nameOf(offer)} needs its code again.`);
-    this.#show(await get("/api/offers"));
+    await this.#look();
   }
 
   #show({ offers, unpaired }) {
@@ -114,7 +124,9 @@ export class WaitingFolders {
     if (gone) this.#tell(`${nameOf(gone)} does not wait any more.`);
     if (!isSame || !this.#list.childElementCount) this.#draw();
     if (gone) this.#choose(HERE);
-    else if (!this.#isTouched && offers.length) this.#choose(offers[0].id);
+    // Only once: later the choice would change under the hand of somebody who is about to press Start.
+    else if (!this.#isTouched && !this.#isKnown && offers.length) this.#choose(offers[0].id);
+    this.#isKnown = true;
   }
 
   #draw() {

@@ -79,6 +79,9 @@ export function lineOf({ command, prompt, ...run }) {
 /** Return the last name of a folder's path. */
 export const folderName = (path) => asText(path).split(/[\\/]/).filter(Boolean).at(-1) ?? "";
 
+/** Return what a run costs, to the cent; of less than a cent a little more. */
+export const dollars = (cost) => `$${cost.toFixed(cost > 0 && cost < 0.01 ? 4 : 2)}`;
+
 /** Return a run's state as `[key for the colour, word]`. */
 export function status(run) {
   if (run.status === "pending") return ["pending", "Not started"];
@@ -130,7 +133,7 @@ export function resultFacts({ isError, subtype, totalCostUsd, numTurns, permissi
   const facts = [];
   if (isError === true) facts.push(["Its result", asText(subtype ?? "an error").replaceAll("_", " ")]);
   const cost = asNumber(totalCostUsd);
-  if (cost !== null) facts.push(["Cost", `$${cost.toFixed(cost < 1 ? 4 : 2)}`]);
+  if (cost !== null) facts.push(["Cost", dollars(cost)]);
   if (asNumber(numTurns) !== null) facts.push(["Turns", String(numTurns)]);
   if (Array.isArray(permissionDenials) && permissionDenials.length) {
     facts.push(["Refused tools", permissionDenials.map((each) => asText(each)).join(", ")]);

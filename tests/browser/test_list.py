@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.gateway_records import Run
 from testing.waiting import eventually
-from tests.browser.runs import begin
+from tests.browser.runs import STARTED, begin
 from tests.browser.visitor import Visitor
 
 ASKED = {"event": "asked", "id": "q1", "digest": "d", "kind": "permission", "tool": "Bash"}
@@ -75,8 +75,10 @@ def test_who_needs_somebody_is_seen_at_once(browser: Browser, gw: EmbeddedGatewa
         expect(row(page, pending)).not_to_contain_text(pending.id[-4:])
         assert page.title() == "Runs · claude-runner"
 
+        row(page, first).get_by_role("link").focus()
         gw.send_marker(first, ASKED)
         expect(page.locator(".group.needs .run")).to_have_count(1)
+        expect(row(page, first).get_by_role("link")).to_be_focused()
         expect(page.locator(".list-summary")).to_have_text("1 needs you · 2 working · 1 new")
         expect(page).to_have_title("(1 waiting) Runs · claude-runner")
         icon = page.locator("link[rel=icon]").get_attribute("href")
@@ -118,6 +120,10 @@ def test_the_list_is_filtered_by_its_address(browser: Browser, gw: EmbeddedGatew
         expect(page.locator(".run-found")).to_have_text("the elderberry is ripe")
         assert shown(page) == {"Working 1": [shop.id]}
         assert page.url.endswith("/?q=elderb")
+        search.press("End")
+        search.type("erry ")  # with the blank before the next word
+        expect(page).to_have_url(re.compile(r"q=elderberry$"))
+        expect(search).to_have_value("elderberry ")
         search.fill("nowhere")
         expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
         page.get_by_role("button", name="Show all runs").click()
@@ -149,17 +155,24 @@ def test_what_can_be_done_with_a_run(
 ) -> None:
     """Name it, start it, do it again, go on with it, delete it; each dialog without a fault."""
     over, goes_on = begin(gw, "fix it", sessionId="5e551011"), begin(gw, "works")
-    end(gw, over)
+    end(gw, over, totalCostUsd=0.0007)
     pending = gw.create_run("not yet")
     tapped = "button, .button, .run, input:not([type=checkbox]), select"
-    with Visitor(browser, gw, size=size, scheme=scheme, logged_in=True) as person:
+    with Visitor(
+        browser, gw, size=size, scheme=scheme, logged_in=True, allowed=("net::ERR_FAILED",)
+    ) as person:
         page = person.open_list()
+        expect(row(page, over)).to_contain_text("$0.0007")
         menu = row(page, over).get_by_role("button", name="More for fix it")
         menu.click()
         person.check_layout(tapped)
         page.get_by_role("button", name="Rename").click()
         page.keyboard.type("The shop")
         person.check_layout(tapped)
+        page.route("**/title", lambda route: route.abort())
+        page.keyboard.press("Enter")
+        expect(page.locator(".toast.bad")).to_contain_text("Not sent")
+        page.unroute("**/title")
         page.keyboard.press("Enter")
         expect(row(page, over).locator(".run-title")).to_have_text(re.compile("The shop$"))
         row(page, over).get_by_role("button", name="More for The shop").click()
@@ -172,6 +185,7 @@ def test_what_can_be_done_with_a_run(
 
         row(page, pending).get_by_role("button", name="More for not yet").click()
         page.get_by_role("button", name="Show the line that starts it").click()
+        expect(page.get_by_role("dialog", name="Start it")).to_be_visible()
         expect(page.locator("#start-line")).to_contain_text(f"--run-id {pending.id}")
         expect(page.locator("#start-line")).not_to_contain_text(pending.token)
         person.check_layout(tapped)
@@ -198,12 +212,31 @@ def test_what_can_be_done_with_a_run(
 
 def test_what_can_be_done_on_a_runs_page(browser: Browser, gw: EmbeddedGateway) -> None:
     """By keyboard: start it, name it, do it again; who looks at it learns that it was deleted."""
-    run, pending = begin(gw, "fix it"), gw.create_run("not yet")
+    run, late = begin(gw, "fix it"), gw.create_run("late")
+    pending = gw.create_run("not yet")
     with Visitor(browser, gw, allowed=MISSING, logged_in=True) as person:
         page = person.open_run(pending.id)
         press(page, page.get_by_role("button", name="Show the line that starts it"))
         expect(page.locator("#start-line")).to_contain_text(f"--run-id {pending.id}")
         page.keyboard.press("Escape")
+        person.open_run(late.id)
+        page.keyboard.press("Escape")
+        # It begins while somebody decides to delete it, or types its name.
+        press(page, page.get_by_role("button", name="Delete…"))
+        gw.send_marker(late, {**STARTED, "command": "late"})
+        expect(page.locator(".badge")).to_have_text("Running")
+        page.get_by_role("button", name="Delete the run").click()
+        expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("late: ")
+        page.keyboard.press("Escape")
+        assert page.url.endswith(late.id)
+        press(page, page.get_by_role("button", name="Rename"))
+        page.keyboard.type("The shop")
+        end(gw, late)
+        expect(page.locator(".badge")).to_have_text("Finished")
+        expect(page.get_by_role("button", name="Delete…")).to_have_count(0)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="The shop")).to_be_visible()
+        expect(page.get_by_role("button", name="Delete…")).to_be_visible()
 
         person.open_run(run.id)
         press(page, page.get_by_role("button", name="Rename"))
@@ -249,7 +282,18 @@ def test_hundreds_of_runs_open_at_once(browser: Browser, gw: EmbeddedGateway) ->
         expect(page.locator(".group-count").nth(3)).to_have_text(str(MANY))
         page.get_by_role("button", name="Show more").click()
         expect(page.locator(".run")).to_have_count(100)
-        page.get_by_role("searchbox", name="Search").fill(f"number {MANY - 1}")
+        search = page.get_by_role("searchbox", name="Search")
+        search.fill("number")
+        expect(page.locator(".run")).to_have_count(50)
+        page.get_by_role("button", name="Show more").click()
+        expect(page.locator(".run")).to_have_count(100)
+        # What comes live takes nothing away from what was loaded.
+        with page.expect_response("**/api/list*"):
+            named = gw.api("POST", f"/api/runs/run_{3:016x}/title", {"title": "number three"})
+        assert named.status == 200
+        expect(page.get_by_text("number three")).to_be_visible()
+        expect(page.locator(".run")).to_have_count(100)
+        search.fill(f"number {MANY - 1}")
         expect(page.locator(".run")).to_have_count(1)
 
 

@@ -191,6 +191,11 @@ def test_an_answer_is_read_while_it_is_written(desk: Visitor, gateway: EmbeddedG
     gateway.send_event(run, "stdout", "\n\n- one\n", 7)
     expect(page.locator(".b-words li")).to_have_text("one")
     assert page.locator(".block").count() == 5
+    # So it is for who comes when it is written.
+    page.reload()
+    expect(page.locator(".b-words li")).to_have_text("one")
+    page.get_by_role("button", name="Next error").click()
+    expect(page.locator(".here")).to_have_text("a warning")
 
     other = begin(gateway, "another kind")
     gateway.send_event(other, "stdout", "● no tool\n\x1b[31mred\x1b[0m\n", 1)

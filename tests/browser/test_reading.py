@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.waiting import eventually
-from tests.browser.runs import begin
+from tests.browser.runs import STARTED, begin
 from tests.browser.visitor import DESK, PHONE, Visitor
 
 LONG_RUN_EVENTS = 1_150
@@ -449,3 +449,45 @@ def test_an_answer_that_is_overtaken_changes_nothing(
 
     assert page.locator(".history-entry .outcome").all_inner_texts() == ["done"]
     assert page.locator(".badge").inner_text() == "Finished"
+
+
+def test_what_comes_while_a_page_waits_is_shown(desk: Visitor, gateway: EmbeddedGateway) -> None:
+    """Lines that come while others are loaded; a layout that is told while the page prepares."""
+    page, held = desk.page, []
+    page.route("**/xterm.js", lambda route: held.append(route))
+    run = gateway.create_run("later")
+    page.goto(f"{gateway.url}/runs/{run.id}")
+    expect(page.locator("#connection")).to_have_text("Live")
+
+    def is_held() -> None:
+        page.wait_for_timeout(10)  # lets the page go on
+        assert held
+
+    eventually(is_held)
+    gateway.send_marker(run, {**STARTED, "layout": 1})
+    expect(page.locator(".badge")).to_have_text("Running")
+    held.pop().continue_()
+    page.unroute("**/xterm.js")
+    expect(page.locator(".reading")).to_be_attached()
+    gateway.send_events(run, [f"{number}\n\n" for number in range(1, LONG_RUN_EVENTS)])
+    code = "".join(f"# line {number}\n" for number in range(1, 450))
+    gateway.send_event(run, "stdout", f"```sh\n{code}```\n\n# Done\n", LONG_RUN_EVENTS)
+    # A long answer is drawn in parts: what is code in the first is code in the second.
+    expect(page.locator(".b-words .md-code").last).to_contain_text("# line 449")
+    expect(page.locator(".b-words .md-h1")).to_have_text("Done")
+
+    events = gateway.api("GET", f"/api/runs/{run.id}/events?limit=1000&after=0").json()["events"]
+    first, last = events[5]["id"], gateway.run(run)["last_event_id"]
+    page.goto("about:blank")
+    page.goto(f"{gateway.url}/runs/{run.id}#e{first}.0")
+    expect(page.locator(".here")).to_be_in_viewport()
+    page.route(f"**/events?after={last - 1}&*", lambda route: held.append((route, route.fetch())))
+    page.evaluate(f"location.hash = '#e{last}.0'")
+    eventually(is_held)
+    gateway.send_event(run, "stdout", "late news\n", LONG_RUN_EVENTS + 1)
+    gateway.send_event(run, "info", "it has come")
+    expect(page.get_by_text("it has come")).to_be_attached()
+    ((route, answer),) = held
+    route.fulfill(response=answer)
+    page.get_by_role("button", name="To the end").click()
+    expect(page.locator(".reading").get_by_text("late news")).to_be_in_viewport()

@@ -6,12 +6,13 @@ import re
 import signal
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.programs.claude_standin import StandIn, bash, say
 from testing.programs.waiter import Waiting
 from tests.browser.npm_packages import xterm_environment
+from tests.browser.runs import begin
 from tests.browser.visitor import Visitor
 
 PHONE = (390, 844)
@@ -85,3 +86,35 @@ def test_a_run_is_started_from_a_phone(browser: Browser, tmp_path: Path) -> None
         expect(page.get_by_text("Withdrawn: no folder starts it.")).to_be_visible()
         expect(line).to_be_visible()
         assert len(standin.all("started")) == 1
+
+
+def test_nothing_is_chosen_for_somebody_who_has_the_dialog_open(
+    desk: Visitor, gateway: EmbeddedGateway
+) -> None:
+    """A folder that comes later is only offered: Start may be under the finger by then."""
+    page = desk.open_list()
+    shop, blog = (
+        {"id": name, "name": name, "machine": "laptop", "asks": False, "modes": []}
+        for name in ("shop", "blog")
+    )
+    answers = [[shop], [blog, shop], [blog]]
+
+    def answer(route: Route) -> None:
+        offers = answers.pop(0) if len(answers) > 1 else answers[0]
+        route.fulfill(json={"offers": offers, "unpaired": False})
+
+    page.route("**/api/offers", answer)
+    open_dialog(page)
+    expect(page.get_by_role("radio", name=re.compile("shop on laptop"))).to_be_checked()
+    expect(page.get_by_role("radio", name=re.compile("blog on laptop"))).to_be_visible()
+    expect(page.get_by_role("radio", name=re.compile("shop on laptop"))).to_be_checked()
+    expect(page.get_by_text("shop on laptop does not wait any more.")).to_be_visible()
+    expect(page.get_by_role("radio", name=re.compile("In a terminal"))).to_be_checked()
+    expect(page.get_by_role("button", name="Create the run")).to_be_visible()
+
+    # What is done again is done in its own folder.
+    run = begin(gateway, "fix it")
+    desk.open_run(run.id)
+    page.get_by_role("button", name="Again…").click()
+    expect(page.get_by_role("radio", name=re.compile("blog on laptop"))).not_to_be_checked()
+    expect(page.get_by_text("Its line goes to the folder /home/ada/shop.")).to_be_visible()

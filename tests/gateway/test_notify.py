@@ -273,7 +273,8 @@ def test_quiet_hours_and_silence(
         time.tzset()
         receiver.wait_for(lambda: len(receiver.requests) > 1)
 
-        # The list says so too, and lets go of it.
+        # The run's page and the list say so too, and let go of it.
+        assert own.api("GET", f"/api/runs/{silent.id}").json()["silent"] is True
         working = own.api("GET", "/api/list?stage=working").json()["groups"][0]["runs"]
         assert [(line["id"], line["silent"]) for line in working] == [(silent.id, True)]
         deleted = own.api("POST", "/api/runs/delete", {"ids": [silent.id]}).json()

@@ -111,7 +111,9 @@ def test_metadata_is_json(gw: EmbeddedGateway, number: str) -> None:
     [
         ("/runs/run_1", "/runs/run_1"),
         ("/%3Fstate=needs%26q=a%2520b", "/?state=needs&amp;q=a%20b"),
+        ("/runs/run_1%3Ftab=changes%23e12.3", "/runs/run_1?tab=changes#e12.3"),
         ("/%3F//evil.example", "/"),
+        ("/%23//evil.example", "/"),
         ("//evil.example", "/"),
         ("https://evil.example", "/"),
         ("/\\evil.example", "/"),
