@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, Route, expect
 
@@ -93,10 +94,11 @@ def test_nothing_is_chosen_for_somebody_who_has_the_dialog_open(
 ) -> None:
     """A folder that comes later is only offered: Start may be under the finger by then."""
     page = desk.open_list()
-    shop, blog = (
+    offers: list[dict[str, Any]] = [
         {"id": name, "name": name, "machine": "laptop", "asks": False, "modes": []}
         for name in ("shop", "blog")
-    )
+    ]
+    shop, blog = offers
     answers = [[shop], [blog, shop], [blog]]
 
     def answer(route: Route) -> None:
