@@ -90,7 +90,7 @@ function fill(link, content) {
   link.replaceChildren(
     el("span", { class: `badge ${content.kind}` }, content.word),
     el("span", { class: "run-title" }, content.isNew && el("span", { class: "new-mark" }, "New"), content.title),
-    el("span", { class: "run-facts" }, facts.join(" · "), trouble.map((each, index) => [facts.length + index > 0 && " · ", el("span", { class: "run-trouble" }, each)])),
+    el("span", { class: "run-facts" }, facts.map((each, index) => [index > 0 && " · ", el("bdi", {}, each)]).flat(), trouble.map((each, index) => [facts.length + index > 0 && " · ", el("span", { class: "run-trouble" }, each)])),
     el("span", { class: "run-age", title: content.moment }, content.time),
     content.found && el("span", { class: "run-found" }, content.found),
   );

@@ -294,7 +294,9 @@ def test_the_output_has_the_window_and_a_thumb_the_rest(
     """
     run = begin(gateway, layout=1, branch="rounding", remoteInput=True, listens=True)
     progress = {"event": "progress", "totalCostUsd": 0.0412, "numTurns": 4}
-    gateway.send_marker(run, {**progress, "model": "claude-opus-5-5-20260101"})
+    limits = ["5-hour limit: 91 % used", "weekly limit: 88 % used"]
+    model = "claude-opus-5-5-20260101"
+    gateway.send_marker(run, {**progress, "model": model, "limits": limits})
     gateway.send_event(run, "stdout", TEXT, 1)
     refused = "net::ERR_FAILED"
     with Visitor(
