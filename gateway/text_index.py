@@ -48,6 +48,9 @@ _MAX_EVENTS: Final = 2_000
 _MAX_CHARACTERS: Final = 1_000_000
 # What is looked for stands in one piece; a longer one would be read for every excerpt.
 _MAX_PIECE: Final = 32_000
+# Of a shorter word only the whole is looked for: SQLite gathers all words that begin like it, which
+# takes a minute for one letter in a gigabyte.
+_MIN_BEGINNING: Final = 3
 # Of more runs than these nobody reads the list.
 _MAX_RUNS: Final = 10_000
 # Of a flood: so many times as long as the work has taken nothing is done.
@@ -137,7 +140,7 @@ class TextIndex:
         known = [word for word in words if re.search(r"\w", word)]
         # Words of other scripts are not told apart by blanks.
         if self._has_words and known and all(map(str.isascii, words)):
-            quoted = " ".join('"{}"*'.format(word.replace('"', '""')) for word in known)
+            quoted = " ".join(map(_quoted, known))
             matches = literal_column("texts_index").op("MATCH")(bindparam(None, quoted, Text))
             ids = select(_INDEX.c.rowid).where(matches)
             return found.where(columns.number.in_(ids))
@@ -212,6 +215,12 @@ class TextIndex:
         ]
         self._writer.call(lambda connection: _add(connection, pieces, last))
         return count == _MAX_EVENTS or size > _MAX_CHARACTERS
+
+
+def _quoted(word: str) -> str:
+    """Return a word for MATCH: no operator of its language is one in there."""
+    quoted = word.replace('"', '""')
+    return f'"{quoted}"*' if len(word) >= _MIN_BEGINNING else f'"{quoted}"'
 
 
 def _prepare(engine: Engine) -> bool:

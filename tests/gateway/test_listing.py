@@ -161,6 +161,8 @@ def test_what_runs_print_is_found(gw: EmbeddedGateway) -> None:
     assert ids(gw, q="京タ") == ids(gw, q="STRASSE straße") | {run.id} == {run.id}
     assert ids(gw, q='say "elderberry') == set()
     assert ids(gw, q="elderb\0jam") == ids(gw, q="-elderberry *") == {run.id}
+    assert ids(gw, q="eld it") == {run.id}
+    assert ids(gw, q="el") == set()  # of two letters the whole word alone
     assert ids(gw, q="elderberry NOT x") == ids(gw, q="text:elderberry") == set()
     (line,) = [each for group in listed(gw, q="elderberry")["groups"] for each in group["runs"]]
     assert line["found"] == "it prints Elderberry jam and straße 東京タワー"
