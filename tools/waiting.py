@@ -59,6 +59,7 @@ _MAX_NAME: Final = 60
 # More than a gateway of ours sends; less than one argument may have.
 _MAX_PROMPT_BYTES: Final = 100_000
 _MAX_SHOWN: Final = 60
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -251,7 +252,9 @@ def _why_not(order: _Order, job: Job) -> str | None:
     prompt: Any = order.prompt
     if not isinstance(prompt, str) or prompt.strip() in ("", "-") or "\0" in prompt:
         return "its prompt is no prompt"
-    if len(os.fsencode(prompt)) > _MAX_PROMPT_BYTES:
+    if _SURROGATES.search(prompt):
+        return "its prompt holds half a character"
+    if len(prompt.encode()) > _MAX_PROMPT_BYTES:
         return "its prompt is too long"
     asks, modes = _allowed(job)
     if order.ask not in (None, False) and not (order.ask is True and asks):

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -25,6 +26,7 @@ from testing.programs.runner import ROOT, RunnerProcess, run_to_end
 from testing.programs.terminal import Terminal
 from testing.programs.waiter import WITHIN_S, Waiting
 from testing.waiting import eventually
+from tools import waiting as waiting_tool
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +225,18 @@ def test_a_gateway_that_sends_more_than_was_allowed(gw: EmbeddedGateway, tmp_pat
         process.signal(signal.SIGINT)
         process.wait()
     assert waiting.started == ["wait", "last"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [(7, "no prompt"), ("-", "no prompt"), ("a\0b", "no prompt"), ("\ud800", "half a character"),
+     ("x\udc80", "half a character"), ("é" * 50_001, "too long"), ("é" * 50_000, None)],
+)  # fmt: skip
+def test_a_prompt_that_is_none(prompt: Any, reason: str | None) -> None:
+    """Whatever a gateway sends, `wait` goes on."""
+    order = waiting_tool._Order("run_1", 1, prompt, None, None)
+    refusal = waiting_tool._why_not(order, cast("Any", SimpleNamespace(asking=None)))
+    assert refusal is None if reason is None else reason in str(refusal)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
