@@ -30,6 +30,9 @@ _MAX_PAGE = 200
 _MAX_FOLDER = 4_096
 # It would go on where nobody sees it, or be started a second time.
 _STARTING = "Its folder is starting this run now."
+# When they are pasted, a terminal takes these for keys: Ctrl-C ends the line in spite of all
+# quotes, and what follows is a line of its own. Folder and prompt are what a run told.
+_KEYS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # What can stand in a command line as it is, and is no option.
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}", re.ASCII)
 
@@ -177,7 +180,7 @@ def created(parts: Parts, run: dict[str, Any], token: str) -> dict[str, Any]:
         "id": run["id"],
         "capabilityToken": token,
         "status": PENDING,
-        "start_command": f"{folder}{shlex.join(line)}",
+        "start_command": _KEYS.sub(" ", f"{folder}{shlex.join(line)}"),
     }
 
 

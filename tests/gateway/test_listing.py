@@ -243,6 +243,20 @@ def test_a_run_again_and_a_session_that_goes_on(gw: EmbeddedGateway) -> None:
         assert gw.api("POST", "/api/runs", body).status == status, body
 
 
+def test_a_line_that_is_pasted_has_no_keys_in_it(gw: EmbeddedGateway) -> None:
+    """What a run told of itself is not typed into the terminal of who repeats it."""
+    run = gw.create_run()
+    told = {"workingDir": "/srv/\x03\ntouch x\n", "prompt": "a\x1b[201~\rb\x9b\x7f\nc\td"}
+    assert gw.send_marker(run, {**STARTED, **told}, 1).status == 200
+
+    made = gw.api("POST", "/api/runs", {"again": run.id}).json()
+    line = post(gw, Run(made["id"], ""), "start-line")["start_command"]
+
+    for each in (made["start_command"], line):
+        words = shlex.split(each)
+        assert (words[1], words[-1]) == ("/srv/ \ntouch x\n", "a [201~ b  \nc\td")
+
+
 def test_deleted_runs_leave_nothing_behind(gw: EmbeddedGateway) -> None:
     """With all that they had; one that goes on stays. Who looks at them is told."""
     word = "elderberry"
