@@ -193,7 +193,7 @@ class Live:
         self._post(lambda: self._add_news_everywhere(frame))
 
     def tell_notice(self, number: int, content: dict[str, Any]) -> None:
-        """Send a notice to all; whoever comes back gets those after the last number it had."""
+        """Send a notice to all pages; one that comes back gets those after its last number."""
         frame = _encode_frame("notice", content)
 
         def work() -> None:

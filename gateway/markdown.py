@@ -148,7 +148,7 @@ class _Builder:
             self._node("code", token)["children"] = [token.content]
             self._count_letters(token.content)
         elif token.type in ("hardbreak", "softbreak"):
-            # Whoever wrote a line's end meant one.
+            # A line's end in the text is meant as one.
             self._node("br", token)
         elif token.type == "hr":
             self._node("hr", token)

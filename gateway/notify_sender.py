@@ -46,7 +46,7 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         threading.Thread(target=_serve, args=(services, order), daemon=True).start()
-    os._exit(0)  # whoever is still being waited for
+    os._exit(0)  # without waiting for threads that still send
 
 
 def _tell(message: dict[str, Any]) -> None:

@@ -243,7 +243,7 @@ class Services:
         self, service: _Service, message: Message | None, text: tuple[str, str, str], now: float
     ) -> None:
         self._last_id += 1
-        # What has to be imported first is no fault of the service.
+        # The time for imports does not count against the service.
         deadline_s = _DEADLINE_S if self._process and self._is_ready else _START_S
         self._orders[self._last_id] = (service, message, now + deadline_s)
         title, body, link = text

@@ -362,7 +362,7 @@ class Wire:
 
 class _Wait:
     """A poll that waits. `look` is told whether its time is over; it returns what to answer, or
-    None to go on waiting. Whoever asks is woken by its `topic`.
+    None to go on waiting. A request is woken by its `topic`.
     """
 
     def __init__(self, live: Live, topic: str, wait_s: float, look: Callable[[bool], Any]) -> None:

@@ -70,7 +70,7 @@ export class Changes {
     return this.#parts.length > 0;
   }
 
-  /** Take a file of the run; what is no part of its changes is left alone. */
+  /** Take a file of the run, if it is the one with its changes. */
   show(artifact) {
     const [, number = "1"] = NAME.exec(artifact.name) ?? [null, "0"];
     const place = Number(number);

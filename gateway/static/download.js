@@ -1,4 +1,4 @@
-/** A file of a run to the disk of whoever looks. */
+/** Save a file of a run on the reader's disk. */
 
 import { post } from "./api.js";
 import { el } from "./dom.js";

@@ -96,7 +96,7 @@ export class NotificationsPage {
     const { services, quiet_hours } = this.#state;
     if (!services.length) return this.#services.replaceChildren(...noService());
     const rows = services.map((service) => el("li", {}, el("strong", {}, asText(service.name)), " ", el("span", { class: service.problem || service.test?.state === "failed" ? "bad" : "" }, describe(service))));
-    // The button keeps the focus of whoever pressed it.
+    // The button that was pressed keeps the focus.
     const button = this.#services.querySelector("button") ?? actionButton("Send a test", { class: "primary" }, () => this.#test(), (sentence) => this.#fail(sentence));
     const list = el("ul", { class: "services", "aria-live": "polite" }, rows);
     const quiet = el("p", { class: "hint" }, quiet_hours ? `Quiet from ${quiet_hours.replace("-", " to ")}, in the gateway’s time.` : "No quiet hours are set.");

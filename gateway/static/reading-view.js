@@ -49,7 +49,7 @@ export class ReadingView {
       this.#isFollowing = this.#isNearEnd;
       this.onScroll?.();
     });
-    // Whoever moves leaves the line that was gone to.
+    // A reader who scrolls leaves the line that the address names.
     for (const name of ["wheel", "touchmove", "pointerdown", "keydown"]) this.element.addEventListener(name, () => (this.#held = null), { passive: true });
     this.element.addEventListener("click", (event) => this.#onClick(event));
     this.element.addEventListener("keydown", (event) => this.#onKey(event));

@@ -31,7 +31,7 @@ export class WaitingFolders {
   #summary = el("summary", {});
   #onChoice;
 
-  /** Whoever chooses nothing gets the first folder, unless `isHere`. */
+  /** Choose the first folder, unless `isHere`. */
   constructor(onChoice, isHere = false) {
     this.#onChoice = onChoice;
     this.#isTouched = isHere;

@@ -44,7 +44,7 @@ class Receiver:
             daemon_threads = False  # and so the end waits for them
 
             def handle_error(self, *_: object) -> None:
-                pass  # whoever went without waiting for the answer
+                pass  # the client went without waiting for the answer
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
