@@ -195,6 +195,7 @@ def test_what_can_be_done_with_a_run(
         expect(page.get_by_text("A run that goes on cannot be deleted")).to_be_visible()
         page.get_by_role("button", name="Close").click()
 
+        expect(page.locator(".run")).to_have_count(4)
         page.get_by_role("button", name="Select").click()
         page.get_by_role("button", name="All shown").click()
         expect(page.get_by_text("3 selected")).to_be_visible()

@@ -171,7 +171,8 @@ def test_a_policy_gives_up(bench: _Bench, policy: Policy, copies: int | None) ->
     assert reply is not None
     assert reply.outcome is Outcome.FAILED
     assert copies in (None, len(bench.nonces))
-    assert copies is not None or 20 < bench.ahead_s < 60
+    # A timestamp is in whole seconds, so the first copy may look older than it is.
+    assert copies is not None or 19 < bench.ahead_s < 60
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["ends", "waits"])
