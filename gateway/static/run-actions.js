@@ -40,7 +40,10 @@ export async function openMenu(line, row) {
       "div",
       { class: "menu" },
       line.status === "pending" && choose("Show the line that starts it", () => openStart(line), { class: "primary" }),
-      choose("Rename", () => setTimeout(() => row.rename(fail))),
+      choose("Rename", () => {
+        dialog.close(); // which gives the focus back, and the field takes it then
+        row.rename(fail);
+      }),
       choose("Again: the same prompt and folder", async () => openNewRun({ again: await get(pathOf(line.id)) })),
       line.stage === "done" && line.runner === "claude" && choose("Go on with its session", async () => {
         const run = await get(pathOf(line.id));

@@ -167,6 +167,7 @@ def test_what_can_be_done_with_a_run(
         menu.click()
         person.check_layout(tapped)
         page.get_by_role("button", name="Rename").click()
+        expect(page.get_by_role("textbox", name="Name of the run")).to_be_focused()
         page.keyboard.type("The shop")
         person.check_layout(tapped)
         page.route("**/title", lambda route: route.abort())
