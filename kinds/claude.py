@@ -17,8 +17,8 @@ from kinds.claude_control import (
     ClaudeDialogue,
     listening_arguments,
 )
-from kinds.claude_messages import ClaudeStream
 from kinds.claude_sessions import SessionNotes
+from kinds.claude_stream import ClaudeStream
 from kinds.launchers import launched_program
 from kinds.profile import (
     DENIAL_EXIT_CODE,

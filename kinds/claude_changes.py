@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kinds.claude_fields import raw_of
+
 EDITING: Final = frozenset({"Edit", "MultiEdit"})
 CHANGING: Final = EDITING | {"Write"}
 # difflib's time grows faster than the texts do.
@@ -24,7 +26,7 @@ def proposed_diff(tool: str, given: Mapping[str, Any]) -> str:
     parts = []
     edits = given.get("edits")
     for edit in edits if isinstance(edits, list) and edits else [given]:
-        before, after = _text(edit, "old_string"), _text(edit, "new_string")
+        before, after = raw_of(edit, "old_string"), raw_of(edit, "new_string")
         if before.endswith("\n") and after.endswith("\n"):
             before, after = before[:-1], after[:-1]
         # Not `splitlines`, for which a character in a line may be the end of it.
@@ -47,7 +49,7 @@ def made_diff(tool: str, given: Mapping[str, Any], details: Any) -> str:
         return "\n".join(line for hunk in patch[:_MAX_HUNKS] for line in _hunk(hunk))
     is_told = isinstance(details, Mapping)
     if tool == "Write" and not (is_told and details.get("type") != "create"):
-        lines = _lines(_text(given, "content"))
+        lines = _lines(raw_of(given, "content"))
         head = f"@@ -0,0 +1,{len(lines)} @@" if is_told else "@@"
         return "\n".join([head, *(f"+{line}" for line in lines)])
     proposed = proposed_diff(tool, given).split("\n")
@@ -82,8 +84,3 @@ def _hunk(hunk: Any) -> list[str]:
 def _lines(text: str) -> list[str]:
     lines = text.split("\n")
     return lines[:-1] if lines[-1] == "" and len(lines) > 1 else lines
-
-
-def _text(fields: Any, name: str) -> str:
-    value = fields.get(name) if isinstance(fields, Mapping) else None
-    return value if isinstance(value, str) else ""

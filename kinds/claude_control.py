@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from kinds.claude_changes import proposed_diff
-from kinds.claude_messages import use_of
+from kinds.claude_fields import list_of, map_of, raw_of, use_of
 from kinds.profile import (
     Asked,
     Choice,
@@ -107,18 +107,18 @@ class ClaudeDialogue:
         if kind == "control_request":
             return self._read_request(message)
         if kind == "control_cancel_request":
-            return [Withdrawn(_text(message, "request_id"))]
+            return [Withdrawn(raw_of(message, "request_id"))]
         if kind == "control_response":
-            return self._read_response(_map(message, "response"))
+            return self._read_response(map_of(message, "response"))
         if kind == "command_lifecycle":
             self._acknowledges = True
             state = message.get("state")
             if state in ("started", "cancelled"):
-                return self._take(_text(message, "command_uuid"), is_read=state == "started")
-        elif kind == "user" and _text(message, "uuid") in self._unread:
+                return self._take(raw_of(message, "command_uuid"), is_read=state == "started")
+        elif kind == "user" and raw_of(message, "uuid") in self._unread:
             # Not by `isReplay`, which 2.0.0 leaves out.
             self._acknowledges = True
-            return self._take(_text(message, "uuid"))
+            return self._take(raw_of(message, "uuid"))
         elif kind == "system":
             self._read_system(message)
         elif kind == "result":
@@ -131,23 +131,23 @@ class ClaudeDialogue:
         return [] if head is None else [Owed(_refuse(head[1].decode(), _UNREADABLE))]
 
     def _read_request(self, message: Mapping[str, Any]) -> list[News]:
-        key = _text(message, "request_id")
-        request = _map(message, "request")
+        key = raw_of(message, "request_id")
+        request = map_of(message, "request")
         if not key:
             return []
         if request.get("subtype") != "can_use_tool":
-            what = _text(request, "subtype")[:100]
+            what = raw_of(request, "subtype")[:100]
             return [Owed(_refuse(key, f"claude-runner does not know the request {what!r}"))]
         if not isinstance(request.get("input"), dict):
             return [Owed(_refuse(key, "the question has no input"))]
         if len(self._asked) < _MAX_REMEMBERED:
-            self._asked.add(_text(request, "tool_use_id") or use_of(request, "input"))
+            self._asked.add(raw_of(request, "tool_use_id") or use_of(request, "input"))
         return [Asked(_read_question(key, request))]
 
     def _read_response(self, response: Mapping[str, Any]) -> list[News]:
         """Read the answer to `take_back`. All others are echoes, or say nothing that is needed."""
-        message_id = _text(response, "request_id").removeprefix(_TAKE_BACK)
-        if _map(response, "response").get("cancelled") is True:
+        message_id = raw_of(response, "request_id").removeprefix(_TAKE_BACK)
+        if map_of(response, "response").get("cancelled") is True:
             return self._take(message_id, is_read=False)
         return []
 
@@ -164,21 +164,21 @@ class ClaudeDialogue:
         if kind == "init":
             self._is_turn_running, self._awaits_turn = True, False
         elif kind == "background_tasks_changed":
-            self._tasks = {_text(each, "task_id") for each in _list(message, "tasks")}
+            self._tasks = {raw_of(each, "task_id") for each in list_of(message, "tasks")}
         elif kind == "task_started" and len(self._tasks) < _MAX_REMEMBERED:
-            self._tasks.add(_text(message, "task_id"))
+            self._tasks.add(raw_of(message, "task_id"))
         elif kind == "task_notification":
-            self._tasks.discard(_text(message, "task_id"))
+            self._tasks.discard(raw_of(message, "task_id"))
             # Claude Code looks at what it has left in a turn of its own, behind a running one. A
             # task that was waited for, or was stopped, leaves nothing.
-            if message.get("status") != "stopped" and _text(message, "output_file"):
+            if message.get("status") != "stopped" and raw_of(message, "output_file"):
                 self._awaits_turn = True
 
     def _end_turn(self, message: Mapping[str, Any]) -> list[News]:
         self._is_turn_running = False
         self._ended_turns += 1
-        reason = _text(message, "terminal_reason")
-        is_broken_off = _text(message, "subtype") == "error_during_execution"
+        reason = raw_of(message, "terminal_reason")
+        is_broken_off = raw_of(message, "subtype") == "error_during_execution"
         is_broken_off = reason.startswith("aborted") or (is_broken_off and not reason)
         # 2.0.77 says so of a turn that was not interrupted, too.
         self._was_interrupted = is_broken_off and self._is_interrupting
@@ -193,9 +193,9 @@ class ClaudeDialogue:
     def _read_denials(self, message: Mapping[str, Any]) -> Iterator[News]:
         """Tell what was refused although nobody was asked."""
         unasked = [
-            _text(denial, "tool_name")
-            for denial in _list(message, "permission_denials")
-            if not {_text(denial, "tool_use_id"), use_of(denial, "tool_input")} & self._asked
+            raw_of(denial, "tool_name")
+            for denial in list_of(message, "permission_denials")
+            if not {raw_of(denial, "tool_use_id"), use_of(denial, "tool_input")} & self._asked
         ]
         if unasked and self._asks:
             names = ", ".join(sorted(set(unasked)))
@@ -255,7 +255,7 @@ _TAKE_BACK: Final = "take-back-"
 
 
 def _read_question(key: str, request: Mapping[str, Any]) -> Question:
-    tool = _text(request, "tool_name")
+    tool = raw_of(request, "tool_name")
     given: dict[str, Any] = request["input"]
     kind = {"AskUserQuestion": "question", "ExitPlanMode": "plan"}.get(tool, "permission")
     choices = _read_choices(given) if kind == "question" else ()
@@ -268,11 +268,11 @@ def _read_question(key: str, request: Mapping[str, Any]) -> Question:
         kind=kind,
         tool=tool,
         given=given,
-        title=_text(request, "title") or _text(request, "description"),
-        reason=_text(request, "decision_reason"),
-        agent=_text(request, "agent_id"),
+        title=raw_of(request, "title") or raw_of(request, "description"),
+        reason=raw_of(request, "decision_reason"),
+        agent=raw_of(request, "agent_id"),
         diff=proposed_diff(tool, given),
-        plan=_text(given, "plan") if kind == "plan" else "",
+        plan=raw_of(given, "plan") if kind == "plan" else "",
         choices=choices,
         scopes=() if suppressed or kind != "permission" else tuple(_read_scopes(request)),
         defaults_to_no=request.get("default_to_no") is True,
@@ -284,12 +284,12 @@ def _read_choices(given: Mapping[str, Any]) -> tuple[Choice, ...]:
     asked = given.get("questions")
     choices = [
         Choice(
-            _text(each, "question"),
-            _text(each, "header"),
+            raw_of(each, "question"),
+            raw_of(each, "header"),
             isinstance(each, Mapping) and each.get("multiSelect") is True,
             tuple(
-                Option(_text(option, "label"), _text(option, "description"))
-                for option in _list(each, "options")
+                Option(raw_of(option, "label"), raw_of(option, "description"))
+                for option in list_of(each, "options")
             ),
         )
         for each in (asked if isinstance(asked, list) else [])
@@ -302,25 +302,27 @@ def _read_choices(given: Mapping[str, Any]) -> tuple[Choice, ...]:
 def _read_scopes(request: Mapping[str, Any]) -> list[Scope]:
     """Return what Claude Code suggests to allow, for this session alone."""
     scopes = []
-    for each in _list(request, "permission_suggestions"):
-        kind = _text(each, "type")
-        grant = {**_map_of(each), "destination": "session"}
+    for each in list_of(request, "permission_suggestions"):
+        if not isinstance(each, Mapping):
+            continue
+        kind = raw_of(each, "type")
+        grant = {**each, "destination": "session"}
         if kind == "setMode" and each.get("mode") in MODES:
             mode = each["mode"]
             scopes.append(Scope(f"switch to the mode {mode}", grant, mode))
         elif kind == "addRules" and each.get("behavior") == "allow":
-            rules = [_rule(rule) for rule in _list(each, "rules")]
+            rules = [_rule(rule) for rule in list_of(each, "rules")]
             if rules and all(rules):
                 scopes.append(Scope(f"allow {', '.join(rules)}", grant))
         elif kind == "addDirectories":
-            folders = _list(each, "directories")
+            folders = list_of(each, "directories")
             if folders and all(isinstance(folder, str) and folder for folder in folders):
                 scopes.append(Scope(f"allow work in {', '.join(folders)}", grant))
     return scopes
 
 
 def _rule(rule: Any) -> str:
-    tool, content = _text(rule, "toolName"), _text(rule, "ruleContent")
+    tool, content = raw_of(rule, "toolName"), raw_of(rule, "ruleContent")
     return f"{tool}({content})" if tool and content else tool
 
 
@@ -345,21 +347,3 @@ def _refuse(key: str, error: str) -> bytes:
 def _request(request: Mapping[str, Any], request_id: str = "") -> bytes:
     request_id = request_id or str(uuid.uuid4())
     return _line({"type": "control_request", "request_id": request_id, "request": request})
-
-
-def _text(fields: Any, name: str) -> str:
-    value = fields.get(name) if isinstance(fields, Mapping) else None
-    return value if isinstance(value, str) else ""
-
-
-def _map_of(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _map(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return _map_of(fields.get(name))
-
-
-def _list(fields: Any, name: str) -> list[Any]:
-    value = fields.get(name) if isinstance(fields, Mapping) else None
-    return value if isinstance(value, list) else []

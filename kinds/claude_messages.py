@@ -1,46 +1,25 @@
-"""Claude Code's JSON stream in, text that a person likes to read out.
-
-What `claude -p --output-format stream-json --verbose` prints, as bytes in any pieces, becomes
-`Item`s: a `Message` for each line that is one of Claude Code's, with the text to show for it, and
-`Passed` for everything else, unchanged and at once. Pure: no I/O, no threads, no clock.
-
-It neither redacts nor cuts: `kinds.profile` says who does.
-
-    stream = ClaudeStream()
-    for item in stream.feed(raw):
-        if isinstance(item, Passed):
-            ...                                            # through the redactor of the stream
-        else:
-            ... rules.redact_json(item.value)              # a line of claude.jsonl
-            ... [piece.finish(rules.redact(piece.text)) for piece in item.pieces]
+"""Claude Code's messages in words that a person likes to read. Pure.
 
 Its lines are those of `kinds.text_layout`. An empty line begins another kind of thing; a result, a
 change and a failure that follow a tool without one belong to it.
 
-Invariants: any split of the same input gives the same items (neighbouring `Passed` joined). No
-input raises. At most `MAX_LINE_BYTES` are held back. The messages are not documented as a whole and
-change with each release: every field is looked at as if it could be missing or of another type,
-and a message of an unknown kind shows nothing.
-
-Source: messages of Claude Code 2.1.330, and the types of its SDK,
-https://docs.anthropic.com/en/docs/claude-code/sdk/sdk-headless
+The messages are not documented as a whole and change with each release: every field is looked at as
+if it could be missing or of another type, and a message of an unknown kind shows nothing.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import Any, Final
 
 from kinds.claude_changes import CHANGING, count_changes, made_diff
-from kinds.claude_edits import EditWatch
-from kinds.claude_progress import ProgressWatch
+from kinds.claude_fields import list_of, map_of, number_of, text_of, use_of, word_of
 from kinds.claude_text import LiveText, clean, shown_text
-from kinds.profile import Limit, Message, Part, Passed, Piece
+from kinds.claude_tools import count, describe, result_text, show_result, spoken
+from kinds.profile import Limit, Part, Piece
 from kinds.text_layout import (
     DIFF,
     END,
@@ -53,16 +32,6 @@ from kinds.text_layout import (
     WHOSE,
     WORDS,
 )
-
-if TYPE_CHECKING:
-    from kinds.profile import Item
-
-# A line that is longer is not held back any more. Claude Code's longest lines are images that it
-# has read, a few megabytes each.
-MAX_LINE_BYTES: Final = 16 * 1_048_576
-# Messages are about ten levels deep. A recursive walk through a value is safe below
-# this, and a hostile line cannot make it fail.
-MAX_DEPTH: Final = 100
 
 # What is shown: as much as a page can fold, and to a person at the terminal a few lines. A phone
 # shows about 40 characters in a row.
@@ -81,32 +50,20 @@ _BRIEF_NOTE: Final = Limit(3, _LINE_CHARS)
 # A run that loops must not fill the memory, nor a `finished` marker.
 _MAX_REMEMBERED: Final = 1_000
 _MAX_DENIALS_SHOWN: Final = 20
-# A piece of a message that follows whole; in no file.
-_PARTIAL: Final = "stream_event"
 # The result of a turn may come after the next turn's words, when background tasks end.
 _LAST_WORDS: Final = 8
-# The longest name that a tool may have is 128.
-_MAX_WORD_CHARS: Final = 200
-
-# Invisible bytes before a message: control sequences, blanks, padding.
-_NOISE: Final = re.compile(
-    rb"(?:[\x00-\x09\x0b-\x1a\x1c-\x20\x7f]|\x1b\[[0-?]*[ -/]*[@-~]"
-    rb"|\x1b\][^\x07\x0a\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-OQ-Z^-~])*"
-)
-_ESCAPE_BEGINS: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x0a\x1b]*\x1b?|[ -/]*)\Z")
-_LONGEST_ESCAPE: Final = 256
-# What an object can look like at its beginning; bounded, as it is asked with each read.
-_MAY_BE_OBJECT: Final = re.compile(rb"\{[ \t\r]{0,64}(?:[\"}]|\Z)")
-
-_NO_OUTPUT: Final = re.compile(r"\(\w+ completed with no output\)\s*")
-_ERROR_LABEL: Final = re.compile(r"\A(?:Error: )+")
 # How to see more of it, at a keyboard that is not there.
 _KEY_HINT: Final = re.compile(r"\s*[\u00b7(]\s*ctrl\+\w.*", re.IGNORECASE | re.DOTALL)
 _HOOK_REFUSED: Final = re.compile(r"PreToolUse(?::\S+)? hook (?:error|denied|blocked)")
 # How Claude Code itself words a refusal; a hook's own words may be the whole result.
 _REFUSED: Final = re.compile(r"permission|approv|blocked|not allowed|working director", re.I)
-_PROGRAM_WORD: Final = re.compile(r"[a-z]+(?:_[a-z]+)*")
-_TOOL_ERROR_TAGS: Final = re.compile(r"</?tool_use_error>")
+# Why a tool was refused, where `--allowedTools` changes it. Measured: a deny rule and the check of
+# the automatic mode stay as they are.
+_GRANTABLE: Final = frozenset({"", "mode", "workingDir"})
+# In print mode there is no user to answer them, whatever is allowed.
+_NEVER_GRANTABLE: Final = frozenset({"AskUserQuestion", "ExitPlanMode"})
+# Their result repeats the input.
+_BRIEF_RESULTS: Final = frozenset({"Edit", "MultiEdit", "NotebookEdit", "TodoWrite", "Write"})
 
 
 @dataclass(frozen=True)
@@ -142,333 +99,6 @@ class ResultSummary:
         return {name: value for name, value in fields.items() if value not in (None, "", [])}
 
 
-class ClaudeStream:
-    """The stream of one run. Thread: one caller.
-
-    `summary` is what the last `result` message said; there is one for each turn, and a turn may
-    follow when a background task ends, or a person says more. `is_asked`: a person is asked for
-    what needs a permission. `is_granted`: the user has said which tools are allowed.
-    """
-
-    def __init__(self, *, is_asked: bool = False, is_granted: bool = False) -> None:
-        self.is_live = self.tells_progress = False
-        self._progress = ProgressWatch()
-        self._renderer = _Renderer(is_asked=is_asked, is_granted=is_granted)
-        self._edits = EditWatch()
-        # Either at the beginning of a line, where `_escape` is an incomplete escape sequence that
-        # has been passed on; or inside a line that may be a message, held in `_line`; or inside
-        # one that is none.
-        self._line: bytearray | None = None
-        self._escape = b""
-        self._is_passing = False
-
-    @property
-    def summary(self) -> ResultSummary | None:
-        """What the last result said, None as long as there was none."""
-        return self._renderer.summary
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether it has begun: what Claude Code refuses at once has no session."""
-        return self._renderer.has_begun
-
-    def progress(self) -> dict[str, Any]:
-        """Return how the run stands by now."""
-        return self._progress.known
-
-    def result(self) -> dict[str, Any]:
-        """Return the result of the run for the `finished` marker; empty as long as there was none.
-
-        Turns, duration and refused tools are those of all its turns. Its cost is Claude Code's own
-        total.
-        """
-        if self.summary is None:
-            return {}
-        return {**self.summary.marker_fields(), **self._renderer.totals()}
-
-    def feed(self, raw: bytes) -> list[Item]:
-        """Return what is complete now. Raises nothing; linear in the size of the input."""
-        items: list[Item] = []
-        at = 0
-        while at < len(raw):
-            end = raw.find(b"\n", at) + 1 or len(raw)
-            items += self._feed_part(raw[at:end])
-            at = end
-        return items
-
-    def flush(self) -> list[Item]:
-        """Return what was held back, at the end of the stream."""
-        line, self._line = self._line, None
-        self._escape, self._is_passing = b"", False
-        read = [] if line is None else list(self._read_line(bytes(line)))
-        return [*read, *self._renderer.end_live()]
-
-    def _feed_part(self, part: bytes) -> Iterator[Item]:
-        """Take a line's end or a part of one; only its last byte can be a newline."""
-        if self._line is None and not self._is_passing:
-            noise = self._begin_line(part)
-            if noise:
-                yield Passed(part[:noise])
-                part = part[noise:]
-            if not part:
-                return
-        if self._line is not None:
-            self._line += part
-            if not _MAY_BE_OBJECT.match(self._line) or len(self._line) > MAX_LINE_BYTES:
-                part, self._line, self._is_passing = bytes(self._line), None, True
-        if self._is_passing:
-            yield Passed(part)
-            self._is_passing = not part.endswith(b"\n")
-        elif self._line is not None and part.endswith(b"\n"):
-            line, self._line = bytes(self._line), None
-            yield from self._read_line(line)
-
-    def _begin_line(self, part: bytes) -> int:
-        """Decide what kind of line this is; return how much of it is only noise before that."""
-        seen = self._escape + part
-        match = _NOISE.match(seen)
-        noise = match.end() if match else 0
-        rest = seen[noise:]
-        self._escape = b""
-        if rest.startswith(b"{"):
-            self._line = bytearray()
-        elif rest and len(rest) <= _LONGEST_ESCAPE and _ESCAPE_BEGINS.match(rest):
-            self._escape = rest
-            noise = len(seen)
-        elif rest and rest != b"\n":
-            self._is_passing = True
-        else:
-            noise = len(seen)
-        return max(0, noise - (len(seen) - len(part)))
-
-    def _read_line(self, line: bytes) -> Iterator[Item]:
-        value, behind = _parse(line)
-        if value is None:
-            yield Passed(line)
-            return
-        if value["type"] != _PARTIAL:
-            self._progress.feed(value)
-            yield from self._renderer.settle(value)
-            pieces = tuple(self._renderer.render(value))
-            yield Message(value, pieces, self._edits.feed(value))
-        elif self.is_live and not value.get("parent_tool_use_id"):
-            yield from self._renderer.write(_map(value, "event"))
-        if behind:
-            yield Passed(behind)
-
-
-def _parse(line: bytes) -> tuple[dict[str, Any] | None, bytes]:
-    """Return a line's message, None if it is none, and the noise behind it."""
-    try:
-        text = line.decode("utf-8", "surrogatepass")
-        value, end = _DECODER.raw_decode(text)
-    except (ValueError, RecursionError):
-        return None, b""
-    behind = text[end:].strip().encode("utf-8", "surrogatepass")
-    noise = _NOISE.match(behind)
-    is_clean = noise is not None and noise.end() == len(behind)
-    if not (is_clean and isinstance(value, dict) and isinstance(value.get("type"), str)):
-        return None, b""
-    return (value, behind) if _is_shallow(value) else (None, b"")
-
-
-def _is_shallow(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        containers = [each for each in level if isinstance(each, (dict, list))]
-        if not containers:
-            return True
-        level = [
-            inner
-            for each in containers
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]
-    return False
-
-
-def _parse_int(digits: str) -> int | None:
-    # Thousands of digits take time that grows with their square.
-    return int(digits) if len(digits) < 100 else None
-
-
-def _parse_float(digits: str) -> float | None:
-    value = float(digits)
-    return value if math.isfinite(value) else None
-
-
-# Control characters in strings are let through; what JSON cannot hold again becomes null.
-_DECODER: Final = json.JSONDecoder(
-    strict=False,
-    parse_int=_parse_int,
-    parse_float=_parse_float,
-    parse_constant=lambda _name: None,
-)
-
-
-# --- fields that may be missing or anything -------------------------------------------------------
-
-
-def _text(fields: Any, name: str) -> str:
-    return clean(fields.get(name)) if isinstance(fields, Mapping) else ""
-
-
-def _word(fields: Any, name: str) -> str:
-    """Return a short text in one line, for names and kinds; what is too long for one is none."""
-    word = " ".join(_text(fields, name).split())
-    return word if len(word) <= _MAX_WORD_CHARS else ""
-
-
-def use_of(fields: Any, name: str) -> str:
-    """Return what tells one use of a tool from another where it has no id, as with 2.0.0."""
-    given = fields.get(name) if isinstance(fields, Mapping) else None
-    return json.dumps([_text(fields, "tool_name"), given], sort_keys=True)
-
-
-def _number(fields: Any, name: str) -> float | None:
-    """Return a number that is not negative and not absurd."""
-    value = fields.get(name) if isinstance(fields, Mapping) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if 0 <= value < 1e12 and math.isfinite(value) else None
-
-
-def _list(fields: Any, name: str) -> list[Any]:
-    value = fields.get(name) if isinstance(fields, Mapping) else None
-    return value if isinstance(value, list) else []
-
-
-def _map(fields: Any, name: str) -> dict[str, Any]:
-    value = fields.get(name) if isinstance(fields, Mapping) else None
-    return value if isinstance(value, dict) else {}
-
-
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {_plural(count, noun)}"
-
-
-def _line_count(text: str) -> str:
-    return _count(len(text.splitlines()), "line")
-
-
-def _spoken(name: str) -> str:
-    """Return what a program calls something as a person does; a token would not be one any more."""
-    return name.replace("_", " ") if _PROGRAM_WORD.fullmatch(name) else name
-
-
-def _duration(duration_s: float) -> str:
-    if duration_s < 59.5:
-        digits = 2 if duration_s < 0.1 else 1 if duration_s < 9.95 else 0
-        return f"{duration_s:.{digits}f} s"
-    minutes, seconds = divmod(round(duration_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
-
-
-def _cost(cost_usd: float) -> str:
-    return f"${cost_usd:.4f}" if 0 < cost_usd < 0.01 else f"${cost_usd:.2f}"
-
-
-# --- one tool, one line ---------------------------------------------------------------------------
-
-
-def _show_bash(given: Mapping[str, Any], _cwd: str) -> str:
-    place = "(in the background) " if given.get("run_in_background") is True else ""
-    return place + _text(given, "command").strip()
-
-
-def _show_read(given: Mapping[str, Any], cwd: str) -> str:
-    offset, limit = _number(given, "offset"), _number(given, "limit")
-    first = int(offset or 1)
-    if limit:
-        return f"{_path(given, cwd)}, lines {first} to {first + int(limit) - 1}"
-    return _path(given, cwd) + (f", from line {first}" if offset else "")
-
-
-def _show_path(given: Mapping[str, Any], cwd: str) -> str:
-    return _path(given, cwd)
-
-
-def _show_search(given: Mapping[str, Any], cwd: str) -> str:
-    where = _shown_path(_text(given, "path") or _text(given, "glob"), cwd)
-    return _text(given, "pattern") + (f" in {where}" if where else "")
-
-
-def _show_agent(given: Mapping[str, Any], _cwd: str) -> str:
-    kind = _text(given, "subagent_type")
-    return _text(given, "description") + (f" ({kind})" if kind else "")
-
-
-def _show_todos(given: Mapping[str, Any], _cwd: str) -> str:
-    todos = _list(given, "todos")
-    done = sum(_text(todo, "status") == "completed" for todo in todos)
-    active = [_text(todo, "activeForm") or _text(todo, "content") for todo in todos
-              if _text(todo, "status") == "in_progress"]  # fmt: skip
-    shown = f"{done} of {len(todos)} done" + "".join(f"; {each}" for each in active[:1])
-    signs = {"completed": "[x]", "in_progress": "[>]"}
-    listed = [f"{signs.get(_text(todo, 'status'), '[ ]')} {_text(todo, 'content')}"
-              for todo in todos if _text(todo, "content")]  # fmt: skip
-    return "\n".join([shown, *listed])
-
-
-def _show_question(given: Mapping[str, Any], _cwd: str) -> str:
-    return " ".join(_text(each, "question") for each in _list(given, "questions"))
-
-
-def _show_field(name: str) -> Callable[[Mapping[str, Any], str], str]:
-    return lambda given, _cwd: _text(given, name)
-
-
-def _show_anything(given: Mapping[str, Any], _cwd: str) -> str:
-    """Name every value; those of one line first, because the first line is always shown."""
-    shown = [f"{clean(name)}={_plain(value)}" for name, value in given.items()]
-    return " ".join(sorted(shown, key=lambda each: "\n" in each))
-
-
-def _plain(value: Any) -> str:
-    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def _path(given: Mapping[str, Any], cwd: str) -> str:
-    return _shown_path(_text(given, "file_path") or _text(given, "notebook_path"), cwd)
-
-
-def _shown_path(path: str, cwd: str) -> str:
-    return path[len(cwd) + 1 :] if cwd and path.startswith(f"{cwd}/") else path
-
-
-_TOOLS: Final[Mapping[str, Callable[[Mapping[str, Any], str], str]]] = {
-    "Agent": _show_agent,
-    "AskUserQuestion": _show_question,
-    "Bash": _show_bash,
-    "Edit": _show_path,
-    "Glob": _show_search,
-    "Grep": _show_search,
-    "MultiEdit": _show_path,
-    "NotebookEdit": _show_path,
-    "Read": _show_read,
-    "Skill": _show_field("skill"),
-    "Task": _show_agent,
-    "TaskCreate": _show_field("subject"),
-    "TodoWrite": _show_todos,
-    "WebFetch": _show_field("url"),
-    "WebSearch": _show_field("query"),
-    "Write": _show_path,
-}
-# Their result repeats the input, or is a file, which is too long for a phone.
-_BRIEF_RESULTS: Final = frozenset({"Edit", "MultiEdit", "NotebookEdit", "TodoWrite", "Write"})
-_COUNTED_RESULTS: Final = frozenset({"Read"})
-
-# Why a tool was refused, where `--allowedTools` changes it. Measured: a deny rule and the check of
-# the automatic mode stay as they are.
-_GRANTABLE: Final = frozenset({"", "mode", "workingDir"})
-# In print mode there is no user to answer them, whatever is allowed.
-_NEVER_GRANTABLE: Final = frozenset({"AskUserQuestion", "ExitPlanMode"})
-
-
 @dataclass(frozen=True)
 class _Tool:
     """A tool that is being used: its name, what is shown of it, and its whole input."""
@@ -478,7 +108,7 @@ class _Tool:
     given: Mapping[str, Any]
 
 
-class _Renderer:
+class Renderer:
     """Messages to text. Knows what was shown, so that nothing is shown twice."""
 
     def __init__(self, *, is_asked: bool, is_granted: bool) -> None:
@@ -518,12 +148,13 @@ class _Renderer:
         return {name: value for name, value in totals.items() if value is not None}
 
     def render(self, message: Mapping[str, Any]) -> Iterator[Piece]:
+        """Yield what is shown of a whole message."""
         kind = message["type"]
         # A hook of a session that is about to begin may be the first to say something.
         self.has_begun = (
             self.has_begun
             or kind in ("assistant", "result")
-            or (kind == "system" and _word(message, "subtype") == "init")
+            or (kind == "system" and word_of(message, "subtype") == "init")
         )
         if kind == "system":
             yield from self._system(message)
@@ -534,17 +165,17 @@ class _Renderer:
         elif kind == "result":
             yield from self._result(message)
         elif kind in ("control_request", "control_cancel_request"):
-            self._note_question(_text(message, "request_id"), _map(message, "request"))
+            self._note_question(text_of(message, "request_id"), map_of(message, "request"))
         elif kind == "rate_limit_event":
-            yield from self._rate_limit(_map(message, "rate_limit_info"))
+            yield from self._rate_limit(map_of(message, "rate_limit_info"))
         elif kind == "error":
-            error = _map(message, "error")
-            yield from self._note(FAILURE, _text(error, "message") or _text(message, "message"))
+            error = map_of(message, "error")
+            yield from self._note(FAILURE, text_of(error, "message") or text_of(message, "message"))
 
     def _note_question(self, question_id: str, request: Mapping[str, Any]) -> None:
         """Note what a question is about; without a request, that it was withdrawn."""
         if request and len(self._questions) < _MAX_REMEMBERED:
-            use = _text(request, "tool_use_id") or use_of(request, "input")
+            use = text_of(request, "tool_use_id") or use_of(request, "input")
             self._questions[question_id] = use
         elif not request and question_id in self._questions:
             self._withdrawn.add(self._questions[question_id])
@@ -554,15 +185,15 @@ class _Renderer:
     def write(self, event: Mapping[str, Any]) -> Iterator[Part]:
         """Show more of the words that are being written."""
         self.has_begun = True
-        kind, block = _word(event, "type"), _map(event, "content_block")
+        kind, block = word_of(event, "type"), map_of(event, "content_block")
         if kind in ("message_start", "content_block_start"):
             yield from self._break_off()
             self._written = None
         piece: Any = None
-        if kind == "content_block_start" and _word(block, "type") == "text":
+        if kind == "content_block_start" and word_of(block, "type") == "text":
             self._live, piece = LiveText(), block.get("text")
         elif kind == "content_block_delta":
-            piece = _map(event, "delta").get("text")
+            piece = map_of(event, "delta").get("text")
         if self._live is None or not isinstance(piece, str):
             return
         is_first = not self._live.has_shown
@@ -579,16 +210,16 @@ class _Renderer:
         kind = message["type"]
         if kind == "assistant":
             yield from self._complete(message)
-        elif kind == "error" or _word(message, "subtype") == "api_retry":
+        elif kind == "error" or word_of(message, "subtype") == "api_retry":
             yield from self._break_off()
-        elif kind == "result" or _word(message, "subtype") == "init" or _is_of_turn(message):
+        elif kind == "result" or word_of(message, "subtype") == "init" or _is_of_turn(message):
             yield from self.end_live()
 
     def _complete(self, message: Mapping[str, Any]) -> Iterator[Part]:
         """Show what is left of the words, now that they have come whole."""
         written = "" if self._live is None else self._live.text
-        blocks = _list(_map(message, "message"), "content")
-        texts = [_text(each, "text") for each in blocks if _word(each, "type") == "text"]
+        blocks = list_of(map_of(message, "message"), "content")
+        texts = [text_of(each, "text") for each in blocks if word_of(each, "type") == "text"]
         whole = shown_text(texts[0]) if texts and not _is_error(message) else ""
         if not written:
             self._live = None
@@ -655,98 +286,102 @@ class _Renderer:
             "task_notification": self._task_ended,
             "hook_response": self._hook_ended,
             "notification": self._notify,
-        }.get(_word(message, "subtype"))
+        }.get(word_of(message, "subtype"))
         if render is not None:
             yield from render(message)
-        elif _word(message, "level") in ("warning", "error"):
-            yield from self._note(FAILURE, _text(message, "content") or _text(message, "message"))
+        elif word_of(message, "level") in ("warning", "error"):
+            yield from self._note(
+                FAILURE, text_of(message, "content") or text_of(message, "message")
+            )
 
     def _init(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        self._cwd = _text(message, "cwd").rstrip("/")
+        self._cwd = text_of(message, "cwd").rstrip("/")
         if self._has_header:
             return  # every turn begins with one
         self._has_header = True
-        words = [f"Claude Code {_word(message, 'claude_code_version')}".strip()]
-        words.append(_word(message, "model"))
-        mode = self._mode = _word(message, "permissionMode")
+        words = [f"Claude Code {word_of(message, 'claude_code_version')}".strip()]
+        words.append(word_of(message, "model"))
+        mode = self._mode = word_of(message, "permissionMode")
         if mode not in ("", "default"):
             words.append(f"permission mode {mode}")
         yield from self._note(NOTICE, ", ".join(word for word in words if word))
-        for server in _list(message, "mcp_servers"):
-            status = _word(server, "status")
+        for server in list_of(message, "mcp_servers"):
+            status = word_of(server, "status")
             if status in ("failed", "needs-auth"):
-                name = _word(server, "name")
+                name = word_of(server, "name")
                 yield from self._note(FAILURE, f"MCP server {name}: {status.replace('-', ' ')}")
 
     def _retry(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        status = _number(message, "error_status")
-        error = _spoken(_word(message, "error")) or "no answer"
+        status = number_of(message, "error_status")
+        error = spoken(word_of(message, "error")) or "no answer"
         text = f"API: {error}" + (f" ({status:.0f})" if status else "")
-        attempt, most = _number(message, "attempt"), _number(message, "max_retries")
+        attempt, most = number_of(message, "attempt"), number_of(message, "max_retries")
         if attempt:
             text += f"; retry {attempt:.0f}" + (f" of {most:.0f}" if most else "")
-        delay_ms = _number(message, "retry_delay_ms")
+        delay_ms = number_of(message, "retry_delay_ms")
         if delay_ms is not None:
             text += f" in {_duration(delay_ms / 1_000)}"
         yield from self._note(FAILURE, text)
 
     def _permission_denied(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        tool_id = _text(message, "tool_use_id")
-        reason = _text(message, "message") or _text(message, "decision_reason")
+        tool_id = text_of(message, "tool_use_id")
+        reason = text_of(message, "message") or text_of(message, "decision_reason")
         if len(self._reasons) < _MAX_REMEMBERED:
-            self._reasons[tool_id] = _word(message, "decision_reason_type")
+            self._reasons[tool_id] = word_of(message, "decision_reason_type")
         said = f"refused: {reason}" if reason else "refused"
         if tool_id and tool_id == self._last_tool:
             yield from self._piece("result", said, FAILURE, _NOTE, _BRIEF_NOTE)
         else:
-            yield from self._note(FAILURE, f"{_word(message, 'tool_name') or 'a tool'} {said}")
+            yield from self._note(FAILURE, f"{word_of(message, 'tool_name') or 'a tool'} {said}")
 
     def _compacted(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        tokens = _number(_map(message, "compact_metadata"), "pre_tokens")
+        tokens = number_of(map_of(message, "compact_metadata"), "pre_tokens")
         size = f" ({tokens:,.0f} tokens)" if tokens else ""
         yield from self._note(NOTICE, f"the conversation was compacted{size}")
 
     def _status(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        if _word(message, "status") == "compacting":
+        if word_of(message, "status") == "compacting":
             yield from self._note(NOTICE, "compacting the conversation")
-        mode = _word(message, "permissionMode")
+        mode = word_of(message, "permissionMode")
         if mode and mode != self._mode:
             self._mode = mode
             yield from self._note(NOTICE, f"permission mode {mode}")
 
     def _tasks_changed(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        self._running_tasks = len(_list(message, "tasks"))
+        self._running_tasks = len(list_of(message, "tasks"))
         yield from ()
 
     def _task_ended(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         if message.get("summary_is_report") is True:
             return  # a subagent's last words, which have been shown
-        tool_id = _text(message, "tool_use_id")
+        tool_id = text_of(message, "tool_use_id")
         if tool_id and tool_id in self._tools:
             return  # a tool that is waited for, and took more than two seconds
-        yield from self._note(NOTICE, _text(message, "summary"))
+        yield from self._note(NOTICE, text_of(message, "summary"))
 
     def _hook_ended(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        code = _number(message, "exit_code")
-        if _word(message, "outcome") != "error" and not code:
+        code = number_of(message, "exit_code")
+        if word_of(message, "outcome") != "error" and not code:
             return
-        name = _word(message, "hook_name") or _word(message, "hook_event")
-        said = _text(message, "stderr") or _text(message, "output") or _text(message, "stdout")
+        name = word_of(message, "hook_name") or word_of(message, "hook_event")
+        said = (
+            text_of(message, "stderr") or text_of(message, "output") or text_of(message, "stdout")
+        )
         how = f" (exit code {code:.0f})" if code else ""
         text = f"hook {name} failed{how}"
         yield from self._note(FAILURE, f"{text}: {said.strip()}" if said.strip() else text)
 
     def _notify(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         """Show what failed; what else is a notification is of no use without a keyboard."""
-        if _word(message, "key").endswith("error"):
-            yield from self._note(FAILURE, _KEY_HINT.sub("", _text(message, "text")))
+        if word_of(message, "key").endswith("error"):
+            yield from self._note(FAILURE, _KEY_HINT.sub("", text_of(message, "text")))
 
     def _rate_limit(self, info: Mapping[str, Any]) -> Iterator[Piece]:
-        status = _word(info, "status")
+        status = word_of(info, "status")
         if status in ("", "allowed"):
             return
         said = {"allowed_warning": "nearly used up", "rejected": "used up"}.get(status, status)
-        kind = _spoken(_word(info, "rateLimitType"))
+        kind = spoken(word_of(info, "rateLimitType"))
         yield from self._note(FAILURE, f"rate limit {said}" + (f" ({kind})" if kind else ""))
 
     # --- what Claude says and does ---
@@ -754,13 +389,13 @@ class _Renderer:
     def _assistant(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         is_subagent = bool(message.get("parent_tool_use_id"))
         is_error = _is_error(message)
-        for block in _list(_map(message, "message"), "content"):
-            kind = _word(block, "type")
+        for block in list_of(map_of(message, "message"), "content"):
+            kind = word_of(block, "type")
             if kind == "text":
-                text = _text(block, "text")
+                text = text_of(block, "text")
                 yield from self._say(text, is_subagent=is_subagent, is_error=is_error)
             elif kind in ("thinking", "redacted_thinking"):
-                yield from self._think(_text(block, "thinking"), is_subagent=is_subagent)
+                yield from self._think(text_of(block, "thinking"), is_subagent=is_subagent)
             elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
                 yield from self._use_tool(block, is_subagent=is_subagent)
 
@@ -782,8 +417,8 @@ class _Renderer:
         )
 
     def _use_tool(self, block: Mapping[str, Any], *, is_subagent: bool) -> Iterator[Piece]:
-        tool_id = _text(block, "id")
-        tool = self._describe(_word(block, "name"), _map(block, "input"))
+        tool_id = text_of(block, "id")
+        tool = self._describe(word_of(block, "name"), map_of(block, "input"))
         if len(self._tools) < _MAX_REMEMBERED:
             self._tools[tool_id] = tool
         yield from self._piece(
@@ -799,36 +434,35 @@ class _Renderer:
 
     def _describe(self, name: str, given: Mapping[str, Any]) -> _Tool:
         name = name or "(a tool without a name)"
-        shown = _TOOLS.get(name, _show_anything)(given, self._cwd).strip()
-        return _Tool(name, f"{name}: {shown}" if shown else name, given)
+        return _Tool(name, describe(name, given, self._cwd), given)
 
     # --- what came of it ---
 
     def _user(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         is_subagent = bool(message.get("parent_tool_use_id"))
-        content = _map(message, "message").get("content")
+        content = map_of(message, "message").get("content")
         for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
-            kind = _word(block, "type")
-            if kind == "text" and _text(block, "text").startswith("[Request interrupted"):
-                text = _text(block, "text").strip("[]")
+            kind = word_of(block, "type")
+            if kind == "text" and text_of(block, "text").startswith("[Request interrupted"):
+                text = text_of(block, "text").strip("[]")
                 yield from self._note(FAILURE, text, is_subagent=is_subagent)
             elif kind == "text" and message.get("uuid") and not is_subagent:
                 # A person's message, which its owner shows: what follows is not behind a tool.
                 self._last_group, self._last_tool = "person", ""
             elif kind.endswith("tool_result"):
-                self._note_decision(block, _list(message, "tool_result_meta"))
+                self._note_decision(block, list_of(message, "tool_result_meta"))
                 details = message.get("tool_use_result")
                 yield from self._tool_result(block, details, is_subagent=is_subagent)
 
     def _note_decision(self, block: Mapping[str, Any], decisions: list[Any]) -> None:
         """Note that it may be a hook that has refused this tool; only new releases say so apart."""
-        tool_id, said = _text(block, "tool_use_id"), _result_text(block)
+        tool_id, said = text_of(block, "tool_use_id"), result_text(block)
         if block.get("is_error") is not True or len(self._hook_refused) >= _MAX_REMEMBERED:
             return
         is_hook = _HOOK_REFUSED.match(said) or any(
-            _word(_map(each, "permission_decision"), "source") == "hook"
+            word_of(map_of(each, "permission_decision"), "source") == "hook"
             for each in decisions
-            if _text(each, "id") == tool_id
+            if text_of(each, "id") == tool_id
         )
         if is_hook or not (tool_id in self._reasons or _REFUSED.search(said)):
             self._hook_refused.add(tool_id)
@@ -836,7 +470,7 @@ class _Renderer:
     def _tool_result(
         self, block: Mapping[str, Any], details: Any, *, is_subagent: bool
     ) -> Iterator[Piece]:
-        tool_id = _text(block, "tool_use_id")
+        tool_id = text_of(block, "tool_use_id")
         tool = self._tools.pop(tool_id, _Tool("", "", {}))
         if tool_id in self._reasons:
             return  # it was refused, and that has been told
@@ -854,7 +488,7 @@ class _Renderer:
             diff = "\n".join(clean(line.rstrip("\r")).replace("\n", " ") for line in changes)
         yield from self._piece(
             "result",
-            count_changes(diff) if diff else _show_result(tool.name, block, details),
+            count_changes(diff) if diff else show_result(tool.name, block, details),
             FAILURE if is_error else RESULT,
             limit,
             brief,
@@ -870,25 +504,25 @@ class _Renderer:
     def _result(self, message: Mapping[str, Any]) -> Iterator[Piece]:
         is_error = message.get("is_error") is True
         self._collect_denials(message)
-        turns = _number(message, "num_turns")
+        turns = number_of(message, "num_turns")
         self.summary = ResultSummary(
             is_error,
-            _word(message, "subtype"),
-            _word(message, "terminal_reason"),
-            _number(message, "duration_ms"),
-            _number(message, "total_cost_usd"),
+            word_of(message, "subtype"),
+            word_of(message, "terminal_reason"),
+            number_of(message, "duration_ms"),
+            number_of(message, "total_cost_usd"),
             None if turns is None else int(turns),
             tuple(tool.name for tool in self._denied.values()),
-            _word(message, "session_id"),
+            word_of(message, "session_id"),
         )
         if self.summary.num_turns is not None:
             self._all_turns = (self._all_turns or 0) + self.summary.num_turns
         if self.summary.duration_ms is not None:
             self._all_ms = (self._all_ms or 0.0) + self.summary.duration_ms
-        text = _text(message, "result").strip()
+        text = text_of(message, "result").strip()
         if text and text not in self._said:
             yield from self._say(text, is_error=is_error)
-        errors = "\n".join(clean(each) for each in _list(message, "errors"))
+        errors = "\n".join(clean(each) for each in list_of(message, "errors"))
         # After an interruption they are about Claude Code's inside.
         if errors.strip() not in self._said and not self.summary.was_interrupted:
             yield from self._note(FAILURE, errors)
@@ -896,11 +530,11 @@ class _Renderer:
         yield from self._piece("end", _end_line(self.summary, self._running_tasks), END, _ONE_LINE)
 
     def _collect_denials(self, message: Mapping[str, Any]) -> None:
-        for denial in _list(message, "permission_denials"):
-            uses = {_text(denial, "tool_use_id"), use_of(denial, "tool_input")}
+        for denial in list_of(message, "permission_denials"):
+            uses = {text_of(denial, "tool_use_id"), use_of(denial, "tool_input")}
             if len(self._denied) < _MAX_REMEMBERED and not uses & self._withdrawn:
-                name, given = _word(denial, "tool_name"), _map(denial, "tool_input")
-                tool_id = _text(denial, "tool_use_id") or str(len(self._denied))
+                name, given = word_of(denial, "tool_name"), map_of(denial, "tool_input")
+                tool_id = text_of(denial, "tool_use_id") or str(len(self._denied))
                 self._denied[tool_id] = self._describe(name, given)
 
     def _tell_denials(self) -> Iterator[Piece]:
@@ -908,7 +542,7 @@ class _Renderer:
         self._told_denials += len(denied)
         if not denied:
             return
-        told = f"{_count(len(denied), 'tool')} refused:"
+        told = f"{count(len(denied), 'tool')} refused:"
         yield from self._piece("denials", told, FAILURE, _ONE_LINE)
         for tool in denied[:_MAX_DENIALS_SHOWN]:
             yield from self._piece("denials", f"  {tool.line}", FAILURE, _ONE_LINE)
@@ -941,9 +575,9 @@ def _is_of_turn(message: Mapping[str, Any]) -> bool:
     answer.
     """
     return message["type"] == "user" and any(
-        _word(block, "type").endswith("tool_result")
-        or _text(block, "text").startswith("[Request interrupted")
-        for block in _list(_map(message, "message"), "content")
+        word_of(block, "type").endswith("tool_result")
+        or text_of(block, "text").startswith("[Request interrupted")
+        for block in list_of(map_of(message, "message"), "content")
     )
 
 
@@ -952,44 +586,13 @@ def _is_error(message: Mapping[str, Any]) -> bool:
     return message.get("is_api_error_message") is True or bool(message.get("error"))
 
 
-def _show_result(tool_name: str, block: Mapping[str, Any], details: Any) -> str:
-    """Return what came of a tool. `details` is the same for programs."""
-    if isinstance(details, Mapping) and (details.get("backgroundTaskId") or details.get("isAsync")):
-        return "(it goes on in the background)"  # what it says besides is for the model
-    if details == "User rejected tool use":
-        return "interrupted"
-    text = _TOOL_ERROR_TAGS.sub("", _result_text(block)).strip("\n")
-    if block.get("is_error") is True:
-        return f"failed: {_ERROR_LABEL.sub('', text) or 'it does not say why'}"
-    if not text.strip() or _NO_OUTPUT.fullmatch(text):
-        return "(no output)"
-    return _line_count(text) if tool_name in _COUNTED_RESULTS else text
-
-
-def _result_text(block: Mapping[str, Any]) -> str:
-    """Return what a tool gave back, as text; for what is no text, what it is."""
-    content = block.get("content")
-    if isinstance(content, str):
-        return clean(content)
-    return "\n".join(_block_text(each) for each in _list(block, "content"))
-
-
-def _block_text(block: Any) -> str:
-    if isinstance(block, str):
-        return clean(block)
-    kind = _word(block, "type")
-    if kind == "tool_reference":
-        return _text(block, "tool_name")
-    return _text(block, "text") if kind == "text" else f"({_spoken(kind) or 'something'})"
-
-
 def _end_line(summary: ResultSummary, running_tasks: int) -> str:
     if summary.was_interrupted:
         verdict = "Interrupted after"
     elif summary.is_error:
         ended, kind = summary.terminal_reason, summary.subtype
         reason = ended if ended not in ("", "completed") else kind.replace("success", "")
-        verdict = f"Failed ({_spoken(reason)}) after" if reason else "Failed after"
+        verdict = f"Failed ({spoken(reason)}) after" if reason else "Failed after"
     else:
         verdict = "Done in"
     duration_ms = summary.duration_ms
@@ -997,9 +600,22 @@ def _end_line(summary: ResultSummary, running_tasks: int) -> str:
     if duration_ms is not None:
         parts = [f"{verdict} {_duration(duration_ms / 1_000)}"]
     if summary.num_turns is not None:
-        parts.append(_count(summary.num_turns, "turn"))
+        parts.append(count(summary.num_turns, "turn"))
     if summary.total_cost_usd is not None:
         parts.append(_cost(summary.total_cost_usd))
     if running_tasks:
-        parts.append(f"{_count(running_tasks, 'background task')} still running")
+        parts.append(f"{count(running_tasks, 'background task')} still running")
     return ", ".join(parts)
+
+
+def _duration(duration_s: float) -> str:
+    if duration_s < 59.5:
+        digits = 2 if duration_s < 0.1 else 1 if duration_s < 9.95 else 0
+        return f"{duration_s:.{digits}f} s"
+    minutes, seconds = divmod(round(duration_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def _cost(cost_usd: float) -> str:
+    return f"${cost_usd:.4f}" if 0 < cost_usd < 0.01 else f"${cost_usd:.2f}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
+
+from kinds.claude_fields import map_of, number_of, raw_of
 
 _MAX_TEXT_CHARS: Final = 100
 _LIMITS: Final = {"allowed_warning": "nearly used up", "rejected": "used up"}
@@ -31,11 +32,11 @@ class ProgressWatch:
             self._put("model", _text(message, "model"))
             self._put("permissionMode", _text(message, "permissionMode"))
         elif kind == "assistant" and not message.get("parent_tool_use_id"):
-            self._read_answer(_map(message, "message"))
+            self._read_answer(map_of(message, "message"))
         elif kind == "result":
-            self._put("totalCostUsd", _number(message, "total_cost_usd"))
+            self._put("totalCostUsd", number_of(message, "total_cost_usd"))
         elif kind == "rate_limit_event":
-            self._read_limit(_map(message, "rate_limit_info"))
+            self._read_limit(map_of(message, "rate_limit_info"))
 
     def _read_answer(self, answer: Mapping[str, Any]) -> None:
         model, answer_id = _text(answer, "model"), _text(answer, "id")
@@ -45,8 +46,8 @@ class ProgressWatch:
         if answer_id and answer_id != self._answer:
             self._answer = answer_id
             self._known["numTurns"] = self._known.get("numTurns", 0) + 1
-        usage = _map(answer, "usage")
-        tokens = sum(_number(usage, name) or 0 for name in _CONTEXT)
+        usage = map_of(answer, "usage")
+        tokens = sum(number_of(usage, name) or 0 for name in _CONTEXT)
         self._put("contextTokens", int(tokens) or None)
 
     def _read_limit(self, info: Mapping[str, Any]) -> None:
@@ -60,18 +61,5 @@ class ProgressWatch:
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
-    is_short = isinstance(value, str) and len(value) <= _MAX_TEXT_CHARS and value.isprintable()
-    return value if isinstance(value, str) and is_short else ""
-
-
-def _number(fields: Mapping[str, Any], name: str) -> float | None:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if 0 <= value < 1e12 and math.isfinite(value) else None
-
-
-def _map(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = fields.get(name)
-    return value if isinstance(value, Mapping) else {}
+    text = raw_of(fields, name)
+    return text if len(text) <= _MAX_TEXT_CHARS and text.isprintable() else ""

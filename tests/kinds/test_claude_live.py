@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinds.claude_messages import ClaudeStream
+from kinds.claude_stream import ClaudeStream
 from kinds.claude_text import LiveText, clean, shown_text
 from kinds.profile import Message, Part, Passed
 from kinds.text_layout import SIGNS, WORDS, Line, WordsWriter, write_line

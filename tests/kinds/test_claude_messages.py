@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinds.claude_messages import MAX_DEPTH, MAX_LINE_BYTES, ClaudeStream
+from kinds.claude_stream import MAX_DEPTH, MAX_LINE_BYTES, ClaudeStream
 from kinds.profile import Item, Limit, Message, Passed, shorten
 from kinds.text_layout import (
     INPUT,
