@@ -14,8 +14,8 @@ import segno
 
 from config import write_private
 from gateway.assembly import Gateway
-from gateway.certificate import fingerprint
-from gateway.hosts import Hosts, base_url, is_any, lan_addresses
+from gateway.serving.certificate import fingerprint
+from gateway.serving.hosts import Hosts, base_url, is_any, lan_addresses
 from gateway.settings import Settings, SettingsError
 
 _OPENER = "open.html"

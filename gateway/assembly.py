@@ -13,29 +13,29 @@ from types import TracebackType
 
 from gateway import xterm
 from gateway.admission import Admission, Nonces, RateLimit
-from gateway.artifacts import ArtifactFiles
 from gateway.front import Front
-from gateway.hosts import Hosts, page_url
 from gateway.housekeeping import Housekeeping
-from gateway.listing import Listing
-from gateway.live import ALL_RUNS, Live
+from gateway.listing.runs import Listing
+from gateway.listing.text_index import TextIndex
 from gateway.login import Login
-from gateway.notify import Notifier
-from gateway.notify_marks import Marks
-from gateway.notify_words import secrets_of
-from gateway.offers import Offers
-from gateway.orders import Orders
+from gateway.notify.marks import Marks
+from gateway.notify.notifier import Notifier
+from gateway.notify.words import secrets_of
+from gateway.offers.folders import Offers
+from gateway.offers.orders import Orders
+from gateway.page.site import Parts, build_site
 from gateway.presence import Heard, Looks
-from gateway.records import Event
-from gateway.schema import open_database
-from gateway.screens import Screens
-from gateway.server import Server
+from gateway.screens.screens import Screens
+from gateway.serving.hosts import Hosts, page_url
+from gateway.serving.live import ALL_RUNS, Live
+from gateway.serving.server import Server
 from gateway.settings import Settings, SettingsError
-from gateway.site import Parts, build_site
-from gateway.store import Store
-from gateway.text_index import TextIndex
+from gateway.storage.artifacts import ArtifactFiles
+from gateway.storage.records import Event
+from gateway.storage.schema import open_database
+from gateway.storage.store import Store
+from gateway.storage.writer import Writer
 from gateway.wire import Wire
-from gateway.writer import Writer
 from redact import PatternError, Rules, TokenShape, parse_token_shapes
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class Gateway:
                 looks=looks,
                 screens=Screens(self._store),
                 heard=heard,
-                static_dir=Path(__file__).resolve().parent / "static",
+                static_dir=Path(__file__).resolve().parent / "page" / "static",
                 vendor_dir=xterm.folder(),
                 start_program="./wrapper/claude-runner",
             )

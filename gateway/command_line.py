@@ -17,10 +17,10 @@ from typing import NoReturn
 from config import VERSION
 from gateway.announce import remove_opener, tell
 from gateway.assembly import Gateway, ListenError
-from gateway.certificate import CertificateError, prepare_certificate
-from gateway.hosts import LOOPBACK_NAMES, find_hosts
-from gateway.schema import DatabaseError
+from gateway.serving.certificate import CertificateError, prepare_certificate
+from gateway.serving.hosts import LOOPBACK_NAMES, find_hosts
 from gateway.settings import Settings, SettingsError, load_settings, parse_public_url
+from gateway.storage.schema import DatabaseError
 
 
 class StartError(Exception):

@@ -13,13 +13,13 @@ from urllib.parse import parse_qs, unquote
 
 from flask import Flask
 
-from gateway.hosts import Hosts
-from gateway.live import ALL_RUNS, Live, Viewer
 from gateway.login import Credentials, Login, TooManyFailuresError
-from gateway.server import Parked
-from gateway.store import Store
+from gateway.serving.hosts import Hosts
+from gateway.serving.live import ALL_RUNS, Live, Viewer
+from gateway.serving.server import Parked
+from gateway.storage.store import Store
+from gateway.storage.writer import StoreClosedError
 from gateway.wire import Environ, StartResponse, Wire
-from gateway.writer import StoreClosedError
 
 STREAMS = ("/api/stream", "/api/runs/{run_id}/stream")
 # Not even counted: a page of a stranger, in a browser beside a runner, would use up the rate limit

@@ -9,11 +9,11 @@ import logging
 import threading
 import time
 
-from gateway.artifacts import ArtifactFiles
-from gateway.listing import Listing
-from gateway.store import Store
-from gateway.text_index import TextIndex
-from gateway.writer import StoreClosedError
+from gateway.listing.runs import Listing
+from gateway.listing.text_index import TextIndex
+from gateway.storage.artifacts import ArtifactFiles
+from gateway.storage.store import Store
+from gateway.storage.writer import StoreClosedError
 
 logger = logging.getLogger(__name__)
 

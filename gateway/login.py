@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from gateway.admission import hash_token
-from gateway.store import Store
+from gateway.storage.store import Store
 from gateway.windows import Windows
 
 logger = logging.getLogger(__name__)

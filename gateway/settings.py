@@ -23,7 +23,7 @@ from config import (
     prepare_data_dir,
     write_private,
 )
-from gateway.notify_words import QuietHours, parse_quiet_hours, split_addresses
+from gateway.notify.words import QuietHours, parse_quiet_hours, split_addresses
 from places import PROGRAM
 
 DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"

@@ -20,14 +20,14 @@ from urllib.parse import parse_qs, unquote
 
 from config import VERSION
 from gateway.admission import Admission, Admitted, Claim, RateLimit, RefusedError
-from gateway.artifacts import ArtifactFiles, UploadError
-from gateway.live import Live, Poll
-from gateway.offers import MAX_WAIT_S, Offers, read_said, read_take
+from gateway.offers.folders import MAX_WAIT_S, Offers, read_said, read_take
 from gateway.presence import Heard
-from gateway.records import NewEvent
-from gateway.server import Connection, Parked
-from gateway.store import RunFullError, Store
-from gateway.writer import StoreClosedError
+from gateway.serving.live import Live, Poll
+from gateway.serving.server import Connection, Parked
+from gateway.storage.artifacts import ArtifactFiles, UploadError
+from gateway.storage.records import NewEvent
+from gateway.storage.store import RunFullError, Store
+from gateway.storage.writer import StoreClosedError
 from redact import Rules
 
 MAX_BODY_BYTES = 10 * 1024 * 1024

@@ -165,7 +165,7 @@ def members_of_classes() -> dict[tuple[str, str], set[str]]:
     """Return, by module and class, what each class of the program has."""
     found: dict[tuple[str, str], set[str]] = {}
     ours = [ROOT / name for name in program_files() if name.endswith(".py")]
-    for path in (*ours, *ROOT.glob("gateway/*.py")):
+    for path in (*ours, *ROOT.glob("gateway/**/*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef):

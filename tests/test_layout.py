@@ -42,7 +42,10 @@ MAY_USE = {
 }
 
 MODULES = tuple(name[:-3] for name in program_files() if name.endswith(".py"))
-GATEWAY = tuple(f"gateway/{path.stem}" for path in (PROGRAM / "gateway").glob("*.py"))
+GATEWAY = tuple(
+    path.relative_to(PROGRAM).with_suffix("").as_posix()
+    for path in (PROGRAM / "gateway").rglob("*.py")
+)
 
 
 def room_of(module: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
-from gateway.records import Event
-from gateway.schema import open_database
-from gateway.store import Store
-from gateway.writer import Writer
+from gateway.storage.records import Event
+from gateway.storage.schema import open_database
+from gateway.storage.store import Store
+from gateway.storage.writer import Writer
 
 
 class _Nobody:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.questions import MAX_OPEN, MAX_WAITING, MAX_WORDS
+from gateway.storage.questions import MAX_OPEN, MAX_WAITING, MAX_WORDS
 from testing.gateways.embedded_gateway import Answer, EmbeddedGateway
 from testing.gateways.gateway_records import Run
 from testing.gateways.operator import DIGEST, asked_marker

@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import text
 
 from gateway.admission import Admitted
-from gateway.listing import Listing
-from gateway.store import RunFullError
-from gateway.text_index import TextIndex, cut, excerpt, plain
+from gateway.listing.runs import Listing
+from gateway.listing.text_index import TextIndex, cut, excerpt, plain
+from gateway.storage.store import RunFullError
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.embedded_store import OpenStore
 from testing.gateways.gateway_records import Run

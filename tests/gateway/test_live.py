@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from gateway.live import STREAM_HEAD, Live, Viewer
-from gateway.records import Event
+from gateway.serving.live import STREAM_HEAD, Live, Viewer
+from gateway.storage.records import Event
 from testing.gateways.embedded_gateway import EmbeddedGateway, Stream, open_socket
 from testing.gateways.gateway_records import Run
 from testing.waiting import eventually

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from gateway import schema
 from gateway.login import (
     CODE_LIFETIME_S,
     LAST_NOTED,
@@ -21,6 +20,7 @@ from gateway.login import (
     TooManyFailuresError,
     find_cookie,
 )
+from gateway.storage import schema
 from gateway.windows import MAX_ADDRESSES, Windows
 from testing.gateways.embedded_store import OpenStore
 

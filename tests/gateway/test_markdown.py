@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.markdown import ATTRIBUTES, MAX_CHARACTERS, TAGS, parse_markdown
+from gateway.page.markdown import ATTRIBUTES, MAX_CHARACTERS, TAGS, parse_markdown
 
 PIECES = st.sampled_from(
     [

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from config import granted
-from gateway import notify, presence
-from gateway import notify_words as words
+from gateway import presence
 from gateway.assembly import Gateway
-from gateway.hosts import find_hosts
+from gateway.notify import notifier as notify
+from gateway.notify import words
+from gateway.serving.hosts import find_hosts
 from gateway.settings import DATABASE_URL, NOTIFY, NOTIFY_QUIET, OWN, Settings
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.gateway_records import Run

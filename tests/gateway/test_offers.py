@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.admission import Admitted, hash_token
-from gateway.orders import Orders, Wish
+from gateway.offers.orders import Orders, Wish
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.gateways.embedded_record import free_port
 from testing.gateways.embedded_store import OpenStore

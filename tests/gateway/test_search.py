@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.records import Event
-from gateway.search import (
+from gateway.page.search import (
     BEGINNING,
     PROBLEM,
     Cursor,
@@ -17,6 +16,7 @@ from gateway.search import (
     find_text,
     look_through,
 )
+from gateway.storage.records import Event
 from kinds.text_layout import FAILURE, SIGNS
 
 KINDS = st.sampled_from(["stdout", "stderr", "info"])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.records import Event
-from gateway.screens import Screens
-from gateway.terminal_model import MAX_COLUMNS, MAX_LINES, TerminalModel
+from gateway.screens.screens import Screens
+from gateway.screens.terminal_model import MAX_COLUMNS, MAX_LINES, TerminalModel
+from gateway.storage.records import Event
 
 RUN = {"id": "run", "columns": 20, "lines": 4}
 

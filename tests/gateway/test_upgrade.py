@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_mock_engine
 
-from gateway import schema
 from gateway.admission import hash_token
+from gateway.storage import schema
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.embedded_store import OpenStore
 from testing.gateways.gateway_records import Run

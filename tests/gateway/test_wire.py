@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.store import MAX_RUN_FILE_BYTES, MAX_RUN_FILES
+from gateway.storage.store import MAX_RUN_FILE_BYTES, MAX_RUN_FILES
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished, multipart, open_socket
 from testing.gateways.embedded_record import EmbeddedRecord
 from testing.gateways.gateway_records import Run

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from gateway.records import (
+from gateway.storage.records import (
     DONE,
     FAILED,
     OVER,

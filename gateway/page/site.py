@@ -29,11 +29,7 @@ from flask import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.security import safe_join
 
-from gateway.artifacts import ArtifactFiles
-from gateway.hosts import Hosts
-from gateway.listing import Listing
-from gateway.listing_api import add_listing, created, read_model
-from gateway.live import ALL_RUNS, Live
+from gateway.listing.runs import Listing
 from gateway.login import (
     CODE_LIFETIME_S,
     LINK_LIFETIME_S,
@@ -43,21 +39,18 @@ from gateway.login import (
     Session,
     TooManyFailuresError,
 )
-from gateway.markdown import parse_markdown
-from gateway.notify import Notifier
-from gateway.offers import Offers
-from gateway.offers_api import add_offers
-from gateway.openapi import DOCUMENT
-from gateway.page_request import address as _address
-from gateway.page_request import json_body as _json_body
-from gateway.page_request import optional_text as _optional_text
-from gateway.page_request import refuse as _refuse
-from gateway.page_request import text as _text
-from gateway.presence import Heard, Looks
-from gateway.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
-from gateway.records import DONE, ESCAPE, FAILED, HALT, INPUT, MAX_COMMAND_CHARACTERS, RUNNING, STOP
-from gateway.screens import Screens
-from gateway.search import (
+from gateway.notify.notifier import Notifier
+from gateway.offers.folders import Offers
+from gateway.page.listing_api import add_listing, created, read_model
+from gateway.page.markdown import parse_markdown
+from gateway.page.offers_api import add_offers
+from gateway.page.openapi import DOCUMENT
+from gateway.page.request import address as _address
+from gateway.page.request import json_body as _json_body
+from gateway.page.request import optional_text as _optional_text
+from gateway.page.request import refuse as _refuse
+from gateway.page.request import text as _text
+from gateway.page.search import (
     BEGINNING,
     MAX_WANTED_CHARACTERS,
     Cursor,
@@ -65,9 +58,25 @@ from gateway.search import (
     find_text,
     look_through,
 )
-from gateway.store import Store
+from gateway.presence import Heard, Looks
+from gateway.screens.screens import Screens
+from gateway.serving.hosts import Hosts
+from gateway.serving.live import ALL_RUNS, Live
+from gateway.storage.artifacts import ArtifactFiles
+from gateway.storage.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
+from gateway.storage.records import (
+    DONE,
+    ESCAPE,
+    FAILED,
+    HALT,
+    INPUT,
+    MAX_COMMAND_CHARACTERS,
+    RUNNING,
+    STOP,
+)
+from gateway.storage.store import Store
+from gateway.storage.writer import StoreClosedError
 from gateway.wire import is_here
-from gateway.writer import StoreClosedError
 
 MAX_PAGE_EVENTS = 1_000
 _MAX_PAGE_BYTES = 1024 * 1024
@@ -154,7 +163,7 @@ class Parts:
 def build_site(parts: Parts) -> Flask:
     """Return the application."""
     # Static files are a route of ours: not all of them lie in one folder.
-    app = Flask("gateway", static_folder=None)
+    app = Flask("gateway.page", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_REQUEST_BYTES
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]

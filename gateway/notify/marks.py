@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
-from gateway import schema
-from gateway.records import RUNNING
-from gateway.writer import Writer
+from gateway.storage import schema
+from gateway.storage.records import RUNNING
+from gateway.storage.writer import Writer
 
 # Of runs that are looked at when the gateway starts.
 _MAX_RUNS = 1_000

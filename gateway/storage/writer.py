@@ -33,9 +33,9 @@ from sqlalchemy import (
     update,
 )
 
-from gateway import schema
-from gateway.questions import ANSWER
-from gateway.records import (
+from gateway.storage import schema
+from gateway.storage.questions import ANSWER
+from gateway.storage.records import (
     DONE,
     FAILED,
     INPUT,

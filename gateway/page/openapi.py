@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from config import VERSION
-from gateway.markdown import TAGS as MARKDOWN_TAGS
+from gateway.page.markdown import TAGS as MARKDOWN_TAGS
 
 Schema = dict[str, Any]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from gateway.listing import MAX_TITLE_CHARACTERS
-from gateway.live import ALL_RUNS
-from gateway.offers import MAX_PROMPT_CHARACTERS, OfferError
-from gateway.orders import Wish
-from gateway.page_request import address, json_body, optional_text, refuse, text
+from gateway.listing.runs import MAX_TITLE_CHARACTERS
+from gateway.offers.folders import MAX_PROMPT_CHARACTERS, OfferError
+from gateway.offers.orders import Wish
+from gateway.page.request import address, json_body, optional_text, refuse, text
+from gateway.serving.live import ALL_RUNS
 
 if TYPE_CHECKING:
-    from gateway.site import Parts
+    from gateway.page.site import Parts
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select
 
-from gateway import schema
+from gateway.storage import schema
 
 # The runner sends it in parts where a proxy takes no larger ones.
 _FIRST = "changes.diff"

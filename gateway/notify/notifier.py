@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Callable, Final, NamedTuple
 
-from gateway import notify_words as words
-from gateway.live import Live
-from gateway.notify_marks import Marks
-from gateway.notify_services import Message, Services
-from gateway.notify_words import Notice, QuietHours
+from gateway.notify import words
+from gateway.notify.marks import Marks
+from gateway.notify.services import Message, Services
+from gateway.notify.words import Notice, QuietHours
 from gateway.presence import SILENT_S, Heard, Looks
-from gateway.records import DONE, FAILED, RUNNING
-from gateway.store import Store
-from gateway.writer import StoreClosedError
+from gateway.serving.live import Live
+from gateway.storage.records import DONE, FAILED, RUNNING
+from gateway.storage.store import Store
+from gateway.storage.writer import StoreClosedError
 from redact import Rules
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,19 @@ from typing import Any
 from sqlalchemy import Row
 
 from gateway.admission import Admitted, RefusedError
-from gateway.live import Live
-from gateway.orders import FAILED, MAX_QUEUED_S, QUEUED, REFUSED, TAKEN, WITHDRAWN, Orders, Wish
-from gateway.records import PENDING
-from gateway.store import Store
+from gateway.offers.orders import (
+    FAILED,
+    MAX_QUEUED_S,
+    QUEUED,
+    REFUSED,
+    TAKEN,
+    WITHDRAWN,
+    Orders,
+    Wish,
+)
+from gateway.serving.live import Live
+from gateway.storage.records import PENDING
+from gateway.storage.store import Store
 from redact import Rules
 
 # A folder asks at least every 20 s; one that has been silent for so long has gone.

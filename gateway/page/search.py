@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Callable, Final, NamedTuple
 
-from gateway.records import Event
+from gateway.storage.records import Event
 
 MAX_WANTED_CHARACTERS: Final = 200
 _OUTPUT: Final = ("stdout", "stderr")

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import questions
+from gateway.storage import questions
 
 RUNNING, DONE, FAILED, PENDING = "running", "done", "failed", "pending"
 # Commands that are no programs; typed text stands behind the last one.

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from gateway.records import Event
-from gateway.terminal_model import TerminalModel
+from gateway.screens.terminal_model import TerminalModel
+from gateway.storage.records import Event
 
 _DEFAULT_SIZE: Final = (80, 24)
 # Of one look.

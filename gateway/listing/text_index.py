@@ -36,8 +36,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway import schema
-from gateway.writer import StoreClosedError, Writer
+from gateway.storage import schema
+from gateway.storage.writer import StoreClosedError, Writer
 
 logger = logging.getLogger(__name__)
 

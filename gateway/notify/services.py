@@ -1,6 +1,6 @@
 """The services that messages go to: their queues, their attempts, and what became of them.
 
-The sending itself is done by another process (`notify_sender`), which is started when there is
+The sending itself is done by another process (`sender`), which is started when there is
 something to send, and ends when there has been nothing for a while. Thread: the notifier's, but for
 what says otherwise.
 """
@@ -25,7 +25,7 @@ from gateway.settings import NOTIFY, SettingsError
 
 logger = logging.getLogger(__name__)
 
-_SENDER: Final = Path(__file__).with_name("notify_sender.py")
+_SENDER: Final = Path(__file__).with_name("sender.py")
 _DEADLINE_S: Final = 10.0
 # After each failure; the message is given up after the last one.
 _PAUSES_S: Final = (5.0, 30.0, 120.0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Response, g, jsonify, request
 
-from gateway.listing import (
+from gateway.listing.runs import (
     MAX_SEARCH_CHARACTERS,
     MAX_TITLE_CHARACTERS,
     STAGES,
@@ -18,12 +18,12 @@ from gateway.listing import (
     Filter,
     Place,
 )
-from gateway.live import ALL_RUNS
-from gateway.page_request import address, json_body, optional_text, refuse
-from gateway.records import PENDING, RUNNING
+from gateway.page.request import address, json_body, optional_text, refuse
+from gateway.serving.live import ALL_RUNS
+from gateway.storage.records import PENDING, RUNNING
 
 if TYPE_CHECKING:
-    from gateway.site import Parts
+    from gateway.page.site import Parts
 
 MAX_REMOVED = 200
 _MAX_PAGE = 200

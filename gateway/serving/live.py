@@ -28,8 +28,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable, Protocol
 
-from gateway.records import Event
-from gateway.server import Connection
+from gateway.serving.server import Connection
+from gateway.storage.records import Event
 
 logger = logging.getLogger(__name__)
 

@@ -26,11 +26,11 @@ from sqlalchemy import (
     update,
 )
 
-from gateway import questions, schema
 from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
-from gateway.changes import replaced_by
-from gateway.questions import Talk
-from gateway.records import (
+from gateway.storage import questions, schema
+from gateway.storage.changes import replaced_by
+from gateway.storage.questions import Talk
+from gateway.storage.records import (
     DONE,
     FAILED,
     HALT,
@@ -43,7 +43,7 @@ from gateway.records import (
     shown_of,
     summarize,
 )
-from gateway.writer import EventJob, NonceJob, Writer, forget_typed
+from gateway.storage.writer import EventJob, NonceJob, Writer, forget_typed
 
 # What the API shows of a summary besides what is in the run's details.
 _SUMMARY_FIELDS = ("title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete")

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from gateway.records import DONE
+from gateway.storage.records import DONE
 
 SILENT: Final = "Silent"
 _MAX_NAME: Final = 80

@@ -15,10 +15,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, delete, insert, select, update
 
-from gateway import schema
 from gateway.admission import Admitted, hash_token
-from gateway.records import DONE, HALT, PENDING, STOP
-from gateway.writer import Writer
+from gateway.storage import schema
+from gateway.storage.records import DONE, HALT, PENDING, STOP
+from gateway.storage.writer import Writer
 
 QUEUED, TAKEN, FAILED, REFUSED, WITHDRAWN = "queued", "taken", "failed", "refused", "withdrawn"
 # What was forgotten is not started by surprise when the folder waits again.

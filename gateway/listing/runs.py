@@ -25,12 +25,12 @@ from sqlalchemy import (
     update,
 )
 
-from gateway import schema
 from gateway.admission import hash_token
-from gateway.orders import QUEUED, WITHDRAWN
-from gateway.records import FAILED, NEEDS, OVER, PENDING, RUNNING, WAITS_FOR_START, WORKING
-from gateway.text_index import TextIndex, contains
-from gateway.writer import Writer
+from gateway.listing.text_index import TextIndex, contains
+from gateway.offers.orders import QUEUED, WITHDRAWN
+from gateway.storage import schema
+from gateway.storage.records import FAILED, NEEDS, OVER, PENDING, RUNNING, WAITS_FOR_START, WORKING
+from gateway.storage.writer import Writer
 
 STAGES: Final = (NEEDS, WORKING, WAITS_FOR_START, OVER)
 MAX_TITLE_CHARACTERS: Final = 200

@@ -1,0 +1,1 @@
+"""The list of runs, and the search through all that they printed."""

@@ -1,0 +1,1 @@
+"""Telling people that a run needs them, has ended or fell silent."""

@@ -1,0 +1,1 @@
+"""Folders that wait for runs (`claude-runner wait`), and the runs that are sent to them."""
