@@ -20,16 +20,18 @@ from gateway.listing.text_index import TextIndex
 from gateway.login import Login
 from gateway.notify.marks import Marks
 from gateway.notify.notifier import Notifier
+from gateway.notify.services import ServicesError
 from gateway.notify.words import secrets_of
 from gateway.offers.folders import Offers
 from gateway.offers.orders import Orders
-from gateway.page.site import Parts, build_site
+from gateway.page.parts import Parts
+from gateway.page.site import build_site
 from gateway.presence import Heard, Looks
 from gateway.screens.screens import Screens
 from gateway.serving.hosts import Hosts, page_url
 from gateway.serving.live import ALL_RUNS, Live
 from gateway.serving.server import Server
-from gateway.settings import Settings, SettingsError
+from gateway.settings import NOTIFY, Settings, SettingsError
 from gateway.storage.artifacts import ArtifactFiles
 from gateway.storage.records import Event
 from gateway.storage.schema import open_database
@@ -97,7 +99,10 @@ class Gateway:
             rules,
             settings.notify_quiet,
         )
-        self._notifier.use(settings.notify)
+        try:
+            self._notifier.use(settings.notify)
+        except ServicesError as error:
+            raise SettingsError(f"{NOTIFY}: {error}") from error
         self._server = _listen(address, certificate)  # from here on there are threads
         self.port: int = self._server.bind_addr[1]
         self._link_base = page_url(hosts, address[0], self.port)

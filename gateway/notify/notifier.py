@@ -109,7 +109,7 @@ class Notifier:
         self._thread = threading.Thread(target=self._run, name="gateway-notify", daemon=True)
 
     def use(self, addresses: Sequence[str]) -> None:
-        """Take the services to tell. Raises: SettingsError. Before `start`; blocks for a second."""
+        """Take the services to tell. Raises: ServicesError. Before `start`; blocks for a second."""
         self._services = Services(addresses, self._inbox.put)
 
     def start(self, link_base: str) -> None:

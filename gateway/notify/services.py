@@ -21,8 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Final
 
-from gateway.settings import NOTIFY, SettingsError
-
 logger = logging.getLogger(__name__)
 
 _SENDER: Final = Path(__file__).with_name("sender.py")
@@ -90,10 +88,14 @@ class _Service:
         }
 
 
+class ServicesError(Exception):
+    """Nothing can be sent to what was given; the message is one plain sentence."""
+
+
 class Services:
     """All of them. `post` gets what the sender says, in a thread of this class.
 
-    Raises: SettingsError, for an address that is none; it says nothing of the address.
+    Raises: ServicesError, for an address that is none; it says nothing of the address.
     """
 
     def __init__(
@@ -121,16 +123,16 @@ class Services:
         names = self._checked
         if names is None:
             self.close()
-            raise SettingsError(
-                f"{NOTIFY} needs the package apprise, which does not start; "
+            raise ServicesError(
+                "it needs the package apprise, which does not start; "
                 "install it with pip, or remove the setting"
             )
         for number, name in enumerate(names, 1):
             if name is None:
                 self.close()
                 which = f"address {number} of {len(names)}" if len(names) > 1 else "its address"
-                raise SettingsError(
-                    f"{NOTIFY}: {which} is none that apprise can send to; write one such as "
+                raise ServicesError(
+                    f"{which} is none that apprise can send to; write one such as "
                     f"ntfys://ntfy.example.org/topic ({_WHERE})"
                 )
         known = [name or "" for name in names]

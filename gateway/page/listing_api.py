@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, g, jsonify, request
 
@@ -18,12 +18,10 @@ from gateway.listing.runs import (
     Filter,
     Place,
 )
+from gateway.page.parts import Parts
 from gateway.page.request import address, json_body, optional_text, refuse
 from gateway.serving.live import ALL_RUNS
 from gateway.storage.records import PENDING, RUNNING
-
-if TYPE_CHECKING:
-    from gateway.page.site import Parts
 
 MAX_REMOVED = 200
 _MAX_PAGE = 200

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
 
 from gateway.listing.runs import MAX_TITLE_CHARACTERS
 from gateway.offers.folders import MAX_PROMPT_CHARACTERS, OfferError
 from gateway.offers.orders import Wish
+from gateway.page.parts import Parts
 from gateway.page.request import address, json_body, optional_text, refuse, text
 from gateway.serving.live import ALL_RUNS
-
-if TYPE_CHECKING:
-    from gateway.page.site import Parts
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 

@@ -10,9 +10,8 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Union
+from typing import Any, Union
 from urllib.parse import quote, urlencode
 
 from flask import (
@@ -29,22 +28,19 @@ from flask import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.security import safe_join
 
-from gateway.listing.runs import Listing
 from gateway.login import (
     CODE_LIFETIME_S,
     LINK_LIFETIME_S,
     SESSION_LIFETIME_S,
     Credentials,
-    Login,
     Session,
     TooManyFailuresError,
 )
-from gateway.notify.notifier import Notifier
-from gateway.offers.folders import Offers
 from gateway.page.listing_api import add_listing, created, read_model
 from gateway.page.markdown import parse_markdown
 from gateway.page.offers_api import add_offers
 from gateway.page.openapi import DOCUMENT
+from gateway.page.parts import Parts
 from gateway.page.request import address as _address
 from gateway.page.request import json_body as _json_body
 from gateway.page.request import optional_text as _optional_text
@@ -58,11 +54,7 @@ from gateway.page.search import (
     find_text,
     look_through,
 )
-from gateway.presence import Heard, Looks
-from gateway.screens.screens import Screens
-from gateway.serving.hosts import Hosts
-from gateway.serving.live import ALL_RUNS, Live
-from gateway.storage.artifacts import ArtifactFiles
+from gateway.serving.live import ALL_RUNS
 from gateway.storage.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
 from gateway.storage.records import (
     DONE,
@@ -74,7 +66,6 @@ from gateway.storage.records import (
     RUNNING,
     STOP,
 )
-from gateway.storage.store import Store
 from gateway.storage.writer import StoreClosedError
 from gateway.wire import is_here
 
@@ -137,27 +128,6 @@ _HEADERS = {
 }
 
 Answer = Union[Response, "tuple[Response, int]"]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the site works with."""
-
-    store: Store
-    live: Live
-    listing: Listing
-    tidy_up: Callable[[], None]
-    login: Login
-    offers: Offers
-    hosts: Hosts
-    files: ArtifactFiles
-    notifier: Notifier
-    looks: Looks
-    screens: Screens
-    heard: Heard
-    static_dir: Path
-    vendor_dir: Path
-    start_program: str
 
 
 def build_site(parts: Parts) -> Flask:
