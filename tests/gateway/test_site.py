@@ -17,7 +17,8 @@ import jsonschema
 import pytest
 
 from gateway.front import STREAMS
-from gateway.page.site import Parts, build_site
+from gateway.page.parts import Parts
+from gateway.page.site import build_site
 from gateway.wire import ROUTES
 from gateway_client import Credentials, GatewayClient, Outcome
 from journal.events import encode_event
