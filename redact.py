@@ -71,6 +71,7 @@ from redaction.json_values import JsonCleaner
 from redaction.known import KnownValues, Needles, collect_known_values
 from redaction.names import MAY_HAVE_SPACED_VALUE, MAY_HAVE_VALUE, NO_ORDINARY_TOKEN, judge_name
 from redaction.private_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_header
+from redaction.regex import regex
 from redaction.syntax import judge_address, judge_cookie, judge_flag, judge_phrase, judge_scheme
 from redaction.tokens import PatternError, Tokens, TokenShape, parse_token_shapes
 from redaction.view import CLIPBOARD, STRING, View
@@ -120,7 +121,7 @@ class _Search(NamedTuple):
 
 
 def _search(pattern: bytes, literals: dict[bytes, tuple[int, Judge]]) -> _Search:
-    return _Search(pattern[0], re.compile(pattern, re.VERBOSE), literals)
+    return _Search(pattern[0], regex(pattern, re.VERBOSE), literals)
 
 
 # Which literal in the lowered text calls which judge, and how far before it the place begins.
@@ -265,7 +266,7 @@ class Rules:
 # with the quote behind it, and all from the header of a private key to the next footer; what is
 # left is no JSON. Written as an escape, the same character is none of these to it. In compact JSON
 # they only stand inside strings.
-CUT_BY_GATEWAY = re.compile(
+CUT_BY_GATEWAY = regex(
     r"(?:token|secret|password|auth|api[_-]?key|bearer|credential)[\s=:]|-----(?=BEGIN)",
     re.IGNORECASE,
 )
@@ -482,19 +483,19 @@ class Redactor:
 _SECRET_BYTES = 4
 # The bytes that show that another sequence begins within one.
 _RESTARTED = b"\x1b]"
-_END_OF_LINE = re.compile(rb"[\r\n]")
+_END_OF_LINE = regex(rb"[\r\n]")
 # The beginning of a stop of several bytes: an escaped quote, a quote in HTML or in an address, the
 # end of CDATA, what ends a sentence, the end of a line in a list.
 _STOP_BYTES = 12
-_STOP_BEGINS = re.compile(
+_STOP_BEGINS = regex(
     rb"(?:\\{1,8}(?:u(?:0(?:02?)?)?)?|&[\w#]{0,5}|%[0-9]{0,4}|[.,;:)\]}]{1,3}|\r|\r?\n\r?)\Z"
 )
 
 
 # The run at the end of a text that is longer than what may be shown of a secret, also with a host
 # behind it, as in an address; not the end of a UUID.
-_LAST_RUN = re.compile(rb"(?<![0-9a-f]-)([A-Za-z0-9_-]{12,})(?:@[A-Za-z0-9.-]*)?\Z")
-_MIXED_CASE = re.compile(MIXED_CASE)
+_LAST_RUN = regex(rb"(?<![0-9a-f]-)([A-Za-z0-9_-]{12,})(?:@[A-Za-z0-9.-]*)?\Z")
+_MIXED_CASE = regex(MIXED_CASE)
 
 
 class _Spans:

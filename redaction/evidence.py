@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Union
 
+from redaction.regex import regex
+
 # A judge decides within so many bytes. With fewer, real values would be cut in two; with more, more
 # text would be held back.
 LOOK_AHEAD = 240
@@ -98,8 +100,8 @@ def read_value(
 
 
 # What closes a quote and opens it again: a quote inside, as SQL, YAML, CSV and shells write it
-_JOINT = re.compile(rb"""(['"])\1|'(?:\\''|"'"')""")
-_MAY_BE_JOINT = re.compile(rb"""'(?:\\'?|"(?:'"?)?)?|\"""")
+_JOINT = regex(rb"""(['"])\1|'(?:\\''|"'"')""")
+_MAY_BE_JOINT = regex(rb"""'(?:\\'?|"(?:'"?)?)?|\"""")
 
 
 def read_quoted(text: bytes, at: int, quote: bytes, final: bool) -> bytes | Endless | Wait:
@@ -209,7 +211,7 @@ NEUTRAL_ENDINGS = list_words(
     """
 )
 
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_WORDS = regex(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 HARMLESS, SUSPECT, SECRET, HEADER = range(4)
 
 
@@ -312,13 +314,13 @@ _PASSWORD_TRANSLATIONS = list_words(
     """
 )
 
-_RANDOM_ALPHABET = re.compile(rb"[A-Za-z0-9+/=_.~%:!@#^*-]{10,}")
-_RANDOM_PART = re.compile(rb"[A-Za-z0-9]{10,}")
-_LONG_PART = re.compile(  # asked at its first byte alone, else each letter looks for a digit
+_RANDOM_ALPHABET = regex(rb"[A-Za-z0-9+/=_.~%:!@#^*-]{10,}")
+_RANDOM_PART = regex(rb"[A-Za-z0-9]{10,}")
+_LONG_PART = regex(  # asked at its first byte alone, else each letter looks for a digit
     rb"(?<![A-Za-z0-9])(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}"
 )
-_UUID = re.compile(rb"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-_CHANGES = re.compile(rb"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
+_UUID = regex(rb"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_CHANGES = regex(rb"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
 # A mix of cases that no word and no identifier has; part of other patterns.
 MIXED_CASE = rb"[A-Z][a-z][A-Z]|[a-z][A-Z]{2}"
 
@@ -349,10 +351,10 @@ def looks_like_password(value: bytes) -> bool:
     return len(value) >= 6 and (changes >= 4 or signs)
 
 
-_OTHER_SCRIPT = re.compile(rb"[\xca-\xf4][\x80-\xbf]")  # a character behind U+027F, in UTF-8
-_PASSWORD_SIGN = re.compile(rb".[!@#$%&*?^+~]")
+_OTHER_SCRIPT = regex(rb"[\xca-\xf4][\x80-\xbf]")  # a character behind U+027F, in UTF-8
+_PASSWORD_SIGN = regex(rb".[!@#$%&*?^+~]")
 # Hex, durations, dates, a file, an address, code, and a package at a version: x@1.2
-_NO_PASSWORD = re.compile(
+_NO_PASSWORD = regex(
     rb"[0-9a-fA-F-]+|(?:[0-9]+[a-z]{1,2})+|[0-9]{4}-[0-9]{2}.*|.*[/(){}\[\]<>=;,|\\\"'`].*"
     rb"|.*\w@[\w-]+\..*|[\w-]+\.[a-z]{1,4}",
     re.DOTALL,
@@ -366,13 +368,13 @@ def _mixes_case(value: bytes) -> bool:
 
 # Pairs of letters that words and identifiers hardly ever have: of random letters, every third pair
 # is one.
-_ODD_PAIR = re.compile(
+_ODD_PAIR = regex(
     rb"(?i)(?=ao|b[hkqvwxz]|c[gjqwxz]|d[qwxz]|f[ghjkqvwxz]|g[bfjkqvwxz]|h[bcfgjkqvwxz]|i[hjwy]"
     rb"|j[bcdf-hj-np-rtv-z]|k[bcfjkmqrvxyz]|l[hjqwxz]|m[ghjqwxz]|n[qxz]|o[qz]|p[jqvwxz]"
     rb"|q[a-df-tv-z]|r[jqxz]|s[jxz]|t[jq]|u[hjkqu-z]|v[bdfghjklnp-ru-z]|w[bcfgjkmp-qtu-z]"
     rb"|x[bdghjknoqru-wz]|y[hjkqu-vxyz]|z[bcdfghjkmnp-z])"
 )
-_HUMP = re.compile(rb"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_HUMP = regex(rb"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
 def is_gibberish(word: bytes) -> bool:
@@ -473,35 +475,35 @@ HARMLESS_VALUES = {
         rb"[a-z][a-z0-9+.-]{1,20}://.*",  # a URL, whose password has a judge of its own
     ),
 }
-HARMLESS_VALUE = re.compile(
+HARMLESS_VALUE = regex(
     b"|".join(row for rows in HARMLESS_VALUES.values() for row in rows),
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
 # A generated password that looks like code: letters of both cases, digits and signs, but neither a
 # word nor a call.
-_SCRAMBLED = re.compile(
+_SCRAMBLED = regex(
     rb"(?=[!-~]{8})(?!.*[A-Za-z]{5}|[\w.:&*-]+[(\[].*[)\]]\Z)"
     rb"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9]*[0-9])(?=(?:[\w.:>/-]*[^\w.:>/-]){2})[!-~]+"
 )
 # A long text of all kinds of signs with one word at most, as the keys of WordPress are: no code is
 # that dense.
-_DENSE = re.compile(
+_DENSE = regex(
     rb"(?=[ -~]{32})(?=(?:[^0-9]*[0-9]){2})(?=(?:[^A-Z]*[A-Z]){3})(?=(?:[\w ]*[^\w ]){4})"
     rb"(?!(?:(?![a-z]{5}).)*[a-z]{5,}[^a-z](?:(?![a-z]{5}).)*[a-z]{5})[ -~]+"
 )
 # A sign that opens a variable or a placeholder, and a run that no bracket closes.
-_SIGN_AND_RUN = re.compile(rb"[$({\[<!/]([A-Za-z0-9]{6,})[\w!@#$%^&*+~?-]*")
-_NUMBER = re.compile(rb"[0-9]{4,}")
-_PLAIN_WORD = re.compile(rb"@{0,2}[A-Za-z_]+(?:[.!?:]|<[A-Za-z]\S*>)?")
-_LABEL = re.compile(
+_SIGN_AND_RUN = regex(rb"[$({\[<!/]([A-Za-z0-9]{6,})[\w!@#$%^&*+~?-]*")
+_NUMBER = regex(rb"[0-9]{4,}")
+_PLAIN_WORD = regex(rb"@{0,2}[A-Za-z_]+(?:[.!?:]|<[A-Za-z]\S*>)?")
+_LABEL = regex(
     rb"(?i)[\w' ]*\b(?:enter|your|please|required|invalid|must|forgot|reset|confirm|wrong"
     rb"|incorrect|missing|expired|provide|is|not|the|a|an|for|of|to)\b.*"
 )
 # Code behind a text such as "Token: ", whose end looks like an operator and an opening quote.
-_CODE_AFTER_TEXT = re.compile(
+_CODE_AFTER_TEXT = regex(
     rb"\s|;(?:\s|\Z)|[+%.]\s|(?:<<|&&|\|\|)\s|\\?[\"'] ?[.+] |[,)]\s*(?:[\w)\"']|\Z)"
 )
-_PLACEHOLDER = re.compile(rb"[A-Z]{2,}(?:[_-][A-Z]+)*|[x]{4,}-.*|.{0,3}\xe2\x80\xa6")
+_PLACEHOLDER = regex(rb"[A-Z]{2,}(?:[_-][A-Z]+)*|[x]{4,}-.*|.{0,3}\xe2\x80\xa6")
 
 
 def is_ordinary(value: bytes, *, quoted: bool, loose: bool, number: bool = False) -> bool:
@@ -529,7 +531,7 @@ def is_ordinary(value: bytes, *, quoted: bool, loose: bool, number: bool = False
     return loose and _PLAIN_WORD.fullmatch(bare) is not None and not is_gibberish(bare)
 
 
-_PATH_OF_NAME = re.compile(rb"[A-Za-z]+(?:[./][A-Za-z_]+)+")
+_PATH_OF_NAME = regex(rb"[A-Za-z]+(?:[./][A-Za-z_]+)+")
 
 
 def _is_path_of_name(value: bytes) -> bool:
@@ -587,7 +589,7 @@ def is_secret(name: bytes, value: bytes, *, quoted: bool, loose: bool) -> bool:
     return weight == SECRET or looks_secret(value)
 
 
-_USER_AND_PASSWORD = re.compile(rb"[!-~]+:[!-~]+")
+_USER_AND_PASSWORD = regex(rb"[!-~]+:[!-~]+")
 
 
 def looks_secret(value: bytes) -> bool:
@@ -614,7 +616,7 @@ def decode_base64(body: bytes) -> bytes:
 CLOSING_QUOTE = rb"[\"'`][^A-Za-z0-9]"
 # Ends a value on a line of its own (`DB_PASSWORD=…`): white space and quotes alone, for a password
 # may have any other character.
-LINE_STOP = re.compile(rb"\s|" + CLOSING_QUOTE + rb"|\\[nrt\"']")
+LINE_STOP = regex(rb"\s|" + CLOSING_QUOTE + rb"|\\[nrt\"']")
 
 
 @functools.lru_cache(maxsize=64)
@@ -629,7 +631,7 @@ def quote_stop(quote: bytes) -> re.Pattern[bytes]:
     return re.compile(re.escape(quote) + rb"|[\r\n]")
 
 
-_SIGN = re.compile(rb"[=:> \t]")
+_SIGN = regex(rb"[=:> \t]")
 
 
 def first_sign(text: bytes, start: int) -> int:

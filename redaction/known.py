@@ -30,6 +30,7 @@ from redaction.evidence import (
     split_name,
     weigh_name,
 )
+from redaction.regex import regex
 
 # The shortest value that is searched for: a shorter one would be found in ordinary words. GitLab
 # has 8, Buildkite 6.
@@ -40,23 +41,21 @@ PIECE_BYTES = 1024
 
 # --- known values from the environment ------------------------------------------------------------
 
-_SECRET_VARIABLE = re.compile(
+_SECRET_VARIABLE = regex(
     r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PWD|PW|PASS|PASSPHRASE|CREDENTIAL"
     r"|CONNECTION_STRING|DSN|AUTH|APIKEY)S?$"
     r"|PASSWORD$",
     re.IGNORECASE,
 )
 # `API_KEY_1`, `GITHUB_TOKEN2`, `DB_PASSWORD_PROD`.
-_NEUTRAL_ENDING = re.compile(rf"(?:_?[0-9]+|_(?:{'|'.join(NEUTRAL_ENDINGS)}))$", re.IGNORECASE)
+_NEUTRAL_ENDING = regex(rf"(?:_?[0-9]+|_(?:{'|'.join(NEUTRAL_ENDINGS)}))$", re.IGNORECASE)
 # Folders of the shell, not passwords. Their values are not always recognised as paths: a path may
 # have any character.
 _DIRECTORIES = ("PWD", "OLDPWD")
-_PATH = re.compile(r"(?:[~.]{0,2}|[A-Za-z]:)?[/\\][\w./\\@+ -]*")
-_WORD_OR_NUMBER = re.compile(r"[A-Za-z]{1,15}|[0-9.,:\s+-]*")
+_PATH = regex(r"(?:[~.]{0,2}|[A-Za-z]:)?[/\\][\w./\\@+ -]*")
+_WORD_OR_NUMBER = regex(r"[A-Za-z]{1,15}|[0-9.,:\s+-]*")
 # The value of a variable that only says whether there is a secret.
-_SWITCH = re.compile(
-    r"(?i)[01yntf]|true|false|yes|no|on|off|none|null|nil|undefined|enabled|disabled"
-)
+_SWITCH = regex(r"(?i)[01yntf]|true|false|yes|no|on|off|none|null|nil|undefined|enabled|disabled")
 
 
 @dataclass(frozen=True)
@@ -229,13 +228,11 @@ def _list_leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 # A certificate, a public key
-_PUBLIC_KEY = re.compile(
-    r"-----BEGIN (?:[A-Z0-9]+ )*(?:CERTIFICATE|PUBLIC KEY)-|(?:ssh|ecdsa)-\S+ "
-)
+_PUBLIC_KEY = regex(r"-----BEGIN (?:[A-Z0-9]+ )*(?:CERTIFICATE|PUBLIC KEY)-|(?:ssh|ecdsa)-\S+ ")
 # A host, also with a port or with a user
-_PLACE = re.compile(r"(?:[\w.+-]+@)?[\w-]+(?:\.[\w-]+)+(?::[0-9]{1,5})?")
-_HOST = re.compile(rb"(?:(?<=://)|(?<=@))[\w.:-]+(?=[/?#]|$)")
-_SIGN_IN_ADDRESS = re.compile(rb"[/?&=#:@.]+")
+_PLACE = regex(r"(?:[\w.+-]+@)?[\w-]+(?:\.[\w-]+)+(?::[0-9]{1,5})?")
+_HOST = regex(rb"(?:(?<=://)|(?<=@))[\w.:-]+(?=[/?#]|$)")
+_SIGN_IN_ADDRESS = regex(rb"[/?&=#:@.]+")
 
 
 def _is_public(name: str, value: str) -> bool:
@@ -388,7 +385,7 @@ class Needles:
 
 
 _ORDER: Any = "little" if memoryview(b"\x01\0\0\0").cast("I")[0] == 1 else "big"
-_BLANK = re.compile(rb"\s*")
+_BLANK = regex(rb"\s*")
 
 
 def _match_words(text: bytes, at: int, words: tuple[bytes, ...]) -> int | None:
@@ -441,7 +438,7 @@ _HTML_QUOTES = (
     (b"&quot;", b"'"),
     (b"&quot;", b"&apos;"),
 )
-_SHELL_SPECIAL = re.compile(rb"""[\s!"#$&'()*;<>?\[\\\]^`{|}~]""")
+_SHELL_SPECIAL = regex(rb"""[\s!"#$&'()*;<>?\[\\\]^`{|}~]""")
 
 
 def _spell_json(piece: bytes) -> Iterator[bytes]:
@@ -463,7 +460,7 @@ def _spell_json(piece: bytes) -> Iterator[bytes]:
 # and PHP, Gson, and .NET. Some write hexadecimal numbers in lower case and some in upper case, PHP
 # escapes slashes besides, and .NET writes quotes as numbers.
 _ESCAPED_SIGNS = ("", "<>&", "<>&'", "<>&='", "<>&'\"", "<>&'\"+`")
-_JSON_NUMBER = re.compile(r"(?<!\\)((?:\\\\)*)\\u([0-9a-f]{4})")
+_JSON_NUMBER = regex(r"(?<!\\)((?:\\\\)*)\\u([0-9a-f]{4})")
 
 
 def _escape_signs(plain: str) -> set[str]:
@@ -485,7 +482,7 @@ def _expand(value: bytes) -> bytes:
     return expanded if expanded != value else b""
 
 
-_SPELLED = re.compile(rb"\\([nrt])")
+_SPELLED = regex(rb"\\([nrt])")
 _BLANKS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 

@@ -38,6 +38,7 @@ from redaction.evidence import (
     may_be_gibberish,
     weigh_name,
 )
+from redaction.regex import regex
 from redaction.syntax import judge_header, judge_phrase
 from redaction.values import (
     ESCAPE,
@@ -59,12 +60,12 @@ from redaction.values import (
 _NAME_BYTES = (string.ascii_letters + string.digits + "_.-$").encode()
 # The bytes that may follow a name that has a value.
 _FOLLOWING = frozenset(bytes((code,)) for code in b" \t\r\n\"'`\\])=:+?.|&%^->,*<(") | {b""}
-_REST_OF_NAME = re.compile(rb"[A-Za-z0-9_.-]{0,64}")
+_REST_OF_NAME = regex(rb"[A-Za-z0-9_.-]{0,64}")
 # Signs that point to a value in a prompt or in prose: arrows, guillemets, dashes, a middle dot.
 _POINTER = rb"(?:\xc2[\xbb\xb7]|\xe2(?:\x80[\x93\x94\xba]|[\x86\x87]\x92|\x9d\xaf|\x9e[\x94-\xbe]))"
 # What may stand between a name and its value: the end of a quoted name, then `=` or `:` in every
 # language's spelling.
-_OPERATOR = re.compile(
+_OPERATOR = regex(
     rb"""
     (?:QUOTE|\\)? (?::(?:"?[\w\\]{1,32}"?:)?pr(?:otected|ivate))?   # ["token":protected] in PHP
     (?:[\])]{0,2}|%(?:25)?5[Dd]) (?:\*\*)? [ \t]{0,20}
@@ -83,47 +84,45 @@ _OPERATOR = re.compile(
     """.replace(b"QUOTE", QUOTE).replace(b"POINTER", _POINTER),
     re.VERBOSE,
 )
-_SIGN_BEHIND = re.compile(rb"[:=]|->|<-|%")
+_SIGN_BEHIND = regex(rb"[:=]|->|<-|%")
 # The value may be the next argument: setProperty("TOKEN", "value").
-_ARGUMENT = re.compile(rb"""ESCAPE["'][ ]?,[ ]{0,24}(?=b?ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
-_WORD_NEXT = re.compile(rb"""["'][a-z_]{1,16}["']""")  # the most frequent case, dismissed early
-_IN_LIST = re.compile(rb"""["'],\s*["']$""")
+_ARGUMENT = regex(rb"""ESCAPE["'][ ]?,[ ]{0,24}(?=b?ESCAPE["'`])""".replace(b"ESCAPE", ESCAPE))
+_WORD_NEXT = regex(rb"""["'][a-z_]{1,16}["']""")  # the most frequent case, dismissed early
+_IN_LIST = regex(rb"""["'],\s*["']$""")
 # The default where nothing is set, in several languages: process.env.TOKEN || "value"
 _OTHERWISE = rb"""
     (?: \s{0,24}(?:\|\||\?\?|\?:)\s{0,24} | \s{1,24}(?P<word>or|else)\s{1,24}
       | \.unwrap_or(?:_else\(\|_?\|[ ]?|\() | ,[ ]?default[ ]?=[ ]? | [ ]\{[ ] )
     (?=ESCAPE["'`])
 """.replace(b"ESCAPE", ESCAPE)
-_FALLBACK = re.compile(
+_FALLBACK = regex(
     rb"""(?:ESCAPE["'])?[)\]]{0,2}""".replace(b"ESCAPE", ESCAPE) + _OTHERWISE, re.VERBOSE
 )
-_FALLBACK_OF_EXPRESSION = re.compile(
+_FALLBACK_OF_EXPRESSION = regex(
     rb"""[A-Za-z_$][\w.$?]{0,63}(?:[(\[](?:["'][\w.-]{1,64}["'])?[)\]]{1,2})?""" + _OTHERWISE,
     re.VERBOSE,
 )
 # Code that may still lead to a default, also on its next line
-_CODE_SO_FAR = re.compile(rb"""[\w.$?:()\[\]"'\\|{,=> -]{0,120}\s{0,24}[|?:]{0,2}\s{0,24}""")
+_CODE_SO_FAR = regex(rb"""[\w.$?:()\[\]"'\\|{,=> -]{0,120}\s{0,24}[|?:]{0,2}\s{0,24}""")
 # The next item in a list of arguments, on the next line: the value of a flag
-_NEXT_ARGUMENT = re.compile(rb"""["'],\r?\n[ \t]{0,32}(?=["'])""")
+_NEXT_ARGUMENT = regex(rb"""["'],\r?\n[ \t]{0,32}(?=["'])""")
 # X-Api-Key=[value], as Java and Go print headers
-_BRACKETS = re.compile(rb"\[(?=[^\s\[\]\"',;]{6,128}\])")
+_BRACKETS = regex(rb"\[(?=[^\s\[\]\"',;]{6,128}\])")
 # The user before the password: auth=("jane", …), NetworkCredential("jane", …)
-_USER_BEFORE = re.compile(rb"""\(\s{0,24}["'][^"'\s]{1,40}["'],\s{0,24}(?=["'])""")
-_USER_SO_FAR = re.compile(rb"""\(\s{0,24}(?:["'][^"'\s]{0,40}(?:["'](?:,\s{0,24})?)?)?""")
-_NEXT_LINE = re.compile(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
+_USER_BEFORE = regex(rb"""\(\s{0,24}["'][^"'\s]{1,40}["'],\s{0,24}(?=["'])""")
+_USER_SO_FAR = regex(rb"""\(\s{0,24}(?:["'][^"'\s]{0,40}(?:["'](?:,\s{0,24})?)?)?""")
+_NEXT_LINE = regex(rb"""\r?\n[ \t]{1,32}(?=\\?["'])""")
 # --token value, `TOKEN` is `value`; not the line of a table
-_SPACE = re.compile(
-    rb"(?P<closed>`|\*\*)?(?P<blank>[ \t]{1,40})(?=[^\s=:|\xe2]|\xe2(?![\x94\x95]))"
-)
+_SPACE = regex(rb"(?P<closed>`|\*\*)?(?P<blank>[ \t]{1,40})(?=[^\s=:|\xe2]|\xe2(?![\x94\x95]))")
 # The password was changed to …, TOKEN → …, `TOKEN` (`…`), the key for production is **…**
-_VERB = re.compile(
+_VERB = regex(
     rb"(?:(?:-|"
     + _POINTER
     + rb") |\((?:currently )?(?=`)"
     + rb"|(?:for (?:the )?[^\s:]{1,32} )?(?:(?:is|was|has been) )?"
     + rb"(?:(?:now|currently|set|changed|reset|updated) )?(?:to |from )?)(?:\*\*)?"
 )
-_MAY_BE_OPERATOR = re.compile(
+_MAY_BE_OPERATOR = regex(
     rb"""[\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[A-Za-z\[\]<>.|?*&]{1,20} ?:?)?(?:["'])?"""
 )
 # What must follow the beginning of a name, in lowered text, for `judge_name` to be called at all:
@@ -163,36 +162,34 @@ def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
 # `max_tokens` and its like, of which the statistics of language models are full.
 NO_ORDINARY_TOKEN = _exclude_ordinary(TOKEN_ORDINARY_WORDS, "token")
 # Ends a word in a sentence, or one on a line of its own.
-_WORD_STOP = re.compile(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
-_BOLD_STOP = re.compile(rb"\*\*|[\r\n]")
+_WORD_STOP = regex(rb"[.,;:)\]}]{0,3}[\s\"'`<>|\\]")
+_BOLD_STOP = regex(rb"\*\*|[\r\n]")
 # ENV API_KEY …, #define WIFI_PASSWORD …, set -x DB_PASSWORD …
-_SETTING_BEFORE = re.compile(
+_SETTING_BEFORE = regex(
     rb"(?i)(?:(?:^|[\r\n>$#;&|+])[ \t]*set|(?:^|[\s>])(?:setx|setenv|\#[ ]?define|env|arg"
     rb"|fastcgi_param|(?:config(?:ure)?|secrets?|settings|redis-cli|RUN)[ ]set))"
     rb"(?:[ ]-[a-z]+)*[ \t]+$"
 )
 _COMMANDS = (b"requirepass", b"masterauth", b"PASS")
 # gh secret set TOKEN --body …, TOKEN <<< …
-_SETTING_FLAG = re.compile(rb"(?:--body|--value)(?:[ =]|(?=[\"']))|-b[ =]?(?=[^\s=])|<<<[ ]?")
+_SETTING_FLAG = regex(rb"(?:--body|--value)(?:[ =]|(?=[\"']))|-b[ =]?(?=[^\s=])|<<<[ ]?")
 # How a private key goes on behind `Private-Key` of openssl, `: (2048 bit, 2 primes)`, and behind
 # the first name in a file of PuTTY, with the kind of the key
-_KEY_BEHIND_NAME = re.compile(rb":(?: \([0-9]{2,5} bit| (?:ssh|ecdsa)-|\r?\npriv:)")
-_MAY_BE_KEY = re.compile(rb":(?: (?:\([0-9]{0,5}(?: b?i?)?|s?s?h?|e?c?d?s?a?)|\r?\n?p?r?i?v?)?")
-_ARN_BEFORE = re.compile(rb"[0-9]{12}:$")  # the type of a resource, in its name at AWS
-_LOGIN_BEFORE = re.compile(rb"(?:login|user|account)[ \t]+\S+\s+$")
-_NETRC_BEFORE = re.compile(rb"machine\s+\S+\s+login\s+\S+\s+$")
-_SQL_BEFORE = re.compile(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
-_KEY_NAME = re.compile(rb"(?i)api[_-]?key$")
-_PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase)$|pwd?$")
-_LOGIN_CALL = re.compile(rb"(?i)(?:basic_?auth|credentials?)$")
+_KEY_BEHIND_NAME = regex(rb":(?: \([0-9]{2,5} bit| (?:ssh|ecdsa)-|\r?\npriv:)")
+_MAY_BE_KEY = regex(rb":(?: (?:\([0-9]{0,5}(?: b?i?)?|s?s?h?|e?c?d?s?a?)|\r?\n?p?r?i?v?)?")
+_ARN_BEFORE = regex(rb"[0-9]{12}:$")  # the type of a resource, in its name at AWS
+_LOGIN_BEFORE = regex(rb"(?:login|user|account)[ \t]+\S+\s+$")
+_NETRC_BEFORE = regex(rb"machine\s+\S+\s+login\s+\S+\s+$")
+_SQL_BEFORE = regex(rb"(?i)(?:with|encrypted|login|using|identified[ ]by)[ ]$")
+_KEY_NAME = regex(rb"(?i)api[_-]?key$")
+_PASSWORD_NAME = regex(rb"(?i)pass(?:word|wd|phrase)$|pwd?$")
+_LOGIN_CALL = regex(rb"(?i)(?:basic_?auth|credentials?)$")
 # user.setPassword("…"), .password("…")
-_SETTER = re.compile(
-    rb"(?i)(?:\.|(?:set|with)_?)\w{0,16}(?:password|passphrase|secret|token|api_?key)$"
-)
+_SETTER = regex(rb"(?i)(?:\.|(?:set|with)_?)\w{0,16}(?:password|passphrase|secret|token|api_?key)$")
 # PASS and the name of a test, which has no signs as passwords have them
-_TEST_PASSED = re.compile(rb": [\w./-]{0,80}(?![^\s:,;(])")
+_TEST_PASSED = regex(rb": [\w./-]{0,80}(?![^\s:,;(])")
 # Before a `pass` alone that has a secret value: -passin pass:… of openssl, and FTP or POP3 in curl
-_PASS_BEFORE = re.compile(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
+_PASS_BEFORE = regex(rb"[ ]-pass(?:in|out|word)?[ ][\"']?$|[\r\n]> $")
 # A word that ends the line, in lower case, for another could be a type
 # What is said about a password on a line of its own, and is none.
 _NO_PASSWORDS = list_words(
@@ -204,21 +201,21 @@ _NO_PASSWORDS = list_words(
     unchanged unencrypted unlocked unused used vault weak
     """
 )
-_WORD_ENTRY = re.compile(rb"[A-Za-z]{4,64}(?![^\r\n])")
-_COMPOUND_NAME = re.compile(rb"[_.-]|[a-z][A-Z]")
-_LINE_END = re.compile(rb"[ \t]{0,40}[\r\n]")
-_MAY_BE_LINE_END = re.compile(rb"[ \t]{0,40}")
+_WORD_ENTRY = regex(rb"[A-Za-z]{4,64}(?![^\r\n])")
+_COMPOUND_NAME = regex(rb"[_.-]|[a-z][A-Z]")
+_LINE_END = regex(rb"[ \t]{0,40}[\r\n]")
+_MAY_BE_LINE_END = regex(rb"[ \t]{0,40}")
 # The old value before the new one, in a diff or a plan: password = "old" -> "new", "old" → "new",
 # from `old` to `new`
 _OLD = rb"""(?:"[^"\r\n]{0,120}"|'[^'\r\n]{0,120}'|`[^`\r\n]{0,120}`|null|\([a-z ]{1,24}\))"""
-_WAS = re.compile(_OLD + rb"""(?: (?:[-=]>|\xe2\x86\x92|to)|,? now) (?=["'`])""")
-_MAY_BE_WAS = re.compile(_OLD + rb"[ ,=>tonw\xe2\x86\x92-]{0,5}")
+_WAS = regex(_OLD + rb"""(?: (?:[-=]>|\xe2\x86\x92|to)|,? now) (?=["'`])""")
+_MAY_BE_WAS = regex(_OLD + rb"[ ,=>tonw\xe2\x86\x92-]{0,5}")
 # ["token":"User":private] in PHP: the class stands where JSON has the value
-_MAY_BE_CLASS = re.compile(rb"""\["[\w.-]{1,64}":"[\w\\]{0,32}(?:":?[a-z]{0,9}\]?=?)?""")
-_PLURAL = re.compile(rb"s(?:_?(?:b64|base64|hex))?$", re.IGNORECASE)
-_LIST = re.compile(rb"""\[\s{0,32}(?=\\?["'])""")
+_MAY_BE_CLASS = regex(rb"""\["[\w.-]{1,64}":"[\w\\]{0,32}(?:":?[a-z]{0,9}\]?=?)?""")
+_PLURAL = regex(rb"s(?:_?(?:b64|base64|hex))?$", re.IGNORECASE)
+_LIST = regex(rb"""\[\s{0,32}(?=\\?["'])""")
 # The end of a list, or a line that is no item of it
-_LIST_STOP = re.compile(rb"[\]}]|\r?\n(?:\r?\n|[^\s\"'\]}])")
+_LIST_STOP = regex(rb"[\]}]|\r?\n(?:\r?\n|[^\s\"'\]}])")
 
 
 def judge_name(text: bytes, at: int, final: bool) -> Verdict:
@@ -249,7 +246,7 @@ def judge_name(text: bytes, at: int, final: bool) -> Verdict:
 
 # Names that promise nothing by themselves, but may do so where they stand.
 _WEIGHED_IN_PLACE = (b"--password-stdin", b"key", b"Key", b"KEY", b"PuTTY-User-Key-File")
-_KAGGLE_BEFORE = re.compile(rb"""\{\s{0,8}"username":\s?"[^"\s]{1,40}",\s{0,8}"$""")
+_KAGGLE_BEFORE = regex(rb"""\{\s{0,8}"username":\s?"[^"\s]{1,40}",\s{0,8}"$""")
 
 
 def _weigh_in_place(text: bytes, at: int, start: int, name: bytes, in_query: bool) -> int:
@@ -427,7 +424,7 @@ def _judge_default(pair: Pair, at: int, final: bool) -> Verdict:
     return verdict if looks_random(pair.text[at + 1 : verdict.end]) else None
 
 
-_DEFAULT_STOP = re.compile(rb"[}\r\n]")
+_DEFAULT_STOP = regex(rb"[}\r\n]")
 
 
 def _judge_bare(pair: Pair, operator: re.Match[bytes], final: bool) -> Verdict:
@@ -602,7 +599,7 @@ _FIELD = (
     rb"""(?:\\?"(?!(?:parameter)?value\\?")\w{1,24}\\?"[ ]?:[ ]?"""
     rb"""(?:\\?"[^"\\\r\n]{0,24}\\?"|true|false|null)[ ]?,\s{0,16})"""
 )
-_PAIR = re.compile(
+_PAIR = regex(
     rb"""
     \\?["']?[ \t]*(?:,\s{0,24}|\s{1,24})(?:[-+~][ ]{1,3})? FIELD{0,2}
     \\?["']?(?:parametervalue=|value(?:\\?["']?[ ]?:|[ ]{1,12}=)[ \t]{0,4})
@@ -610,16 +607,16 @@ _PAIR = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 # 1) "requirepass", then 2) "…"
-_ITEM = re.compile(rb"""["']\r?\n[ ]{0,8}[0-9]{1,3}\)[ ](?=["'])""")
+_ITEM = regex(rb"""["']\r?\n[ ]{0,8}[0-9]{1,3}\)[ ](?=["'])""")
 # "db_password": {"sensitive": true, "value": …
-_NESTED = re.compile(
+_NESTED = regex(
     rb"""\{\s{0,24}FIELD{0,3}\\?"(?:value|default|defaultvalue)\\?"[ ]?:[ ]?(?=\\?")""".replace(
         b"FIELD", _FIELD
     ),
     re.VERBOSE | re.IGNORECASE,
 )
 # variable "db_password" { default = "…"
-_BLOCK = re.compile(
+_BLOCK = regex(
     rb"""
     "[ ]\{\s{1,24}
     (?:\w{1,24}[ ]{1,16}=[ ](?:"[^"\r\n]{0,80}"|[\w.()]{1,24})\s{1,24}){0,3}
@@ -627,12 +624,12 @@ _BLOCK = re.compile(
     """,
     re.VERBOSE,
 )
-_MAY_BE_BLOCK = re.compile(rb"""" \{[^{}]{0,200}""")
-_MAY_BE_NESTED = re.compile(rb"""\{(?:[\s"\\][\s\w"\\:,]{0,240})?""")
+_MAY_BE_BLOCK = regex(rb"""" \{[^{}]{0,200}""")
+_MAY_BE_NESTED = regex(rb"""\{(?:[\s"\\][\s\w"\\:,]{0,240})?""")
 # <input name="csrf_token" type="hidden" value="…">, and a form sent in parts
-_NAME_ATTRIBUTE = re.compile(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
-_KEY_ATTRIBUTE = re.compile(rb"""(?:name|id|property|key)=["']$""", re.IGNORECASE)
-_ATTRIBUTE = re.compile(
+_NAME_ATTRIBUTE = regex(rb"""(?:name|id|property)=["']$""", re.IGNORECASE)
+_KEY_ATTRIBUTE = regex(rb"""(?:name|id|property|key)=["']$""", re.IGNORECASE)
+_ATTRIBUTE = regex(
     rb"""
     ["'](?:
         (?:\s{1,2}(?!value|content)[a-z-]{2,12}=(?:"[^"<>]{0,16}"|'[^'<>]{0,16}')){0,2}
@@ -643,29 +640,29 @@ _ATTRIBUTE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 # | SecretAccessKey | … |, in ASCII or drawn with lines
-_CELL = re.compile(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}(?=[^\s|\xe2`*])")
-_CELL_BEFORE = re.compile(rb"(?:(?:\||\xe2\x94\x82)[ ]{1,40}|(?:^|[\r\n])[ ]{0,40})[`*]{0,2}$")
-_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{2,4};)?[ ]{0,40}(?:\||\xe2\x94\x82|[\r\n]|<)")
-_MAY_BE_CELL_END = re.compile(rb"[`*]{0,2}(?:&\#?\w{0,4};?)?[ ]{0,40}(?:\xe2\x94?)?")
-_ELEMENT_BEGINS = re.compile(rb"(?:^|[\s>\"'`])<(?:[\w.-]{1,16}:)?$")
+_CELL = regex(rb"[`*]{0,2}[ ]{1,40}(?:\||\xe2\x94\x82)[ ]{1,40}[`*]{0,2}(?=[^\s|\xe2`*])")
+_CELL_BEFORE = regex(rb"(?:(?:\||\xe2\x94\x82)[ ]{1,40}|(?:^|[\r\n])[ ]{0,40})[`*]{0,2}$")
+_CELL_END = regex(rb"[`*]{0,2}(?:&\#?\w{2,4};)?[ ]{0,40}(?:\||\xe2\x94\x82|[\r\n]|<)")
+_MAY_BE_CELL_END = regex(rb"[`*]{0,2}(?:&\#?\w{0,4};?)?[ ]{0,40}(?:\xe2\x94?)?")
+_ELEMENT_BEGINS = regex(rb"(?:^|[\s>\"'`])<(?:[\w.-]{1,16}:)?$")
 # <token>value, <wsse:Password Type="…">value
-_ELEMENT = re.compile(
+_ELEMENT = regex(
     rb"""(?:[ ][\w:.-]{1,32}="[^"<>\r\n]{0,120}"){0,3}"""
     rb"""> \s{0,40} (?:<[Vv]alue>)? (?P<raw><!\[CDATA\[)?""",
     re.VERBOSE,
 )
 # <key>token</key><string>value
-_NEXT_ELEMENT = re.compile(rb"</(?:key|name)>\s{0,32}<(?:string|value)>", re.IGNORECASE)
+_NEXT_ELEMENT = regex(rb"</(?:key|name)>\s{0,32}<(?:string|value)>", re.IGNORECASE)
 # <td>token</td><td>value
-_NEXT_CELL = re.compile(
+_NEXT_CELL = regex(
     rb"[ ]?</t[dh]>\s{0,32}<td[^<>]{0,32}>\s{0,8}(?:<(?:pre|code)>)?(?:&\#(?:x27|39|34);|&quot;)?"
 )
-_HTML_STOP = re.compile(rb"[\s<]|&(?:#(?:x27|39|34)|quot);")
-_CLOSING = re.compile(rb"\s{0,40}</")
-_MAY_BE_CLOSING = re.compile(rb"\s{0,40}<?")
-_ELEMENT_STOP = re.compile(rb"[\s<]")
-_RAW_STOP = re.compile(rb"\]\]>|[\r\n]")
-_CELL_STOP = re.compile(rb"[\s|]|[`*]{1,3}[\s|]")
+_HTML_STOP = regex(rb"[\s<]|&(?:#(?:x27|39|34)|quot);")
+_CLOSING = regex(rb"\s{0,40}</")
+_MAY_BE_CLOSING = regex(rb"\s{0,40}<?")
+_ELEMENT_STOP = regex(rb"[\s<]")
+_RAW_STOP = regex(rb"\]\]>|[\r\n]")
+_CELL_STOP = regex(rb"[\s|]|[`*]{1,3}[\s|]")
 
 
 def _judge_layout(pair: Pair, final: bool) -> Verdict:

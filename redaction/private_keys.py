@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 
 from redaction.evidence import KeyBegins, Verdict, Wait, find_line_lead
+from redaction.regex import regex
 
 # No private key has more lines. From there on, a line that is shorter than a key's ends it, so that
 # a list of words does not vanish behind a key without an end.
@@ -23,16 +24,16 @@ _KEY_LINES = 2000
 _KEY_WIDTH = 40
 # A blank, also as URLs encode it
 _BLANK = rb"(?:[ +]|%20)"
-_KEY_HEADER = re.compile(
+_KEY_HEADER = regex(
     rb"----[- ]BEGIN%b(?:[A-Z0-9]+%b){0,4}PRIVATE%bKEY(?:%bBLOCK)?[- ]----".replace(b"%b", _BLANK)
 )
-_KEY_HEADER_PART = re.compile(
+_KEY_HEADER_PART = regex(
     rb"-{1,4}[- ]?(?:B(?:E(?:G(?:I(?:N(?:[ +%][A-Z0-9 +%]{0,60}-{0,5})?)?)?)?)?)?"
 )
-KEY_HEADER_BEGINS = re.compile(rb"-{1,4}[- ]?(?:B|BE|BEG|BEGI|BEGIN)?\Z")
-_KEY_FOOTER = re.compile(rb"-{4,5}[ +]?END%b[A-Z0-9 +%]{0,60}-{4,5}".replace(b"%b", _BLANK))
-_KEY_FOOTER_PART = re.compile(rb"(?<=-)END.{0,60}")
-_NEWLINE = re.compile(rb"\r?\n|\r")
+KEY_HEADER_BEGINS = regex(rb"-{1,4}[- ]?(?:B|BE|BEG|BEGI|BEGIN)?\Z")
+_KEY_FOOTER = regex(rb"-{4,5}[ +]?END%b[A-Z0-9 +%]{0,60}-{4,5}".replace(b"%b", _BLANK))
+_KEY_FOOTER_PART = regex(rb"(?<=-)END.{0,60}")
+_NEWLINE = regex(rb"\r?\n|\r")
 
 # The end of a line, encoded once or twice
 _WRITTEN_NEWLINE = (
@@ -42,10 +43,10 @@ _WRITTEN_NEWLINE = (
 _TAG = rb"</?[A-Za-z][\w-]{0,16}[ ]?/?>"
 # Drawn lines, arrows and blocks, and the blanks that no keyboard has
 _DRAWN = rb"\xe2[\x80-\x9f][\x80-\xbf]|\xc2\xa0"
-_LAYOUT_BEFORE = re.compile(
+_LAYOUT_BEFORE = regex(
     rb"(?:[\s>|#*\"'`.,;:!?^~$(\[{/+-]|" + _DRAWN + rb"|" + _TAG + rb"|[0-9]{1,6}(?=[\s:|)\xe2-]))*"
 )
-_LAYOUT_AFTER = re.compile(
+_LAYOUT_AFTER = regex(
     rb"(?:[\s\"'`.,;:!?~$+()\[\]{}|-]|\^M|"
     + _DRAWN
     + rb"|"
@@ -55,21 +56,19 @@ _LAYOUT_AFTER = re.compile(
     + rb")*"
 )
 # Base64, also with its signs and line ends encoded, and lines that are joined by a blank
-_BODY = re.compile(
-    rb"(?:[A-Za-z0-9+/=\\]|%[0-9A-Fa-f]{2}|&\#?\w{1,6};|[ ]+(?=[A-Za-z0-9+/=\\%]{16}))*"
-)
+_BODY = regex(rb"(?:[A-Za-z0-9+/=\\]|%[0-9A-Fa-f]{2}|&\#?\w{1,6};|[ ]+(?=[A-Za-z0-9+/=\\%]{16}))*")
 # The numbers of a key as openssl prints them
-_HEX_PAIRS = re.compile(rb"(?:[0-9a-f]{2}:)+(?:[0-9a-f]{2})?\s*")
-_SHORT_BODY = re.compile(rb"[A-Za-z0-9+/=]*")
+_HEX_PAIRS = regex(rb"(?:[0-9a-f]{2}:)+(?:[0-9a-f]{2})?\s*")
+_SHORT_BODY = regex(rb"[A-Za-z0-9+/=]*")
 # Base64 that is longer than any word or path
-_LONG_BODY = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{%d,}={0,2}" % _KEY_WIDTH)
-_FIELD = re.compile(
+_LONG_BODY = regex(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{%d,}={0,2}" % _KEY_WIDTH)
+_FIELD = regex(
     rb"(?:modulus|publicExponent|privateExponent|prime[0-9]|exponent[0-9]|coefficient|priv|pub"
     rb"|ASN1 OID|NIST CURVE|Proc-Type|DEK-Info|Version|Comment|Hash|Charset|MessageID|Subject"
     rb"|Encryption|PuTTY-User-Key-File-[0-9]|Public-Lines|Private-Lines|Private-MAC|Key-Derivation"
     rb"|Argon2-[A-Za-z]+|X-[\w-]+):"
 )
-_AFTER_HEADER = re.compile(
+_AFTER_HEADER = regex(
     rb"(?:"
     + _WRITTEN_NEWLINE
     + rb"|\\|[ ]*[A-Za-z0-9+/=]{16}|(?:ssh|ecdsa)-[a-z0-9-]+\s*\Z|[\"'][ ]?,"
@@ -112,7 +111,7 @@ class _Frame:
         return begin, end if after else len(line)
 
 
-_VARYING = re.compile(
+_VARYING = regex(
     rb"(?P<signs>[\s:+-]+)|(?P<number>[A-Za-z]*[0-9][A-Za-z0-9]*)|(?P<word>[A-Za-z]+|.)", re.DOTALL
 )
 

@@ -28,6 +28,7 @@ from redaction.evidence import (
     read_quoted,
     read_value,
 )
+from redaction.regex import regex
 from redaction.values import is_mixed
 
 # --- the judge of flags ---------------------------------------------------------------------------
@@ -47,7 +48,7 @@ class FlagCommand(NamedTuple):
 
 def _accept_flags(commands: bytes, flags: tuple[bytes, ...], separator: bytes = b"") -> FlagCommand:
     before = rb"(?:^|[^\w.-])(?:" + commands + rb")(?:[\"']?,?[ ][^\r\n|;&]*)?$"
-    return FlagCommand(re.compile(before), frozenset(flags), re.compile(separator))
+    return FlagCommand(regex(before), frozenset(flags), regex(separator))
 
 
 # Each row has its row in tests/redaction/test_syntax.py.
@@ -67,7 +68,7 @@ FLAG_COMMANDS = (
     _accept_flags(rb"redis-[a-z]+", (b"-a ",)),
     _accept_flags(rb"ldap[a-z]+", (b"-w ",)),
 )
-_FLAG = re.compile(rb"(--(?:proxy-)?user|-[A-Za-z])([ =]|(?:[\"'],[ ]?)(?=[\"']))?(\\?[\"'])?")
+_FLAG = regex(rb"(--(?:proxy-)?user|-[A-Za-z])([ =]|(?:[\"'],[ ]?)(?=[\"']))?(\\?[\"'])?")
 
 
 def judge_flag(text: bytes, at: int, final: bool) -> Verdict:
@@ -115,83 +116,83 @@ class Phrase(NamedTuple):
     before: re.Pattern[bytes]
     here: re.Pattern[bytes]
     stop: re.Pattern[bytes]
-    value: re.Pattern[bytes] = re.compile(rb".+", re.DOTALL)
+    value: re.Pattern[bytes] = regex(rb".+", re.DOTALL)
 
 
 # Each row has its row in tests/redaction/test_syntax.py.
 PHRASES = (
     Phrase(  # SQL
-        re.compile(
+        regex(
             rb"(?i)\b(?:user|to)\s(?:if not exists )?\S{1,48}\s{1,16}identified "
             rb"(?:with \S{1,32} )?$"
         ),
-        re.compile(rb"(?i)by (?:password |values )?"),
-        re.compile(rb"[\s;,)]"),
+        regex(rb"(?i)by (?:password |values )?"),
+        regex(rb"[\s;,)]"),
     ),
     Phrase(  # SMTP, as curl shows it
-        re.compile(rb"> $"),
-        re.compile(rb"(?i)auth (?:plain|login|xoauth2) "),
-        re.compile(rb"[\r\n]"),
-        re.compile(rb"(?=.*[A-Z0-9])[A-Za-z0-9+/=]{8,}"),
+        regex(rb"> $"),
+        regex(rb"(?i)auth (?:plain|login|xoauth2) "),
+        regex(rb"[\r\n]"),
+        regex(rb"(?=.*[A-Z0-9])[A-Za-z0-9+/=]{8,}"),
     ),
     Phrase(  # the prompt of Redis
-        re.compile(rb"(?:redis|:[0-9]{1,5}(?:\[[0-9]+\])?(?:\(TX\))?)> $"),
-        re.compile(rb"(?i)auth (?:[\w-]{1,24} (?=\S))?"),
-        re.compile(rb"[\r\n\"'`]"),
+        regex(rb"(?:redis|:[0-9]{1,5}(?:\[[0-9]+\])?(?:\(TX\))?)> $"),
+        regex(rb"(?i)auth (?:[\w-]{1,24} (?=\S))?"),
+        regex(rb"[\r\n\"'`]"),
     ),
     Phrase(  # the seed words of a wallet
-        re.compile(rb"(?i)(?:mnemoni|(?:seed|recovery|backup|secret)[ _-]?)$"),
-        re.compile(rb"(?i)(?:c|phrase)\\?[\"']?[ ]?[:=]{1,2}[ ]?"),
-        re.compile(rb"[\r\n\"'`,]"),
-        re.compile(rb"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}"),
+        regex(rb"(?i)(?:mnemoni|(?:seed|recovery|backup|secret)[ _-]?)$"),
+        regex(rb"(?i)(?:c|phrase)\\?[\"']?[ ]?[:=]{1,2}[ ]?"),
+        regex(rb"[\r\n\"'`,]"),
+        regex(rb"(?:[a-z]{3,8} ){11,23}[a-z]{3,8}"),
     ),
     Phrase(  # PowerShell
-        re.compile(rb"(?i)convertto-se$"),
-        re.compile(rb"(?i)curestring (?:-string )?(?=[\"'])"),
-        re.compile(rb"[\r\n]"),
+        regex(rb"(?i)convertto-se$"),
+        regex(rb"(?i)curestring (?:-string )?(?=[\"'])"),
+        regex(rb"[\r\n]"),
     ),
     Phrase(  # a workflow command of GitHub Actions
-        re.compile(rb"::add-mas$"), re.compile(rb"k::"), re.compile(rb"[\r\n\"'`]")
+        regex(rb"::add-mas$"), regex(rb"k::"), regex(rb"[\r\n\"'`]")
     ),
     Phrase(  # a logging command of Azure Pipelines
-        re.compile(rb"(?i)##vso\[task\.set(?:variable [^\]\r\n]{1,72};is)?se$"),
-        re.compile(rb"(?i)cret(?:=true[^\]\r\n]{0,40})?\]"),
-        re.compile(rb"[\r\n\"'`]"),
+        regex(rb"(?i)##vso\[task\.set(?:variable [^\]\r\n]{1,72};is)?se$"),
+        regex(rb"(?i)cret(?:=true[^\]\r\n]{0,40})?\]"),
+        regex(rb"[\r\n\"'`]"),
     ),
     Phrase(  # the list of keys of an account at Azure, in JSON, in a table or in columns
-        re.compile(rb"(?:^|[\s\"|])$"),
-        re.compile(
+        regex(rb"(?:^|[\s\"|])$"),
+        regex(
             rb"(?i)key[12]\"?[\s,|]{1,40}(?:\"permissions\": \")?full\"?[\s,|]{1,40}"
             rb"(?:\"value\": \")?(?=[A-Za-z0-9+/])"
         ),
-        re.compile(rb"[^A-Za-z0-9+/=]"),
-        re.compile(rb"[A-Za-z0-9+/=]{40,}"),
+        regex(rb"[^A-Za-z0-9+/=]"),
+        regex(rb"[A-Za-z0-9+/=]{40,}"),
     ),
     Phrase(  # docker login --password-stdin <<<
-        re.compile(rb" --$"),
-        re.compile(rb"password-stdin[ ][^\r\n|;&]{0,64}<<< ?"),
-        re.compile(rb"[\s;&|]"),
+        regex(rb" --$"),
+        regex(rb"password-stdin[ ][^\r\n|;&]{0,64}<<< ?"),
+        regex(rb"[\s;&|]"),
     ),
     Phrase(  # Braintree
-        re.compile(rb"access_to$"),
-        re.compile(rb"ken\$(?:production|sandbox)\$"),
-        re.compile(rb"[^a-z0-9$]"),
-        re.compile(rb"[a-z0-9]{16}\$[a-f0-9]{32}"),
+        regex(rb"access_to$"),
+        regex(rb"ken\$(?:production|sandbox)\$"),
+        regex(rb"[^a-z0-9$]"),
+        regex(rb"[a-z0-9]{16}\$[a-f0-9]{32}"),
     ),
     Phrase(  # a password of Neon
-        re.compile(rb"(?:^|[^A-Za-z0-9])n$"),
-        re.compile(rb"pg_"),
-        re.compile(rb"[^A-Za-z0-9]"),
-        re.compile(rb"(?=.*[0-9A-Z])[A-Za-z0-9]{10,}"),
+        regex(rb"(?:^|[^A-Za-z0-9])n$"),
+        regex(rb"pg_"),
+        regex(rb"[^A-Za-z0-9]"),
+        regex(rb"(?=.*[0-9A-Z])[A-Za-z0-9]{10,}"),
     ),
     Phrase(  # a session of Salesforce, behind the number of the organization
-        re.compile(rb"(?:^|[^A-Za-z0-9])00[A-Za-z0-9]{13}(?:[A-Za-z0-9]{3})?$"),
-        re.compile(rb"!"),
-        re.compile(rb"[^A-Za-z0-9_.]"),
-        re.compile(rb"[A-Za-z0-9_.]{60,}"),
+        regex(rb"(?:^|[^A-Za-z0-9])00[A-Za-z0-9]{13}(?:[A-Za-z0-9]{3})?$"),
+        regex(rb"!"),
+        regex(rb"[^A-Za-z0-9_.]"),
+        regex(rb"[A-Za-z0-9_.]{60,}"),
     ),
 )
-_PHRASE_QUOTE = re.compile(rb"\\?[\"']")
+_PHRASE_QUOTE = regex(rb"\\?[\"']")
 
 
 def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
@@ -219,32 +220,32 @@ def judge_phrase(text: bytes, at: int, final: bool) -> Verdict:
 
 # --- the judges of headers ------------------------------------------------------------------------
 
-_HEADER = re.compile(
+_HEADER = regex(
     rb"""(?i)(?:proxy-)?authorization\\?["']?\]?[ ]?"""
     rb"""(?::|={1,3}|,(?=[ ]?\\?["']))[ \t]{0,40}(?:[fbr]?\\?["'`])?"""
     rb"""(?P<scheme>(?:bearer|basic|token|apikey|api-key|key|digest|negotiate|ntlm|hawk|sharedkey|sharedkeylite|bot|jwt|oauth|splunk"""
     rb"""|genie?key|ssws|discogs|mac|signature|pat|aws4-hmac-sha256|goog4-rsa-sha256)[ ]+)?"""
 )
 # A variable in an object: { Authorization: authHeader }
-_VARIABLE = re.compile(rb"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*[ ]*[,;})]")
-_HEADER_STOP = re.compile(rb"[\"'`\r\n<>\\]")
-_CREDENTIAL_STOP = re.compile(rb"[\s\"'`,;<>)\]}\\]")
-_SCHEME = re.compile(rb"(?i)(?:bearer|basic)(?:%20|\+|[ ]+)")
+_VARIABLE = regex(rb"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*[ ]*[,;})]")
+_HEADER_STOP = regex(rb"[\"'`\r\n<>\\]")
+_CREDENTIAL_STOP = regex(rb"[\s\"'`,;<>)\]}\\]")
+_SCHEME = regex(rb"(?i)(?:bearer|basic)(?:%20|\+|[ ]+)")
 # What a server asks for: WWW-Authenticate: Bearer error="…"
-_PARAMETER = re.compile(rb"[a-z_]{4,24}=\\?[\"']")
+_PARAMETER = regex(rb"[a-z_]{4,24}=\\?[\"']")
 _BEARER_WORDS = list_words(
     """
     token tokens auth authentication authorization scheme format realm header headers is of and or
     error in to with for access api credentials
     """
 )
-_COOKIE = re.compile(
+_COOKIE = regex(
     rb"(?i)(?P<set>set-)?(?:cookie\\?[\"']?(?:[ ]?:|,\s{0,24}\\?[\"']value\\?[\"'][ ]?:)"
     rb"|(?P<flag>(?<= --)cookie[ =]))[ ]{0,4}"
     rb"(?P<quote>\\?[\"'`])?[^=\s;\"']{1,64}="
 )
-_COOKIE_STOP = re.compile(rb"[\"'`\r\n\\]")
-_SET_COOKIE_STOP = re.compile(rb"[;\"'`\s\\]")
+_COOKIE_STOP = regex(rb"[\"'`\r\n\\]")
+_SET_COOKIE_STOP = regex(rb"[;\"'`\s\\]")
 
 
 def judge_header(text: bytes, at: int, final: bool) -> Verdict:
@@ -356,11 +357,11 @@ WEBHOOKS = (
     b"hook.eu1.make.com/",
     b"hook.us1.make.com/",
 )
-_AUTHORITY_STOP = re.compile(rb"[\s/\"'<>`\\]")
-_PASSWORD_STOP = re.compile(rb"[\s@\"'<>`\\]")
-_PATH_STOP = re.compile(rb"[\s\"'<>`\\)|]")
-_PORT = re.compile(rb"[0-9]{0,5}[\])},.;]*")
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.%\w]*\]?)?[^:]*")  # up to a port; in brackets, IPv6
+_AUTHORITY_STOP = regex(rb"[\s/\"'<>`\\]")
+_PASSWORD_STOP = regex(rb"[\s@\"'<>`\\]")
+_PATH_STOP = regex(rb"[\s\"'<>`\\)|]")
+_PORT = regex(rb"[0-9]{0,5}[\])},.;]*")
+_HOST = regex(rb"(?:\[[0-9A-Fa-f:.%\w]*\]?)?[^:]*")  # up to a port; in brackets, IPv6
 _WEBHOOK_REACH = 48
 
 

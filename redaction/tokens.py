@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redaction.evidence import LOOK_AHEAD, MIXED_CASE, Both, Endless, Span, Verdict, Wait, find_all
+from redaction.regex import regex
 
 # --- the notation ---------------------------------------------------------------------------------
 
-_NOTATION = re.compile(
+_NOTATION = regex(
     r"(?P<prefix>(?:[^\[\]{}()*+?|^$\s\\]|\\[^A-Za-z0-9\s])+)"
     r"\[(?P<alphabet>(?:[^\[\]\\\s^]|\\[\]\[\\^-])+)\]"
     r"\{(?P<shortest>[0-9]{1,5})(?P<comma>,(?P<longest>[0-9]{1,5})?)?\}(?P<end>\\b)?"
@@ -138,13 +139,13 @@ def _spell_out(alphabet: str) -> bytes:
 
 # A run of these may hold a token. `=` and `:` end a run: otherwise every assignment would be one.
 _RUN_BYTES = (string.ascii_letters + string.digits + "_-.~/+").encode()
-_RUN_BYTE = re.compile(b"[" + re.escape(_RUN_BYTES) + b"]")
+_RUN_BYTE = regex(b"[" + re.escape(_RUN_BYTES) + b"]")
 _RUN_TABLE = bytes(0x61 if code in _RUN_BYTES else 0x20 for code in range(256))
 _RUN_SHORTEST = 20
-_RUN = re.compile(b"a" * _RUN_SHORTEST + b"a*")  # in the marked text
+_RUN = regex(b"a" * _RUN_SHORTEST + b"a*")  # in the marked text
 # Runs that hold no token and are dismissed in C: words, paths, hashes. The body of a token has
 # digits or both cases.
-_PLAIN_RUN = re.compile(rb"[a-z._/+~-]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
+_PLAIN_RUN = regex(rb"[a-z._/+~-]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
 # Every prefix is shorter.
 _PREFIX_LIMIT = 64
 _TAIL_BYTES = _RUN_BYTES + b"%$=:"
@@ -155,7 +156,7 @@ _SEPARATOR = rb"[-_.~/+]"
 # What a token's body has and a word has not: digits among letters, or a mix of cases that no
 # identifier has. More text never takes such evidence away, so a verdict does not depend on where a
 # read ended.
-_EVIDENCE = re.compile(rb"[0-9][A-Za-z]|[A-Z][0-9]|[a-z][0-9][_-]?[a-z0-9]|[0-9]{5}|" + MIXED_CASE)
+_EVIDENCE = regex(rb"[0-9][A-Za-z]|[A-Z][0-9]|[a-z][0-9][_-]?[a-z0-9]|[0-9]{5}|" + MIXED_CASE)
 
 
 class _Irregular(NamedTuple):
@@ -175,7 +176,7 @@ class _Irregular(NamedTuple):
 # 12 bytes that are never typed by hand.
 _GENERATED = rb"(?=.{12}).*?(?:%b)" % _EVIDENCE.pattern
 _IRREGULAR = tuple(
-    _Irregular(begins, re.compile(full), re.compile(part), re.compile(telling))
+    _Irregular(begins, regex(full), regex(part), regex(telling))
     for begins, full, part, telling in (
         # Mailchimp, Mailgun
         (
@@ -232,7 +233,7 @@ _IRREGULAR = tuple(
 )
 _HEX_AND_ENDING = _IRREGULAR[0]
 _IRREGULAR_BY_BYTE = {bytes((code,)): kind for kind in _IRREGULAR[1:] for code in kind.begins}
-_IRREGULAR_STOP = re.compile(rb"[^A-Za-z0-9_.~=-]")
+_IRREGULAR_STOP = regex(rb"[^A-Za-z0-9_.~=-]")
 
 
 class Tokens:
@@ -249,7 +250,7 @@ class Tokens:
             shapes.sort(key=lambda shape: -len(shape.prefix))
         self._own = tuple(shape.prefix for shape in own)
         self._first = _compile_places(shape.prefix for shape in _compile_built_in())
-        self._inner = re.compile(_SEPARATOR + b"(?=" + self._first.pattern + b")")
+        self._inner = regex(_SEPARATOR + b"(?=" + self._first.pattern + b")")
 
     def places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where a token may begin, at or after `start`, not in order."""
@@ -333,14 +334,14 @@ _ALGORITHMS = (b"sk-ssh-ed25519", b"sk-ecdsa-sha2-")
 # AWS's secret keys have no shape but their length. One is recognised right behind its key id: in a
 # CSV, in a table or on the next line.
 _AWS_KEY_IDS = (b"AKIA", b"ASIA")
-_AWS_SECRET = re.compile(
+_AWS_SECRET = regex(
     rb"[,:|\t \"'\r\n]{1,4}(?:[0-9]{4}-[0-9T:.Z+-]{12,28}[\t ])?(?P<run>[A-Za-z0-9+/]{0,41})"
 )
 
 
 # The session's token, in the next column, if it is longer than what is a word.
-_AWS_SESSION = re.compile(rb"[,\t ]{1,4}(?P<run>[A-Za-z0-9+/]{0,60})")
-_AWS_STOP = re.compile(rb"[^A-Za-z0-9+/=]")
+_AWS_SESSION = regex(rb"[,\t ]{1,4}(?P<run>[A-Za-z0-9+/]{0,60})")
+_AWS_STOP = regex(rb"[^A-Za-z0-9+/=]")
 
 
 def _judge_aws_secret(text: bytes, at: int, final: bool) -> Verdict:
@@ -363,11 +364,11 @@ def _judge_session(text: bytes, at: int, final: bool) -> Verdict:
     return Wait(begin, end > begin) if end == len(text) and not final else None
 
 
-_AZURE = re.compile(rb"Q~(?<=[0-9]Q~)")
+_AZURE = regex(rb"Q~(?<=[0-9]Q~)")
 # A token may begin behind a written `\n` or `%3D`, although those end in a letter or a digit.
 _SHIFTS = (b"\\", b"%")
-_SHIFTED = re.compile(rb"\\[nrt]|%[0-9A-Fa-f]{2}")
-_TAIL_PLACE = re.compile(
+_SHIFTED = regex(rb"\\[nrt]|%[0-9A-Fa-f]{2}")
+_TAIL_PLACE = regex(
     rb"(?<![A-Za-z0-9])(?=[A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2})|(?<=[0-9])(?=Q)"
 )
 
@@ -391,7 +392,7 @@ def _compile_places(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
         re.escape(first) + b"(?:" + b"|".join(sorted(rests)) + b")"
         for first, rests in sorted(groups.items())
     ]
-    return re.compile(b"|".join(known + others))
+    return regex(b"|".join(known + others))
 
 
 class _Shape:
@@ -401,8 +402,8 @@ class _Shape:
         self.prefix = shape.prefix
         self._shape = shape
         self._shortest = min(shape.shortest, LOOK_AHEAD)  # no judge sees more of a run
-        self._run = re.compile(b"[" + re.escape(shape.alphabet) + b"]*")
-        self._stop = re.compile(b"[^" + re.escape(shape.alphabet) + b"]")
+        self._run = regex(b"[" + re.escape(shape.alphabet) + b"]*")
+        self._stop = regex(b"[^" + re.escape(shape.alphabet) + b"]")
 
     def judge(self, text: bytes, at: int, final: bool) -> Verdict:
         """Judge the run after the prefix."""

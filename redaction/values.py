@@ -32,6 +32,7 @@ from redaction.evidence import (
     repeats_name,
     weigh_name,
 )
+from redaction.regex import regex
 
 # A quote: plain, escaped up to three times, or as HTML, an address or JSON spell it.
 ESCAPE = rb"(?:\\{7}|\\{3}|\\)?"
@@ -39,7 +40,7 @@ QUOTE = rb"""(?:ESCAPE["'`]|&quot;|&\#(?:34|39|x27);|%(?:25)?2[27]|\\{1,3}u002[2
     b"ESCAPE", ESCAPE
 )
 # A call that only wraps the value: `token: Some("…")`, and the type that PHP prints
-_WRAPPER = re.compile(
+_WRAPPER = regex(
     rb"""
     (?:Some|Just|Ok|String::from|sensitive|PASSWORD|\[\]byte|Buffer\.from|new[ ]SecureString
       |(?:[A-Z][A-Za-z]{0,16})?(?:Secret|Password)(?:Str|String)?)
@@ -49,43 +50,43 @@ _WRAPPER = re.compile(
     """,
     re.VERBOSE,
 )
-_ANNOTATION = re.compile(rb"(?:&(?!mut )\w{1,24}|!!\w{1,12})[ ]")  # of a value, in YAML
+_ANNOTATION = regex(rb"(?:&(?!mut )\w{1,24}|!!\w{1,12})[ ]")  # of a value, in YAML
 # The value is on the next line, in YAML and in HCL
-_BLOCK = re.compile(rb"[|>][+-]?\r?\n[ ]{1,32}|<<[-~]?\w{1,16}(?:\r?\n[ \t]{0,32}|\r?\Z)")
-_OPEN_QUOTE = re.compile(
+_BLOCK = regex(rb"[|>][+-]?\r?\n[ ]{1,32}|<<[-~]?\w{1,16}(?:\r?\n[ \t]{0,32}|\r?\Z)")
+_OPEN_QUOTE = regex(
     rb"""(?:[rbfuLN@$]{1,2}(?=["']))?(?P<quote>QUOTE)(?:(?P=quote){2})?""".replace(b"QUOTE", QUOTE)
 )
 # In backticks, a shell's command or a template of JavaScript
-_SHELL_COMMAND = re.compile(rb"[a-z][\w.-]* |[^`]*\$\{")
-WIDE_STOP = re.compile(rb"[\s\"'`,;&<>)\]}|\\]")
+_SHELL_COMMAND = regex(rb"[a-z][\w.-]* |[^`]*\$\{")
+WIDE_STOP = regex(rb"[\s\"'`,;&<>)\]}|\\]")
 # Ends a value within a line. Outside an address, `&` does so only before a name or another end.
-_INLINE_STOP = re.compile(
+_INLINE_STOP = regex(
     rb"[\s,;<>)\]}|\\]|" + CLOSING_QUOTE + rb"|&(?:[\s\"'`,;&<>)\]}|\\]|[\w.%\[\]-]{1,32}=)"
 )
 # Ends the value of a variable or a flag within a line. Punctuation before a space may belong to the
 # sentence around it.
-_SHELL_STOP = re.compile(rb"[,;)\]}]{0,3}(?:[ \t]|" + CLOSING_QUOTE + rb")|[\r\n]|\\[nrt\"']")
+_SHELL_STOP = regex(rb"[,;)\]}]{0,3}(?:[ \t]|" + CLOSING_QUOTE + rb")|[\r\n]|\\[nrt\"']")
 # What may stand before the name on its line: a number, a file, a service, the side of a box.
-_LINE_START = re.compile(
+_LINE_START = regex(
     rb"(?:^|[\r\n])(?:[\w./@-]{1,40}:(?:[0-9]{1,6}:)?|[\w./@-]{0,40}/|[\w.-]{1,24} +\|)?"
     rb"(?:[\s+>#$*|-]|[0-9]{1,6}(?:[:\t)-]|\xe2\x86\x92)|\xe2[\x94\x8e].|export |set |SET |ENV "
     rb"|env |declare -x |\x1b)*$"
 )
-_VARIABLE = re.compile(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
-_IDENTIFIER = re.compile(rb"[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
-_FLAG_BEFORE = re.compile(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
+_VARIABLE = regex(rb"(?:^|[^A-Za-z])[A-Z][A-Z0-9_]{2,}$")
+_IDENTIFIER = regex(rb"[a-z]+(?:_[a-z]+)+|[A-Z]+(?:_[A-Z]+)+|[a-z]+(?:[A-Z][a-z]+)+")
+_FLAG_BEFORE = regex(rb"(?:^|[\s\"'\[(=])-{1,2}[A-Za-z0-9_.-]*$")
 # Words, as in a list of names. Four groups of four letters are none, but a password for an app.
-_WORDS = re.compile(
+_WORDS = regex(
     rb"(?!(?:[a-z]{4}[ -]){3}[a-z]{4}\Z)@{0,2}[A-Za-z_]+(?:[ ./-][A-Za-z_]+)*"
     rb"(?:[.,;:)]*|[!?]|<[A-Za-z]\S*>)"
 )
-_SHUFFLED = re.compile(rb"(?=[A-Za-z]{12})[A-Za-z]*?(?:" + MIXED_CASE + rb")")
-_OPTION = re.compile(rb"-{1,2}[A-Za-z][A-Za-z0-9-]*(?:=.*)?")
+_SHUFFLED = regex(rb"(?=[A-Za-z]{12})[A-Za-z]*?(?:" + MIXED_CASE + rb")")
+_OPTION = regex(rb"-{1,2}[A-Za-z][A-Za-z0-9-]*(?:=.*)?")
 # The number of a public key at GnuPG
-FINGERPRINT = re.compile(rb"(?:0x)?(?:(?:[0-9A-F]{8}){1,2}|[0-9A-F]{40})")
-_KEY_NUMBER = re.compile(rb"(?i)(?:signingkey|(?:install|sign|recv)-key|(?:gpg|pgp)[_ ]?key)s?$")
+FINGERPRINT = regex(rb"(?:0x)?(?:(?:[0-9A-F]{8}){1,2}|[0-9A-F]{40})")
+_KEY_NUMBER = regex(rb"(?i)(?:signingkey|(?:install|sign|recv)-key|(?:gpg|pgp)[_ ]?key)s?$")
 # Code that goes on behind a text: "token=" + token
-_CONTINUED = re.compile(rb"[ ]?(?:[+.&~%,;)]|\|\||<<)")
+_CONTINUED = regex(rb"[ ]?(?:[+.&~%,;)]|\|\||<<)")
 
 
 class Pair(NamedTuple):
@@ -229,8 +230,8 @@ def _is_suspect_secret(pair: Pair, value: bytes, loose: bool) -> bool:
     return is_made_up(value) or (not loose and is_mixed(value))
 
 
-LOGIN_NAME = re.compile(rb"(?i)(?:auth|cred(?:ential)?s?)$")
-_LOGIN = re.compile(rb"[\w.@+-]{1,40}:([^\s:/]{6,})")
+LOGIN_NAME = regex(rb"(?i)(?:auth|cred(?:ential)?s?)$")
+_LOGIN = regex(rb"[\w.@+-]{1,40}:([^\s:/]{6,})")
 _MADE_UP = (b"pass", b"creds", b"credentials", b"cred", b"credential", b"passwords", b"secrets")
 
 
@@ -239,11 +240,9 @@ def is_made_up(value: bytes) -> bool:
     return looks_secret(value) or looks_like_password(value)
 
 
-_MIXED = re.compile(rb"(?=.*[0-9])(?=.*[A-Za-z])[!-.0-~]{6,}")
-_VERSION = re.compile(
-    rb"v?[0-9]+(?:\.[0-9]+)+.*|.*\.[a-z]{1,4}|[0-9a-f-]+|[0-9]{4}-.*|(?:[0-9]+[a-z])+"
-)
-_ALL_KINDS = re.compile(rb"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])(?=.*[^A-Za-z0-9]|.*[0-9]\Z).{8,}")
+_MIXED = regex(rb"(?=.*[0-9])(?=.*[A-Za-z])[!-.0-~]{6,}")
+_VERSION = regex(rb"v?[0-9]+(?:\.[0-9]+)+.*|.*\.[a-z]{1,4}|[0-9a-f-]+|[0-9]{4}-.*|(?:[0-9]+[a-z])+")
+_ALL_KINDS = regex(rb"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])(?=.*[^A-Za-z0-9]|.*[0-9]\Z).{8,}")
 
 
 def is_mixed(value: bytes) -> bool:

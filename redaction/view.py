@@ -11,6 +11,8 @@ from __future__ import annotations
 import bisect
 import re
 
+from redaction.regex import regex
+
 # An unfinished escape sequence of up to so many bytes is held. XTerm allows longer ones, which only
 # pictures have. Together with what a judge waits for, this is less than the 4 KB that may be held.
 _ESCAPE_BYTES = 3840
@@ -65,32 +67,32 @@ def _list_controls(restart: bytes) -> bytes:
 def _compile(restart: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     controls = _list_controls(restart)
     unseen = b"|[" + re.escape(_UNSEEN_ALONE) + rb"]| \r(?![\r\n])"
-    return re.compile(controls), re.compile(controls + unseen)
+    return regex(controls), regex(controls + unseen)
 
 
 # The sequences, and with them all else that shows nothing: in a whole text, and in one behind which
 # another sequence begins.
 _WHOLE, _BEFORE_ANOTHER = _compile(b""), _compile(rb"|\Z")
-_C1 = re.compile(rb"\xc2[\x80-\x9f]")
-_UNFINISHED = re.compile(
+_C1 = regex(rb"\xc2[\x80-\x9f]")
+_UNFINISHED = regex(
     rb"(?:\x1b|" + _CSI + _IN_CSI + rb"|" + _OSC + _IN_OSC + rb"\x1b?|" + _DCS + _IN_DCS + rb"\x1b?"
     rb"|\x1b[ -/]+|\xc2)\Z"
 )
-_WRAP = re.compile(rb"\r(?<= \r)(?![\r\n])")
+_WRAP = regex(rb"\r(?<= \r)(?![\r\n])")
 _STRING_END = _END + rb"|(?=\x1b[^\\])|" + _C1_NEXT
 # A sequence with a text for the terminal, or for `tmux` or `screen` on the way: kind, text, end,
 # which is empty if another sequence begins there.
-STRING = re.compile(
+STRING = regex(
     rb"(" + _OSC + rb"[0-9]{0,4};?)(" + _IN_OSC + rb")(\x07|" + _STRING_END + rb")"
     rb"|(" + _DCS + rb")(" + _IN_DCS + rb")(" + _STRING_END + rb")"
 )
-CLIPBOARD = re.compile(rb"[a-z0-9]*;")
+CLIPBOARD = regex(rb"[a-z0-9]*;")
 # A sequence that moves the cursor separates words: forwards like a space, anywhere else like a new
 # line.
 _SEPARATORS = {**dict.fromkeys(b"ABDEFGHdf`", b"\n"), **dict.fromkeys(b"Ca", b" ")}
 _NEW_LINES = (b"\x1bD", b"\x1bE", b"\xc2\x84", b"\xc2\x85")  # IND, NEL
 # The most frequent sequences: styles and erasing, and, with a group, moves of the cursor
-_COMMON = re.compile(rb"\x1b\[[0-9;?]*(?:[mKJhl]|[ABDEFGHdf`]())")
+_COMMON = regex(rb"\x1b\[[0-9;?]*(?:[mKJhl]|[ABDEFGHdf`]())")
 
 
 def _show(escape: re.Match[bytes]) -> bytes:

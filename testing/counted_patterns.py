@@ -81,10 +81,12 @@ class CountedPattern:
         self._work.done += 1 + max(0, end - begin)
 
 
-def import_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, Work]:
-    """Import a module and those named after it anew, for one test; return it and its work."""
+def import_counted(
+    name: str, monkeypatch: pytest.MonkeyPatch, *rooms: str
+) -> tuple[ModuleType, Work]:
+    """Import a module and its rooms anew, for one test; return it and its work."""
     work = Work()
-    for loaded in [each for each in sys.modules if each.split("_")[0] == name]:
+    for loaded in [each for each in sys.modules if each.split(".")[0] in (name, *rooms)]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setattr(re, "compile", work.compile)
     return importlib.import_module(name), work

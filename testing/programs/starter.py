@@ -16,13 +16,13 @@ The tests' side is `Starter`; the program is this file, run by itself.
 from __future__ import annotations
 
 import array
-import atexit
 import contextlib
 import fcntl
 import gc
 import io
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -337,30 +337,26 @@ def _load(names: Sequence[str]) -> None:
         gc.freeze()  # a collection in a fork copies no page of these
 
 
+def _compile_patterns() -> None:
+    """Compile what each fork would compile at its first use; `re` keeps it."""
+    later = import_module("redaction.regex").Later
+    for each in gc.get_objects():
+        if isinstance(each, later):
+            re.compile(each.pattern, each.given_flags)
+
+
 def _main() -> int:
     # Not this folder, whose modules have names that the runner's packages have as well.
     sys.path[0] = str(ROOT)
     _load(_SHARED)
-    import_module("redact").Rules()  # compiles its built-in shapes, once
+    import_module("redact").Rules()
+    _compile_patterns()
     return serve(socket.socket(fileno=int(sys.argv[1])))
-
-
-def _leave(code: int) -> None:
-    """End as Python does, without taking its modules down one by one, which takes long."""
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join()
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        sys.exit(code)
-    os._exit(code)
 
 
 if __name__ == "__main__":
     try:
-        _leave(_main())
+        code = _main()
     except SystemExit as end:  # of a source
-        _leave(int(end.code or 0))
+        code = int(end.code or 0)
+    import_module("claude_runner").leave(code)

@@ -168,7 +168,7 @@ EXPENSIVE = (
 
 def test_work_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the text is four times as much to read, for text made to be dear."""
-    redact, work = import_counted("redact", monkeypatch)
+    redact, work = import_counted("redact", monkeypatch, "redaction")
     rules = redact.Rules()
 
     @each_row("piece", EXPENSIVE)
