@@ -47,15 +47,17 @@ if __name__ == "__main__" and sys.flags.isolated:
 
     places.keep_compiled_files()
 
+import atexit
 import dataclasses
 import importlib
 import io
 import json
 import resource
 import shlex
+import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from config import (
     VERSION,
@@ -185,6 +187,23 @@ def _given_settings(options: argparse.Namespace) -> dict[str, str]:
         token = read_text(Path(token_file), f"--token-file {token_file}")
         given["CLAUDE_RUNNER_TOKEN"] = token.strip()
     return {variable: value for variable, value in given.items() if value is not None}
+
+
+def leave(code: int) -> NoReturn:
+    """End the process as Python does, but without taking its modules down one by one.
+
+    That takes as long as an eighth of a short run, and nothing is left to be done in it.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except (OSError, ValueError):
+        sys.exit(code)
+    os._exit(code)
 
 
 def _open_missing_descriptors() -> None:
@@ -587,4 +606,4 @@ def _handed_on(options: argparse.Namespace, config: Config, names: Sequence[str]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -26,7 +26,7 @@ if __name__ == "__main__" and sys.flags.isolated:
 
 from typing import TYPE_CHECKING
 
-from claude_runner import main
+from claude_runner import leave, main
 from config import RunnerError, Setting, parse_argv, parse_extra
 from kinds.profile import Invocation, Profile
 
@@ -91,4 +91,4 @@ class RevProfile(Profile):
 
 
 if __name__ == "__main__":
-    sys.exit(main(profile=RevProfile()))
+    leave(main(profile=RevProfile()))
