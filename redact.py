@@ -218,8 +218,7 @@ class Rules:
 
     def redact_bytes(self, raw: bytes) -> Redacted:
         """Return whole bytes without their secrets."""
-        redactor = Redactor(rules=self)
-        return Redacted(redactor.feed(raw) + redactor.flush())
+        return Redactor(rules=self).flush(raw)
 
     def redact_json(self, value: Any) -> RedactedText:
         """Return a JSON value as compact JSON without its secrets.
@@ -245,8 +244,7 @@ class Rules:
                     places.append((at, 0, judge))
         places += [(at, 1, self._tokens.judge) for at in self._tokens.places(text, start)]
         places += [(at, 2, self._known.judge) for at in self._known.places(text, start)]
-        if not final:
-            places += self._tail_places(text, start)
+        places += self._tail_places(text, start)
         places.sort(key=_by_place)
         for at, _, judge in places:
             verdict = judge(text, at, final)
@@ -331,14 +329,18 @@ class Redactor:
         """
         return self._guard(b"", silent=True)
 
-    def flush(self) -> Redacted:
-        """Return the rest: the stream has ended. The redactor is then as new but for `failures`."""
-        last = self._guard(b"", final=True)
+    def flush(self, last: bytes = b"") -> Redacted:
+        """Return the rest: the stream has ended, with these bytes. The redactor is then as new but
+        for `failures`.
+        """
+        if len(last) > SLICE_BYTES or b"\b" in last:
+            return Redacted(self.feed(last) + self.flush())
+        rest = self._guard(last, final=True)
         self._raw, self._context, self._redacted_to, self._unjudged = b"", b"", -1, 0
         self._stops.clear()
         self._decided = 0
         self._key, self._after_space = None, False
-        return last
+        return rest
 
     def _guard(self, chunk: bytes, *, final: bool = False, silent: bool = False) -> Redacted:
         try:

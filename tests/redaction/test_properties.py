@@ -70,11 +70,12 @@ def cut(raw: bytes, places: list[int]) -> list[bytes]:
 @settings(max_examples=MANY)
 @given(stream=STREAMS, places=CUTS, secret=SECRETS)
 def test_reads_make_no_difference(stream: bytes, places: list[int], secret: bytes) -> None:
-    """Any split of the same input gives the same output."""
+    """Any split of the same input gives the same output, and so does the whole at once."""
     rules = Rules([secret, b"abab-abab"])
 
     whole = run(rules, [stream])
 
+    assert rules.redact_bytes(stream) == whole
     assert run(rules, cut(stream, places)) == whole
     assert run(rules, [stream[at : at + 1] for at in range(len(stream))]) == whole
 

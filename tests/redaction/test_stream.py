@@ -30,6 +30,12 @@ STREAMS = [
     pytest.param("x {a}|{b} y", "x [REDACTED] y", id="cut-in-two"),
     pytest.param("x g|h|p|_{f} y", "x [REDACTED] y", id="cut-in-the-prefix"),
     pytest.param("pass|word|=|hun|ter2\n", "password=[REDACTED]\n", id="cut-in-name-and-value"),
+    # Held because of its name; `=` is no part of the run in which a token is looked for.
+    pytest.param(
+        "<apiToken>\n    S|G.a1b2cde3fghijk4=lmno_p_5qr6stuv=wxyz7a8b=9c01def_2",
+        "<apiToken>\n    [REDACTED]",
+        id="token-at-the-end",
+    ),
     pytest.param("{a}\x1b[31m{b} y", "[REDACTED]\x1b[31m y", id="colour-inside"),
     pytest.param("{a}\x1b[3|1m{b} y", "[REDACTED]\x1b[31m y", id="cut-in-colour-inside"),
     pytest.param("{a}\x1b[m\x0f{b} y", "[REDACTED]\x1b[m\x0f y", id="styles-ended-by-terminfo"),
