@@ -25,6 +25,7 @@ from gateway.notify.words import secrets_of
 from gateway.offers.folders import Offers
 from gateway.offers.orders import Orders
 from gateway.page.parts import Parts
+from gateway.page.scripts import Scripts
 from gateway.page.site import build_site
 from gateway.presence import Heard, Looks
 from gateway.screens.screens import Screens
@@ -143,7 +144,7 @@ class Gateway:
                 looks=looks,
                 screens=Screens(self._store),
                 heard=heard,
-                static_dir=Path(__file__).resolve().parent / "page" / "static",
+                scripts=Scripts(Path(__file__).resolve().parent / "page" / "static"),
                 vendor_dir=xterm.folder(),
                 start_program="./wrapper/claude-runner",
             )

@@ -10,6 +10,7 @@ from gateway.listing.runs import Listing
 from gateway.login import Login
 from gateway.notify.notifier import Notifier
 from gateway.offers.folders import Offers
+from gateway.page.scripts import Scripts
 from gateway.presence import Heard, Looks
 from gateway.screens.screens import Screens
 from gateway.serving.hosts import Hosts
@@ -34,6 +35,6 @@ class Parts:
     looks: Looks
     screens: Screens
     heard: Heard
-    static_dir: Path
+    scripts: Scripts
     vendor_dir: Path
     start_program: str

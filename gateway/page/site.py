@@ -80,6 +80,7 @@ _MAX_TEXTS_CHARACTERS = 100_000
 # For one request of a search; the page asks again from there.
 _SEARCH_TIME_S = 0.4
 _VENDOR = "vendor/xterm/"
+_KEPT_S = 365 * 86_400
 # Told here, because what the system knows of endings differs, and nothing is sniffed.
 _STATIC_TYPES = {
     ".css": "text/css",
@@ -233,14 +234,22 @@ def _check_origin(parts: Parts) -> None:
 def _build_pages(parts: Parts) -> Blueprint:
     pages = Blueprint("pages", __name__)
 
+    def show_page(which: str) -> Response:
+        version, needed = parts.scripts.version, parts.scripts.needed[which]
+        text = render_template("index.html", version=version, scripts=needed)
+        return Response(text, mimetype="text/html")
+
     @pages.get("/")
+    def show_list() -> Response:
+        return show_page("list")
+
     @pages.get("/runs/<run_id>")
-    def shell(run_id: str = "") -> Response:  # noqa: ARG001 - the page's script reads the address
-        return _show("index.html")
+    def show_run(run_id: str) -> Response:  # noqa: ARG001 - the page's script reads the address
+        return show_page("run")
 
     @pages.get("/notifications")
     def notifications() -> Response:
-        response = _show("index.html")
+        response = show_page("notifications")
         response.headers["Content-Security-Policy"] = _NOTIFICATIONS_POLICY
         return response
 
@@ -250,21 +259,29 @@ def _build_pages(parts: Parts) -> Blueprint:
         return Response(render_template("icon.svg", count=shown), mimetype="image/svg+xml")
 
     @pages.get("/static/<path:name>")
-    def static(name: str) -> Any:
-        folder, rest = parts.static_dir, name
-        if name.startswith(_VENDOR):
-            folder, rest = parts.vendor_dir, name[len(_VENDOR) :]
-        path = safe_join(str(folder), rest)
-        if path is None or not os.path.isfile(path):  # Path.is_file raises if it is too long
-            _refuse(404, "There is no such file.")
-        kind = _STATIC_TYPES.get(Path(path).suffix, "application/octet-stream")
-        response = send_file(path, mimetype=kind, conditional=True, max_age=0)
-        if name == "service-worker.js":
-            response.headers["Service-Worker-Allowed"] = _here("/")
-        return response
+    def static(name: str) -> Response:
+        return _send_static(parts, name)
 
     _add_login(pages, parts)
     return pages
+
+
+def _send_static(parts: Parts, name: str) -> Response:
+    name, is_kept = parts.scripts.split(name)
+    folder, rest = parts.scripts.folder, name
+    if name.startswith(_VENDOR):
+        folder, rest = parts.vendor_dir, name[len(_VENDOR) :]
+    path = safe_join(str(folder), rest)
+    if path is None or not os.path.isfile(path):  # Path.is_file raises if it is too long
+        _refuse(404, "There is no such file.")
+    kind = _STATIC_TYPES.get(Path(path).suffix, "application/octet-stream")
+    max_age = _KEPT_S if is_kept else 0
+    response = send_file(path, mimetype=kind, conditional=True, max_age=max_age)
+    if is_kept:
+        response.cache_control.immutable = True
+    if name == "service-worker.js":
+        response.headers["Service-Worker-Allowed"] = _here("/")
+    return response
 
 
 def _add_login(pages: Blueprint, parts: Parts) -> None:

@@ -244,7 +244,7 @@ def test_the_buttons_are_there_when_another_part_fails(
     allowed = ("drawing failed", "is not a function")
     with Visitor(browser, gateway, allowed=allowed, logged_in=True) as person:
         person.page.route(
-            f"**/static/{module}.js",
+            f"**/static/*/{module}.js",
             lambda route: route.fulfill(body=body, content_type="text/javascript"),
         )
         person.page.goto(f"{gateway.url}/runs/{run.id}")

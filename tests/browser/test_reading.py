@@ -375,7 +375,7 @@ def test_the_logout_needs_no_script(browser: Browser, gateway: EmbeddedGateway) 
     """It works from the first moment, while the page's scripts are still on their way."""
     with Visitor(browser, gateway, allowed=("404 (Not Found)",)) as person:
         page = person.log_in()
-        person.context.route("**/static/main.js", lambda route: route.fulfill(status=404))
+        person.context.route("**/static/*/main.js", lambda route: route.fulfill(status=404))
         page.goto(f"{gateway.url}/")
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Admin token")).to_be_visible()

@@ -411,6 +411,21 @@ def test_a_gateway_below_a_path(tmp_path: Path) -> None:
         assert own.request("GET", f"{base}2/api/health").status != 200
 
 
+def test_what_has_its_version_in_its_address_is_kept(gw: EmbeddedGateway) -> None:
+    """A page of an earlier start gets today's files, and keeps none of them for theirs."""
+    mine = {"Authorization": f"Bearer {gw.admin_token}"}
+    page = gw.request("GET", "/", headers=mine).body.decode()
+    named = re.findall(r'"(/static/v-[^"]*)"', page)
+    assert named
+    kept = gw.request("GET", named[0])
+    of_today = gw.request("GET", re.sub("v-[^/]*", "v-" + "0" * 16, named[0]))
+
+    assert kept.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert (of_today.status, of_today.body) == (200, kept.body)
+    assert of_today.headers["cache-control"] == "no-cache, max-age=0"
+    assert gw.request("GET", re.sub("v-[^/]*/", "v-x/", named[0])).status == 404
+
+
 def test_every_answer_is_hardened(gw: EmbeddedGateway) -> None:
     """A strict policy, nothing sniffed, framed, referred to or kept."""
     for path in ("/login", "/", "/api/runs", "/nowhere", "/static/nothing.js"):

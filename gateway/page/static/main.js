@@ -3,15 +3,24 @@
 import { pathHere } from "./base.js";
 import { showConnection } from "./notices.js";
 import { offerNotifications } from "./notifications.js";
-import { NotificationsPage } from "./notifications-page.js";
-import { RunPage } from "./run-page.js";
-import { RunsPage } from "./runs-page.js";
-
-const run = /^\/runs\/([^/]+)\/?$/.exec(pathHere());
-const isNotifications = /^\/notifications\/?$/.test(pathHere());
-const page = run ? new RunPage(decodeURIComponent(run[1])) : isNotifications ? new NotificationsPage() : new RunsPage();
 
 showConnection("connecting");
+const page = await makePage();
 document.querySelector("#main").replaceChildren(page.element);
 page.open();
 offerNotifications();
+
+/** Make the view, of which alone the scripts are loaded: gateway/page/scripts.py names them too. */
+async function makePage() {
+  const run = /^\/runs\/([^/]+)\/?$/.exec(pathHere());
+  if (run) {
+    const { RunPage } = await import("./run-page.js");
+    return new RunPage(decodeURIComponent(run[1]));
+  }
+  if (/^\/notifications\/?$/.test(pathHere())) {
+    const { NotificationsPage } = await import("./notifications-page.js");
+    return new NotificationsPage();
+  }
+  const { RunsPage } = await import("./runs-page.js");
+  return new RunsPage();
+}

@@ -1,0 +1,53 @@
+"""How a page opens: with what it needs, asked for at once, and what is kept of it."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Browser, Page, Route
+
+from testing.gateways.embedded_gateway import EmbeddedGateway
+from tests.browser.runs import begin
+from tests.browser.visitor import Visitor
+
+# What was not taken out of the browser's cache, of what has its version in its address.
+ASKED_AGAIN = """() => performance.getEntriesByType("resource")
+  .filter((each) => each.name.includes("/static/v-") && each.transferSize !== 0)
+  .map((each) => each.name)"""
+
+
+def open_page(page: Page, gateway: EmbeddedGateway, path: str) -> None:
+    """Open it, and wait until it is live."""
+    page.goto(f"{gateway.url}{path}")
+    page.locator("#connection[data-state=live]").wait_for()
+
+
+def test_a_page_names_all_of_its_scripts_and_no_others(
+    browser: Browser, gateway: EmbeddedGateway
+) -> None:
+    """What it would load without the names is what it names; all of it is kept."""
+
+    def without_names(route: Route) -> None:
+        answer = route.fetch()
+        body = re.sub(r'<link rel="modulepreload"[^>]*>', "", answer.text())
+        route.fulfill(response=answer, body=body)
+
+    run = begin(gateway)
+    for path in ("/", f"/runs/{run.id}", "/notifications"):
+        with Visitor(browser, gateway, logged_in=True) as person:
+            page = person.page
+            open_page(page, gateway, path)
+            open_page(page, gateway, path)
+            assert page.evaluate(ASKED_AGAIN) == []
+            links = page.locator("link[rel=modulepreload]")
+            named = links.evaluate_all("links => links.map((link) => link.href)")
+            page.route(f"{gateway.url}{path}", without_names)
+            open_page(page, gateway, path)
+            assert not links.count()
+            loaded = page.evaluate(
+                "() => performance.getEntriesByType('resource').map((each) => each.name)"
+            )
+
+            scripts = {url for url in loaded if re.search(r"/static/v-\w+/[\w-]+\.js$", url)}
+            assert {each.rpartition("/")[2] for each in named} >= {"main.js", "api.js"}
+            assert set(named) == {url for url in scripts if not url.endswith("/theme.js")}
