@@ -298,6 +298,10 @@ def build_command_line(profile: Profile) -> CommandLine:
             help=f"run {CLAUDE.program_variable} with this prompt, not the bundled session",
         )
     add_option("--no-open", action="store_true", help="open no browser")
+    add_option = add_subcommand(
+        "up", _run_up, "set up a project and its gateway, and start a run there", hands_on=True
+    )
+    _add_up_options(add_option)
     add_option = add_subcommand("doctor", _run_doctor, "check everything that a run needs")
     _add_run_options(add_option)
     add_option("--json", action="store_true", help="as JSON")
@@ -382,6 +386,17 @@ def _add_gateway_options(add_option: Callable[..., None]) -> None:
     add_option("--http", action="store_true", help="no TLS: for this machine, or behind a proxy")
     add_option("--no-open", action="store_true", help="open no browser")
     add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
+    add_option("--stop", action="store_true", help="end the gateway that runs with this data")
+
+
+def _add_up_options(add_option: Callable[..., None]) -> None:
+    add_option("project", metavar="DIR", help="the project's folder")
+    add_option("--cmd", metavar="PROMPT", help="the prompt; without one you are asked")
+    add_option(
+        "--port", metavar="PORT", help="the gateway's port, if it is started (default: 3100)"
+    )
+    add_option("--no-start", action="store_true", help="print the line that starts the run")
+    add_option("--no-open", action="store_true", help="open no browser")
 
 
 def _add_file_subcommands(line: CommandLine) -> None:
@@ -524,14 +539,8 @@ def _run_install(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Copy the runner into another project, or take it out of one."""
-    from tools.install import (
-        Target,
-        configure,
-        install,
-        tell_installed,
-        tell_uninstalled,
-        uninstall,
-    )
+    from tools.install import Target, install, tell_installed, tell_uninstalled, uninstall
+    from tools.project_env import configure
 
     if options.upgrade and options.uninstall:
         raise RunnerError("give --upgrade or --uninstall, not both")
@@ -561,7 +570,14 @@ def _run_completion(
 def _run_gateway(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
-    """Run the embedded gateway, until a signal ends it."""
+    """Run the embedded gateway, until a signal ends it; with --stop, end the one that runs."""
+    if options.stop:
+        from tools.local_gateway import gateway_folder, stop_gateway
+
+        ended = stop_gateway(gateway_folder(config.data_dir))
+        text = "no gateway runs here" if ended is None else f"the gateway at {ended.url} has ended"
+        print_out(text)
+        return 0
     arguments = _handed_on(options, config, _GATEWAY_OPTIONS)
     return _start_gateway("gateway.command_line", arguments, console)
 
@@ -576,16 +592,29 @@ def _run_demo(
     return _start_gateway("gateway.demo", arguments, console)
 
 
+def _run_up(options: argparse.Namespace, config: Config, profile: Profile, console: Console) -> int:
+    """Set a project up, with a gateway that goes on, and start a run there."""
+    _require_gateway()
+    provide(console, GATEWAY)
+    importlib.import_module("gateway.xterm").fetch(console.note)
+    show_page = importlib.import_module("gateway.opener").show_page
+    return int(importlib.import_module("tools.up").up(options, config, profile, console, show_page))
+
+
 def _start_gateway(module: str, arguments: Sequence[str], console: Console) -> int:
     """Run a module of the gateway in this process. Raises RunnerError when that cannot be."""
+    _require_gateway()
+    provide(console, GATEWAY)
+    xterm = importlib.import_module("gateway.xterm")
+    return int(importlib.import_module(module).main(arguments, lambda: xterm.fetch(console.note)))
+
+
+def _require_gateway() -> None:
     if not (PROGRAM / "gateway" / "__main__.py").is_file():
         raise RunnerError(
             f"this copy has no gateway ({PROGRAM} holds only the runner's files); start it in a "
             "clone of claude-runner, and set GATEWAY_URL to its address"
         )
-    provide(console, GATEWAY)
-    xterm = importlib.import_module("gateway.xterm")
-    return int(importlib.import_module(module).main(arguments, lambda: xterm.fetch(console.note)))
 
 
 _GATEWAY_OPTIONS: Final = ("host", "port", "public-url", "http", "no-open", "ready-file")

@@ -143,6 +143,12 @@ def state_path(environ: Mapping[str, str]) -> str | None:
     return os.path.join(base, "claude-runner") if os.path.isabs(base) else None
 
 
+def pointer_to_gateway(environ: Mapping[str, str]) -> Path | None:
+    """Return the file that names the data of the gateway that this user started last."""
+    state = state_path(environ)
+    return None if state is None else Path(state, "gateway")
+
+
 def keep_compiled_files() -> None:
     """Let Python keep compiled files in the cache folder, or nowhere: never in the project."""
     try:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import html
 import json
 import os
 import sys
-import webbrowser
 from pathlib import Path
 
 import segno
 
 from config import write_private
 from gateway.assembly import Gateway
+from gateway.opener import has_display, open_browser, remove_opener
 from gateway.serving.certificate import fingerprint
-from gateway.serving.hosts import Hosts, base_url, is_any, lan_addresses
+from gateway.serving.hosts import Hosts, base_url, is_any, lan_addresses, local_name
 from gateway.settings import Settings, SettingsError
-
-_OPENER = "open.html"
 
 
 def tell(
@@ -30,8 +27,7 @@ def tell(
 ) -> None:
     """Print the addresses, write the file that another program waits for, open a browser."""
     host = options.host
-    local = "localhost" if is_any(host) or host in ("127.0.0.1", "::1") else host
-    url = options.public_url or base_url(hosts.scheme, local, gateway.port)
+    url = options.public_url or base_url(hosts.scheme, local_name(host), gateway.port)
     login_url = f"{url}/login?code={gateway.login.make_code()}"
     for note in settings.notes:
         _say(note)
@@ -59,37 +55,6 @@ def tell(
         # With a code of its own: the printed one is for whoever copies it.
         code = gateway.login.make_code(lambda: remove_opener(settings.data_dir))
         open_browser(settings.data_dir, f"{url}/login?code={code}")
-
-
-def open_browser(folder: Path, address: str) -> None:
-    """Open a browser with an address that nobody else may see.
-
-    The arguments of a process are for every user of the machine to read, so the browser gets the
-    name of a file that leads there, and that its owner alone can read. The browser is looked for in
-    the absolute folders of PATH.
-    """
-    remove_opener(folder)
-    file = folder / _OPENER
-    link = html.escape(address)
-    write_private(
-        file,
-        f'<!doctype html><meta charset="utf-8"><title>claude-runner</title>'
-        f'<meta http-equiv="refresh" content="0; url={link}"><a href="{link}">Go on</a>\n',
-    )
-    before = os.environ.get("PATH")
-    try:
-        if before is not None:
-            folders = before.split(os.pathsep)
-            os.environ["PATH"] = os.pathsep.join(filter(os.path.isabs, folders))
-        webbrowser.open(file.absolute().as_uri())
-    finally:
-        if before is not None:
-            os.environ["PATH"] = before
-
-
-def remove_opener(folder: Path) -> None:
-    """Remove the file that leads a browser to the login."""
-    (folder / _OPENER).unlink(missing_ok=True)
 
 
 def _tell_runners(settings: Settings, url: str, scheme: str) -> None:
@@ -126,13 +91,6 @@ def _tell_phones(hosts: Hosts, gateway: Gateway) -> None:
 def _draw(url: str) -> None:
     if sys.stdout.isatty():
         segno.make(url, error="l").terminal(compact=True)
-
-
-def has_display() -> bool:
-    """Whether a browser that is started here would be seen; one in a terminal is not meant."""
-    if sys.platform == "darwin":
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _say(line: str) -> None:

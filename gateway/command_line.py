@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from config import VERSION
-from gateway.announce import remove_opener, tell
+from gateway.announce import tell
 from gateway.assembly import Gateway, ListenError
+from gateway.opener import remove_opener
 from gateway.serving.certificate import CertificateError, prepare_certificate
-from gateway.serving.hosts import LOOPBACK_NAMES, find_hosts
+from gateway.serving.hosts import LOOPBACK_NAMES, base_url, find_hosts, local_name
 from gateway.settings import Settings, SettingsError, load_settings, parse_public_url
 from gateway.storage.schema import DatabaseError
+from gateway.whereabouts import TakenError, Whereabouts
 
 
 class StartError(Exception):
@@ -37,10 +37,17 @@ def main(argv: Sequence[str] | None = None, before: Callable[[], None] | None = 
     try:
         options = _parse(argv)
         settings = load_settings(os.environ, options.data_dir, options.env_file)
-        with _only_one(settings.data_dir):
+        with Whereabouts(settings.data_dir) as whereabouts:
             if before is not None:
                 before()
-            _serve(options, settings)
+            _serve(options, settings, whereabouts)
+    except TakenError as error:
+        print(
+            f"claude-runner: a gateway is already running with this data (process {error}); "
+            "end it, or use another --data-dir",
+            file=sys.stderr,
+        )
+        return 1
     except (StartError, SettingsError, DatabaseError, CertificateError) as error:
         print(f"claude-runner: {error}", file=sys.stderr)
         return 1
@@ -89,25 +96,7 @@ def _public_url(text: str) -> str:
         ) from None
 
 
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Two gateways must not write to the same data. Raises: StartError."""
-    with open(folder / "lock", "a+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise StartError(
-                f"a gateway is already running with this data (process {file.read().strip()}); "
-                "end it, or use another --data-dir"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-def _serve(options: argparse.Namespace, settings: Settings) -> None:
+def _serve(options: argparse.Namespace, settings: Settings, whereabouts: Whereabouts) -> None:
     scheme = "http" if options.http else "https"
     hosts = find_hosts(options.host, scheme, options.public_url)
     certificate = None
@@ -121,6 +110,16 @@ def _serve(options: argparse.Namespace, settings: Settings) -> None:
             raise StartError(str(error)) from error
         try:
             with gateway:
+                local = base_url(scheme, local_name(options.host), gateway.port)
+                whereabouts.tell(
+                    {
+                        "url": options.public_url or local,
+                        "runnerUrl": local,
+                        "certificate": certificate and str(certificate[0]),
+                        "envFile": str(settings.env_file) if settings.shares_secret else None,
+                    },
+                    is_shared=settings.shares_secret,
+                )
                 tell(options, settings, hosts, gateway, certificate)
                 signals.recv(1)
         finally:

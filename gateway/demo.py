@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
-from gateway.announce import has_display, open_browser
+from gateway.opener import has_display, open_browser
 from places import PROGRAM, find_program
 
 if TYPE_CHECKING:

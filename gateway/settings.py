@@ -53,7 +53,7 @@ class SettingsError(Exception):
 @dataclass(frozen=True)
 class Settings:
     """Every setting of the gateway. `runner_…` is what a runner with the same `.env` goes by;
-    `notes` are sentences for the user: what was made.
+    `notes` are sentences for the user: what was made. `shares_secret`: it is in `env_file`.
     """
 
     data_dir: Path
@@ -69,6 +69,7 @@ class Settings:
     runner_url: str
     runner_allows_self_signed: bool
     notes: tuple[str, ...]
+    shares_secret: bool = False
 
     @property
     def admin_token_file(self) -> Path:
@@ -111,6 +112,7 @@ def load_settings(
         runner_url=config.gateway_url,
         runner_allows_self_signed=config.allow_self_signed,
         notes=tuple(notes),
+        shares_secret=config.sources["HMAC_SECRET"] == str(file),
     )
 
 

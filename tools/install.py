@@ -8,15 +8,12 @@ sum is the user's: it is neither replaced nor removed. `program/` is replaced as
 renames; the shim repairs a start between the two. The sums that are to come are written to
 `INSTALLED.new` before the first change, and become `INSTALLED` after the last one, so that what was
 broken off can be repeated or taken back.
-
-At the end, the `.env` of the project: made once, and never changed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import getpass
 import hashlib
 import os
 import re
@@ -25,18 +22,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from config import DRAFT_SUFFIX, SETTINGS, VERSION, RunnerError, load_config, write_whole
-from places import COMPANIONS, companion, find_project, program_files
+from config import DRAFT_SUFFIX, VERSION, RunnerError, load_config, write_whole
+from places import COMPANIONS, companion, program_files
 from runner.console import print_out
 from runner.folder import find_undelivered
 from tools.hosts import IGNORE_FILES, add_ignores, ask_git, find_hints, remove_ignores
+from tools.project_env import format_settings, is_written_by_install
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from config import Setting
-    from runner.console import Console
 
 _DEFAULT_FOLDER: Final = "wrapper"
 _NOTE: Final = "INSTALLED"
@@ -443,7 +439,7 @@ def _remove_settings_and_data(
 ) -> None:
     env, data = target.path / ".env", target.path / ".data"
     content = target.read(".env") or b""
-    if purge or content == _format_settings(settings, {}).encode():
+    if purge or content == format_settings(settings, {}).encode():
         changes.removed += [".env"] * os.path.lexists(env)
         _remove(env)
     if purge:
@@ -451,7 +447,7 @@ def _remove_settings_and_data(
         _remove(data)
     changes.kept += [path.name for path in (env, data) if os.path.lexists(path)]
     # As long as there is a secret, or output, it has to stay out of what leaves the project.
-    if data.exists() or (env.exists() and _is_written_by_install(content)):
+    if data.exists() or (env.exists() and is_written_by_install(content)):
         changes.notes.append("the lines in ignore files stay, because .env or .data does")
     else:
         changes.notes += remove_ignores(target.path)
@@ -488,149 +484,3 @@ def tell_uninstalled(changes: Changes, target: Target) -> None:
     for sentence in changes.notes:
         print_out(sentence)
     print_out("the cache folder of claude-runner stays, because all projects share its packages")
-
-
-# === The project's .env ===========================================================================
-#
-# The `.env` of a project that the runner is installed in: made once, and never changed.
-
-_NO_DOTENV: Final = "python-dotenv is not installed"
-_HEADING: Final = "# The settings of claude-runner."
-# What the projects of one gateway have in common, and the documentation begins with.
-_COMMON: Final = {
-    "gateway_url": "",
-    "hmac_secret": "<must match gateway>",
-    "allow_self_signed": "true",
-    "program": "",
-}
-
-
-def _is_written_by_install(content: bytes) -> bool:
-    """Whether a `.env` began as one of ours."""
-    return content.startswith(_HEADING.encode())
-
-
-def configure(
-    program: Path,
-    project: Path,
-    settings: Sequence[Setting],
-    console: Console,
-    *,
-    is_known: bool = False,
-) -> None:
-    """Make the project's `.env`, with what can be taken over or asked for. Private: 0600.
-
-    One that is there is kept. It may have come with the project, so the user is asked about it,
-    unless `is_known`. Raises RunnerError.
-    """
-    env = project / ".env"
-    if os.path.lexists(env):
-        if env.exists() and not env.is_file():
-            raise RunnerError(f"{env} is not a file; move it away, and repeat")
-        if not is_known:
-            _ask_about(env, settings, console)
-        try:
-            config = load_config(program, {}, env_file=env)
-            if config.is_env_file_unread:
-                console.warn(f".env was there and is kept; it was not read, because {_NO_DOTENV}")
-            else:
-                config.require_secret()
-        except RunnerError as error:
-            console.warn(f".env was there and is kept, but {error}")
-        return
-    values = _take_over(program, settings, console) or _ask(console)
-    try:
-        write_whole(env, _format_settings(settings, values).encode(), 0o600)
-    except OSError as error:
-        raise RunnerError(
-            f"{env} cannot be written ({error.strerror}); correct that, and repeat"
-        ) from error
-    missing = "" if "HMAC_SECRET" in values else "; put the gateway's own secret into it"
-    print_out(f"{env} is made{missing}")
-
-
-def _ask_about(env: Path, settings: Sequence[Setting], console: Console) -> None:
-    """Show what a `.env` sets for the runner. Raises RunnerError if it is not the user's.
-
-    Without a terminal nobody is asked: that it is the user's own is then for him to see.
-    """
-    try:
-        text = env.read_text("utf-8-sig", "replace") if env.is_file() else ""
-    except OSError:
-        return  # which is told
-    assigned = re.findall(r"(?m)^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=", text)
-    names = [each.variable for each in (*SETTINGS, *settings) if each.variable in assigned]
-    if not names:
-        return
-    shown = f"{env} was there, and sets {', '.join(names)}"
-    if not (os.isatty(0) and os.isatty(2)):
-        console.warn(f"{shown}: see that you wrote it before you start anything")
-        return
-    console.note(shown)
-    try:
-        answer = input("did you write it? [y/N] ").strip().lower()
-    except (EOFError, KeyboardInterrupt):
-        answer = ""
-    if answer not in ("y", "yes"):
-        raise RunnerError(f"{env} is not trusted; move it away, and repeat")
-
-
-def _common(settings: Sequence[Setting]) -> list[Setting]:
-    return [setting for setting in (*SETTINGS, *settings) if setting.name in _COMMON]
-
-
-def _take_over(program: Path, settings: Sequence[Setting], console: Console) -> dict[str, str]:
-    """Return what this copy's own `.env` says of the gateway; nothing if it has no secret."""
-    home = find_project(program)
-    try:
-        config = load_config(program, {}, env_file=home / ".env" if home else None)
-    except RunnerError:
-        return {}  # there is none, or it cannot be read
-    if config.is_env_file_unread:
-        console.warn(f"{config.sources['.env']} was not taken over, because {_NO_DOTENV}")
-    if not config.hmac_secret:
-        return {}
-    print_out(f"the gateway's address and secret are taken over from {config.sources['.env']}")
-    names = [setting.variable for setting in _common(settings)]
-    return {name: config.dotenv[name] for name in names if name in config.dotenv}
-
-
-def _ask(console: Console) -> dict[str, str]:
-    """Ask the user for values, if there is a terminal."""
-    if not (os.isatty(0) and os.isatty(2)):
-        return {}
-    console.note("an empty answer leaves the value to be filled in later")
-    try:
-        return {**_ask_one("GATEWAY_URL", input), **_ask_one("HMAC_SECRET", getpass.getpass)}
-    except (EOFError, KeyboardInterrupt):
-        print_out("")
-        return {}
-
-
-def _ask_one(variable: str, read: Callable[[str], str]) -> dict[str, str]:
-    setting = next(each for each in SETTINGS if each.variable == variable)
-    shown = " (it is not shown)" if setting.secret else f" [{setting.default}]"
-    while True:
-        answer = read(f"{setting.meaning}{shown}: ").strip()
-        try:
-            return {variable: str(setting.parse(answer, variable))} if answer else {}
-        except RunnerError as error:
-            print_out(str(error))
-
-
-def _format_settings(settings: Sequence[Setting], values: Mapping[str, str]) -> str:
-    """Return a `.env` with the common settings: these values, or those to begin with."""
-    lines = [f"{_HEADING} `info` lists all of them, and where each value comes from."]
-    for setting in _common(settings):
-        value = _quote(values[setting.variable]) if setting.variable in values else None
-        default = _COMMON[setting.name] or setting.default
-        lines += ["", f"# {setting.meaning}", f"{setting.variable}={value or default}"]
-    return "\n".join([*lines, ""])
-
-
-def _quote(value: str) -> str:
-    """Return a value as `.env` wants it written."""
-    if re.fullmatch(r"[A-Za-z0-9_./:@%+,=-]*", value):
-        return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

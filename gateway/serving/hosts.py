@@ -78,6 +78,11 @@ def is_any(host: str) -> bool:
     return host in ("0.0.0.0", "::")  # noqa: S104 - it is what the user asked for
 
 
+def local_name(host: str) -> str:
+    """Return the name under which a gateway that listens on `host` is reached from its machine."""
+    return "localhost" if is_any(host) or host in ("127.0.0.1", "::1") else host
+
+
 def lan_addresses() -> list[str]:
     """Return the addresses that another device in the same network can use, the likeliest first."""
     found: list[str] = []

@@ -1,0 +1,167 @@
+"""`claude-runner up`, as its user types it: from a clone to a run in a project of one's own."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config import load_config
+from gateway import xterm
+from testing.programs.runner import ROOT, program
+from testing.programs.terminal import Terminal
+from testing.waiting import eventually
+from tools.local_gateway import LocalGateway, find_gateway, find_pointed
+
+WITHIN_S = 100.0
+PAGE = re.compile(r"^page: (https://localhost:\d+/login\?code=[\w-]+&next=/runs/(run_\w+))$", re.M)
+# What every process on the machine is called, and whether the child has the token.
+SPIES = (
+    "import os, subprocess, sys\n"
+    "args = subprocess.run(['ps', '-axww', '-o', 'args='], capture_output=True).stdout\n"
+    "print(sys.argv[1:], os.getcwd(), os.environ.get('CLAUDE_RUNNER_TOKEN'))\n"
+    "open('args', 'wb').write(args)\n"
+    "sys.exit(3)\n"
+)
+
+
+class _Clone:
+    """The clone, whose settings and data are in a folder of the test's own."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
+        (cache / f"xterm-{xterm.VERSION}").mkdir(exist_ok=True)  # nothing is asked of npm
+        self.data_dir = folder / "data"
+        self.env_file = folder / "settings.env"
+        self.env_file.touch()
+        self.env = {**os.environ, "CLAUDE_RUNNER_CACHE_DIR": str(cache), "TMPDIR": str(folder)}
+        self.env["CLAUDE_RUNNER_PYTHON"] = sys.executable  # it has the packages
+        self.env["CLAUDE_COMMAND"] = shlex.join(program(SPIES))
+
+    def project(self, name: str, env: str | None = None) -> Path:
+        """Return a new project, with a `.env` that anybody can read if it is to have one."""
+        project = self.folder / name
+        project.mkdir()
+        if env is not None:
+            (project / ".env").write_text(env)
+            (project / ".env").chmod(0o644)
+        return project
+
+    def argv(self, *arguments: str) -> list[str]:
+        subcommand, *rest = arguments
+        files = ["--env-file", str(self.env_file), "--data-dir", str(self.data_dir)]
+        return [sys.executable, str(ROOT / "claude_runner.py"), subcommand, *files, *rest]
+
+    def type(self, *arguments: str, code: int = 0) -> str:
+        """Type it without a terminal; return what it printed, both streams in one."""
+        done = subprocess.run(
+            self.argv(*arguments),
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=WITHIN_S,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
+    @property
+    def gateway(self) -> LocalGateway | None:
+        return find_gateway(self.data_dir / "gateway")
+
+
+@pytest.fixture
+def clone(tmp_path: Path, compiled: Path) -> Iterator[_Clone]:
+    """A clone, whose gateway is ended in the end."""
+    clone = _Clone(tmp_path, compiled)
+    yield clone
+    clone.type("gateway", "--stop")
+
+
+def test_from_nothing_to_a_run(clone: _Clone) -> None:
+    """Everything is made, the page is opened, and the run is the user's own command.
+
+    Again, for another project, after a kill, and at a terminal, each finds what is there and
+    repairs what is not.
+    """
+    browser, argument, page = (clone.folder / name for name in ("browser", "argument", "page"))
+    browser.write_text(
+        f'#!/bin/sh\nprintf %s "$1" >"{argument}"\ncp -p "${{1#file://}}" "{page}"\n'
+    )
+    browser.chmod(0o755)
+    clone.env |= {"DISPLAY": ":0", "BROWSER": str(browser)}
+    first = clone.project("first project")
+
+    printed = clone.type("up", str(first), "--port", "0", "--cmd", "mend it", "--", "-x", code=3)
+
+    gateway = clone.gateway
+    shown = PAGE.search(printed)
+    opened = html.unescape(page.read_text())
+    assert gateway is not None
+    assert shown is not None
+    assert f"{['mend it', '-x']} {first} None\n" in printed.replace(
+        "'-x', 'mend it'", "'mend it', '-x'"
+    )
+    assert f"gateway: {gateway.url} (started; it goes on when this ends)\n" in printed
+    assert f"next=/runs/{shown[2]}" in opened
+    assert shown[1] not in opened  # a code works once
+    assert "code=" not in argument.read_text()
+    assert stat.S_IMODE((first / ".env").stat().st_mode) == 0o600
+    settings = load_config(first, {}, env_file=first / ".env")
+    assert (settings.gateway_url, settings.allow_self_signed) == (gateway.runner_url, True)
+    arguments = (first / "args").read_text()
+    for secret in (settings.hmac_secret, (gateway.folder / "admin-token").read_text().strip()):
+        assert secret not in printed + arguments
+    assert "--run-id" in arguments
+    assert not re.search(r"\b[0-9a-f]{64}\b|code=", arguments)  # the token, or a login
+
+    second = clone.project("second", "DATABASE_URL=x")
+    del clone.env["BROWSER"], clone.env["DISPLAY"]
+    printed = clone.type("up", str(second), "--cmd", "x", "--no-start")
+    assert clone.gateway == gateway
+    assert f"gateway: {gateway.url} (it runs already)\n" in printed
+    assert (second / ".env").read_text().startswith("DATABASE_URL=x\n")
+    assert stat.S_IMODE((second / ".env").stat().st_mode) == 0o600
+    line = printed.splitlines()[-1]
+    assert re.match(
+        rf" cd {second} && CLAUDE_RUNNER_TOKEN=\w+ \./wrapper/claude-runner start ", line
+    )
+    pasted = subprocess.run(
+        ["sh", "-c", line],
+        env=clone.env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert (pasted.returncode, b"['x']" in pasted.stdout) == (3, True), pasted.stderr
+
+    os.kill(gateway.pid, signal.SIGKILL)
+    eventually(lambda: _assert_none(clone.gateway))
+    with Terminal(clone.argv("up", str(first)), env=clone.env) as terminal:
+        terminal.expect(b"what should Claude Code do? (Enter alone opens a session")
+        terminal.send(b"go on\n")
+        terminal.expect(b"['go on']")
+        assert terminal.wait() == 3
+        assert b"wrapper/program" not in terminal.output  # what is there is not written again
+    again = clone.gateway
+    assert again is not None
+    assert (again.url, again.pid == gateway.pid) == (gateway.url, False)
+    assert find_pointed(clone.env) == again
+
+    assert clone.type("gateway", "--stop") == f"the gateway at {again.url} has ended\n"
+    assert clone.type("gateway", "--stop") == "no gateway runs here\n"
+
+
+def _assert_none(found: object) -> None:
+    assert found is None
