@@ -2,7 +2,8 @@
 
 `main` reads the command line and calls one of the subcommands below it. `start` checks what the
 user asked for (`runner.plan`), asks the gateway (`runner.checks`), and hands a `Job` to `Run`
-(`runner.session`), which has the main thread from there on and starts, stops and joins the others.
+(`runner.session`), which starts the child. From there on `runner.conduct` has the main thread, and
+starts, stops and joins the others.
 Every other thread has a module of its own.
 
     thread     owns                                    waits in                if it crashes
@@ -254,7 +255,9 @@ def build_command_line(profile: Profile) -> CommandLine:
         add_option("--data-dir", metavar="DIR", help="folder for logs and journals")
         return add_option
 
-    add_option = add_subcommand("start", _later("start"), f"run {profile.title}", hands_on=True)
+    add_option = add_subcommand(
+        "start", _later("start", "tools.start"), f"run {profile.title}", hands_on=True
+    )
     _add_run_options(add_option)
     _add_start_options(add_option)
     profile.add_start_options(add_option)
@@ -419,11 +422,11 @@ def _add_file_subcommands(line: CommandLine) -> None:
 # === The subcommands ==============================================================================
 
 
-def _later(name: str) -> Callable[..., int]:
-    """Return a subcommand of `tools.online`, which is imported when it is called."""
+def _later(name: str, module: str = "tools.online") -> Callable[..., int]:
+    """Return a subcommand of a module that is imported when it is called."""
 
     def run(*arguments: Any) -> int:
-        return int(getattr(importlib.import_module("tools.online"), name)(*arguments))
+        return int(getattr(importlib.import_module(module), name)(*arguments))
 
     return run
 

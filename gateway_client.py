@@ -10,7 +10,6 @@ One `GatewayClient` belongs to one thread; only `abort` may be called from anoth
 
 from __future__ import annotations
 
-import email.utils
 import enum
 import functools
 import hashlib
@@ -19,35 +18,25 @@ import ipaddress
 import json
 import os
 import re
-import secrets
 import shlex
-import ssl
 import string
 import sys
 import time
 import zlib
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Callable, Final
 from urllib.parse import urlsplit
 
-import certifi
-import requests
-
-from gateway_transport import (
-    BodyError,
-    BoundedAdapter,
-    ExchangeLimits,
-    GatewayError,
-    PinStore,
-    describe_error,
-)
+from gateway_transport import BodyError, ExchangeLimits, GatewayError, PinStore
+from gateway_transport.glance import glance
 from redact import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    import requests
 
     from redact import RedactedText
 
@@ -60,6 +49,10 @@ _MAX_REPLY_BYTES: Final = 1_048_576
 _REPLY_TIMEOUT_S: Final = 30.0
 MAX_ARTIFACT_BYTES: Final = 52_428_800
 
+_HEALTH: Final = "/api/health"
+_USER_AGENT: Final = "claude-runner"
+# What a reply is to be.
+_ASKED: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _FILE_NAME_CHARS: Final = frozenset(string.ascii_letters + string.digits + "._-")
 
 
@@ -157,6 +150,11 @@ class Attempt:
     query: str = ""
     is_answer: Callable[[Any], bool] = says_ok
 
+    @property
+    def target(self) -> str:
+        """The path with its query."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
     def age_s(self, clock: Clock) -> float:
         """Return the seconds since signing, by the larger of the wall and the monotonic clock."""
         return max(clock.wall() - self.timestamp, clock.monotonic() - self.signed_at)
@@ -191,7 +189,7 @@ class MultipartFile:
         self._start = start
         self._size = path.stat().st_size - start if size is None else size
         self._on_progress = on_progress
-        boundary = secrets.token_hex(16)
+        boundary = new_nonce()
         self._head = (
             f"--{boundary}\r\n"
             f'Content-Disposition: form-data; name="file"; filename="{_safe_name(name)}"\r\n'
@@ -239,7 +237,7 @@ def _safe_name(name: str) -> str:
 
 def new_nonce() -> str:
     """Return 16 random bytes as hex."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def sign(
@@ -282,11 +280,6 @@ def is_confidential(url: str) -> bool:
     return urlsplit(url).scheme == "https" or is_loopback(url)
 
 
-class _Session(requests.Session):
-    def get_redirect_target(self, _resp: Any) -> None:
-        """See no redirect: requests would read the whole body of one, followed or not."""
-
-
 class GatewayClient:
     """Sends attempts to one gateway, one at a time. Thread: its own; `abort` from any.
 
@@ -314,22 +307,27 @@ class GatewayClient:
         self.clock = clock or Clock()
         self._watch = watch
         self._credentials = credentials
+        self._pins = pins
         self._limits = ExchangeLimits()
-        self._session = _Session()
-        self._session.trust_env = False
-        adapter = BoundedAdapter(self._limits, pins)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
-        self._session.headers["User-Agent"] = "claude-runner"
-        self._session.verify = _ca_bundle()
-        # Nothing here needs one: a balancer's would bind all to one server, and each reply could
-        # bring a hundred that are kept and sent.
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        self._session.proxies.update(_find_proxy(self.base_url))
+        self._authorities = _own_authorities()
+        self._proxies = _find_proxy(self.base_url)
+        self._opened: requests.Session | None = None
+
+    @property
+    def _session(self) -> requests.Session:
+        """The session, from the first exchange on: `requests` is imported with it."""
+        if self._opened is None:
+            from gateway_transport.adapter import Session
+
+            self._opened = Session(self._limits, self._pins, self._authorities)
+            self._opened.headers["User-Agent"] = _USER_AGENT
+            self._opened.proxies.update(self._proxies)
+        return self._opened
 
     def close(self) -> None:
         """Close the connection."""
-        self._session.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def abort(self) -> None:
         """End the exchange that is under way and every later one at once. Thread: any."""
@@ -407,9 +405,13 @@ class GatewayClient:
 
     # --- exchange ----------------------------------------------------------------------------
 
+    def health(self) -> Attempt:
+        """Build the attempt that asks for the health check, which looks at no signature."""
+        return self._build("GET", _HEALTH, is_answer=says_healthy)
+
     def ask_health(self) -> Reply:
         """Ask the gateway's health check, which is not signed."""
-        return self._exchange("GET", "/api/health", b"", {}, _REPLY_TIMEOUT_S, says_healthy)
+        return self._exchange("GET", _HEALTH, b"", {}, _REPLY_TIMEOUT_S, says_healthy)
 
     def send(self, attempt: Attempt, timeout_s: float = _REPLY_TIMEOUT_S) -> Reply:
         """Send one copy of the attempt. Raises nothing but GatewayError (certificate changed).
@@ -417,6 +419,31 @@ class GatewayClient:
         Blocks for connecting, for the body at the slowest speed that makes sense, and up to
         `timeout_s` for the whole reply.
         """
+        headers = self._sign(attempt)
+        if attempt.content_type:
+            headers["Content-Type"] = attempt.content_type
+        return self._exchange(
+            attempt.method, attempt.target, attempt.body, headers, timeout_s, attempt.is_answer
+        )
+
+    def glance(self, attempt: Attempt) -> Reply | None:
+        """Send an attempt that asks, without `requests`; None if there was no plain answer.
+
+        The attempt may have arrived: its nonce is used. Blocks for a few seconds at most.
+        """
+        if not is_loopback(self.base_url):
+            return None
+        headers = {**self._sign(attempt), **_ASKED, "User-Agent": _USER_AGENT}
+        begun_at = self.clock.monotonic()
+        body = glance(self.base_url + attempt.target, headers, self._pins)
+        reply = None if body is None else parse_reply(200, {}, body, is_answer=attempt.is_answer)
+        if reply is None or not reply.outcome.is_taken:
+            return None
+        self._tell(attempt.method, attempt.target, 0, reply, begun_at)
+        return reply
+
+    def _sign(self, attempt: Attempt) -> dict[str, str]:
+        """Return the headers that sign an attempt."""
         # A multipart body is hashed as empty, and so is that of a GET, which has none.
         signed_body = attempt.body if isinstance(attempt.body, bytes) else b""
         headers = {
@@ -434,12 +461,7 @@ class GatewayClient:
         if self._credentials.run_id:
             headers["X-Run-Id"] = self._credentials.run_id
             headers["X-Capability-Token"] = self._credentials.token
-        if attempt.content_type:
-            headers["Content-Type"] = attempt.content_type
-        target = f"{attempt.path}?{attempt.query}" if attempt.query else attempt.path
-        return self._exchange(
-            attempt.method, target, attempt.body, headers, timeout_s, attempt.is_answer
-        )
+        return headers
 
     def _exchange(
         self,
@@ -450,11 +472,12 @@ class GatewayClient:
         timeout_s: float,
         is_answer: Callable[[Any], bool],
     ) -> Reply:
-        headers = {**headers, "Accept": "application/json", "Accept-Encoding": "identity"}
+        headers = {**headers, **_ASKED}
+        session = self._session
         begun_at = self.clock.monotonic()
         try:
             self._limits.begin(len(body), timeout_s)
-            with self._session.request(
+            with session.request(
                 method,
                 self.base_url + target,
                 data=body or None,
@@ -466,16 +489,23 @@ class GatewayClient:
         except GatewayError:
             raise
         except Exception as error:  # noqa: BLE001 - what the libraries raise is theirs to change
+            from gateway_transport.adapter import describe_error
+
             reply = Reply(Outcome.UNKNOWN, message=describe_error(error))
         finally:
             if self._limits.has_stalled:
                 # The rest of the request is still owed on this connection.
-                self._session.close()
+                session.close()
+        self._tell(method, target, len(body), reply, begun_at)
+        return reply
+
+    def _tell(
+        self, method: str, target: str, body_bytes: int, reply: Reply, begun_at: float
+    ) -> None:
         if self._watch is not None:
             took_ms = (self.clock.monotonic() - begun_at) * 1_000
             said = reply.message or reply.outcome.name.lower()
-            self._watch(f"{method} {target} ({len(body)} bytes): {said}, after {took_ms:.0f} ms")
-        return reply
+            self._watch(f"{method} {target} ({body_bytes} bytes): {said}, after {took_ms:.0f} ms")
 
     def _read(self, response: requests.Response, is_answer: Callable[[Any], bool]) -> Reply:
         status = response.status_code
@@ -518,8 +548,8 @@ def _decode(raw: bytes, encoding: str) -> bytes:
     return decoded
 
 
-def _ca_bundle() -> str:
-    """Return the file or folder of authorities: the user's, else the one that requests brings."""
+def _own_authorities() -> str | None:
+    """Return the user's file or folder of authorities; None for those that requests brings."""
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         path = os.environ.get(variable)
         if path:
@@ -527,7 +557,7 @@ def _ca_bundle() -> str:
             if reason:
                 raise GatewayError(f"{variable} names {path}, which {reason}; correct it")
             return path
-    return certifi.where()
+    return None
 
 
 @functools.lru_cache(maxsize=4)
@@ -540,6 +570,8 @@ def _find_fault(path: str) -> str:
         return "" if is_hashed else "is a folder without hashed certificates (`openssl rehash`)"
     if not os.path.isfile(path):
         return "is not a file"
+    import ssl
+
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:
@@ -556,6 +588,8 @@ def _find_proxy(url: str) -> dict[str, str]:
     """Return the proxy for an address, as requests takes it. Raises GatewayError."""
     if is_loopback(url) or _is_in_no_proxy(url):
         return {}
+    import requests
+
     given = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
     if not given.strip():
         return {}
@@ -708,6 +742,8 @@ def _seconds(value: str | None) -> float | None:
 
 
 def _clock_ahead(date: str | None, now: float) -> float | None:
+    import email.utils
+
     try:
         return now - email.utils.parsedate_to_datetime(date).timestamp() if date else None
     except Exception:  # noqa: BLE001 - email.utils raises half a dozen kinds for malformed dates

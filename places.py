@@ -30,7 +30,7 @@ CACHE_VARIABLE: Final = "CLAUDE_RUNNER_CACHE_DIR"
 
 
 # The folders of the program. What else lies in a clone (the gateway, tests, …) stays there.
-PACKAGES: Final = ("journal", "kinds", "redaction", "runner", "tools")
+PACKAGES: Final = ("gateway_transport", "journal", "kinds", "redaction", "runner", "tools")
 
 # What `install` needs besides the program. The shims find their program by where they lie: so pip's
 # are in a folder from where they find none, and the program there is not taken for a project's.

@@ -85,6 +85,9 @@ def check_run(client: GatewayClient, run_id: str, config: Config, console: Conso
     """
     deadline = time.monotonic() + _CHECK_PATIENCE_S
     try:
+        console.progress(f"asking {client.base_url} for the run …")
+        if client.glance(client.commands()) is not None:
+            return
         while True:
             console.progress(f"asking {client.base_url} for the run …")
             reply = client.send(client.commands())

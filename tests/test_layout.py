@@ -60,8 +60,8 @@ GATEWAY_MAY_IMPORT = {
 # The packages of others, and the rooms that may import them.
 MAY_USE = {
     "requests": {"gateway_client", "gateway_transport"},
-    "urllib3": {"gateway_client", "gateway_transport"},
-    "certifi": {"gateway_client"},
+    "urllib3": {"gateway_transport"},
+    "certifi": {"gateway_transport"},
     "dotenv": {"config"},
 }
 

@@ -1,33 +1,21 @@
-"""The subcommands that talk to a gateway: `start`, `assist`, `sync` and `test-connection`.
-
-All that a run will ever need is imported here, at the top, before it begins: an upgrade may put
-another version of the program into this one's place while it runs.
-"""
+"""The subcommands that talk to a gateway, besides `start`: `assist`, `sync`, `test-connection`."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import re
 import shlex
 import stat
-from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, Final
 from urllib.parse import urlsplit
 
-from allowlist import Allowlist
 from config import (
-    SECRET_VARIABLES,
     RunnerError,
     build_rules,
     check_data_dir,
-    collect_secrets,
     parse_gateway_url,
     prepare_data_dir,
-    tell_open_modes,
 )
-from gateway_client import is_confidential
 from gateway_transport import GatewayError
 from journal.spool import Spool, SpoolError
 from places import typed_name
@@ -37,17 +25,15 @@ from runner.attempts import ACK_IN_SYNC, Pacer, acknowledge, sleep
 from runner.checks import check_health, check_run, check_secret, open_client
 from runner.console import print_out, shown_size
 from runner.conversation import withdrawal
-from runner.folder import RUN_ID, RunFolder, find_undelivered, prune_delivered
+from runner.folder import RUN_ID, RunFolder, find_undelivered
 from runner.plan import (
     ASSIST_MAX_TIME_S,
     parse_duration,
-    plan_assist,
-    plan_job,
     require_run,
 )
 from runner.poster import Poster
-from runner.session import Run
 from runner.upload import file_parts, redact_again
+from tools.start import in_one_sentence, plan_assist_here
 
 if TYPE_CHECKING:
     import argparse
@@ -55,13 +41,9 @@ if TYPE_CHECKING:
     from config import Config
     from gateway_client import GatewayClient
     from kinds.profile import Profile
-    from runner.assist import AssistPlan
     from runner.console import Console
-    from runner.conversation import Asking
-    from runner.plan import Job
 
     Subcommand = Callable[[argparse.Namespace, Config, Profile, Console], int]
-    from pathlib import Path
 
     from redact import Rules
     from runner.console import Console
@@ -71,138 +53,13 @@ if TYPE_CHECKING:
     OpenClient = Callable[[str, str, str], GatewayClient]  # gateway's address, run id, token
 
 
-def _in_one_sentence(subcommand: Subcommand) -> Subcommand:
-    """Turn errors of gateway and journal into RunnerError, the only one that `main` knows."""
-
-    @functools.wraps(subcommand)
-    def told(
-        options: argparse.Namespace, config: Config, profile: Profile, console: Console
-    ) -> int:
-        try:
-            return subcommand(options, config, profile, console)
-        except (GatewayError, SpoolError) as error:
-            raise RunnerError(str(error)) from error
-
-    return told
-
-
-@_in_one_sentence
-def start(options: argparse.Namespace, config: Config, profile: Profile, console: Console) -> int:
-    """Run the child, connected to the gateway. Returns its exit code."""
-    config.require_secret()
-    job = plan_job(options, config, profile, typed_name(profile.program), console)
-    if options.assist:
-        job = replace(job, assist=_plan_assist_beside(options, config, console, job.run_id))
-    elif options.authorized_keys is not None:
-        raise RunnerError("--authorized-keys says who may enter an assist session; add --assist")
-    allowlist = Allowlist(profile.extra_allowed_commands(config))
-    rules = build_rules(config, os.environ)
-    _tell_unprotected(config, console)
-    prepare_data_dir(config.data_dir)
-    for sentence in tell_open_modes(config):
-        console.warn(sentence)
-    prune_delivered(config.data_dir, config.retention_days)
-    leftovers = _count_leftovers(config.data_dir)
-    if leftovers:
-        console.note(
-            f"{leftovers} earlier {'run is' if leftovers == 1 else 'runs are'} not delivered "
-            f"whole; `{typed_name(profile.program)} sync` sends what is left"
-        )
-
-    def client() -> GatewayClient:
-        return open_client(config, console, job.run_id, config.token)
-
-    checking_client = client()
-    try:
-        check_run(checking_client, job.run_id, config, console)
-        job = _use_extensions(job, checking_client, console)
-    finally:
-        checking_client.close()
-    folder = RunFolder(config.data_dir, job.run_id)
-    folder.create()
-    console.detail(f"{config.gateway_url} knows the run; its log is kept in {folder.path}")
-    run = Run(job, folder, rules, allowlist, console, client)
-    try:
-        return run.execute()
-    except BaseException:
-        if not run.was_started:
-            folder.remove()  # nothing ran and nothing was sent: the run may be tried again
-        raise
-    finally:
-        folder.close()
-
-
-def _use_extensions(job: Job, client: GatewayClient, console: Console) -> Job:
-    """Ask what the gateway offers beyond the protocol, and use what it does. Raises RunnerError."""
-    invocation = job.invocation
-    if job.asking is None and invocation.messages is None:
-        return job
-    body = client.ask_health().body
-    listed = body.get("extensions") if isinstance(body, dict) else None
-    extensions = listed if isinstance(listed, list) else []
-    if invocation.messages is not None:
-        invocation.messages.tells_progress = "progress" in extensions
-    if "partial" in extensions and invocation.live_argv and invocation.messages is not None:
-        invocation.messages.is_live = True
-        job = replace(job, invocation=replace(invocation, argv=invocation.live_argv))
-    if job.asking is not None:
-        has_cards = "answers" in extensions
-        job = replace(job, asking=_look_for_cards(job.asking, client, console, has_cards=has_cards))
-    return job
-
-
-def _look_for_cards(
-    asking: Asking, client: GatewayClient, console: Console, *, has_cards: bool
-) -> Asking:
-    """Note whether the gateway shows questions as cards, and tell who is asked. Raises RunnerError.
-
-    Where it does not, it may have an input box; without one nobody could ever answer.
-    """
-    is_alone = asking.remote and not asking.local
-    if is_alone and not has_cards and asking.timeout_s is None:
-        raise RunnerError(
-            "this gateway shows no cards for questions, and may have no input box to answer in; "
-            "add --ask-timeout TIME, so that the run does not wait for ever"
-        )
-    if asking.remote:
-        where = "on its page" if has_cards else "in its input box, if it has one"
-        console.note(
-            f"the operator at {client.base_url} may approve what Claude Code asks to do, {where}"
-        )
-    return replace(asking, has_cards=has_cards)
-
-
-def _tell_unprotected(config: Config, console: Console) -> None:
-    """Name the secrets that are not looked for; the runner's own whether asked or not."""
-    unprotected = collect_secrets(config, os.environ).unprotected
-    for name in SECRET_VARIABLES:
-        if name in unprotected:
-            console.note(
-                f"{name} is too short to be redacted everywhere; give the gateway a longer one"
-            )
-    if unprotected:
-        console.detail(
-            f"not redacted, because too short or an ordinary word: {', '.join(unprotected)}"
-        )
-
-
-def _plan_assist_beside(
-    options: argparse.Namespace, config: Config, console: Console, run_id: str
-) -> AssistPlan | None:
-    """Plan a session beside a run, which goes on without one. A file of keys must be right."""
-    if is_confidential(config.gateway_url):
-        return _plan_assist(options, config, console, run_id)
-    console.warn("assist disabled: GATEWAY_URL must be https")
-    return None
-
-
-@_in_one_sentence
+@in_one_sentence
 def assist(options: argparse.Namespace, config: Config, _profile: Profile, console: Console) -> int:
     """Share a terminal on this machine with a helper, until the session ends."""
     config.require_secret()
     run_id = require_run(options.run_id, config)
     max_time_s = parse_duration(options.max_time, "--max-time") or ASSIST_MAX_TIME_S
-    plan = _plan_assist(options, config, console, run_id)
+    plan = plan_assist_here(options, config, console, run_id)
     prepare_data_dir(config.data_dir)
     client = open_client(config, console, run_id, config.token)
     try:
@@ -217,19 +74,7 @@ def assist(options: argparse.Namespace, config: Config, _profile: Profile, conso
     return AssistAlone(plan, max_time_s, console).execute(show)
 
 
-def _plan_assist(
-    options: argparse.Namespace, config: Config, console: Console, run_id: str
-) -> AssistPlan:
-    # Not traced: the gateway's answers to an address may hold it.
-    return plan_assist(
-        options,
-        config,
-        console,
-        lambda: open_client(config, console, run_id, config.token, is_traced=False),
-    )
-
-
-@_in_one_sentence
+@in_one_sentence
 def sync(options: argparse.Namespace, config: Config, profile: Profile, console: Console) -> int:
     """Deliver what earlier runs could not. Returns 1 if something is still left."""
     check_data_dir(config.data_dir)
@@ -298,7 +143,7 @@ def _discard(run_id: str, config: Config) -> int:
     return 0
 
 
-@_in_one_sentence
+@in_one_sentence
 def try_connection(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
@@ -343,18 +188,6 @@ _PROGRESS_INTERVAL_S: Final = 1.0
 _JOIN_TIMEOUT_S: Final = 5.0
 # What a run lays down in its folder for its end: logs, and copies of artifacts.
 _PLAIN_PATH: Final = re.compile(r"(?:artifacts/)?[^/\0.][^/\0]*")
-
-
-def _count_leftovers(data_dir: Path) -> int:
-    """Return how many runs, none of them alive, are not delivered whole."""
-    count = 0
-    for folder in find_undelivered(data_dir):
-        # One that cannot be used is named by `sync`, and no reason not to start another run.
-        with contextlib.suppress(RunnerError):
-            if folder.is_accessible and folder.lock():
-                count += 1
-                folder.close()
-    return count
 
 
 def _has_not_begun(spool: Spool) -> bool:
