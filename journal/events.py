@@ -2,8 +2,9 @@
 
 Theory of operation. Output arrives as *chunks*: redacted text of one stream, never changed. An
 *event* is a cut: a run of chunks of one stream, merged, given the next sequence number and frozen,
-body bytes and nonce included, before it is sent. At most one event is in flight. It ends as
-accepted, itself or a notice in its place (see `set_aside`). Each stream has a cursor, the last
+nonce included, before it is sent. Its body is not stored, because it follows from the chunks and
+the number (`encode_event`). At most one event is in flight. It ends as accepted, itself or a notice
+in its place (see `set_aside`). Each stream has a cursor, the last
 chunk that was cut; streams are cut independently of each other, so that order holds within a
 stream, and a marker or message is a barrier that no later output passes.
 
@@ -22,7 +23,7 @@ from journal.store import SpoolError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from journal.store import Store
     from redact import RedactedText
@@ -39,7 +40,11 @@ STREAMS: Final = (*OUTPUT_STREAMS, "marker", "info", "error")
 
 
 def encode_event(event_type: str, data: str, sequence: int | None = None) -> bytes:
-    """Return the request body of one event: compact JSON in UTF-8."""
+    """Return the request body of one event: compact JSON in UTF-8.
+
+    The bytes never change, not even in another version: what one process has frozen, the next one
+    sends again.
+    """
     number = {} if sequence is None else {"sequence": sequence}
     return json.dumps(
         {"type": event_type, "data": data, **number}, ensure_ascii=False, separators=(",", ":")
@@ -158,7 +163,7 @@ class Outbox:
         waiting = 0 if state.in_flight is None else state.in_flight.data_bytes
         for stream in state.waiting:
             first_id = state.cursors[stream] + 1
-            waiting += self._measure(stream, first_id, state.newest_id)[1]
+            waiting += self._size_bytes(stream, first_id, state.newest_id)
         return waiting
 
     # --- what comes --------------------------------------------------------------------------
@@ -274,12 +279,19 @@ class Outbox:
         """
         event = self._in_flight
         notice_text = storable(notice)
-        body = encode_event("error", notice_text, event.sequence)
         self._store.execute(
-            "UPDATE events SET notice = ?, body = ?, timestamp = ?, nonce = ? WHERE sequence = ?",
-            (notice_text, body, timestamp, nonce, event.sequence),
+            "UPDATE events SET notice = ?, timestamp = ?, nonce = ? WHERE sequence = ?",
+            (notice_text, timestamp, nonce, event.sequence),
         )
-        self._state.in_flight = self._load_event(event.sequence)
+        self._state.totals_then = self._state.totals.plus(notice_text, is_notice=True)
+        self._state.in_flight = replace(
+            event,
+            type="error",
+            body=encode_event("error", notice_text, event.sequence),
+            timestamp=timestamp,
+            nonce=nonce,
+            is_notice=True,
+        )
         return self._state.in_flight
 
     def restore(self, timestamp: int, nonce: str) -> FrozenEvent:
@@ -289,13 +301,10 @@ class Outbox:
 
     def accept(self) -> None:
         """Count the event in flight as the gateway's."""
-        event = self._in_flight
         self._store.execute(
-            "UPDATE events SET state = 'accepted', body = NULL WHERE sequence = ?",
-            (event.sequence,),
+            "UPDATE events SET state = 'accepted' WHERE sequence = ?", (self._in_flight.sequence,)
         )
-        self._count(self._state.totals, event.sequence)
-        self._state.in_flight = None
+        self._state.accept()
 
     @property
     def _in_flight(self) -> FrozenEvent:
@@ -322,15 +331,14 @@ class Outbox:
             (stream, first_id, last_id),
         )
 
-    def _measure(self, stream: str, first_id: int, last_id: int) -> tuple[int, int]:
-        """Return the number of chunks and the size of their UTF-8."""
+    def _size_bytes(self, stream: str, first_id: int, last_id: int) -> int:
         # length() of a text would stop at a NUL, which terminals do print.
-        count, size_bytes = self._store.execute(
-            "SELECT count(*), coalesce(sum(length(CAST(text AS BLOB))), 0) FROM chunks "
+        row = self._store.execute(
+            "SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM chunks "
             "WHERE stream = ? AND id BETWEEN ? AND ?",
             (stream, first_id, last_id),
         ).fetchone()
-        return count, size_bytes
+        return int(row[0])
 
     def _barrier(self, stream: str) -> float:
         """Return the id that a merge of `stream` must not pass: the next chunk of no output."""
@@ -364,15 +372,13 @@ class Outbox:
                 ids.append(chunk_id)
                 texts.append(text)
         sequence = self._state.totals.next_sequence
-        body = encode_event(stream, "".join(texts), sequence)
         self._store.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, 'frozen', NULL, ?, ?, ?)",
-            (sequence, stream, ids[0], ids[-1], body, timestamp, nonce),
+            "INSERT INTO events (sequence, stream, first_id, last_id, state, timestamp, nonce) "
+            "VALUES (?, ?, ?, ?, 'frozen', ?, ?)",
+            (sequence, stream, ids[0], ids[-1], timestamp, nonce),
         )
         self._state.cursors[stream] = ids[-1]
-        event = self._load_event(sequence)
-        self._state.in_flight = event
-        return event
+        return self._state.hold(stream, texts, None, timestamp, nonce)
 
     def _thaw(self) -> str:
         """Let the chunks of the event in flight wait again. Returns their stream."""
@@ -384,24 +390,6 @@ class Outbox:
         self._state.cursors[stream] = first_id - 1
         self._state.in_flight = None
         return str(stream)
-
-    def _load_event(self, sequence: int) -> FrozenEvent:
-        stream, first_id, last_id, notice, body, timestamp, nonce = self._store.execute(
-            "SELECT stream, first_id, last_id, notice, body, timestamp, nonce FROM events "
-            "WHERE sequence = ?",
-            (sequence,),
-        ).fetchone()
-        chunk_count, data_bytes = self._measure(stream, first_id, last_id)
-        return FrozenEvent(
-            sequence=sequence,
-            type=stream if notice is None else "error",
-            body=bytes(body),
-            timestamp=timestamp,
-            nonce=nonce,
-            chunk_count=chunk_count,
-            data_bytes=data_bytes,
-            is_notice=notice is not None,
-        )
 
     def _load_state(self, forgotten: tuple[int, int, int] | None) -> _State:
         """Read from the file what is kept in memory for speed."""
@@ -415,28 +403,18 @@ class Outbox:
         # Version 0.1 forgot text that was cut, and no later chunk may pass for it.
         state.newest_id = max(*state.last_ids.values(), *state.cursors.values())
         if forgotten is not None:
-            state.totals.resume(*forgotten)
+            state.totals = _RunningTotals.resumed(*forgotten)
         rows = self._store.execute(
-            "SELECT sequence, state FROM events WHERE sequence >= ? ORDER BY sequence",
+            "SELECT stream, first_id, last_id, state, notice, timestamp, nonce FROM events "
+            "WHERE sequence >= ? ORDER BY sequence",
             (state.totals.next_sequence,),
         )
-        for sequence, event_state in rows.fetchall():
+        for stream, first_id, last_id, event_state, notice, timestamp, nonce in rows.fetchall():
+            texts = [text for _, text in self._chunks(stream, first_id, last_id)]
+            state.hold(stream, texts, notice, timestamp, nonce)
             if event_state == "accepted":
-                self._count(state.totals, sequence)
-            else:
-                state.in_flight = self._load_event(sequence)
+                state.accept()
         return state
-
-    def _count(self, totals: _RunningTotals, sequence: int) -> None:
-        """Add what the gateway accepted under this sequence number."""
-        stream, first_id, last_id, notice = self._store.execute(
-            "SELECT stream, first_id, last_id, notice FROM events WHERE sequence = ?", (sequence,)
-        ).fetchone()
-        if notice is not None:
-            totals.add([notice], is_notice=True)
-        else:
-            with contextlib.closing(self._chunks(stream, first_id, last_id)) as chunks:
-                totals.add((text for _, text in chunks), is_notice=False)
 
 
 def utf16_units(text: str) -> int:
@@ -475,35 +453,32 @@ def _split_point(text: str, start: int, limit: int) -> int:
     return escape if escape >= 0 else limit
 
 
+@dataclass(frozen=True)
 class _RunningTotals:
-    def __init__(self) -> None:
-        self.next_sequence = 1
-        self._bytes = 0
-        self._refused = 0
-        self._sha256: Any = hashlib.sha256()
+    """What was accepted, with a digest that goes on."""
 
-    def copy(self) -> _RunningTotals:
-        same = _RunningTotals()
-        same.__dict__.update(self.__dict__, _sha256=self._sha256 and self._sha256.copy())
-        return same
+    next_sequence: int = 1
+    size_bytes: int = 0
+    refused: int = 0
+    sha256: Any = field(default_factory=hashlib.sha256)
 
-    def resume(self, events: int, size_bytes: int, refused: int) -> None:
+    @classmethod
+    def resumed(cls, events: int, size_bytes: int, refused: int) -> _RunningTotals:
         """Begin with what was accepted before, whose text is gone."""
-        self.next_sequence, self._bytes, self._refused = events + 1, size_bytes, refused
-        self._sha256 = None
+        return cls(events + 1, size_bytes, refused, None)
 
-    def add(self, texts: Iterable[str], *, is_notice: bool) -> None:
-        for text in texts:
-            encoded = text.encode("utf-8")
-            if self._sha256 is not None:
-                self._sha256.update(encoded)
-            self._bytes += len(encoded)
-        self.next_sequence += 1
-        self._refused += is_notice
+    def plus(self, data: str, *, is_notice: bool) -> _RunningTotals:
+        """Return the totals with one more event."""
+        encoded = data.encode("utf-8")
+        digest = self.sha256 and self.sha256.copy()
+        if digest is not None:
+            digest.update(encoded)
+        size_bytes = self.size_bytes + len(encoded)
+        return _RunningTotals(self.next_sequence + 1, size_bytes, self.refused + is_notice, digest)
 
     def snapshot(self) -> Totals:
-        digest = self._sha256 and self._sha256.hexdigest()
-        return Totals(self.next_sequence - 1, self._bytes, digest, self._refused)
+        digest = self.sha256 and self.sha256.hexdigest()
+        return Totals(self.next_sequence - 1, self.size_bytes, digest, self.refused)
 
 
 @dataclass
@@ -514,6 +489,8 @@ class _State:
     cursors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
     in_flight: FrozenEvent | None = None
     totals: _RunningTotals = field(default_factory=_RunningTotals)
+    # Once the event in flight is accepted.
+    totals_then: _RunningTotals = field(default_factory=_RunningTotals)
     newest_id: int = 0
     # Of what the disk did not take: what is not told yet, whether there was any, and all output.
     gap: Gap = Gap()
@@ -521,12 +498,31 @@ class _State:
     lost_bytes: int | None = 0
 
     def copy(self) -> _State:
-        return replace(
-            self,
-            last_ids=dict(self.last_ids),
-            cursors=dict(self.cursors),
-            totals=self.totals.copy(),
+        return replace(self, last_ids=dict(self.last_ids), cursors=dict(self.cursors))
+
+    def hold(
+        self, stream: str, chunks: list[str], notice: str | None, timestamp: int, nonce: str
+    ) -> FrozenEvent:
+        """Let these chunks be in flight as the next event, or the notice in their place."""
+        data = "".join(chunks)
+        event_type, sent = (stream, data) if notice is None else ("error", notice)
+        sequence = self.totals.next_sequence
+        self.totals_then = self.totals.plus(sent, is_notice=notice is not None)
+        self.in_flight = FrozenEvent(
+            sequence=sequence,
+            type=event_type,
+            body=encode_event(event_type, sent, sequence),
+            timestamp=timestamp,
+            nonce=nonce,
+            chunk_count=len(chunks),
+            data_bytes=len(data.encode("utf-8")),
+            is_notice=notice is not None,
         )
+        return self.in_flight
+
+    def accept(self) -> None:
+        """Count the event in flight."""
+        self.totals, self.in_flight = self.totals_then, None
 
     @property
     def waiting(self) -> list[str]:

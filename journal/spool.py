@@ -43,8 +43,6 @@ _T = TypeVar("_T")
 
 # A power cut loses no more than this.
 _SYNC_AFTER_CHARS: Final = 1_048_576
-# On a full disk: the body of an event is written, and overwritten when the gateway has it.
-_TIGHT_BODY_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True)
@@ -342,8 +340,6 @@ class Spool:
             self.accept()
         elif self._mark == SPENT:
             self.refreeze(timestamp, nonce)
-        if self.is_tight:
-            max_body_bytes = min(max_body_bytes or _TIGHT_BODY_BYTES, _TIGHT_BODY_BYTES)
         return self._cut(timestamp, nonce, max_body_bytes=max_body_bytes, max_chunks=max_chunks)
 
     _cut = _commits(_locked(Outbox.cut))

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 # Of 4 KiB each.
 _MAX_LOG_PAGES: Final = 256
 
-_SCHEMA_VERSION: Final = 1
+# Version 1 had the body of the event in flight in the column of that name.
+_SCHEMA_VERSION: Final = 2
+_KNOWN_VERSIONS: Final = (1, 2)
 _SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE chunks (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, text TEXT NOT NULL);
@@ -106,7 +108,7 @@ class Store:
             self._db.executescript(
                 f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT;"
             )
-        elif version != _SCHEMA_VERSION:
+        elif version not in _KNOWN_VERSIONS:
             raise SpoolError(f"{self._path} was written by another version of claude-runner")
 
     def close(self) -> None:
