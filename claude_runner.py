@@ -244,7 +244,8 @@ def build_command_line(profile: Profile) -> CommandLine:
         typed,
         VERSION,
         f"Run {profile.title} on this machine, connected to a gateway.",
-        _EXAMPLES.format(program=typed, arguments=profile.example_arguments),
+        title=profile.title,
+        arguments=profile.example_arguments,
     )
 
     def add_subcommand(
@@ -312,21 +313,6 @@ def build_command_line(profile: Profile) -> CommandLine:
     line.needs_no_packages("doctor", "info")
     _add_file_subcommands(line)
     return line
-
-
-_EXAMPLES: Final = """examples:
-  {program} start --run-id ID --token TOKEN --cmd "fix the failing test"
-  {program} start --run-id ID --token TOKEN            # a session at the keyboard
-  {program} start --run-id ID --token TOKEN --cmd - < prompt.txt
-  {program} start --run-id ID --token TOKEN --cmd "..." -- {arguments}
-  {program} wait                                       # start what the page sends
-  {program} assist --run-id ID --token TOKEN           # a terminal for a helper
-  {program} doctor                                     # is everything as it should be?
-  {program} sync                                       # after an outage or a crash
-  {program} info
-  {program} demo                                       # the whole loop, right here
-  {program} gateway                                    # a gateway of your own
-"""
 
 
 def _add_run_options(add_option: Callable[..., None]) -> None:

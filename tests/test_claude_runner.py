@@ -117,7 +117,8 @@ def test_help_is_on_stdout_with_examples(arguments: list[str], line: _Line) -> N
     assert done.returncode == 0
     assert done.stderr == ""
     assert "usage: ./wrapper/claude-runner" in done.stdout
-    assert './wrapper/claude-runner start --run-id ID --token TOKEN --cmd "fix' in done.stdout
+    own = arguments[0] if len(arguments) > 1 else "up"
+    assert f"\nexamples:\n  ./wrapper/claude-runner {own}" in done.stdout
 
 
 def test_version(line: _Line) -> None:
@@ -132,7 +133,7 @@ def test_version(line: _Line) -> None:
     ("arguments", "part"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["begin"], "invalid choice: 'begin'"),
+        (["sart"], "there is no subcommand 'sart'; did you mean start? see"),
         (["start", "--nonsense"], "unrecognized argument: --nonsense"),
         (["start", "word"], "unrecognized argument: word"),
         (["start", "--run-id"], "--run-id needs a value"),

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
 
 from config import RunnerError
 from runner.console import print_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 # Before every value, so that argparse takes none for an option, nor drops one that is "--".
 _VALUE_MARK: Final = "="
+# The column of the comments behind examples; a longer one has its comment behind it.
+_COMMENTS_AT: Final = 64
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence and exit code 1."""
+    """A parser whose errors are one sentence and exit code 1, and whose help ends with examples."""
+
+    examples: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        if self.examples is not None:
+            self.epilog = self.examples()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         raise RunnerError(f"{message}; see {self.prog} --help")
@@ -31,15 +41,15 @@ class CommandLine:
 
     The item after an option that takes a value is its value, whatever it begins with; what follows
     `--` is handed on as it is, by the subcommands that take it. `typed` is how a
-    user calls the program.
+    user calls the program. `words` stand for names in examples.
     """
 
     def __init__(
-        self, program: str, typed: str, version: str, description: str, examples: str
+        self, program: str, typed: str, version: str, description: str, **words: str
     ) -> None:
         self.program = program
         self._typed = typed
-        self._examples = examples
+        self._words = words
         self._with_value: set[str] = set()
         self._handing_on: set[str] = set()
         self._without_settings: set[str] = set()
@@ -52,8 +62,8 @@ class CommandLine:
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             description=description,
-            epilog=examples,
         )
+        self._parser.examples = lambda: self._examples("")
         self._parser.add_argument("--version", action="version", version=f"{program} {version}")
         self._subcommands = self._parser.add_subparsers(
             dest="subcommand", metavar="COMMAND", required=True
@@ -78,8 +88,8 @@ class CommandLine:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog=self._examples,
         )
+        parser.examples = lambda: self._examples(name)
         parser.set_defaults(run=run)
         if hands_on:
             self._handing_on.add(name)
@@ -102,6 +112,7 @@ class CommandLine:
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse a command line. Raises RunnerError, and SystemExit after --help and --version."""
+        self._require_subcommand(argv)
         ours: list[str] = []
         items = iter(argv)
         for item in items:
@@ -118,8 +129,12 @@ class CommandLine:
         if unknown:
             # Without its value, which may be a token that the subcommand does not take.
             name = unknown[0].partition("=")[0]
+            known = self.parsers[options.subcommand]._option_string_actions
+            if name in known:
+                raise RunnerError(f"{name} stands before {options.subcommand}; write it behind")
             raise RunnerError(
-                f"unrecognized argument: {name}; see {self._typed} {options.subcommand} --help"
+                f"unrecognized argument: {name}; {_did_you_mean(name, known)}see {self._typed} "
+                f"{options.subcommand} --help"
             )
         options.arguments = list(items)
         options.needs_settings = options.subcommand not in self._without_settings
@@ -127,6 +142,53 @@ class CommandLine:
         if options.arguments and options.subcommand not in self._handing_on:
             raise RunnerError(f"nothing may follow -- with {options.subcommand}")
         return options
+
+    def _require_subcommand(self, argv: Sequence[str]) -> None:
+        """Raise RunnerError for a subcommand that there is not. No option before it has a value."""
+        options = self._parser._option_string_actions
+        first = next((each for each in argv if each not in options), "-")
+        names = self._subcommands.choices
+        if first[:1] != "-" and first not in names:
+            raise RunnerError(
+                f"there is no subcommand {first!r}; {_did_you_mean(first, names)}see {self._typed} "
+                "--help"
+            )
+
+    def _examples(self, subcommand: str) -> str:
+        """Return the lines below the help of a subcommand; an empty one is the whole program.
+
+        Those with an option that this program does not have are left out.
+        """
+        from tools.examples import EXAMPLES, USUAL
+
+        rows: list[tuple[str, str]] = []
+        for name, examples in EXAMPLES.items():
+            is_shown = name == subcommand if subcommand else name in USUAL
+            if name not in self._subcommands.choices or not is_shown:
+                continue
+            known = self._subcommands.choices[name]._option_string_actions
+            fitting = [
+                (f"{{typed}} {name} {text}".strip() if "{typed}" not in text else text, comment)
+                for text, comment in examples
+                if set(re.findall(r"(?<!\S)--[a-z-]+", text.partition(" -- ")[0])) <= known.keys()
+            ]
+            rows += fitting if subcommand else fitting[:1]
+        if not rows:
+            return ""
+        words = {"typed": self._typed, **self._words}
+        lines = [(text.format(**words), comment.format(**words)) for text, comment in rows]
+        width = min(_COMMENTS_AT, max(len(text) for text, _ in lines))
+        return "examples:\n" + "\n".join(
+            f"  {text.ljust(width)}  # {comment}" if comment else f"  {text}"
+            for text, comment in lines
+        )
+
+
+def _did_you_mean(given: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(given, known, 1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def _add_verbosity(parser: argparse.ArgumentParser) -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_runner import build_command_line
 from config import RunnerError
+from kinds.claude import ClaudeProfile
+from kinds.profile import Profile
 from places import typed_name
+from rev_runner import RevProfile
 from runner.console import print_out
 from runner.plan import parse_duration
 from testing.programs.runner_files import ROOT
+from tools.examples import USUAL
 from tools.options import CommandLine
 
 
 def small_line() -> CommandLine:
     """Return a command line with one command of each kind."""
-    line = CommandLine("prog", "./prog", "1.2", "What it is for.", "examples:\n  prog go")
+    line = CommandLine("prog", "./prog", "1.2", "What it is for.")
     add_option = line.add_subcommand("go", lambda: 0, "go on", hands_on=True)
     add_option("--to", metavar="PLACE", help="where")
     add_option("--how", metavar="MODE", choices=("fast", "slow"), help="how")
@@ -66,8 +74,15 @@ def test_only_commands_that_say_so_do_without_settings() -> None:
         (["put", "x", "--", "y"], "nothing may follow -- with put"),
         (["put"], "the following arguments are required: DIR; see ./prog put --help"),
         (["go", "--how", "sideways"], "invalid choice: 'sideways'"),
-        (["go", "--fla"], "unrecognized argument: --fla; see ./prog go --help"),
-        (["go", "--too=x"], "unrecognized argument: --too; see ./prog go --help"),
+        (
+            ["go", "--fla"],
+            "unrecognized argument: --fla; did you mean --flag? see ./prog go --help",
+        ),
+        (["go", "--too=x"], "unrecognized argument: --too; did you mean --to? see ./prog go"),
+        (["go", "--yonder"], "unrecognized argument: --yonder; see ./prog go --help"),
+        (["pot", "x"], "there is no subcommand 'pot'; did you mean put? see ./prog --help"),
+        (["-v", "hop"], "there is no subcommand 'hop'; see ./prog --help"),
+        (["--to", "secret", "go"], "--to stands before go; write it behind"),
         (["go", "--to"], "--to needs a value; see ./prog --help"),
         (["put", "a", "b"], "unrecognized argument: b; see ./prog put --help"),
     ],
@@ -81,17 +96,32 @@ def test_a_mistake_is_one_sentence(argv: list[str], sentence: str) -> None:
     assert "\n" not in str(told.value)
 
 
-def test_help_is_printed_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of the program and of each command."""
-    for argv in (["--help"], ["go", "-h"]):
+def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stdout, by commands without examples too."""
+    for argv, text in ((["--help"], "What it is for."), (["go", "-h"], "Go on.")):
         with pytest.raises(SystemExit):
             small_line().parse(argv)
-        assert "examples:\n  prog go" in capsys.readouterr().out
+        assert text in capsys.readouterr().out
     with pytest.raises(SystemExit):
         small_line().parse(["--version"])
     assert capsys.readouterr().out == "prog 1.2\n"
     print_out("said")
     assert capsys.readouterr().out == "said\n"
+
+
+@pytest.mark.parametrize("profile", [ClaudeProfile(), RevProfile()], ids=lambda each: each.name)
+def test_every_example_can_be_typed(profile: Profile) -> None:
+    """Each subcommand's help has its own examples, and the program's has one of the usual ones."""
+    line = build_command_line(profile)
+    for name, parser in line.parsers.items():
+        shown = parser.format_help().partition("\nexamples:\n")[2].splitlines()
+        assert shown, name
+        for each in shown:
+            words = shlex.split(re.sub(r"^eval \"\$\((.*)\)\"", r"\1", each.strip()), comments=True)
+            words = words[: words.index("<") if "<" in words else None]
+            options = line.parse(words[1 : words.index("|") if "|" in words else None])
+            assert words[0] == f"./wrapper/{profile.program}"
+            assert options.subcommand == name or (not name and options.subcommand in USUAL)
 
 
 @given(hours=st.integers(0, 99), minutes=st.integers(0, 999), seconds=st.integers(0, 9_999))
