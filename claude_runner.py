@@ -49,14 +49,12 @@ if __name__ == "__main__" and sys.flags.isolated:
     places.keep_compiled_files()
 
 import atexit
-import dataclasses
 import importlib
 import io
 import json
 import resource
 import shlex
 import threading
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -75,7 +73,6 @@ from kinds.claude import ClaudeProfile
 from places import PROGRAM, typed_name
 from runner.console import Console, print_out
 from runner.plan import ARTIFACT_TYPES, read_prompt
-from tools.completion import SHELLS
 from tools.options import CommandLine
 from tools.packages import GATEWAY, provide, use_what_is_there
 
@@ -218,6 +215,8 @@ def _open_missing_descriptors() -> None:
 
 def _report_crash(error: Exception, profile: Profile, config: Config | None) -> str:
     """Write a redacted report that can be sent to the maintainers. Returns what to tell."""
+    import traceback
+
     from redact import Rules
 
     rules = build_rules(config, os.environ) if config is not None else Rules()
@@ -388,6 +387,9 @@ def _add_up_options(add_option: Callable[..., None]) -> None:
     add_option("--no-open", action="store_true", help="open no browser")
 
 
+_SHELLS: Final = ("bash", "fish", "zsh")
+
+
 def _add_file_subcommands(line: CommandLine) -> None:
     add_option = line.add_subcommand(
         "install", _run_install, "copy the runner into another project"
@@ -400,7 +402,7 @@ def _add_file_subcommands(line: CommandLine) -> None:
     add_option = line.add_subcommand(
         "completion", _run_completion, "print what makes a shell complete this command line"
     )
-    add_option("shell", choices=sorted(SHELLS), help="the shell")
+    add_option("shell", choices=_SHELLS, help="the shell")
     line.needs_no_settings("install", "completion")
     line.needs_no_packages("install", "completion")
 
@@ -428,6 +430,8 @@ def _run_doctor(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Check everything that a run needs. Returns 1 if a check fails."""
+    from dataclasses import asdict
+
     from tools.doctor import Doctor
 
     doctor = Doctor(profile, console, lambda: _load_config(options, profile))
@@ -441,7 +445,7 @@ def _run_doctor(
             print_out(f"{status}  {finding.check}: {finding.text}")
     failed = sum(finding.status == "fail" for finding in findings)
     if options.json:
-        rows = [dataclasses.asdict(finding) for finding in findings]
+        rows = [asdict(finding) for finding in findings]
         answer = {"ok": failed == 0, "version": VERSION, "findings": rows}
         print_out(json.dumps(answer, indent=2))
     elif failed:
@@ -552,6 +556,8 @@ def _run_completion(
     options: argparse.Namespace, _config: None, profile: Profile, _console: Console
 ) -> int:
     """Print what makes a shell complete this command line."""
+    from tools.completion import SHELLS
+
     print_out(SHELLS[options.shell](build_command_line(profile)).rstrip("\n"))
     return 0
 

@@ -429,7 +429,7 @@ class GatewayClient:
     def glance(self, attempt: Attempt) -> Reply | None:
         """Send an attempt that asks, without `requests`; None if there was no plain answer.
 
-        The attempt may have arrived: its nonce is used. Blocks for a few seconds at most.
+        The attempt may have arrived: its nonce is used. Blocks for 10 s at most.
         """
         if not is_loopback(self.base_url):
             return None
@@ -742,9 +742,11 @@ def _seconds(value: str | None) -> float | None:
 
 
 def _clock_ahead(date: str | None, now: float) -> float | None:
+    if not date:
+        return None
     import email.utils
 
     try:
-        return now - email.utils.parsedate_to_datetime(date).timestamp() if date else None
+        return now - email.utils.parsedate_to_datetime(date).timestamp()
     except Exception:  # noqa: BLE001 - email.utils raises half a dozen kinds for malformed dates
         return None

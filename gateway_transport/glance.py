@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import socket
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from gateway_transport import GatewayError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gateway_transport import PinStore
 
-_PATIENCE_S: Final = 2.0
+_PATIENCE_S: Final = 10.0
 _MAX_BYTES: Final = 65_536
 
 
@@ -39,7 +39,9 @@ def glance(url: str, headers: Mapping[str, str], pins: PinStore | None) -> bytes
         pinned = _find_pin(f"{host}:{port}", pins) if is_secure else None
         if is_secure and pinned is None:
             return None
-        with socket.create_connection((host, port), _PATIENCE_S) as sock:
+        # As bytes: for a text Python imports what internationalised names need.
+        address: Any = (host.encode("ascii"), port)
+        with socket.create_connection(address, _PATIENCE_S) as sock:
             if pinned is None:
                 return _ask(sock, lines)
             return _ask_securely(sock, lines, pinned)

@@ -1,25 +1,18 @@
-"""How Claude Code is started, and what is read out of what it prints."""
+"""How Claude Code is started, and what is read out of what it prints.
+
+What only some ways to start it need is imported there: `--help` and each start wait for the rest.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final
 
 from config import ConfigError, RunnerError, Setting, parse_argv
-from kinds.claude_control import (
-    ASKING_ARGUMENTS,
-    MODES,
-    WITHHELD_VARIABLES,
-    ClaudeDialogue,
-    listening_arguments,
-)
-from kinds.claude_sessions import SessionNotes
-from kinds.claude_stream import ClaudeStream
-from kinds.launchers import launched_program
+from kinds.claude_modes import MODES
 from kinds.profile import (
     DENIAL_EXIT_CODE,
     MAX_ARGUMENT_BYTES,
@@ -35,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from config import Config
+    from kinds.claude_sessions import SessionNotes
 
 
 def _parse_flavor(value: str, variable: str) -> str:
@@ -197,6 +191,8 @@ class ClaudeProfile(Profile):
             found = _print_mode(started, prompt or "", arguments, options)
         else:
             argv = (*started, *arguments, *_prompt_argument(prompt))
+            from kinds.claude_sessions import SessionNotes
+
             states = StateWatcher(SessionNotes(claude_folder(os.environ) / "sessions"))
             found = Invocation(argv, states=states, added_variables=_SESSION_VARIABLES)
         return replace(found, worktree=_worktree((*started, *arguments)))
@@ -283,6 +279,13 @@ def _listening(
     asks: bool,
 ) -> Invocation:
     """Return how to start it so that it reads messages, if the user's arguments leave room."""
+    from kinds.claude_control import (
+        ASKING_ARGUMENTS,
+        WITHHELD_VARIABLES,
+        ClaudeDialogue,
+        listening_arguments,
+    )
+
     added, rest = _common_of_print_mode(started, arguments, options, is_asked=asks)
     in_the_way = _given(arguments, _FORMAT_ARGUMENTS)
     if in_the_way or "messages" not in rest:
@@ -334,11 +337,15 @@ def _common_of_print_mode(
     if not _names_any(arguments, ("-p", "--print")):
         added.append("-p")
     if not _names_any(arguments, _SESSION_ARGUMENTS):
+        import uuid
+
         rest["session_id"] = str(uuid.uuid4())
         added += ["--session-id", rest["session_id"]]
     if (options.output or "auto") == "auto" and not _names_any(arguments, _FORMAT_ARGUMENTS):
         added += ["--output-format", "stream-json"]
         added += [] if _names_any(arguments, ("--verbose",)) else ["--verbose"]
+        from kinds.claude_stream import ClaudeStream
+
         is_granted = _names_any((*started, *arguments), _GRANTING_ARGUMENTS)
         rest["messages"] = ClaudeStream(is_asked=is_asked, is_granted=is_granted)
     return added, rest
@@ -408,6 +415,8 @@ _CLAUDE_FILE: Final = re.compile(
 
 def is_claude_code(argv: Sequence[str]) -> bool:
     """Whether an argv starts Claude Code, itself or through launchers, or a link to it."""
+    from kinds.launchers import launched_program
+
     program = launched_program(argv)
     if not program:
         return False

@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from kinds.claude_changes import proposed_diff
 from kinds.claude_fields import list_of, map_of, raw_of, use_of
-from kinds.profile import (
+from kinds.claude_modes import MODES
+from kinds.dialogue import (
     Asked,
     Choice,
     News,
@@ -32,8 +33,6 @@ from kinds.profile import (
     Withdrawn,
 )
 
-# The order of what Claude Code may do unasked. Nothing above is ever offered.
-MODES: Final = ("plan", "default", "acceptEdits")
 # What starts it so that it listens, and so that it asks.
 _LISTENING: Final = ("--input-format", "stream-json")
 # Claude Code then says which messages it has read, by printing them.

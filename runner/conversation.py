@@ -19,7 +19,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
-from kinds.profile import WAITING, WORKING, Asked, Noted, Owed, Piece, Taken, Withdrawn
+from kinds.dialogue import Asked, Noted, Owed, Taken, Withdrawn
+from kinds.profile import WAITING, WORKING, Piece
 from kinds.text_layout import FAILURE, PERSON, SIGNS
 from redact import join
 from runner.console import shown_time
@@ -40,7 +41,7 @@ from runner.questions import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from kinds.profile import Dialogue, News
+    from kinds.dialogue import Dialogue, News
     from redact import RedactedText, Rules
     from runner.questions import OpenQuestion
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -111,6 +110,8 @@ class RunFolder:
 
     def remove(self) -> None:
         """Delete the folder and everything in it."""
+        import shutil  # a start does without it
+
         shutil.rmtree(self.path, ignore_errors=True)
 
     @property

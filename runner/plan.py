@@ -143,9 +143,6 @@ def _plan_asking(
     options: argparse.Namespace, config: Config, profile: Profile, mode: str, console: Console
 ) -> Asking | None:
     """Return who may answer and talk; None for a run that does not listen. Raises RunnerError."""
-    from gateway_client import is_confidential
-    from runner.conversation import Asking
-
     reason = None
     if mode != "print":
         reason = "a session asks at the keyboard"
@@ -156,6 +153,9 @@ def _plan_asking(
         raise RunnerError(f"--{given[0].replace('_', '-')} does not apply: {reason}; leave it out")
     if reason is not None:
         return None
+    from gateway_client import is_confidential
+    from runner.conversation import Asking
+
     whom = _choose_whom(getattr(options, "ask", None), config, console)
     asking = Asking(
         remote=whom in ("remote", "both"),

@@ -22,7 +22,7 @@ from redact import CUT_BY_GATEWAY
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kinds.profile import Choice, Question, Scope
+    from kinds.dialogue import Choice, Question, Scope
     from redact import RedactedText, Rules
 
 # A longer question is not shown whole, so it can only be denied.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinds.claude_control import ClaudeDialogue, listening_arguments
-from kinds.profile import Asked, Noted, Owed, Question, Taken, Withdrawn
+from kinds.dialogue import Asked, Noted, Owed, Question, Taken, Withdrawn
 
 BASH: dict[str, Any] = {
     "tool_name": "Bash",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kinds.profile import Choice, Option, Question, Scope
+from kinds.dialogue import Choice, Option, Question, Scope
 from redact import Rules
 from runner.questions import (
     MAX_LINE_CHARS,

@@ -1,0 +1,90 @@
+"""What a start imports before its child runs, and what comes of an import behind it that fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from testing.gateways.strict_gateway import StrictGateway
+from testing.programs.runner import ROOT, Launch, child, plan
+
+# Runs the program, and does something in the moment in which the child is to be started.
+AT_THE_SPAWN = """
+import sys
+sys.path.insert(0, {root!r})
+import claude_runner, runner.keeper
+def spawn(*given, spawn=runner.keeper.Keeper.spawn, **options):
+    if given[1] == runner.keeper.CHILD:
+        {statement}
+    return spawn(*given, **options)
+runner.keeper.Keeper.spawn = spawn
+raise SystemExit(claude_runner.main())
+"""
+# The runner's own rooms for this: what a run needs until its child is there.
+OF_RUNNER = (
+    "checks console folder keeper live_text mailbox painter parts plan processes progress project "
+    "prose pump repository sequences session terminal"
+)
+
+
+@pytest.fixture
+def gateway() -> Iterator[StrictGateway]:
+    """A gateway that accepts the run."""
+    with StrictGateway(rate_limit=None) as gateway:
+        yield gateway
+
+
+def start(launch: Launch, statement: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end, in a process that has imported nothing before."""
+    source = AT_THE_SPAWN.format(root=str(ROOT), statement=statement)
+    return subprocess.run(
+        [sys.executable, "-c", source, *launch.argv[2:]], env=launch.env, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_what_is_imported_before_the_child_runs(gateway: StrictGateway, tmp_path: Path) -> None:
+    """Neither requests, nor what of the runner only a child that runs needs."""
+    listing = tmp_path / "modules"
+    statement = f"open({str(listing)!r}, 'w').write(chr(10).join(sys.modules))"
+
+    done = start(plan(gateway, child("exits.py", "5", "done"), tmp_path), statement)
+
+    assert done.returncode == 5, done.stderr
+    loaded = listing.read_text().split()
+    rooms = {name.partition(".")[0] for name in loaded}
+    assert rooms.isdisjoint({"requests", "urllib3", "certifi", "ssl", "http", "email", "dotenv"})
+    assert rooms.isdisjoint({"traceback", "tempfile", "random", "uuid", "difflib"})
+    assert [name for name in sorted(loaded) if name.startswith("runner.")] == [
+        f"runner.{name}" for name in OF_RUNNER.split()
+    ]
+    assert [name for name in loaded if name.startswith("tools.")] == [
+        "tools.options",
+        "tools.packages",
+        "tools.start",
+    ]
+
+
+def test_an_import_that_fails_behind_the_start_loses_nothing(
+    gateway: StrictGateway, tmp_path: Path
+) -> None:
+    """Without `requests` the child runs to its end, and `sync` delivers what it printed."""
+    launch = plan(gateway, child("exits.py", "5", "done"), tmp_path)
+    impatient = replace(launch, env={**launch.env, "CLAUDE_RUNNER_DRAIN_TIMEOUT": "1"})
+
+    done = start(impatient, "sys.modules['requests'] = None")
+
+    assert done.returncode == 5, done.stderr
+    assert "delivery failed" in done.stderr
+    assert "`claude-runner sync`" in done.stderr.replace("./wrapper/", "")
+    assert gateway.text(launch.run.id) == ""
+    argv = [launch.argv[0], launch.argv[1], "sync", *launch.argv[5:9]]
+    synced = subprocess.run(argv, env=launch.env, capture_output=True, text=True, timeout=60)
+    assert synced.returncode == 0, synced.stderr
+    assert gateway.text(launch.run.id) == "done go\n"
+    assert gateway.markers(launch.run.id, "finished")[0]["exitCode"] == 5
