@@ -259,7 +259,7 @@ def test_a_run_that_cannot_be_loaded_can_be_stopped(
     with Visitor(browser, gateway, allowed=("status of 500",), logged_in=True) as person:
         person.page.route(f"**/api/runs/{run.id}", lambda route: route.fulfill(status=500))
         person.page.goto(f"{gateway.url}/runs/{run.id}")
-        expect(person.page.get_by_role("button", name="Try again")).to_be_visible()
+        expect(person.page.get_by_role("button", name="Try now")).to_be_visible()
         stop_button(person).click()
 
         def is_queued() -> None:

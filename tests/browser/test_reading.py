@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -16,6 +17,14 @@ LONG_RUN_EVENTS = 1_150
 # A line of xterm.js, by its text.
 LINE = ".xterm-rows > div:has-text('%s')"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+# The text of the first line that is seen in the pane, below the margin above all lines.
+FIRST_LINE = """(lines) => {
+  const view = document.querySelector(".pane > *");
+  const found = [...document.querySelectorAll(lines)];
+  const margin = lines === ".text-line" ? found[0].offsetTop - view.offsetTop : 0;
+  const top = view.getBoundingClientRect().top + margin + 1;
+  return found.find((line) => line.getBoundingClientRect().bottom > top)?.textContent;
+}"""
 EDGES = "lines => lines.map(line => line.getBoundingClientRect()).map(r => [r.top, r.bottom])"
 
 
@@ -47,6 +56,46 @@ def test_a_long_run_opens_at_its_end_and_scrolls_back(
     expect(page.get_by_text("one more", exact=True)).not_to_be_in_viewport()
     page.get_by_role("button", name="To the end").click()
     expect(page.get_by_text("one more", exact=True)).to_be_in_viewport()
+
+
+def test_a_window_that_begins_in_a_code_block(desk: Visitor, gateway: EmbeddedGateway) -> None:
+    """It is code there too, or is shown as it is; another view begins with the same line."""
+    page = desk.page
+    run = begin(gateway, layout=1)
+    parts = {
+        345: "\n● Bash: cat numbers\n⎿ done\n\n",
+        350: "```python\n",
+        651: "```\n",
+        652: "\n● Bash: true\n⎿ done\n\n",
+        653: "This is **bold**.\n",
+    }
+    gateway.send_events(run, (parts.get(n, f"# number {n}\n") for n in range(1, 1_301)))
+    first = gateway.api("GET", f"/api/runs/{run.id}/events?after=0&limit=9").json()["events"]
+    begun = next(each["id"] for each in first if each["data"] == "# number 1\n")
+
+    def seen(lines: str) -> Any:
+        return page.evaluate(FIRST_LINE, lines)
+
+    page.goto(f"{gateway.url}/runs/{run.id}#e{begun + 499}.0")
+    expect(page.locator("pre").get_by_text("# number 500", exact=True)).to_be_in_viewport()
+    place = seen("[data-line]")
+    assert place.startswith("# number 4")
+    page.get_by_role("button", name="Text", exact=True).click()
+    eventually(lambda: equal(seen(".text-line"), place))
+    page.get_by_role("button", name="Reading", exact=True).click()
+    expect(page.locator("pre").get_by_text("# number 500", exact=True)).to_be_in_viewport()
+    eventually(lambda: equal(seen("[data-line]"), place))
+
+    # Between here and the beginning of this block is more than is looked at.
+    page.goto("about:blank")
+    page.goto(f"{gateway.url}/runs/{run.id}#e{begun + 639}.0")
+    expect(page.locator("strong")).to_have_text("bold")
+    expect(page.locator(".as-it-is").get_by_text("# number 640", exact=True)).to_be_in_viewport()
+
+
+def equal(found: object, wanted: object) -> None:
+    """Fail unless they are equal."""
+    assert found == wanted
 
 
 def test_what_is_too_much_is_let_go_and_comes_back(desk: Visitor, gateway: EmbeddedGateway) -> None:

@@ -14,6 +14,9 @@ export class ApiError extends Error {
   }
 }
 
+/** Return what to say of a failure after which the page tries again. */
+export const retrying = ({ message, status }) => `${status ? message : "The gateway cannot be reached."} This page tries again by itself.`;
+
 /** Fetch, and go to the login page if the session is over. Raises: ApiError. */
 export async function request(path, options = {}) {
   let response;
@@ -45,6 +48,6 @@ async function sentenceOf(response) {
     const { error, message } = await response.json();
     return String(message ?? error);
   } catch {
-    return `The gateway answered ${response.status}. Try again; if it stays, look at its log.`;
+    return `The gateway answered ${response.status}. If it stays, look at its log.`;
   }
 }

@@ -8,6 +8,7 @@
 
 import { closedSentence } from "./questions.js";
 import { readLine } from "./text-layout.js";
+import { attempt } from "./turns.js";
 import { asText, legible } from "./values.js";
 
 // Longer ones are cut in two: what changes in a block, all of it is drawn anew.
@@ -29,6 +30,7 @@ class Block {
   // What followed before it, should its only line turn out to be another kind of line.
   before = null;
   fence = ""; // of the code block that goes on here from the block before
+  isUnsure = false; // whether it is not known if a code block goes on here
 
   constructor(kind, isSubagent, isMore) {
     this.kind = kind;
@@ -70,6 +72,25 @@ export class Blocks {
     if (event.type === "stdout" || event.type === "stderr") this.#takeText(event);
     else if (event.type === "marker") this.#takeMarker(event);
     else if (event.type === "error") this.#addBeside("failure", event.id, event.data.split("\n", MAX_LINES));
+  }
+
+  /**
+   * Take what comes before the first event. None of it is listed; what it leaves open goes on: a line,
+   * a code block. If these are too few to say that, what goes on is `isUnsure`.
+   */
+  lead(events) {
+    for (const event of events) attempt(() => this.take(event));
+    for (const begun of this.#open.values()) {
+      begun.block?.lines.pop();
+      begun.block = null;
+    }
+    let first = this.#current ?? new Block("words", false, false);
+    this.#current = first.kind === "words" ? first : null;
+    while (first.isMore) first = first.before;
+    if (this.#current) this.#current.isUnsure = !first.before;
+    this.list = [];
+    this.changed.clear();
+    this.#tools = [];
   }
 
   /** The block that has a line of this name, and the line's number in it; null if there is none. */
@@ -161,7 +182,10 @@ export class Blocks {
   #begin(kind, isSubagent, isMore) {
     const block = new Block(kind, isSubagent, isMore);
     block.before = this.#current;
-    if (isMore && kind === "words") block.fence = openFence(this.#current);
+    if (isMore && kind === "words") {
+      block.fence = openFence(this.#current);
+      block.isUnsure = this.#current.isUnsure;
+    }
     this.list.push(block);
     this.#current = block;
     if (kind === "tool") {

@@ -9,9 +9,9 @@
 import { ApiError, request } from "./api.js";
 import { noticedSoFar, showServices, takeNotice } from "./notifications.js";
 import { attempt, pauseAfter, TURN_MS } from "./turns.js";
+import { Waits } from "./waits.js";
 
 const SILENCE_MS = 40_000; // two comments in a row have not arrived
-const LONGEST_PAUSE_MS = 10_000;
 const OFFLINE_AFTER_FAILURES = 4;
 
 export class LiveStream {
@@ -21,7 +21,6 @@ export class LiveStream {
   #lastId;
   #state = "";
   #abort = new AbortController();
-  #endPause = () => {};
 
   /**
    * `onMessage(name, data)` gets each event with its JSON; `onState` gets "connecting", "live",
@@ -36,24 +35,21 @@ export class LiveStream {
 
   /** Connect, and stay connected until the page goes. */
   async run() {
-    const retryNow = () => document.visibilityState === "visible" && this.#endPause();
-    addEventListener("online", retryNow);
-    document.addEventListener("visibilitychange", retryNow);
+    const waits = new Waits();
     // Closed by hand: the browser would keep it for a page that lies in the back/forward cache.
     addEventListener("pagehide", () => this.#abort.abort());
-    addEventListener("pageshow", retryNow);
     this.#tell("connecting");
-    for (let failures = 1; ; failures += 1) {
+    for (;;) {
       try {
         await this.#readOnce();
-        failures = 1;
+        waits.failures = 0;
       } catch (error) {
         if (error instanceof ApiError && error.status === 404) return this.#tell("gone");
-        if (this.#state === "live") failures = 1;
+        if (this.#state === "live") waits.failures = 0;
       }
-      const isOffline = !navigator.onLine || failures >= OFFLINE_AFTER_FAILURES;
+      const isOffline = !navigator.onLine || waits.failures + 1 >= OFFLINE_AFTER_FAILURES;
       this.#tell(isOffline ? "offline" : "reconnecting");
-      await this.#pause(Math.min(LONGEST_PAUSE_MS, 250 * 2 ** failures));
+      await waits.afterFailure();
     }
   }
 
@@ -98,16 +94,6 @@ export class LiveStream {
     if (state === this.#state) return;
     this.#state = state;
     this.#onState(state);
-  }
-
-  #pause(ms) {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.#endPause = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
   }
 }
 

@@ -22,7 +22,9 @@ import { isXtermInstalled, XtermView } from "./xterm-view.js";
 
 const PAGE_EVENTS = 1000;
 // Of what is before a line that is gone to.
-const BEFORE_EVENTS = 100;
+const BEFORE_EVENTS = 200;
+// What comes before the window is not shown, and says whether the window begins inside of something.
+const LEAD_EVENTS = 100;
 // What is held before the farther end is let go. Drawing it anew takes about half a second.
 const MAX_CHARS = 2_500_000;
 const MAX_EVENTS = 10_000;
@@ -35,6 +37,7 @@ export class Output {
   #onEvents;
   #events = [];
   #chars = 0;
+  #lead = []; // the events before the window, as far as they are known
   #hasBefore = false;
   #isLive = true; // whether the window reaches to the newest event
   #newestId = 0;
@@ -172,6 +175,14 @@ export class Output {
     this.#hasBefore = page.has_before;
     this.#isLive = true;
     this.#newestId = Math.max(this.#newestId, events.at(-1)?.id ?? 0);
+    this.#takeLead();
+  }
+
+  /** Take the lead away from the window's beginning. */
+  #takeLead() {
+    const most = this.#hasBefore && this.#isReadable ? this.#events.length >> 2 : 0;
+    this.#lead = this.#events.splice(0, Math.min(LEAD_EVENTS, most));
+    this.#chars -= chars(this.#lead);
   }
 
   /** Add what came live meanwhile, which may be newer than a page. */
@@ -194,6 +205,7 @@ export class Output {
     this.#hasBefore = before.has_before;
     this.#newestId = Math.max(this.#newestId, this.#run.last_event_id, this.#events.at(-1)?.id ?? 0);
     this.#isLive = !from.has_after;
+    this.#takeLead();
   }
 
   async #reveal(event, line, isNew) {
@@ -221,7 +233,8 @@ export class Output {
         this.#chars -= chars([this.#events.pop()]);
         this.#isLive = false;
       }
-      await this.#drawAround(page.events.length, top);
+      this.#takeLead();
+      await this.#drawAround(page.events.length - this.#lead.length, top);
     });
   }
 
@@ -244,7 +257,7 @@ export class Output {
       this.#chars -= chars([this.#events[gone]]);
       gone += 1;
     }
-    this.#events.splice(0, gone);
+    this.#lead = [...this.#lead, ...this.#events.splice(0, gone)].slice(-LEAD_EVENTS);
     this.#hasBefore ||= gone > 0;
     await this.#drawAround(this.#events.length - added, fromEnd);
     if (isAtEnd) this.#view.scrollToEnd();
@@ -289,18 +302,30 @@ export class Output {
 
   async #show(kind) {
     const view = await this.#makeView(kind);
+    const place = this.#place;
     this.#view?.dispose();
     this.#view = view;
     this.#kind = kind;
     this.#pane.replaceChildren(view.element);
     view.attached?.();
     view.onScroll = () => this.#onScroll();
-    await this.#drawAround(0, 0);
-    view.scrollToEnd();
+    const index = place ? this.#events.findIndex(({ id }) => id >= place.event) : 0;
+    await this.#drawAround(Math.max(0, index), 0, place?.line);
+    if (!place) view.scrollToEnd();
+    else if (view.redraw) view.place = `${place.event}.${place.line}`;
     const goal = this.#goal;
     this.#goal = null;
     if (goal) await this.#reveal(goal.event, goal.line, false);
     this.#tell();
+  }
+
+  /** The line that is seen first, as `{event, line}`; null at the end, or where it is not known. */
+  get #place() {
+    const view = this.#view;
+    if (!view || view.isAtEnd) return null;
+    if (view.lineSeen !== undefined) return lineNumbered(this.#events, view.lineSeen);
+    const [event, line] = (view.place ?? "").split(".").map(Number);
+    return event ? { event, line } : null;
   }
 
   async #makeView(kind) {
@@ -371,7 +396,7 @@ export class Output {
     try {
       if (view.redraw) {
         const { length } = this.#events;
-        await view.redraw(this.#events.slice());
+        await view.redraw(this.#events.slice(), this.#hasBefore ? this.#lead : null);
         this.#isDrawing = false;
         this.#drawn = length;
         return this.#drawTo(this.#events.length);
@@ -463,6 +488,18 @@ function beginOf({ data }, lines) {
     at = end + 1;
   }
   return at;
+}
+
+/** Return the line before which so many line ends stand in all of the output. */
+function lineNumbered(events, number) {
+  let left = number;
+  for (const { id, data } of events.filter(isOutput)) {
+    const here = linesOf(data);
+    // With its last line end an event ends, and the next one has the line.
+    if (left < here || (left === here && !data.endsWith("\n"))) return { event: id, line: left };
+    left -= here;
+  }
+  return null;
 }
 
 /** How much there is to draw, in characters: a line costs as much as many of them. */

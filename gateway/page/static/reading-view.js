@@ -33,7 +33,7 @@ export class ReadingView {
   #isDrawing = false;
   #isFollowing = true;
   #isFolded;
-  #held = null; // the name of the line that stays in sight until the reader moves
+  #held = null; // the line that stays first or in the middle until the reader moves
   #selected = "";
   #writing = null;
   #body = el("div", { class: "blocks" });
@@ -75,10 +75,11 @@ export class ReadingView {
     await this.#drawAll();
   }
 
-  /** Show these events; who reads stays at the line that he reads. */
-  async redraw(events) {
+  /** Show these events, which come after `lead`; who reads stays at the line that he reads. */
+  async redraw(events, lead) {
     const place = this.#place();
     const blocks = new Blocks();
+    if (lead) blocks.lead(lead);
     let began = performance.now();
     for (const event of events) {
       attempt(() => blocks.take(event));
@@ -138,12 +139,30 @@ export class ReadingView {
     }
     this.#isFollowing = false;
     this.#select(name);
-    this.#held = name;
+    this.#held = { name, isFirst: false };
     this.#elementOf(name)?.scrollIntoView({ block: "center" });
     return true;
   }
 
-  /** Return the name of the first line that is seen. */
+  /** The name of the first line that is seen. */
+  get place() {
+    const { top } = this.element.getBoundingClientRect();
+    for (const { element, block } of this.#inOrder()) {
+      if (element.getBoundingClientRect().bottom <= top + 1) continue;
+      const lines = [...element.querySelectorAll("[data-line]")];
+      return lines.find((line) => line.getBoundingClientRect().bottom > top + 1)?.dataset.line ?? block.key;
+    }
+    return "";
+  }
+
+  /** Begin with a line of this name, or with what it is part of. */
+  set place(name) {
+    this.#isFollowing = false;
+    this.#held = { name, isFirst: true };
+    this.#keepPlace();
+  }
+
+  /** Return the name of the block that is seen first. */
   get firstSeen() {
     const top = this.element.getBoundingClientRect().top;
     for (const { element, block } of this.#inOrder()) if (element.getBoundingClientRect().bottom > top + 1) return block.key;
@@ -361,7 +380,7 @@ export class ReadingView {
   #render(shown, isPaused = false) {
     const { block } = shown;
     const isLast = this.#blocks.list.at(-1) === block;
-    if (block.kind !== "words" || shown.tree !== undefined || (isLast && !isPaused)) return;
+    if (block.kind !== "words" || block.isUnsure || shown.tree !== undefined || (isLast && !isPaused)) return;
     const text = sourceOf(block);
     const known = knownTree(text);
     const use = (tree) => {
@@ -397,9 +416,10 @@ export class ReadingView {
 
   /** Stay at the end, or at the line that was gone to, when heights change. */
   #keepPlace() {
-    const held = this.#held && this.#elementOf(this.#held)?.getBoundingClientRect();
+    const held = this.#held && this.#elementOf(this.#held.name)?.getBoundingClientRect();
     // Not `scrollIntoView`, which would scroll the page too, under somebody who looks elsewhere in it.
-    if (held) this.element.scrollTop += held.top + held.height / 2 - this.element.getBoundingClientRect().top - this.element.clientHeight / 2;
+    const middle = held && !this.#held.isFirst ? (held.height - this.element.clientHeight) / 2 : 0;
+    if (held) this.element.scrollTop += held.top - this.element.getBoundingClientRect().top + middle;
     else if (this.#isFollowing) this.scrollToEnd();
   }
 

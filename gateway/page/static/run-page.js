@@ -1,6 +1,6 @@
 /** One run: what it prints, what it is, and what can be done with it. */
 
-import { get } from "./api.js";
+import { ApiError, get, retrying } from "./api.js";
 import { Artifacts } from "./artifacts.js";
 import { Assist } from "./assist.js";
 import { BASE } from "./base.js";
@@ -21,6 +21,7 @@ import { SideLog } from "./side-log.js";
 import { Talk } from "./talk.js";
 import { fail } from "./toast.js";
 import { asText, newer } from "./values.js";
+import { Waits } from "./waits.js";
 import { age, ending, lasted, moment, resultFacts, status, title } from "./words.js";
 
 const CLOCK_MS = 1000;
@@ -94,20 +95,13 @@ export class RunPage {
   /** Load the run and follow it. */
   async open() {
     setTitle("Run");
-    try {
+    const isThere = await this.#untilThere(async () => {
       const run = await get(this.#path);
       this.#build(run);
       this.#tabs.tell();
       this.#update(run);
-    } catch (error) {
-      return this.#tellProblem(error);
-    }
-    try {
-      await this.#output.load();
-      this.#output.draw().catch((error) => this.#tellTrouble(error));
-    } catch (error) {
-      this.#tellTrouble(error);
-    }
+    });
+    if (!isThere || !(await this.#untilThere(() => this.#loadOutput()))) return;
     setInterval(() => this.#attempt(() => this.#tick()), CLOCK_MS);
     // Of what falls silent nothing comes.
     setInterval(() => this.#refresh(), REFRESH_MS);
@@ -122,6 +116,33 @@ export class RunPage {
       },
     });
     await stream.run();
+  }
+
+  async #loadOutput() {
+    try {
+      await this.#output.load();
+      this.#trouble.replaceChildren();
+      this.#output.draw().catch((error) => this.#tellTrouble(error));
+    } catch (error) {
+      if (error instanceof ApiError) throw error;
+      this.#tellTrouble(error);
+    }
+  }
+
+  /** Do it until it succeeds; return whether it did: of a run that is not there nothing comes. */
+  async #untilThere(load) {
+    const waits = new Waits();
+    for (;;) {
+      try {
+        await load();
+        return true;
+      } catch (error) {
+        const mayPass = error instanceof ApiError && error.status !== 404;
+        this.#tellProblem(error, mayPass && (() => waits.end()));
+        if (!mayPass) return false;
+        await waits.afterFailure();
+      }
+    }
   }
 
   /** Do something for a part of the page, and return what it returns; if it fails, the others go on. */
@@ -281,13 +302,14 @@ export class RunPage {
     this.#draw(this.#facts, facts, facts.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", {}, text))));
   }
 
-  #tellProblem(error) {
+  #tellProblem(error, tryAgain) {
     const isGone = error.status === 404;
-    const sentence = isGone ? `There is no run ${this.#id} here. It may have been deleted.` : error.message;
-    const again = el("button", { type: "button", onclick: () => location.reload() }, "Try again");
+    const sentence = isGone ? `There is no run ${this.#id} here. It may have been deleted.` : tryAgain ? retrying(error) : asText(error.message);
+    const again = tryAgain && el("button", { type: "button", onclick: tryAgain }, "Try now");
     showConnection(isGone ? "gone" : "offline");
-    const problem = el("div", { class: "empty" }, el("p", { class: "notice bad", role: "alert" }, sentence), el("p", { class: "button-row" }, again, el("a", { class: "button", href: `${BASE}/` }, "All runs")));
+    const problem = el("div", { class: "empty" }, el("p", { class: "notice bad", role: !this.#output && "alert" }, sentence), el("p", { class: "button-row" }, again, el("a", { class: "button", href: `${BASE}/` }, "All runs")));
     if (isGone) this.element.replaceChildren(problem);
+    else if (this.#output) this.#trouble.replaceChildren(problem);
     else this.#columns.replaceChildren(problem, this.#controls.element);
   }
 }

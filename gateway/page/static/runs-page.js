@@ -1,6 +1,6 @@
 /** The list of runs in its groups, kept up to date: who needs somebody, what goes on, what is done. */
 
-import { get } from "./api.js";
+import { ApiError, get, retrying } from "./api.js";
 import { canRemove, confirmRemoval, openMenu } from "./run-actions.js";
 import { actionButton, el, setText } from "./dom.js";
 import { ListFilter } from "./list-filter.js";
@@ -10,7 +10,8 @@ import { setTitle, showConnection, showCount } from "./notices.js";
 import { RunRow } from "./run-row.js";
 import { say } from "./toast.js";
 import { attempt, nextFrame } from "./turns.js";
-import { newer } from "./values.js";
+import { asText, newer } from "./values.js";
+import { Waits } from "./waits.js";
 import { lineOf, title } from "./words.js";
 
 const PAGE_RUNS = 50;
@@ -32,8 +33,10 @@ export class RunsPage {
   #shown = null; // the query of what is shown
   #reloading;
   #reloadedAt = 0;
+  #waits = new Waits();
+  #isRetrying = false;
   #summary = el("p", { class: "list-summary" });
-  #filter = new ListFilter(() => this.#load().catch((error) => this.#tellProblem(error.message)));
+  #filter = new ListFilter(() => this.#load());
   #state = el("div", { class: "empty" }, el("p", { class: "loading" }, "Loading the runs…"));
   #problem = el("p", { class: "notice bad", role: "alert", hidden: true });
   #pick = el("button", { type: "button", class: "plain", "aria-pressed": "false", onclick: () => this.#setPicking(!this.#isPicking) }, "Select");
@@ -74,8 +77,8 @@ export class RunsPage {
       onState: (state) => {
         showConnection(state);
         // What changed before the stream was there, or while it was away, comes with the list.
-        if (state === "live") this.#load().catch((error) => this.#tellProblem(error.message));
-        else if (!this.#counts && state === "offline") this.#tellProblem("The gateway cannot be reached. This page tries again by itself.");
+        if (state === "live") this.#load();
+        else if (!this.#counts && state === "offline") this.#tellProblem(retrying({ status: 0 }));
       },
     });
     await stream.run();
@@ -100,7 +103,23 @@ export class RunsPage {
 
   // --- what comes from the gateway ---
 
+  /** Load what the list shows; if that fails, say so and do it again. */
   async #load() {
+    try {
+      await this.#loadOnce();
+      this.#waits.failures = 0;
+    } catch (error) {
+      const mayPass = error instanceof ApiError;
+      this.#tellProblem(mayPass ? retrying(error) : asText(error.message));
+      if (!mayPass || this.#isRetrying) return;
+      this.#isRetrying = true;
+      await this.#waits.afterFailure();
+      this.#isRetrying = false;
+      this.#load();
+    }
+  }
+
+  async #loadOnce() {
     const asked = (this.#asked += 1);
     this.#reloadedAt = performance.now();
     const query = this.#filter.query;
@@ -178,7 +197,7 @@ export class RunsPage {
     const wait = Math.max(RELOAD_MS / 10, this.#reloadedAt + RELOAD_MS - performance.now());
     this.#reloading = setTimeout(() => {
       this.#reloading = undefined;
-      this.#load().catch((error) => this.#tellProblem(error.message));
+      this.#load();
     }, wait);
   }
 

@@ -23,6 +23,7 @@ export class TextView {
   #work = null;
   #isDrawing = false;
   #isFollowing = true;
+  #gone = 0; // lines before the first one that is drawn
   #earlier = el("p", { class: "hint", hidden: true }, "Lines before this one are not drawn. The run’s log has them.");
   #body = el("div", { class: "text-lines" });
   #resizes = new ResizeObserver(() => this.#isFollowing && this.scrollToEnd());
@@ -47,6 +48,7 @@ export class TextView {
     });
     this.#steps = [];
     this.#lines = [];
+    this.#gone = 0;
     this.#earlier.hidden = true;
     this.#body.replaceChildren();
   }
@@ -114,6 +116,18 @@ export class TextView {
     this.#isFollowing = this.#isNearEnd;
   }
 
+  /** The number of the first line that is seen, of all that were written. */
+  get lineSeen() {
+    const top = (this.#lines[0]?.offsetTop ?? 0) + this.element.scrollTop + 1;
+    let from = 0;
+    for (let to = this.#lines.length; from < to; ) {
+      const middle = (from + to) >> 1;
+      if (this.#lines[middle].offsetTop + this.#lines[middle].offsetHeight > top) to = middle;
+      else from = middle + 1;
+    }
+    return this.#gone + from;
+  }
+
   scrollToEnd() {
     this.element.scrollTop = this.element.scrollHeight;
     this.#isFollowing = true;
@@ -150,6 +164,7 @@ export class TextView {
     const { lines } = this.#screen;
     const dropped = this.#screen.takeDropped();
     for (const gone of this.#lines.splice(0, dropped)) gone.remove();
+    this.#gone += dropped;
     if (dropped) this.#earlier.hidden = false;
     for (const left of this.#lines.splice(lines.length)) left.remove();
     const added = [];
