@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.waiting import eventually
 from tests.browser.runs import STARTED, begin
-from tests.browser.visitor import DESK, PHONE, Visitor
+from tests.browser.visitor import DESK, PHONE, Scheme, Visitor
 
 LONG_RUN_EVENTS = 1_150
 # A line of xterm.js, by its text.
@@ -304,14 +304,16 @@ def test_every_view_fits_and_passes_axe(
         page = person.page
 
         def check() -> None:
-            person.check_layout("button, .button, .run, input, textarea")
+            only: Scheme = "light" if size == DESK else "dark"
+            person.check_layout("button, .button, .run, input, textarea", only)
 
         page.goto(f"{gateway.url}/login")
         check()
         person.log_in()
         expect(page.locator(".run").first).to_be_visible()
         check()
-        assert page.evaluate(BACKGROUND) == "rgb(16, 20, 19)"  # it is dark now
+        is_dark = page.evaluate(BACKGROUND) == "rgb(16, 20, 19)"
+        assert is_dark == (size == PHONE)
         page.get_by_role("button", name="New Run").click()
         check()
         page.get_by_role("button", name="Create the run").click()

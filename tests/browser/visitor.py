@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    Playwright,
+    expect,
+)
 
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from tests.browser.npm_packages import AXE, install
@@ -20,6 +30,8 @@ PHONE: Final = (360, 800)
 _FLAGS: Final = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    # Whatever asks another host fails, and the console complains.
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1",
 )
 # Runs before any script of the page. What a run's text could start would call `pwned`.
 _WATCH: Final = """
@@ -28,16 +40,35 @@ window.pwned = (what) => window.violations.push(`executed: ${what}`);
 document.addEventListener("securitypolicyviolation", (event) =>
   window.violations.push(`${event.effectiveDirective} ${event.blockedURI} ${event.sample}`));
 """
+# Told by the page itself: an event of the driver for each request takes a tenth of a second a page.
+_SEEN: Final = """
+[window.violations ?? [], [location.href, ...performance.getEntries()
+  .filter((each) => each.entryType === "resource").map((each) => each.name)]]
+"""
 
-_SCHEMES: Final[dict[Literal["light", "dark"], dict[str, Any]]] = {
-    "light": {"resultTypes": ["violations"]},
-    "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
+Scheme = Literal["light", "dark"]
+_ALL: Final[dict[str, Any]] = {"resultTypes": ["violations"]}
+_SCHEMES: Final[dict[Scheme, dict[str, Any]]] = {
+    "light": _ALL,
+    "dark": {**_ALL, "runOnly": ["color-contrast"]},
 }
 
 expect.set_options(timeout=WAIT_MS)
 
 # What a browser keeps of a login. Most tests are not about that, and its pages cost them a second.
 _kept: WeakKeyDictionary[EmbeddedGateway, Any] = WeakKeyDictionary()
+# Windows that somebody has left, by what they were opened with: a new one takes half a second.
+_left: WeakKeyDictionary[EmbeddedGateway, defaultdict[str, list[BrowserContext]]] = (
+    WeakKeyDictionary()
+)
+# What is in the browser's store is the person's; only the login remains.
+_FORGET: Final = """
+kept => {
+  sessionStorage.clear();
+  localStorage.clear();
+  for (const { name, value } of kept) localStorage.setItem(name, value);
+}
+"""
 
 
 @contextmanager
@@ -56,11 +87,27 @@ def launched(playwright: Playwright) -> Iterator[Browser]:
         browser.close()
 
 
+def _logged_in(gateway: EmbeddedGateway) -> Any:
+    """Return what a browser keeps of a login at this gateway."""
+    if gateway not in _kept:
+        session = gateway.log_in()
+        name, _, value = session["Cookie"].partition("=")
+        address = urlsplit(gateway.url)
+        stored = [{"name": f"page-key{address.path}", "value": session["X-Page-Key"]}]
+        cookie = {"name": name, "value": value, "domain": address.hostname, "path": "/"}
+        cookie |= {"httpOnly": True, "sameSite": "Strict", "secure": False, "expires": -1}
+        origin = f"{address.scheme}://{address.netloc}"
+        kept = {"cookies": [cookie], "origins": [{"origin": origin, "localStorage": stored}]}
+        _kept[gateway] = kept
+    return _kept[gateway]
+
+
 class Visitor:
     """One window with cookies of its own. Leaving the block fails if anything went wrong in it.
 
     `allowed` are texts that a console message may contain without being a failure. Who is
-    `logged_in` has been there before, and begins with an empty page.
+    `logged_in` has been there before, and begins with an empty page, in a window that somebody else
+    may have left; unless `alone`, who does to it what cannot be undone.
     """
 
     def __init__(
@@ -69,41 +116,46 @@ class Visitor:
         gateway: EmbeddedGateway,
         *,
         size: tuple[int, int] = DESK,
-        scheme: Literal["light", "dark"] = "light",
+        scheme: Scheme = "light",
         allowed: tuple[str, ...] = (),
         logged_in: bool = False,
+        alone: bool = False,
         **options: Any,
     ) -> None:
-        if logged_in and gateway not in _kept:
-            with Visitor(browser, gateway) as before:
-                before.log_in()
-                _kept[gateway] = before.context.storage_state()
         self._gateway = gateway
         self._allowed = allowed
+        self._leaves = logged_in and not alone
         self.complaints: list[str] = []
-        self.context: BrowserContext = browser.new_context(
-            viewport={"width": size[0], "height": size[1]},
-            color_scheme=scheme,
-            locale="en-GB",
-            timezone_id="UTC",
-            reduced_motion="reduce",  # a badge that breathes takes a tenth of a core
-            storage_state=_kept[gateway] if logged_in else None,
-            **options,
-        )
-        self.context.add_init_script(_WATCH)
-        self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(WAIT_MS)
-        self.page.on("console", lambda message: self._note(message.type, message.text))
-        self.page.on("pageerror", lambda error: self._note("error", str(error)))
-        self.page.on("request", lambda request: self._note_request(request.url))
+        left = _left.setdefault(gateway, defaultdict(list))[repr(sorted(options.items()))]
+        self._left = left
+        if self._leaves and left:
+            self.context = left.pop()
+            (self.page,) = self.context.pages
+            self.page.set_viewport_size({"width": size[0], "height": size[1]})
+        else:
+            self.context = browser.new_context(
+                viewport={"width": size[0], "height": size[1]},
+                locale="en-GB",
+                timezone_id="UTC",
+                storage_state=_logged_in(gateway) if logged_in else None,
+                **options,
+            )
+            self.context.add_init_script(_WATCH)
+            self.page = self.context.new_page()
+            self.page.set_default_timeout(WAIT_MS)
+        # A badge that breathes takes a tenth of a core.
+        self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        self.page.on("console", self._note_console)
+        self.page.on("pageerror", self._note_error)
 
-    def _note(self, kind: str, text: str) -> None:
-        if kind in ("error", "warning") and not any(part in text for part in self._allowed):
-            self.complaints.append(f"{kind}: {text}")
+    def _note_console(self, message: ConsoleMessage) -> None:
+        is_allowed = any(part in message.text for part in self._allowed)
+        if message.type in ("error", "warning") and not is_allowed:
+            self.complaints.append(f"{message.type}: {message.text}")
 
-    def _note_request(self, url: str) -> None:
-        if not url.startswith((self._gateway.url, "data:", "blob:")):
-            self.complaints.append(f"a request to another host: {url}")
+    def _note_error(self, error: Error) -> None:
+        if not any(part in str(error) for part in self._allowed):
+            self.complaints.append(f"error: {error}")
 
     def log_in(self) -> Page:
         """Log in with the admin token, as a person does; return the list's page."""
@@ -131,10 +183,11 @@ class Visitor:
         lines = self.page.locator(".text-line").all_text_contents()
         return "\n".join(line.replace("\u200b", "") for line in lines)
 
-    def check_layout(self, tapped: str) -> None:
+    def check_layout(self, tapped: str, only: Scheme | None = None) -> None:
         """Fail if the page scrolls sideways, something to tap is too small, or axe finds a fault.
 
         `tapped` selects what is to tap. The dark page differs from the light one in its colours.
+        What looks at a page in several sizes has one size light and another dark: `only`.
         """
         page = self.page
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
@@ -147,7 +200,7 @@ class Visitor:
         if not page.evaluate("typeof window.axe === 'object'"):
             # Not as a script element: the page's policy would refuse it.
             page.evaluate((install(AXE) / "axe.min.js").read_text("utf-8"))
-        for scheme, rules in _SCHEMES.items():
+        for scheme, rules in {only: _ALL}.items() if only else _SCHEMES.items():
             page.emulate_media(color_scheme=scheme)
             result = page.evaluate("options => axe.run(document, options)", rules)
             found = [
@@ -159,17 +212,45 @@ class Visitor:
 
     def check(self) -> None:
         """Fail if the console complained, the policy was violated, or a run's text was executed."""
-        violations = self.page.evaluate("window.violations ?? []")
-        assert not self.complaints + violations, self.complaints + violations
+        violations, loaded = self.page.evaluate(_SEEN)
+        own = (self._gateway.url, "data:", "blob:", "about:")
+        others = [f"from another host: {url}" for url in loaded if not url.startswith(own)]
+        found = self.complaints + violations + others
+        assert not found, found
 
     def __enter__(self) -> Visitor:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        is_left = False
         try:
             if kind is None:
                 self.check()
+                is_left = self._leaves and self._is_tidied()
             else:
                 print(f"the browser complained: {self.complaints}", file=sys.stderr)
         finally:
-            self.context.close()
+            if is_left:
+                self._left.append(self.context)
+            else:
+                self.context.close()
+
+    def _is_tidied(self) -> bool:
+        """Make the window one for somebody else; return whether it can be."""
+        if len(self.context.pages) != 1 or not self.page.url.startswith(self._gateway.url):
+            return False
+        kept = _kept[self._gateway]
+        self.page.remove_listener("console", self._note_console)
+        self.page.remove_listener("pageerror", self._note_error)
+        try:
+            self.page.unroute_all()
+            self.context.unroute_all()
+            self.context.set_offline(False)
+            self.context.clear_permissions()
+            self.context.clear_cookies()
+            self.context.add_cookies(kept["cookies"])
+            self.page.evaluate(_FORGET, kept["origins"][0]["localStorage"])
+            self.page.goto(f"{self._gateway.url}/api/health")
+        except Error:
+            return False
+        return True
