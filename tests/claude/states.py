@@ -113,7 +113,6 @@ SESSIONS: Final = (
     State("waiting for the API", "model: hang", is_asked),
     # How it counts its attempts while it waits.
     State("waiting to ask again", "model: fail 500", shows("attempt")),
-    State("API overloaded", "model: fail 529", shows("attempt")),
     State("tool running", TOOL, is_running_a_tool, arguments=(*MANUAL, "--allowedTools=Bash")),
     State("onboarding", None, shows("connectivity"), accepted=frozenset()),
     State("trust dialog", None, shows("trust"), accepted=EVERYTHING - {TRUST}),
