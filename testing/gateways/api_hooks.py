@@ -2,7 +2,7 @@
 
 Loaded by schemathesis in a process of its own (`SCHEMATHESIS_HOOKS`); what it needs to know is in
 `API_FACTS`, as JSON: `secret`, `admin_token`, `run_id`, `token`, `artifact_id`, `waiter_id`,
-`waiter_key`, and `answers`, the file that gets a line with the status of each answer.
+`waiter_key`, and `answers`, the file that gets a line with method, status and path of each answer.
 """
 
 from __future__ import annotations
@@ -89,4 +89,4 @@ def after_call(
 ) -> None:
     """Note what was answered."""
     with open(FACTS["answers"], "a") as file:
-        file.write(f"{case.method} {response.status_code}\n")
+        file.write(f"{case.method} {response.status_code} {case.operation.path}\n")
