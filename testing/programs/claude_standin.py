@@ -25,7 +25,8 @@ from testing.waiting import eventually
 Step = dict[str, Any]
 
 NEWEST: Final = "2.1.332"
-RELEASES: Final = (NEWEST, "2.1.197", "2.0.77", "2.0.0")
+OLDEST: Final = "2.0.0"
+RELEASES: Final = (NEWEST, "2.1.197", "2.0.77", OLDEST)
 _PROGRAM: Final = Path(__file__).resolve().parent / "children" / "claude_control.py"
 _WITHIN_S: Final = 60.0
 

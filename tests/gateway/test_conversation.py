@@ -310,8 +310,8 @@ def test_odd_values_are_text_or_left_out(gw: EmbeddedGateway, kind: str) -> None
 def test_too_many_and_too_large_questions_are_bounded(gw: EmbeddedGateway, run: Run) -> None:
     """A hundred are open at most; of large ones the first are shown, and the others are counted."""
     for number in range(MAX_OPEN + 5):
-        ask(gw, run, f"q{number}", input={"command": "x" * 30_000})
-        gw.send_marker(run, {"event": "queued", "id": f"m{number}", "text": "y" * 10_000})
+        ask(gw, run, f"q{number}", input={"command": "x" * 12_000})
+        gw.send_marker(run, {"event": "queued", "id": f"m{number}", "text": "y" * 5_000})
 
     answer = gw.api("GET", f"/api/runs/{run.id}/conversation")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import selectors
 import socket
@@ -53,12 +54,15 @@ def forged(gw: EmbeddedGateway, path: str, kind: str = "application/json") -> li
 class Siege:
     """Connections that keep sending a little, or take nothing, until the block is left.
 
-    Each is opened again when it was closed, as somebody with bad intentions would.
+    They begin with one of `firsts` in turn. Each is opened again when it was closed, as somebody
+    with bad intentions would.
     """
 
-    def __init__(self, gw: EmbeddedGateway, first: bytes, rate: int, *, count: int = 150) -> None:
+    def __init__(
+        self, gw: EmbeddedGateway, firsts: Sequence[bytes], rate: int, *, count: int = 150
+    ) -> None:
         self._port = gw.port
-        self._first = first
+        self._firsts = itertools.cycle(firsts)
         self._piece = b"x" * (rate // 10)
         self._count = count
         self._is_over = threading.Event()
@@ -92,7 +96,7 @@ class Siege:
         except OSError:
             raw = open_socket(self._port)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        raw.sendall(self._first)
+        raw.sendall(next(self._firsts))
         raw.setblocking(False)
         self.opened += 1
         return raw
@@ -128,20 +132,27 @@ def assert_quick(gw: EmbeddedGateway, run: Run) -> None:
         time.sleep(0.7)  # the siege goes on; what it holds grows
 
 
+# More connections of each kind than the gateway has threads, and together no more than it keeps.
+EACH = 70
+
+
 @pytest.mark.parametrize(
-    ("target", "rate"),
+    ("rate", "targets"),
     [
-        *(("head", 40), ("event", 40), ("small event", 40), ("chunked", 40)),
-        *(("head", 40_000), ("event", 40_000), ("artifact", 40_000), ("login", 40_000)),
-        *(("api", 40_000), ("static", 40_000)),
+        (40, ("head", "small event", "chunked")),
+        (40_000, ("head", "event", "artifact")),
+        (40_000, ("login", "api", "static")),
     ],
+    ids=["slowly", "to the wire", "to the page"],
 )
-def test_a_siege_leaves_the_page_quick(gw: EmbeddedGateway, target: str, rate: int) -> None:
+def test_a_siege_leaves_the_page_quick(
+    gw: EmbeddedGateway, rate: int, targets: Sequence[str]
+) -> None:
     """Heads and bodies that come slowly, or as fast as they may, to whatever reads one."""
     form = "Content-Type: application/x-www-form-urlencoded"
     long = "Content-Length: 10000000"
     kind = "multipart/form-data; boundary=x"
-    first = {
+    firsts = {
         "head": b"GET / HTTP/1.1\r\nX-A: ",
         "event": head("POST", EVENT, *forged(gw, EVENT), long),
         "small event": head("POST", EVENT, *forged(gw, EVENT), "Content-Length: 60000"),
@@ -151,27 +162,28 @@ def test_a_siege_leaves_the_page_quick(gw: EmbeddedGateway, target: str, rate: i
         + b"1000000\r\n",
         "api": head("POST", "/api/runs", JSON, long),
         "static": head("POST", "/static/style.css", JSON, long),
-    }[target]
+    }
     run = gw.create_run()
-    with Siege(gw, first, rate):
+    chosen = [firsts[target] for target in targets]
+    with Siege(gw, chosen, rate, count=EACH * len(chosen)):
         assert_quick(gw, run)
 
 
-@pytest.mark.parametrize(("path", "count"), [("/login", 40), ("/static/style.css", 10)])
-def test_who_takes_no_answer_holds_no_thread(tmp_path: Path, path: str, count: int) -> None:
+def test_who_takes_no_answer_holds_no_thread(tmp_path: Path) -> None:
     """Many answers of many kilobytes that stay unread: the others get theirs."""
     with EmbeddedGateway(tmp_path) as own:
         run = own.create_run()
-        with Siege(own, head("GET", path) * count, 0):
+        firsts = [head("GET", "/login") * 40, head("GET", "/static/style.css") * 10]
+        with Siege(own, firsts, 0, count=2 * EACH):
             assert_quick(own, run)
 
 
-@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01\x00"], ids=["silent", "hello"])
-def test_slow_handshakes_leave_the_page_quick(tmp_path: Path, sent: bytes) -> None:
+def test_slow_handshakes_leave_the_page_quick(tmp_path: Path) -> None:
     """TLS that never comes to a request, from more connections than there are threads."""
+    silent, hello = b"", b"\x16\x03\x01\x02\x00\x01\x00"
     with EmbeddedGateway(tmp_path, tls=True) as own:
         run = own.create_run()
-        with Siege(own, sent, 0):
+        with Siege(own, [silent, hello], 0, count=2 * EACH):
             assert_quick(own, run)
 
 
@@ -181,7 +193,7 @@ def test_a_slow_runner_is_served_in_a_siege(gw: EmbeddedGateway) -> None:
     kind, body = multipart("a.bin", random.Random(1).randbytes(700_000))
     signed = gw.sign("POST", ARTIFACT, run=run, content_type=kind)
     first = head("POST", EVENT, *forged(gw, EVENT), "Content-Length: 60000")
-    with Siege(gw, first, 40), contextlib.closing(open_socket(gw.port)) as raw:
+    with Siege(gw, [first], 40), contextlib.closing(open_socket(gw.port)) as raw:
         raw.sendall(head("POST", ARTIFACT, *lines_of(signed), f"Content-Length: {len(body)}"))
         for start in range(0, len(body), 20_000):
             raw.sendall(body[start : start + 20_000])
