@@ -71,14 +71,14 @@ from config import (
 )
 from kinds.claude import ClaudeProfile
 from places import PROGRAM, typed_name
-from runner.console import Console, print_out
+from runner.console import Console, painted, print_out
 from runner.plan import ARTIFACT_TYPES, read_prompt
 from tools.options import CommandLine
 from tools.packages import GATEWAY, provide, use_what_is_there
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from config import Setting
     from kinds.profile import Profile
@@ -179,6 +179,13 @@ def _given_settings(options: argparse.Namespace) -> dict[str, str]:
     given = {"CLAUDE_RUNNER_DATA_DIR": options.data_dir}
     token_file = getattr(options, "token_file", None)
     given["CLAUDE_RUNNER_TOKEN"] = getattr(options, "token", None)
+    if given["CLAUDE_RUNNER_TOKEN"] == "-" and token_file is None:  # noqa: S105 - where it is
+        from tools.token_input import read_token
+
+        if getattr(options, "cmd", None) == "-":
+            raise RunnerError("only one of --token and --cmd can be read from stdin")
+        # Asked for once, however often the settings are read.
+        options.token = given["CLAUDE_RUNNER_TOKEN"] = read_token()
     if token_file is not None:
         if given["CLAUDE_RUNNER_TOKEN"] is not None:
             raise RunnerError("give the token with --token or with --token-file, not with both")
@@ -285,6 +292,10 @@ def build_command_line(profile: Profile) -> CommandLine:
     add_option(
         "--gateway", metavar="URL", help="send what was meant for this gateway, not GATEWAY_URL"
     )
+    add_option = add_subcommand(
+        "status", _run_status, "show what runs here, what is undelivered, and the gateway"
+    )
+    add_option("--json", action="store_true", help="as JSON")
     add_option = add_subcommand("info", _run_info, "show the configuration, without secrets")
     add_option("--json", action="store_true", help="as JSON")
     add_option = add_subcommand(
@@ -308,15 +319,20 @@ def build_command_line(profile: Profile) -> CommandLine:
     add_option = add_subcommand("doctor", _run_doctor, "check everything that a run needs")
     _add_run_options(add_option)
     add_option("--json", action="store_true", help="as JSON")
+    add_option("--fix", action="store_true", help="mend what can be mended, and say what")
     line.needs_no_settings("doctor")
-    line.needs_no_packages("doctor", "info")
+    line.needs_no_packages("doctor", "info", "status")
     _add_file_subcommands(line)
     return line
 
 
 def _add_run_options(add_option: Callable[..., None]) -> None:
     add_option("--run-id", metavar="ID", help="the run's id, from the gateway's page")
-    add_option("--token", metavar="TOKEN", help="the run's capability token")
+    add_option(
+        "--token",
+        metavar="TOKEN",
+        help="the run's capability token; - asks, or reads it from stdin",
+    )
     add_option("--token-file", metavar="FILE", help="a file that holds the token")
 
 
@@ -426,6 +442,13 @@ def _run_wait(
     return int(importlib.import_module("tools.waiting").wait(options, config, profile, console))
 
 
+def _run_status(
+    options: argparse.Namespace, config: Config, profile: Profile, console: Console
+) -> int:
+    """Show what runs here, what is undelivered, and what the gateway is."""
+    return int(importlib.import_module("tools.status").status(options, config, profile, console))
+
+
 def _run_doctor(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
@@ -435,22 +458,37 @@ def _run_doctor(
     from tools.doctor import Doctor
 
     doctor = Doctor(profile, console, lambda: _load_config(options, profile))
+    mended = list(_mend(options, profile, console)) if options.fix else []
+    for sentence in () if options.json else mended:
+        print_out(f"fix   {sentence}")
     findings = []
     # A token is checked too; without its run, that is what fails.
     has_token = options.token is not None or options.token_file is not None
     for finding in doctor.look(options.run_id or ("" if has_token else None)):
         findings.append(finding)
         if not options.json:
-            status = {"ok": "ok  ", "note": "note", "fail": "FAIL"}[finding.status]
-            print_out(f"{status}  {finding.check}: {finding.text}")
+            status = {"note": painted("note", "33"), "fail": painted("FAIL", "31")}
+            print_out(f"{status.get(finding.status, 'ok  ')}  {finding.check}: {finding.text}")
     failed = sum(finding.status == "fail" for finding in findings)
     if options.json:
         rows = [asdict(finding) for finding in findings]
         answer = {"ok": failed == 0, "version": VERSION, "findings": rows}
+        answer.update({"fixes": mended} if options.fix else {})
         print_out(json.dumps(answer, indent=2))
     elif failed:
         console.error(f"{failed} of {len(findings)} checks failed")
     return 1 if failed else 0
+
+
+def _mend(options: argparse.Namespace, profile: Profile, console: Console) -> Iterator[str]:
+    """Mend what can be mended; a configuration that cannot be read is the findings' business."""
+    from tools.mending import mend
+
+    try:
+        config = _load_config(options, profile)
+    except RunnerError:
+        return
+    yield from mend(config, profile, console)
 
 
 def _run_info(

@@ -792,13 +792,19 @@ def check_data_dir(folder: Path) -> None:
 
 def tell_open_modes(config: Config) -> Iterator[str]:
     """Yield a sentence for each private file or folder that other users could read."""
-    for path in (config.data_dir, config.data_dir / "runs", Path(config.sources[".env"])):
+    for path in private_paths(config):
         try:
             status = path.stat()
         except OSError:
             continue
-        if status.st_mode & 0o077 and (stat.S_ISDIR(status.st_mode) or config.dotenv):
+        if status.st_mode & 0o077:
             yield f"other users can read {path}; `chmod go= {shlex.quote(str(path))}` ends that"
+
+
+def private_paths(config: Config) -> list[Path]:
+    """Return what no other user should be able to read; a `.env` only if it sets something."""
+    files = [Path(config.sources[".env"])] if config.dotenv else []
+    return [config.data_dir, config.data_dir / "runs", *files]
 
 
 def prepare_data_dir(folder: Path) -> None:

@@ -119,6 +119,13 @@ def print_out(text: str) -> None:
         raise RunnerError(f"stdout cannot be written: {error.strerror}") from error
 
 
+def painted(text: str, color: str) -> str:
+    """Return text for stdout in a colour (a number of SGR), if that is a terminal that has some."""
+    if not os.isatty(1) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{color}m{text}\x1b[0m"
+
+
 def shown_time(seconds: float) -> str:
     """Return a time as a person says it."""
     for unit_s, unit in ((3_600, "h"), (60, "min")):

@@ -142,7 +142,7 @@ def find_undelivered(data_dir: Path) -> Iterator[RunFolder]:
 
     A folder that cannot be read is among them.
     """
-    for folder in _all_folders(data_dir):
+    for folder in all_folders(data_dir):
         if not folder.is_accessible or (not folder.is_delivered and folder.spool_path.exists()):
             yield folder
 
@@ -151,7 +151,7 @@ def prune_delivered(data_dir: Path, retention_days: float) -> int:
     """Remove the folders of runs that were delivered longer ago than that; return how many."""
     old = [
         folder
-        for folder in _all_folders(data_dir)
+        for folder in all_folders(data_dir)
         if folder.is_accessible and folder.delivered_days_ago > retention_days
     ]
     for folder in old:
@@ -159,7 +159,8 @@ def prune_delivered(data_dir: Path, retention_days: float) -> int:
     return len(old)
 
 
-def _all_folders(data_dir: Path) -> Iterator[RunFolder]:
+def all_folders(data_dir: Path) -> Iterator[RunFolder]:
+    """Yield the folders of all runs, by their ids."""
     runs = data_dir / "runs"
     for path in sorted(runs.iterdir()) if runs.is_dir() else ():
         if RUN_ID.fullmatch(path.name) and path.is_dir() and not path.is_symlink():

@@ -18,6 +18,7 @@ import pytest
 from testing.gateways.faults import Fault, Html, JsonError, RateLimited
 from testing.gateways.strict_gateway import Run, StrictGateway
 from testing.programs.runner import run_to_end
+from testing.programs.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILDREN = ROOT / "testing" / "programs" / "children"
@@ -143,6 +144,8 @@ def test_version(line: _Line) -> None:
         (["start", "--mode", "quick"], "invalid choice: 'quick'"),
         (["info", "--", "x"], "nothing may follow -- with info"),
         (["start", "--token", "a", "--token-file", "b"], "not with both"),
+        (["start", "--token", "-"], "there is no token on stdin; write it there, in one line"),
+        (["start", "--token", "-", "--cmd", "-"], "only one of --token and --cmd can be read"),
         (["start", "--token-file", "/nowhere/x"], "--token-file /nowhere/x cannot be read"),
         (["info", "--env-file", "/nowhere/x"], "/nowhere/x does not exist"),
         (["info", "--env-file", ""], "--env-file is empty; name a path, or leave it out"),
@@ -238,9 +241,23 @@ def test_the_token_can_come_from_a_file_or_the_environment(line: _Line) -> None:
         )
         line.env["CLAUDE_RUNNER_TOKEN"] = run.token
         from_env = line.use("test-connection", "--run-id", run.id, *options[4:])
+        del line.env["CLAUDE_RUNNER_TOKEN"]
+        from_stdin = line.use(
+            *("start", "--run-id", run.id, "--token", "-", "--cmd", "go", *options[4:]),
+            stdin=f"{run.token}\nmore".encode(),
+        )
+        argv = [*_RUNNER, "test-connection", "--run-id", run.id, "--token", "-", *options[4:]]
+        with Terminal(argv, env={**os.environ, **line.env}, cwd=line.folder) as terminal:
+            terminal.expect(b"the run's token (it is not shown): ")
+            terminal.send(f"{run.token}\n".encode())
+            terminal.expect(f"ok: run {run.id} is there".encode())
+            assert terminal.wait() == 0
+            assert run.token.encode() not in terminal.output
 
     assert from_file.returncode == from_env.returncode == 0
     assert f"ok: run {run.id} is there" in from_file.stdout
+    assert json.loads(from_stdin.stdout)["argv"] == ["go"]
+    assert run.token not in from_stdin.stdout + from_stdin.stderr
 
 
 # --- info ------------------------------------------------------------------------------------

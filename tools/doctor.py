@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Callable, Final
 
 from config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir, tell_open_modes
 from journal.spool import Spool, SpoolError
-from places import find_program, program_to_start
+from places import find_program, find_project, program_to_start
 from redact import printable
 from runner.console import shown_size
 from runner.plan import require_program
 from runner.terminal import window_size
+from tools.hosts import find_unignored
+from tools.mending import find_own_gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +43,7 @@ _OLDEST_PYTHON: Final = (3, 9)
 # As in wrapper/requirements.txt; a test compares them.
 PACKAGES: Final = {"requests": "2.28", "python-dotenv": "0.21"}
 MODULES: Final = {"requests": "requests", "python-dotenv": "dotenv"}
+_FIX: Final = "`doctor --fix` mends it"
 _INSTALLS: Final = "`start` and `test-connection` install it"
 # A start of Claude Code takes 1 s; npx, which may download it, takes longer.
 VERSION_PATIENCE_S: Final = 30.0
@@ -76,6 +79,10 @@ class Doctor:
             yield Finding("configuration", "fail", f"{error}; the other checks were not made")
             return
         yield self._check("configuration", lambda: _check_configuration(config))
+        project = find_project()
+        unignored = [] if project is None else find_unignored(project)
+        if unignored:
+            yield Finding("ignore files", "note", f"{'; '.join(unignored)}; {_FIX}")
         yield self._check("program", lambda: self._check_program(config))
         yield self._check("tmate", lambda: _check_tmate(config))
         yield self._check("data folder", lambda: _check_folder(config))
@@ -174,6 +181,8 @@ def _check_configuration(config: Config) -> tuple[str, str]:
         return "note", f"{config.sources['.env']} not read: without python-dotenv; {_INSTALLS}"
     if not config.hmac_secret and config.oddities:
         return "fail", "; ".join(config.oddities)
+    if not config.hmac_secret and find_own_gateway(config) is not None:
+        return "fail", f"HMAC_SECRET is not set; {_FIX}: the gateway on this machine has it"
     config.require_secret()
     build_rules(config, os.environ)  # whether the user's own token shapes can be read
     if config.oddities:
@@ -219,7 +228,7 @@ def _check_folder(config: Config) -> tuple[str, str]:
     if free_bytes < _ENOUGH_DISK_BYTES:
         return "fail", f"{shown}; make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
     is_open = "; ".join(tell_open_modes(config))
-    return ("note", is_open) if is_open else ("ok", shown)
+    return ("note", f"{is_open}, and so does `doctor --fix`") if is_open else ("ok", shown)
 
 
 def _check_journal(config: Config) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from config import write_whole
+from places import is_in_repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -349,6 +350,23 @@ def add_ignores(project: Path) -> list[str]:
             if missing:
                 _replace(path, _add_lines(before, missing, path.name))
                 told.append(f"{path.name}: {_join(missing)} added")
+    return told
+
+
+def find_unignored(project: Path) -> list[str]:
+    """Return a sentence for each ignore file that does not keep secrets and output out."""
+    names = [
+        name
+        for name in IGNORE_FILES
+        if (project / name).is_file()
+        or (name == _MADE_IF_MISSING and is_in_repository(project / name))
+    ]
+    told = []
+    for path in (project / name for name in names):
+        before = path.read_bytes() if path.exists() else b""
+        missing = [entry for entry in IGNORED if not _ignores(before, entry, path.name)]
+        if missing:
+            told.append(f"{path} does not have {_join(missing)}")
     return told
 
 

@@ -87,7 +87,7 @@ def find_gateway(folder: Path) -> LocalGateway | None:
     Waits for one that is just starting.
     """
     deadline = time.monotonic() + _TELLS_WITHIN_S
-    while _is_taken(folder):
+    while is_taken(folder / "lock"):
         pid, found = _read(folder)
         if found is not None:
             return found
@@ -121,9 +121,10 @@ def _is_own(path: Path) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _is_taken(folder: Path) -> bool:
+def is_taken(lock: Path) -> bool:
+    """Whether a process has the lock of this file."""
     try:
-        fd = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -194,7 +195,7 @@ def _wait_until_it_listens(folder: Path, process: subprocess.Popen[bytes]) -> Lo
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         has_ended = process.poll() is not None
-        found = _read(folder)[1] if _is_taken(folder) else None
+        found = _read(folder)[1] if is_taken(folder / "lock") else None
         if found is not None:
             return found  # another one's, if two were started at once
         if has_ended:
@@ -217,7 +218,7 @@ def stop_gateway(folder: Path) -> LocalGateway | None:
     except OSError as error:
         raise RunnerError(f"process {found.pid} cannot be ended: {error.strerror}") from error
     deadline = time.monotonic() + _STOP_TIMEOUT_S
-    while _is_taken(folder):
+    while is_taken(folder / "lock"):
         if time.monotonic() >= deadline:
             raise RunnerError(
                 f"the gateway (process {found.pid}) does not end; `kill -9 {found.pid}` ends it, "

@@ -103,6 +103,8 @@ def connect(
         what = "a link" if env.is_symlink() else "not a file"
         raise RunnerError(f"{env} is {what}; move it away, and repeat")
     config = load_config(env.parent, {}, own=settings, env_file=env)
+    if config.is_env_file_unread:
+        raise RunnerError(f"{env} was not read, because {_NO_DOTENV}; nothing was changed there")
     secret, url = values["HMAC_SECRET"], values["GATEWAY_URL"]
     is_known = config.hmac_secret == secret
     if not is_known:

@@ -167,8 +167,12 @@ def read_model(parts: Parts, body: dict[str, Any]) -> Model:
 
 
 def created(parts: Parts, run: dict[str, Any], token: str) -> dict[str, Any]:
-    """Return a run that is to be started, with its token and the line that starts it."""
-    line = [parts.start_program, "start", "--run-id", run["id"], "--token", token]
+    """Return a run that is to be started, with its token and the line that starts it.
+
+    The token is in no process's arguments. Shells that leave a line with a leading blank out of
+    their history leave this one out.
+    """
+    line = [parts.start_program, "start", "--run-id", run["id"]]
     if run["command"]:
         line += ["--cmd", run["command"]]
     if run["session_id"]:
@@ -178,7 +182,9 @@ def created(parts: Parts, run: dict[str, Any], token: str) -> dict[str, Any]:
         "id": run["id"],
         "capabilityToken": token,
         "status": PENDING,
-        "start_command": _KEYS.sub(" ", f"{folder}{shlex.join(line)}"),
+        "start_command": _KEYS.sub(
+            " ", f" {folder}CLAUDE_RUNNER_TOKEN={shlex.quote(token)} {shlex.join(line)}"
+        ),
     }
 
 

@@ -59,7 +59,7 @@ def environment(child: Sequence[str], **more: str) -> dict[str, str]:
 def pasted(line: str, project: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a line in a project's folder as a shell does, without a terminal; see `environment`."""
     process = subprocess.Popen(
-        ["sh", "-c", f"exec {line}"],
+        ["sh", "-c", line],
         cwd=project,
         env=env,
         stdin=subprocess.DEVNULL,

@@ -181,7 +181,7 @@ def test_what_can_be_done_with_a_run(
         page.get_by_role("textbox", name="Prompt").fill("and now?")
         page.get_by_role("button", name="Create the run").click()
         expect(page.locator("#start-line")).to_contain_text("--resume 5e551011")
-        expect(page.locator("#start-line")).to_contain_text("cd /home/ada/shop && ./wrapper/")
+        expect(page.locator("#start-line")).to_contain_text("cd /home/ada/shop && CLAUDE_RUNNER")
         page.get_by_role("button", name="Close").click()
 
         row(page, pending).get_by_role("button", name="More for not yet").click()

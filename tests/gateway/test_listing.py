@@ -197,8 +197,9 @@ def test_a_run_that_was_not_started_gets_another_line(gw: EmbeddedGateway) -> No
     made = post(gw, old, "start-line")
 
     new = Run(old.id, made["capabilityToken"])
-    assert shlex.split(made["start_command"])[1:] == [
-        *("start", "--run-id", old.id, "--token", new.token, "--cmd", "don't")
+    assert shlex.split(made["start_command"]) == [
+        *(f"CLAUDE_RUNNER_TOKEN={new.token}", "./wrapper/claude-runner", "start"),
+        *("--run-id", old.id, "--cmd", "don't"),
     ]
     assert gw.send_marker(old, STARTED, 1).status == 403
     assert gw.run(new)["status"] == "pending"
@@ -222,13 +223,14 @@ def test_a_run_again_and_a_session_that_goes_on(gw: EmbeddedGateway) -> None:
     }
     for made in (again, on):
         words = shlex.split(made["start_command"])
-        head = ["cd", "/srv/my shop", "&&", "./wrapper/claude-runner", "start"]
-        token = ["--run-id", made["id"], "--token", made["capabilityToken"]]
-        assert words == [*head, *token, *wanted[made["id"]]]
+        head = ["cd", "/srv/my shop", "&&", f"CLAUDE_RUNNER_TOKEN={made['capabilityToken']}"]
+        start = ["./wrapper/claude-runner", "start", "--run-id", made["id"]]
+        assert words == [*head, *start, *wanted[made["id"]]]
         # The line that is made later is the same.
         line = post(gw, Run(made["id"], ""), "start-line")["start_command"]
-        assert line.replace(line.split()[8], "TOKEN") != line
-        assert shlex.split(line)[9:] == words[9:]
+        renewed = shlex.split(line)
+        assert renewed[3] != words[3]
+        assert renewed[4:] == words[4:]
         shown = gw.run(Run(made["id"], ""))
         assert (shown["title"], shown["working_dir"]) == ("Shop", "/srv/my shop")
     # Resumed, Claude Code keeps its session, and tells no other one.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -557,15 +559,25 @@ def test_what_cannot_be_stored_is_in_no_log(tmp_path: Path) -> None:
     assert "correct" not in own.log
 
 
-def test_the_start_command_is_quoted(gw: EmbeddedGateway) -> None:
-    """It can be pasted into a shell, whatever the prompt is."""
-    answer = gw.api("POST", "/api/runs", {"command": "fix 'it'; rm -rf $HOME"}).json()
+def test_the_start_command_can_be_pasted(gw: EmbeddedGateway, tmp_path: Path) -> None:
+    """Into each shell that is there, whatever the prompt is; the token is no argument of it."""
+    prompt = "fix 'it'; rm -rf $HOME"
+    answer = gw.api("POST", "/api/runs", {"command": prompt}).json()
+    line, run_id, token = (answer[each] for each in ("start_command", "id", "capabilityToken"))
+    shim = tmp_path / "wrapper" / "claude-runner"
+    shim.parent.mkdir()
+    shim.write_text('#!/bin/sh\nprintf "%s\\n" "$CLAUDE_RUNNER_TOKEN" "$@"\n')
+    shim.chmod(0o755)
 
-    assert answer["start_command"] == (
-        f"./wrapper/claude-runner start --run-id {answer['id']} --token "
-        f"{answer['capabilityToken']} --cmd 'fix '\"'\"'it'\"'\"'; rm -rf $HOME'"
-    )
-    assert answer["capabilityToken"] not in str(gw.api("GET", f"/api/runs/{answer['id']}").json())
+    shells = [each for each in ("sh", "bash", "zsh", "fish") if shutil.which(each)]
+    for shell in shells:
+        done = subprocess.run(
+            [shell], input=f"{line}\n", cwd=tmp_path, capture_output=True, text=True, timeout=30
+        )
+        got = [token, "start", "--run-id", run_id, "--cmd", prompt]
+        assert (done.stdout.splitlines(), done.returncode) == (got, 0), (shell, done.stderr)
+    assert line.startswith(" ")
+    assert token not in str(gw.api("GET", f"/api/runs/{run_id}").json())
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b'{"command":5}', b'{"metadata":[]}'])

@@ -138,13 +138,10 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
         rf" cd {second} && CLAUDE_RUNNER_TOKEN=\w+ \./wrapper/claude-runner start ", line
     )
     pasted = subprocess.run(
-        ["sh", "-c", line],
-        env=clone.env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
+        ["sh"], input=f"{line}\n", env=clone.env, capture_output=True, text=True, check=False
     )
-    assert (pasted.returncode, b"['x']" in pasted.stdout) == (3, True), pasted.stderr
+    assert (pasted.returncode, "['x']" in pasted.stdout) == (3, True), pasted.stderr
+    assert line.partition("TOKEN=")[2].split()[0] not in (second / "args").read_text()
 
     os.kill(gateway.pid, signal.SIGKILL)
     eventually(lambda: _assert_none(clone.gateway))

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from config import RunnerError
+from gateway.whereabouts import Whereabouts
 from redact import Rules
 from testing.gateways.certificates import self_signed
 from testing.gateways.faults import Delay, Fault, Html
 from testing.gateways.strict_gateway import StrictGateway
+from testing.installed import lay_out
 from testing.programs.processes import assert_gone
 from testing.programs.runner import run_to_end
 from testing.programs.runner_files import ROOT
@@ -384,6 +386,55 @@ def test_at_a_terminal_its_size_is_told_and_waits_are_shown(patient: _Patient) -
             gateway.faults.release(fault)
             terminal.expect(b"\r\x1b[Kok    gateway: ")
             assert terminal.wait() == 0
+
+
+def test_what_can_be_mended_is_offered_and_mended(tmp_path: Path) -> None:
+    """Modes, ignore files, and the secret of this user's gateway; a second time there is nothing.
+
+    Another gateway's settings get no secret.
+    """
+    project, folder, secret_file = (tmp_path / each for each in ("shop", "gateway", "secret"))
+    program = lay_out(project) / "program" / "claude_runner.py"
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    (project / ".data").mkdir()
+    (project / ".data").chmod(0o755)
+    folder.mkdir()
+    env = {**os.environ, "CLAUDE_COMMAND": "true"}
+
+    def type_doctor(*options: str) -> tuple[int, str]:
+        argv = [sys.executable, str(program), "doctor", *options]
+        done = subprocess.run(
+            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout
+
+    with StrictGateway() as gateway, Whereabouts(folder) as whereabouts:
+        secret_file.write_text(f"HMAC_SECRET={gateway.secret}\n")
+        url = gateway.url
+        facts = {"url": url, "runnerUrl": url, "certificate": None, "envFile": str(secret_file)}
+        whereabouts.tell(facts, is_shared=True)
+        (project / ".env").write_text("GATEWAY_URL=https://gw.example\n")
+        elsewhere = type_doctor("--fix", "--json")
+        (project / ".env").write_text(f"GATEWAY_URL={url}\n")
+        (project / ".env").chmod(0o644)
+        (project / ".gitignore").unlink()
+        (project / ".data").chmod(0o755)
+        offered, mended, again = type_doctor(), type_doctor("--fix"), type_doctor("--fix")
+        secret = gateway.secret
+
+    assert "no gateway of yours" in str(json.loads(elsewhere[1])["fixes"])
+    assert offered[0] == 1
+    for check in ("configuration", "ignore files", "data folder"):
+        (line,) = re.findall(rf"^.*  {check}: .*$", offered[1], re.MULTILINE)
+        assert "`doctor --fix`" in line
+    assert mended[0] == 0, mended[1]
+    assert mended[1].startswith(f"fix   {project}/.data: no other user can read it any more\nfix ")
+    assert again[0] == 0
+    assert "fix " not in again[1]
+    assert secret not in "".join(each[1] for each in (elsewhere, offered, mended, again))
+    assert f"HMAC_SECRET={secret}\n" in (project / ".env").read_text()
+    assert ".env\n.data/\n" in (project / ".gitignore").read_text()
+    assert [(project / each).stat().st_mode & 0o77 for each in (".env", ".data")] == [0, 0]
 
 
 def test_the_oldest_packages_are_those_of_the_list() -> None:
