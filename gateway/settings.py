@@ -15,7 +15,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from config import (
-    Config,
     ConfigError,
     Setting,
     load_config,
@@ -33,14 +32,49 @@ NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
 NOTIFY_QUIET: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY_QUIET"
 
 
-# What decides where all that runs send goes to: not for a `.env` that came with a project to say.
+def _text(text: str, _: str) -> str:
+    return text
+
+
+def _number(text: str, variable: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise ConfigError(f"{variable} is {text!r}; write a whole number, such as 30")
+    return float(text)
+
+
+def _quiet_hours(text: str, variable: str) -> QuietHours | None:
+    try:
+        return parse_quiet_hours(text) if text else None
+    except ValueError:
+        raise ConfigError(
+            f"{variable} is {text!r}; write the hours of a day, such as 22:00-07:00"
+        ) from None
+
+
+# `grants`: what decides where all that runs send goes to is not for a `.env` that came with a
+# project to say.
 OWN: Final = (
     Setting(
-        "database_url", DATABASE_URL, "", lambda text, _: text, "another database", grants=True
+        *("rate_limit", RATE_LIMIT, "100", _number),
+        "requests of runners in 60 s from one address; 0 for no limit",
     ),
     Setting(
-        *("notify", NOTIFY, "", lambda text, _: text, "services that are told of runs"),
+        *("gateway_retention_days", RETENTION_DAYS, "30", _number),
+        "days after which a run in which nothing happens is removed; 0 keeps all",
+    ),
+    Setting(
+        *("notify", NOTIFY, "", _text),
+        "addresses of services that are told of runs, with blanks or commas between them",
         secret=True,
+        grants=True,
+    ),
+    Setting(
+        *("notify_quiet", NOTIFY_QUIET, "", _quiet_hours),
+        "hours in which services are told nothing, such as 22:00-07:00, in this machine's time",
+    ),
+    Setting(
+        *("database_url", DATABASE_URL, "", _text),
+        "another database, as SQLAlchemy writes its address (default: a file in the data folder)",
         grants=True,
     ),
 )
@@ -104,38 +138,16 @@ def load_settings(
         hmac_secret=config.hmac_secret,
         admin_token=admin_token,
         database_url=config.own["database_url"] or f"sqlite:///{folder / 'gateway.db'}",
-        rate_limit=int(_number(config, environ, RATE_LIMIT, "100", "requests a minute")),
-        retention_days=_number(config, environ, RETENTION_DAYS, "30", "days"),
+        rate_limit=int(config.own["rate_limit"]),
+        retention_days=config.own["gateway_retention_days"],
         redact_patterns=config.redact_patterns,
         notify=split_addresses(config.own["notify"]),
-        notify_quiet=_quiet_hours(_find(config, environ, NOTIFY_QUIET)),
+        notify_quiet=config.own["notify_quiet"],
         runner_url=config.gateway_url,
         runner_allows_self_signed=config.allow_self_signed,
         notes=tuple(notes),
         shares_secret=config.sources["HMAC_SECRET"] == str(file),
     )
-
-
-def _find(config: Config, environ: Mapping[str, str], variable: str) -> str:
-    return environ.get(variable, "").strip() or config.dotenv.get(variable, "").strip()
-
-
-def _number(
-    config: Config, environ: Mapping[str, str], variable: str, default: str, what: str
-) -> float:
-    text = _find(config, environ, variable) or default
-    if not re.fullmatch(r"[0-9]{1,6}", text):
-        raise SettingsError(f"{variable} is {text!r}; write a number of {what}, such as {default}")
-    return float(text)
-
-
-def _quiet_hours(text: str) -> QuietHours | None:
-    try:
-        return parse_quiet_hours(text) if text else None
-    except ValueError:
-        raise SettingsError(
-            f"{NOTIFY_QUIET} is {text!r}; write the hours of a day, such as 22:00-07:00"
-        ) from None
 
 
 def _read_or_make(path: Path) -> str:
