@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ SHELLS = [
     pytest.param(tuple(command.split()), id=command.split()[0], marks=needs(command.split()[0]))
     for command in ("dash", "bash", "busybox sh")
 ]
+SHIM_TEXT = (ROOT / "wrapper" / "claude-runner").read_text("utf-8")
 # A Python of no virtual environment, which the shim may find by itself.
 PYTHON = Path(sys.base_prefix, "bin", "python3")
 
@@ -465,6 +467,16 @@ def test_a_given_python_that_will_not_do(
 
     assert line.startswith("claude-runner: CLAUDE_RUNNER_PYTHON ")
     assert says in line
+
+
+def test_the_shim_needs_no_shell_newer_than_that_of_macos() -> None:
+    """It is `sh` there, bash 3.2, and BSD's programs: none of its words is newer, or a program."""
+    text = SHIM_TEXT.partition("cr_judge='")[0] + SHIM_TEXT.partition("\n'\n")[2]
+    code = re.sub(r"(?m)^\s*#.*$|\"[^\"]*\"", "", text)
+
+    assert not re.search(r"\[\[|<<<|&>|\|&|\$\{\w+(?:,|\^|@|/)|<\(|\bfunction\b", code)
+    assert not re.search(r"\b(declare|local|mapfile|readarray|source|coproc)\b", code)
+    assert not re.search(r"\b(readlink|realpath|mktemp|date|stat|sed|awk|grep|tr|cut)\b", code)
 
 
 # Line ends

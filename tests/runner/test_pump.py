@@ -9,7 +9,7 @@ import socket
 import termios
 import threading
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,13 @@ JOIN_S = 10.0
 ESC = "\x1b"
 
 
+def open_raw_terminal() -> tuple[int, int]:
+    """Return a terminal's master and its other end, which changes nothing on the way."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    return master, slave
+
+
 class Desk:
     """A pump with terminals in which the test plays the child, and all that the pump says."""
 
@@ -58,12 +65,12 @@ class Desk:
         keyboard: int | None = None,
         journal: Journal | None = None,
         modes: ModeTracker | None = None,
+        open_pair: Callable[[], tuple[int, int]] = open_raw_terminal,
     ) -> PtyPump:
         """Start a pump with a stream for each local descriptor; None shows it nowhere."""
         channels = []
         for stream, local in zip(("stdout", "stderr"), locals_ or (None,)):
-            master, slave = os.openpty()
-            tty.setraw(slave)
+            master, slave = open_pair()
             self.slaves.append(slave)
             output = None if local is None else LocalOutput(local)
             channels.append(Channel(stream, master, Rules(), output))
@@ -81,6 +88,15 @@ class Desk:
         )
         self._pump.start()
         return self._pump
+
+    def start_on_sockets(self) -> PtyPump:
+        """Start a pump whose master ends with an end of file, where Linux's terminals have EIO."""
+
+        def open_pair() -> tuple[int, int]:
+            ours, theirs = socket.socketpair()
+            return ours.detach(), theirs.detach()
+
+        return self.start(open_pair=open_pair)
 
     def append(self, stream: str, text: RedactedText) -> bool:
         """Note what the pump has for the journal."""
@@ -192,9 +208,10 @@ def test_what_belongs_together_is_published_together(desk: Desk, piece: str) -> 
         assert any(piece in text for _, text in desk.published[before:])
 
 
-def test_the_end_of_output_is_seen(desk: Desk) -> None:
+@pytest.mark.parametrize("is_eof", [False, True], ids=["as here", "end of file, as on macOS"])
+def test_the_end_of_output_is_seen(desk: Desk, is_eof: bool) -> None:
     """All that was written before the last writer left is published, the held part included."""
-    pump = desk.start()
+    pump = desk.start_on_sockets() if is_eof else desk.start()
     os.write(desk.slaves[0], b"x" * 3000 + b"\xe2\x82")
 
     desk.hang_up()
