@@ -8,6 +8,7 @@
 # make check-claude   the checks with the real Claude Code, which npm installs into .data/
 # make check-browser  the page in a real browser: Debian's chromium
 # make reference      docs/reference.md, from the program itself
+# make docs           the site of docs/, in site/; its environment is made from the package index
 # make screenshots    the pictures of the page in docs/screenshots/
 # Each part runs alone: format-check lint types shell test. Works with GNU make 3.81 and newer.
 
@@ -42,12 +43,15 @@ PYTEST := $(RUN) pytest --durations=30 --durations-min=1
 WORKERS := $(if $(JOBS),-n $(JOBS) --dist worksteal)
 
 SH_SCRIPTS := $(wildcard wrapper/*-runner) .ci/pythons
-BASH_SCRIPTS := .ci/run
+BASH_SCRIPTS := .ci/run .ci/release
+SPELLED := $(wildcard *.md *.py) docs .github .ci runner tools kinds journal gateway
 
 # The releases of the tools that are pinned do not run on 3.9.
 on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs on the newest)",$(RUN) $(1))
 
-.PHONY: check environment format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz properties bench bench-redact soak
+comma := ,
+
+.PHONY: check docs environment format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz properties bench bench-redact soak
 
 # In this order: what fails soon first. Types take one core for long; the tests wait now and then.
 check: $(STAMP)
@@ -60,6 +64,7 @@ format-check: $(STAMP)
 
 lint: $(STAMP)
 	$(call on_newer,ruff check --quiet .)
+	$(call on_newer,codespell_lib --skip '*.png$(comma)*.pyc' $(SPELLED))
 
 types: $(STAMP)
 	$(call on_newer,mypy .)
@@ -82,6 +87,15 @@ check-browser: $(STAMP)
 
 reference: $(STAMP)
 	$(RUN) tests.reference
+
+# In an environment of its own, because no check of a change needs it.
+docs: .venv-docs/stamp
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+
+.venv-docs/stamp: requirements-docs.txt
+	@"$(INTERPRETER)" -m venv --clear .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
 
 screenshots: $(STAMP)
 	$(RUN) tests.browser.screenshots

@@ -1,5 +1,6 @@
 """What pyproject.toml cannot say: the package has the program in it, as places.py lists it."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -38,4 +39,13 @@ class BuildProgram(build_py):  # type: ignore[misc] # see above
         return [*super().get_source_files(), *FILES.values()]
 
 
-setup(cmdclass={"build_py": BuildProgram})
+# Whoever builds a release says where its repository is; nothing here does.
+REPOSITORY = os.environ.get("REPOSITORY_URL", "")
+URLS = {
+    "Source": REPOSITORY,
+    "Documentation": f"{REPOSITORY}/blob/main/docs/index.md",
+    "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+    "Issues": f"{REPOSITORY}/issues",
+}
+
+setup(cmdclass={"build_py": BuildProgram}, project_urls=URLS if REPOSITORY else {})

@@ -210,6 +210,14 @@ def test_a_whole_run(installed: Path, tmp_path: Path) -> None:
     assert (tmp_path / "st" / "claude-runner" / "runs" / launch.run.id / "delivered").exists()
 
 
+def test_the_smoke_run_of_a_release(installed: Path) -> None:
+    """What `.ci/release` does with a wheel and an sdist that pip has installed."""
+    smoke = [sys.executable, str(ROOT / ".ci" / "smoke.py"), str(installed)]
+    done = subprocess.run(smoke, capture_output=True, text=True, timeout=WITHIN_S)
+
+    assert (done.returncode, done.stdout) == (0, f"{installed}: ok\n"), done.stdout + done.stderr
+
+
 def trap_names() -> set[str]:
     """Return what the program may import, but for what Python and pip's script do before it."""
     loaded = [sys.executable, "-I", "-S", "-c", "import re, site, sys; print(*sys.modules)"]
