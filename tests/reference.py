@@ -1,19 +1,27 @@
-"""Write docs/reference.md from the program: ``python -m tests.reference``, or `make reference`."""
+"""Write the pages that are made from the program: options and settings, decisions, rooms.
+
+``python -m tests.reference``, or `make reference`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from claude_runner import build_command_line
 from config import SETTINGS, Setting
+from gateway.settings import OWN as GATEWAY_SETTINGS
 from kinds.claude import ClaudeProfile
 from kinds.profile import Profile
 from places import PROGRAM
 from rev_runner import RevProfile
+from tests.test_layout import GATEWAY_MAY_IMPORT, MAY_IMPORT
 
 PAGE = PROGRAM / "docs" / "reference.md"
+DECISIONS = PROGRAM / "docs" / "decisions" / "index.md"
+ROOMS = PROGRAM / "docs" / "rooms.md"
 PROFILES: Sequence[Profile] = (ClaudeProfile(), RevProfile())
 
 _HEAD = """# Reference
@@ -23,6 +31,19 @@ This page is written by `make reference` from the program itself.
 An option wins over the environment, the environment over `.env`, and `.env` over the default.
 A value such as `<must match gateway>` counts as not set.
 """
+
+_DECISIONS_HEAD = """# Decisions
+
+Why things are as they are. Each page has the context, the decision, what was rejected, and how we would notice that it was wrong.
+`make reference` writes this list.
+"""  # noqa: E501 - a paragraph of a page is one line
+
+_ROOMS_HEAD = """# The rooms of the code
+
+A room is a module at the top, or a package. Imports go one way: a room imports itself, and those in its row's last column.
+`MAY_IMPORT` and `GATEWAY_MAY_IMPORT` in `tests/test_layout.py` are the rule; `make reference` writes this page from them and from the first line of each room.
+"""  # noqa: E501 - a paragraph of a page is one line
+_ROOM_COLUMNS = ("room", "what it is for", "may import")
 
 _EVERYWHERE = """### Every subcommand
 
@@ -51,7 +72,47 @@ def write() -> str:
     for profile in PROFILES:
         parts.append(f"Of `{profile.program}` alone:\n")
         parts.append(_table(_COLUMNS, [_setting(each) for each in profile.settings]))
+    parts.append("Of the gateway alone:\n")
+    parts.append(_table(_COLUMNS, [_setting(each) for each in GATEWAY_SETTINGS]))
     return "\n".join(parts)
+
+
+def write_decisions() -> str:
+    """Return the page that lists the decisions."""
+    rows = []
+    for page in sorted(DECISIONS.parent.glob("[0-9]*.md")):
+        title, _, status = page.read_text("utf-8").splitlines()[:3]
+        number, name = title[2:].split(". ", 1)
+        rows.append((number, f"[{name}]({page.name})", status[len("Status: ") :]))
+    return f"{_DECISIONS_HEAD}\n{_table(('number', 'decision', 'status'), rows)}"
+
+
+def write_rooms() -> str:
+    """Return the map of the rooms: what each is for, and what it may import."""
+    runner = _rooms(MAY_IMPORT, "")
+    return "\n".join(
+        [
+            _ROOMS_HEAD,
+            "## The runner\n",
+            _table(_ROOM_COLUMNS, runner),
+            "## The gateway\n",
+            _table(_ROOM_COLUMNS, _rooms(GATEWAY_MAY_IMPORT, "gateway/")),
+        ]
+    )
+
+
+def _rooms(rule: Mapping[str, str], folder: str) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for rooms, may_import in rule.items():
+        for room in (each for each in rooms.split() if each != "__init__"):
+            module = PROGRAM / f"{folder}{room}.py"
+            is_package = not module.exists()
+            source = PROGRAM / folder / room / "__init__.py" if is_package else module
+            first = (ast.get_docstring(ast.parse(source.read_text("utf-8"))) or "").splitlines()[0]
+            others = ", ".join(f"`{name}`" for name in may_import.split())
+            name = f"`{folder}{room}{'/' if is_package else '.py'}`"
+            rows.append((name, first.replace("|", "\\|"), others or "none"))
+    return rows
 
 
 def _summaries(parser: argparse.ArgumentParser) -> dict[str, str]:
@@ -94,3 +155,5 @@ def _sentence(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(write(), encoding="utf-8")
+    DECISIONS.write_text(write_decisions(), encoding="utf-8")
+    ROOMS.write_text(write_rooms(), encoding="utf-8")

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,14 +21,17 @@ import pytest
 import yaml
 
 import claude_runner
-from allowlist import DOCUMENTED_COMMANDS
+from allowlist import DOCUMENTED_COMMANDS, Allowlist, Refused
 from claude_runner import build_command_line
 from config import SETTINGS
 from kinds.claude import ClaudeProfile
 from kinds.profile import Profile
 from places import program_files
+from redact import Rules, parse_token_shapes
 from rev_runner import RevProfile
 from runner.plan import ARTIFACT_TYPES
+from testing.ci_scripts import load
+from testing.examples import follow
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.gateways.strict_gateway import StrictGateway
 from testing.needs import needs
@@ -37,8 +41,11 @@ from testing.programs.shared_terminal import public_key
 from testing.tables import each_row
 from tests import reference
 
+PYTHONS = (ROOT / ".ci" / "pythons").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GET_STARTED = (ROOT / "docs" / "get-started.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "integration.md").read_text(encoding="utf-8")
+MESSAGES = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 PAGES = sorted(
     str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -79,7 +86,7 @@ def test_each_option_is_documented_and_has_help(profile: Profile) -> None:
 
 
 def test_the_documented_lines_of_the_environment_are_the_example() -> None:
-    """The four lines of the integration guide are in .env.example and the README as they are."""
+    """The four lines of docs/get-started.md are in .env.example as they are."""
     for line in (
         "GATEWAY_URL=https://localhost:3100",
         "HMAC_SECRET=<must match gateway>",
@@ -87,8 +94,7 @@ def test_the_documented_lines_of_the_environment_are_the_example() -> None:
         "CLAUDE_COMMAND=claude",
     ):
         assert f"\n{line}\n" in ENV_EXAMPLE
-        assert f"\n{line}\n" in README
-        assert f" {line}\n" in GUIDE
+        assert f"\n{line}\n" in GET_STARTED
 
 
 def test_the_documented_kind_of_runner_runs(tmp_path: Path) -> None:
@@ -120,27 +126,68 @@ def test_the_documented_kind_of_runner_runs(tmp_path: Path) -> None:
 
 
 def test_the_readme_begins_with_two_commands() -> None:
-    """One runs the main job, one passes the tests."""
-    first = next(shell_blocks("README.md"))
+    """They lead from nothing to a run of one's own; the one that runs the tests comes later."""
+    first, *later = shell_blocks("README.md")
 
-    assert first == ["./wrapper/claude-runner demo", "make check"]
+    assert [line.split()[:2] for line in first] == [[PROGRAMS[0], "demo"], [PROGRAMS[0], "up"]]
+    assert ["make check"] in later
+    assert len(README.splitlines()) < 150
 
 
-@each_row(
-    "message",
-    re.findall(r"^\| `([^`]+)` \|", README.split("## When something goes wrong")[1], re.MULTILINE),
-)
-def test_the_readme_quotes_real_messages(message: str) -> None:
-    """Each message in the README's table is one that the program prints."""
-    sources = "".join(
-        # A sentence that is broken over two string literals is one sentence.
-        re.sub(r'"\s*\n\s*f?"', "", (ROOT / name).read_text(encoding="utf-8"))
-        for name in RUNNER_FILES
-        if name.endswith(".py")
+ENTRIES = re.findall(r"^### `(.+)`\n\n<!-- (tests/\S+\.py)::(\w+) -->$", MESSAGES, re.MULTILINE)
+
+
+def pieces_of(message: str) -> list[str]:
+    """Return the parts of a message that are always the same."""
+    pieces = re.split(r"…|: |'claude'|HMAC_SECRET|CLAUDE_COMMAND|\([^)]*\)", message)
+    return [piece for piece in (each.strip(" ;/.,:()`") for each in pieces) if len(piece) > 5]
+
+
+def texts_of(tree: ast.AST) -> set[str]:
+    """Return the texts in a syntax tree; what a regular expression escapes stands as it is."""
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {each.value.replace("\\", "") for each in constants if isinstance(each.value, str)}
+
+
+@functools.cache
+def texts_of_the_program() -> str:
+    """Return the source of everything that prints, each sentence whole."""
+    files = [*map(Path, RUNNER_FILES), *(ROOT / "gateway").rglob("*.py")]
+    sources = "".join((ROOT / file).read_text("utf-8") for file in files if file.suffix != ".txt")
+    # A sentence that is broken over two string literals is one sentence.
+    return re.sub(r'"\s*\n\s*(?:\+ )?f?"', "", sources)
+
+
+def test_each_message_has_an_entry_of_the_same_form() -> None:
+    """None is left out of the two checks below by a slip in its form."""
+    assert len(ENTRIES) == MESSAGES.count("\n### ") > 30
+
+
+@each_row("entry", ENTRIES)
+def test_each_message_is_produced_by_a_test(entry: tuple[str, str, str]) -> None:
+    """A message that users look up is one that the program prints, and the named test sees it."""
+    message, file, test = entry
+    tree = ast.parse((ROOT / file).read_text("utf-8"))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert test in functions
+    called = {node.id for node in ast.walk(functions[test]) if isinstance(node, ast.Name)}
+    shared = [node for node in tree.body if not isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    seen = {
+        text
+        for node in (*shared, *(functions[name] for name in {test, *called} & functions.keys()))
+        for text in texts_of(node)
+        if len(text) > 8
+    }
+
+    pieces = pieces_of(message)
+    assert any(
+        piece[at : at + 15] in text
+        for piece in pieces
+        for at in range(max(1, len(piece) - 14))
+        for text in seen
     )
-    pieces = re.split(r"…|\d+|HMAC_SECRET|'[^']*'|\([^)]*\)", message)
-    for piece in (piece.strip(" ;/.,") for piece in pieces):
-        assert piece in sources or len(piece) < 6
+    for piece in pieces:
+        assert piece in texts_of_the_program(), piece
 
 
 def anchor(heading: str) -> str:
@@ -152,11 +199,13 @@ def anchor(heading: str) -> str:
 def test_links_lead_somewhere(page: str) -> None:
     """A link in the documentation leads to a file that is there, and to a heading in it."""
     text = (ROOT / page).read_text("utf-8")
-    for target, _, name in re.findall(r"\]\((?!https?://)([^)#]*)(#([^)]*))?\)", text):
+    # ../../issues and its like are pages of the repository at GitHub, not files.
+    for target, _, name in re.findall(r"\]\((?!https?://|\.\./\.\./)([^)#]*)(#([^)]*))?\)", text):
         file = (ROOT / page).parent / target if target else ROOT / page
         assert file.exists(), target
         if name:
-            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+            linked = re.sub(r"^```.*?^```$", "", file.read_text("utf-8"), flags=re.M | re.S)
+            headings = re.findall(r"^#+ (.*)$", linked, re.MULTILINE)
             assert name in map(anchor, headings), f"{target}#{name}"
 
 
@@ -213,9 +262,71 @@ def test_the_guide_is_complete() -> None:
 
 def test_the_reference_is_what_the_program_says() -> None:
     """`make reference` would write the page as it is: options and settings are described once."""
-    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    assert reference.PAGE.read_text("utf-8") == reference.write()
+    assert reference.DECISIONS.read_text("utf-8") == reference.write_decisions()
+    assert reference.ROOMS.read_text("utf-8") == reference.write_rooms()
 
-    assert page == reference.write()
+
+def test_each_decision_has_a_status() -> None:
+    """What is superseded, whole or in part, says by what, and that says so too."""
+    said: dict[str, set[tuple[str, str]]] = {"superseded by": set(), "Supersedes": set()}
+    for page in sorted(reference.DECISIONS.parent.glob("[0-9]*.md")):
+        status = page.read_text("utf-8").splitlines()[2]
+        assert re.match(r"Status: (accepted|accepted in part|superseded by .*)[.:]", status), status
+        others = re.findall(r"ecision \d+\]\((\d{4}-[\w-]+\.md)\)", status)
+        assert ("in part" in status or "uperse" in status) <= ("](" in status), status
+        for other in others:
+            newer = re.match(r"Status: accepted\. Supersedes ", status)
+            pair = (page.name, other) if newer else (other, page.name)
+            said["Supersedes" if newer else "superseded by"].add(pair)
+
+    assert said["Supersedes"] == said["superseded by"] != set()
+
+
+# Words by which a sentence has to be decoded: it says who does what instead.
+_RIDDLES = (
+    r"\bwhoso(?:ever)?\b", r"\bwhosoever\b", r"\bhe who\b", r"\bis told of\b", r"\bin its midst\b",
+    r"\bwhat is none\b", r"\bnobody who\b", r"\bthat which\b", r"\bof one's own\b(?! to)",
+    r"\bmust be mended\b", r"\bis ill\b", r"\bthe like of which\b", r"\bwhoever (?:is|has|holds)\b",
+)  # fmt: skip
+# What one learns with one task in mind; pages for reading code keep their own style.
+_USERS_PAGES = (
+    "README.md", "docs/get-started.md", "docs/gateway-team.md", "docs/gateway-proxy.md",
+    "docs/troubleshooting.md", "docs/index.md", "docs/glossary.md", "docs/api.md",
+    "CONTRIBUTING.md", "SECURITY.md",
+)  # fmt: skip
+_USERS_RIDDLES = (
+    *_RIDDLES,
+    r"\bwhoever\b",
+    r"\bno longer is\b",
+    r"(?<!there )\bis no [a-z]+\b",
+    r"\bthat is none\b",
+)
+
+
+@each_row("page", PAGES)
+def test_a_page_speaks_plainly(page: str) -> None:
+    """No page has a phrase that stands on the list, and a page for users has none of the longer."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
+    riddles = _USERS_RIDDLES if page in _USERS_PAGES else _RIDDLES
+
+    assert not [found for each in riddles for found in re.findall(each, text, re.IGNORECASE)]
+
+
+def test_a_list_begins_after_an_empty_line() -> None:
+    """GitHub shows it in any case; the site takes it for a part of the sentence before."""
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text("utf-8"), flags=re.M | re.S)
+        assert not re.findall(r"^(?![-|#>\s]|\d+\.).+\n- .*$", text, re.MULTILINE), page
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """docs/index.md leads to each page, and the README to the index."""
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+
+    assert "(docs/index.md)" in README
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "index.md" or f"]({page.name})" in index, page.name
 
 
 @pytest.mark.parametrize("page", ["docs/comparison.md", "docs/security.md"])
@@ -254,24 +365,77 @@ def test_the_table_of_the_benchmarks_is_the_scripts() -> None:
 # --- what a page says to type ------------------------------------------------------------------
 
 
-def test_the_workflow_asks_for_what_the_script_does() -> None:
-    """The workflow is YAML, its jobs end by themselves, and no check of .ci/run is left out."""
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text("utf-8"))
-    script = (ROOT / ".ci" / "run").read_text("utf-8")
-    makefile = (ROOT / "Makefile").read_text("utf-8")
-    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
-    assert all(("run" in step) != ("uses" in step) for step in steps)
-    assert all({"runs-on", "timeout-minutes"} <= set(job) for job in workflow["jobs"].values())
-    asked = set(re.findall(r"make ([\w-]+)", " ".join(step.get("run", "") for step in steps)))
-    assert asked == set(re.findall(r"make (check[\w-]*|coverage) PYTHON", script))
-    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in asked)
+
+@each_row("path", WORKFLOWS)
+def test_a_workflow_is_bounded_and_pinned(path: Path) -> None:
+    """Its jobs end by themselves and may do what they name; an action is a commit and no tag."""
+    text = path.read_text("utf-8")
+    workflow = yaml.safe_load(text)
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        assert "permissions" in job
+        assert str(job.get("uses", "./")).startswith("./")
+        assert "uses" in job or {"runs-on", "timeout-minutes"} <= set(job)
+        assert all(("run" in step) != ("uses" in step) for step in job.get("steps", []))
+    for action in re.findall(r"uses: ([^.\s].*)$", text, re.MULTILINE):
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+    for script in re.findall(r"\.ci/[\w.]+", text):
+        assert (ROOT / script).exists(), script
+    for target in re.findall(r"make ([\w-]+) PYTHON", text):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_workflow_runs_the_script_and_both_ends_of_python() -> None:
+    """On Linux all of .ci/run; on macOS the suite, with the oldest and the newest Python."""
+    check = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text("utf-8"))
+    steps = " ".join(step.get("run", "") for step in check["jobs"]["linux"]["steps"])
+    minors = re.findall(r"for minor in (.*); do", PYTHONS)[0].split()
+    ends = [f"3.{minors[0]}", f"3.{minors[-1]}"]
+
+    assert f'requires-python = ">={ends[0]}"' in (ROOT / "pyproject.toml").read_text("utf-8")
+    assert "bash .ci/run" in steps
+    assert f"uv python install {' '.join(ends)}" in steps
+    assert check["jobs"]["macos"]["strategy"]["matrix"]["python"] == ends
+    assert check["jobs"]["macos"]["runs-on"].startswith("macos")
+
+
+def test_the_changes_of_a_release_are_those_of_its_section() -> None:
+    """Nothing of the section below is in them, and no version has none."""
+    changes_of = load("changes.py").changes_of
+    text = (
+        "# C\n\n## [Unreleased]\n\n## [2] - x\n\n- two\n\n## [1] - y\n\n- one\n\n[Unreleased]: a\n"
+    )
+
+    assert (changes_of("2", text), changes_of("1", text)) == ("- two\n", "- one\n")
+    with pytest.raises(ValueError, match="no section 3"):
+        changes_of("3", text)
+    assert changes_of("0.1.0", (ROOT / "CHANGELOG.md").read_text("utf-8"))
+
+
+def test_the_changelog_has_the_usual_form() -> None:
+    """Versions from the newest on, each with sections of the six names, each with a link."""
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    versions = re.findall(r"^## \[(.+?)\](?: - \d{4}-\d\d-\d\d)?$", text, re.MULTILINE)
+    usual = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+    assert versions[0] == "Unreleased"
+    assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= usual
+    assert [*re.findall(r"^\[(.+)\]: ", text, re.MULTILINE)] == versions
 
 
 PROGRAMS = ("./wrapper/claude-runner", "./wrapper/rev-runner")
 _SHELL_WORDS = ("$", "bash", "cd", "curl", "export", "git", "make", "npm", "pip", "pipx", "python")
 # What is not started here: it needs the network, another project, or all the time there is.
-_NOT_STARTED = ("pipx install .", "uvx --from . claude-runner --version", "python benchmarks/")
+_NOT_STARTED = (
+    "pipx install .",
+    "uvx --from . claude-runner --version",
+    "python benchmarks/",
+    "./wrapper/claude-runner up ",  # it starts a gateway that goes on
+)
 
 
 @dataclass
@@ -380,8 +544,8 @@ def test_what_is_to_be_typed_stands_where_it_is_tried(page: str) -> None:
 
 @needs("curl")
 def test_the_documented_request_creates_a_run(tmp_path: Path) -> None:
-    """The lines of docs/gateway.md for the API, as they stand but for the address."""
-    page = (ROOT / "docs" / "gateway.md").read_text("utf-8")
+    """The lines of docs/api.md, as they stand but for the address."""
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
     (lines,) = (each for each in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "curl " in each)
     with EmbeddedGateway(tmp_path, tls=True) as gateway:
         (tmp_path / ".data").symlink_to(gateway.data_dir)
@@ -392,3 +556,31 @@ def test_the_documented_request_creates_a_run(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         created = json.loads(done.stdout)
         assert gateway.api("GET", f"/api/runs/{created['id']}").json()["command"] == "fix the tests"
+
+
+# --- the examples of CONTRIBUTING.md -------------------------------------------------------------
+
+
+def test_the_example_of_a_redaction_rule() -> None:
+    """The line is a shape that is new, and removes the token that it is about."""
+    (text,) = follow("A redaction rule").values()
+    before = (ROOT / "redaction" / "tokens.txt").read_text("utf-8").splitlines()
+    (line,) = (each for each in text.splitlines() if each not in before)
+    shapes = parse_token_shapes(line)
+    shown = f"see quill_{'Ab3dE6gH' * 4} here"
+
+    assert Rules(patterns=shapes).redact(shown) == "see [REDACTED] here"
+    assert Rules().redact(shown) == shown
+
+
+def test_the_example_of_a_command() -> None:
+    """It is offered, and taken as it is and not otherwise."""
+    ((name, text),) = follow("A command for the operator").items()
+    module = types.ModuleType("allowlist_with_one_more")
+    sys.modules[module.__name__] = module  # its dataclasses look for it there
+    exec(compile(text, name, "exec"), module.__dict__)
+    changed = module.Allowlist()
+
+    assert isinstance(changed.check("mix test"), module.Allowed)
+    assert isinstance(changed.check("mix test --force"), module.Refused)
+    assert isinstance(Allowlist().check("mix test"), Refused)
