@@ -434,7 +434,6 @@ _NOT_STARTED = (
     "pipx install .",
     "uvx --from . claude-runner --version",
     "python benchmarks/",
-    "./wrapper/claude-runner up ",  # it starts a gateway that goes on
 )
 
 
