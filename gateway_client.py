@@ -309,7 +309,8 @@ class GatewayClient:
         self._credentials = credentials
         self._pins = pins
         self._limits = ExchangeLimits()
-        self._authorities = _own_authorities()
+        is_plain = self.base_url.startswith("http:") and is_loopback(self.base_url)
+        self._authorities = None if is_plain else _own_authorities()
         self._proxies = _find_proxy(self.base_url)
         self._opened: requests.Session | None = None
 

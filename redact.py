@@ -49,6 +49,7 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import functools
 import json
 import operator
 import re
@@ -209,7 +210,12 @@ class Rules:
         self, known_values: Iterable[bytes] = (), patterns: Iterable[TokenShape] = ()
     ) -> None:
         self._known = Needles(known_values)
-        self._tokens = Tokens(patterns)
+        self._patterns = tuple(patterns)
+
+    @functools.cached_property
+    def _tokens(self) -> Tokens:
+        """Every token shape: some milliseconds that the start of a run does not wait for."""
+        return Tokens(self._patterns)
 
     def redact(self, text: str) -> RedactedText:
         """Return a whole text without its secrets."""

@@ -238,6 +238,12 @@ class Spool:
 
     # --- output ------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other thread add anything meanwhile."""
+        with self._changed:
+            yield
+
     def append(self, stream: str, text: RedactedText, fact: tuple[str, Any] | None = None) -> bool:
         """Commit redacted text to the end of a stream, and with a message a fact that it tells.
 

@@ -55,7 +55,6 @@ class Run(RunParts):
             terminal = SessionTerminal(keeper)
             stack.callback(terminal.give_back)
             self._take_terminal(terminal)
-            spool.append("marker", self.rules.redact_json(self._started_fields(terminal)))
             pump, speaker = self._start_child(keeper, spool, mailbox, terminal)
             from runner.conduct import Session
 
@@ -137,6 +136,7 @@ class Run(RunParts):
             note_undo=keeper.note_undo,
             tell_owner=mailbox.post,
         )
+        spool.put_fact("was_started", True)  # noqa: FBT003 - a fact's value
         self.was_started = True
         if job.invocation.states is not None:
             job.invocation.states.begin(keeper.pid)  # it leads the child's session
@@ -149,7 +149,11 @@ class Run(RunParts):
             on_terminal=True,
         )
         terminals.close_fds()
-        pump.start()
+        # To redact the first text takes long: meanwhile the child starts, and what it prints is
+        # shown. In the journal that comes behind the marker.
+        with spool.held():
+            pump.start()
+            spool.append("marker", self.rules.redact_json(self._started_fields(terminal)))
         self.console.is_mid_line = lambda: pump.is_mid_line
         return pump, speaker
 

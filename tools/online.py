@@ -191,8 +191,9 @@ _PLAIN_PATH: Final = re.compile(r"(?:artifacts/)?[^/\0.][^/\0]*")
 
 
 def _has_not_begun(spool: Spool) -> bool:
-    """Whether the runner died before the `started` marker, and so before the child was started."""
-    return spool.totals().events == 0 and not spool.has_pending
+    """Whether the runner died before the child was started."""
+    is_empty = spool.totals().events == 0 and not spool.has_pending
+    return is_empty and not spool.fact("was_started")
 
 
 def _is_complete(spool: Spool) -> bool:

@@ -13,15 +13,17 @@ import pytest
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs.runner import ROOT, Launch, child, plan
 
-# Runs the program, and does something in the moment in which the child is to be started.
+# Runs the program, and does something before and after the child is started.
 AT_THE_SPAWN = """
 import sys
 sys.path.insert(0, {root!r})
 import claude_runner, runner.keeper
 def spawn(*given, spawn=runner.keeper.Keeper.spawn, **options):
     if given[1] == runner.keeper.CHILD:
-        {statement}
-    return spawn(*given, **options)
+        {before}
+    spawn(*given, **options)
+    if given[1] == runner.keeper.CHILD:
+        {after}
 runner.keeper.Keeper.spawn = spawn
 raise SystemExit(claude_runner.main())
 """
@@ -39,13 +41,21 @@ def gateway() -> Iterator[StrictGateway]:
         yield gateway
 
 
-def start(launch: Launch, statement: str) -> subprocess.CompletedProcess[str]:
+def start(
+    launch: Launch, before: str = "pass", after: str = "pass"
+) -> subprocess.CompletedProcess[str]:
     """Run the program to its end, in a process that has imported nothing before."""
-    source = AT_THE_SPAWN.format(root=str(ROOT), statement=statement)
+    source = AT_THE_SPAWN.format(root=str(ROOT), before=before, after=after)
     return subprocess.run(
         [sys.executable, "-c", source, *launch.argv[2:]], env=launch.env, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+def sync(launch: Launch) -> subprocess.CompletedProcess[str]:
+    """Deliver what a run has left."""
+    argv = [*launch.argv[:2], "sync", *launch.argv[5:9]]
+    return subprocess.run(argv, env=launch.env, capture_output=True, text=True, timeout=60)
 
 
 def test_what_is_imported_before_the_child_runs(gateway: StrictGateway, tmp_path: Path) -> None:
@@ -83,8 +93,20 @@ def test_an_import_that_fails_behind_the_start_loses_nothing(
     assert "delivery failed" in done.stderr
     assert "`claude-runner sync`" in done.stderr.replace("./wrapper/", "")
     assert gateway.text(launch.run.id) == ""
-    argv = [launch.argv[0], launch.argv[1], "sync", *launch.argv[5:9]]
-    synced = subprocess.run(argv, env=launch.env, capture_output=True, text=True, timeout=60)
+    synced = sync(launch)
     assert synced.returncode == 0, synced.stderr
     assert gateway.text(launch.run.id) == "done go\n"
     assert gateway.markers(launch.run.id, "finished")[0]["exitCode"] == 5
+
+
+def test_killed_right_behind_the_start(gateway: StrictGateway, tmp_path: Path) -> None:
+    """Before anything is in the journal: the run has begun, and is not to be started again."""
+    launch = plan(gateway, child("exits.py", "5", "done"), tmp_path)
+
+    killed = start(launch, after="import os; os.kill(os.getpid(), 9)")
+
+    assert killed.returncode == -9
+    synced = sync(launch)
+    assert synced.returncode == 0, synced.stderr
+    assert "may be started" not in synced.stdout
+    assert gateway.markers(launch.run.id, "finished")[0]["reason"] == "runner died"
