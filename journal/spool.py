@@ -161,6 +161,8 @@ class Spool:
         self._unsynced_chars = 0
         # Set when so much was written that `sync_to_disk` should not wait any longer.
         self.sync_due = threading.Event()
+        # Set while there is something for `sync_to_disk` or for `use_room`.
+        self.has_work = threading.Event()
         # Why the disk took nothing last, if that ever was so.
         self.disk_failure: str | None = None
         # Whether the journal had to leave the disk for good.
@@ -567,12 +569,15 @@ class Spool:
                 self._is_unsynced = False
                 self._unsynced_chars = 0
                 self.sync_due.clear()
+                if self._reserve is None or self._reserve.is_whole:
+                    self.has_work.clear()
             if not is_needed:
                 return
             try:
                 self._store.sync_to_disk()
             except OSError:
                 self._is_unsynced = True
+                self.has_work.set()
                 raise
 
     # --- a full disk -------------------------------------------------------------------------
@@ -594,6 +599,7 @@ class Spool:
             if self._closed or self._reserve is None or not error.is_disk_failure:
                 return False
             self.disk_failure = str(error)
+            self.has_work.set()
             return self._reserve.release()
 
     def _leave_disk(self) -> None:
@@ -621,6 +627,7 @@ class Spool:
             if self.is_tight:
                 self._store.fold_log()
             self._is_unsynced = True
+            self.has_work.set()
             self._changed.notify_all()
 
     def _command(self, command_id: str) -> Command | None:

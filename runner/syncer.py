@@ -24,9 +24,11 @@ class Syncer(Worker):
 
     def _wake(self) -> None:
         self._spool.sync_due.set()
+        self._spool.has_work.set()
 
     def _work(self) -> None:
         while not self._stopping.is_set():
+            self._spool.has_work.wait()
             self._spool.sync_due.wait(_SYNC_INTERVAL_S)
             self._spool.use_room()
             with contextlib.suppress(OSError):

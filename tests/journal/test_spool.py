@@ -247,6 +247,19 @@ def test_much_output_asks_for_a_sync(tmp_path: Path) -> None:
         assert not spool.sync_due.is_set()
 
 
+def test_an_idle_journal_asks_for_nothing(tmp_path: Path) -> None:
+    """An idle run does not wake up four times a second for a journal in which nothing is new."""
+    with opened(tmp_path / "spool.db") as spool:
+        spool.append("stdout", text("x"))
+        assert spool.has_work.is_set()
+
+        spool.sync_to_disk()
+
+        assert not spool.has_work.is_set()
+        spool.append("stdout", text("y"))
+        assert spool.has_work.is_set()
+
+
 # --- the end, facts, commands ----------------------------------------------------------------
 
 
