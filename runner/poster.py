@@ -3,18 +3,22 @@
 Theory of operation. The poster takes one event at a time from the journal, where it was frozen
 before its first attempt, and `runner.attempts` repeats that attempt until the gateway's own answer
 says what became of it. While an attempt is under way more output gathers in the journal, and the
-next event takes all of it: nothing waits for a timer, and a slow gateway gets few, large events.
+next event takes all of it, so a slow gateway gets few, large events. With a fast one a program that
+prints without end would make many of a middle size, so behind a large event the next one waits a
+moment for more. Behind a small one nothing waits.
 When everything is delivered and the run has ended, `finished` is composed from what was accepted,
 sent as the last event, and the artifacts follow.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
 from gateway_client import Outcome, Reply, new_nonce
 from gateway_transport import CertificateChangedError
+from journal.events import MAX_EVENT_UNITS
 from runner.attempts import EVENTS, FILES, Obstacle, Sender, TellOnce
 from runner.console import shown_size
 from runner.mailbox import CertificateRefused, Worker, WorkerEnded, WorkerFailed
@@ -34,6 +38,10 @@ _FAILURES_BEFORE_SPLIT: Final = 3
 _IDLE_WAIT_S: Final = 30.0
 # How long a run that gives up waits for the answer to what it has sent.
 _LAST_ANSWER_S: Final = 0.5
+# From the cut of an event of this size to that of the next one; but nothing waits behind an event
+# that is half full, as there is enough for another one.
+_LARGE_BYTES: Final = 32_768
+_GATHERING_S: Final = 0.1
 
 
 class Remaining(NamedTuple):
@@ -94,6 +102,9 @@ class Poster(Worker):
         self._suspects = 0
         # After a 413: what is known to be too large for whatever stands before the gateway.
         self._max_body_bytes: int | None = None
+        # Until then more output may come for the next event, unless the run ends.
+        self._gathers_until = 0.0
+        self._is_hurried = threading.Event()
         self.progress_at = time.monotonic()
         self.is_done = False
 
@@ -101,7 +112,7 @@ class Poster(Worker):
         """Send the rest, then `finished` with the recorded end, then the files; then be done."""
         self._note_progress()
         self._finishing = True
-        self._spool.wake()
+        self._wake()
 
     def has_stalled(self, patience_s: float) -> bool:
         """Whether the gateway has taken nothing for so long, without having asked to wait."""
@@ -128,6 +139,7 @@ class Poster(Worker):
         self._client.abort()
 
     def _wake(self) -> None:
+        self._is_hurried.set()
         self._spool.wake()
 
     def _close(self) -> None:
@@ -163,6 +175,7 @@ class Poster(Worker):
 
     def _send_next(self) -> None:
         """Send the event in flight, or the next one, and act on the answer."""
+        self._is_hurried.wait(max(0.0, self._gathers_until - time.monotonic()))
         if self._sender.wait_for_turn():  # before the cut, which takes all that has come meanwhile
             return
         event = self._spool.cut(
@@ -173,6 +186,8 @@ class Poster(Worker):
         )
         if event is None:
             return
+        is_large = _LARGE_BYTES < event.data_bytes < MAX_EVENT_UNITS // 2
+        self._gathers_until = time.monotonic() + _GATHERING_S if is_large else 0.0
         reply = self._sender.send(
             lambda: self._attempt(self._spool.refreeze(self._now(), new_nonce())),
             self._attempt(event),

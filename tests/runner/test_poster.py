@@ -193,6 +193,27 @@ def test_a_quiet_run_is_delivered_in_order(gw: AnyGateway, tmp_path: Path) -> No
         assert b.told == []
 
 
+def test_output_gathers_behind_a_large_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a small event nothing waits; behind a large one all that comes goes together."""
+    monkeypatch.setattr("runner.poster._GATHERING_S", 4 * WITHIN_S)
+    with bench(tmp_path) as b:
+        text = b.print_lines(1)
+        b.expect_text(text)
+        text += b.print_lines(1)
+        b.expect_text(text)
+        large = "." * 50_000 + "\n"
+        b.append(large)
+        b.expect_text(text + large)
+        behind = b.print_lines(1) + b.print_lines(1)
+        b.finish()
+
+        sizes = [len(each.data) for each in b.gateway.events(b.run.id, "stdout")]
+        assert sizes == [7, 7, len(large), len(behind)]
+        assert b.gateway.text(b.run.id) == text + large + behind
+
+
 @FAULTS
 def test_lost_requests_and_lost_answers_neither_lose_nor_double(tmp_path: Path) -> None:
     """Every fourth answer and every seventh request is lost, and each line is there once."""

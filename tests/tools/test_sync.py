@@ -476,7 +476,7 @@ def test_a_journal_of_another_release(gateway: StrictGateway, tmp_path: Path) ->
     """A journal that this release does not understand is named and not touched."""
     launch = leave_behind(gateway, tmp_path)
     with closing(sqlite3.connect(launch.run_dir / "spool.db")) as database:
-        database.execute("PRAGMA user_version = 2")
+        database.execute("PRAGMA user_version = 99")
     requests = len(gateway.requests)
 
     done = sync(launch)
