@@ -107,7 +107,7 @@ MARK = b"[REDACTED]"
 _MAX_UNJUDGED_BYTES = 512
 # A long read is cut into slices. Behind each private key the rest of a slice is judged again, so
 # without slices a file with many keys would cost the square of its size.
-SLICE_BYTES = 8192
+SLICE_BYTES = 16_384
 
 
 # --- the rules ------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ _LITERALS = (
     ),
     # In `secret` and in `credential`, in `SecureString`, and at the end of `mnemonic`.
     _search(
-        rb"c(?:ret(?:(?<=setsecret)\]|=true(?<=issecret=true))|e_salt(?=[\"'])|re"
+        rb"c(?:ret(?:(?<=setsecret)\]|=true(?<=issecret=true))|e_salt(?=[\"'])|re(?=[dt])"
         + MAY_HAVE_SPACED_VALUE
         + rb"|urestring[ ]|[\\\"':= ](?<=mnemonic.))",
         {
