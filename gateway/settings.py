@@ -51,16 +51,18 @@ def _quiet_hours(text: str, variable: str) -> QuietHours | None:
         ) from None
 
 
-# `grants`: what decides where all that runs send goes to is not for a `.env` that came with a
-# project to say.
+# They decide where all that runs send goes to, how long it is kept, and who hears of it: not for a
+# `.env` that came with a project to say.
 OWN: Final = (
     Setting(
         *("rate_limit", RATE_LIMIT, "100", _number),
         "requests of runners in 60 s from one address; 0 for no limit",
+        grants=True,
     ),
     Setting(
         *("gateway_retention_days", RETENTION_DAYS, "30", _number),
         "days after which a run in which nothing happens is removed; 0 keeps all",
+        grants=True,
     ),
     Setting(
         *("notify", NOTIFY, "", _text),
@@ -71,6 +73,7 @@ OWN: Final = (
     Setting(
         *("notify_quiet", NOTIFY_QUIET, "", _quiet_hours),
         "hours in which services are told nothing, such as 22:00-07:00, in this machine's time",
+        grants=True,
     ),
     Setting(
         *("database_url", DATABASE_URL, "", _text),

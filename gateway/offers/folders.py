@@ -274,8 +274,8 @@ class Offers:
             if known is not None:
                 return known, False
             self._require(waiter_id, wish)
-            run_id, _ = self._store.create_run(wish.prompt, None, None, wish.title)
-            self._orders.add(run_id, waiter_id, key, wish)
+            adding = self._orders.adding(waiter_id, key, wish)
+            run_id, _ = self._store.create_run(wish.prompt, None, None, wish.title, adding)
         self._live.command_queued(waiter_id)
         return run_id, True
 

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from sqlalchemy import Connection, Engine, Row, Select, delete, insert, select, update
 
@@ -95,10 +95,10 @@ class Orders:
         row = self._one(select(_ORDERS.run_id).where(_ORDERS.key == key))
         return None if row is None else str(row.run_id)
 
-    def add(self, run_id: str, waiter_id: str, key: str, wish: Wish) -> None:
-        """Queue a run."""
+    @staticmethod
+    def adding(waiter_id: str, key: str, wish: Wish) -> Callable[[Connection, str], None]:
+        """Return what queues a run, in the transaction that makes it: without one it would stay."""
         row = {
-            "run_id": run_id,
             "waiter_id": waiter_id,
             "key": key,
             "mode": wish.mode,
@@ -108,7 +108,11 @@ class Orders:
             "queued_at": time.time(),
             "began": False,
         }
-        self._writer.execute(insert(schema.orders), row)
+
+        def work(connection: Connection, run_id: str) -> None:
+            connection.execute(insert(schema.orders), {**row, "run_id": run_id})
+
+        return work
 
     def queued(self, waiter_id: str) -> list[Row[Any]]:
         """Return what a folder may take, in the order in which it was queued."""

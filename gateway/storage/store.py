@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Callable
 
 from sqlalchemy import (
     Connection,
@@ -118,10 +118,12 @@ class Store:
         metadata: Any,
         known: Mapping[str, Any] | None = None,
         title: str | None = None,
+        also: Callable[[Connection, str], None] | None = None,
     ) -> tuple[str, str]:
         """Make a run; return its id and its token, which is kept nowhere.
 
-        `known` is what is known of its details before it begins.
+        `known` is what is known of its details before it begins. `also` is done in the same
+        transaction, with the run's id.
         """
         run_id = f"run_{secrets.token_hex(8)}"
         token = secrets.token_hex(32)
@@ -146,6 +148,8 @@ class Store:
         def work(connection: Connection) -> None:
             made: Any = connection.execute(insert(schema.runs), row).inserted_primary_key
             connection.execute(insert(schema.summaries), {**summary, "number": made.number})
+            if also is not None:
+                also(connection, run_id)
 
         self._writer.call(work)
         return run_id, token

@@ -268,12 +268,12 @@ def test_a_reader_stays_where_he_is(desk: Visitor, gateway: EmbeddedGateway) -> 
     desk.open_run(run.id)
     view = page.locator(".reading")
     expect(page.get_by_text("result 1150", exact=True)).to_be_in_viewport()
-    folded = page.locator(".b-tool", has=page.get_by_text("step 161", exact=True))
+    folded = page.locator(".b-tool", has=page.get_by_text("step 261", exact=True))
     folded.evaluate("each => { each.open = false; }")
 
     view.evaluate("view => { view.scrollTop = 0; }")
     expect(page.get_by_text("step 1", exact=True)).to_be_attached()
-    expect(page.get_by_text("step 161", exact=True)).to_be_in_viewport()
+    expect(page.get_by_text("step 261", exact=True)).to_be_in_viewport()
     expect(folded).not_to_have_attribute("open", "")
 
     def is_at_the_beginning() -> None:

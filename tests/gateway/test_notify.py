@@ -18,7 +18,15 @@ from gateway.assembly import Gateway
 from gateway.notify import notifier as notify
 from gateway.notify import words
 from gateway.serving.hosts import find_hosts
-from gateway.settings import DATABASE_URL, NOTIFY, NOTIFY_QUIET, OWN, Settings
+from gateway.settings import (
+    DATABASE_URL,
+    NOTIFY,
+    NOTIFY_QUIET,
+    OWN,
+    RATE_LIMIT,
+    RETENTION_DAYS,
+    Settings,
+)
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.gateway_records import Run
 from testing.gateways.operator import asked_marker
@@ -215,10 +223,17 @@ def test_a_bad_setting_is_one_sentence(tmp_path: Path, setting: str, value: str,
 
 
 def test_a_project_cannot_say_where_messages_go() -> None:
-    """Nor where the database is: a `.env` that came with a project is refused with one of these."""
-    names = {NOTIFY: "json://example.org", DATABASE_URL: "sqlite:///x", NOTIFY_QUIET: "22:00-07:00"}
+    """Nor anything of the gateway: a `.env` that came with it is refused with one of these."""
+    names = {
+        DATABASE_URL: "sqlite:///x",
+        NOTIFY: "json://example.org",
+        NOTIFY_QUIET: "22:00-07:00",
+        RATE_LIMIT: "0",
+        RETENTION_DAYS: "1",
+    }
 
-    assert sorted(granted(OWN, names)) == [DATABASE_URL, NOTIFY]
+    assert granted(OWN, names) == list(names)
+    assert {setting.variable for setting in OWN} == names.keys()
 
 
 # --- time ----------------------------------------------------------------------------------------

@@ -361,9 +361,9 @@ def test_what_was_taken_meanwhile_keeps_its_token(tmp_path: Path) -> None:
     """Somebody sends a run again that its folder takes in the same moment."""
     with OpenStore(tmp_path) as own:
         orders = Orders(own.engine, own.writer)
-        run_id, _ = own.store.create_run("fix it", None)
         orders.let_in("wait_1", "shop", "")
-        orders.add(run_id, "wait_1", "k" * 16, Wish("fix it", None, None))
+        adding = orders.adding("wait_1", "k" * 16, Wish("fix it", None, None))
+        run_id, _ = own.store.create_run("fix it", None, also=adding)
         before = orders.find(run_id)
         assert before is not None
         assert orders.take(Admitted("wait_1", 1, 0.0), "s", run_id, 1, "t" * 32) is None
@@ -495,3 +495,18 @@ def test_the_gateways_death_loses_and_doubles_nothing(tmp_path: Path) -> None:
         assert folder.ask()["run"] is None
         assert folder.take(run, token)["taken"]
         assert own.send_event(Run(run_id, token), "stdout", "x", 1).status == 200
+
+        # Between the making of a run and the sending of it there is no moment.
+        def on_disk(statement: str) -> list[Any]:
+            with closing(sqlite3.connect(own.database_file, timeout=30)) as database, database:
+                return database.execute(statement).fetchall()
+
+        on_disk("CREATE TRIGGER broken BEFORE INSERT ON orders BEGIN SELECT RAISE(ABORT, ''); END")
+        other = secrets.token_hex(16)
+        assert folder.order(key=other).status == 500
+        die()
+        assert on_disk("SELECT id FROM runs") == [(run_id,)]
+        on_disk("DROP TRIGGER broken")
+        assert folder.ask()["run"] is None
+        new_id = folder.order(key=other).json()["id"]
+        assert folder.ask()["run"]["id"] == new_id
