@@ -94,7 +94,12 @@ def _logged_in(gateway: EmbeddedGateway) -> Any:
         name, _, value = session["Cookie"].partition("=")
         address = urlsplit(gateway.url)
         stored = [{"name": f"page-key{address.path}", "value": session["X-Page-Key"]}]
-        cookie = {"name": name, "value": value, "domain": address.hostname, "path": "/"}
+        cookie: dict[str, Any] = {
+            "name": name,
+            "value": value,
+            "domain": address.hostname,
+            "path": "/",
+        }
         cookie |= {"httpOnly": True, "sameSite": "Strict", "secure": False, "expires": -1}
         origin = f"{address.scheme}://{address.netloc}"
         kept = {"cookies": [cookie], "origins": [{"origin": origin, "localStorage": stored}]}
@@ -124,7 +129,8 @@ class Visitor:
     ) -> None:
         self._gateway = gateway
         self._allowed = allowed
-        self._leaves = logged_in and not alone
+        # Permissions are taken back in the end.
+        self._leaves = logged_in and not alone and "permissions" not in options
         self.complaints: list[str] = []
         left = _left.setdefault(gateway, defaultdict(list))[repr(sorted(options.items()))]
         self._left = left
