@@ -113,34 +113,36 @@ def test_a_rule_is_for_this_run_alone(cards: StrictGateway, tmp_path: Path) -> N
     assert not (scene.work / ".claude").exists()
 
 
-@pytest.mark.parametrize(
-    "request_fields",
-    [
-        {"suppress_always_allow_rule": True},
-        {"decision_reason_type": "rule"},
-        {"permission_suggestions": []},
-        {"permission_suggestions": "nonsense"},
-        {"permission_suggestions": [{"type": "setMode", "mode": "bypassPermissions"}]},
-        {"permission_suggestions": [{"type": "setMode", "mode": "acceptEdits"}]},
-        {"permission_suggestions": [{"type": "addRules", "rules": [{"toolName": "Bash"}],
-                                     "behavior": "deny"}]},
-    ],
-    ids=["suppressed", "own rule", "none", "nonsense", "bypass", "above the first", "a denial"],
-)  # fmt: skip
-def test_what_goes_too_far_is_not_offered(
-    cards: StrictGateway, tmp_path: Path, request_fields: dict[str, Any]
-) -> None:
+TOO_FAR: list[dict[str, Any]] = [
+    {"suppress_always_allow_rule": True},
+    {"decision_reason_type": "rule"},
+    {"permission_suggestions": []},
+    {"permission_suggestions": "nonsense"},
+    {"permission_suggestions": [{"type": "setMode", "mode": "bypassPermissions"}]},
+    # Above the mode of the run.
+    {"permission_suggestions": [{"type": "setMode", "mode": "acceptEdits"}]},
+    {
+        "permission_suggestions": [
+            {"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "deny"}
+        ]
+    },
+]
+
+
+def test_what_goes_too_far_is_not_offered(cards: StrictGateway, tmp_path: Path) -> None:
     """No scope is on the card, and one that was not offered cannot be taken."""
-    scene = Scene(cards, tmp_path, [[script.bash("make", **request_fields), script.say("On.")]])
+    questions = [script.bash("make", **fields) for fields in TOO_FAR]
+    scene = Scene(cards, tmp_path, [[*questions, script.say("On.")]])
 
     with scene.running() as runner:
-        asked = scene.asked()
-        assert asked.get("scopes", []) == []
-        assert "not offered" in (scene.answer(asked, scope="s1").error or "")
-        scene.answer(asked)
+        for number, fields in enumerate(TOO_FAR, 1):
+            asked = scene.asked(number)
+            assert asked.get("scopes", []) == [], fields
+            assert "not offered" in (scene.answer(asked, scope="s1").error or ""), fields
+            scene.answer(asked)
         assert runner.wait(WITHIN_S) == 0
 
-    assert scene.standin.wait_for_decision()["permissions"] is None
+    assert [each["permissions"] for each in scene.standin.decisions] == [None] * len(TOO_FAR)
 
 
 def test_a_mode_is_offered_where_the_owner_allows_it(cards: StrictGateway, tmp_path: Path) -> None:
@@ -587,42 +589,44 @@ def test_what_cannot_be_shown_cannot_be_allowed(
 
 
 HOSTILE = [
-    pytest.param("\x1b]0;title\x07\x1b[2Jrm -rf /", id="escape sequences"),
-    pytest.param("safe\u202e tac /etc/passwd", id="right to left"),
-    pytest.param("a\u200bb\u2060c\ufeffd\u00ad", id="invisible"),
-    pytest.param("one\rtwo\x00three\x85four\u2028five", id="line ends"),
-    pytest.param('"}\n{"type":"user"}', id="a second line"),
-    pytest.param("password = hunter22 token: x secret \"y'", id="words of the field's redaction"),
-    pytest.param("\ud83e half a pair \udd80", id="surrogates"),
+    "\x1b]0;title\x07\x1b[2Jrm -rf /",  # escape sequences
+    "safe\u202e tac /etc/passwd",  # right to left
+    "a\u200bb\u2060c\ufeffd\u00ad",  # invisible
+    "one\rtwo\x00three\x85four\u2028five",  # line ends
+    '"}\n{"type":"user"}',  # a second line
+    "password = hunter22 token: x secret \"y'",  # words of the field's redaction
+    "\ud83e half a pair \udd80",  # surrogates
 ]
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_of_a_question(cards: StrictGateway, tmp_path: Path, text: str) -> None:
+def test_hostile_text_of_a_question(cards: StrictGateway, tmp_path: Path) -> None:
     """It is shown escaped, its marker parses, and what runs is exactly what was asked for."""
-    fields = {"title": text, "decision_reason": text, "display_name": text}
-    scene = Scene(cards, tmp_path, [[script.bash(text, **fields), script.say("On.")]])
+    questions = [
+        script.bash(text, title=text, decision_reason=text, display_name=text) for text in HOSTILE
+    ]
+    scene = Scene(cards, tmp_path, [[*questions, script.say("On.")]])
 
     with scene.running() as runner:
-        asked = scene.asked()
-        scene.answer(asked, "deny", message=text.encode("utf-8", "replace").decode())
+        for number, text in enumerate(HOSTILE, 1):
+            asked = scene.asked(number)
+            scene.answer(asked, "deny", message=text.encode("utf-8", "replace").decode())
+            shown = json.dumps(asked, ensure_ascii=False)
+            assert not [c for c in shown if not c.isprintable()], text
         assert runner.wait(WITHIN_S) == 0
 
-    shown = json.dumps(asked, ensure_ascii=False)
-    assert not [c for c in shown if not c.isprintable()]
     assert all(isinstance(each, dict) for each in scene.standin.lines)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_is_approved_as_it_is(cards: StrictGateway, tmp_path: Path, text: str) -> None:
+def test_hostile_text_is_approved_as_it_is(cards: StrictGateway, tmp_path: Path) -> None:
     """Escaping is for the eyes: Claude Code gets its own input back, character by character."""
-    scene = Scene(cards, tmp_path, [[script.bash(text), script.say("On.")]])
+    scene = Scene(cards, tmp_path, [[*map(script.bash, HOSTILE), script.say("On.")]])
 
     with scene.running() as runner:
-        scene.answer(scene.asked())
+        for number in range(1, len(HOSTILE) + 1):
+            scene.answer(scene.asked(number))
         assert runner.wait(WITHIN_S) == 0
 
-    assert scene.standin.wait_for_decision()["input"]["command"] == text
+    assert [each["input"]["command"] for each in scene.standin.decisions] == HOSTILE
 
 
 def test_a_secret_in_a_question_is_hidden(cards: StrictGateway, tmp_path: Path) -> None:
