@@ -81,9 +81,9 @@ test: $(STAMP)
 check-claude: $(STAMP)
 	$(PYTEST) tests/claude $(ARGS)
 
-# Two browsers: each takes a core.
+# Three browsers: each waits for nearly half of the time.
 check-browser: $(STAMP)
-	$(PYTEST) tests/browser $(if $(JOBS),-n 2 --dist worksteal) $(ARGS)
+	$(PYTEST) tests/browser $(if $(JOBS),-n 3 --dist worksteal) $(ARGS)
 
 reference: $(STAMP)
 	$(RUN) tests.reference
