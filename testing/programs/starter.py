@@ -45,10 +45,11 @@ _WITHOUT_EFFECT = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 _LENGTH = struct.Struct("!I")
 # What runners import, some of it late. By its name: what is tested stands above what tests it.
 _SHARED = (
-    *("claude_runner", "rev_runner", "dotenv"),
+    *("claude_runner", "rev_runner", "dotenv", "requests", "urllib3.contrib.socks"),
+    "encodings.idna",
     *(
         f"{room}.{path.stem}"
-        for room in ("runner", "tools")
+        for room in ("gateway_transport", "journal", "kinds", "runner", "tools")
         for path in sorted((ROOT / room).glob("*.py"))
         if path.stem != "__init__"
     ),
