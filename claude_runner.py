@@ -628,10 +628,14 @@ def _run_demo(
 def _run_up(options: argparse.Namespace, config: Config, profile: Profile, console: Console) -> int:
     """Set a project up, with a gateway that goes on, and start a run there."""
     _require_gateway()
-    provide(console, GATEWAY)
-    importlib.import_module("gateway.xterm").fetch(console.note)
+
+    def prepare() -> None:
+        provide(console, GATEWAY)
+        importlib.import_module("gateway.xterm").fetch(console.note)
+
     show_page = importlib.import_module("gateway.opener").show_page
-    return int(importlib.import_module("tools.up").up(options, config, profile, console, show_page))
+    run = importlib.import_module("tools.up").up
+    return int(run(options, config, profile, console, prepare, show_page))
 
 
 def _start_gateway(module: str, arguments: Sequence[str], console: Console) -> int:

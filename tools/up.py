@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from config import RunnerError, absolute_path, load_config, prepare_data_dir
 from places import PROGRAM, typed_name
 from runner.console import print_out
-from runner.plan import read_prompt
+from runner.plan import read_prompt, require_program
 from tools.doctor import Doctor
 from tools.install import Target, install, tell_installed
 from tools.local_gateway import (
@@ -70,16 +70,23 @@ def up(
     config: Config,
     profile: Profile,
     console: Console,
+    prepare_gateway: Callable[[], None],
     show_page: ShowPage,
 ) -> int:
-    """Set a project up and start a run in it. Returns only where none is started."""
+    """Set a project up and start a run in it. Returns only where none is started.
+
+    `prepare_gateway` is called before one is started: it may have to install packages.
+    """
     if not options.project:
         raise RunnerError("DIR is empty; name the folder of a project")
     if options.cmd != "-":  # `start` reads that one
         read_prompt(options.cmd)
     project = _Project(Target(absolute_path(options.project, "DIR")), profile)
+    if not os.path.lexists(project.target.path / ".env"):  # which may name another program
+        env = config.child_environment(os.environ)
+        require_program(profile.argv(config)[0], ".", env, profile, config)
     _install(project)
-    gateway = _provide_gateway(options, config, console)
+    gateway = _provide_gateway(options, config, console, prepare_gateway)
     for sentence in connect(
         project.target.path / ".env", gateway.settings(), profile.settings, console
     ):
@@ -102,7 +109,9 @@ def _install(project: _Project) -> None:
 # --- the gateway ----------------------------------------------------------------------------------
 
 
-def _provide_gateway(options: argparse.Namespace, config: Config, console: Console) -> LocalGateway:
+def _provide_gateway(
+    options: argparse.Namespace, config: Config, console: Console, prepare: Callable[[], None]
+) -> LocalGateway:
     """Return the gateway of this clone, started if it does not run. Raises RunnerError."""
     source = config.sources["GATEWAY_URL"]
     if not is_loopback(config.gateway_url):
@@ -114,6 +123,7 @@ def _provide_gateway(options: argparse.Namespace, config: Config, console: Conso
     folder = gateway_folder(config.data_dir)
     gateway = find_gateway(folder)
     if gateway is None:
+        prepare()
         gateway = start_gateway(folder, _gateway_arguments(options, config), console)
         how = "started; it goes on when this ends"
     else:
@@ -161,7 +171,7 @@ def _see_doctor(project: _Project, console: Console) -> None:
             f"{len(failed)} of {len(findings)} checks failed; correct that, and repeat"
         )
     notes = sum(each.status == "note" for each in findings)
-    more = f", with {notes} note{'s' * (notes != 1)}" if notes else ""
+    more = f", {notes} with a note (`{project.shim} doctor` there shows it)" if notes else ""
     print_out(f"doctor: {len(findings)} checks passed{more}")
 
 

@@ -7,10 +7,12 @@ import os
 import re
 import shlex
 import signal
+import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -103,7 +105,8 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
     clone.env |= {"DISPLAY": ":0", "BROWSER": str(browser)}
     first = clone.project("first project")
 
-    printed = clone.type("up", str(first), "--port", "0", "--cmd", "mend it", "--", "-x", code=3)
+    with taken(3100):
+        printed = clone.type("up", str(first), "--cmd", "mend it", "--", "-x", code=3)
 
     gateway = clone.gateway
     shown = PAGE.search(printed)
@@ -118,6 +121,7 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
     assert shown[1] not in opened  # a code works once
     assert "code=" not in argument.read_text()
     assert stat.S_IMODE((first / ".env").stat().st_mode) == 0o600
+    assert f"GATEWAY_URL={gateway.runner_url}\n" in clone.env_file.read_text()  # not the usual port
     settings = load_config(first, {}, env_file=first / ".env")
     assert (settings.gateway_url, settings.allow_self_signed) == (gateway.runner_url, True)
     arguments = (first / "args").read_text()
@@ -162,3 +166,39 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
 
 def _assert_none(found: object) -> None:
     assert found is None
+
+
+def test_what_stands_in_the_way_is_one_sentence(clone: _Clone) -> None:
+    """Before anything is installed or started; nothing is left behind."""
+    clone.env["CLAUDE_COMMAND"] = "no-such-claude"
+    project = clone.project("new")
+    (clone.folder / "file").touch()
+
+    for directory, words in (
+        (project, "'no-such-claude' (CLAUDE_COMMAND, environment) was not found in PATH"),
+        (clone.folder / "gone", "does not exist; name the folder of a project"),
+        (clone.folder / "file", "is not a folder; name the folder of a project"),
+        ("", "DIR is empty; name the folder of a project"),
+    ):
+        told = clone.type("up", str(directory), "--cmd", "x", code=1)
+        assert told.count("\n") == 1
+        assert words in told
+    clone.env |= {"CLAUDE_COMMAND": "true", "GATEWAY_URL": "https://gw.example"}
+    assert "GATEWAY_URL (environment) is https://gw.example, and `up` starts a gateway on this" in (
+        clone.type("up", str(project), "--cmd", "x", code=1)
+    )
+    del clone.env["GATEWAY_URL"]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        told = clone.type("up", str(project), "--cmd", "x", "--port", str(port), code=1)
+        assert f"the gateway did not start: cannot listen on 127.0.0.1, port {port} (" in told
+    assert clone.gateway is None
+
+
+@contextmanager
+def taken(port: int) -> Iterator[None]:
+    """Let another program have a port, if none has it already."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        yield
