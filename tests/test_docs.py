@@ -287,7 +287,7 @@ def test_each_decision_has_a_status() -> None:
 _RIDDLES = (
     r"\bwhoso(?:ever)?\b", r"\bwhosoever\b", r"\bhe who\b", r"\bis told of\b", r"\bin its midst\b",
     r"\bwhat is none\b", r"\bnobody who\b", r"\bthat which\b", r"\bof one's own\b(?! to)",
-    r"\bmust be mended\b", r"\bis ill\b", r"\bthe like of which\b", 
+    r"\bmust be mended\b", r"\bis ill\b", r"\bthe like of which\b",
 )  # fmt: skip
 # What one learns with one task in mind; pages for reading code keep their own style.
 _USERS_PAGES = (
