@@ -139,7 +139,7 @@ ENTRIES = re.findall(r"^### `(.+)`\n\n<!-- (tests/\S+\.py)::(\w+) -->$", MESSAGE
 
 def pieces_of(message: str) -> list[str]:
     """Return the parts of a message that are always the same."""
-    pieces = re.split(r"…|: |'claude'|HMAC_SECRET|CLAUDE_COMMAND|\([^)]*\)", message)
+    pieces = re.split(r"…|[:;] |'claude'|HMAC_SECRET|CLAUDE_COMMAND|\([^)]*\)", message)
     return [piece for piece in (each.strip(" ;/.,:()`") for each in pieces) if len(piece) > 5]
 
 
