@@ -51,7 +51,6 @@ if __name__ == "__main__" and sys.flags.isolated:
 import atexit
 import importlib
 import io
-import json
 import resource
 import shlex
 import threading
@@ -453,6 +452,7 @@ def _run_doctor(
     options: argparse.Namespace, _config: None, profile: Profile, console: Console
 ) -> int:
     """Check everything that a run needs. Returns 1 if a check fails."""
+    import json
     from dataclasses import asdict
 
     from tools.doctor import Doctor
@@ -495,6 +495,8 @@ def _run_info(
     options: argparse.Namespace, config: Config, profile: Profile, console: Console
 ) -> int:
     """Show the configuration and where each value comes from, without a secret."""
+    import json
+
     from allowlist import Allowlist
 
     if config.is_env_file_unread:

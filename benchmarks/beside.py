@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
+SHIM = ROOT / "wrapper" / "claude-runner"
 sys.path.insert(0, str(ROOT))
 
 from testing.gateways.strict_gateway import StrictGateway  # noqa: E402
@@ -118,7 +119,7 @@ def ways() -> Iterator[tuple[dict[str, Way], GatewayProcess]]:
             own = Path(tempfile.mkdtemp(dir=folder))
             known: Any = gateway
             launch = plan(known, command, own, run=gateway.create_run())
-            cost = run_in_terminal(launch.argv, launch.env)
+            cost = run_in_terminal([str(SHIM), *launch.argv[2:]], as_a_user(launch.env))
             cost.run_id = launch.run.id
             return cost
 
@@ -129,6 +130,12 @@ def ways() -> Iterator[tuple[dict[str, Way], GatewayProcess]]:
             found["asciinema rec"] = asciinema
         found["claude-runner"] = runner
         yield found, gateway
+
+
+def as_a_user(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for the shim: this Python, and compiled files, as users have them."""
+    kept = {name: text for name, text in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "CLAUDE_RUNNER_PYTHON": sys.executable}
 
 
 def run_in_terminal(argv: Sequence[str], env: Mapping[str, str]) -> Cost:

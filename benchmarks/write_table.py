@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 
 import bench_gateway
+import bench_idle
 import bench_latency
 import bench_redact
 import bench_startup
@@ -67,6 +68,8 @@ def main() -> None:
         *bench_throughput.measure(5 if quick else 20, 1 if quick else 3),
         *bench_latency.measure(40 if quick else 100, 1 if quick else 3),
         *bench_startup.measure(2 if quick else 5),
+        "",
+        *bench_idle.measure(10 if quick else 60),
         "",
         "### The redactor, in MB/s on one core",
         "",

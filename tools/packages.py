@@ -14,7 +14,6 @@ its place, if git says that nothing below it came with the project.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -141,6 +140,8 @@ def _packages_folder() -> str:
 
 def _key(packages: PackageSet) -> str:
     """Return the name of the folder that fits: another list or Python makes another one."""
+    import hashlib  # most Pythons have the packages
+
     facts = [
         packages.file.read_bytes(),
         os.fsencode(os.path.realpath(sys.executable)),
