@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import hmac
 import http.client
+import itertools
 import json
 import multiprocessing
 import os
@@ -42,6 +43,14 @@ BIG_RUN_EVENTS = 1_000_000
 BEHIND_EVENTS = 400_000
 VIEWERS = 200
 EVENTS_A_SECOND = 20
+
+# What events say: nothing, prose, source, a log with words that may name a secret.
+LINES = (
+    "x" * 60 + " ",
+    "The quick brown fox jumps over the lazy dog, and nobody knows why it did. ",
+    "        return [item.name for item in self.items if item.is_open and item.size > 0]\n",
+    "\x1b[33mWARN\x1b[0m cache: the token of worker 12 was refreshed, no password is needed\r\n",
+)
 
 BARE_SERVER = """
 import sys
@@ -214,14 +223,15 @@ def _load(
 ) -> None:
     """Send for all runs until the time is over; the process that makes the load."""
     runners = [Runner(port, secret, *run) for run in runs]
-    words = "x" * 60 + " "
-    data = (words * (event_bytes // len(words) + 1))[: event_bytes - 1] + "\n"
+    words = itertools.cycle(
+        (line * (event_bytes // len(line) + 1))[: event_bytes - 1] + "\n" for line in LINES
+    )
     selector = selectors.DefaultSelector()
     latencies: list[float] = []
     deadline = time.perf_counter() + seconds
     for runner in runners:
         selector.register(runner.socket, selectors.EVENT_READ, runner)
-        runner.send(data)
+        runner.send(next(words))
     waiting = len(runners)
     while waiting:
         for key, _ in selector.select():
@@ -231,7 +241,7 @@ def _load(
             now = time.perf_counter()
             latencies.append(now - runner.sent_at)
             if now < deadline:
-                runner.send(data)
+                runner.send(next(words))
             else:
                 waiting -= 1
     results.put((latencies, [runner.sequence for runner in runners]))

@@ -61,8 +61,8 @@ def measure(lines: int, count: int) -> list[str]:
     return [
         row("a line shows on the screen after, median", "ms", medians, 2),
         row("the same, 95 of 100 lines", "ms", slowest, 2),
-        f"| a line is stored at the gateway after, median | ms | - | - | - | {middle:.1f} |",
-        f"| the same, 95 of 100 lines | ms | - | - | - | {p95:.1f} |",
+        f"| a line is stored at the gateway after, median | ms | - | - | - | {middle:.1f} | - |",
+        f"| the same, 95 of 100 lines | ms | - | - | - | {p95:.1f} | - |",
     ]
 
 

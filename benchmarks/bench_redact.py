@@ -19,6 +19,7 @@ import re
 import string
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,6 +105,43 @@ def make_plain_lines(size: int) -> bytes:
     return "".join(lines).encode()
 
 
+def make_suspicious_log(size: int) -> bytes:
+    """Return a coloured log in which each third line has a word that may name a secret."""
+    rng = random.Random(7)
+    lines: list[str] = []
+    total = 0
+    while total < size:
+        one, two = rng.choice(WORDS), rng.choice(WORDS)
+        line = rng.choice(
+            (
+                f"\x1b[32mINFO\x1b[0m \x1b[2m{rng.randint(1, 9)}ms\x1b[0m {one} of {two} done",
+                f"\x1b[36m{one}\x1b[0m: \x1b[1m{two}\x1b[0m took {rng.randint(1, 900)} ms",
+                f"\x1b[33mWARN\x1b[0m {one}: no password for the {two}, and none is needed",
+                f"\x1b[90m[{one}]\x1b[0m GET /v1/{two} \x1b[32m200\x1b[0m",
+                f"\x1b[1;34m{one}\x1b[0m {rng.randint(1, 9)}.{rng.randint(1, 9)}k tokens of {two}",
+                f"\x1b[2m{one}/{two}.ts:{rng.randint(1, 900)}\x1b[0m the token was refreshed",
+            )
+        )
+        lines.append(line)
+        total += len(line) + 2
+    return "\r\n".join(lines).encode()
+
+
+def read_installed(size: int, folder: str, *patterns: str) -> bytes:
+    """Return the texts of a folder, in an order that is the same each time, up to a size."""
+    found = sorted({each for pattern in patterns for each in Path(folder).rglob(pattern)})
+    random.Random(7).shuffle(found)
+    parts: list[bytes] = []
+    left = size
+    for path in found:
+        if left <= 0:
+            break
+        if path.is_file():
+            parts.append(path.read_bytes()[: min(left, 100_000)])
+            left -= len(parts[-1])
+    return b"\n".join(parts)
+
+
 def measure(feeds: Sequence[Callable[[bytes], object]], chunks: list[bytes]) -> list[float]:
     """Return megabytes per second of each function, in turns so that a busy machine is fair to all;
     the best of five.
@@ -171,11 +209,19 @@ HEAD = [
 
 
 def measure_all(megabytes: float, log: bytes | None = None) -> list[str]:
-    """Return the table: a terminal log, made up if none is given, and plain lines."""
+    """Return the table: logs, made up if none is given, and what is installed on this machine."""
     size = int(megabytes * 1e6)
     print("\n".join(HEAD))
-    rows = measure_speed("terminal log", make_log(size) if log is None else log)
-    return [*HEAD, *rows, *measure_speed("plain lines", make_plain_lines(size))]
+    stdlib, packages = sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")
+    texts = {
+        "terminal log": make_log(size) if log is None else log,
+        "plain lines": make_plain_lines(size),
+        "log with colours, `token`, `password`": make_suspicious_log(size),
+        "installed source": read_installed(size, stdlib, "*.py"),
+        "installed documents": read_installed(size, packages, "METADATA", "*.md", "*.rst", "*.txt"),
+    }
+    rows = [row for title, text in texts.items() for row in measure_speed(title, text)]
+    return [*HEAD, *rows]
 
 
 def print_scores(cases: Path) -> None:

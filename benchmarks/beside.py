@@ -14,11 +14,12 @@ import select
 import shlex
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from testing.gateways.strict_gateway import StrictGateway  # noqa: E402
 from testing.programs import processes  # noqa: E402 - it is beside this folder
-from testing.programs.runner import plan  # noqa: E402
+from testing.programs.runner import Launch, plan  # noqa: E402
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -42,10 +43,13 @@ _LOOK_EVERY_S = 0.05
 class GatewayProcess:
     """A strict gateway without a rate limit in a process of its own. A context manager."""
 
+    def __init__(self, *, long_poll: bool = False) -> None:
+        self._long_poll = long_poll
+
     def __enter__(self) -> GatewayProcess:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,))
+        self._process = context.Process(target=_serve, args=(theirs, self._long_poll))
         self._process.start()
         self.url, self.secret = self._pipe.recv()
         return self
@@ -59,6 +63,11 @@ class GatewayProcess:
         self._pipe.send("create")
         return self._pipe.recv()
 
+    def count_requests(self) -> int:
+        """Return how many requests have come until now."""
+        self._pipe.send("count")
+        return int(self._pipe.recv())
+
     def events(self, run_id: str) -> list[Event]:
         """Return the output that came; raises unless every byte of it is accounted for."""
         self._pipe.send(run_id)
@@ -68,12 +77,14 @@ class GatewayProcess:
         return found
 
 
-def _serve(pipe: Connection) -> None:
-    with StrictGateway(rate_limit=None) as gateway:
+def _serve(pipe: Connection, long_poll: bool) -> None:
+    with StrictGateway(rate_limit=None, long_poll=long_poll) as gateway:
         pipe.send((gateway.url, gateway.secret))
         while (asked := pipe.recv()) is not None:
             if asked == "create":
                 pipe.send(gateway.create_run())
+            elif asked == "count":
+                pipe.send(len(gateway.requests))
             else:
                 pipe.send((gateway.events(asked, "stdout"), gateway.verify_finished(asked)))
 
@@ -117,9 +128,8 @@ def ways() -> Iterator[tuple[dict[str, Way], GatewayProcess]]:
 
         def runner(command: Sequence[str]) -> Cost:
             own = Path(tempfile.mkdtemp(dir=folder))
-            known: Any = gateway
-            launch = plan(known, command, own, run=gateway.create_run())
-            cost = run_in_terminal([str(SHIM), *launch.argv[2:]], as_a_user(launch.env))
+            launch = runner_launch(gateway, command, own)
+            cost = run_in_terminal([str(SHIM), *launch.argv[2:]], launch.env)
             cost.run_id = launch.run.id
             return cost
 
@@ -136,6 +146,27 @@ def as_a_user(env: Mapping[str, str]) -> dict[str, str]:
     """Return an environment for the shim: this Python, and compiled files, as users have them."""
     kept = {name: text for name, text in env.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**kept, "CLAUDE_RUNNER_PYTHON": sys.executable}
+
+
+def runner_launch(gateway: GatewayProcess, command: Sequence[str], folder: Path) -> Launch:
+    """Return how the runner is started, with the settings that a user has who sets none."""
+    known: Any = gateway
+    launch = plan(known, command, folder, run=gateway.create_run())
+    env = as_a_user(launch.env)
+    del env["CLAUDE_RUNNER_POLL_INTERVAL"]
+    return replace(launch, env=env)
+
+
+@contextlib.contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    """Keep so many processors busy."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for each in loops:
+            each.kill()
+            each.wait()
 
 
 def run_in_terminal(argv: Sequence[str], env: Mapping[str, str]) -> Cost:
@@ -186,17 +217,27 @@ def rounds(count: int, measure: Callable[[str, Way], float], found: Mapping[str,
 
 
 Rows = dict[str, list[float]]
+COLUMNS = ("sh -c", "script", "asciinema rec", "claude-runner")
+HEAD = (
+    f"| what | unit | {' | '.join(f'`{name}`' for name in COLUMNS)} | runner to asciinema |",
+    "|---|---|" + "---|" * (len(COLUMNS) + 1),
+)
 
 
 def row(what: str, unit: str, figures: Rows, digits: int = 1) -> str:
-    """Return a line of the table: the median of each way, and its ratio to doing without."""
+    """Return a line of the table: the median of each way and its ratio to doing without, and that
+    of the runner to asciinema, which is taken round by round.
+    """
     base = statistics.median(figures["sh -c"])
     cells = []
-    for name in ("sh -c", "script", "asciinema rec", "claude-runner"):
+    for name in COLUMNS:
         if name not in figures:
             cells.append("-")
             continue
         median = statistics.median(figures[name])
         ratio = "" if name == "sh -c" or not base else f" ({median / base:.1f} x)"
         cells.append(f"{median:.{digits}f}{ratio}")
+    pairs = zip(figures["claude-runner"], figures.get("asciinema rec", []))
+    ratios = [ours / theirs for ours, theirs in pairs]
+    cells.append(f"{statistics.median(ratios):.2f} x" if ratios else "-")
     return f"| {what} | {unit} | {' | '.join(cells)} |"

@@ -21,7 +21,7 @@ import bench_latency
 import bench_redact
 import bench_startup
 import bench_throughput
-from beside import ROOT
+from beside import HEAD, ROOT, busy_loops
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- bench: written by benchmarks/write_table.py, do not edit -->"
@@ -51,6 +51,17 @@ def machine() -> list[str]:
     ]
 
 
+def beside_others(*, quick: bool, loops: int = 0) -> list[str]:
+    """Return the table of all ways, measured while so many processes do nothing but compute."""
+    with busy_loops(loops):
+        return [
+            *HEAD,
+            *bench_throughput.measure(5 if quick else 20, 1 if quick else 5),
+            *bench_latency.measure(40 if quick else 100, 1 if quick else 3),
+            *bench_startup.measure(2 if quick else 9),
+        ]
+
+
 def main() -> None:
     """Measure, and write or print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -63,12 +74,16 @@ def main() -> None:
         "",
         "### Beside other ways to run a program",
         "",
-        "| what | unit | `sh -c` | `script` | `asciinema rec` | `claude-runner` |",
-        "|---|---|---|---|---|---|",
-        *bench_throughput.measure(5 if quick else 20, 1 if quick else 3),
-        *bench_latency.measure(40 if quick else 100, 1 if quick else 3),
-        *bench_startup.measure(2 if quick else 5),
+        *beside_others(quick=quick),
         "",
+        "### The same beside two busy loops",
+        "",
+        *beside_others(quick=quick, loops=2),
+        "",
+        "### A run that says nothing",
+        "",
+        "| what | |",
+        "|---|---|",
         *bench_idle.measure(10 if quick else 60),
         "",
         "### The redactor, in MB/s on one core",
