@@ -75,7 +75,7 @@ from redaction.private_keys import KEY_HEADER_BEGINS, PrivateKey, judge_key_head
 from redaction.regex import regex
 from redaction.syntax import judge_address, judge_cookie, judge_flag, judge_phrase, judge_scheme
 from redaction.tokens import PatternError, Tokens, TokenShape, parse_token_shapes
-from redaction.view import CLIPBOARD, STRING, View
+from redaction.view import CLIPBOARD, STRING, View, is_whole
 
 __all__ = [
     "MARK",
@@ -224,7 +224,10 @@ class Rules:
 
     def redact_bytes(self, raw: bytes) -> Redacted:
         """Return whole bytes without their secrets."""
-        return Redactor(rules=self).flush(raw)
+        redactor = Redactor(rules=self)
+        if len(raw) <= SLICE_BYTES and b"\b" not in raw and is_whole(raw):
+            return redactor.flush(raw)
+        return Redacted(redactor.feed(raw) + redactor.flush())
 
     def redact_json(self, value: Any) -> RedactedText:
         """Return a JSON value as compact JSON without its secrets.
@@ -336,11 +339,9 @@ class Redactor:
         return self._guard(b"", silent=True)
 
     def flush(self, last: bytes = b"") -> Redacted:
-        """Return the rest: the stream has ended, with these bytes. The redactor is then as new but
-        for `failures`.
+        """Return the rest: the stream has ended, with these bytes, of which a view must leave none
+        out. The redactor is then as new but for `failures`.
         """
-        if len(last) > SLICE_BYTES or b"\b" in last:
-            return Redacted(self.feed(last) + self.flush())
         rest = self._guard(last, final=True)
         self._raw, self._context, self._redacted_to, self._unjudged = b"", b"", -1, 0
         self._stops.clear()

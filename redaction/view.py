@@ -267,6 +267,13 @@ def _find_open(raw: bytes) -> int:
     return len(raw) - 1 if ends_with_escape else -1
 
 
+def is_whole(raw: bytes) -> bool:
+    """Say whether a view leaves nothing out: no sequence is open at the end, and no line wrap."""
+    if raw.endswith((b" ", b" \r")):
+        return False
+    return not (0x1B in raw or 0xC2 in raw) or _find_open(raw) < 0
+
+
 def _leave_wrap(raw: bytes, size: int, *, after_space: bool) -> int:
     """Return the size without half of a line wrap at the end."""
     if raw.endswith((b" ", b" \r"), 0, size):

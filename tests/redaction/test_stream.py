@@ -100,6 +100,16 @@ def test_stream(stream: str, expected: str) -> None:
     assert run(split_bytes(b"".join(chunks))) == expected.encode("latin-1")
 
 
+@pytest.mark.parametrize("end", ["", " ", " \r", "\x1b[", "\x1b]0;x", "\xc2"])
+def test_a_whole_text_may_end_within_something(end: str) -> None:
+    """What only its end shows to be a token is one, also before half of a sequence or of a wrap."""
+    token = "SG" + ".a1b2cde3fghijk4=lmno_p_5qr6stuv=wxyz7a8b=9c01def_2"
+
+    out = RULES.redact_bytes((token + end).encode("latin-1"))
+
+    assert out == MARK + end.encode("latin-1")
+
+
 def test_clipboard_is_redacted() -> None:
     """What a program copies to the clipboard is decoded, redacted and encoded again."""
     copied = base64.b64encode(b"key " + GITHUB.encode())
