@@ -206,7 +206,8 @@ def test_messages(stage: Stage) -> None:
 
 @ONE
 def test_a_message_in_a_text(stage: Stage) -> None:
-    """It waits, and is the next turn; then the run ends by itself."""
+    """It waits, and is the next turn; then the run ends. The text comes as it is written."""
+    stage.scene.gateway.extensions = ("answers", "partial")
     launch = stage.plan("model: slow 4\nmodel: say One.")
     operator, api = stage.operator(launch), stage.scene.api
 
@@ -217,7 +218,11 @@ def test_a_message_in_a_text(stage: Stage) -> None:
 
     assert api.prompts[-1] == "and this"
     assert len(operator.markers("taken")) == 1
-    assert "Answer: and this" in stage.scene.gateway.text(launch.run.id)
+    text = stage.scene.gateway.text(launch.run.id)
+    assert "Answer: and this" in text
+    assert text.count("word0 ") == 1
+    written = [each for each in stage.scene.gateway.events(launch.run.id) if "word" in each.data]
+    assert len(written) > 2
 
 
 def test_an_interrupt(stage: Stage) -> None:
