@@ -56,8 +56,9 @@ _SHARE_OF_RUN: Final = 0.02
 _SHARE_OF_TIME: Final = 0.05
 # Clocks of file systems are coarse, and the child is started a moment before this is made.
 _COARSE_S: Final = 1.0
-# git knows this tree in every repository that has SHA-1 names; it stands for no commit at all.
+# git knows the empty tree in every repository; it stands for no commit at all.
 _EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+_EMPTY_TREE_OF_SHA256: Final = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
 _COMMIT: Final = re.compile(rb"[0-9a-f]{40,64}\n?")
 # What git looks at to call a file binary.
 _BINARY_BYTES: Final = 8_000
@@ -245,8 +246,16 @@ class Changes:
             except ProgramFailedError as error:
                 self._tell(f"{top} has no commit yet: {error}")
             last = bytes(found.content)
-            self._bases[top] = last.strip().decode() if _COMMIT.fullmatch(last) else _EMPTY_TREE
+            has_one = _COMMIT.fullmatch(last)
+            self._bases[top] = last.strip().decode() if has_one else self._empty_tree(top, run)
         return self._bases[top]
+
+    def _empty_tree(self, top: str, run: RunProgram) -> str:
+        try:
+            self._show(run, top, lambda _: None, "cat-file", "-t", _EMPTY_TREE_OF_SHA256)
+        except ProgramFailedError:
+            return _EMPTY_TREE  # it has SHA-1 names
+        return _EMPTY_TREE_OF_SHA256
 
     def _show(self, run: RunProgram, top: str, take: Take, *arguments: str) -> None:
         """Run a git command in this folder. Raises ProgramFailedError."""

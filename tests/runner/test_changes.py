@@ -168,14 +168,15 @@ def test_what_was_there_before_is_not_the_runs(repository: Path) -> None:
     assert b"+mine" in new_file_diff(str(repository), b"notes", changed_at, 1_000)
 
 
-def test_a_repository_without_a_commit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", ["sha1", "sha256"])
+def test_a_repository_without_a_commit(tmp_path: Path, names: str) -> None:
     """Everything in it is new; a folder without a repository is told, and has no diff."""
     top = tmp_path / "new"
     top.mkdir()
     outside = Case(top, tmp_path / "outside")
     assert not outside.changes.update(run_program)
     assert outside.told == [f"changes.diff is not made: {top} is in no git repository"]
-    git(top, "init", "-q")
+    git(top, "init", "-q", f"--object-format={names}")
     case = Case(top, tmp_path / "run")
     (top / "first").write_text("one\n")
     git(top, "add", "first")
