@@ -22,7 +22,6 @@ import gc
 import io
 import json
 import os
-import re
 import select
 import signal
 import socket
@@ -339,11 +338,14 @@ def _load(names: Sequence[str]) -> None:
 
 
 def _compile_patterns() -> None:
-    """Compile what each fork would compile at its first use; `re` keeps it."""
+    """Compile what each fork would compile at its first use."""
     later = import_module("redaction.regex").Later
+    gc.unfreeze()  # what is frozen is not listed
     for each in gc.get_objects():
         if isinstance(each, later):
-            re.compile(each.pattern, each.given_flags)
+            for method in ("search", "match", "fullmatch", "finditer", "sub"):
+                getattr(each, method)
+    gc.freeze()
 
 
 def _main() -> int:
