@@ -16,9 +16,10 @@ PYTHON ?= python3
 ARGS ?=
 COVERAGE ?=
 # The rooms of what is measured, and the whole runs that take what those leave of the journal. Measured, a
-# test takes twice the time: those that try many examples, for four lines more, run with the others.
-COVERAGE_TESTS := $(filter-out %_properties.py %_model.py %_silence.py,$(wildcard tests/redaction/test_*.py \
-	tests/journal/test_*.py tests/test_gateway_client*.py)) tests/test_allowlist.py
+# test takes twice the time: those that take no line for themselves run with the others.
+COVERAGE_TESTS := $(filter-out %_evidence.py %_model.py %_properties.py %_regex.py %_resets.py %_signing.py \
+	%_silence.py %_syntax.py %_work.py,$(wildcard tests/redaction/test_*.py tests/journal/test_*.py \
+	tests/test_gateway_client*.py)) tests/test_allowlist.py
 COVERAGE_RUNS := tests/tools/test_sync.py::test_says_what_it_did \
 	tests/runner/test_executor.py::test_every_documented_command_and_the_users_own_are_executed \
 	tests/runner/test_upload.py::test_a_proxy_that_takes_less \
