@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, before: Callable[[], None] | None = 
     except TakenError as error:
         print(
             f"claude-runner: a gateway is already running with this data (process {error}); "
-            "end it, or use another --data-dir",
+            "end it (`gateway --stop`), or use another --data-dir",
             file=sys.stderr,
         )
         return 1

@@ -145,7 +145,8 @@ def _read(folder: Path) -> tuple[str, LocalGateway | None]:
         files = [facts["certificate"], facts["envFile"]]
         paths = [None if each is None else Path(each) for each in files]
         urls = (str(facts["url"]), str(facts["runnerUrl"]))
-        return pid, LocalGateway(int(pid), folder, *urls, *paths)
+        number = int(pid)
+        return pid, LocalGateway(number, folder, *urls, *paths) if number > 1 else None
     except (OSError, ValueError, TypeError, KeyError):
         return pid, None
 

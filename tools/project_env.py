@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from runner.console import Console
 
 _NO_DOTENV: Final = "python-dotenv is not installed"
-_TO_COME: Final = "put the gateway's own secret into it"
+_TO_COME: Final = (
+    "put the gateway's own secret into it, or repeat this once your gateway runs on this machine"
+)
 _HEADING: Final = "# The settings of claude-runner."
 _ADDED: Final = "# Of claude-runner:"
 _DEFAULT_URL: Final = next(each.default for each in SETTINGS if each.name == "gateway_url")

@@ -178,7 +178,7 @@ def _photograph(
     remote = {**claude, "CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true"}
     session_env = {**remote, "TERM": "xterm-256color"}
     as_session = "--mode interactive -- --permission-mode=manual"
-    session_argv = ["sh", "-c", f"exec {session_line} {as_session}"]
+    session_argv = ["sh", "-c", f"{session_line} {as_session}"]
     with (
         Terminal(session_argv, env=session_env, cwd=shop, columns=90, lines=30) as terminal,
         pasted(f"{notes_line} {allowed}", shop, claude),

@@ -213,7 +213,7 @@ def test_what_is_answered_at_the_keyboard_is_answered_here(
     page = phone.page
     standin = StandIn(tmp_path, [[bash("make test"), say("Done.")]])
     run_id, line = start_line(gateway, "go")
-    argv = ["sh", "-c", f"exec {line} --ask both"]
+    argv = ["sh", "-c", f"{line} --ask both"]
     with Terminal(argv, env=talking(standin), cwd=project, columns=100) as terminal:
         terminal.expect(b"y = allow once", _STARTED_WITHIN_S)
         phone.open_run(run_id)

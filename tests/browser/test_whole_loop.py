@@ -120,7 +120,7 @@ def test_a_session_is_typed_into(desk: Visitor, gateway: EmbeddedGateway, projec
     run_id, line = start_line(gateway)
     env = environment(child("ready.py"), CLAUDE_RUNNER_ALLOW_REMOTE_INPUT="true")
 
-    with Terminal(["sh", "-c", f"exec {line}"], env=env, cwd=project) as terminal:
+    with Terminal(["sh", "-c", line], env=env, cwd=project) as terminal:
         wait_for_status(gateway, run_id, "running")
         desk.open_run(run_id)
         expect(page.locator(".xterm-rows")).to_contain_text("READY")
