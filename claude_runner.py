@@ -390,6 +390,7 @@ def _add_gateway_options(add_option: Callable[..., None]) -> None:
     add_option("--no-open", action="store_true", help="open no browser")
     add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
     add_option("--stop", action="store_true", help="end the gateway that runs with this data")
+    add_option("--login", action="store_true", help="print a login for it, which works once")
 
 
 def _add_up_options(add_option: Callable[..., None]) -> None:
@@ -605,13 +606,10 @@ def _run_completion(
 def _run_gateway(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
-    """Run the embedded gateway, until a signal ends it; with --stop, end the one that runs."""
-    if options.stop:
-        from tools.local_gateway import gateway_folder, stop_gateway
-
-        ended = stop_gateway(gateway_folder(config.data_dir))
-        text = "no gateway runs here" if ended is None else f"the gateway at {ended.url} has ended"
-        print_out(text)
+    """Run the embedded gateway, until a signal ends it, or see to the one that runs."""
+    if options.stop or options.login:
+        local = importlib.import_module("tools.local_gateway")
+        print_out((local.stop if options.stop else local.log_in)(config.data_dir))
         return 0
     arguments = _handed_on(options, config, _GATEWAY_OPTIONS)
     return _start_gateway("gateway.command_line", arguments, console)

@@ -57,7 +57,8 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("", "a gateway of your own"),
         ("--host 0.0.0.0", "for a phone in the same network"),
         ("--public-url https://runs.example.org --http", "behind a proxy"),
-        ("--stop", "end the one that runs"),
+        ("--login", "a login for the one that runs"),
+        ("--stop", "end it"),
     ),
     "demo": (
         ("", "the whole loop, right here"),

@@ -173,6 +173,7 @@ def start_gateway(folder: Path, arguments: Sequence[str], console: Console) -> L
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd=folder,
                 start_new_session=True,  # neither Ctrl-C here nor the end of the terminal ends it
             )
     except OSError as error:
@@ -207,11 +208,12 @@ def _wait_until_it_listens(folder: Path, process: subprocess.Popen[bytes]) -> Lo
     raise RunnerError(f"the gateway did not start: {reason}")
 
 
-def stop_gateway(folder: Path) -> LocalGateway | None:
-    """End the gateway that has this folder; None if none runs. Raises RunnerError."""
+def stop(data_dir: Path) -> str:
+    """End the gateway that runs with this data, and say so. Raises RunnerError."""
+    folder = gateway_folder(data_dir)
     found = find_gateway(folder)
     if found is None:
-        return None
+        return "no gateway runs here"
     try:
         os.kill(found.pid, signal.SIGTERM)
     except ProcessLookupError:
@@ -226,7 +228,7 @@ def stop_gateway(folder: Path) -> LocalGateway | None:
                 "and loses nothing that it has acknowledged"
             )
         time.sleep(_INTERVAL_S)
-    return found
+    return f"the gateway at {found.url} has ended"
 
 
 def is_loopback(url: str) -> bool:
@@ -276,6 +278,20 @@ def post(gateway: LocalGateway, path: str, content: Mapping[str, Any]) -> dict[s
     if response.status // 100 != 2 or not isinstance(body, dict):
         raise RunnerError(f"the gateway refuses {path}: {body}")
     return body
+
+
+def login_address(gateway: LocalGateway, page: str = "/") -> str:
+    """Return an address that opens a page once, without a password. Raises RunnerError."""
+    code = post(gateway, "/api/login-codes", {})["code"]
+    return f"{gateway.url}/login?code={code}&next={page}"
+
+
+def log_in(data_dir: Path) -> str:
+    """Return a login for the gateway that runs with this data. Raises RunnerError."""
+    found = find_gateway(gateway_folder(data_dir))
+    if found is None:
+        raise RunnerError("no gateway runs here; start it, which prints a login too")
+    return login_address(found)
 
 
 def _connect(gateway: LocalGateway) -> http.client.HTTPConnection:

@@ -27,6 +27,7 @@ from tools.local_gateway import (
     gateway_folder,
     is_loopback,
     is_port_free,
+    login_address,
     post,
     start_gateway,
 )
@@ -59,6 +60,15 @@ class _Project:
         program = self.target.path / self.target.folder / "program"
         return load_config(program, os.environ, own=self.profile.settings)
 
+    def require_program(self, clone: Config) -> None:
+        """Raise RunnerError if there is nothing to run: before minutes of preparations."""
+        file = self.target.path / ".env"
+        own = self.profile.settings
+        there = os.path.isfile(file)
+        config = load_config(PROGRAM, os.environ, own=own, env_file=file) if there else clone
+        env = config.child_environment(os.environ)
+        require_program(self.profile.argv(config)[0], ".", env, self.profile, config)
+
     @property
     def shim(self) -> str:
         """What starts the runner there, for somebody who has gone there."""
@@ -82,9 +92,8 @@ def up(
     if options.cmd != "-":  # `start` reads that one
         read_prompt(options.cmd)
     project = _Project(Target(absolute_path(options.project, "DIR")), profile)
-    if not os.path.lexists(project.target.path / ".env"):  # which may name another program
-        env = config.child_environment(os.environ)
-        require_program(profile.argv(config)[0], ".", env, profile, config)
+    os.chdir(project.target.path)  # a relative path of a program is that of the project
+    project.require_program(config)
     _install(project)
     gateway = _provide_gateway(options, config, console, prepare_gateway)
     for sentence in connect(
@@ -203,11 +212,11 @@ def _run(
     command = {} if prompt in (None, "-") else {"command": prompt}
     made = post(gateway, "/api/runs", {**command, "metadata": {"source": "up"}})
     run_id, token = str(made["id"]), str(made["capabilityToken"])
-    print_out(f"page: {_login_address(gateway, run_id)}")
+    print_out(f"page: {login_address(gateway, f'/runs/{run_id}')}")
     warned = "; a browser asks once about the certificate, which this machine made itself"
     print_out(f"  this login works once{warned if gateway.certificate is not None else ''}")
     if not options.no_open:
-        show_page(gateway.folder, _login_address(gateway, run_id))
+        show_page(gateway.folder, login_address(gateway, f"/runs/{run_id}"))
     where = shlex.quote(str(project.target.path))
     arguments = [] if prompt is None else [f"--cmd={prompt}"]
     if options.no_start:
@@ -222,11 +231,6 @@ def _run(
     arguments += ["--cwd", str(project.target.path), "--run-id", run_id]
     _become(["start", *arguments, "--", *options.arguments], token, project.profile)
     return 0
-
-
-def _login_address(gateway: LocalGateway, run_id: str) -> str:
-    code = post(gateway, "/api/login-codes", {})["code"]
-    return f"{gateway.url}/login?code={code}&next=/runs/{run_id}"
 
 
 def _become(arguments: Sequence[str], token: str, profile: Profile) -> None:

@@ -161,8 +161,11 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
     assert (again.url, again.pid == gateway.pid) == (gateway.url, False)
     assert find_pointed(clone.env) == again
 
+    code = clone.type("gateway", "--login").strip().partition("/login?")[2]
+    assert re.fullmatch(r"code=[\w-]{20,}&next=/", code)
     assert clone.type("gateway", "--stop") == f"the gateway at {again.url} has ended\n"
     assert clone.type("gateway", "--stop") == "no gateway runs here\n"
+    assert "no gateway runs here; start it" in clone.type("gateway", "--login", code=1)
 
 
 def _assert_none(found: object) -> None:
@@ -172,7 +175,7 @@ def _assert_none(found: object) -> None:
 def test_what_stands_in_the_way_is_one_sentence(clone: _Clone) -> None:
     """Before anything is installed or started; nothing is left behind."""
     clone.env["CLAUDE_COMMAND"] = "no-such-claude"
-    project = clone.project("new")
+    project = clone.project("new", "DATABASE_URL=x")
     (clone.folder / "file").touch()
 
     for directory, words in (

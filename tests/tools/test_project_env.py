@@ -138,6 +138,11 @@ def test_a_gateway_that_comes_later_heals_a_repeated_install(
         assert (found.pid, found.runner_url) == (os.getpid(), URL)
         assert find_pointed(os.environ) == found
         configure(ROOT, project, SETTINGS, CONSOLE)
+        whereabouts.tell({**facts, "envFile": None}, is_shared=False)  # as that of `demo`
+        another = find_gateway(folder)
+        assert another is not None
+        with pytest.raises(RunnerError, match="has its secret in no file, as that of `demo`"):
+            another.settings()
         pointer = Path(os.environ["HOME"], ".local/state/claude-runner/gateway")
         pointer.chmod(0o666)
         assert find_pointed(os.environ) is None
