@@ -222,7 +222,7 @@ def _run(
     if options.no_start:
         words = [project.shim, "start", "--run-id", run_id, *arguments]
         words += ["--", *options.arguments] if options.arguments else []
-        print_out("start it with this line; its leading blank keeps it out of most histories:")
+        print_out("start it with this line; its leading blank keeps it out of many histories:")
         print_out(f" cd {where} && CLAUDE_RUNNER_TOKEN={shlex.quote(token)} {shlex.join(words)}")
         return 0
     print_out(f"next time: this command again, or `{project.shim} wait` in {where}")

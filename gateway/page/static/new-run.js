@@ -80,7 +80,7 @@ export function showLine(dialog, run, hint = "") {
       el("h2", { id: "new-run-title" }, "Start it"),
       el("p", {}, run.start_command.startsWith(" cd ") ? "Paste this line into a terminal:" : "Paste this line into a terminal, in the folder of your project:"),
       el("code", { class: "line", id: "start-line", tabindex: "0" }, run.start_command),
-      el("p", { class: "hint" }, "It holds the run’s token, which is shown only here. Anyone who has it can send output for this run. The blank in front keeps the line out of the history of most shells."),
+      el("p", { class: "hint" }, "It holds the run’s token, which is shown only here. Anyone who has it can send output for this run. The blank in front keeps it out of the history of fish, and of many setups of bash."),
       hint && el("p", { class: "hint" }, hint),
       el(
         "div",
