@@ -314,9 +314,8 @@ class GatewayClient:
         self._proxies = _find_proxy(self.base_url)
         self._opened: requests.Session | None = None
 
-    @property
-    def _session(self) -> requests.Session:
-        """The session, from the first exchange on: `requests` is imported with it."""
+    def open(self) -> requests.Session:
+        """Return the session; `requests` is imported for it, at the latest by an exchange."""
         if self._opened is None:
             from gateway_transport.adapter import Session
 
@@ -474,7 +473,7 @@ class GatewayClient:
         is_answer: Callable[[Any], bool],
     ) -> Reply:
         headers = {**headers, **_ASKED}
-        session = self._session
+        session = self.open()
         begun_at = self.clock.monotonic()
         try:
             self._limits.begin(len(body), timeout_s)

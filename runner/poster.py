@@ -80,6 +80,8 @@ class Poster(Worker):
         self._tell = tell
         self._tell_once = TellOnce(tell)
         self._finishing = False
+        # Until then nothing can have been sent, and that is not the gateway's fault.
+        self._is_ready = False
         self._sender = Sender(
             client, pacer, self._stopping.wait, EVENTS, pauses=pauses, explain=self._explain
         )
@@ -117,7 +119,7 @@ class Poster(Worker):
     def has_stalled(self, patience_s: float) -> bool:
         """Whether the gateway has taken nothing for so long, without having asked to wait."""
         waited_s = time.monotonic() - self.progress_at
-        return waited_s > patience_s + self._pacer.output_delay_s()
+        return self._is_ready and waited_s > patience_s + self._pacer.output_delay_s()
 
     def describe_remaining(self) -> Remaining:
         """Return what is left: output first, then the files one by one. Thread: any."""
@@ -148,6 +150,7 @@ class Poster(Worker):
     # --- the thread --------------------------------------------------------------------------
 
     def _work(self) -> None:
+        self._open()
         while not (self._stopping.is_set() or self.is_done):
             is_finishing = self._finishing
             if self._spool.wait_pending(0.0 if is_finishing else _IDLE_WAIT_S):
@@ -157,6 +160,15 @@ class Poster(Worker):
             elif is_finishing and not self._uploader.send_next():
                 self._tell_refused()
                 self.is_done = True
+
+    def _open(self) -> None:
+        """Open the client, which takes long the first time, whatever comes of it."""
+        try:
+            self._client.open()
+        finally:
+            if not self._is_ready:
+                self._note_progress()
+                self._is_ready = True
 
     def _append_finished(self) -> None:
         def compose(totals: Totals) -> RedactedText:

@@ -456,7 +456,7 @@ def test_a_cookie_is_not_kept() -> None:
     with peer(answer) as client:
         for _ in range(2):
             assert client.send(client.commands()).outcome is Outcome.ACCEPTED
-        kept = len(client._session.cookies)
+        kept = len(client.open().cookies)
 
     assert (kept, ["cookie" in head.headers for head in heads]) == (0, [False, False])
 
@@ -743,7 +743,7 @@ def test_no_proxy_is_honoured(
 
     client = GatewayClient(f"https://{host}", Credentials("s" * 32))
 
-    assert (client._session.proxies == {}) is is_excepted
+    assert (client.open().proxies == {}) is is_excepted
     client.close()
 
 

@@ -448,7 +448,8 @@ def as_nobody(launch: Launch) -> Launch:
     """Let the runner give up its rights when it has loaded its files, which may be root's."""
     source = (
         "import os, sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "import claude_runner, runner.poster, runner.poller, encodings.idna, encodings.utf_8_sig\n"
+        "import claude_runner, tools.start, tools.online, runner.conduct, kinds.launchers, shutil\n"
+        "import gateway_transport.adapter, email.utils, encodings.idna, encodings.utf_8_sig\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "sys.exit(claude_runner.main())\n"
     )
