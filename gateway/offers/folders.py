@@ -331,6 +331,7 @@ class Offers:
             "state": state,
             "folder": folder.said.name if folder is not None else names[0],
             "machine": folder.said.machine if folder is not None else names[1],
+            "offer": row.waiter_id if is_here else None,
             "is_here": is_here,
             "ahead": len(before),
             "queued_at": row.queued_at,

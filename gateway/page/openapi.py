@@ -293,6 +293,7 @@ _SCHEMAS: dict[str, Schema] = {
             },
             "folder": _TEXT,
             "machine": _TEXT,
+            "offer": _or_null(_TEXT),
             "is_here": _BOOLEAN,
             "ahead": _INTEGER,
             "queued_at": _TIME,

@@ -68,6 +68,11 @@ def test_a_run_is_started_from_a_phone(browser: Browser, tmp_path: Path) -> None
             assert gateway.api("GET", f"/api/runs/{run_id}").json()["title"] == "Tests"
             argv = standin.all("started")[0]["argv"]
             assert " ".join(argv).endswith("--permission-mode acceptEdits")
+            # What is done again is done in its own folder.
+            page.get_by_role("button", name="Again…").click()
+            expect(page.get_by_role("radio", name=re.compile("shop on laptop"))).to_be_checked()
+            expect(page.get_by_role("button", name="Start")).to_be_visible()
+            page.get_by_role("button", name="Cancel").click()
             process.signal(signal.SIGSTOP)  # alive, and silent: what is sent waits
             person.open_list()
             open_dialog(page)

@@ -36,7 +36,7 @@ function form(dialog, again, resume) {
     help.textContent = offer ? HELP_THERE : HELP;
     prompt.required = Boolean(offer);
     if (line) line.hidden = Boolean(offer);
-  }, Boolean(again)); // which is for the folder of the run, unless somebody chooses another one
+  }, again ? `/api/runs/${encodeURIComponent(again.id)}` : "");
   if (!resume) folders.follow();
   const element = el(
     "form",

@@ -307,7 +307,7 @@ export class RunPage {
     const sentence = isGone ? `There is no run ${this.#id} here. It may have been deleted.` : tryAgain ? retrying(error) : asText(error.message);
     const again = tryAgain && el("button", { type: "button", onclick: tryAgain }, "Try now");
     showConnection(isGone ? "gone" : "offline");
-    const problem = el("div", { class: "empty" }, el("p", { class: "notice bad", role: !this.#output && "alert" }, sentence), el("p", { class: "button-row" }, again, el("a", { class: "button", href: `${BASE}/` }, "All runs")));
+    const problem = el("div", { class: "empty" }, el("p", { class: "notice bad", role: (isGone || !this.#output) && "alert" }, sentence), el("p", { class: "button-row" }, again, el("a", { class: "button", href: `${BASE}/` }, "All runs")));
     if (isGone) this.element.replaceChildren(problem);
     else if (this.#output) this.#trouble.replaceChildren(problem);
     else this.#columns.replaceChildren(problem, this.#controls.element);

@@ -32,10 +32,11 @@ export class RunRow {
     this.element = el("li", {}, this.#check, this.#body);
   }
 
-  /** Show the run as it is; `isDouble` if another one in sight has the same name. */
-  update(line, isDouble) {
+  /** Show the run as it is; `isDouble` if another one in sight has the same name. The last `names` say
+   * which folder is meant. */
+  update(line, isDouble, names) {
     this.#line = line;
-    const content = describe(line, isDouble);
+    const content = describe(line, isDouble, names);
     if (this.#shown === JSON.stringify(content)) return;
     this.#shown = JSON.stringify(content);
     fill(this.#link, content);
@@ -58,7 +59,7 @@ export class RunRow {
   }
 }
 
-function describe(line, isDouble) {
+function describe(line, isDouble, names) {
   const [kind, word] = status(line);
   const isOver = line.stage === "done";
   const since = asNumber(line.stage_at) ?? line.created_at;
@@ -67,7 +68,7 @@ function describe(line, isDouble) {
     kind,
     word,
     title: title(line),
-    folder: asText(folderName(line.working_dir), MAX_NAME),
+    folder: asText(folderName(line.working_dir, names), MAX_NAME),
     branch: asText(line.branch, MAX_NAME),
     time: age(since),
     moment: moment(since),

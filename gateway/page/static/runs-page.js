@@ -12,7 +12,7 @@ import { say } from "./toast.js";
 import { attempt, nextFrame } from "./turns.js";
 import { asText, newer } from "./values.js";
 import { Waits } from "./waits.js";
-import { lineOf, title } from "./words.js";
+import { folderName, lineOf, title } from "./words.js";
 
 const PAGE_RUNS = 50;
 const MAX_PAGE_RUNS = 200;
@@ -231,12 +231,17 @@ export class RunsPage {
   #draw() {
     if (!this.#counts) return;
     const names = new Map();
-    for (const line of this.#lines.values()) names.set(title(line), (names.get(title(line)) ?? 0) + 1);
+    const folders = new Map(); // name -> the paths that end with it
+    for (const line of this.#lines.values()) {
+      names.set(title(line), (names.get(title(line)) ?? 0) + 1);
+      const name = folderName(line.working_dir);
+      folders.set(name, (folders.get(name) ?? new Set()).add(line.working_dir));
+    }
     const focused = document.activeElement;
     let total = 0;
     for (const group of this.#groups.values()) {
       total += group.ids.length;
-      this.#drawGroup(group, names);
+      this.#drawGroup(group, names, folders);
     }
     // Whatever was moved has lost it.
     if (focused !== document.activeElement && this.element.contains(focused)) focused.focus({ preventScroll: true });
@@ -246,13 +251,13 @@ export class RunsPage {
     this.#drawBar();
   }
 
-  #drawGroup(group, names) {
+  #drawGroup(group, names, folders) {
     group.ids.forEach((id, index) => {
       const line = this.#lines.get(id);
       let row = this.#rows.get(id);
       if (!row) this.#rows.set(id, (row = new RunRow(id, openMenu, (...picked) => this.#notePick(...picked))));
       attempt(() => {
-        row.update(line, names.get(title(line)) > 1);
+        row.update(line, names.get(title(line)) > 1, folders.get(folderName(line.working_dir)).size > 1 ? 2 : 1);
         row.offerPick(this.#isPicking, this.#picked.has(id));
       });
       // Moving an element that is in its place already would take the focus from it.

@@ -52,7 +52,9 @@ export class SideLog {
     let at = this.#entries.length;
     while (at && this.#entries[at - 1][0] > event.id) at -= 1;
     if (at && this.#entries[at - 1][0] === event.id) return;
-    const [kind, text] = describe(event);
+    const described = describe(event);
+    if (!described) return;
+    const [kind, text] = described;
     const entry = el(
       "li",
       { class: `log-entry ${kind}` },
@@ -71,6 +73,7 @@ function describe({ type, data }) {
   const fields = parse(data);
   if (!fields) return ["info", data];
   if (type === "assist") return ["info", fields.url ? "A link for helping at the keyboard is open." : "The link for helping is closed."];
+  if (fields.event === "progress") return null; // the head has what it says
   return ["marker", describeTalk(fields) ?? describeMarker(fields)];
 }
 

@@ -30,11 +30,13 @@ export class WaitingFolders {
   #asking;
   #summary = el("summary", {});
   #onChoice;
+  #again;
 
-  /** Choose the first folder, unless `isHere`. */
-  constructor(onChoice, isHere = false) {
+  /** Choose the first folder; for the run with the path `again` in the API, that in which it was. */
+  constructor(onChoice, again = "") {
     this.#onChoice = onChoice;
-    this.#isTouched = isHere;
+    this.#again = again;
+    this.#isTouched = Boolean(again);
     const pair = actionButton("Let in", {}, () => this.#pair(), (sentence) => this.#tell(sentence));
     this.#code.addEventListener("keydown", (event) => {
       if (event.key !== "Enter") return;
@@ -83,8 +85,9 @@ export class WaitingFolders {
 
   async #look() {
     const asked = (this.#asked += 1);
+    const own = this.#again && !this.#isKnown ? await get(`${this.#again}/order`) : null;
     const answer = await get("/api/offers");
-    if (asked === this.#asked) this.#show(answer);
+    if (asked === this.#asked) this.#show(answer, own?.order?.offer);
   }
 
   /** Send a run to the chosen folder; return its id. */
@@ -115,7 +118,7 @@ export class WaitingFolders {
     await this.#look();
   }
 
-  #show({ offers, unpaired }) {
+  #show({ offers, unpaired }, own) {
     const gone = this.chosen && !offers.some((offer) => offer.id === this.#chosen) ? this.chosen : null;
     const isSame = JSON.stringify(offers) === JSON.stringify(this.#offers);
     this.#offers = offers;
@@ -126,6 +129,7 @@ export class WaitingFolders {
     if (gone) this.#choose(HERE);
     // Only once: later the choice would change under the hand of somebody who is about to press Start.
     else if (!this.#isTouched && !this.#isKnown && offers.length) this.#choose(offers[0].id);
+    else if (own && offers.some(({ id }) => id === own)) this.#choose(own);
     this.#isKnown = true;
   }
 

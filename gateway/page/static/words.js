@@ -76,8 +76,8 @@ export function lineOf({ command, prompt, ...run }) {
   return { ...line, prompt: command ?? prompt };
 }
 
-/** Return the last name of a folder's path. */
-export const folderName = (path) => asText(path).split(/[\\/]/).filter(Boolean).at(-1) ?? "";
+/** Return the last name of a folder's path, or the last few. */
+export const folderName = (path, names = 1) => asText(path).split(/[\\/]/).filter(Boolean).slice(-names).join("/");
 
 /** Return what a run costs, to the cent; of less than a cent a little more. */
 export const dollars = (cost) => `$${cost.toFixed(cost > 0 && cost < 0.01 ? 4 : 2)}`;
@@ -131,7 +131,7 @@ export function refusedTools(run) {
  */
 export function resultFacts({ isError, subtype, totalCostUsd, numTurns, permissionDenials }) {
   const facts = [];
-  if (isError === true) facts.push(["Its result", asText(subtype ?? "an error").replaceAll("_", " ")]);
+  if (isError === true) facts.push(["Its result", asText(subtype && subtype !== "success" ? subtype : "an error").replaceAll("_", " ")]);
   const cost = asNumber(totalCostUsd);
   if (cost !== null) facts.push(["Cost", dollars(cost)]);
   if (asNumber(numTurns) !== null) facts.push(["Turns", String(numTurns)]);
