@@ -35,6 +35,7 @@ def gateway(
             if name == "HMAC_SECRET" or name.startswith("CLAUDE"):
                 patch.delenv(name)
         gateway.start()
+    visitor.share(gateway)
     with contextlib.ExitStack() as stack:
         stack.callback(gateway.stop)
         yield gateway

@@ -57,10 +57,10 @@ expect.set_options(timeout=WAIT_MS)
 
 # What a browser keeps of a login. Most tests are not about that, and its pages cost them a second.
 _kept: WeakKeyDictionary[EmbeddedGateway, Any] = WeakKeyDictionary()
-# Windows that somebody has left, by what they were opened with: a new one takes half a second.
-_left: WeakKeyDictionary[EmbeddedGateway, defaultdict[str, list[BrowserContext]]] = (
-    WeakKeyDictionary()
-)
+# Windows that somebody has left at a gateway that many visit, by what they were opened with: a new
+# one takes half a second.
+_Windows = defaultdict[tuple[Browser, str], list[BrowserContext]]
+_left: WeakKeyDictionary[EmbeddedGateway, _Windows] = WeakKeyDictionary()
 # What is in the browser's store is the person's; only the login remains.
 _FORGET: Final = """
 kept => {
@@ -85,6 +85,11 @@ def launched(playwright: Playwright) -> Iterator[Browser]:
         yield browser
     finally:
         browser.close()
+
+
+def share(gateway: EmbeddedGateway) -> None:
+    """Let visitors of this gateway leave their windows to others."""
+    _left[gateway] = defaultdict(list)
 
 
 def _logged_in(gateway: EmbeddedGateway) -> Any:
@@ -129,13 +134,13 @@ class Visitor:
     ) -> None:
         self._gateway = gateway
         self._allowed = allowed
-        # Permissions are taken back in the end.
-        self._leaves = logged_in and not alone and "permissions" not in options
         self.complaints: list[str] = []
-        left = _left.setdefault(gateway, defaultdict(list))[repr(sorted(options.items()))]
-        self._left = left
-        if self._leaves and left:
-            self.context = left.pop()
+        self._left: list[BrowserContext] | None = None
+        # Permissions are taken back in the end.
+        if logged_in and not alone and gateway in _left and "permissions" not in options:
+            self._left = _left[gateway][browser, repr(sorted(options.items()))]
+        if self._left:
+            self.context = self._left.pop()
             (self.page,) = self.context.pages
             self.page.set_viewport_size({"width": size[0], "height": size[1]})
         else:
@@ -232,13 +237,13 @@ class Visitor:
         try:
             if kind is None:
                 self.check()
-                is_left = self._leaves and self._is_tidied()
+                if self._left is not None and self._is_tidied():
+                    self._left.append(self.context)
+                    is_left = True
             else:
                 print(f"the browser complained: {self.complaints}", file=sys.stderr)
         finally:
-            if is_left:
-                self._left.append(self.context)
-            else:
+            if not is_left:
                 self.context.close()
 
     def _is_tidied(self) -> bool:
