@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     # Opens a browser with an address, by a file in a folder; False where nobody would see it.
     ShowPage = Callable[[Path, str], bool]
 
+_USUAL_PORT: Final = 3100
+# How many are tried if another program has the first one.
+_PORTS: Final = 50
 _QUESTION: Final = "what should {title} do? (Enter alone opens a session at the keyboard) "
 
 
@@ -133,7 +136,7 @@ def _provide_gateway(
     gateway = find_gateway(folder)
     if gateway is None:
         prepare()
-        gateway = start_gateway(folder, _gateway_arguments(options, config), console)
+        gateway = _start_gateway(options, config, console)
         how = "started; it goes on when this ends"
     else:
         how = "it runs already"
@@ -153,16 +156,33 @@ def _provide_gateway(
     return gateway
 
 
-def _gateway_arguments(options: argparse.Namespace, config: Config) -> list[str]:
-    """Return how the gateway is started: where `.env` says, or else where there is room."""
+def _start_gateway(options: argparse.Namespace, config: Config, console: Console) -> LocalGateway:
+    """Start it where `.env` says, or on a port beside that one if another program has it.
+
+    Raises RunnerError, also for a port that the user has chosen and another program has.
+    """
     parts = urlsplit(config.gateway_url)
-    port = options.port or str(parts.port or 3100)
-    is_free_to_choose = config.sources["GATEWAY_URL"].startswith("default") and not options.port
-    if is_free_to_choose and not is_port_free(int(port)):
-        port = "0"
-    arguments = ["--port", port, "--data-dir", str(config.data_dir)]
-    arguments += ["--env-file", config.sources[".env"]] if options.env_file else []
-    return arguments + (["--http"] if parts.scheme == "http" else [])
+    noted = parts.port or _USUAL_PORT
+    may_move = options.port is None and config.sources["GATEWAY_URL"] != "environment"
+    fixed = ["--data-dir", str(config.data_dir), *(["--http"] if parts.scheme == "http" else [])]
+    fixed += ["--env-file", config.sources[".env"]] if options.env_file else []
+    port, last = noted, min(noted + _PORTS, 65_535)
+    while True:
+        while may_move and port < last and not is_port_free(port):
+            port += 1
+        try:
+            chosen = ["--port", options.port or str(port)]
+            gateway = start_gateway(gateway_folder(config.data_dir), [*chosen, *fixed], console)
+        except RunnerError:
+            if not may_move or port >= last or is_port_free(port):
+                raise
+            continue  # another program was faster
+        if port != noted:
+            console.warn(
+                f"port {noted} is taken by another program, so the gateway uses {port}; repeat "
+                "`up` for projects that have the other one"
+            )
+        return gateway
 
 
 # --- the project ----------------------------------------------------------------------------------

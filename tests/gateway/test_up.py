@@ -107,6 +107,7 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
 
     with taken(3100):
         printed = clone.type("up", str(first), "--cmd", "mend it", "--", "-x", code=3)
+        assert "port 3100 is taken by another program, so the gateway uses 31" in printed
 
     gateway = clone.gateway
     shown = PAGE.search(printed)
@@ -158,7 +159,8 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
         assert b"wrapper/program" not in terminal.output  # what is there is not written again
     again = clone.gateway
     assert again is not None
-    assert (again.url, again.pid == gateway.pid) == (gateway.url, False)
+    assert again.pid != gateway.pid
+    assert load_config(first, {}, env_file=first / ".env").gateway_url == again.runner_url
     assert find_pointed(clone.env) == again
 
     code = clone.type("gateway", "--login").strip().partition("/login?")[2]
