@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Final
 
 from journal.spool import Spool, SpoolError
-from runner.assist import Assist
 from runner.attempts import Pacer
 from runner.changes import Changes
 from runner.console import shown_size
@@ -50,7 +49,7 @@ from runner.upload import collect_files
 
 if TYPE_CHECKING:
     from journal.spool import FilePart
-    from runner.assist import AssistPlan
+    from runner.assist import Assist, AssistPlan
     from runner.conversation import Conversation
     from runner.parts import RunParts
 
@@ -198,6 +197,8 @@ class Session:
         self._size_due: float | None = None
 
     def _plan_assist(self, plan: AssistPlan) -> Assist:
+        from runner.assist import Assist  # few runs have one
+
         return Assist(
             plan,
             self._keeper,
