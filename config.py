@@ -804,7 +804,8 @@ def tell_open_modes(config: Config) -> Iterator[str]:
 def private_paths(config: Config) -> list[Path]:
     """Return what no other user should be able to read; a `.env` only if it sets something."""
     files = [Path(config.sources[".env"])] if config.dotenv else []
-    return [config.data_dir, config.data_dir / "runs", *files]
+    folders = (config.data_dir, config.data_dir / "runs")
+    return [*filter(os.path.isdir, folders), *files]
 
 
 def prepare_data_dir(folder: Path) -> None:
