@@ -106,8 +106,11 @@ MARK = b"[REDACTED]"
 # its value. More would cost time at every read.
 _MAX_UNJUDGED_BYTES = 512
 # A long read is cut into slices. Behind each private key the rest of a slice is judged again, so
-# without slices a file with many keys would cost the square of its size.
+# without slices a file with many keys would cost the square of its size; what may hold keys is cut
+# into shorter ones.
 SLICE_BYTES = 16_384
+_SLICE_OF_KEYS_BYTES = 8_192
+_MAY_BEGIN_KEY = (b"BEGIN", b"Private-Key", b"PuTTY-User-Key-File")
 
 
 # --- the rules ------------------------------------------------------------------------------------
@@ -320,9 +323,12 @@ class Redactor:
 
     def feed(self, chunk: bytes) -> Redacted:
         """Return what is now safe to publish; may be empty. Holds back at most 4 KB."""
-        if len(chunk) > SLICE_BYTES:
-            starts = range(0, len(chunk), SLICE_BYTES)
-            return Redacted(b"".join(self.feed(chunk[at : at + SLICE_BYTES]) for at in starts))
+        if len(chunk) > _SLICE_OF_KEYS_BYTES:
+            has_keys = any(each in chunk for each in _MAY_BEGIN_KEY)
+            size = _SLICE_OF_KEYS_BYTES if has_keys else SLICE_BYTES
+            if len(chunk) > size:
+                starts = range(0, len(chunk), size)
+                return Redacted(b"".join(self.feed(chunk[at : at + size]) for at in starts))
         if b"\b" not in chunk:
             return self._guard(chunk)
         # Typing over changes earlier text, so that is judged first.

@@ -179,17 +179,34 @@ class View:
         if place >= len(self.text):
             return self.size
         if self._starts is None:
-            # All bytes behind the last escape sequence are visible, so a place there is counted
-            # from the end. A sequence may be of any length, so it is matched.
-            last = self._escape.match(self._raw, self._raw.rfind(b"\x1b", 0, self.size), self.size)
-            from_end = self.size - (len(self.text) - place)
-            if last and last.end() <= from_end:
-                return from_end
+            found = self._count_back(len(self.text) - place)
+            if found is not None:
+                return found
             self._index(self._escape)
         if not self._starts:
             return place
         index = bisect.bisect_right(self._starts, place) - 1
         return self._raws[index] + place - self._starts[index]
+
+    def _count_back(self, left: int) -> int | None:
+        """Return where the last `left` visible bytes begin, if few sequences are among them.
+
+        Only a sequence of the most frequent kind is sure to begin where its escape byte stands.
+        """
+        end = self.size
+        for _ in range(1 if self.may_have_strings else _COUNTED_BACK):
+            begin = self._raw.rfind(b"\x1b", 0, end)
+            last = self._escape.match(self._raw, begin, self.size) if begin >= 0 else None
+            if last is None:
+                return None
+            left -= end - last.end()
+            if left <= 0:
+                return last.end() - left
+            left -= len(_show(last))
+            if left == 0:
+                return begin
+            end = begin
+        return None
 
     def find_raw_after(self, place: int) -> int:
         """Return where the raw bytes go on behind the visible byte before `place`."""
@@ -247,6 +264,8 @@ def _has_unseen(raw: bytes) -> bool:
 
 
 _SHORT_BYTES = 1024
+# Counting over more sequences than these would take as long as to index all of them.
+_COUNTED_BACK = 16
 
 
 def _may_wrap(raw: bytes, *, after_space: bool) -> bool:
