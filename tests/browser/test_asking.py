@@ -580,6 +580,8 @@ def test_talking_with_a_run_that_listens(phone: Visitor, gateway: EmbeddedGatewa
 
     page.get_by_role("button", name="Interrupt").click()
     assert wait_for_sent(gateway, run) == ["__ESCAPE__"]
+    acknowledge(gateway, run, result="sent")
+    expect(page.get_by_text("Interrupt: done.", exact=True).first).to_be_attached()
 
 
 @pytest.mark.parametrize(

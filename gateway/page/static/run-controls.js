@@ -65,6 +65,7 @@ export class RunControls {
   /** Offer what the run takes at this moment. */
   update(run) {
     const isActive = run.status === "running" || run.status === "pending";
+    this.#isSession = run.mode === "interactive";
     this.#active.hidden = !isActive;
     this.stopping.hidden = !isActive;
     // In print mode nobody reads the terminal, whatever is allowed.
@@ -90,6 +91,7 @@ export class RunControls {
     );
   }
 
+  #isSession = false;
   #isOffered = () => false;
 
   #offerRepeat() {
@@ -105,7 +107,7 @@ export class RunControls {
   show(command) {
     const known = this.#entries.get(command.id);
     if (known && (known.status === command.status || command.status === "pending")) return;
-    const element = historyEntry(command);
+    const element = historyEntry(command, this.#isSession);
     if (known) known.element.replaceWith(element);
     else this.#history.prepend(element);
     this.#entries.set(command.id, { element, status: command.status });
@@ -118,7 +120,7 @@ export class RunControls {
       const isBad = command.status !== "done";
       // What a person says to a run has its own place, which tells what became of it.
       const tell = talkName(command.command) === null && !command.command.startsWith(INPUT) ? say : announce;
-      tell(`${nameOf(command.command)}: ${isBad ? `failed. ${asText(command.error, 200)}` : "done."}`, isBad);
+      tell(`${nameOf(command.command, this.#isSession)}: ${isBad ? `failed. ${asText(command.error, 200)}` : "done."}`, isBad);
     }
   }
 
@@ -185,17 +187,19 @@ function fits(command, kinds) {
   return !kinds || !needed || kinds.includes(needed);
 }
 
-const nameOf = (command) => {
+const nameOf = (command, isSession) => {
   // Until it is delivered; the gateway does not keep what was typed.
   const typed = command.startsWith(INPUT) && command.slice(INPUT.length).trimEnd();
   if (typed) return `Typed: ${typed}`;
   if (typed === "") return "Typed into the session";
+  // A session has the key on its terminal; a job has a button.
+  if (command === "__ESCAPE__" && !isSession) return "Interrupt";
   return talkName(command) ?? SPECIAL.get(command) ?? command;
 };
 
 const STATUS_WORDS = { pending: "waiting for the runner", done: "done", failed: "failed" };
 
-function historyEntry({ command, status, result, error, created_at: createdAt }) {
+function historyEntry({ command, status, result, error, created_at: createdAt }, isSession) {
   const isSpecial = command.startsWith("__");
   // Of what is no program there is nothing to say but that it was done.
   const outcome = isSpecial && status === "done" ? [] : [result, error];
@@ -207,11 +211,11 @@ function historyEntry({ command, status, result, error, created_at: createdAt })
     el(
       "p",
       { class: "history-head" },
-      el(isSpecial ? "span" : "code", { class: "history-name" }, nameOf(command)),
+      el(isSpecial ? "span" : "code", { class: "history-name" }, nameOf(command, isSession)),
       el("span", { class: `outcome ${status}` }, STATUS_WORDS[status] ?? status),
       el("span", { class: "hint", title: new Date(createdAt * 1000).toLocaleString() }, age(createdAt)),
     ),
-    text && resultBlock(text, error ? "bad" : "", nameOf(command), isSpecial ? [text] : resultNodes(command, text)),
+    text && resultBlock(text, error ? "bad" : "", nameOf(command, isSession), isSpecial ? [text] : resultNodes(command, text)),
     isSilent && el("p", { class: "hint" }, "It printed nothing."),
   );
 }
