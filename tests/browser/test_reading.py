@@ -369,6 +369,9 @@ def test_everything_can_be_done_with_the_keyboard(desk: Visitor, gateway: Embedd
     page.evaluate("document.activeElement.blur()")
     tab_to(page, "by keyboard")
     page.keyboard.press("Enter")
+    # The list is live too.
+    expect(page.get_by_text("hello", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="git status")).to_be_visible()
     expect(page.locator("#connection")).to_have_text("Live")
     tab_to(page, "hello")
     tab_to(page, "git status")
