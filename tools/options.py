@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Before every value, so that argparse takes none for an option, nor drops one that is "--".
 _VALUE_MARK: Final = "="
+# How much two names are alike, of 1, for one to be meant by the other: tokn and token are by 0.89.
+_CLOSE: Final = 0.65
 # The column of the comments behind examples; a longer one has its comment behind it.
 _COMMENTS_AT: Final = 64
 
@@ -187,8 +189,10 @@ class CommandLine:
 def _did_you_mean(given: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(given, known, 1)
-    return f"did you mean {close[0]}? " if close else ""
+    # Without the dashes, which all options have in common.
+    names = {each.lstrip("-"): each for each in known}
+    close = get_close_matches(given.lstrip("-"), names, 1, _CLOSE)
+    return f"did you mean {names[close[0]]}? " if close else ""
 
 
 def _add_verbosity(parser: argparse.ArgumentParser) -> None:
