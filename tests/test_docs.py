@@ -417,7 +417,10 @@ def test_the_changes_of_a_release_are_those_of_its_section() -> None:
 
 
 def test_the_changelog_has_the_usual_form() -> None:
-    """Versions from the newest on, each with sections of the six names, each with a link."""
+    """Versions from the newest on, each with sections of the six names, each with a link.
+
+    Nothing stands twice, as it may after a merge that keeps both sides.
+    """
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
     versions = re.findall(r"^## \[(.+?)\](?: - \d{4}-\d\d-\d\d)?$", text, re.MULTILINE)
     usual = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
@@ -425,6 +428,9 @@ def test_the_changelog_has_the_usual_form() -> None:
     assert versions[0] == "Unreleased"
     assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= usual
     assert [*re.findall(r"^\[(.+)\]: ", text, re.MULTILINE)] == versions
+    for version in re.split(r"^## ", text, flags=re.MULTILINE):
+        lines = [line for line in version.splitlines() if line.startswith(("### ", "- "))]
+        assert len(lines) == len(set(lines))
 
 
 PROGRAMS = ("./wrapper/claude-runner", "./wrapper/rev-runner")
