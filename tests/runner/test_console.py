@@ -35,7 +35,8 @@ def test_a_gateway_that_thinks_is_named(tmp_path: Path) -> None:
 def test_a_rate_limit_is_counted_down(tmp_path: Path) -> None:
     """The wait that the gateway asks for can be long."""
     with StrictGateway() as gateway:
-        gateway.faults.add(Fault("commands", RateLimited(2), times=1))
+        # The first one is asked again at once, with `requests`.
+        gateway.faults.add(Fault("commands", RateLimited(2), times=2))
         launch = quick(gateway, tmp_path)
         with Terminal(launch.argv, env=launch.env, columns=200) as terminal:
             terminal.expect(b"too many requests: the gateway asks to wait 2 s")
@@ -73,7 +74,7 @@ def test_an_upload_is_named(command: str, tmp_path: Path) -> None:
 def test_a_pipe_stays_quiet(tmp_path: Path) -> None:
     """Whatever takes its time, only sentences come."""
     with StrictGateway() as gateway:
-        gateway.faults.add(Fault("commands", RateLimited(1), times=1))
+        gateway.faults.add(Fault("commands", RateLimited(1), times=2))
         gateway.faults.add(Fault("artifact", Delay(2.5), times=1))
         launch = quick(gateway, tmp_path)
         with RunnerProcess(launch) as runner:
