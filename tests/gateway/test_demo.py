@@ -199,7 +199,7 @@ def test_a_signal_ends_run_and_gateway(new_demo: Callable[..., Demo]) -> None:
             assert line, process.communicate()
             shown += line
         pids = processes.descendants(process.pid)
-        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGINT)
         rest, stderr = process.communicate(timeout=DEMO_TIMEOUT_S)
 
     assert process.returncode == 130
