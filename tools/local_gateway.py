@@ -65,7 +65,8 @@ class LocalGateway:
         if self.env_file is None:
             raise RunnerError(
                 f"the gateway that runs here (process {self.pid}, {self.url}) has its secret in no "
-                "file, as that of `demo`; end it, and repeat"
+                "file, as that of `demo`; end it, with Enter in its terminal or with "
+                "`gateway --stop`, and repeat"
             )
         config = load_config(PROGRAM, {}, env_file=self.env_file)
         config.require_secret()

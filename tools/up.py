@@ -97,6 +97,9 @@ def up(
     project = _Project(Target(absolute_path(options.project, "DIR")), profile)
     os.chdir(project.target.path)  # a relative path of a program is that of the project
     project.require_program(config)
+    running = find_gateway(gateway_folder(config.data_dir))
+    if running is not None:
+        running.settings()  # that of `demo` has none for others
     _install(project)
     gateway = _provide_gateway(options, config, console, prepare_gateway)
     for sentence in connect(

@@ -19,6 +19,7 @@ import pytest
 
 from config import load_config
 from gateway import xterm
+from gateway.whereabouts import Whereabouts
 from testing.programs.runner import ROOT, program
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
@@ -194,6 +195,13 @@ def test_what_stands_in_the_way_is_one_sentence(clone: _Clone) -> None:
         clone.type("up", str(project), "--cmd", "x", code=1)
     )
     del clone.env["GATEWAY_URL"]
+    (clone.data_dir / "gateway").mkdir(parents=True)
+    with Whereabouts(clone.data_dir / "gateway") as whereabouts:  # `demo`, in another terminal
+        facts = {"url": "http://x", "runnerUrl": "http://x", "certificate": None, "envFile": None}
+        whereabouts.tell(facts, is_shared=False)
+        told = clone.type("up", str(project), "--cmd", "x", code=1)
+    assert told.count("\n") == 1
+    assert "has its secret in no file, as that of `demo`; end it, with Enter in its" in told
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         told = clone.type("up", str(project), "--cmd", "x", "--port", str(port), code=1)
