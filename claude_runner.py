@@ -460,8 +460,8 @@ def _run_doctor(
 
     doctor = Doctor(profile, console, lambda: _load_config(options, profile))
     mended = list(_mend(options, profile, console)) if options.fix else []
-    for sentence in () if options.json else mended:
-        print_out(f"fix   {sentence}")
+    for is_done, sentence in () if options.json else mended:
+        print_out(f"{'fix   ' if is_done else 'left  '}{sentence}")
     findings = []
     # A token is checked too; without its run, that is what fails.
     has_token = options.token is not None or options.token_file is not None
@@ -474,14 +474,18 @@ def _run_doctor(
     if options.json:
         rows = [asdict(finding) for finding in findings]
         answer = {"ok": failed == 0, "version": VERSION, "findings": rows}
-        answer.update({"fixes": mended} if options.fix else {})
+        if options.fix:
+            answer["fixes"] = [sentence for is_done, sentence in mended if is_done]
+            answer["left"] = [sentence for is_done, sentence in mended if not is_done]
         print_out(json.dumps(answer, indent=2))
     elif failed:
         console.error(f"{failed} of {len(findings)} checks failed")
     return 1 if failed else 0
 
 
-def _mend(options: argparse.Namespace, profile: Profile, console: Console) -> Iterator[str]:
+def _mend(
+    options: argparse.Namespace, profile: Profile, console: Console
+) -> Iterator[tuple[bool, str]]:
     """Mend what can be mended; a configuration that cannot be read is the findings' business."""
     from tools.mending import mend
 

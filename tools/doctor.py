@@ -21,7 +21,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Final
 
-from config import SAFE_SECRET_BYTES, RunnerError, build_rules, prepare_data_dir, tell_open_modes
+from config import (
+    SAFE_SECRET_BYTES,
+    RunnerError,
+    build_rules,
+    prepare_data_dir,
+    private_paths,
+    tell_open_modes,
+)
 from journal.spool import Spool, SpoolError
 from places import find_program, find_project, program_to_start
 from redact import printable
@@ -228,7 +235,10 @@ def _check_folder(config: Config) -> tuple[str, str]:
     if free_bytes < _ENOUGH_DISK_BYTES:
         return "fail", f"{shown}; make room, or set CLAUDE_RUNNER_DATA_DIR to another folder"
     is_open = "; ".join(tell_open_modes(config))
-    return ("note", f"{is_open}, and so does `doctor --fix`") if is_open else ("ok", shown)
+    if not is_open:
+        return "ok", shown
+    is_mended = not any(path.is_symlink() for path in private_paths(config))
+    return "note", f"{is_open}, and so does `doctor --fix`" if is_mended else is_open
 
 
 def _check_journal(config: Config) -> tuple[str, str]:

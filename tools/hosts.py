@@ -21,7 +21,7 @@ from config import write_whole
 from places import is_in_repository
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _MAX_BYTES: Final = 1 << 20
@@ -337,20 +337,26 @@ _GIT_TIMEOUT_S: Final = 30.0
 
 def add_ignores(project: Path) -> list[str]:
     """Add what is missing to the ignore files, and return what the user should know."""
-    told: list[str] = []
+    return [sentence for _, sentence in mend_ignores(project)]
+
+
+def mend_ignores(project: Path) -> Iterator[tuple[bool, str]]:
+    """Add what is missing to the ignore files; yield for each whether it was done, and a sentence.
+
+    Raises OSError.
+    """
     for path in (project / name for name in IGNORE_FILES):
         is_there = os.path.lexists(path)
         if is_there and (path.is_symlink() or not path.is_file()):
             # What a link leads to may belong to other projects as well.
             what = "a link" if path.is_symlink() else "not a file"
-            told.append(f"{path.name} is {what} and was not changed; add {_join(IGNORED)} yourself")
+            yield False, f"{path.name} is {what} and was not changed; add {_join(IGNORED)} yourself"
         elif is_there or path.name == _MADE_IF_MISSING:
             before = path.read_bytes() if is_there else None
             missing = [entry for entry in IGNORED if not _ignores(before or b"", entry, path.name)]
             if missing:
                 _replace(path, _add_lines(before, missing, path.name))
-                told.append(f"{path.name}: {_join(missing)} added")
-    return told
+                yield True, f"{path.name}: {_join(missing)} added"
 
 
 def find_unignored(project: Path) -> list[str]:

@@ -391,7 +391,7 @@ def test_at_a_terminal_its_size_is_told_and_waits_are_shown(patient: _Patient) -
 def test_what_can_be_mended_is_offered_and_mended(tmp_path: Path) -> None:
     """Modes, ignore files, and the secret of this user's gateway; a second time there is nothing.
 
-    Another gateway's settings get no secret.
+    Another gateway's settings get no secret. What is left as it was is told as that.
     """
     project, folder, secret_file = (tmp_path / each for each in ("shop", "gateway", "secret"))
     program = lay_out(project) / "program" / "claude_runner.py"
@@ -420,9 +420,20 @@ def test_what_can_be_mended_is_offered_and_mended(tmp_path: Path) -> None:
         (project / ".gitignore").unlink()
         (project / ".data").chmod(0o755)
         offered, mended, again = type_doctor(), type_doctor("--fix"), type_doctor("--fix")
+        (project / ".env").rename(project / "linked")
+        (project / "linked").chmod(0o644)
+        (project / ".env").symlink_to("linked")
+        subprocess.run(["git", "-C", str(project), "add", "-f", ".env"], check=True)
+        left = type_doctor("--fix")
+        (project / "linked").chmod(0o600)
         secret = gateway.secret
 
-    assert "no gateway of yours" in str(json.loads(elsewhere[1])["fixes"])
+    assert "no gateway of yours" in str(json.loads(elsewhere[1])["left"])
+    assert "no gateway" not in str(json.loads(elsewhere[1])["fixes"])
+    assert left[0] == 0
+    assert left[1].startswith(f"left  {project}/.env is a link, and what it leads to was not chang")
+    assert "\nleft  git tracks .env: `git rm -r --cached .env` takes it out of the" in left[1]
+    assert "`doctor --fix`" not in left[1]
     assert offered[0] == 1
     for check in ("configuration", "ignore files", "data folder"):
         (line,) = re.findall(rf"^.*  {check}: .*$", offered[1], re.MULTILINE)
