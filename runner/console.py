@@ -33,7 +33,9 @@ class Console:
         self._progress = ""
         # Whether the child's words stand in the middle of a line; a message begins the next.
         self.is_mid_line: Callable[[], bool] = lambda: False
-        self._colored = self._output.is_terminal and not os.environ.get("NO_COLOR")
+        is_dumb = os.environ.get("TERM") == "dumb"
+        self._colored = self._output.is_terminal and not (is_dumb or os.environ.get("NO_COLOR"))
+        self._has_progress = self._output.is_terminal and not is_dumb  # a line can be taken away
 
     def note(self, sentence: str) -> None:
         """Tell something that is good to know; -q leaves it out."""
@@ -70,7 +72,7 @@ class Console:
     def progress(self, state: str) -> None:
         """Show, on a terminal alone, what is going on; empty text takes it away again."""
         with self._lock:
-            is_shown = self._output.is_terminal and self._held is None and self.verbosity >= 0
+            is_shown = self._has_progress and self._held is None and self.verbosity >= 0
             if is_shown and state != self._progress:
                 self._print(f"\r\x1b[K{state}")
                 self._progress = state

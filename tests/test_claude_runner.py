@@ -775,10 +775,14 @@ def test_verbose_tells_more(line: _Line) -> None:
     assert "POST /api/ingest/event" in told[2]
 
 
-@pytest.mark.parametrize("no_color", ["", "1"], ids=["colour", "no-colour"])
-def test_colour_is_for_terminals_and_can_be_refused(no_color: str, line: _Line) -> None:
-    """An error is red on a terminal, plain in a pipe, and plain where NO_COLOR says so."""
-    env = {**os.environ, "NO_COLOR": no_color}
+@pytest.mark.parametrize(
+    ("no_color", "term"),
+    [("", "xterm"), ("1", "xterm"), ("", "dumb")],
+    ids=["colour", "no-colour", "dumb"],
+)
+def test_colour_is_for_terminals_and_can_be_refused(no_color: str, term: str, line: _Line) -> None:
+    """An error is red on a terminal that has colours, unless NO_COLOR says no; plain in a pipe."""
+    env = {**os.environ, "NO_COLOR": no_color, "TERM": term}
     reader, writer = os.openpty()
     try:
         done = subprocess.run(
@@ -795,7 +799,7 @@ def test_colour_is_for_terminals_and_can_be_refused(no_color: str, line: _Line) 
 
     assert done.returncode == 1
     assert b"unrecognized argument: --nonsense" in on_terminal
-    assert (b"\x1b[" in on_terminal) is (no_color == "")
+    assert (b"\x1b[" in on_terminal) is (no_color == "" and term != "dumb")
     assert "\x1b" not in line.fail("start", "--nonsense")
 
 

@@ -101,3 +101,20 @@ console.warn("two")
         assert terminal.wait(20.0) == 0
 
     assert terminal.output == b"wor\r\nus: one\r\nus: two\r\n"
+
+
+def test_a_terminal_that_erases_nothing_shows_no_progress() -> None:
+    """Words that come and go would stay there, each with what is to erase it."""
+    source = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from runner.console import Console
+console = Console("us")
+console.progress("waiting")
+console.progress("")
+console.warn("here")
+"""
+    with Terminal([sys.executable, "-c", source], env={"TERM": "dumb"}) as terminal:
+        assert terminal.wait(20.0) == 0
+
+    assert terminal.output == b"us: here\r\n"
