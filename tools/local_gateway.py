@@ -13,6 +13,7 @@ import fcntl
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
 import ssl
@@ -214,7 +215,7 @@ def stop(data_dir: Path) -> str:
     folder = gateway_folder(data_dir)
     found = find_gateway(folder)
     if found is None:
-        return "no gateway runs here"
+        return f"no gateway runs here{_other()}"
     try:
         os.kill(found.pid, signal.SIGTERM)
     except ProcessLookupError:
@@ -291,8 +292,23 @@ def log_in(data_dir: Path) -> str:
     """Return a login for the gateway that runs with this data. Raises RunnerError."""
     found = find_gateway(gateway_folder(data_dir))
     if found is None:
-        raise RunnerError("no gateway runs here; start it, which prints a login too")
+        other = _other() or "; start it, which prints a login too"
+        raise RunnerError(f"no gateway runs here{other}")
     return login_address(found)
+
+
+def _other() -> str:
+    """Return what names this user's gateway with other data, if one runs; else nothing."""
+    try:
+        found = find_pointed(os.environ)
+    except RunnerError:
+        return ""
+    return "" if found is None else f"; for the one at {found.url}, add {data_option(found)}"
+
+
+def data_option(gateway: LocalGateway) -> str:
+    """Return the option by which `gateway --stop` and `--login` mean this one from anywhere."""
+    return f"--data-dir {shlex.quote(str(gateway.folder.parent))}"
 
 
 def _connect(gateway: LocalGateway) -> http.client.HTTPConnection:

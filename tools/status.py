@@ -15,7 +15,7 @@ from config import RunnerError, prepare_data_dir
 from places import find_project, typed_name
 from runner.console import painted, print_out
 from runner.folder import all_folders, find_undelivered
-from tools.local_gateway import find_gateway, find_pointed, gateway_folder, is_taken
+from tools.local_gateway import data_option, find_gateway, find_pointed, gateway_folder, is_taken
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +36,7 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 def status(options: argparse.Namespace, config: Config, profile: Profile, console: Console) -> int:
     """Print what there is. Returns 0, whatever that is."""
     prepare_data_dir(config.data_dir)
-    found = _look(config, console)
+    found = _look(config, console, has_own_data=not options.data_dir)
     if options.json:
         print_out(json.dumps(found, indent=2))
     else:
@@ -44,7 +44,7 @@ def status(options: argparse.Namespace, config: Config, profile: Profile, consol
     return 0
 
 
-def _look(config: Config, console: Console) -> dict[str, Any]:
+def _look(config: Config, console: Console, *, has_own_data: bool) -> dict[str, Any]:
     undelivered = {folder.run_id for folder in find_undelivered(config.data_dir)}
     running, left = [], []
     # One that is just being made, and has no journal yet, is left alone: its lock is its claim.
@@ -62,7 +62,7 @@ def _look(config: Config, console: Console) -> dict[str, Any]:
         "undelivered": left,
         "foldersThatWait": len(waiting),
         "gateway": _ask_gateway(config, console),
-        "localGateway": _look_for_gateway(config),
+        "localGateway": _look_for_gateway(config, has_own_data=has_own_data),
     }
 
 
@@ -98,7 +98,7 @@ def _ask_gateway(config: Config, console: Console) -> dict[str, Any]:
     return {**told, "problem": None}
 
 
-def _look_for_gateway(config: Config) -> dict[str, Any] | None:
+def _look_for_gateway(config: Config, *, has_own_data: bool) -> dict[str, Any] | None:
     """Return the gateway that runs on this machine, of this copy or of the same user."""
     try:
         found = find_gateway(gateway_folder(config.data_dir)) or find_pointed(os.environ)
@@ -106,12 +106,14 @@ def _look_for_gateway(config: Config) -> dict[str, Any] | None:
         return {"problem": str(error)}
     if found is None:
         return None
+    is_own = found.folder == gateway_folder(config.data_dir)
     return {
         "url": found.url,
         "runnerUrl": found.runner_url,
         "process": found.pid,
         "folder": str(found.folder),
-        "isOfThisCopy": found.folder == gateway_folder(config.data_dir),
+        "isOfThisCopy": is_own,
+        "endedBy": f"gateway --stop{'' if is_own and has_own_data else f' {data_option(found)}'}",
     }
 
 
@@ -138,11 +140,12 @@ def _lines(found: dict[str, Any], program: str) -> Iterator[str]:
     elif "problem" in local:
         yield f"  {local['problem']}"
     else:
-        ends = f"; `{program} gateway --stop` ends it" if local["isOfThisCopy"] else ""
         is_it = local["runnerUrl"] == gateway["url"]
         name = "it runs on this machine" if is_it else f"on this machine runs {local['url']}"
         yield painted(
-            f"  {name}: process {local['process']}, data in {local['folder']}{ends}", _FAINT
+            f"  {name}: process {local['process']}, data in {local['folder']}; "
+            f"`{program} {local['endedBy']}` ends it",
+            _FAINT,
         )
 
 

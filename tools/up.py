@@ -23,6 +23,7 @@ from runner.plan import read_prompt, require_program
 from tools.doctor import Doctor
 from tools.install import Target, install, tell_installed
 from tools.local_gateway import (
+    data_option,
     find_gateway,
     gateway_folder,
     is_loopback,
@@ -152,9 +153,10 @@ def _provide_gateway(
         # The next start, and `install`, find it there.
         connect(gateway.env_file, gateway.settings(), (), console)
     print_out(f"gateway: {gateway.url} ({how})")
+    ends = f"gateway --stop{f' {data_option(gateway)}' if options.data_dir else ''}"
     print_out(
         f"  process {gateway.pid}, data and log in {folder}; "
-        f"`{typed_name('claude-runner')} gateway --stop` ends it"
+        f"`{typed_name('claude-runner')} {ends}` ends it"
     )
     return gateway
 

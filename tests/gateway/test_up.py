@@ -119,6 +119,7 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
         "'-x', 'mend it'", "'mend it', '-x'"
     )
     assert f"gateway: {gateway.url} (started; it goes on when this ends)\n" in printed
+    assert f" gateway --stop --data-dir {clone.data_dir}` ends it\n" in printed
     assert f"next=/runs/{shown[2]}" in opened
     assert shown[1] not in opened  # a code works once
     assert "code=" not in argument.read_text()

@@ -14,7 +14,7 @@ from gateway.whereabouts import Whereabouts
 from kinds.claude import ClaudeProfile
 from runner.console import Console
 from testing.programs.runner_files import ROOT
-from tools.local_gateway import find_gateway, find_pointed
+from tools.local_gateway import find_gateway, find_pointed, log_in, stop
 from tools.project_env import configure, connect
 
 SETTINGS = ClaudeProfile().settings
@@ -137,6 +137,10 @@ def test_a_gateway_that_comes_later_heals_a_repeated_install(
         assert found is not None
         assert (found.pid, found.runner_url) == (os.getpid(), URL)
         assert find_pointed(os.environ) == found
+        named = f"no gateway runs here; for the one at {URL}, add --data-dir {tmp_path}"
+        assert stop(tmp_path / "data") == named
+        with pytest.raises(RunnerError, match=named):
+            log_in(tmp_path / "data")
         configure(ROOT, project, SETTINGS, CONSOLE)
         whereabouts.tell({**facts, "envFile": None}, is_shared=False)  # as that of `demo`
         another = find_gateway(folder)

@@ -63,6 +63,7 @@ def test_what_there_is(
     assert "run_done" not in lines
     assert f"gateway: ok, {gateway.url} answers and accepts the secret\n" in lines
     assert f"it runs on this machine: process {os.getpid()}, data in {own}; `./wrapper" in lines
+    assert f"/claude-runner gateway --stop --data-dir {data_dir}` ends it\n" in lines
     assert "\x1b" not in lines
     assert [each["id"] for each in (*found["running"], *found["undelivered"])] == [
         "run_on",
