@@ -263,7 +263,8 @@ def require_run(run_id: str | None, config: Config) -> str:
         raise RunnerError(config.missing_sentence("CLAUDE_RUNNER_TOKEN", "the run's token"))
     if not config.token:
         raise RunnerError(
-            "the run's token is missing; give it with --token, --token-file or CLAUDE_RUNNER_TOKEN"
+            "the run's token is missing; `--token -` asks for it, and --token-file or "
+            "CLAUDE_RUNNER_TOKEN gives it"
         )
     return run_id
 

@@ -493,7 +493,7 @@ BEFORE = {
     "bad-setting": ({"ALLOW_SELF_SIGNED": "perhaps"}, [], "write true or false"),
     "bad-run-id": ({}, ["--run-id", "../x"], "--run-id must be the id of a run"),
     "long-run-id": ({}, ["--run-id", "x" * 51], "--run-id must be the id of a run"),
-    "no-token": ({}, ["--token", ""], "the run's token is missing"),
+    "no-token": ({}, ["--token", ""], "the run's token is missing; `--token -` asks"),
     "bad-token": ({}, ["--token", "tökén"], "contains a character that a token cannot have"),
     "no-folder": ({}, ["--cwd", "/nowhere"], "/nowhere does not exist; correct --cwd"),
     "empty-prompt": ({}, ["--cmd", "  "], "the prompt is empty"),

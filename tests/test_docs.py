@@ -464,7 +464,7 @@ class _Reader:
         ):
             line = line.replace(placeholder, value)
         process = subprocess.Popen(
-            ["bash", "-c", f"exec {line}"],
+            ["bash", "-c", line],
             cwd=self.project,
             env=self.env,
             stdin=subprocess.DEVNULL,
@@ -472,7 +472,7 @@ class _Reader:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if line.split()[1] == "assist":
+        if words_of(line)[1] == "assist":
             self.gateway.wait_for(lambda: self.gateway.events(run.id, "assist"), 30)
             process.terminate()
         printed, _ = process.communicate(timeout=90)
@@ -515,6 +515,11 @@ def reader(set_up: Path) -> Iterator[_Reader]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def words_of(line: str) -> list[str]:
+    """Return the words of a command, without a variable that is set before it."""
+    return re.sub(r"^[A-Z_]+=\S+ ", "", line).split()
+
+
 def commands_of(page: str) -> list[str]:
     """Return every line of a page's shell blocks."""
     return [line for block in shell_blocks(page) for line in block]
@@ -523,7 +528,7 @@ def commands_of(page: str) -> list[str]:
 @pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands_of(page)}))
 def test_each_command_of_a_page_works(line: str, reader: _Reader) -> None:
     """What a page says to type succeeds, word for word, in a project that is set up."""
-    words = line.split()
+    words = words_of(line)
     if line.startswith(_NOT_STARTED):
         return
     if words[0] == "make":
