@@ -133,7 +133,7 @@ def test_version(line: _Line) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ([], "the following arguments are required: COMMAND"),
+        ([], "a subcommand is missing: start, "),
         (["sart"], "there is no subcommand 'sart'; did you mean start? see"),
         (["start", "--nonsense"], "unrecognized argument: --nonsense"),
         (["start", "word"], "unrecognized argument: word"),

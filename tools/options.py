@@ -114,7 +114,7 @@ class CommandLine:
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse a command line. Raises RunnerError, and SystemExit after --help and --version."""
-        self._require_subcommand(argv)
+        subcommand = self._require_subcommand(argv)
         ours: list[str] = []
         items = iter(argv)
         for item in items:
@@ -124,7 +124,9 @@ class CommandLine:
             if name in self._with_value:
                 given = value if has_value else next(items, None)
                 if given is None:
-                    raise RunnerError(f"{name} needs a value; see {self._typed} --help")
+                    raise RunnerError(
+                        f"{name} needs a value; see {self._typed} {subcommand} --help"
+                    )
                 item = f"{name}={_VALUE_MARK}{given}"
             ours.append(item)
         options, unknown = self._parser.parse_known_args(ours)
@@ -145,16 +147,33 @@ class CommandLine:
             raise RunnerError(f"nothing may follow -- with {options.subcommand}")
         return options
 
-    def _require_subcommand(self, argv: Sequence[str]) -> None:
-        """Raise RunnerError for a subcommand that there is not. No option before it has a value."""
+    def _require_subcommand(self, argv: Sequence[str]) -> str:
+        """Return the subcommand, which is empty with --help. No option before it has a value.
+
+        Raises RunnerError if there is none.
+        """
         options = self._parser._option_string_actions
-        first = next((each for each in argv if each not in options), "-")
+        others = [each for each in argv if each not in options]
         names = self._subcommands.choices
-        if first[:1] != "-" and first not in names:
+        first = others[0].partition("=")[0] if others else ""
+        if first[:1] not in ("", "-") and first not in names:
             raise RunnerError(
                 f"there is no subcommand {first!r}; {_did_you_mean(first, names)}see {self._typed} "
                 "--help"
             )
+        named = next((each for each in others if each in names), "")  # one behind may be an operand
+        if named or {"-h", "--help", "--version"} & set(argv):
+            return named
+        if (
+            first[:2] == "--"
+            and first[2:]
+            and not any(first in each._option_string_actions for each in names.values())
+        ):
+            raise RunnerError(
+                f"unrecognized argument: {first}; {_did_you_mean(first, options)}see {self._typed} "
+                "--help"
+            )
+        raise RunnerError(f"a subcommand is missing: {', '.join(names)}; see {self._typed} --help")
 
     def _examples(self, subcommand: str) -> str:
         """Return the lines below the help of a subcommand; an empty one is the whole program.
