@@ -95,6 +95,25 @@ def test_what_may_have_come_with_the_project_gets_no_secret(
     assert env.read_text() == text
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("GATEWAY_URL=https://gw.example\n", "GATEWAY_URL"), (f"HMAC_SECRET={'w' * 32}\n", "HMAC_")],
+)
+def test_another_gateway_of_the_users_stays(
+    text: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if they say that they wrote it: two gateways are not made one."""
+    env = tmp_path / ".env"
+    env.write_text(text)
+    monkeypatch.setattr("os.isatty", lambda _fd: True)
+    monkeypatch.setattr("builtins.input", lambda _question: "y")
+
+    with pytest.raises(RunnerError, match=f"sets {name}.* for another gateway than the one on thi"):
+        connect(env, VALUES, SETTINGS, CONSOLE)
+
+    assert env.read_text() == text
+
+
 def test_a_secret_is_written_neither_through_a_link_nor_for_a_commit(tmp_path: Path) -> None:
     """A link may lead to another file of the user's; a tracked file leaves with the next commit."""
     elsewhere, env = tmp_path / "elsewhere", tmp_path / ".env"
