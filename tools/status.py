@@ -122,7 +122,10 @@ def _look_for_gateway(config: Config, *, has_own_data: bool) -> dict[str, Any] |
 
 def _lines(found: dict[str, Any], program: str) -> Iterator[str]:
     running, left = found["running"], found["undelivered"]
-    yield f"running here: {_count(running, 'run', _GOOD)}"
+    shown = _count(running, "run", _GOOD)
+    # Of this folder, and not of all that the gateway knows: a run of `up` is another project's.
+    place, name = os.path.split(found["dataFolder"])
+    yield f"running in {place if name == '.data' else found['dataFolder']}: {shown}"
     yield from map(_run_line, running)
     if found["foldersThatWait"]:
         yield f"waiting for runs of the page: {_count_of(found['foldersThatWait'], 'folder')}"

@@ -56,7 +56,7 @@ def test_what_there_is(
     folders[0].close()
 
     assert secret not in lines + str(found)
-    began = rf"running here: 1 run\n  run_on  began \d+ (s|min) ago  {folders[0].path}\n"
+    began = rf"running in {data_dir}: 1 run\n  run_on  began \d+ (s|min) ago  {folders[0].path}\n"
     assert re.search(began, lines)
     left = "not delivered whole: 1 run; `./wrapper/claude-runner sync` sends what is left\n"
     assert f"{left}  run_left  began " in lines
@@ -75,11 +75,13 @@ def test_what_there_is(
 
 def test_at_a_terminal_it_has_colours(data_dir: Path) -> None:
     """Unless its user wants none; a gateway that is away is told with what to do."""
-    argv = [sys.executable, str(ROOT / "claude_runner.py"), *arguments(data_dir)]
+    typed = arguments(data_dir.with_name(".data"))
+    argv = [sys.executable, str(ROOT / "claude_runner.py"), *typed]
     env = {**os.environ, "GATEWAY_URL": "http://127.0.0.1:9", "HMAC_SECRET": "s" * 32}
     for more, shown in (({}, b"\x1b[31mnot ok\x1b[0m"), ({"NO_COLOR": "1"}, b"not ok")):
         with Terminal(argv, env={**env, **more}, columns=200) as terminal:
-            terminal.expect(b"running here: nothing\r\nnot delivered whole: nothing\r\ngateway: ")
+            terminal.expect(f"running in {data_dir.parent}: nothing\r\n".encode())
+            terminal.expect(b"not delivered whole: nothing\r\ngateway: ")
             terminal.expect(shown + b", the gateway at http://127.0.0.1:9 cannot be reached")
             terminal.expect(b"none runs on this machine")
             assert terminal.wait() == 0
