@@ -101,6 +101,11 @@ def up(
     running = find_gateway(gateway_folder(config.data_dir))
     if running is not None:
         running.settings()  # that of `demo` has none for others
+    elif config.sources["HMAC_SECRET"] == "environment":  # noqa: S105 - where it is
+        raise RunnerError(
+            "HMAC_SECRET (environment) would be the secret of the gateway, which `up` takes from a "
+            f"file; unset it, and to keep it write it into {config.sources['.env']}"
+        )
     _install(project)
     gateway = _provide_gateway(options, config, console, prepare_gateway)
     for sentence in connect(

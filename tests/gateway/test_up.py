@@ -196,6 +196,11 @@ def test_what_stands_in_the_way_is_one_sentence(clone: _Clone) -> None:
         clone.type("up", str(project), "--cmd", "x", code=1)
     )
     del clone.env["GATEWAY_URL"]
+    clone.env["HMAC_SECRET"] = "s" * 40  # a gateway that has it from there gives it to no project
+    told = clone.type("up", str(project), "--cmd", "x", code=1)
+    assert "HMAC_SECRET (environment) would be the secret of the gateway" in told
+    assert told.count("\n") == 1
+    del clone.env["HMAC_SECRET"]
     (clone.data_dir / "gateway").mkdir(parents=True)
     with Whereabouts(clone.data_dir / "gateway") as whereabouts:  # `demo`, in another terminal
         facts = {"url": "http://x", "runnerUrl": "http://x", "certificate": None, "envFile": None}
