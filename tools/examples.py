@@ -15,6 +15,7 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("~/shop", "a gateway, the runner in this project, a first run"),
         ('~/shop --cmd "fix the failing test"', ""),
         ("~/shop --no-start", "only its line, for another terminal"),
+        ("~/shop -- {arguments}", "arguments of {title}"),
     ),
     "start": (
         (f'{_RUN} --token - --cmd "fix the failing test"', "it asks for the token"),

@@ -210,6 +210,7 @@ def _ask_about(
     try:
         answer = input("did you write it? [y/N] ").strip().lower()
     except (EOFError, KeyboardInterrupt):
+        print_out("")
         answer = ""
     if answer not in ("y", "yes"):
         raise RunnerError(f"{env} is not trusted; move it away, and repeat")

@@ -224,6 +224,9 @@ def _ask_prompt(options: argparse.Namespace, profile: Profile) -> str | None:
     except EOFError:
         print_out("")
         answer = ""
+    except KeyboardInterrupt:
+        print_out("")  # what follows gets a line of its own
+        raise
     return answer or None
 
 

@@ -153,8 +153,19 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
 
     os.kill(gateway.pid, signal.SIGKILL)
     eventually(lambda: _assert_none(clone.gateway))
+    question = b"what should Claude Code do? (Enter alone opens a session at the keyboard) "
     with Terminal(clone.argv("up", str(first)), env=clone.env) as terminal:
-        terminal.expect(b"what should Claude Code do? (Enter alone opens a session")
+        terminal.expect(question)
+
+        def press() -> None:
+            # A signal between the prompt and the read that follows it is seen after the read.
+            terminal.send(b"\x03")
+            terminal.expect(b"^C\r\n", 2.0)
+
+        eventually(press)
+        assert terminal.wait() == 130
+    with Terminal(clone.argv("up", str(first)), env=clone.env) as terminal:
+        terminal.expect(question)
         terminal.send(b"go on\n")
         terminal.expect(b"['go on']")
         assert terminal.wait() == 3
