@@ -114,7 +114,7 @@ def up(
         print_out(sentence)
     _see_doctor(project, console)
     prompt = _ask_prompt(options, profile)
-    if prompt is None and not os.isatty(0) and not options.no_start:
+    if prompt is None and not (os.isatty(0) and os.isatty(1)) and not options.no_start:
         print_out("no run is started: give its prompt with --cmd, or use a terminal")
         return 0
     return _run(options, prompt, project, gateway, show_page)

@@ -164,6 +164,10 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
 
         eventually(press)
         assert terminal.wait() == 130
+    logged = f"{shlex.join(clone.argv('up', str(first)))} | cat"  # no session without a terminal
+    with Terminal(["sh", "-c", logged], env=clone.env) as terminal:
+        terminal.expect(b"no run is started: give its prompt with --cmd, or use a terminal")
+        assert b"page: " not in terminal.output
     with Terminal(clone.argv("up", str(first)), env=clone.env) as terminal:
         terminal.expect(question)
         terminal.send(b"go on\n")
