@@ -465,16 +465,18 @@ def load_config(
         text, sources[setting.variable], placeholder_in = _find(setting.variable, layers)
         if placeholder_in:
             placeholders[setting.variable] = placeholder_in
+        named = setting.variable
         if text is not None:
             where = sources[setting.variable]
             if where == str(file):
                 where = f"line {read.lines[setting.variable]} of {file}"
+                named = f"{setting.variable} ({where})"
             read.oddities += _tell_oddities(setting, text, where)
         if text is None:
             text = setting.default
         if text is None and setting.name == "data_dir":
             text = str(_default_data_dir(program, environ))
-        values[setting.name] = "" if text is None else setting.parse(text, setting.variable)
+        values[setting.name] = "" if text is None else setting.parse(text, named)
     known = {name: value for name, value in dotenv.items() if not _is_placeholder(value)}
     return Config(
         **{setting.name: values.pop(setting.name) for setting in SETTINGS},

@@ -193,6 +193,18 @@ def test_a_bad_value_is_one_sentence(variable: str, value: str, sentence: str, r
     assert "\n" not in str(caught.value)
 
 
+def test_a_bad_value_of_a_file_is_told_with_its_line(root: Path) -> None:
+    """There may be two files, and the environment: the sentence says which to correct."""
+    env = root / ".env"
+    env.write_text("A=1\nALLOW_SELF_SIGNED=maybe\n")
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(root, {})
+
+    where = f"line 2 of {env}"
+    assert str(caught.value) == f"ALLOW_SELF_SIGNED ({where}) is 'maybe'; write true or false"
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("true", True), ("TRUE", True), ("1", True), ("yes", True), ("off", False), ("No", False)],
