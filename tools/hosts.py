@@ -478,7 +478,7 @@ def ask_git(project: Path, folder: str, written: Sequence[str]) -> list[str]:
         if not pattern.startswith("!"):
             told.append(
                 f"git ignores {name}, so a commit leaves it out: change line {number} of {source}, "
-                f"which is {pattern}, or choose another folder than {folder} with --folder"
+                f"which is {pattern}, or choose a folder other than {folder} (`install --folder`)"
             )
             break
     return told

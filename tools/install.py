@@ -280,7 +280,7 @@ def _refuse_if_in_the_way(target: Target, theirs: Sequence[str]) -> None:
     if theirs and not target.is_installed:
         raise RunnerError(
             f"{target.path} has files of its own where the runner's would go: {', '.join(theirs)}; "
-            "move them away, or choose another folder with --folder; nothing was changed"
+            "move them away, or choose another folder with `install --folder`; nothing was changed"
         )
     inside = [name for name in theirs if target.is_in_program(name)]
     if inside:

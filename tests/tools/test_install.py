@@ -266,6 +266,7 @@ def test_a_foreign_file_stops_it(name: str, kind: str, copy: _Copy, tmp_path: Pa
     sentence = copy.fail()
 
     assert f"files of its own where the runner's would go: wrapper/{name}" in sentence
+    assert "with `install --folder`; nothing was changed" in sentence  # `up` has no such option
     assert "nothing was changed" in sentence
 
 
@@ -769,7 +770,9 @@ def test_what_git_tracks_and_ignores_is_told(copy: _Copy) -> None:
 
     assert "git tracks .data: `git rm -r --cached .data` takes it out" in printed
     assert "git tracks .env: `git rm -r --cached .env` takes it out" in printed
-    assert "change line 2 of .gitignore, which is /wrapper/*, or choose another folder" in printed
+    assert (
+        "change line 2 of .gitignore, which is /wrapper/*, or choose a folder other than" in printed
+    )
 
 
 def test_only_git_of_an_absolute_folder_is_asked(copy: _Copy) -> None:
