@@ -12,10 +12,17 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from config import RunnerError, prepare_data_dir
-from places import find_project, typed_name
+from places import PROGRAM, find_project, typed_name
 from runner.console import painted, print_out
 from runner.folder import all_folders, find_undelivered
-from tools.local_gateway import data_option, find_gateway, find_pointed, gateway_folder, is_taken
+from tools.local_gateway import (
+    data_option,
+    find_gateway,
+    find_pointed,
+    gateway_folder,
+    is_loopback,
+    is_taken,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -139,7 +146,10 @@ def _lines(found: dict[str, Any], program: str) -> Iterator[str]:
         yield f"gateway: {painted('not ok', _BAD)}, {gateway['problem']}"
     local = found["localGateway"]
     if local is None:
-        yield "  none runs on this machine"
+        is_meant = gateway["problem"] is not None and is_loopback(gateway["url"])
+        has_one = (PROGRAM / "gateway").is_dir()
+        starts = f"; `{program} gateway` starts one" if is_meant and has_one else ""
+        yield f"  none runs on this machine{starts}"
     elif "problem" in local:
         yield f"  {local['problem']}"
     else:

@@ -83,6 +83,8 @@ def test_at_a_terminal_it_has_colours(data_dir: Path) -> None:
             terminal.expect(f"running in {data_dir.parent}: nothing\r\n".encode())
             terminal.expect(b"not delivered whole: nothing\r\ngateway: ")
             terminal.expect(shown + b", the gateway at http://127.0.0.1:9 cannot be reached")
-            terminal.expect(b"none runs on this machine")
+            terminal.expect(
+                b"none runs on this machine; `./wrapper/claude-runner gateway` starts o"
+            )
             assert terminal.wait() == 0
             assert (b"\x1b[31m" in terminal.output) == (not more)
