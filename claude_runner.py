@@ -315,6 +315,7 @@ def build_command_line(profile: Profile) -> CommandLine:
         "up", _run_up, "set up a project and its gateway, and start a run there", hands_on=True
     )
     _add_up_options(add_option)
+    profile.add_start_options(add_option)
     add_option = add_subcommand("doctor", _run_doctor, "check everything that a run needs")
     _add_run_options(add_option)
     add_option("--json", action="store_true", help="as JSON")

@@ -14,6 +14,7 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "up": (
         ("~/shop", "a gateway, the runner in this project, a first run"),
         ('~/shop --cmd "fix the failing test"', ""),
+        ('~/shop --cmd "fix the failing test" --ask remote', "approve from the page"),
         ("~/shop --no-start", "only its line, for another terminal"),
         ("~/shop -- {arguments}", "arguments of {title}"),
     ),

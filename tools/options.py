@@ -12,6 +12,8 @@ from runner.console import print_out
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from kinds.profile import Profile
+
 # Before every value, so that argparse takes none for an option, nor drops one that is "--".
 _VALUE_MARK: Final = "="
 # How much two names are alike, of 1, for one to be meant by the other: tokn and token are by 0.89.
@@ -203,6 +205,20 @@ class CommandLine:
             f"  {text.ljust(width)}  # {comment}" if comment else f"  {text}"
             for text, comment in lines
         )
+
+
+def handed_on(options: argparse.Namespace, profile: Profile, but: Sequence[str] = ()) -> list[str]:
+    """Return the options of the profile for `start`, as they were given to another subcommand."""
+    found: list[str] = []
+
+    def look(*names: str, **how: Any) -> None:
+        value = getattr(options, how.get("dest") or names[0].lstrip("-").replace("-", "_"))
+        if names[0] in but or value in (None, False):
+            return
+        found.append(names[0] if value is True else f"{names[0]}={value}")
+
+    profile.add_start_options(look)
+    return found
 
 
 def _did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -32,6 +32,7 @@ from tools.local_gateway import (
     post,
     start_gateway,
 )
+from tools.options import handed_on
 from tools.project_env import connect
 
 if TYPE_CHECKING:
@@ -252,6 +253,7 @@ def _run(
         show_page(gateway.folder, login_address(gateway, f"/runs/{run_id}"))
     where = shlex.quote(str(project.target.path))
     arguments = [] if prompt is None else [f"--cmd={prompt}"]
+    arguments += handed_on(options, project.profile)
     if options.no_start:
         words = [project.shim, "start", "--run-id", run_id, *arguments]
         words += ["--", *options.arguments] if options.arguments else []

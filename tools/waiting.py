@@ -34,10 +34,11 @@ from runner.checks import check_health, check_secret, open_client
 from runner.folder import RUN_ID, RunFolder
 from runner.mailbox import WakePipe
 from runner.plan import plan_job
+from tools.options import handed_on
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from config import Config
     from gateway_client import Reply
@@ -589,7 +590,8 @@ class _Waiting:
         if options.env_file is not None:
             argv.append(f"--env-file={self._config.sources['.env']}")
         argv += ["-q"] if "quiet" in options else ["-v"] * getattr(options, "verbose", 0)
-        argv += _handed_on(options, self._job.profile, but=_ASKING if order.ask is False else ())
+        argv += handed_on(options, self._job.profile, but=_ASKING if order.ask is False else ())
+        argv += [] if options.max_time is None else [f"--max-time={options.max_time}"]
         argv += ["--ask=never"] if order.ask is False else []
         arguments = tuple(options.arguments)
         if order.mode is not None:
@@ -609,18 +611,3 @@ def _this_program(name: str) -> list[str]:
     if find_project() is None:  # what pip installed starts by way of its package
         return [*argv, str(PROGRAM.parent / "__init__.py"), module]
     return [*argv, str(PROGRAM / f"{module}.py")]
-
-
-def _handed_on(options: argparse.Namespace, profile: Profile, but: Sequence[str]) -> list[str]:
-    """Return the options of `start` that were given to `wait`."""
-    found: list[str] = []
-
-    def look(*names: str, **how: Any) -> None:
-        value = getattr(options, how.get("dest") or names[0].lstrip("-").replace("-", "_"))
-        if names[0] in but or value in (None, False):
-            return
-        found.append(names[0] if value is True else f"{names[0]}={value}")
-
-    profile.add_start_options(look)
-    look("--max-time")
-    return found

@@ -136,7 +136,7 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
 
     second = clone.project("second", "DATABASE_URL=x")
     del clone.env["BROWSER"], clone.env["DISPLAY"]
-    printed = clone.type("up", str(second), "--cmd", "x", "--no-start")
+    printed = clone.type("up", str(second), "--cmd", "x", "--no-start", "--ask", "never")
     assert clone.gateway == gateway
     assert f"gateway: {gateway.url} (it runs already)\n" in printed
     assert (second / ".env").read_text().startswith("DATABASE_URL=x\n")
@@ -145,6 +145,7 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
     assert re.match(
         rf" cd {second} && CLAUDE_RUNNER_TOKEN=\w+ \./wrapper/claude-runner start ", line
     )
+    assert line.endswith(" --cmd=x --ask=never")
     pasted = subprocess.run(
         ["sh"], input=f"{line}\n", env=clone.env, capture_output=True, text=True, check=False
     )
