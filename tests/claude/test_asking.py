@@ -52,11 +52,6 @@ class Stage:
         return (self.scene.home.work / name).exists()
 
 
-# What goes over the pipe between runner and program is tried with each release; what the runner
-# makes of it, with the newest.
-ONE = pytest.mark.parametrize("program", ["newest"], indirect=True, scope="session")
-
-
 @pytest.fixture(scope="session", params=["newest", *claude_code.OLDER_RELEASES])
 def program(request: pytest.FixtureRequest) -> tuple[Path, str]:
     """Return the program and its release."""
@@ -151,7 +146,6 @@ def test_a_plan(stage: Stage) -> None:
     assert any("where are the tests?" in each for each in told)
 
 
-@ONE
 def test_the_keyboard(stage: Stage) -> None:
     """Answers as well."""
     launch = stage.plan("model: run touch one\nmodel: say The end.", "--ask", "local")
@@ -166,7 +160,6 @@ def test_the_keyboard(stage: Stage) -> None:
     assert answered["by"] == "keyboard"
 
 
-@ONE
 def test_a_limit(stage: Stage) -> None:
     """Nobody answers: it is denied, and the model reads why."""
     launch = stage.plan("model: run touch one\nmodel: say Well.", *REMOTE, "--ask-timeout", "1s")
@@ -204,7 +197,6 @@ def test_messages(stage: Stage) -> None:
         assert runner.wait(ENDS_WITHIN_S) == 130
 
 
-@ONE
 def test_a_message_in_a_text(stage: Stage) -> None:
     """It waits, and is the next turn; then the run ends. The text comes as it is written."""
     stage.scene.gateway.extensions = ("answers", "partial")
@@ -260,7 +252,6 @@ def test_a_background_task(stage: Stage) -> None:
     assert ("Done." in stage.scene.gateway.text(launch.run.id)) != stage.is_old
 
 
-@ONE
 def test_killed_with_a_question_open(stage: Stage) -> None:
     """`sync` takes the card back; nothing is left of Claude Code."""
     launch = stage.plan("model: run touch one\nmodel: say One.")
@@ -278,7 +269,6 @@ def test_killed_with_a_question_open(stage: Stage) -> None:
     assert not stage.made("one")
 
 
-@ONE
 def test_a_session_goes_on(stage: Stage) -> None:
     """What the end of a run says is what resumes its session, in a new run."""
     launch = stage.plan("remember the word octarine")
@@ -297,7 +287,6 @@ def test_a_session_goes_on(stage: Stage) -> None:
     assert all("octarine" in each for each in asked)
 
 
-@ONE
 def test_a_prompt_of_ten_megabytes(stage: Stage) -> None:
     """It is one message: the model gets it whole, or Claude Code says that it is too long."""
     folder = stage.scene.folder
