@@ -39,7 +39,7 @@ class BuildProgram(build_py):  # type: ignore[misc] # see above
         return [*super().get_source_files(), *FILES.values()]
 
 
-# Whoever builds a release says where its repository is; nothing here does.
+# The build of a release sets it; the tree itself has no address of the project.
 REPOSITORY = os.environ.get("REPOSITORY_URL", "")
 URLS = {
     "Source": REPOSITORY,

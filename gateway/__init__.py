@@ -9,7 +9,7 @@ Where things are, from the outside in:
   parts together, and `announce` tells where the page is
 - `front` decides who answers a request: `wire` speaks the signed protocol with runners, `page/` is
   the page and its API, for people that `login` lets in
-- `housekeeping` removes what is over
+- `housekeeping` removes old nonces, sessions, runs and notes
 - `listing/` is the list of runs with its search, `offers/` the folders that wait for runs
 - `notify/` tells people of runs, `screens/` draws a session's screen
 - `serving/` is the HTTP server with its open streams; `storage/` is all that is kept

@@ -1,4 +1,4 @@
-"""The thread that removes what is over: nonces and sessions; past the retention, runs and notes.
+"""The thread that removes old nonces and sessions, and runs and notes past the retention.
 
 Also what an operator has deleted, at once.
 """

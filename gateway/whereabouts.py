@@ -1,7 +1,7 @@
 """The lock of a gateway's data, whose file says where the gateway is: for the runner's tools.
 
-Whoever finds the lock taken reads there the process, its addresses and its files; one that is free
-says that no gateway runs with this data, whatever stands in it. `tools/local_gateway.py` reads it.
+While a gateway holds the lock, the file names its process, its addresses and its files. If the lock
+is free, no gateway runs with this data, whatever the file says. `tools/local_gateway.py` reads it.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from runner.parts import RunParts
 
 _STOP_GRACE_S: Final = 10.0
-# One Ctrl-C may come twice in a moment: from the terminal, and from what started the runner. Nobody
-# presses it twice as fast as this.
+# One Ctrl-C may come twice in a moment: from the terminal, and from what started the runner. A
+# person does not press it twice as fast as this.
 _ONE_PRESS_S: Final = 0.005
 # The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 _KEEPER_TIMEOUT_S: Final = 10.0
@@ -377,7 +377,7 @@ class Session:
             self._look_for_a_session()
 
     def _look_for_a_session(self) -> None:
-        """Tell the user if this job behaves like a session, which nobody would end."""
+        """Tell the user if this job behaves like a session, which does not end by itself."""
         hint = self._job.invocation.hint
         self._hint_due = None
         if hint is None or self._child_end is not None:

@@ -268,7 +268,7 @@ def test_the_reference_is_what_the_program_says() -> None:
 
 
 def test_each_decision_has_a_status() -> None:
-    """What is superseded, whole or in part, says by what, and that says so too."""
+    """A decision that is superseded, whole or in part, names the later one, which names it too."""
     said: dict[str, set[tuple[str, str]]] = {"superseded by": set(), "Supersedes": set()}
     for page in sorted(reference.DECISIONS.parent.glob("[0-9]*.md")):
         status = page.read_text("utf-8").splitlines()[2]

@@ -40,7 +40,7 @@ def test_a_plain_answer() -> None:
 
 @each_row("action", [Html(), Status(503), Status(302), HalfAnswer(), DropBefore(), Huge()])
 def test_anything_else_is_nothing(action: Action) -> None:
-    """Whoever wants to know what is wrong asks with `requests`."""
+    """A caller that gets nothing asks again with `requests`, which tells the reason."""
     with StrictGateway() as gateway:
         client = client_of(gateway, gateway.create_run())
         gateway.faults.add(Fault("commands", action, every=1))

@@ -18,11 +18,11 @@ _VERSION: Final = re.compile(r"v-([0-9a-f]{16})/")
 
 
 class Scripts:
-    """What is in the folder as the gateway starts; a later start may find other files there.
+    """The scripts in the folder when the gateway starts; they do not change while it runs.
 
     A browser finds the imports of a script when it has that script: with a chain of eight, a page
-    waits for eight answers in a row. A page that names all of its scripts waits for one. And what
-    is named with its version, a browser keeps, and asks for once.
+    waits for eight answers in a row. A page that names all of its scripts waits for one. A browser
+    keeps a script whose address has a version, and asks for it once.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -365,7 +365,7 @@ class Store:
         """
 
         def work(connection: Connection) -> list[str]:
-            # Nobody would remove what comes after its run was.
+            # A file that is noted after its run was deleted would never be removed.
             if connection.execute(_RUN.where(schema.runs.c.id == row["run_id"])).first() is None:
                 raise RunFullError("This run was deleted")
             replaced = replaced_by(connection, row)

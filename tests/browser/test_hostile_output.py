@@ -114,7 +114,7 @@ ATTACKS: Final[dict[str, list[tuple[str, str]]]] = {
 }
 
 
-# Ends what is without an end, and leads back to the first screen.
+# Ends an open sequence, resets colours and margins, and leads back to the first screen.
 CALM: Final = "\x1b\\\x1b[m\x1b[r\x1b[?1049l\r\n"
 # A page takes a second, and what is drawn after one of these shows that it has been survived.
 AT_ONCE: Final = 4

@@ -526,7 +526,7 @@ def test_what_comes_while_a_page_waits_is_shown(desk: Visitor, gateway: Embedded
     gateway.send_events(run, [f"{number}\n\n" for number in range(1, LONG_RUN_EVENTS)])
     code = "".join(f"# line {number}\n" for number in range(1, 450))
     gateway.send_event(run, "stdout", f"```sh\n{code}```\n\n# Done\n", LONG_RUN_EVENTS)
-    # A long answer is drawn in parts: what is code in the first is code in the second.
+    # A long answer is drawn in parts: a code block goes on from the first into the second.
     expect(page.locator(".b-words .md-code").last).to_contain_text("# line 449")
     expect(page.locator(".b-words .md-h1")).to_have_text("Done")
 

@@ -68,7 +68,7 @@ def test_a_run_is_started_from_a_phone(browser: Browser, tmp_path: Path) -> None
             assert gateway.api("GET", f"/api/runs/{run_id}").json()["title"] == "Tests"
             argv = standin.all("started")[0]["argv"]
             assert " ".join(argv).endswith("--permission-mode acceptEdits")
-            # What is done again is done in its own folder.
+            # "Again" chooses the folder in which the run was.
             page.get_by_role("button", name="Again…").click()
             expect(page.get_by_role("radio", name=re.compile("shop on laptop"))).to_be_checked()
             expect(page.get_by_role("button", name="Start")).to_be_visible()
@@ -119,7 +119,7 @@ def test_nothing_is_chosen_for_somebody_who_has_the_dialog_open(
     expect(page.get_by_role("radio", name=re.compile("In a terminal"))).to_be_checked()
     expect(page.get_by_role("button", name="Create the run")).to_be_visible()
 
-    # What is done again is done in its own folder.
+    # "Again" chooses the folder in which the run was.
     run = begin(gateway, "fix it")
     desk.open_run(run.id)
     page.get_by_role("button", name="Again…").click()

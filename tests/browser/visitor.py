@@ -61,7 +61,7 @@ _kept: WeakKeyDictionary[EmbeddedGateway, Any] = WeakKeyDictionary()
 # one takes half a second.
 _Windows = defaultdict[tuple[Browser, str], list[BrowserContext]]
 _left: WeakKeyDictionary[EmbeddedGateway, _Windows] = WeakKeyDictionary()
-# What is in the browser's store is the person's; only the login remains.
+# Removes a visitor's own settings from the browser's store, and keeps the login.
 _FORGET: Final = """
 kept => {
   sessionStorage.clear();

@@ -496,7 +496,7 @@ def test_the_gateways_death_loses_and_doubles_nothing(tmp_path: Path) -> None:
         assert folder.take(run, token)["taken"]
         assert own.send_event(Run(run_id, token), "stdout", "x", 1).status == 200
 
-        # Between the making of a run and the sending of it there is no moment.
+        # The run and its order are stored in one transaction.
         def on_disk(statement: str) -> list[Any]:
             with closing(sqlite3.connect(own.database_file, timeout=30)) as database, database:
                 return database.execute(statement).fetchall()

@@ -18,7 +18,7 @@ def test_work_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the text is four times as much to read, for text made to be dear."""
     redact, work = import_counted("redact", monkeypatch, "redaction")
     rules = redact.Rules()
-    rules.redact("what the rules make at their first use is no reading of a text")
+    rules.redact("the first text makes the rules, which is not counted")
 
     @each_row("piece", EXPENSIVE)
     def check(piece: str) -> None:
