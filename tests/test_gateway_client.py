@@ -21,6 +21,7 @@ from typing import Any, Callable
 
 import certifi
 import pytest
+import requests.adapters  # noqa: F401 - before a test takes PySocks away, which is looked for once
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -666,6 +667,7 @@ def test_abort_reaches_a_socks_proxy_that_says_nothing(monkeypatch: pytest.Monke
     """What the proxy is waited for in is one of our sockets, with its deadlines."""
     pytest.importorskip("socks", reason="PySocks is not installed")
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as pool:
+        silent.settimeout(WITHIN_S)
         monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{silent.getsockname()[1]}")
         client = GatewayClient(f"https://{FAR_NAME}", Credentials("s" * 32))
         asking = pool.submit(client.send, client.commands())
