@@ -33,7 +33,7 @@ DOCUMENTED_COMMANDS: Final = (
     "pwd",
 )
 
-# The gateway's own limit for a command is 1,000 characters; what is longer is no button of ours.
+# The gateway's own limit for a command is 1,000 characters; a longer one comes from no button.
 MAX_COMMAND_CHARS: Final = 1_000
 
 # A repository's own configuration can name programs that git would start. A git command that only
@@ -79,7 +79,7 @@ _SHOWING: Final = {
     "status": ("--ignore-submodules=dirty",),
     "whatchanged": _DIFF_FLAGS,
 }
-# These would switch on again what is off; git takes any beginning of them that is unique.
+# These would undo the overrides; git accepts any unique beginning of them.
 _SWITCHING_ON: Final = (
     "--ext-diff",
     "--filters",
@@ -257,7 +257,7 @@ def harden_git(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def git_query(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the command that lists the configuration that `argv` will meet; () if it is no git.
+    """Return the command that lists the configuration that `argv` will meet; () if it is not git.
 
     It needs git 2.26 and fails with an older one, so that nothing is executed then.
     """
@@ -379,7 +379,7 @@ def _override(key: bytes, of_user: Mapping[bytes, str]) -> dict[bytes, str]:
 
 
 def _subcommand_at(argv: tuple[str, ...]) -> int | None:
-    """Return where the git command in `argv` has its subcommand; None if it is no git command."""
+    """Return the index of the git subcommand in `argv`; None if it is not a git command."""
     if posixpath.basename(argv[0]) != "git":
         return None
     at = 1

@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
     try:
         return _run_subcommand(sys.argv[1:] if argv is None else argv, profile, console)
     except KeyboardInterrupt:
-        # What was half made in that moment complains when it is collected.
+        # Objects that were half made at that moment complain when they are collected.
         sys.unraisablehook = lambda _unraisable: None
         console.error("interrupted")
         return 130
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None, profile: Profile = CLAUDE) -> int:
 def _interrupt(_number: int, _frame: object) -> None:
     """Raise KeyboardInterrupt, once: a second one would break off what the first has begun.
 
-    Also where SIGINT is ignored, as in a shell's background: whoever sends it means this process.
+    Also where SIGINT is ignored, as in a shell's background: a sent signal means this process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -289,7 +289,7 @@ def build_command_line(profile: Profile) -> CommandLine:
         "--discard", metavar="ID", help="give up on this run: delete it, undelivered output too"
     )
     add_option(
-        "--gateway", metavar="URL", help="send what was meant for this gateway, not GATEWAY_URL"
+        "--gateway", metavar="URL", help="send output recorded for this gateway, not GATEWAY_URL"
     )
     add_option = add_subcommand(
         "status", _run_status, "show what runs here, what is undelivered, and the gateway"
@@ -413,7 +413,7 @@ def _add_file_subcommands(line: CommandLine) -> None:
     )
     add_option("project", metavar="DIR", help="the project's folder")
     add_option("--upgrade", action="store_true", help="replace an older version")
-    add_option("--uninstall", action="store_true", help="remove what was installed there")
+    add_option("--uninstall", action="store_true", help="remove the installed files")
     add_option("--purge", action="store_true", help="with --uninstall: remove .env and .data too")
     add_option("--folder", metavar="NAME", help="the folder to write (default: wrapper)")
     add_option = line.add_subcommand(
@@ -446,7 +446,7 @@ def _run_wait(
 def _run_status(
     options: argparse.Namespace, config: Config, profile: Profile, console: Console
 ) -> int:
-    """Show what runs here, what is undelivered, and what the gateway is."""
+    """Show the runs of this project, undelivered output, and the gateway."""
     return int(importlib.import_module("tools.status").status(options, config, profile, console))
 
 

@@ -1,4 +1,4 @@
-"""How Claude Code is started, and what is read out of what it prints.
+"""How Claude Code is started, and how its output is read.
 
 What only some ways to start it need is imported there: `--help` and each start wait for the rest.
 """

@@ -39,9 +39,9 @@ def proposed_diff(tool: str, given: Mapping[str, Any]) -> str:
 
 
 def made_diff(tool: str, given: Mapping[str, Any], details: Any) -> str:
-    """Return what was changed. `details` is what the result says for programs.
+    """Return the change as a diff. `details` is the result's part for programs.
 
-    Where that says nothing, the change is what was asked for, and a bare `@@` begins each hunk:
+    Without details the requested change is shown, and a bare `@@` begins each hunk:
     its place in the file is not known.
     """
     patch = details.get("structuredPatch") if isinstance(details, Mapping) else None

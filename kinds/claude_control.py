@@ -75,7 +75,7 @@ class ClaudeDialogue:
 
     @property
     def is_turn_running(self) -> bool:
-        """Whether it works on what it was told."""
+        """Whether it is working on a message."""
         return self._is_turn_running or bool(self._unread)
 
     @property
@@ -98,7 +98,7 @@ class ClaudeDialogue:
         """Whether the last turn that has ended was interrupted."""
         return self._was_interrupted
 
-    # --- what it says ------------------------------------------------------------------------
+    # --- messages from it ------------------------------------------------------------------------
 
     def read(self, message: Mapping[str, Any]) -> list[News]:
         """Return what a message means for those who talk with it."""
@@ -190,7 +190,7 @@ class ClaudeDialogue:
         return news
 
     def _read_denials(self, message: Mapping[str, Any]) -> Iterator[News]:
-        """Tell what was refused although nobody was asked."""
+        """Report a tool that was refused without a question."""
         unasked = [
             raw_of(denial, "tool_name")
             for denial in list_of(message, "permission_denials")
@@ -203,7 +203,7 @@ class ClaudeDialogue:
                 "Claude Code does not ask"
             )
 
-    # --- what it is told -----------------------------------------------------------------------
+    # --- messages to it --------------------------------------------------------------------------
 
     def say(self, message_id: str, text: str) -> bytes:
         """Return a person's message. `message_id` is a UUID."""
@@ -223,7 +223,7 @@ class ClaudeDialogue:
         return _request(request, _TAKE_BACK + message_id)
 
     def allow(self, question: Question, answers: Sequence[str], scope: Scope | None) -> bytes:
-        """Return what lets it do exactly what it asked for."""
+        """Return the answer that allows the request, with its input unchanged."""
         given = dict(question.given)
         if question.kind == "question":
             texts = [choice.text for choice in question.choices]
@@ -250,7 +250,7 @@ class ClaudeDialogue:
 _TAKE_BACK: Final = "take-back-"
 
 
-# --- a question -----------------------------------------------------------------------------------
+# --- a question ----------------------------------------------------------------------------------
 
 
 def _read_question(key: str, request: Mapping[str, Any]) -> Question:
@@ -294,7 +294,7 @@ def _read_choices(given: Mapping[str, Any]) -> tuple[Choice, ...]:
         for each in (asked if isinstance(asked, list) else [])
     ]
     texts = {choice.text for choice in choices}
-    # The answers go by the texts, so each has to have one of its own.
+    # Answers are keyed by the question's text, so each text must be unique.
     return tuple(choices) if len(texts) == len(choices) and "" not in texts else ()
 
 
@@ -325,7 +325,7 @@ def _rule(rule: Any) -> str:
     return f"{tool}({content})" if tool and content else tool
 
 
-# --- lines and fields -----------------------------------------------------------------------------
+# --- lines and fields ----------------------------------------------------------------------------
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -25,7 +25,7 @@ def text_of(fields: Any, name: str) -> str:
 
 
 def word_of(fields: Any, name: str) -> str:
-    """Return a short text in one line, for names and kinds; what is too long for one is none."""
+    """Return a short text in one line, for names and kinds; "" if it is too long."""
     word = " ".join(text_of(fields, name).split())
     return word if len(word) <= _MAX_WORD_CHARS else ""
 

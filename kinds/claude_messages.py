@@ -60,7 +60,7 @@ _REFUSED: Final = re.compile(r"permission|approv|blocked|not allowed|working dir
 # Why a tool was refused, where `--allowedTools` changes it. Measured: a deny rule and the check of
 # the automatic mode stay as they are.
 _GRANTABLE: Final = frozenset({"", "mode", "workingDir"})
-# In print mode there is no user to answer them, whatever is allowed.
+# In print mode there is no user to answer them, even if they are allowed.
 _NEVER_GRANTABLE: Final = frozenset({"AskUserQuestion", "ExitPlanMode"})
 # Their result repeats the input.
 _BRIEF_RESULTS: Final = frozenset({"Edit", "MultiEdit", "NotebookEdit", "TodoWrite", "Write"})
@@ -85,7 +85,7 @@ class ResultSummary:
         return self.terminal_reason.startswith("aborted")
 
     def marker_fields(self) -> dict[str, Any]:
-        """Return it as the `finished` marker shows it, without what is not known."""
+        """Return it as the `finished` marker shows it, without unknown fields."""
         fields = {
             "isError": self.is_error,
             "subtype": self.subtype,
@@ -101,7 +101,7 @@ class ResultSummary:
 
 @dataclass(frozen=True)
 class _Tool:
-    """A tool that is being used: its name, what is shown of it, and its whole input."""
+    """A running tool: its name, its shown line, and its whole input."""
 
     name: str
     line: str
@@ -109,7 +109,7 @@ class _Tool:
 
 
 class Renderer:
-    """Messages to text. Knows what was shown, so that nothing is shown twice."""
+    """Turns messages into text. Remembers what it has shown, so that nothing is shown twice."""
 
     def __init__(self, *, is_asked: bool, is_granted: bool) -> None:
         self.summary: ResultSummary | None = None
@@ -148,7 +148,7 @@ class Renderer:
         return {name: value for name, value in totals.items() if value is not None}
 
     def render(self, message: Mapping[str, Any]) -> Iterator[Piece]:
-        """Yield what is shown of a whole message."""
+        """Yield the shown parts of a whole message."""
         kind = message["type"]
         # A hook of a session that is about to begin may be the first to say something.
         self.has_begun = (
@@ -216,7 +216,7 @@ class Renderer:
             yield from self.end_live()
 
     def _complete(self, message: Mapping[str, Any]) -> Iterator[Part]:
-        """Show what is left of the words, now that they have come whole."""
+        """Show the rest of the words, now that the whole message has come."""
         written = "" if self._live is None else self._live.text
         blocks = list_of(map_of(message, "message"), "content")
         texts = [text_of(each, "text") for each in blocks if word_of(each, "type") == "text"]

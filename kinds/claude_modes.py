@@ -1,4 +1,4 @@
-"""Claude Code's permission modes, in the order of what it may do unasked."""
+"""Claude Code's permission modes, from the strictest to the most permissive."""
 
 from typing import Final
 

@@ -14,7 +14,7 @@ _CONTEXT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_in
 
 
 class ProgressWatch:
-    """What is known by now. Thread: one caller. Any value is a message."""
+    """The state so far. Thread: one caller. Any value is a message."""
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}

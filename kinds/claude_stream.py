@@ -108,7 +108,7 @@ class ClaudeStream:
         return {**self.summary.marker_fields(), **self._renderer.totals()}
 
     def feed(self, raw: bytes) -> list[Item]:
-        """Return what is complete now. Raises nothing; linear in the size of the input."""
+        """Return the complete messages. Raises nothing; linear in the size of the input."""
         items: list[Item] = []
         at = 0
         while at < len(raw):
@@ -118,7 +118,7 @@ class ClaudeStream:
         return items
 
     def flush(self) -> list[Item]:
-        """Return what was held back, at the end of the stream."""
+        """Return the held remainder at the end of the stream."""
         line, self._line = self._line, None
         self._escape, self._is_passing = b"", False
         read = [] if line is None else list(self._read_line(bytes(line)))

@@ -24,7 +24,7 @@ def clean(value: Any) -> str:
 
 
 def shown_text(text: str) -> str:
-    """Return what is shown of a clean text: neither empty lines around it nor blanks behind it."""
+    """Return a clean text without empty lines around it and blanks at its end."""
     return text.strip("\n").rstrip()
 
 
@@ -42,7 +42,7 @@ class LiveText:
 
     @property
     def text(self) -> str:
-        """What was shown so far."""
+        """The text shown so far."""
         return "".join(self._parts)
 
     @property

@@ -1,4 +1,4 @@
-"""One tool of Claude Code in words: what it is to do, and what came of it. Pure."""
+"""One tool of Claude Code in words: its request and its result. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe(name: str, given: Mapping[str, Any], cwd: str) -> str:
 def show_result(tool_name: str, block: Mapping[str, Any], details: Any) -> str:
     """Return what came of a tool. `details` is the same for programs."""
     if isinstance(details, Mapping) and (details.get("backgroundTaskId") or details.get("isAsync")):
-        return "(it goes on in the background)"  # what it says besides is for the model
+        return "(it goes on in the background)"  # the rest of the text is for the model
     if details == "User rejected tool use":
         return "interrupted"
     text = _TOOL_ERROR_TAGS.sub("", result_text(block)).strip("\n")
@@ -37,7 +37,7 @@ def show_result(tool_name: str, block: Mapping[str, Any], details: Any) -> str:
 
 
 def result_text(block: Mapping[str, Any]) -> str:
-    """Return what a tool gave back, as text; for what is no text, what it is."""
+    """Return a tool's result as text; a result that is not text is described."""
     content = block.get("content")
     if isinstance(content, str):
         return clean(content)
@@ -67,7 +67,7 @@ def _line_count(text: str) -> str:
     return count(len(text.splitlines()), "line")
 
 
-# --- what it is to do: one tool, one line ---
+# --- requests: one tool, one line ---
 
 
 def _show_bash(given: Mapping[str, Any], _cwd: str) -> str:

@@ -105,7 +105,7 @@ class Dialogue(Protocol):
 
     @property
     def is_turn_running(self) -> bool:
-        """Whether the child is working on what it was told."""
+        """Whether the child is working on a message."""
 
     @property
     def is_done(self) -> bool:
@@ -136,7 +136,7 @@ class Dialogue(Protocol):
         """Return what asks for a message that was not read yet."""
 
     def allow(self, question: Question, answers: Sequence[str], scope: Scope | None) -> bytes:
-        """Return what lets it do what it asked for. `answers` are to the choices, in order."""
+        """Return the answer that allows the request. `answers` are to the choices, in order."""
 
     def deny(self, question: Question, message: str) -> bytes:
         """Return what forbids it, and tells the child why."""

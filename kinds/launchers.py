@@ -145,7 +145,7 @@ def _command_of(launcher: _Launcher, words: list[str]) -> list[str]:
 
 
 def _skip_option(launcher: _Launcher, words: list[str]) -> list[str]:
-    """Return what follows an option and its value; what is to be split is put in their place."""
+    """Return the words after an option and its value; a value to be split is put in their place."""
     word, rest = words[0], words[1:]
     name, has_value, value = word.partition("=")
     if not word.startswith("--") and word not in launcher.valued:

@@ -127,14 +127,14 @@ class MessageStream(Protocol):
     tells_progress: bool
 
     def feed(self, raw: bytes) -> list[Item]:
-        """Return what is complete now. Raises nothing."""
+        """Return the pieces that are complete now. Raises nothing."""
 
     def flush(self) -> list[Item]:
-        """Return what was held back, at the end of the stream."""
+        """Return the held remainder at the end of the stream."""
 
     @property
     def has_begun(self) -> bool:
-        """Whether the child has begun with what it was told."""
+        """Whether the child has begun to work on the message."""
 
     def progress(self) -> dict[str, Any]:
         """Return how the run stands, for the `progress` marker."""
@@ -156,7 +156,7 @@ class StateReader(Protocol):
         """Take the POSIX session in which the child runs; once, before all else. Thread: any."""
 
     def look(self) -> None:
-        """Look for what is not in the output."""
+        """Look for facts that the output does not show."""
 
     def feed(self, raw: bytes) -> None:
         """Look at a piece of the child's output; `state` is what it says by now."""
@@ -233,13 +233,13 @@ class Invocation:
     cannot_ask: str | None = None
     # The permission modes that the operator may switch to.
     modes: tuple[str, ...] = ()
-    # What it must not inherit.
+    # Variables that it must not inherit.
     withheld_variables: tuple[str, ...] = ()
     # Where it works, if that is not the working directory.
     worktree: Worktree | None = None
     # Variables that its environment gets.
     added_variables: tuple[tuple[str, str], ...] = ()
-    # Whether what it does is kept, so that another run can go on with it.
+    # Whether its conversation is saved, so that another run can resume it.
     keeps_session: bool = True
     # Whether only its text counts: what its terminal is told about its own state is not passed on.
     is_text_only: bool = False
@@ -277,7 +277,7 @@ class Profile(ABC):
         argv: tuple[str, ...] = config.own["program"]
         return argv
 
-    # --- what most kinds leave as it is ------------------------------------------------------
+    # --- what most kinds leave as it is ----------------------------------------------------------
 
     def add_start_options(self, add_option: Callable[..., None]) -> None:  # noqa: B027 - most have none
         """Add the options of `start` that only this kind of runner has."""

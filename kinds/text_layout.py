@@ -65,7 +65,7 @@ _ESCAPED: Final = re.compile(rf"\\+[{''.join(SIGNS.values())}{SUBAGENT}]")
 
 @dataclass(frozen=True)
 class Line:
-    """One line: what it is, and its text, which holds no line end."""
+    """One line: its kind, and its text without a line end."""
 
     kind: str
     text: str
@@ -107,7 +107,7 @@ class WordsWriter:
         return shown
 
     def end_line(self) -> str:
-        """Return the end of the line, with what was held back of it."""
+        """Return the end of the line, with its held part."""
         slashes, self._slashes = self._slashes, ""
         self._is_in_line = False
         return f"{slashes}\n"

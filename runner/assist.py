@@ -80,7 +80,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why there is no session, and what to do. `is_final`: no patience would change it."""
+    """Why there is no session, and what to do. `is_final`: trying again would not help."""
 
     reason: str
     is_final: bool = False
@@ -104,7 +104,7 @@ class Provider(Protocol):
         """
 
     def explain(self, output: str, *, has_ended: bool) -> Explanation:
-        """Say why there is no session, from what the program printed."""
+        """Say why there is no session, from the program's output."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ class Assist(Worker):
     def _close(self) -> None:
         self._client.close()
 
-    # --- the thread --------------------------------------------------------------------------
+    # --- the thread ------------------------------------------------------------------------------
 
     def _is_final(self, error: BaseException) -> bool:
-        # A session that failed in a foreseen way stays closed; so does one that nobody could read.
+        # It stays closed if it failed in a foreseen way, or if its address could not be sent.
         return isinstance(error, (RunnerError, BrokenPipeError)) or super()._is_final(error)
 
     def _work(self) -> None:
@@ -366,7 +366,7 @@ def _private_folder() -> Iterator[str]:
 def remove_stale_folders() -> int:
     """Remove what sessions have left behind whose runner was killed. Returns how many."""
     parents = {_SHORT_TMPDIR}
-    with contextlib.suppress(FileNotFoundError):  # there is no folder that can be written
+    with contextlib.suppress(FileNotFoundError):  # no folder can be written
         parents.add(tempfile.gettempdir())
     removed = 0
     for folder in (each for parent in parents for each in Path(parent).glob(f"{_FOLDER_PREFIX}*")):
@@ -450,7 +450,7 @@ class AssistAlone:
                 self._assist.stop()
 
     def _sweep(self) -> None:
-        """Let the keeper kill what was started inside and left its terminal."""
+        """Let the keeper kill processes that were started inside and left its terminal."""
         self._keeper.halt_run()
         deadline = time.monotonic() + _SWEEP_S
         while not self._keeper.has_swept and time.monotonic() < deadline:
@@ -498,7 +498,7 @@ _OLDEST: Final = (2, 4)
 _ANSWER_TIMEOUT_S: Final = 2.0
 # Would make tmate refuse to start, as if it were started inside itself.
 _OUTER_SESSION: Final = ("TMUX", "TMUX_PANE", "TMATE")
-# What it prints that is no reason for anything.
+# Lines of its output that explain no failure.
 _NO_REASON: Final = (
     "To connect to the session locally",
     "Connecting to",
@@ -555,7 +555,7 @@ class Tmate:
         return Preparation((*argv, "-F"), self._env)
 
     def address(self) -> str:
-        """Ask for what one types, an ssh line; empty as long as there is no session."""
+        """Ask for the ssh line to type; empty until there is a session."""
         answer = self._ask("-S", self._socket, "display", "-p", "#{tmate_ssh}").strip()
         if answer and not _ADDRESS.fullmatch(answer):
             raise RunnerError(

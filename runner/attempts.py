@@ -309,7 +309,7 @@ class Pacer:
     Every reply of every thread is noted. Output waits for `output_delay_s`, and polls pause for
     `poll_pause_s`; other requests only wait for `blocked_s`, after a 429.
 
-    The budget is for everything behind one IP address. Whoever uses it, all runs see the same
+    The budget is for everything behind one IP address. Every sender uses it; all runs see the same
     headers and slow down alike, so that none needs to know how many there are.
     """
 
@@ -392,7 +392,7 @@ class Pacer:
 
     def _pace_s(self, left_s: float, spare: float) -> float:
         """Return the time between two requests: an even pace for all who may share the budget, and
-        much less while little of it is used, whoever uses it.
+        much less while little of it is used in all.
         """
         if spare <= 0:
             return left_s

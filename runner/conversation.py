@@ -145,7 +145,7 @@ class Conversation:
         self._is_interrupting = False
         self._infos: list[RedactedText] = []
         self._info_due: float | None = None
-        # What the keyboard is asked now, and what it has answered of it.
+        # The question at the keyboard, and the parts of it that are answered.
         self._at_keyboard: OpenQuestion | None = None
         self._picked: list[str] = []
         # The runner's own question, which comes first: how to answer it, and what takes a line.
@@ -153,7 +153,7 @@ class Conversation:
         self._is_invited = False
         self._invite_at = 0.0
 
-    # --- the pump's side -----------------------------------------------------------------------
+    # --- the pump's side -------------------------------------------------------------------------
 
     def begin(self, prompt: str) -> None:
         """Say the prompt."""
@@ -161,12 +161,12 @@ class Conversation:
             self._send(self._dialogue.say(str(uuid.uuid4()), prompt))
 
     def read(self, message: Mapping[str, Any]) -> list[Piece]:
-        """Take a message of the child's. Returns what is to be shown besides its own text."""
+        """Take a message of the child's. Returns lines to show beside its own text."""
         with self._lock:
             return [piece for news in self._dialogue.read(message) for piece in self._note(news)]
 
     def read_foreign(self, raw: bytes) -> None:
-        """Take the beginning of a line that is no message."""
+        """Take the beginning of a line that is not a message."""
         with self._lock:
             for news in self._dialogue.read_foreign(raw):
                 list(self._note(news))
@@ -208,7 +208,7 @@ class Conversation:
             return min(dues, default=None)
 
     def tick(self, now: float) -> None:
-        """Do what is due: deny unanswered questions, tell what waits, end what is done."""
+        """Do what is due: deny unanswered questions, send the news, end finished turns."""
         with self._lock:
             if self._info_due is not None and now >= self._info_due:
                 self._tell_infos(now)
@@ -217,7 +217,7 @@ class Conversation:
             for opened in self._questions:
                 if opened.due_at is not None and now >= opened.due_at:
                     limit = shown_time(self.asking.timeout_s or 0.0)
-                    message = f"Nobody answered within {limit} (--ask-timeout)."
+                    message = f"No answer within {limit} (--ask-timeout)."
                     self._answer(opened, Answer("deny", message), TIME_LIMIT)
             self._is_interrupting = self._is_interrupting and not self._dialogue.is_done
             self._look_for_end(now)
@@ -241,7 +241,7 @@ class Conversation:
         patience_s = _TURN_PATIENCE_S if self._dialogue.awaits_turn else 0.0
         return max(patience_s, self.asking.stay_s or 0.0)
 
-    # --- the keyboard, by the pump -------------------------------------------------------------
+    # --- the keyboard, by the pump ---------------------------------------------------------------
 
     @property
     def wants_keyboard(self) -> bool:
@@ -281,7 +281,7 @@ class Conversation:
             self._wake()
 
     def get_keyboard_back(self) -> None:
-        """Ask again what was asked before."""
+        """Repeat the last question."""
         with self._lock:
             self._other_question = None
             self._wake()
@@ -335,7 +335,7 @@ class Conversation:
             answer = Answer("deny", "" if line.lower() in ("n", "no") else line)
         self._answer(opened, answer, KEYBOARD)
 
-    # --- the operator; each returns what was done, or raises Refusal ------------------------------
+    # --- the operator; each returns what was done, or raises Refusal -----------------------------
 
     def answer(self, text: str) -> str:
         """Take the JSON of an answer."""
@@ -552,7 +552,7 @@ class Conversation:
             self._tell_infos(time.monotonic())
 
     def _tell_infos(self, now: float) -> None:
-        """Tell what has come together; what comes soon after waits and goes together too."""
+        """Send the collected news in one piece; later news is collected again."""
         infos, self._infos = self._infos, []
         self._info_due = now + _INFO_INTERVAL_S if infos else None
         if infos:

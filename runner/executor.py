@@ -60,7 +60,7 @@ _DIFF_COMMANDS: Final = frozenset({"git diff", "git diff --cached"})
 class Executor(Worker):
     """The thread that runs allowed commands, one at a time.
 
-    After `stop` what is queued is refused; the command that runs ends with the run. `join` may be
+    After `stop` queued commands are refused; the command that runs ends with the run. `join` may be
     called again: what the gateway does not take in time is tried a little longer.
     """
 
@@ -137,7 +137,7 @@ class Executor(Worker):
         self._client.close()
         self._pipe.close()
 
-    # --- the thread --------------------------------------------------------------------------
+    # --- the thread ------------------------------------------------------------------------------
 
     def _work(self) -> None:
         self._changes.begin(self._run_briefly)
@@ -274,7 +274,7 @@ class Executor(Worker):
             if command.name not in _DIFF_COMMANDS:
                 both = stack.enter_context(_Stream(self._rules, excerpt.add))
                 return self._run_program(argv, cwd, env, both.feed)
-            # What git says besides, about line ends and the like, is no part of the diff.
+            # git's warnings, about line ends and the like, are not part of the diff.
             file = stack.enter_context(self._diff_path.open("wb"))
             out = stack.enter_context(_Stream(self._rules, excerpt.add, file))
             errors = stack.enter_context(_Stream(self._rules, excerpt.add))
@@ -404,7 +404,7 @@ class _Stream:
         self._pass_on(self._redactor.flush())
 
     def feed(self, raw: bytes) -> None:
-        """Take what was read."""
+        """Take output that was read."""
         self._pass_on(self._redactor.feed(raw))
 
     def _pass_on(self, redacted: Redacted) -> None:

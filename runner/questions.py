@@ -37,7 +37,7 @@ _TOLD_BY_DIFF: Final = ("old_string", "new_string", "edits")
 _MAX_WORDS_CHARS: Final = 10_000
 _MAX_OPEN: Final = 100
 
-# Letters and digits that nobody mistakes for another one.
+# Letters and digits that are not mistaken for one another.
 _LETTERS: Final = "ACDEFHJKMNPQRTUVWXY"
 _DIGITS: Final = "2346789"
 _CODE_LENGTH: Final = 5
@@ -154,7 +154,7 @@ class Questions:
         del self._open[opened.id]
         self._answered_by[opened.id] = self._answered_by[opened.code] = by
 
-    # --- what a person says --------------------------------------------------------------------
+    # --- what a person says ----------------------------------------------------------------------
 
     def read_answer(self, text: str) -> tuple[OpenQuestion, Answer]:
         """Read the JSON of an answer. Raises Refusal."""
@@ -205,7 +205,7 @@ class Questions:
         return opened, self._check(opened, Answer("allow", scope=scope))
 
     def _find_open(self, name: Any) -> OpenQuestion:
-        """Return the open question of this id. Raises Refusal, also for what is no id."""
+        """Return the open question of this id. Raises Refusal, also for a malformed id."""
         opened = self._open.get(name) if isinstance(name, str) else None
         if opened is None:
             by = self._answered_by.get(name) if isinstance(name, str) else None
@@ -222,7 +222,7 @@ class Questions:
             raise Refusal(f"it needs an answer; write answer {opened.code} and the numbers")
         return answer
 
-    # --- how it is shown ----------------------------------------------------------------------
+    # --- how it is shown -------------------------------------------------------------------------
 
     def _may_offer(self, scope: Scope) -> bool:
         """Whether a scope can be shown as it is, and does not go too far."""
@@ -338,7 +338,7 @@ def at_keyboard(opened: OpenQuestion, number: int) -> tuple[str, str]:
 
 
 def describe(opened: OpenQuestion) -> str:
-    """Return in a few words what is asked, as it was shown."""
+    """Return the question in a few words, as it was shown."""
     shown = opened.shown
     who = "a subagent" if shown.get("agent") else "Claude Code"
     if opened.question.kind == "plan":
@@ -349,7 +349,7 @@ def describe(opened: OpenQuestion) -> str:
 
 
 def _told(opened: OpenQuestion) -> str:
-    """Return all that was shown of what is asked, as text."""
+    """Return the whole question as it was shown, as text."""
     shown, kind = opened.shown, opened.question.kind
     given = shown.get("input", {})
     if kind == "question":
@@ -457,7 +457,7 @@ def _pick(choice: Choice, picked: Any) -> str:
     return ", ".join(choice.options[number].label for number in dict.fromkeys(numbers))
 
 
-# --- what is seen ---------------------------------------------------------------------------------
+# --- what the user sees ---------------------------------------------------------------------------
 
 
 def visible(text: str) -> str:

@@ -2,7 +2,7 @@
 
 git obeys a file `.git` that says `gitdir: /another/repository`, a link, or a file `commondir` in
 the repository, and then shows what is in that other one: its history, and its files as removed.
-Whoever packs an archive can write those. What they cannot write is the other repository, so that
+The author of an archive can write those. What they cannot write is the other repository, so that
 one must know this folder: git notes it there for every worktree and every submodule.
 """
 
@@ -47,7 +47,7 @@ def leads_to(work_tree: str) -> str | None:
     top = Path(work_tree)
     git_dir = _git_dir(top / ".git")
     if git_dir is None:
-        return None  # git says itself what is wrong with it
+        return None  # git itself reports the error
     common = _common_dir(git_dir)
     if not all(_is_in(each, top) for each in (git_dir, common)):
         is_worktree = git_dir.parent == common / "worktrees" and _names(

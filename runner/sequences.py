@@ -14,7 +14,7 @@ class ModeTracker:
     """What a program has changed in a terminal and not changed back.
 
     A program that is killed cannot undo it; `undo` is what it would have sent. Pure. A mode that is
-    not known here is undone too: in a terminal that nobody has changed, nearly all are off.
+    not known here is undone too: in an untouched terminal nearly all are off.
     Sources: https://invisible-island.net/xterm/ctlseqs/ctlseqs.html,
     https://sw.kovidgoyal.net/kitty/keyboard-protocol/
     """
@@ -49,7 +49,7 @@ class ModeTracker:
     _COLORS: Final = re.compile(rb"\x1b\[([\d;:]{0,60})m")
     _STRING_END: Final = re.compile(rb"[\x07\x18\x1a]")
     _LONGEST: Final = 80
-    # More is no program's doing; and what undoes it has to fit into the keeper's memory.
+    # No real program sets more; and the sequences that undo it must fit into the keeper's memory.
     _MOST: Final = 64
 
     def __init__(self) -> None:
@@ -266,7 +266,7 @@ class TextFilter:
         self._is_colored = False
 
     def feed(self, raw: bytes) -> bytes:
-        """Return what is text by now."""
+        """Return the text so far."""
         seen = self._held + raw
         if b"\x1b" not in seen and b"\x0e" not in seen and b"\x0f" not in seen:
             self._held = b""
@@ -277,7 +277,7 @@ class TextFilter:
         return self._STATE.sub(self._replace, seen[:end])
 
     def flush(self) -> bytes:
-        """Return what was held back, at the end."""
+        """Return the held remainder, at the end."""
         held, self._held = self._held, b""
         return held
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _IS_LINUX: Final = sys.platform.startswith("linux")
 # More than a screen can lag behind; a reader that has stopped for good costs no more than this.
 MAX_PENDING_BYTES: Final = 4 * 1_048_576
-# Of what is printed behind a question, the latest is shown after it.
+# Of the output that comes during a question, the latest part is shown after it.
 _MAX_HELD_BYTES: Final = 1_048_576
 # POSIX: a pipe that select() calls writable takes this much without blocking.
 _PIPE_WRITE_BYTES: Final = select.PIPE_BUF
@@ -67,7 +67,7 @@ class LocalOutput:
     """One of the user's descriptors, written to without blocking. Thread: one at a time.
 
     What the reader does not take is kept up to `MAX_PENDING_BYTES`; past that it is dropped, and a
-    notice says so when there is room again. A reader that is gone is no error.
+    notice says so when there is room again. A reader that is gone is not an error.
     """
 
     def __init__(self, fd: int) -> None:
@@ -109,11 +109,11 @@ class LocalOutput:
         return len(self._pending) + self._dropped_bytes
 
     def hold(self) -> None:
-        """Keep what is written until `release`; only what is written `over` it is shown."""
+        """Hold all output until `release`; only output written `over` it is shown."""
         self._held = bytearray()
 
     def release(self) -> None:
-        """Write what was kept."""
+        """Write the held output."""
         held, self._held = bytes(self._held or b""), None
         if self._unheld_bytes:
             self.write(f"\r\n[{self._unheld_bytes} bytes were not shown here]\r\n".encode())
@@ -206,11 +206,11 @@ class LineKeyboard:
         self.fd = fd
 
     def is_ours(self) -> bool:
-        """Whether what is typed is for this program."""
+        """Whether the keys are for this program."""
         return is_foreground(self.fd)
 
     def discard(self) -> None:
-        """Throw away what was typed and not read."""
+        """Throw away keys that were typed and not read."""
         with contextlib.suppress(termios.error, OSError):
             if self.is_ours():
                 termios.tcflush(self.fd, termios.TCIFLUSH)
@@ -245,7 +245,7 @@ class RawTerminal:
         return termios.tcgetattr(self.fd)
 
     def restore(self) -> None:
-        """Put the attributes back. A terminal that is gone is no error."""
+        """Put the attributes back. A terminal that is gone is not an error."""
         with contextlib.suppress(termios.error, OSError):
             termios.tcsetattr(self.fd, termios.TCSANOW, self._saved)
 

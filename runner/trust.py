@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.pump import PtyPump
     from runner.terminal import SessionTerminal
 
-# What keys, pastes and the mouse send that is no letter.
+# Sequences that keys, pastes and the mouse send, beside letters.
 _SEQUENCES: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)?")
 _NO: Final = frozenset((b"no", b"n", b"q"))
 _MAX_ANSWER_BYTES: Final = 80
@@ -61,7 +61,7 @@ class TrustQuestion:
         self._typed = bytearray()
 
     def ask(self, error: CertificateChangedError) -> None:
-        """Ask whether to trust what the gateway shows, unless that was asked or nobody is there."""
+        """Ask whether to trust the new certificate, once, and only a user at the terminal."""
         key = (error.host, error.offered)
         # Who stands in between could show another one each time.
         if error.host in self._refused or key in self._asked:
@@ -88,12 +88,12 @@ class TrustQuestion:
             self._reader.start()
 
     def type(self, keys: bytes) -> None:
-        """Take what was typed while the question was open."""
+        """Take the keys that were typed while the question was open."""
         # An Escape alone, and Ctrl-C where it is no signal, are a no.
         keys = keys.replace(b"\x03", b"no\r") if keys != b"\x1b" else b"no\r"
         for key in _SEQUENCES.sub(b"", keys):
             if self._open is None:
-                return  # what follows the answer is for nobody
+                return  # keys after the answer are dropped
             if key in b"\r\n":
                 self._answer(bytes(self._typed).strip().lower())
                 self._typed.clear()
@@ -169,7 +169,7 @@ def _sentences(error: CertificateChangedError) -> list[str]:
         f"  trusted so far: {_shown(error.trusted)}",
         f"  shown now:      {_shown(error.offered)}",
         "if you renewed it, compare this with what the gateway says of itself",
-        "if not, somebody may be listening, who gets nothing as long as you do not agree",
+        "if not, somebody may be intercepting the connection; they get nothing unless you agree",
         "trust the new certificate from now on? type yes or no, and Enter",
     ]
 
@@ -202,7 +202,7 @@ class KeyReader(Worker):
             if 0 not in readable or self._stopping.is_set():
                 continue
             if not is_foreground(0):
-                # Reading would stop the whole job, and what is typed is not for it.
+                # Reading would stop the whole job, and the keys are meant for another program.
                 self._stopping.wait(_BACKGROUND_PAUSE_S)
                 continue
             keys = os.read(0, 1024)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner.attempts import Obstacle, Pacer, Pauses, Policy
     from runner.plan import Job
 
-# What is refused as too large is cut down to this size, of an event's body or of a file's part.
+# The size to which a refused event body or file part is cut.
 SMALLEST_BODY_BYTES: Final = 16_384
 # One uploaded file: the gateway's limit, with room for the frame of a multipart body.
 MAX_PART_BYTES: Final = MAX_ARTIFACT_BYTES - 4_096

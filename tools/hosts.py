@@ -71,7 +71,7 @@ class _Project:
         self.folder = folder
 
     def read(self, file: str) -> str:
-        """Return a file's text; "" for what is no readable text."""
+        """Return a file's text; "" if it cannot be read as text."""
         path = self.path / file
         try:
             is_readable = path.is_file() and path.stat().st_size <= _MAX_BYTES
@@ -83,7 +83,7 @@ class _Project:
         """Return the sections of a file; what stands before the first is called ""."""
         found: dict[str, dict[str, str]] = {"": {}}
         values, key = found[""], ""
-        # In an INI file what is indented belongs to the value above.
+        # In an INI file an indented line continues the value above.
         indent, equals = (r"\s*", "=") if file.endswith(".toml") else ("", "[=:]")
         for line in self.read(file).splitlines():
             header = re.match(rf"{indent}\[+\s*([A-Za-z][^\]]*?)\s*\]+\s*([#;].*)?$", line)
@@ -461,7 +461,7 @@ def _may_take_back(pattern: str, name: str) -> bool:
     return "[" in pattern or any(fnmatch.fnmatchcase(name, part) for part in parts)
 
 
-# --- what git makes of it -------------------------------------------------------------------------
+# --- what git makes of it ------------------------------------------------------------------------
 
 
 def ask_git(project: Path, folder: str, written: Sequence[str]) -> list[str]:

@@ -181,7 +181,7 @@ class Target:
         return path.read_bytes() if is_file else None
 
     def digest(self, name: str) -> str:
-        """Return the sum of a file; "" for what is no file."""
+        """Return the checksum of a file; "" if the path is not a file."""
         content = self.read(name)
         return "" if content is None else _digest(content)
 
@@ -266,7 +266,7 @@ def _read_source(program: Path) -> dict[str, _File]:
 
 
 def _find_theirs(target: Target, note: Mapping[str, str]) -> list[str]:
-    """Return what is where our files go, or in `program/`, and is of no version that is known."""
+    """Return the paths, where our files go or in `program/`, that no known version installed."""
     names = {*note, *target.known, *target.find_program()}
     there = (name for name in sorted(names) if os.path.lexists(target.path / name))
     return [
@@ -293,7 +293,7 @@ def _refuse_if_in_the_way(target: Target, theirs: Sequence[str]) -> None:
 def _write_all(
     target: Target, new: Mapping[str, _File], note: Mapping[str, str], changes: Changes
 ) -> None:
-    """Write what is not there, and remove what this version does not have."""
+    """Write missing files, and remove files that this version no longer has."""
     home = target.path / target.folder
     inside = {name for name in new if target.is_in_program(name)}
     ours = [name for name in new if name not in changes.kept]
@@ -373,11 +373,11 @@ def _telling_what_to_do(target: Target) -> Iterator[None]:
         ) from error
 
 
-# --- going ----------------------------------------------------------------------------------------
+# --- going ---------------------------------------------------------------------------------------
 
 
 def uninstall(target: Target, settings: Sequence[Setting], *, purge: bool = False) -> Changes:
-    """Remove what was installed and is unchanged; with `purge` also `.env` and `.data`.
+    """Remove the installed files that are unchanged; with `purge` also `.env` and `.data`.
 
     Raises RunnerError, with nothing changed, if nothing was installed or a run is not delivered.
     """
@@ -410,7 +410,7 @@ def _find_data_elsewhere(target: Target) -> list[Path]:
         named = load_config(target.path, {}, env_file=target.path / ".env").dotenv
         path = target.path / Path(named.get("CLAUDE_RUNNER_DATA_DIR", "")).expanduser()
     except (RunnerError, RuntimeError):
-        return []  # there is none, or nobody can use it
+        return []  # there is none, or it cannot be used
     return [path] if path not in (target.path, target.path / ".data") and path.is_dir() else []
 
 
@@ -453,7 +453,7 @@ def _remove_settings_and_data(
         changes.notes += remove_ignores(target.path)
 
 
-# --- what the user is asked and told --------------------------------------------------------------
+# --- what the user is asked and told -------------------------------------------------------------
 
 
 def tell_installed(changes: Changes, target: Target) -> None:

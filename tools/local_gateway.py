@@ -1,7 +1,7 @@
 """The gateway of this machine: find it, start it so that it goes on, ask it something, end it.
 
 It says itself where it is: in the file whose lock it has, in the folder of its data. That lock, and
-nothing else, says that it runs; so one that somebody started by hand is found too, and one that was
+nothing else, says that it runs; so one that was started by hand is found too, and one that was
 killed is not.
 """
 
@@ -76,11 +76,11 @@ class LocalGateway:
 
 
 def gateway_folder(data_dir: Path) -> Path:
-    """Return where a gateway keeps what it has, in a folder of data."""
+    """Return the gateway's own folder inside a data folder."""
     return data_dir / "gateway"
 
 
-# --- where it is ----------------------------------------------------------------------------------
+# --- where it is ---------------------------------------------------------------------------------
 
 
 def find_gateway(folder: Path) -> LocalGateway | None:
@@ -153,7 +153,7 @@ def _read(folder: Path) -> tuple[str, LocalGateway | None]:
         return pid, None
 
 
-# --- its life -------------------------------------------------------------------------------------
+# --- its life ------------------------------------------------------------------------------------
 
 
 def start_gateway(folder: Path, arguments: Sequence[str], console: Console) -> LocalGateway:
@@ -190,7 +190,7 @@ def start_gateway(folder: Path, arguments: Sequence[str], console: Console) -> L
         raise
     finally:
         console.progress("")
-    process.kill()  # the shell alone: nobody has to be the gateway's parent any more
+    process.kill()  # the shell alone: the gateway needs no parent any more
     process.wait()
     return found
 
@@ -252,7 +252,7 @@ def is_port_free(port: int) -> bool:
     return True
 
 
-# --- what its operator asks -----------------------------------------------------------------------
+# --- what its operator asks ----------------------------------------------------------------------
 
 
 def post(gateway: LocalGateway, path: str, content: Mapping[str, Any]) -> dict[str, Any]:

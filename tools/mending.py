@@ -1,4 +1,4 @@
-"""`doctor --fix`: mend what can be mended without asking, and say what was done and what not.
+"""`doctor --fix`: mend what can be mended without asking, and report each change and each failure.
 
 Modes of private files, what ignore files lack, and a secret that the gateway on this machine has.
 """
@@ -47,7 +47,7 @@ def _close(path: Path) -> Iterator[tuple[bool, str]]:
     try:
         status = path.stat()
         if status.st_mode & 0o077 and path.is_symlink():
-            yield False, f"{path} is a link, and what it leads to was not changed"
+            yield False, f"{path} is a symbolic link; its target was not changed"
         elif status.st_mode & 0o077:
             path.chmod(stat.S_IMODE(status.st_mode) & ~0o077)
             yield True, f"{path}: no other user can read it any more"

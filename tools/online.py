@@ -322,7 +322,7 @@ class _SyncRun:
             spool.record_end(_RUNNER_DIED, list(parts))
 
     def _withdraw_questions(self, spool: Spool) -> None:
-        """Take back the cards of questions that nobody can answer any more."""
+        """Withdraw the cards of questions that can no longer be answered."""
         fact = spool.fact("questions") or {}
         if spool.is_ended or not fact.get("open"):
             return
@@ -332,13 +332,13 @@ class _SyncRun:
         spool.put_fact("questions", {**fact, "open": []})
 
     def _look_over_files(self, spool: Spool) -> None:
-        """Leave only files of the run to be uploaded, without what is known as secret by now."""
+        """Keep only the run's own files for the upload, and redact the secrets known by now."""
         for path, part in {part.path: part for part in reversed(spool.waiting_parts())}.items():
             if not _is_own_file(self._folder, path):
                 spool.recut_uploads(path, ())
                 name = printable(self._rules.redact(part.name), 100)
                 self._console.warn(
-                    f"{self._folder.run_id}: {name} is not uploaded: it is no file of the run"
+                    f"{self._folder.run_id}: {name} is not uploaded: it is not a file of the run"
                 )
                 continue
             try:

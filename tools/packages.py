@@ -1,6 +1,6 @@
 """The packages that the running Python lacks: found in the user's cache folder, or put there.
 
-A set of packages is a folder of its own, named after everything that decides whether it fits: what
+Each set of packages has its own folder, named after everything that decides whether it fits: what
 pip is asked for, the interpreter, its version and its ABI. It is complete when it is there;
 `tools.building` makes it.
 

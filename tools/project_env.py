@@ -1,7 +1,7 @@
 """The `.env` of a project: made once, with what a gateway on this machine or its user says of it.
 
 What stands there is never replaced, but for the address of this machine's gateway, if it moved.
-What is missing is filled in: a placeholder gets its value, and a `.env` of the project's own gets
+Missing values are filled in: a placeholder gets its value, and a `.env` of the project's own gets
 lines at its end. It may have come with the project; so it counts as the user's only if it has the
 gateway's secret, or if the user says so.
 """
@@ -93,7 +93,7 @@ def _keep(program: Path, env: Path, settings: Sequence[Setting], console: Consol
 def connect(
     env: Path, values: Mapping[str, str], settings: Sequence[Setting], console: Console
 ) -> list[str]:
-    """Let a `.env` lead to this gateway, and return what was done. Private: 0600.
+    """Point a `.env` at this gateway, and return the changes as sentences. The file's mode is 0600.
 
     Raises RunnerError, with nothing changed, for one that leads elsewhere, or may have come with
     the project and is not known to be the user's.
@@ -137,7 +137,7 @@ def connect(
 def _fill_in(
     env: Path, config: Config, values: Mapping[str, str], replaced: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Write what a `.env` does not set, and what is to be replaced. Returns what was done."""
+    """Add the settings that a `.env` lacks, and replace the given ones. Returns the changes."""
     missing = {name: value for name, value in values.items() if not config.dotenv.get(name)}
     changed = {**missing, **(replaced or {})}
     if not changed:

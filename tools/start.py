@@ -108,7 +108,7 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
 
 
 def _use_extensions(job: Job, client: GatewayClient, console: Console) -> Job:
-    """Ask what the gateway offers beyond the protocol, and use what it does. Raises RunnerError."""
+    """Find and use the gateway's extensions of the protocol. Raises RunnerError."""
     invocation = job.invocation
     if job.asking is None and invocation.messages is None:
         return job
@@ -131,7 +131,7 @@ def _look_for_cards(
 ) -> Asking:
     """Note whether the gateway shows questions as cards, and tell who is asked. Raises RunnerError.
 
-    Where it does not, it may have an input box; without one nobody could ever answer.
+    A gateway without cards may have an input box. Without either, a question could not be answered.
     """
     is_alone = asking.remote and not asking.local
     if is_alone and not has_cards and asking.timeout_s is None:

@@ -11,7 +11,7 @@ from typing import Final
 from config import RunnerError
 
 _MAX_BYTES: Final = 4_096
-# A writer may have to ask somebody first, as a password manager does.
+# The writer may have to ask the user first, as a password manager does.
 _PATIENCE_S: Final = 120.0
 
 

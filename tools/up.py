@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from runner.console import Console
     from tools.local_gateway import LocalGateway
 
-    # Opens a browser with an address, by a file in a folder; False where nobody would see it.
+    # Opens a browser with an address, by a file in a folder; False where there is no screen.
     ShowPage = Callable[[Path, str], bool]
 
 _USUAL_PORT: Final = 3100
@@ -76,7 +76,7 @@ class _Project:
 
     @property
     def shim(self) -> str:
-        """What starts the runner there, for somebody who has gone there."""
+        """The command that starts the runner from inside that folder."""
         return f"./{self.target.folder}/{self.profile.program}"
 
 
@@ -128,7 +128,7 @@ def _install(project: _Project) -> None:
         tell_installed(changes, target)
 
 
-# --- the gateway ----------------------------------------------------------------------------------
+# --- the gateway ---------------------------------------------------------------------------------
 
 
 def _provide_gateway(
@@ -196,7 +196,7 @@ def _start_gateway(options: argparse.Namespace, config: Config, console: Console
         return gateway
 
 
-# --- the project ----------------------------------------------------------------------------------
+# --- the project ---------------------------------------------------------------------------------
 
 
 def _see_doctor(project: _Project, console: Console) -> None:
@@ -216,7 +216,7 @@ def _see_doctor(project: _Project, console: Console) -> None:
 
 
 def _ask_prompt(options: argparse.Namespace, profile: Profile) -> str | None:
-    """Return what the run is for; None for a session at the keyboard, or where nobody is there."""
+    """Return what the run is for; None for a session at the keyboard, or without a terminal."""
     given: str | None = options.cmd
     if given is not None or options.no_start or not (os.isatty(0) and os.isatty(1)):
         return given
@@ -231,7 +231,7 @@ def _ask_prompt(options: argparse.Namespace, profile: Profile) -> str | None:
     return answer or None
 
 
-# --- the run --------------------------------------------------------------------------------------
+# --- the run -------------------------------------------------------------------------------------
 
 
 def _run(

@@ -51,7 +51,7 @@ _LONG_POLL_S: Final = 20
 _POLL_REPLY_S: Final = _LONG_POLL_S + 10.0
 # A folder that is silent for 30 s is taken for gone.
 _BUSY_EVERY_S: Final = 10.0
-# While a run goes on, and at the end, nobody should wait for a gateway that hangs.
+# While a run goes on, and at the end, do not wait for a gateway that hangs.
 _SHORT_REPLY_S: Final = 3.0
 # An answer that comes sooner than the poll's time without a run must not become a flood.
 _EARLY_PAUSE_S: Final = 1.0
@@ -84,7 +84,7 @@ def wait(options: argparse.Namespace, config: Config, profile: Profile, console:
 
 
 def _plan(options: argparse.Namespace, config: Config, profile: Profile, console: Console) -> Job:
-    """Plan a run as each will be: what is wrong with it is told before anything is offered."""
+    """Plan one run as a rehearsal: report errors before the folder is offered."""
     given = Namespace(**vars(options))
     given.run_id, given.cmd, given.mode, given.artifact = "planned", "look around", "print", []
     planned = replace(config, token=config.token or "planned")
@@ -118,7 +118,7 @@ def _look_for_extension(config: Config, console: Console) -> None:
 
 
 class _Place:
-    """What is kept for one folder that waits: its key, a lock, and each hand-out that was begun."""
+    """The state of one waiting folder: its key, a lock, and each hand-out that was begun."""
 
     def __init__(self, data_dir: Path, cwd: str) -> None:
         self._data_dir = data_dir
@@ -159,7 +159,7 @@ class _Place:
 
     @property
     def id(self) -> str:
-        """What the gateway calls this folder: it is told by the key, so nobody else can have it."""
+        """The folder's id. It derives from the key, so no other folder can claim it."""
         return f"wait_{hashlib.sha256(self.key.encode()).hexdigest()[:32]}"
 
     def is_claimed(self, run_id: str, handout: int) -> bool:
@@ -179,7 +179,7 @@ class _Place:
         self._claims.append(line)
 
     def last_claim(self) -> dict[str, Any] | None:
-        """Return what is known of the last hand-out that an earlier process has begun."""
+        """Return the record of the last hand-out that an earlier process began."""
         if not self._claims:
             return None
         run_id, handout = self._claims[-1].split()
@@ -252,7 +252,7 @@ def _why_not(order: _Order, job: Job) -> str | None:
     """Return what the owner has not allowed, of what the gateway offers; None if all is well."""
     prompt: Any = order.prompt
     if not isinstance(prompt, str) or prompt.strip() in ("", "-") or "\0" in prompt:
-        return "its prompt is no prompt"
+        return "its prompt is empty or not text"
     if _SURROGATES.search(prompt):
         return "its prompt holds half a character"
     if len(prompt.encode()) > _MAX_PROMPT_BYTES:
@@ -415,7 +415,7 @@ class _Waiting:
         self._failures += 1
         self._rest(max(_PAUSES.backoff_s(self._failures), self._pacer.blocked_s()))
 
-    # --- what is said to the gateway ---
+    # --- requests to the gateway ---
 
     def _said(self, *, leaves: bool = False) -> dict[str, Any]:
         """Return what the gateway is told with each request."""
@@ -449,7 +449,7 @@ class _Waiting:
     def _send(
         self, path: str, content: dict[str, Any], timeout_s: float, wait_s: int = 0
     ) -> Reply | None:
-        """Send one request; tell once what is wrong, and once that it is well again."""
+        """Send one request; report a failure once, and the recovery once."""
         query = f"wait={wait_s}" if wait_s else ""
         try:
             reply = self._client.send(self._client.post(path, content, query), timeout_s)

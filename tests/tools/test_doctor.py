@@ -431,7 +431,7 @@ def test_what_can_be_mended_is_offered_and_mended(tmp_path: Path) -> None:
     assert "no gateway of yours" in str(json.loads(elsewhere[1])["left"])
     assert "no gateway" not in str(json.loads(elsewhere[1])["fixes"])
     assert left[0] == 0
-    assert left[1].startswith(f"left  {project}/.env is a link, and what it leads to was not chang")
+    assert left[1].startswith(f"left  {project}/.env is a symbolic link; its target was not chang")
     assert "\nleft  git tracks .env: `git rm -r --cached .env` takes it out of the" in left[1]
     assert "`doctor --fix`" not in left[1]
     assert offered[0] == 1

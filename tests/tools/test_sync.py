@@ -67,7 +67,7 @@ def deliver(gateway: AnyGateway, folder: Path) -> Launch:
     return launch
 
 
-# --- what it says ---------------------------------------------------------------------------------
+# --- what it says --------------------------------------------------------------------------------
 
 
 @REQUESTS
@@ -139,7 +139,7 @@ def test_wrong_secret(gateway: StrictGateway, tmp_path: Path) -> None:
     assert judge(gateway, launch.run.id).problems == []
 
 
-# --- where to, and what ---------------------------------------------------------------------------
+# --- where to, and what --------------------------------------------------------------------------
 
 
 @REQUESTS
@@ -343,7 +343,7 @@ def test_an_acknowledgement_that_is_left(gateway: StrictGateway, tmp_path: Path)
     assert sync(launch).stdout == "nothing is left to deliver\n"
 
 
-# --- what is found there --------------------------------------------------------------------------
+# --- what is found there -------------------------------------------------------------------------
 
 
 @LOCAL
@@ -568,10 +568,10 @@ def test_a_planted_journal_sends_no_file_of_the_users(
     assert password.encode() not in sent["good.txt"]
     assert b"another\n" in sent["good.txt"]
     for name in set(files.values()) - {"good.txt"}:
-        assert f"{name} is not uploaded: it is no file of the run" in done.stderr
+        assert f"{name} is not uploaded: it is not a file of the run" in done.stderr
 
 
-# --- start, and old runs --------------------------------------------------------------------------
+# --- start, and old runs -------------------------------------------------------------------------
 
 
 @LOCAL

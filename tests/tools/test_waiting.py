@@ -229,7 +229,7 @@ def test_a_gateway_that_sends_more_than_was_allowed(gw: EmbeddedGateway, tmp_pat
 
 @pytest.mark.parametrize(
     ("prompt", "reason"),
-    [(7, "no prompt"), ("-", "no prompt"), ("a\0b", "no prompt"), ("\ud800", "half a character"),
+    [(7, "not text"), ("-", "empty"), ("a\0b", "not text"), ("\ud800", "half a character"),
      ("x\udc80", "half a character"), ("é" * 50_001, "too long"), ("é" * 50_000, None)],
 )  # fmt: skip
 def test_a_prompt_that_is_none(prompt: Any, reason: str | None) -> None:
