@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -159,8 +158,7 @@ class AllowlistError(ValueError):
     """An entry of the user's own allowlist that cannot run as written; the message says why."""
 
 
-@dataclass(frozen=True)
-class Allowed:
+class Allowed(NamedTuple):
     """A command that may run.
 
     `name` is the entry as the user or the documentation wrote it, `argv` what is executed. If there
@@ -174,8 +172,7 @@ class Allowed:
     only_shows: bool = False
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """A command that must not run.
 
     `reason` is a clause that fits after a colon; it does not repeat the command.

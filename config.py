@@ -16,10 +16,9 @@ import stat
 import sys
 import time
 import unicodedata
-from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from allowlist import AllowlistError, parse_extra_commands
@@ -58,8 +57,7 @@ class ConfigError(RunnerError):
     """A setting that is missing or wrong; the user has to correct it."""
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting: its field in `Config`, its variable, its default as text, and its meaning."""
 
     name: str
@@ -75,8 +73,7 @@ class Setting:
     grants: bool = False
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """Every setting of the runner, parsed. Units: `_s` is seconds.
 
     `sources` says by variable where each value came from, and under ".env" which file was looked
@@ -85,10 +82,10 @@ class Config:
     """
 
     gateway_url: str
-    hmac_secret: str = field(repr=False)
+    hmac_secret: str
     allow_self_signed: bool
     extra_allowed_commands: tuple[str, ...]
-    token: str = field(repr=False)
+    token: str
     data_dir: Path
     poll_interval_s: float
     command_timeout_s: float
@@ -105,13 +102,16 @@ class Config:
     tmate_rsa_fingerprint: str
     tmate_ed25519_fingerprint: str
     sources: Mapping[str, str]
-    dotenv: Mapping[str, str] = field(repr=False)
+    dotenv: Mapping[str, str]
     placeholders: Mapping[str, str]
     own: Mapping[str, Any]
     # Without python-dotenv, where a command does without it.
     is_env_file_unread: bool = False
     # A sentence for each value that is hardly what the user meant.
     oddities: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # without its values, which may be secrets
 
     def require_secret(self) -> None:
         """Raise ConfigError unless there is what every request is signed with."""
@@ -453,7 +453,7 @@ def load_config(
     settings = (*SETTINGS, *own)
     variables = [setting.variable for setting in settings]
     found = _read_dotenv(file, variables, required=env_file is not None)
-    read = found or _EnvFile()
+    read = found or _EnvFile({}, {}, [])
     dotenv = read.values
     layers = (("option", options or {}), ("environment", environ), (str(file), dotenv))
     if env_file is None and find_project(program) is not None:
@@ -471,7 +471,7 @@ def load_config(
             if where == str(file):
                 where = f"line {read.lines[setting.variable]} of {file}"
                 named = f"{setting.variable} ({where})"
-            read.oddities += _tell_oddities(setting, text, where)
+            read.oddities.extend(_tell_oddities(setting, text, where))
         if text is None:
             text = setting.default
         if text is None and setting.name == "data_dir":
@@ -567,20 +567,19 @@ def _user_folder(environ: Mapping[str, str], variable: str, otherwise: str) -> P
     return base / "claude-runner"
 
 
-@dataclass
-class _EnvFile:
+class _EnvFile(NamedTuple):
     """What a `.env` sets, in which line each name stands, and what is odd about a name."""
 
-    values: dict[str, str] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)
-    oddities: list[str] = field(default_factory=list)
+    values: dict[str, str]
+    lines: dict[str, int]
+    oddities: list[str]
 
 
 def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> _EnvFile | None:
     """Return what the file sets; None if it sets something and there is nothing to read it with."""
     text = _env_text(file, required=required)
     if not text.strip():
-        return _EnvFile()
+        return _EnvFile({}, {}, [])
     try:
         from dotenv.parser import parse_stream
     except ImportError:
@@ -589,7 +588,7 @@ def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> _En
     # A line that cannot be read is another program's, unless it seems to set one of these.
     seems_ours = re.compile(rf"\W*(?:(?:export|set|setenv)\s+)?\W*(?:{names})\b", re.I)
     swallowed = re.compile(rf"\n\W*(?:export\s+)?({names})[^\S\n]*=")
-    found = _EnvFile()
+    found = _EnvFile({}, {}, [])
     # The parser alone: a secret may contain "${", and nothing in it is meant to be replaced.
     for line in parse_stream(StringIO(text)):
         written = line.original.string.lstrip()

@@ -23,9 +23,8 @@ import string
 import sys
 import time
 import zlib
-from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway_transport import BodyError, ExchangeLimits, GatewayError, PinStore
@@ -80,8 +79,7 @@ class Outcome(enum.Enum):
         return self in (Outcome.WRONG_SECRET, Outcome.WRONG_TOKEN, Outcome.SKEWED)
 
 
-@dataclass(frozen=True)
-class RateLimit:
+class RateLimit(NamedTuple):
     """Where the gateway says that the budget stands, for everything behind this IP address."""
 
     limit: int
@@ -89,8 +87,7 @@ class RateLimit:
     reset_s: float
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """The outcome of one attempt.
 
     `body` is the gateway's JSON, or None. `message` is its reason, printable and bounded, safe to
@@ -107,8 +104,7 @@ class Reply:
     clock_ahead_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Clock:
+class Clock(NamedTuple):
     """The two clocks that an attempt's age is told by: Unix time, and one that never jumps."""
 
     wall: Callable[[], float] = time.time
@@ -132,8 +128,7 @@ def lists_commands(body: Any) -> bool:
     return isinstance(body, list)
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One signed request, frozen: every repetition sends the same bytes.
 
     `timestamp` is Unix time in whole seconds; `signed_at` the monotonic time of signing, for an
@@ -160,13 +155,15 @@ class Attempt:
         return max(clock.wall() - self.timestamp, clock.monotonic() - self.signed_at)
 
 
-@dataclass(frozen=True)
-class Credentials:
+class Credentials(NamedTuple):
     """What a request is signed with. `run_id` and `token` may be empty."""
 
-    secret: str = field(repr=False)
+    secret: str
     run_id: str = ""
-    token: str = field(default="", repr=False)
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # without its values, which may be secrets
 
 
 class MultipartFile:

@@ -14,10 +14,10 @@ Output that the disk did not take is a *gap*: it is counted, and its size is tol
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
 from journal.store import SpoolError
 
@@ -51,8 +51,7 @@ def encode_event(event_type: str, data: str, sequence: int | None = None) -> byt
     ).encode("utf-8")
 
 
-@dataclass(frozen=True)
-class FrozenEvent:
+class FrozenEvent(NamedTuple):
     """One event as it is sent, byte for byte, until it is answered.
 
     `body` is the request's JSON in UTF-8. `chunk_count` says whether it can be cut smaller,
@@ -70,8 +69,7 @@ class FrozenEvent:
     is_notice: bool
 
 
-@dataclass(frozen=True)
-class Totals:
+class Totals(NamedTuple):
     """What the gateway has accepted so far, in order: for the `finished` marker.
 
     `sha256` is None if a process of version 0.1 accepted some of it when it had no disk.
@@ -83,8 +81,7 @@ class Totals:
     refused: int
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """What is missing in one place: bytes and lines of output, and messages of the runner."""
 
     bytes: int = 0
@@ -189,7 +186,7 @@ class Outbox:
             size_bytes = len(storable(text).encode("utf-8"))
             self.widen_gap(Gap(gap.bytes + size_bytes, gap.lines + text.count("\n"), gap.messages))
         elif stream != "marker":
-            self.widen_gap(replace(gap, messages=gap.messages + 1))
+            self.widen_gap(gap._replace(messages=gap.messages + 1))
 
     def widen_gap(self, gap: Gap) -> None:
         """Let this be what is missing at the end, and not told yet."""
@@ -269,7 +266,7 @@ class Outbox:
             "UPDATE events SET timestamp = ?, nonce = ? WHERE sequence = ?",
             (timestamp, nonce, event.sequence),
         )
-        self._state.in_flight = replace(event, timestamp=timestamp, nonce=nonce)
+        self._state.in_flight = event._replace(timestamp=timestamp, nonce=nonce)
         return self._state.in_flight
 
     def set_aside(self, notice: RedactedText, timestamp: int, nonce: str) -> FrozenEvent:
@@ -284,8 +281,7 @@ class Outbox:
             (notice_text, timestamp, nonce, event.sequence),
         )
         self._state.totals_then = self._state.totals.plus(notice_text, is_notice=True)
-        self._state.in_flight = replace(
-            event,
+        self._state.in_flight = event._replace(
             type="error",
             body=encode_event("error", notice_text, event.sequence),
             timestamp=timestamp,
@@ -453,14 +449,13 @@ def _split_point(text: str, start: int, limit: int) -> int:
     return escape if escape >= 0 else limit
 
 
-@dataclass(frozen=True)
-class _RunningTotals:
-    """What was accepted, with a digest that goes on."""
+class _RunningTotals(NamedTuple):
+    """What was accepted, with a digest that goes on and is copied before it does."""
 
     next_sequence: int = 1
     size_bytes: int = 0
     refused: int = 0
-    sha256: Any = field(default_factory=hashlib.sha256)
+    sha256: Any = hashlib.sha256()
 
     @classmethod
     def resumed(cls, events: int, size_bytes: int, refused: int) -> _RunningTotals:
@@ -481,24 +476,26 @@ class _RunningTotals:
         return Totals(self.next_sequence - 1, self.size_bytes, digest, self.refused)
 
 
-@dataclass
 class _State:
     """What is known of the file without asking it: by stream, the last chunk and the last cut."""
 
-    last_ids: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
-    cursors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
-    in_flight: FrozenEvent | None = None
-    totals: _RunningTotals = field(default_factory=_RunningTotals)
-    # Once the event in flight is accepted.
-    totals_then: _RunningTotals = field(default_factory=_RunningTotals)
-    newest_id: int = 0
-    # Of what the disk did not take: what is not told yet, whether there was any, and all output.
-    gap: Gap = Gap()
-    is_whole: bool = True
-    lost_bytes: int | None = 0
+    def __init__(self) -> None:
+        self.last_ids = dict.fromkeys(STREAMS, 0)
+        self.cursors = dict.fromkeys(STREAMS, 0)
+        self.in_flight: FrozenEvent | None = None
+        self.totals = _RunningTotals()
+        # Once the event in flight is accepted.
+        self.totals_then = _RunningTotals()
+        self.newest_id = 0
+        # What the disk did not take: what of it is not told yet, whether there was any, and all.
+        self.gap = Gap()
+        self.is_whole = True
+        self.lost_bytes: int | None = 0
 
     def copy(self) -> _State:
-        return replace(self, last_ids=dict(self.last_ids), cursors=dict(self.cursors))
+        twin = copy.copy(self)
+        twin.last_ids, twin.cursors = dict(self.last_ids), dict(self.cursors)
+        return twin
 
     def hold(
         self, stream: str, chunks: list[str], notice: str | None, timestamp: int, nonce: str

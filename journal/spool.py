@@ -21,8 +21,7 @@ import contextlib
 import functools
 import json
 import threading
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, TypeVar
 
 from journal import reserve
 from journal.events import OUTPUT_STREAMS, Gap, Outbox, storable
@@ -45,8 +44,7 @@ _T = TypeVar("_T")
 _SYNC_AFTER_CHARS: Final = 1_048_576
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """An operator's command in the ledger.
 
     Neither `result` nor `error` means that it was started and has not ended.
@@ -64,8 +62,7 @@ class Command:
         return self.result is not None or self.error is not None
 
 
-@dataclass(frozen=True)
-class FilePart:
+class FilePart(NamedTuple):
     """A file, or a part of one, that the gateway is to get under `name`.
 
     `path` is inside the run's folder; `start` and `size` are bytes.
@@ -77,8 +74,7 @@ class FilePart:
     size: int
 
 
-@dataclass(frozen=True)
-class Upload:
+class Upload(NamedTuple):
     """A recorded part. `timestamp` and `nonce` are None until its first attempt is frozen."""
 
     id: int
@@ -415,9 +411,9 @@ class Spool:
             if self._reserve is None or not error.is_disk_failure:
                 raise
             with self._reading():
-                noted = {"end": end, "parts": [astuple(part) for part in parts]}
+                noted = {"end": end, "parts": list(parts)}
                 try:
-                    self._reserve.write_end({**noted, "gap": astuple(self._outbox.gap)})
+                    self._reserve.write_end({**noted, "gap": self._outbox.gap})
                 except (OSError, ValueError):
                     self._leave_disk()
                     self._record_end(end, parts)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final
 
@@ -44,6 +43,7 @@ class ClaudeProfile(Profile):
     title = "Claude Code"
     program = "claude-runner"
     program_variable = "CLAUDE_COMMAND"
+    runs_in_demo = True
     example_arguments = "--model opus"
     settings = (
         Setting(
@@ -121,7 +121,7 @@ class ClaudeProfile(Profile):
         arguments = (*_session_arguments(options), *options.arguments)
         _refuse_contradictions((*self.argv(config), *arguments), prompt)
         found = _listening(self.argv(config), prompt, arguments, options, asks=asks)
-        return replace(found, worktree=_worktree((*self.argv(config), *arguments)))
+        return found._replace(worktree=_worktree((*self.argv(config), *arguments)))
 
     def in_mode(self, arguments: Sequence[str], mode: str) -> tuple[str, ...]:
         """Return the user's arguments with this permission mode in the place of their own."""
@@ -195,7 +195,7 @@ class ClaudeProfile(Profile):
 
             states = StateWatcher(SessionNotes(claude_folder(os.environ) / "sessions"))
             found = Invocation(argv, states=states, added_variables=_SESSION_VARIABLES)
-        return replace(found, worktree=_worktree((*started, *arguments)))
+        return found._replace(worktree=_worktree((*started, *arguments)))
 
 
 def claude_folder(env: Mapping[str, str]) -> Path:
@@ -290,7 +290,7 @@ def _listening(
     in_the_way = _given(arguments, _FORMAT_ARGUMENTS)
     if in_the_way or "messages" not in rest:
         reason = f"{in_the_way or '--output text'} goes without questions and further messages"
-        return replace(_print_mode(started, prompt, arguments, options), cannot_ask=reason)
+        return _print_mode(started, prompt, arguments, options)._replace(cannot_ask=reason)
     theirs = _given(arguments, _ASKING_ARGUMENTS)
     if asks and theirs:
         rest["cannot_ask"] = f"{theirs} says who is asked"

@@ -12,8 +12,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kinds.claude_changes import CHANGING, count_changes, made_diff
 from kinds.claude_fields import list_of, map_of, number_of, text_of, use_of, word_of
@@ -66,8 +65,7 @@ _NEVER_GRANTABLE: Final = frozenset({"AskUserQuestion", "ExitPlanMode"})
 _BRIEF_RESULTS: Final = frozenset({"Edit", "MultiEdit", "NotebookEdit", "TodoWrite", "Write"})
 
 
-@dataclass(frozen=True)
-class ResultSummary:
+class ResultSummary(NamedTuple):
     """What a `result` message says. A value is None, or empty, where it says nothing usable."""
 
     is_error: bool
@@ -99,8 +97,7 @@ class ResultSummary:
         return {name: value for name, value in fields.items() if value not in (None, "", [])}
 
 
-@dataclass(frozen=True)
-class _Tool:
+class _Tool(NamedTuple):
     """A running tool: its name, its shown line, and its whole input."""
 
     name: str
@@ -236,7 +233,7 @@ class Renderer:
         for part in self.end_live():
             self._written = None
             told = self._note(FAILURE, "the answer above was broken off")
-            yield replace(part, pieces=tuple(told))
+            yield part._replace(pieces=tuple(told))
 
     def end_live(self) -> Iterator[Part]:
         """End the words where they are."""

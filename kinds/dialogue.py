@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One of the answers that a question offers."""
 
     label: str
     description: str
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One thing to choose. The answer may be any of the options, or the person's own words."""
 
     text: str
@@ -27,8 +24,7 @@ class Choice:
     options: tuple[Option, ...]
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(NamedTuple):
     """What may be allowed for the rest of the run. `mode` is the permission mode it switches to."""
 
     label: str
@@ -36,8 +32,7 @@ class Scope:
     mode: str | None = None
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """What the child asks a person, unredacted. Nothing goes on there until it is answered.
 
     `kind` is permission, question (with `choices`) or plan. `key` is the child's own id for it.
@@ -58,37 +53,32 @@ class Question:
     defaults_to_no: bool = False
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """The child asks."""
 
     question: Question
 
 
-@dataclass(frozen=True)
-class Withdrawn:
+class Withdrawn(NamedTuple):
     """The child does not wait for this answer any more."""
 
     key: str
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """The child has read a message of a person, or has given it back unread."""
 
     message_id: str
     is_read: bool = True
 
 
-@dataclass(frozen=True)
-class Owed:
+class Owed(NamedTuple):
     """A line that the child has to be sent at once: the answer to what only a program asks."""
 
     line: bytes
 
 
-@dataclass(frozen=True)
-class Noted:
+class Noted(NamedTuple):
     """Something that the viewer should know, in one sentence; it may hold what the child said."""
 
     text: str

@@ -9,9 +9,8 @@ Sources: the manuals of GNU coreutils, util-linux, macOS, sudo(8), and `--help` 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 _MAX_LAUNCHERS: Final = 16
 
 
-@dataclass(frozen=True)
-class _Launcher:
+class _Launcher(NamedTuple):
     """How a launcher finds the command among its arguments.
 
     `valued` are its options whose value may be the next word. `verbs`: the command stands behind

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Callable, Final, Protocol, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Protocol, TypeVar, Union, cast
 
 from kinds.text_layout import LEFT_OUT, WORDS, Line, write_line
 
@@ -39,8 +38,7 @@ WAITING: Final = "waiting"
 Text = TypeVar("Text", bound=str)
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """How much of a text is shown; None is no limit. `keeps_end`: what is left out is the middle.
 
     A command's beginning and a test's last line say most.
@@ -52,8 +50,7 @@ class Limit:
     keeps_end: bool = True
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Some text to show, whole and unredacted, whose lines are of one kind of `text_layout`.
 
     `further` is the kind of all but the first line, if it is another. `brief` is the limit for a
@@ -77,15 +74,13 @@ class Piece:
         return cast("Text", ("\n" if self.is_apart else "") + "".join(shown))
 
 
-@dataclass(frozen=True)
-class Passed:
+class Passed(NamedTuple):
     """Bytes that belong to no message, as they came."""
 
     raw: bytes
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """One message of the child's: what it says (unredacted), and the text to show for it.
 
     `touches_files`: it tells of something that may have changed files.
@@ -96,8 +91,7 @@ class Message:
     touches_files: bool = False
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Some more of the child's words while it writes them, unredacted.
 
     Together they are one text, to be redacted as one stream, without the line end behind it, and
@@ -164,11 +158,11 @@ class StateReader(Protocol):
 
 def shorten(lines: list[Line], limit: Limit) -> list[Line]:
     """Return the lines that are shown, and in the place of the others how many they are."""
-    clipped = [replace(line, text=_clip(line.text, limit.line_chars)) for line in lines]
+    clipped = [line._replace(text=_clip(line.text, limit.line_chars)) for line in lines]
     if limit.lines == 1 and len(lines) > 1:
         missing = len(lines) - 1
         noun = "line" if missing == 1 else "lines"
-        return [replace(clipped[0], text=f"{clipped[0].text} (+{missing} {noun})")]
+        return [clipped[0]._replace(text=f"{clipped[0].text} (+{missing} {noun})")]
     head, tail = _fitting(clipped, limit)
     missing = len(lines) - head - tail
     if missing <= 1:
@@ -201,8 +195,7 @@ def _clip(line: str, max_chars: int | None) -> str:
     return f"{line[:max_chars]}... (+{len(line) - max_chars} characters)"
 
 
-@dataclass(frozen=True)
-class Worktree:
+class Worktree(NamedTuple):
     """A worktree that the child makes for its work: below `folder` of the repository.
 
     `names` are the spellings of its name; none if the child thinks one up.
@@ -212,8 +205,7 @@ class Worktree:
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Invocation:
+class Invocation(NamedTuple):
     """How the child is started: its argv, and its stdin where the prompt is too long for that."""
 
     argv: tuple[str, ...]
@@ -253,7 +245,7 @@ class Profile(ABC):
     `name` is what the gateway is told, and what the files of a run are called after; `title` what a
     person calls the child; `program` what the user called. `program_variable` is the variable that
     names the child's program, whose setting is called `program`. `example_arguments` are some of
-    the child's own, for the help.
+    the child's own, for the help. `runs_in_demo`: the demo can run it, in place of its own session.
     """
 
     name: str
@@ -262,6 +254,7 @@ class Profile(ABC):
     program_variable: str
     example_arguments: str
     settings: tuple[Setting, ...]
+    runs_in_demo = False
 
     @abstractmethod
     def invocation(

@@ -24,8 +24,7 @@ Pure: no I/O, no threads, no clock.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 # What `started` calls this layout; a later one would have another number.
 LAYOUT: Final = 1
@@ -63,8 +62,7 @@ _NEEDS_ESCAPE: Final = re.compile(rf"\\*[{''.join(SIGNS.values())}{SUBAGENT}]")
 _ESCAPED: Final = re.compile(rf"\\+[{''.join(SIGNS.values())}{SUBAGENT}]")
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line: its kind, and its text without a line end."""
 
     kind: str

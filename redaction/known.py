@@ -12,8 +12,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redaction.evidence import (
     HARMLESS,
@@ -58,8 +57,7 @@ _WORD_OR_NUMBER = regex(r"[A-Za-z]{1,15}|[0-9.,:\s+-]*")
 _SWITCH = regex(r"(?i)[01yntf]|true|false|yes|no|on|off|none|null|nil|undefined|enabled|disabled")
 
 
-@dataclass(frozen=True)
-class KnownValues:
+class KnownValues(NamedTuple):
     """The values to search for, and the names of variables whose secret is not searched for: it is
     too short, a word or a number, and would be removed from harmless output everywhere.
     """

@@ -12,7 +12,6 @@ import functools
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +29,7 @@ _NOTATION = regex(
 _PREFIX_BYTES = 3
 
 
-@dataclass(frozen=True)
-class TokenShape:
+class TokenShape(NamedTuple):
     """A literal prefix followed by a run of one alphabet.
 
     Shape: `alphabet` is every byte that may follow, written out. The run has at least `shortest`
@@ -92,7 +90,7 @@ def _parse_own_shape(pattern: str) -> TokenShape:
         raise ValueError(f"the prefix must have at least {_PREFIX_BYTES} characters")
     if not shape.alphabet:
         raise ValueError("the character class is empty")
-    return replace(shape, any_word=True)
+    return shape._replace(any_word=True)
 
 
 def _parse_shape(pattern: str) -> TokenShape:

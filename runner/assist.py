@@ -26,9 +26,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Final, Protocol
+from typing import TYPE_CHECKING, Callable, Final, NamedTuple, Protocol
 
 from config import RunnerError, read_text
 from gateway_client import Outcome, Reply
@@ -70,16 +69,14 @@ _SHORT_TMPDIR: Final = "/tmp"  # noqa: S108 - only for a folder of our own in it
 _FOLDER_PREFIX: Final = "cr-assist-"
 
 
-@dataclass(frozen=True)
-class Preparation:
+class Preparation(NamedTuple):
     """How a provider's program is started."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """Why there is no session, and what to do. `is_final`: trying again would not help."""
 
     reason: str
@@ -107,8 +104,7 @@ class Provider(Protocol):
         """Say why there is no session, from the program's output."""
 
 
-@dataclass(frozen=True)
-class AssistPlan:
+class AssistPlan(NamedTuple):
     """How a session is to be opened. Units: `_s` is seconds; `patience_s` is for its delivery."""
 
     provider: Provider

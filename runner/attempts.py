@@ -25,8 +25,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Final, Union
+from typing import TYPE_CHECKING, Callable, Final, NamedTuple, Union
 
 from gateway_client import ATTEMPT_DEAD_S, ATTEMPT_RESEND_LIMIT_S, MultipartFile, Outcome, Reply
 from gateway_transport import GatewayError
@@ -42,8 +41,7 @@ Obstacle = Union[Reply, GatewayError]
 _RECONSIDER_S: Final = 0.25
 
 
-@dataclass(frozen=True)
-class Pauses:
+class Pauses(NamedTuple):
     """How long to wait between two copies.
 
     `first_s`, doubled after each failure up to `last_s`, each times 0.5 to 1 at random, so that
@@ -62,8 +60,7 @@ class Pauses:
         return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """When to give up on a request. By default never.
 
     `max_copies`: after so many copies, whatever became of them. `max_failures`: when the gateway

@@ -18,8 +18,7 @@ import os
 import shlex
 import signal
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
 from journal.spool import Spool, SpoolError
 from runner.attempts import Pacer
@@ -87,8 +86,7 @@ _FAILURES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class _EndRequest:
+class _EndRequest(NamedTuple):
     """The operator wants the run to end. `reason` is what the `finished` marker will say."""
 
     reason: str

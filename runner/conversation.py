@@ -16,8 +16,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Protocol
 
 from kinds.dialogue import Asked, Noted, Owed, Taken, Withdrawn
 from kinds.profile import WAITING, WORKING, Piece
@@ -64,8 +63,7 @@ KEYBOARD: Final = "keyboard"
 TIME_LIMIT: Final = "time limit"
 
 
-@dataclass(frozen=True)
-class Asking:
+class Asking(NamedTuple):
     """Who may answer and talk, and for how long. Units: `_s` is seconds; None is no limit.
 
     `modes` are the permission modes that the operator may switch to. `has_cards`: the gateway
@@ -93,8 +91,7 @@ class Journal(Protocol):
         """Keep a fact of the run."""
 
 
-@dataclass
-class _Message:
+class _Message(NamedTuple):
     """A message of a person that the child has not read yet."""
 
     text: str

@@ -37,8 +37,7 @@ import subprocess
 import termios
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, NoReturn
 
 from places import program_to_start
 from runner.mailbox import WakePipe, let_pipe_tell
@@ -93,8 +92,7 @@ _IGNORED: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """What the keeper tells the runner.
 
     `event` is one of spawned, failed, suspended, exited, swept; `gone` is what its end tells. `key`

@@ -14,8 +14,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,42 +67,36 @@ class WakePipe:
         self._read_fd = self._write_fd = -1
 
 
-@dataclass(frozen=True)
-class Signal:
+class Signal(NamedTuple):
     """A signal has come."""
 
     number: int
 
 
-@dataclass(frozen=True)
-class KeysTyped:
+class KeysTyped(NamedTuple):
     """Somebody has typed while a question was open."""
 
     keys: bytes
 
 
-@dataclass(frozen=True)
 class FilesTouched:
     """The child may have changed files."""
 
 
-@dataclass(frozen=True)
-class CertificateRefused:
+class CertificateRefused(NamedTuple):
     """Nothing is sent to the gateway, which shows another certificate; a person may agree to it."""
 
     error: CertificateChangedError
 
 
-@dataclass(frozen=True)
-class WorkerEnded:
+class WorkerEnded(NamedTuple):
     """A worker's thread is about to end, and why if it should not."""
 
     worker: str
     error: BaseException | None = None
 
 
-@dataclass(frozen=True)
-class WorkerFailed:
+class WorkerFailed(NamedTuple):
     """A worker's task failed for the first time, and is started again whenever it fails."""
 
     worker: str

@@ -9,9 +9,8 @@ import errno
 import os
 import re
 import stat
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Final
+from typing import TYPE_CHECKING, Callable, Final, NamedTuple
 
 from config import RunnerError, absolute_path, build_rules
 from kinds.profile import DENIAL_EXIT_CODE, MAX_ARGUMENT_BYTES
@@ -38,8 +37,7 @@ ASSIST_MAX_TIME_S: Final = 3_600.0
 _DURATION: Final = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One run, checked: everything that is needed to start the child.
 
     `program` is what the user types to start this runner, for messages; `shown_argv` what the
@@ -55,7 +53,7 @@ class Job:
     shown_argv: tuple[str, ...]
     prompt: str | None
     cwd: str
-    env: Mapping[str, str] = field(repr=False)
+    env: Mapping[str, str]
     max_time_s: float | None
     # What is typed must not be read on its way.
     allows_remote_input: bool
@@ -65,6 +63,9 @@ class Job:
     asking: Asking | None = None
     # The exit code of a run in which the child was refused something, if that is a failure.
     denial_exit_code: int | None = None
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # without its values, which may be secrets
 
     @property
     def is_interactive(self) -> bool:
@@ -105,7 +106,7 @@ def plan_job(
     if invocation.cannot_ask is not None:
         console.warn(f"this run does not ask: {invocation.cannot_ask}")
     if asking is not None:
-        asking = replace(asking, modes=invocation.modes) if invocation.dialogue else None
+        asking = asking._replace(modes=invocation.modes) if invocation.dialogue else None
     for item in invocation.argv:
         if len(os.fsencode(item)) > MAX_ARGUMENT_BYTES:
             raise RunnerError(

@@ -19,7 +19,6 @@ import select
 import termios
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Final, Protocol, cast
 
 from kinds.profile import WAITING, Message, Part, Passed
@@ -60,13 +59,13 @@ _UNCOVERED: Final = b"\x1b[?1049l"
 _CLEARED: Final = b"\x1b[?25h\x1b[m\x1b[2J\x1b[H"
 
 
-@dataclass
 class Transcript:
     """What reads the child's messages out of a channel, and the file that keeps them."""
 
-    stream: MessageStream
-    lines: BinaryIO
-    is_full: bool = False
+    def __init__(self, stream: MessageStream, lines: BinaryIO) -> None:
+        self.stream = stream
+        self.lines = lines
+        self.is_full = False
 
     def keep(self, line: RedactedText) -> None:
         """Write one line; from the first on that the disk does not take, none."""
@@ -77,32 +76,38 @@ class Transcript:
             self.is_full = True
 
 
-@dataclass
 class Channel:
     """One stream of the child: the PTY's master and where its output goes.
 
-    `local` is None when nothing is shown locally.
+    `local` is None when nothing is shown locally. `text_filter` is for all but the local terminal:
+    it leaves out sequences that set a terminal's state. `painter` shows the child's messages in
+    colour, on a terminal that is to have it; `live` has what the child is writing.
     """
 
-    stream: str
-    master_fd: int
-    rules: Rules
-    local: LocalOutput | None
-    transcript: Transcript | None = None
-    # For all but the local terminal: leaves out sequences that set a terminal's state.
-    text_filter: TextFilter | None = None
-    # What shows the child's messages in colour, on a terminal that is to have it.
-    painter: Painter | None = None
-    # What the child is writing.
-    live: LiveText | None = None
-    redactor: Redactor = field(init=False)
-    decoder: RedactedDecoder = field(default_factory=RedactedDecoder)
-    last_read_at: float = 0.0
-    is_open: bool = True
-
-    def __post_init__(self) -> None:
-        self.redactor = Redactor(rules=self.rules)
-        os.set_blocking(self.master_fd, False)
+    def __init__(
+        self,
+        stream: str,
+        master_fd: int,
+        rules: Rules,
+        local: LocalOutput | None,
+        transcript: Transcript | None = None,
+        text_filter: TextFilter | None = None,
+        painter: Painter | None = None,
+        live: LiveText | None = None,
+    ) -> None:
+        self.stream = stream
+        self.master_fd = master_fd
+        self.rules = rules
+        self.local = local
+        self.transcript = transcript
+        self.text_filter = text_filter
+        self.painter = painter
+        self.live = live
+        self.redactor = Redactor(rules=rules)
+        self.decoder = RedactedDecoder()
+        self.last_read_at = 0.0
+        self.is_open = True
+        os.set_blocking(master_fd, False)
 
 
 class Journal(Protocol):

@@ -14,8 +14,7 @@ import hmac
 import json
 import re
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redact import CUT_BY_GATEWAY
 
@@ -58,8 +57,7 @@ class Refusal(Exception):  # noqa: N818 - it is what the operator is told
     """An answer, a message or a wish that does nothing; the text says why."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a person decided: `decision` is allow or deny. `words` are to the choices, in order."""
 
     decision: str
@@ -73,8 +71,7 @@ class Answer:
         return "answers" if self.decision == "allow" and self.words else self.decision
 
 
-@dataclass(frozen=True)
-class OpenQuestion:
+class OpenQuestion(NamedTuple):
     """A question that was shown. `id`, `code` and `digest` are the runner's; see docs/protocol.md.
 
     `shown` has the fields of the marker `asked`, redacted, with nothing invisible in them, and is

@@ -16,10 +16,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from config import RunnerError
 from places import (
@@ -36,8 +35,7 @@ if TYPE_CHECKING:
     from runner.console import Console
 
 
-@dataclass(frozen=True)
-class PackageSet:
+class PackageSet(NamedTuple):
     """What pip gets, the modules by which it is known to be there, and what a person calls it."""
 
     requirements: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Callable
 
 from allowlist import Allowlist
@@ -67,7 +66,7 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
     config.require_secret()
     job = plan_job(options, config, profile, typed_name(profile.program), console)
     if options.assist:
-        job = replace(job, assist=_plan_assist_beside(options, config, console, job.run_id))
+        job = job._replace(assist=_plan_assist_beside(options, config, console, job.run_id))
     elif options.authorized_keys is not None:
         raise RunnerError("--authorized-keys says who may enter an assist session; add --assist")
     allowlist = Allowlist(profile.extra_allowed_commands(config))
@@ -119,10 +118,10 @@ def _use_extensions(job: Job, client: GatewayClient, console: Console) -> Job:
         invocation.messages.tells_progress = "progress" in extensions
     if "partial" in extensions and invocation.live_argv and invocation.messages is not None:
         invocation.messages.is_live = True
-        job = replace(job, invocation=replace(invocation, argv=invocation.live_argv))
+        job = job._replace(invocation=invocation._replace(argv=invocation.live_argv))
     if job.asking is not None:
         has_cards = "answers" in extensions
-        job = replace(job, asking=_look_for_cards(job.asking, client, console, has_cards=has_cards))
+        job = job._replace(asking=_look_for_cards(job.asking, client, console, has_cards=has_cards))
     return job
 
 
@@ -144,7 +143,7 @@ def _look_for_cards(
         console.note(
             f"the operator at {client.base_url} may approve what Claude Code asks to do, {where}"
         )
-    return replace(asking, has_cards=has_cards)
+    return asking._replace(has_cards=has_cards)
 
 
 def _tell_unprotected(config: Config, console: Console) -> None:

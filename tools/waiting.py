@@ -20,9 +20,8 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from config import RunnerError, build_rules, prepare_data_dir, write_private
 from gateway_client import GatewayClient, Outcome, is_confidential
@@ -87,7 +86,7 @@ def _plan(options: argparse.Namespace, config: Config, profile: Profile, console
     """Plan one run as a rehearsal: report errors before the folder is offered."""
     given = Namespace(**vars(options))
     given.run_id, given.cmd, given.mode, given.artifact = "planned", "look around", "print", []
-    planned = replace(config, token=config.token or "planned")
+    planned = config._replace(token=config.token or "planned")
     return plan_job(given, planned, profile, typed_name(profile.program), console)
 
 
@@ -228,8 +227,7 @@ def _open_own(path: Path, flags: int) -> int:
 # === What comes from the page =====================================================================
 
 
-@dataclass(frozen=True)
-class _Order:
+class _Order(NamedTuple):
     """A run that the page has sent. `mode` and `ask` are None where the owner has chosen."""
 
     run_id: str
