@@ -26,9 +26,10 @@ if __name__ == "__main__" and sys.flags.isolated:
 
 from typing import TYPE_CHECKING
 
-from claude_runner import leave, main
+from claude_runner import main
 from config import RunnerError, Setting, parse_argv, parse_extra
 from kinds.profile import Invocation, Profile
+from tools.command_line import leave
 
 if TYPE_CHECKING:
     import argparse

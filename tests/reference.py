@@ -10,7 +10,6 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 
-from claude_runner import build_command_line
 from config import SETTINGS, Setting
 from gateway.settings import OWN as GATEWAY_SETTINGS
 from kinds.claude import ClaudeProfile
@@ -18,6 +17,7 @@ from kinds.profile import Profile
 from places import PROGRAM
 from rev_runner import RevProfile
 from tests.test_layout import GATEWAY_MAY_IMPORT, MAY_IMPORT
+from tools.command_line import build_command_line
 
 PAGE = PROGRAM / "docs" / "reference.md"
 DECISIONS = PROGRAM / "docs" / "decisions" / "index.md"

@@ -22,7 +22,6 @@ import yaml
 
 import claude_runner
 from allowlist import DOCUMENTED_COMMANDS, Allowlist, Refused
-from claude_runner import build_command_line
 from config import SETTINGS
 from kinds.claude import ClaudeProfile
 from kinds.profile import Profile
@@ -40,6 +39,7 @@ from testing.programs.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.programs.shared_terminal import public_key
 from testing.tables import each_row
 from tests import reference
+from tools.command_line import build_command_line
 
 PYTHONS = (ROOT / ".ci" / "pythons").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -587,7 +587,7 @@ def test_the_example_of_a_command() -> None:
     """It is offered, and taken as it is and not otherwise."""
     ((name, text),) = follow("A command for the operator").items()
     module = types.ModuleType("allowlist_with_one_more")
-    sys.modules[module.__name__] = module  # its dataclasses look for it there
+    sys.modules[module.__name__] = module
     exec(compile(text, name, "exec"), module.__dict__)
     changed = module.Allowlist()
 

@@ -73,7 +73,7 @@ def loaded_modules(gateway: StrictGateway, tmp_path: Path) -> list[str]:
     listing = tmp_path / "modules"
     script = root / "wrapper" / "program" / "claude_runner.py"
     text = script.read_text()
-    marker = 'if __name__ == "__main__":\n    leave'
+    marker = 'if __name__ == "__main__":\n    command_line.leave'
     assert text.count(marker) == 1
     script.write_text(text.replace(marker, TELL_MODULES.format(file=str(listing)) + marker))
     assert run(planned(gateway, root, tmp_path / "first"), root)[0] == 5

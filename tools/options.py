@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
 
 from config import RunnerError
@@ -20,6 +22,25 @@ _VALUE_MARK: Final = "="
 _CLOSE: Final = 0.65
 # The column of the comments behind examples; a longer one has its comment behind it.
 _COMMENTS_AT: Final = 64
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal. argparse asks `shutil` for that with each option, which imports more
+    than all that a command line needs.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):
+        return 80
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,13 +79,13 @@ class CommandLine:
         self._handing_on: set[str] = set()
         self._without_settings: set[str] = set()
         self._without_packages: set[str] = set()
-        self._common = _Parser(add_help=False)
+        self._common = _Parser(add_help=False, formatter_class=_Formatter)
         _add_verbosity(self._common)
         self._parser = _Parser(
             prog=typed,
             parents=[self._common],
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             description=description,
         )
         self._parser.examples = lambda: self._examples("")
@@ -91,7 +112,7 @@ class CommandLine:
             allow_abbrev=False,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
         )
         parser.examples = lambda: self._examples(name)
         parser.set_defaults(run=run)

@@ -362,4 +362,4 @@ if __name__ == "__main__":
         code = _main()
     except SystemExit as end:  # of a source
         code = int(end.code or 0)
-    import_module("claude_runner").leave(code)
+    import_module("tools.command_line").leave(code)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from claude_runner import build_command_line
 from kinds.claude import ClaudeProfile
 from testing.needs import needs
 from testing.programs.runner_files import ROOT
 from testing.programs.terminal import Terminal
+from tools.command_line import build_command_line
 from tools.completion import SHELLS
 
 WITHIN_S = 30.0

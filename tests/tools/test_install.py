@@ -21,6 +21,7 @@ from testing.needs import needs
 from testing.programs.runner_files import ROOT, RUNNER_FILES, copy_runner
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
+from tools import command_line
 
 SECRET = "s3" * 16
 WITHIN_S = 60.0
@@ -51,7 +52,7 @@ class _Copy:
 
         In this process: to start a Python for each of some hundred calls shows nothing more.
         """
-        self.monkeypatch.setattr(claude_runner, "PROGRAM", self.root)
+        self.monkeypatch.setattr(command_line, "PROGRAM", self.root)
         self.capfd.readouterr()
         code = claude_runner.main(["install", str(self.project), *arguments])
         return (code, *self.capfd.readouterr())

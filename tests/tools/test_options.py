@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_runner import build_command_line
 from config import RunnerError
 from kinds.claude import ClaudeProfile
 from kinds.profile import Profile
@@ -18,6 +17,7 @@ from rev_runner import RevProfile
 from runner.console import print_out
 from runner.plan import parse_duration
 from testing.programs.runner_files import ROOT
+from tools.command_line import build_command_line
 from tools.examples import USUAL
 from tools.options import CommandLine
 
