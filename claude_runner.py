@@ -29,12 +29,14 @@ What could not be delivered stays in the journal, and the user is told.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before `main`, nor behind it
+    gc.set_threshold(50_000)  # to look for garbage in what is imported takes a tenth of a start
 if __name__ == "__main__" and sys.flags.isolated:
     # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder, and
     # what came with a project is not read. What `places` imports of Python is, before that.

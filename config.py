@@ -16,6 +16,8 @@ import stat
 import sys
 import time
 import unicodedata
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
@@ -580,9 +582,8 @@ def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> _En
     text = _env_text(file, required=required)
     if not text.strip():
         return _EnvFile({}, {}, [])
-    try:
-        from dotenv.parser import parse_stream
-    except ImportError:
+    parse_stream = _find_dotenv_parser()
+    if parse_stream is None:
         return None
     names = "|".join(variables)
     # A line that cannot be read is another program's, unless it seems to set one of these.
@@ -594,7 +595,7 @@ def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> _En
         written = line.original.string.lstrip()
         blank = line.original.string[: len(line.original.string) - len(written)]
         number = line.original.line + blank.count("\n")
-        if line.error and (seems_ours.match(written) or _OPENS_QUOTE.match(written)):
+        if line.error and (seems_ours.match(written) or re.match(_OPENS_QUOTE, written)):
             raise ConfigError(
                 f"line {number} of {file} cannot be read; write NAME=value, and close what a "
                 "quote opens"
@@ -615,16 +616,32 @@ def _read_dotenv(file: Path, variables: Sequence[str], *, required: bool) -> _En
                 "characters in the name; write the line anew"
             )
         # What python-dotenv makes of it depends on its version.
-        found.values[line.key] = "" if _IS_COMMENT.match(written) else line.value
+        found.values[line.key] = "" if re.match(_IS_COMMENT, written) else line.value
         found.lines[line.key] = number
     return found
 
 
+def _find_dotenv_parser() -> Callable[[StringIO], Iterable[Any]] | None:
+    """Return python-dotenv's parser. Without the package around it, which imports ten times as much
+    (`logging`, `tempfile`): no part of that is used.
+    """
+    package = PathFinder.find_spec("dotenv")
+    places = None if package is None else package.submodule_search_locations
+    spec = None if places is None else PathFinder.find_spec("dotenv.parser", places)
+    if spec is None or spec.loader is None:
+        return None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    parse_stream: Callable[[StringIO], Iterable[Any]] = module.parse_stream
+    return parse_stream
+
+
+# Used with `re`, which compiles them when there is a file to read.
 _NAME: Final = r"(?:export[^\S\n]+)?(?:'[^'\n]+'|[^=#\s]+)[^\S\n]*="
 # With `#` right behind the `=` it may be a password.
-_IS_COMMENT: Final = re.compile(rf"{_NAME}(?:[^\S\n]+#|#(?:\s|$))")
+_IS_COMMENT: Final = rf"{_NAME}(?:[^\S\n]+#|#(?:\s|$))"
 # Not PATH="/opt/bin":$PATH, which a shell reads and python-dotenv leaves out.
-_OPENS_QUOTE: Final = re.compile(rf"{_NAME}[^\S\n]*(?:\"(?:[^\"\\]|\\.)*|'[^']*)\Z", re.DOTALL)
+_OPENS_QUOTE: Final = rf"(?s:{_NAME}[^\S\n]*(?:\"(?:[^\"\\]|\\.)*|'[^']*)\Z)"
 
 
 def _env_text(file: Path, *, required: bool) -> str:

@@ -25,7 +25,6 @@ from kinds.profile import WAITING, Message, Part, Passed
 from redact import Redacted, RedactedDecoder, Redactor
 from runner.live_text import LiveText
 from runner.mailbox import FilesTouched, KeysTyped, WakePipe, Worker, WorkerEnded, WorkerFailed
-from runner.painter import Painter, wants_color
 from runner.progress import ProgressTeller
 from runner.sequences import ModeTracker, TextFilter
 from runner.terminal import LocalOutput, Size, set_window_size, window_size
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from kinds.profile import Item, MessageStream, Piece, StateReader
     from redact import RedactedText, Rules
+    from runner.painter import Painter
     from runner.plan import Job
     from runner.speaker import Speaker
 
@@ -624,8 +624,7 @@ class ChildTerminals:
         if job.invocation.messages is not None:
             lines = open(folder / job.messages_name, "ab", buffering=0)  # noqa: SIM115 - the pump closes it
             self.channels[0].transcript = Transcript(job.invocation.messages, lines)
-            if os.isatty(1) and wants_color():
-                self.channels[0].painter = Painter(_columns)
+            self.channels[0].painter = _find_painter()
         # What the child is told goes here, if it listens; the pump's from then on.
         self.speaking_fd: int | None = None
         if job.is_interactive:
@@ -640,6 +639,15 @@ class ChildTerminals:
         """Close the child's side here: the output ends when no process has it open."""
         for fd in set(self.fds):
             os.close(fd)
+
+
+def _find_painter() -> Painter | None:
+    """Return what shows messages in colour, where a person sees them."""
+    if not os.isatty(1):
+        return None
+    from runner.painter import Painter, wants_color  # takes long, and most children need none
+
+    return Painter(_columns) if wants_color() else None
 
 
 def _columns() -> int:

@@ -29,8 +29,8 @@ raise SystemExit(claude_runner.main())
 """
 # The runner's own rooms for this: what a run needs until its child is there.
 OF_RUNNER = (
-    "checks console folder keeper live_text mailbox painter parts plan processes progress project "
-    "prose pump repository sequences session terminal"
+    "checks console folder keeper live_text mailbox parts plan processes progress project pump "
+    "repository sequences session terminal"
 )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import claude_runner
+import config
 from config import load_config
 from kinds.claude import ClaudeProfile
 from places import program_files
@@ -855,8 +856,7 @@ def test_an_env_of_the_projects_own_is_kept(copy: _Copy) -> None:
 def test_it_works_without_python_dotenv(copy: _Copy) -> None:
     """And says which file it could not read."""
     (copy.root / ".env").write_text(f"HMAC_SECRET={SECRET}\n")
-    for name in ("dotenv", "dotenv.parser"):
-        copy.monkeypatch.setitem(sys.modules, name, None)
+    copy.monkeypatch.setattr(config, "_find_dotenv_parser", lambda: None)
 
     first, second = copy.use(), copy.use()
 
