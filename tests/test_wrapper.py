@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def changed_python(folder: Path, prelude: str) -> Path:
     """Make a python3 that is the real one, but for what the prelude changes in its judgement."""
     code = f"import sys; {prelude}; exec(sys.argv.pop(1))"
     check = '[ "$1 $2 $3" = "-I -S -c" ] || exit 99'
-    return stand_in(folder, f'{check}\nexec "{PYTHON}" -I -S -c \'{code}\' "$4" "$5"')
+    return stand_in(folder, f'{check}\nshift 3\nexec "{PYTHON}" -I -S -c \'{code}\' "$@"')
 
 
 def trap(folder: Path) -> Path:
@@ -383,6 +384,52 @@ def test_behind_a_stand_in_the_real_python_is_used(project: Project, tmp_path: P
 
     assert calls.read_text() == "\n"
     assert answer["environ"]["PATH"] == env["PATH"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_python_is_not_judged_twice(
+    shell: Sequence[str], project: Project, tmp_path: Path
+) -> None:
+    """While the note about it is newer. A note about another file, or a strange one, is none."""
+    calls, cache = tmp_path / "calls", tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    python = stand_in(tmp_path / "bin", f'echo "$2" >>{calls}; exec "{PYTHON}" "$@"') / "python3"
+    env = project.environ(python.parent, CLAUDE_RUNNER_CACHE_DIR=str(cache))
+    for note, age_s, is_judged in (
+        (f"good {python}\n", 0, False),
+        (f"good {python}\n", 9_000, True),
+        (f"good {PYTHON}\n", 0, True),
+        (f"none {python}\n", 0, True),
+        (f"good {python}/../python3\n", 0, True),
+        ("", 0, True),
+    ):
+        (cache / "python").write_text(note)
+        then = time.time() + 3_600 - age_s
+        os.utime(cache / "python", (then, then))
+        calls.unlink(missing_ok=True)
+
+        answer = told(project.run(shell, env=env))
+
+        assert answer["file"] == str(project.program / "claude_runner.py")
+        # Another Python stands behind this one, so that it is judged, and that one is started.
+        assert calls.read_text() == ("-S\n" if is_judged else f"{answer['file']}\n"), note
+
+
+def test_the_note_about_a_python_is_for_its_user_alone(project: Project, tmp_path: Path) -> None:
+    """Written where no other user can write, about a file that is a Python and no stand-in."""
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    link = tmp_path / "bin" / "python3"
+    link.parent.mkdir()
+    link.symlink_to(PYTHON)
+    notes = []
+    for folder, mode in ((link.parent, 0o777), (project.pythons, 0o700), (link.parent, 0o700)):
+        cache.chmod(mode)
+
+        told(project.run((), env=project.environ(folder, CLAUDE_RUNNER_CACHE_DIR=str(cache))))
+
+        notes.append([each.read_text() for each in cache.iterdir()])
+    assert notes == [[], [], [f"good {link}\n"]]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
