@@ -44,6 +44,8 @@ def living_descendants(root_pid: int, noted: Collection[Process] = ()) -> list[P
 
     So is what was `noted` earlier and has lost its parent meanwhile, and what is below that.
     """
+    if root_pid == os.getpid() and not noted and not _has_children():
+        return []  # without a look at each process of the machine
     marks = {(each.pid, each.started) for each in noted}
     children: dict[int, list[Process]] = {}
     queue: list[Process] = []
@@ -59,6 +61,17 @@ def living_descendants(root_pid: int, noted: Collection[Process] = ()) -> list[P
             found[process.pid] = process
             queue += children.get(process.pid, [])
     return [process for process in found.values() if process.state not in "ZX"]
+
+
+def _has_children() -> bool:
+    """Whether this process has any child, which may be a zombie; unless it is sure, it has."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    except AttributeError:  # macOS before Python 3.13
+        return True
+    return True
 
 
 def command_line(pid: int) -> list[str]:
