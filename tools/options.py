@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, NoReturn
 
 from config import RunnerError
 from runner.console import print_out
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Before every value, so that argparse takes none for an option, nor drops one that is "--".
 _VALUE_MARK: Final = "="
+_HELP: Final = frozenset({"-h", "--help"})
 # How much two names are alike, of 1, for one to be meant by the other: tokn and token are by 0.89.
 _CLOSE: Final = 0.65
 # The column of the comments behind examples; a longer one has its comment behind it.
@@ -61,6 +62,12 @@ class _Parser(argparse.ArgumentParser):
         print_out(message.rstrip("\n"))
 
 
+class _Plan(NamedTuple):
+    run: Callable[..., int]
+    summary: str
+    options: list[tuple[tuple[str, ...], dict[str, Any]]]
+
+
 class CommandLine:
     """A program's subcommands and their options.
 
@@ -79,6 +86,8 @@ class CommandLine:
         self._handing_on: set[str] = set()
         self._without_settings: set[str] = set()
         self._without_packages: set[str] = set()
+        # What each subcommand is made of. Their parsers take long to make, and a start needs one.
+        self._planned: dict[str, _Plan] = {}
         self._common = _Parser(add_help=False, formatter_class=_Formatter)
         _add_verbosity(self._common)
         self._parser = _Parser(
@@ -97,7 +106,7 @@ class CommandLine:
     @property
     def parsers(self) -> Mapping[str, argparse.ArgumentParser]:
         """The parser of each subcommand, by its name; the program's own is under an empty text."""
-        return {"": self._parser, **self._subcommands.choices}
+        return {"": self._parser, **{name: self._build(name) for name in self._planned}}
 
     def add_subcommand(
         self, name: str, run: Callable[..., int], summary: str, *, hands_on: bool = False
@@ -106,16 +115,7 @@ class CommandLine:
 
         An option takes a value if it has a `metavar`. `run` is found in what `parse` returns.
         """
-        parser = self._subcommands.add_parser(
-            name,
-            parents=[self._common],
-            allow_abbrev=False,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            formatter_class=_Formatter,
-        )
-        parser.examples = lambda: self._examples(name)
-        parser.set_defaults(run=run)
+        plan = self._planned[name] = _Plan(run, summary, [])
         if hands_on:
             self._handing_on.add(name)
 
@@ -123,9 +123,29 @@ class CommandLine:
             if "metavar" in kwargs and names[0].startswith("-"):
                 self._with_value.update(names)
                 kwargs["type"] = _unmarked
-            parser.add_argument(*names, **kwargs)
+            plan.options.append((names, kwargs))
 
         return add_option
+
+    def _build(self, name: str) -> argparse.ArgumentParser:
+        """Return the parser of a subcommand, made now if it is not there."""
+        built: argparse.ArgumentParser | None = self._subcommands.choices.get(name)
+        if built is not None:
+            return built
+        plan = self._planned[name]
+        parser = self._subcommands.add_parser(
+            name,
+            parents=[self._common],
+            allow_abbrev=False,
+            help=plan.summary,
+            description=plan.summary[0].upper() + plan.summary[1:] + ".",
+            formatter_class=_Formatter,
+        )
+        parser.examples = lambda: self._examples(name)
+        parser.set_defaults(run=plan.run)
+        for names, kwargs in plan.options:
+            parser.add_argument(*names, **kwargs)
+        return parser
 
     def needs_no_settings(self, *names: str) -> None:
         """Let subcommands work with wrong settings; `parse` sets `needs_settings` to say so."""
@@ -138,6 +158,8 @@ class CommandLine:
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse a command line. Raises RunnerError, and SystemExit after --help and --version."""
         subcommand = self._require_subcommand(argv)
+        for name in [subcommand] if subcommand else self._planned if _HELP & set(argv) else []:
+            self._build(name)
         ours: list[str] = []
         items = iter(argv)
         for item in items:
@@ -156,7 +178,7 @@ class CommandLine:
         if unknown:
             # Without its value, which may be a token that the subcommand does not take.
             name = unknown[0].partition("=")[0]
-            known = self.parsers[options.subcommand]._option_string_actions
+            known = self._build(options.subcommand)._option_string_actions
             if name in known:
                 raise RunnerError(f"{name} stands before {options.subcommand}; write it behind")
             raise RunnerError(
@@ -177,7 +199,7 @@ class CommandLine:
         """
         options = self._parser._option_string_actions
         others = [each for each in argv if each not in options]
-        names = self._subcommands.choices
+        names = self._planned
         first = others[0].partition("=")[0] if others else ""
         if first[:1] not in ("", "-") and first not in names:
             raise RunnerError(
@@ -185,12 +207,12 @@ class CommandLine:
                 "--help"
             )
         named = next((each for each in others if each in names), "")  # one behind may be an operand
-        if named or {"-h", "--help", "--version"} & set(argv):
+        if named or {*_HELP, "--version"} & set(argv):
             return named
         if (
             first[:2] == "--"
             and first[2:]
-            and not any(first in each._option_string_actions for each in names.values())
+            and not any(first in each._option_string_actions for each in self.parsers.values())
         ):
             raise RunnerError(
                 f"unrecognized argument: {first}; {_did_you_mean(first, options)}see {self._typed} "
@@ -208,9 +230,9 @@ class CommandLine:
         rows: list[tuple[str, str]] = []
         for name, examples in EXAMPLES.items():
             is_shown = name == subcommand if subcommand else name in USUAL
-            if name not in self._subcommands.choices or not is_shown:
+            if name not in self._planned or not is_shown:
                 continue
-            known = self._subcommands.choices[name]._option_string_actions
+            known = self._build(name)._option_string_actions
             fitting = [
                 (f"{{typed}} {name} {text}".strip() if "{typed}" not in text else text, comment)
                 for text, comment in examples
