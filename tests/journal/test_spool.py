@@ -8,8 +8,17 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from journal.events import MAX_CHUNK_CHARS, MAX_EVENT_UNITS, Totals, utf16_units
+from journal.events import (
+    MAX_CHUNK_CHARS,
+    MAX_EVENT_UNITS,
+    STREAMS,
+    Totals,
+    encode_event,
+    utf16_units,
+)
 from journal.spool import Command, Spool, SpoolError
 from redact import RedactedText
 from testing.journal import crash_copy, data_of, drain, opened, text
@@ -33,6 +42,21 @@ def test_no_event_is_over_the_limit(character: str, stream: str, tmp_path: Path)
     assert "".join(data for _, data in events) == whole
     assert max(utf16_units(data) for _, data in events) <= MAX_EVENT_UNITS
     assert len(events) <= 4, "few, large events"
+
+
+@given(
+    st.sampled_from(STREAMS),
+    st.text(st.sampled_from('ab\\"/un') | st.characters(exclude_categories=["Cs"])),
+    st.none() | st.integers(0),
+)
+def test_a_body_has_the_bytes_of_json_dumps(stream: str, data: str, number: int | None) -> None:
+    """A journal of any version sends the same again; every control character is among them."""
+    data += "".join(map(chr, range(0x80)))
+    fields = {"type": stream, "data": data, **({} if number is None else {"sequence": number})}
+
+    written = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+    assert encode_event(stream, data, number) == written.encode("utf-8")
 
 
 def test_a_marker_stays_whole(tmp_path: Path) -> None:
