@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 _IDLE_S: Final = 0.05
 # A read is at most 4,095 bytes on Linux; taking several together costs a chunk less each.
 _BURST_BYTES: Final = 65_536
+# Behind so much the kernel needs a moment for the next read, and few programs stop there.
+_LARGE_READ_BYTES: Final = 2_048
+_NEXT_READ_S: Final = 0.0005
 # A pasted megabyte waits here while the child does not read; the keyboard waits after that.
 _MAX_TYPED_BYTES: Final = 65_536
 # Nothing for this long means that all has come that was printed.
@@ -399,11 +402,14 @@ class PtyPump(Worker):
 
     def _read(self, channel: Channel) -> None:
         raw = bytearray()
+        piece = b""
         while len(raw) < _BURST_BYTES:
             try:
                 piece = os.read(channel.master_fd, _BURST_BYTES)
             except BlockingIOError:
-                break
+                if len(piece) < _LARGE_READ_BYTES or not _is_readable(channel.master_fd):
+                    break
+                continue
             except OSError:  # EIO: every slave is closed
                 piece = b""
             if not piece:
@@ -594,6 +600,11 @@ class PtyPump(Worker):
             self._typed.clear()
             return
         del self._typed[:written]
+
+
+def _is_readable(fd: int) -> bool:
+    """Wait for the next read of a burst. Returns whether it has come."""
+    return bool(select.select([fd], [], [], _NEXT_READ_S)[0])
 
 
 class ChildTerminals:

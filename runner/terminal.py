@@ -82,7 +82,9 @@ class LocalOutput:
         self.is_terminal = os.isatty(fd)
         self._own_fd = _reopen(fd) if self.is_terminal or stat.S_ISFIFO(mode) else None
         self._socket = socket.socket(fileno=os.dup(fd)) if stat.S_ISSOCK(mode) else None
-        self._never_blocks = stat.S_ISREG(mode)
+        # Of what is shared a look must say whether a write would block.
+        is_own = self._own_fd is not None or self._socket is not None
+        self._never_blocks = is_own or stat.S_ISREG(mode)
 
     def close(self) -> None:
         """Close what this class has opened; the user's descriptor stays."""
@@ -151,7 +153,10 @@ class LocalOutput:
                 self._pending.clear()
                 self._dropped_bytes = 0
                 return
+            is_full = self._never_blocks and written < len(self._pending)
             del self._pending[:written]
+            if is_full:
+                return
             if not self._pending and self._dropped_bytes:
                 self._pending += (
                     f"\r\n[{self._dropped_bytes} bytes were not shown here, because they were not "
@@ -177,7 +182,7 @@ class LocalOutput:
     def _write_some(self) -> int:
         if self._socket is not None:
             return self._socket.send(self._pending, socket.MSG_DONTWAIT)
-        if self._own_fd is not None or self._never_blocks:
+        if self._never_blocks:
             return os.write(self.fileno(), self._pending)
         return os.write(self._fd, memoryview(self._pending)[:_PIPE_WRITE_BYTES].tobytes())
 
