@@ -241,6 +241,22 @@ _SCHEMAS: dict[str, Schema] = {
             "created_at": _TIME,
         }
     ),
+    "ChangedFile": _object(
+        {
+            "path": _TEXT,
+            "from": {**_or_null(_TEXT), "description": "its name before, if it had another"},
+            "status": {"type": "string", "enum": ["added", "removed", "renamed", "changed"]},
+            "is_binary": _BOOLEAN,
+            "added": {"type": "integer", "description": "lines"},
+            "removed": {"type": "integer", "description": "lines"},
+            "lines": {"type": "integer", "description": "of its diff"},
+            "begin": _INTEGER,
+            "end": _INTEGER,
+            "key": {"type": "string", "description": "another one if its lines are others"},
+            "text": {"type": "string", "description": "its lines, if it is small"},
+        },
+        optional=("text",),
+    ),
     "Hit": _object(
         {
             "event": {"type": "integer", "description": "in which the line begins"},
@@ -677,6 +693,29 @@ _PATHS: dict[str, Schema] = {
             "The files of a run, oldest first",
             _json(_object({"artifacts": _array(_ref("Artifact"))})),
             errors=(404,),
+        ),
+    },
+    "/api/runs/{run_id}/changes": {
+        "parameters": [_RUN_ID],
+        "get": _operation(
+            "The files that a run has changed, from the parts of its newest `changes.diff`",
+            _json(
+                _object({"parts": _array(_ref("Artifact")), "files": _array(_ref("ChangedFile"))})
+            ),
+            errors=(404,),
+        ),
+    },
+    "/api/runs/{run_id}/changes/lines": {
+        "parameters": [_RUN_ID],
+        "get": _operation(
+            "At most 1,000 lines of a changed file, and where to go on",
+            _json(_object({"text": _TEXT, "next": _or_null(_INTEGER)})),
+            errors=(404,),
+            parameters=(
+                _query("of", _TEXT, "the id of the first part"),
+                _query("begin", _PLACE, "the file's `begin`, or `next`"),
+                _query("end", _PLACE, "the file's `end`"),
+            ),
         ),
     },
     "/api/runs/{run_id}/stream": {

@@ -36,6 +36,7 @@ from gateway.login import (
     Session,
     TooManyFailuresError,
 )
+from gateway.page.changes_api import add_changes
 from gateway.page.listing_api import add_listing, created, read_model
 from gateway.page.markdown import parse_markdown
 from gateway.page.offers_api import add_offers
@@ -364,6 +365,7 @@ def _build_api(parts: Parts) -> Blueprint:
     _add_runs(api, parts)
     _add_reading(api, parts)
     _add_artifacts(api, parts)
+    add_changes(api, parts)
     _add_commands(api, parts)
     _add_talk(api, parts)
     add_listing(api, parts)

@@ -13,7 +13,7 @@ from testing.waiting import eventually
 from tests.browser.runs import STARTED, begin
 from tests.browser.visitor import DESK, PHONE, Scheme, Visitor
 
-LONG_RUN_EVENTS = 1_150
+LONG_RUN_EVENTS = 1_350
 # A line of xterm.js, by its text.
 LINE = ".xterm-rows > div:has-text('%s')"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
@@ -28,6 +28,11 @@ FIRST_LINE = """(lines) => {
 EDGES = "lines => lines.map(line => line.getBoundingClientRect()).map(r => [r.top, r.bottom])"
 
 
+def equal(found: object, wanted: object) -> None:
+    """Fail unless they are equal."""
+    assert found == wanted
+
+
 def test_a_long_run_opens_at_its_end_and_scrolls_back(
     desk: Visitor, gateway: EmbeddedGateway
 ) -> None:
@@ -39,8 +44,13 @@ def test_a_long_run_opens_at_its_end_and_scrolls_back(
     desk.open_run(run.id)
     view = page.locator(".text-view")
     expect(page.get_by_text(f"line {LONG_RUN_EVENTS}", exact=True)).to_be_in_viewport()
-    first = LONG_RUN_EVENTS - 999
-    assert desk.output().startswith(f"line {first}\n")
+    assert desk.output().startswith(f"line {LONG_RUN_EVENTS - 199}\n")
+    # The page opens with little; who leaves the end has the rest of a page before it is needed.
+    view.evaluate("view => { view.scrollTop -= 200; }")
+    place = page.evaluate(FIRST_LINE, ".text-line")
+    first = LONG_RUN_EVENTS - 1_199
+    expect(page.get_by_text(f"line {first}", exact=True)).to_be_attached()
+    eventually(lambda: equal(page.evaluate(FIRST_LINE, ".text-line"), place))
 
     while first > 1:
         view.evaluate("view => { view.scrollTop = 0; }")
@@ -86,16 +96,15 @@ def test_a_window_that_begins_in_a_code_block(desk: Visitor, gateway: EmbeddedGa
     expect(page.locator("pre").get_by_text("# number 500", exact=True)).to_be_in_viewport()
     eventually(lambda: equal(seen("[data-line]"), place))
 
+    page.get_by_role("button", name="Show earlier output").click()
+    expect(page.get_by_text("number 1", exact=False).first).to_be_attached()
+    expect(page.locator("pre").get_by_text("# number 500", exact=True)).to_be_in_viewport()
+
     # Between here and the beginning of this block is more than is looked at.
     page.goto("about:blank")
     page.goto(f"{gateway.url}/runs/{run.id}#e{begun + 639}.0")
     expect(page.locator("strong")).to_have_text("bold")
     expect(page.locator(".as-it-is").get_by_text("# number 640", exact=True)).to_be_in_viewport()
-
-
-def equal(found: object, wanted: object) -> None:
-    """Fail unless they are equal."""
-    assert found == wanted
 
 
 def test_what_is_too_much_is_let_go_and_comes_back(desk: Visitor, gateway: EmbeddedGateway) -> None:

@@ -70,6 +70,77 @@ def test_a_run_is_searched_and_its_text_is_downloaded(gw: EmbeddedGateway, tmp_p
     assert gw.request("GET", address.replace(run.id, other.id), headers=cookie).status == 401
 
 
+DIFF = """diff --git a/src/cart.py b/src/cart.py
+index 1111111..2222222 100644
+--- a/src/cart.py
++++ b/src/cart.py
+@@ -1,3 +1,4 @@ def total(items):
+ def total(items):
+--- a comment
+++++ more
++items = "\u2028é"
+diff --git a/old name b/new name
+rename from old name
+rename to new name
+diff --git "a/l\\303\\251g\\"nd\\t" "b/l\\303\\251g\\"nd\\t"
+new file mode 100644
+diff --git a/image.png b/image.png
+deleted file mode 100644
+Binary files a/image.png and /dev/null differ
+diff --git a/big b/big
+--- a/big
++++ b/big
+@@ -1 +1,1000 @@
+"""
+BIG = ["@@ -1 +1,1000 @@", *(f"+{n}" for n in range(1_499)), "+" + "x" * 3_000]
+
+
+def test_what_a_run_changed_comes_file_by_file(gw: EmbeddedGateway) -> None:
+    """Small files with their lines, of others a thousand at a time; only of the newest diff."""
+    run = gw.create_run()
+    path = f"/api/runs/{run.id}/changes"
+
+    def listed() -> Any:
+        return checked(gw, "/api/runs/{run_id}/changes", "get", gw.api("GET", path))
+
+    assert listed() == {"parts": [], "files": []}
+    second = "\n".join(BIG[1:]) + "\n"
+    for name, part in (("changes.diff", DIFF), ("changes.2.diff", second)):
+        assert gw.send_artifact(run, name, part.encode()).status == 200
+    found = listed()
+    assert [each["name"] for each in found["parts"]] == ["changes.diff", "changes.2.diff"]
+    names = ("path", "from", "status", "is_binary", "added", "removed", "lines")
+    assert [tuple(file[name] for name in names) for file in found["files"]] == [
+        ("src/cart.py", None, "changed", False, 2, 1, 5),
+        ("new name", "old name", "renamed", False, 0, 0, 0),
+        ('lég"nd\t', None, "added", False, 0, 0, 0),
+        ("image.png", None, "removed", True, 0, 0, 0),
+        ("big", None, "changed", False, 1_500, 0, 1_501),
+    ]
+    cart, *others = found["files"]
+    assert cart["text"].split("\n")[-3:] == ["--- a comment", "++++ more", '+items = "\u2028é"']
+    assert "text" not in others[-1]
+
+    of, begin, end = found["parts"][0]["id"], others[-1]["begin"], others[-1]["end"]
+    query = f"{path}/lines?of={of}&end={end}&begin="
+    lines = []
+    while begin is not None:
+        answer = gw.api("GET", f"{query}{begin}")
+        piece = checked(gw, "/api/runs/{run_id}/changes/lines", "get", answer)
+        lines.append(piece["text"].split("\n"))
+        begin = piece["next"]
+    assert [len(each) for each in lines] == [1_000, 501]
+    shortened = f"+{'x' * 1_999}… (1001 more characters)"
+    assert [line for each in lines for line in each] == [*BIG[:-1], shortened]
+
+    assert gw.api("GET", f"{path}/lines?of={of}&begin=0").status == 400
+    key = cart["key"]
+    moved = "diff --git a/a b/a\n" + DIFF
+    assert gw.send_artifact(run, "changes.diff", moved.encode()).status == 200
+    assert [file["key"] for file in listed()["files"] if file["path"] == "src/cart.py"] == [key]
+    assert gw.api("GET", f"{query}0").status == 404
+
+
 def test_markdown_comes_as_trees(gw: EmbeddedGateway) -> None:
     """One for each text, or null; not for what is no list of texts, and not without end."""
     answer = gw.api("POST", "/api/markdown", {"texts": ["*a*\n\n- b", "> " * 100 + "deep"]})

@@ -2,42 +2,33 @@
  * What a run has changed: the list of files first, then the diff of each, drawn when it is opened.
  *
  * The runner sends the diff anew while it changes; what is open stays open. A diff may be as large
- * as a gateway keeps: it is searched for its files, and no more of it becomes a part of the page
- * than somebody looks at.
+ * as a gateway keeps: the gateway finds its files, and the page asks for the lines that somebody opens.
  */
 
-import { request } from "./api.js";
+import { get } from "./api.js";
 import { diffLines } from "./diff.js";
-import { filesOf } from "./diff-files.js";
 import { actionButton, el, setText } from "./dom.js";
 import { download } from "./download.js";
 import { fail } from "./toast.js";
 import { legible } from "./values.js";
-import { moment, size } from "./words.js";
+import { many, moment, size } from "./words.js";
 
 const NAME = /^changes(?:\.(\d+))?\.diff$/;
 // Its parts, if it has several, come one after the other.
 const SETTLES_MS = 300;
-// So much is loaded for the number in the tab; of a larger one when somebody looks.
-const MAX_UNASKED_BYTES = 256_000;
 const MAX_FILES = 300;
+// Of a file in one answer of the gateway.
 const MAX_LINES = 1000;
-const MAX_LINE_CHARS = 2000;
-// What is open at the beginning: small files, until there are so many lines.
-const OPEN_LINES = 120;
-const OPEN_LINES_OF_ALL = 400;
 const WORDS = { added: "new", removed: "deleted", renamed: "renamed", changed: "changed" };
 const SIGNS = { added: "+", removed: "−", renamed: "→", changed: "•" };
 
-/** Whether a file of a run is a part of what it has changed. */
-export const isChanges = (name) => NAME.test(name);
-
-const counted = (count, noun) => `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;
+const counted = (count, noun) => `${many(count)} ${noun}${count === 1 ? "" : "s"}`;
 
 export class Changes {
+  #path;
   #parts = [];
-  #text = "";
   #isLoaded = false;
+  #isOver = false;
   #isShown = false;
   #wanted = null; // the path that the address names
   #timer = 0;
@@ -51,8 +42,9 @@ export class Changes {
   #diffs = el("div", { class: "changed-diffs" });
   #more = el("button", { type: "button", class: "plain", hidden: true, onclick: () => this.#showMore() });
 
-  /** `onNews` is told of what the tab says: the number of files, null if it is not known. */
-  constructor(onNews) {
+  /** `path` is that of the run in the API; `onNews` is told of the number of files. */
+  constructor(path, onNews) {
+    this.#path = `${path}/changes`;
     this.#onNews = onNews;
     this.element = el(
       "section",
@@ -65,30 +57,17 @@ export class Changes {
     );
   }
 
-  /** Whether the run has sent any. */
-  get isThere() {
-    return this.#parts.length > 0;
-  }
-
-  /** Take a file of the run, if it is the one with its changes. */
-  show(artifact) {
-    const [, number = "1"] = NAME.exec(artifact.name) ?? [null, "0"];
-    const place = Number(number);
-    if (!place || this.#parts.some(({ id }) => id === artifact.id)) return;
-    // An answer may be overtaken by what comes live.
-    if (this.#parts[0]?.created_at > artifact.created_at) return;
-    if (place === 1) this.#parts = [artifact];
-    else if (place === this.#parts.length + 1) this.#parts.push(artifact);
-    else return;
+  /** Take note that the run has sent a file. */
+  show({ id, name }) {
+    if (!NAME.test(name) || this.#parts.some((part) => part.id === id)) return;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#load().catch((error) => this.#tell(error.message)), SETTLES_MS);
+    this.#timer = setTimeout(() => this.load(), SETTLES_MS);
   }
 
   /** Say that there are none, if that is so. */
   update(run) {
-    if (this.isThere) return;
-    const isOver = run.status === "done" || run.status === "failed";
-    this.#tell(isOver ? "This run has sent no changes: it made none, or its folder is in no git repository." : "No changes so far. They come here after the first edit, if the folder is in a git repository.");
+    this.#isOver = run.status === "done" || run.status === "failed";
+    if (this.#isLoaded && !this.#parts.length) this.#tellNone();
   }
 
   /** Be looked at, and at one file if the address names it; or not any more. */
@@ -97,52 +76,59 @@ export class Changes {
     this.#wanted = path;
     if (!isShown) return;
     for (const entry of this.#entries.values()) entry.draw();
-    if (this.isThere && !this.#isLoaded) this.#load().catch((error) => this.#tell(error.message));
-    else this.#goToWanted();
+    if (this.#number) this.#goToWanted();
+    else this.load();
   }
 
-  #tell(sentence) {
-    setText(this.#summary, sentence);
+  /** Load the list of files. */
+  async load() {
+    const number = (this.#number += 1);
+    try {
+      const { parts, files } = await get(this.#path);
+      if (number === this.#number) this.#draw(parts, files);
+    } catch (error) {
+      if (number === this.#number) setText(this.#summary, error.message);
+    }
+  }
+
+  #tellNone() {
+    setText(this.#summary, this.#isOver ? "This run has sent no changes: it made none, or its folder is in no git repository." : "No changes so far. They come here after the first edit, if the folder is in a git repository.");
   }
 
   async #download() {
-    for (const part of this.#parts) await download(part, addressOf(part));
+    for (const part of this.#parts) await download(part, `/api/artifacts/${encodeURIComponent(part.id)}`);
   }
 
-  async #load() {
-    const bytes = this.#parts.reduce((sum, part) => sum + part.size, 0);
-    this.#isLoaded = false;
-    if (!this.#isShown && bytes > MAX_UNASKED_BYTES) return this.#onNews(null);
-    const number = (this.#number += 1);
-    const parts = [...this.#parts];
-    const texts = await Promise.all(parts.map(async (part) => (await request(`${addressOf(part)}?view=1`)).text()));
-    if (number !== this.#number) return;
+  #draw(parts, files) {
+    this.#parts = parts;
     this.#isLoaded = true;
-    this.#text = texts.join("");
-    this.#draw(filesOf(this.#text), parts.at(-1).created_at, bytes);
-  }
-
-  #draw(files, at, bytes) {
+    if (!parts.length) return this.#tellNone();
     const [added, removed] = ["added", "removed"].map((name) => files.reduce((sum, file) => sum + file[name], 0));
-    this.#summary.replaceChildren(`${counted(files.length, "file")}, `, countsOf({ added, removed }), `, ${size(bytes)}, as of ${moment(at)}`);
+    const bytes = parts.reduce((sum, part) => sum + part.size, 0);
+    this.#summary.replaceChildren(`${counted(files.length, "file")}, `, countsOf({ added, removed }), `, ${size(bytes)}, as of ${moment(parts.at(-1).created_at)}`);
     this.#save.hidden = false;
-    let open = 0;
     const known = this.#entries;
     this.#entries = new Map();
     for (const [index, file] of files.entries()) {
-      const text = this.#text.slice(file.start, file.end);
       const before = known.get(file.path);
-      if (before && before.text === text && before.file.status === file.status) {
+      if (before && before.file.key === file.key && before.file.status === file.status) {
+        before.file = file;
         this.#entries.set(file.path, before);
         continue;
       }
-      open += file.lines;
-      const isSmall = file.lines <= OPEN_LINES && open <= OPEN_LINES_OF_ALL;
-      this.#entries.set(file.path, new Entry(file, text, index, before ? before.isOpen : !known.size && isSmall, () => this.#isShown));
+      const isOpen = before ? before.isOpen : !known.size && file.text !== undefined;
+      this.#entries.set(file.path, new Entry(file, index, isOpen, () => this.#isShown, (from) => this.#lines(file, from)));
     }
     this.#place();
     this.#onNews(files.length);
     this.#goToWanted();
+  }
+
+  /** Load lines of a file. Since it was drawn a newer diff may have come, with the same lines elsewhere. */
+  async #lines(file, from) {
+    const { begin, end } = this.#entries.get(file.path)?.file ?? file;
+    const { text, next } = await get(`${this.#path}/lines?of=${encodeURIComponent(this.#parts[0].id)}&begin=${begin + from}&end=${end}`);
+    return { text, next: next && next - begin };
   }
 
   #place() {
@@ -171,13 +157,17 @@ export class Changes {
 class Entry {
   #isDrawn = false;
   #isSeen;
+  #lines;
   #body = el("div", { class: "changed-body" });
 
-  /** `isSeen` says whether anybody looks: what is open is drawn only then. */
-  constructor(file, text, index, isOpen, isSeen) {
+  /**
+   * `isSeen` says whether anybody looks: what is open is drawn only then. `lines` loads lines from so
+   * many bytes behind the first one on.
+   */
+  constructor(file, index, isOpen, isSeen, lines) {
     this.file = file;
-    this.text = text;
     this.#isSeen = isSeen;
+    this.#lines = lines;
     const href = `?tab=changes&file=${encodeURIComponent(file.path)}`;
     const name = [...(file.from ? [el("span", { class: "hint" }, `${legible(file.from)} → `)] : []), ...pathOf(file.path)];
     const mark = el("span", { class: `changed-mark ${file.status}`, title: WORDS[file.status] }, el("span", { "aria-hidden": "true" }, SIGNS[file.status]), el("span", { class: "unseen" }, `${WORDS[file.status]}: `));
@@ -195,53 +185,74 @@ class Entry {
     return this.element.open;
   }
 
-  show() {
+  async show() {
+    const summary = this.element.querySelector("summary");
     this.element.open = true;
-    this.draw();
+    const drawn = this.draw();
     this.element.scrollIntoView({ block: "start" });
-    this.element.querySelector("summary").focus({ preventScroll: true });
+    summary.focus({ preventScroll: true });
+    // Of the last file only its lines make room below it.
+    await drawn;
+    if (document.activeElement === summary) this.element.scrollIntoView({ block: "start" });
   }
 
-  draw() {
+  async draw() {
     if (this.#isDrawn || !this.element.open || !this.#isSeen()) return;
     this.#isDrawn = true;
-    if (this.file.isBinary) this.#body.append(el("p", { class: "hint" }, "A binary file: only its name is sent."));
-    else if (!this.text) this.#body.append(el("p", { class: "hint" }, this.file.status === "renamed" ? "Renamed, and not changed." : "No lines were changed."));
-    else this.#drawLines(0);
+    const { is_binary: isBinary, status, lines, text } = this.file;
+    if (isBinary) this.#body.append(el("p", { class: "hint" }, "A binary file: only its name is sent."));
+    else if (!lines) this.#body.append(el("p", { class: "hint" }, status === "renamed" ? "Renamed, and not changed." : "No lines were changed."));
+    else if (text !== undefined) this.#add(text, 0, null);
+    else await this.#load(0, 0);
   }
 
-  #drawLines(from) {
-    const lines = this.text.split("\n");
-    if (lines.at(-1) === "") lines.pop();
-    const end = Math.min(lines.length, from + MAX_LINES);
-    const shown = lines.slice(from, end).map((line) => legible(line.length > MAX_LINE_CHARS ? `${line.slice(0, MAX_LINE_CHARS)}… (${line.length - MAX_LINE_CHARS} more characters)` : line));
-    const label = from ? `Lines ${from + 1} to ${end} of the changes in ${this.file.path}` : `Changes in ${this.file.path}`;
+  /** Load lines, and show them; `number` is how many are shown. */
+  async #load(from, number) {
+    const state = el("p", { class: "hint", role: "status" }, "Loading…");
+    this.#body.append(state);
+    try {
+      const { text, next } = await this.#lines(from);
+      state.remove();
+      this.#add(text, number, next);
+    } catch (error) {
+      const again = el("button", { type: "button", class: "plain" }, "Try again");
+      again.addEventListener("click", () => {
+        state.remove();
+        this.#load(from, number);
+      });
+      state.replaceChildren(`${error.message} `, again);
+    }
+  }
+
+  #add(text, number, next) {
+    const { path, lines } = this.file;
+    const shown = text.split("\n").map(legible);
+    const end = number + shown.length;
+    const label = number ? `Lines ${number + 1} to ${end} of the changes in ${path}` : `Changes in ${path}`;
     this.#body.append(el("pre", { class: "file changed-lines", tabindex: "0", role: "region", "aria-label": label }, diffLines(shown.join("\n"), true)));
-    if (end === lines.length) return;
-    const more = el("button", { type: "button", class: "plain" }, `Show ${counted(Math.min(MAX_LINES, lines.length - end), "more line")}`);
+    if (next === null) return;
+    const more = el("button", { type: "button", class: "plain" }, `Show ${counted(Math.min(MAX_LINES, lines - end), "more line")}`);
     more.addEventListener("click", () => {
       more.remove();
-      this.#drawLines(end);
+      this.#load(next, end);
     });
     this.#body.append(more);
   }
 }
-
-const addressOf = ({ id }) => `/api/artifacts/${encodeURIComponent(id)}`;
 
 function pathOf(path) {
   const cut = path.lastIndexOf("/") + 1;
   return [cut > 0 && el("span", { class: "changed-folder" }, legible(path.slice(0, cut))), el("span", { class: "changed-name" }, legible(path.slice(cut)))];
 }
 
-function countsOf({ added, removed, isBinary }) {
+function countsOf({ added, removed, is_binary: isBinary }) {
   if (isBinary) return el("span", { class: "changed-counts" }, "binary");
   if (!added && !removed) return el("span", { class: "changed-counts" });
   return el(
     "span",
     { class: "changed-counts" },
-    el("span", { class: "added" }, `+${added.toLocaleString()}`),
+    el("span", { class: "added" }, `+${many(added)}`),
     " ",
-    el("span", { class: "removed" }, `−${removed.toLocaleString()}`),
+    el("span", { class: "removed" }, `−${many(removed)}`),
   );
 }

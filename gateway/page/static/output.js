@@ -21,6 +21,8 @@ import { asSize } from "./values.js";
 import { isXtermInstalled, XtermView } from "./xterm-view.js";
 
 const PAGE_EVENTS = 1000;
+// What a page opens with. A reader who scrolls up gets the others of a page at once.
+const FIRST_EVENTS = 200;
 // Of what is before a line that is gone to.
 const BEFORE_EVENTS = 200;
 // What comes before the window is not shown, and says whether the window begins inside of something.
@@ -31,14 +33,24 @@ const MAX_EVENTS = 10_000;
 const LINE_CHARS = 80;
 const DEFAULT_SIZE = { columns: 80, rows: 24 };
 
+/** Ask for the newest events of a run, by its path in the API; null if another place is wanted. */
+export function firstPage(path) {
+  if (lineOfAddress()) return null;
+  const asked = get(`${path}/events?limit=${FIRST_EVENTS}`);
+  asked.catch(() => {}); // it is asked for again
+  return asked;
+}
+
 export class Output {
   #path;
   #run;
+  #first;
   #onEvents;
   #events = [];
   #chars = 0;
   #lead = []; // the events before the window, as far as they are known
   #hasBefore = false;
+  #isShort = false; // whether the window has only what a page opens with
   #isLive = true; // whether the window reaches to the newest event
   #newestId = 0;
   #view = null;
@@ -59,10 +71,14 @@ export class Output {
   #tools;
   #goal = null; // the line to go to once there is a view
 
-  /** `onEvents` is told of all events that are loaded, in whatever order the pages come. */
-  constructor(run, onEvents) {
+  /**
+   * `first` is what `firstPage` returned; `onEvents` is told of all events that are loaded, in whatever
+   * order the pages come.
+   */
+  constructor(run, first, onEvents) {
     this.#path = `/api/runs/${encodeURIComponent(run.id)}/events`;
     this.#run = run;
+    this.#first = first;
     this.#onEvents = onEvents;
     this.#tools = new ReadingTools(`/api/runs/${encodeURIComponent(run.id)}`, {
       goTo: (name) => this.goTo(name),
@@ -112,6 +128,8 @@ export class Output {
     try {
       await this.#enqueue(async () => this.#show(await this.#fittingKind(wordOf("as"))));
       await this.#offerKinds();
+      // What does not fill the pane cannot be scrolled.
+      if (this.#isShort && this.#view.isAtStart) await this.#loadEarlier();
     } catch (error) {
       this.#isLive = false; // nothing takes what comes, so none of it is held
       throw error;
@@ -165,8 +183,18 @@ export class Output {
     return Math.max((this.#events.length - gone) / MAX_EVENTS, this.#chars / MAX_CHARS);
   }
 
+  /** Load the newest events: few of a text, which go on above, and more of a session, for its screen. */
   async #loadEnd() {
-    const page = await this.#page("");
+    const first = this.#first;
+    this.#first = null;
+    const page = (await first?.catch(() => null)) ?? (await get(`${this.#path}?limit=${FIRST_EVENTS}`));
+    this.#isShort = page.has_before && this.#run.mode !== "interactive";
+    if (page.has_before && !this.#isShort) {
+      const { events, has_before } = await get(`${this.#path}?before=${page.events[0].id}&limit=${PAGE_EVENTS - page.events.length}`);
+      page.events.unshift(...events);
+      page.has_before = has_before;
+    }
+    this.#onEvents(page.events);
     const events = page.events;
     await this.#catchUp(events);
     this.#events = [];
@@ -196,6 +224,7 @@ export class Output {
 
   /** Hold what is around an event: some before it, and a page from it on. */
   async #loadAround(event) {
+    this.#isShort = false;
     const [from, before] = await Promise.all([this.#page(`after=${event - 1}`), this.#page(`before=${event}`, BEFORE_EVENTS)]);
     const events = [...before.events, ...from.events];
     if (!from.has_after) await this.#catchUp(events);
@@ -225,6 +254,11 @@ export class Output {
       if (!this.#hasBefore) return;
       const page = await this.#page(`before=${this.#events[0].id}`);
       const top = this.#view.distanceFromStart;
+      if (this.#isShort) {
+        this.#isShort = false;
+        this.#dropBegin(page);
+        if (!page.events.length) return;
+      }
       this.#events.unshift(...page.events);
       this.#chars += chars(page.events);
       this.#hasBefore = page.has_before;
@@ -236,6 +270,15 @@ export class Output {
       this.#takeLead();
       await this.#drawAround(page.events.length - this.#lead.length, top);
     });
+  }
+
+  /** Leave out the beginning of a page for which there is no room: who reads near the end keeps that. */
+  #dropBegin(page) {
+    let room = MAX_CHARS - this.#chars;
+    let kept = page.events.length;
+    while (kept && (room -= chars([page.events[kept - 1]])) > 0) kept -= 1;
+    page.has_before ||= kept > 0;
+    page.events.splice(0, kept);
   }
 
   #loadLater() {
@@ -454,7 +497,7 @@ export class Output {
 
   #onScroll() {
     if (this.#isMoving) return;
-    if (this.#view.isAtStart && this.#hasBefore) this.#loadEarlier().catch((error) => fail(error.message));
+    if (this.#hasBefore && (this.#view.isAtStart || (this.#isShort && !this.#view.isAtEnd))) this.#loadEarlier().catch((error) => fail(error.message));
     else if (this.#view.isAtEnd && !this.#isLive) this.#loadLater().catch((error) => fail(error.message));
     this.#tell();
   }

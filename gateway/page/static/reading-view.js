@@ -77,7 +77,7 @@ export class ReadingView {
 
   /** Show these events, which come after `lead`; who reads stays at the line that he reads. */
   async redraw(events, lead) {
-    const place = this.#place();
+    const { list } = this.#blocks;
     const blocks = new Blocks();
     if (lead) blocks.lead(lead);
     let began = performance.now();
@@ -88,7 +88,8 @@ export class ReadingView {
       began = performance.now();
     }
     this.#blocks = blocks;
-    await this.#drawAll();
+    let place;
+    await this.#drawAll(() => (place = this.#place(list)));
     if (place) this.#goBack(place);
   }
 
@@ -140,7 +141,7 @@ export class ReadingView {
     this.#isFollowing = false;
     this.#select(name);
     this.#held = { name, isFirst: false };
-    this.#elementOf(name)?.scrollIntoView({ block: "center" });
+    laidOut(this.#elementOf(name))?.scrollIntoView({ block: "center" });
     return true;
   }
 
@@ -282,8 +283,8 @@ export class ReadingView {
     }
   }
 
-  /** Draw all, and keep what is there already. */
-  async #drawAll() {
+  /** Draw all, and keep what is there already; `beforeMoving` is called before anything has its new place. */
+  async #drawAll(beforeMoving = () => {}) {
     const { list, changed } = this.#blocks;
     let began = performance.now();
     for (const block of [...list]) {
@@ -293,6 +294,7 @@ export class ReadingView {
       await pauseAfter(performance.now() - began);
       began = performance.now();
     }
+    beforeMoving();
     const keys = new Set(list.map(({ key }) => key));
     for (const [key, { element }] of this.#shown) {
       if (keys.has(key)) continue;
@@ -309,8 +311,8 @@ export class ReadingView {
     this.#renderLast();
   }
 
-  *#inOrder() {
-    for (const block of this.#blocks.list) {
+  *#inOrder(list = this.#blocks.list) {
+    for (const block of list) {
       const shown = this.#shown.get(block.key);
       if (shown) yield shown;
     }
@@ -394,9 +396,10 @@ export class ReadingView {
 
   // --- the place ---
 
-  #place() {
+  /** Return the block that is seen first, of a list of those that are drawn, and where it is. */
+  #place(list = this.#blocks.list) {
     const top = this.element.getBoundingClientRect().top;
-    for (const { element, block } of this.#inOrder()) {
+    for (const { element, block } of this.#inOrder(list)) {
       const { top: its, bottom } = element.getBoundingClientRect();
       if (bottom > top) return { key: block.key, offset: its - top };
     }
@@ -405,7 +408,7 @@ export class ReadingView {
 
   #goBack({ key, offset }) {
     // A block that the window had cut in two is a part of another one now.
-    const element = this.#shown.get(key)?.element ?? this.#elementOf(key);
+    const element = laidOut(this.#shown.get(key)?.element ?? this.#elementOf(key));
     if (!element) return;
     const move = () => {
       this.element.scrollTop += element.getBoundingClientRect().top - this.element.getBoundingClientRect().top - offset;
@@ -416,7 +419,7 @@ export class ReadingView {
 
   /** Stay at the end, or at the line that was gone to, when heights change. */
   #keepPlace() {
-    const held = this.#held && this.#elementOf(this.#held.name)?.getBoundingClientRect();
+    const held = this.#held && laidOut(this.#elementOf(this.#held.name))?.getBoundingClientRect();
     // Not `scrollIntoView`, which would scroll the page too, under somebody who looks elsewhere in it.
     const middle = held && !this.#held.isFirst ? (held.height - this.element.clientHeight) / 2 : 0;
     if (held) this.element.scrollTop += held.top - this.element.getBoundingClientRect().top + middle;
@@ -427,6 +430,12 @@ export class ReadingView {
     const { scrollHeight, scrollTop, clientHeight } = this.element;
     return scrollHeight - scrollTop - clientHeight < AT_END_PX;
   }
+}
+
+/** Have a block laid out wherever it is, of which a part is gone to: with a guessed height nothing in it has a place. */
+function laidOut(element) {
+  element?.closest(".block").classList.add("laid-out");
+  return element;
 }
 
 // --- one block -----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 /** One run: what it prints, what it is, and what can be done with it. */
 
+import { wordOf } from "./address.js";
 import { ApiError, get, retrying } from "./api.js";
 import { Artifacts } from "./artifacts.js";
 import { Assist } from "./assist.js";
@@ -12,7 +13,7 @@ import { LiveStream } from "./live-stream.js";
 import { Looks } from "./looks.js";
 import { announce, setTitle, showConnection } from "./notices.js";
 import { Order } from "./order.js";
-import { Output } from "./output.js";
+import { firstPage, Output } from "./output.js";
 import { RunActions } from "./run-actions.js";
 import { RunControls } from "./run-controls.js";
 import { RunStanding } from "./run-standing.js";
@@ -22,7 +23,7 @@ import { Talk } from "./talk.js";
 import { fail } from "./toast.js";
 import { asText, newer } from "./values.js";
 import { Waits } from "./waits.js";
-import { age, ending, lasted, moment, resultFacts, status, title } from "./words.js";
+import { age, ending, lasted, many, moment, resultFacts, status, title } from "./words.js";
 
 const CLOCK_MS = 1000;
 const REFRESH_MS = 60_000;
@@ -54,7 +55,7 @@ export class RunPage {
   #dock;
   #standing = new RunStanding();
   #tabs = new RunTabs((view, file) => this.#showView(view, file));
-  #changes = new Changes((files) => this.#tabs.count(files));
+  #changes;
 
   /** What stops the run is there first, and needs nothing of what the run has said. */
   constructor(id) {
@@ -62,6 +63,7 @@ export class RunPage {
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
     this.#talk = this.#attempt(() => new Talk(id)) ?? NOTHING;
     this.#controls = new RunControls(id);
+    this.#changes = new Changes(this.#path, (files) => this.#tabs.count(files));
     this.#order = this.#attempt(() => new Order(id)) ?? NOTHING;
     const line = el("div", { class: "run-line" }, this.#badge, this.#when, this.#standing.element, this.#standing.tick);
     const side = () => this.#columns.querySelector(":scope > .side");
@@ -95,9 +97,12 @@ export class RunPage {
   /** Load the run and follow it. */
   async open() {
     setTitle("Run");
+    // What is seen first is asked for at once, and not when the run is known.
+    const first = firstPage(this.#path);
+    if (wordOf("tab") === "changes") this.#changes.load();
     const isThere = await this.#untilThere(async () => {
       const run = await get(this.#path);
-      this.#build(run);
+      this.#build(run, first);
       this.#tabs.tell();
       this.#update(run);
     });
@@ -200,9 +205,9 @@ export class RunPage {
     this.#attempt(() => this.#talk.showCommand(command));
   }
 
-  #build(run) {
+  #build(run, first) {
     const made = (make) => this.#attempt(make) ?? NOTHING;
-    this.#output = made(() => new Output(run, (events) => this.#attempt(() => this.#log.add(events))));
+    this.#output = made(() => new Output(run, first, (events) => this.#attempt(() => this.#log.add(events))));
     this.#artifacts = made(() => new Artifacts(run));
     this.#columns.replaceChildren(
       this.#output.element,
@@ -294,7 +299,7 @@ export class RunPage {
       ["Created", moment(run.created_at)],
       ["Started", run.started_at && moment(run.started_at)],
       ["Ended", run.finished_at && moment(run.finished_at)],
-      ["Events", run.event_count ? run.event_count.toLocaleString() : null],
+      ["Events", run.event_count ? many(run.event_count) : null],
       ...(run.result ? resultFacts(run.result) : []),
       ["Session", run.session_id],
       ["Run", run.id],

@@ -1,6 +1,7 @@
 /** The views of a run, each with an address: `?tab=` names it, and nothing is the output. */
 
 import { el, setText } from "./dom.js";
+import { many } from "./words.js";
 
 const VIEWS = [["output", "Output"], ["changes", "Changes"]];
 
@@ -50,9 +51,9 @@ export class RunTabs {
     this.#onChange(view, query.get("file"));
   }
 
-  /** Show how many files were changed; null is not known. */
+  /** Show how many files were changed. */
   count(files) {
     this.element.hidden = false;
-    setText(this.#count, files === null ? "" : ` ${files.toLocaleString()}`);
+    setText(this.#count, ` ${many(files)}`);
   }
 }
