@@ -31,7 +31,7 @@ from typing import Any
 from testing.gateways.gateway_records import Run
 from testing.gateways.wire import expected_signature
 from testing.programs.disk import Disk
-from testing.programs.starter import Forked, fork
+from testing.programs.starter import Forked, fork, read_by_python
 from testing.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 JSON_TYPE = "application/json"
 _INHERITED = (
-    *("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"),
+    *("PATH", "HOME", "TMPDIR"),
     *("TEST_GUARD_MARKER", "COVERAGE_FILE", "COVERAGE_PROCESS_CONFIG"),
 )
 
@@ -94,6 +94,7 @@ class EmbeddedGateway:
         # No setting of whoever runs the tests; a gateway may be older than a test's own guards.
         self.environ = {
             **{name: os.environ[name] for name in os.environ if name in _INHERITED},
+            **read_by_python(os.environ),  # without these, no gateway could be a fork
             "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT": str(rate_limit),
             **(env or {}),
         }

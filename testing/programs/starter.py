@@ -63,7 +63,7 @@ _STARTS_WITHIN_S = 60.0
 _ENDS_WITHIN_S = 30.0
 
 
-def _read_by_python(env: Mapping[str, str]) -> dict[str, str]:
+def read_by_python(env: Mapping[str, str]) -> dict[str, str]:
     """Return what Python reads at its start: a fork has what the first process had."""
     return {
         name: value
@@ -147,7 +147,7 @@ class Starter:
             len(argv) > 1
             and argv[0] == sys.executable
             and (argv[1] in _PROGRAMS or (argv[1] == "-c" and _CALLS_MAIN in argv[2]))
-            and _read_by_python(env) == _read_by_python(self._env)
+            and read_by_python(env) == read_by_python(self._env)
         )
 
     def start(
