@@ -12,7 +12,7 @@ import sys
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before `main`, nor behind it
-    gc.set_threshold(50_000)  # to look for garbage in what is imported takes a tenth of a start
+    gc.disable()  # until a subcommand runs: to look for garbage among imports takes long
 if __name__ == "__main__" and sys.flags.isolated:
     # Isolated, Python puts no folder of ours here. What is compiled goes to the cache folder, and
     # what came with a project is not read. What `places` imports of Python is, before that.

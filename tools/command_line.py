@@ -7,6 +7,7 @@ started with each time anew, and keeps what it imports.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import io
 import os
@@ -86,6 +87,9 @@ def _run_subcommand(argv: Sequence[str], profile: Profile, console: Console) -> 
         config = _load_config(options, profile) if options.needs_settings else None
         for sentence in () if config is None else config.oddities:
             console.warn(sentence)
+        if not gc.isenabled():
+            gc.freeze()  # what was imported until here is no garbage later either
+            gc.enable()
         code = int(options.run(options, config, profile, console))
     except SystemExit:  # --help or --version
         code = 0
