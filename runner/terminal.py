@@ -18,6 +18,7 @@ import sys
 import termios
 import time
 import tty
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runner.sequences import ModeTracker
@@ -30,6 +31,7 @@ _IS_LINUX: Final = sys.platform.startswith("linux")
 MAX_PENDING_BYTES: Final = 4 * 1_048_576
 # Of the output that comes during a question, the latest part is shown after it.
 _MAX_HELD_BYTES: Final = 1_048_576
+_BLOCK_BYTES: Final = 65_536
 # POSIX: a pipe that select() calls writable takes this much without blocking.
 _PIPE_WRITE_BYTES: Final = select.PIPE_BUF
 
@@ -72,7 +74,9 @@ class LocalOutput:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._pending = bytearray()
+        # What waits, in blocks: one long one would be copied for each piece that comes or goes.
+        self._pending: deque[bytearray] = deque()
+        self._pending_bytes = 0
         # What waits while something else is shown in its place.
         self._held: bytearray | None = None
         self._unheld_bytes = 0
@@ -108,7 +112,7 @@ class LocalOutput:
     @property
     def unshown_bytes(self) -> int:
         """How much a reader that has stopped, and is not gone, has not taken."""
-        return len(self._pending) + self._dropped_bytes
+        return self._pending_bytes + self._dropped_bytes
 
     def hold(self) -> None:
         """Hold all output until `release`; only output written `over` it is shown."""
@@ -132,12 +136,18 @@ class LocalOutput:
             del self._held[:excess]
             self._unheld_bytes += excess
             return
-        if self._dropped_bytes or len(self._pending) + len(data) > MAX_PENDING_BYTES:
+        if self._dropped_bytes or self._pending_bytes + len(data) > MAX_PENDING_BYTES:
             # Nothing more until the notice: a gap must be where the notice says that it is.
             self._dropped_bytes += len(data)
         else:
-            self._pending += data
+            self._keep(data)
         self.write_pending()
+
+    def _keep(self, data: bytes) -> None:
+        if not self._pending or len(self._pending[-1]) + len(data) > _BLOCK_BYTES:
+            self._pending.append(bytearray())
+        self._pending[-1] += data
+        self._pending_bytes += len(data)
 
     def write_pending(self) -> None:
         """Write what the reader takes now."""
@@ -145,23 +155,25 @@ class LocalOutput:
             if not (self._never_blocks or self._is_writable(0)):
                 return
             try:
-                written = self._write_some()
+                written = self._write_some(self._pending[0])
             except BlockingIOError:
                 return
             except OSError:
                 self._gone = True
                 self._pending.clear()
-                self._dropped_bytes = 0
+                self._pending_bytes = self._dropped_bytes = 0
                 return
-            is_full = self._never_blocks and written < len(self._pending)
-            del self._pending[:written]
-            if is_full:
+            self._pending_bytes -= written
+            del self._pending[0][:written]
+            if not self._pending[0]:
+                self._pending.popleft()
+            elif self._never_blocks:
                 return
             if not self._pending and self._dropped_bytes:
-                self._pending += (
+                self._keep(
                     f"\r\n[{self._dropped_bytes} bytes were not shown here, because they were not "
-                    "read]\r\n"
-                ).encode()
+                    "read]\r\n".encode()
+                )
                 self._dropped_bytes = 0
 
     def wait_written(self, deadline: float) -> None:
@@ -179,12 +191,12 @@ class LocalOutput:
     def _is_writable(self, timeout_s: float) -> bool:
         return bool(select.select([], [self.fileno()], [], max(0.0, timeout_s))[1])
 
-    def _write_some(self) -> int:
+    def _write_some(self, block: bytearray) -> int:
         if self._socket is not None:
-            return self._socket.send(self._pending, socket.MSG_DONTWAIT)
+            return self._socket.send(block, socket.MSG_DONTWAIT)
         if self._never_blocks:
-            return os.write(self.fileno(), self._pending)
-        return os.write(self._fd, memoryview(self._pending)[:_PIPE_WRITE_BYTES].tobytes())
+            return os.write(self.fileno(), block)
+        return os.write(self._fd, memoryview(block)[:_PIPE_WRITE_BYTES].tobytes())
 
 
 def _reopen(fd: int) -> int | None:
