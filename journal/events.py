@@ -45,11 +45,20 @@ def encode_event(event_type: str, data: str, sequence: int | None = None) -> byt
     The bytes never change, not even in another version: what one process has frozen, the next one
     sends again. They are those of `json.dumps`, which takes four times as long for many lines.
     """
-    quoted = data.encode("utf-8")
-    for character, escaped in _JSON_ESCAPES:
-        quoted = quoted.replace(character, escaped)
+    return _encode_pieces(event_type, [data.encode("utf-8")], sequence)
+
+
+def _encode_pieces(event_type: str, data: list[bytes], sequence: int | None) -> bytes:
+    """Return the body of one event whose text comes in pieces: a large one is then copied once."""
     number = b"" if sequence is None else b',"sequence":%d' % sequence
-    return b'{"type":"%b","data":"%b"%b}' % (event_type.encode("ascii"), quoted, number)
+    begin = b'{"type":"%b","data":"' % event_type.encode("ascii")
+    return b"".join((begin, *map(_quote, data), b'"', number, b"}"))
+
+
+def _quote(text: bytes) -> bytes:
+    for character, escaped in _JSON_ESCAPES:
+        text = text.replace(character, escaped)
+    return text
 
 
 # The backslash first: the others bring some.
@@ -288,7 +297,8 @@ class Outbox:
             "UPDATE events SET notice = ?, timestamp = ?, nonce = ? WHERE sequence = ?",
             (notice_text, timestamp, nonce, event.sequence),
         )
-        self._state.totals_then = self._state.totals.plus(notice_text, is_notice=True)
+        encoded = notice_text.encode("utf-8")
+        self._state.totals_then = self._state.totals.plus([encoded], is_notice=True)
         self._state.in_flight = event._replace(
             type="error",
             body=encode_event("error", notice_text, event.sequence),
@@ -470,13 +480,12 @@ class _RunningTotals(NamedTuple):
         """Begin with what was accepted before, whose text is gone."""
         return cls(events + 1, size_bytes, refused, None)
 
-    def plus(self, data: str, *, is_notice: bool) -> _RunningTotals:
-        """Return the totals with one more event."""
-        encoded = data.encode("utf-8")
+    def plus(self, data: list[bytes], *, is_notice: bool) -> _RunningTotals:
+        """Return the totals with one more event, whose text comes in pieces."""
         digest = self.sha256 and self.sha256.copy()
-        if digest is not None:
-            digest.update(encoded)
-        size_bytes = self.size_bytes + len(encoded)
+        for piece in data if digest is not None else ():
+            digest.update(piece)
+        size_bytes = self.size_bytes + sum(map(len, data))
         return _RunningTotals(self.next_sequence + 1, size_bytes, self.refused + is_notice, digest)
 
     def snapshot(self) -> Totals:
@@ -509,18 +518,18 @@ class _State:
         self, stream: str, chunks: list[str], notice: str | None, timestamp: int, nonce: str
     ) -> FrozenEvent:
         """Let these chunks be in flight as the next event, or the notice in their place."""
-        data = "".join(chunks)
-        event_type, sent = (stream, data) if notice is None else ("error", notice)
+        data = [chunk.encode("utf-8") for chunk in chunks]
+        event_type, sent = (stream, data) if notice is None else ("error", [notice.encode("utf-8")])
         sequence = self.totals.next_sequence
         self.totals_then = self.totals.plus(sent, is_notice=notice is not None)
         self.in_flight = FrozenEvent(
             sequence=sequence,
             type=event_type,
-            body=encode_event(event_type, sent, sequence),
+            body=_encode_pieces(event_type, sent, sequence),
             timestamp=timestamp,
             nonce=nonce,
             chunk_count=len(chunks),
-            data_bytes=len(data.encode("utf-8")),
+            data_bytes=sum(map(len, data)),
             is_notice=notice is not None,
         )
         return self.in_flight
