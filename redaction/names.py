@@ -129,7 +129,7 @@ _MAY_BE_OPERATOR = regex(
 # this dismisses, in C, most words that begin like the name of a secret. The end of the text always
 # matches, for it may become anything.
 _MAY_HAVE_VALUE = rb"""
-    (?=[a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
+    [a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
         (?:[\\"'`\])*]{1,12}(?:u002[27])?)?[ \t]{0,20}
             (?:[:=+?.|&%^>{-]|,(?:\s{0,24}b?\\{0,7}["'`]|[ ]?default)|(?:or|else)\s{1,24}["'`])
       | [ ][a-z.\[\]*]{1,16}[ ]:?=
@@ -141,9 +141,28 @@ _MAY_HAVE_VALUE = rb"""
       | [\s\S]?\Z
       | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
 """
-MAY_HAVE_VALUE = _MAY_HAVE_VALUE + rb"))"
+MAY_HAVE_VALUE = b"(?=" + _MAY_HAVE_VALUE + b"))"
+# Prose behind such a name and a space, in lowered text, which `judge_name` takes for no value:
+# words of letters alone, the last of which is where `_VERB` ends at the latest. The first has at
+# most seven letters, for a flag's value of eight may be gibberish. So much must follow, or another
+# line, that no judge waits for more.
+_PROSE = rb"""
+    [a-z0-9_.-]{0,64}(?:`|\*\*)?[ \t]{1,40}(?:
+        (?:(?:for[ ](?:the[ ])?(?!the[ ])[a-z]{1,32}[,.;]?|is|was|has|been|now|set|changed|reset
+            |updated|to|from)[ ]){1,5} NO_VERB [a-z]{1,32}
+      | NO_VERB [a-z]{1,7}
+    ) [,.;)]? (?:[ ](?![ :=])|[\r\n]) (?: (?s:.{240}) | [^\n]{0,99}\n[ ]*[^\s|?:] )
+""".replace(
+    b"NO_VERB",
+    rb"""(?!(?:for|is|was|has|been|now|currently|set|changed|reset|updated|to|from|or|else|null
+        |new)(?![a-z]))""",
+)
+_SPACED_VALUE = rb"| (?<!tokens)(?:`|\*\*)?[ \t]{1,40}[^\s=:]))"
+# In a file of logins any word is a password: `machine x.org login jane password swordfish`.
+FILE_OF_LOGINS = regex(rb"machine\s+\S+\s+login\s")
+MAY_HAVE_LOGIN = b"(?=" + _MAY_HAVE_VALUE + _SPACED_VALUE
 # The name of a secret may have nothing but a space before its value; `tokens` is no such name.
-MAY_HAVE_SPACED_VALUE = _MAY_HAVE_VALUE + rb"| (?<!tokens)(?:`|\*\*)?[ \t]{1,40}[^\s=:]))"
+MAY_HAVE_SPACED_VALUE = b"(?!" + _PROSE + b")" + MAY_HAVE_LOGIN
 
 
 def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
@@ -154,9 +173,10 @@ def _exclude_ordinary(words: frozenset[str], ending: str) -> bytes:
     groups: dict[int, list[str]] = {}
     for word in sorted(words):
         groups.setdefault(len(word), []).append(word)
-    return "".join(
-        f"(?<![^a-z](?:{'|'.join(group)})[_-]{ending})" for _, group in sorted(groups.items())
-    ).encode()
+    ordinary = "|".join(
+        f"(?<=[^a-z](?:{'|'.join(group)})[_-]{ending})" for _, group in sorted(groups.items())
+    )
+    return f"(?!(?<=[_-]{ending})(?:{ordinary}))".encode()
 
 
 # `max_tokens` and its like, of which the statistics of language models are full.

@@ -338,7 +338,7 @@ def judge_cookie(text: bytes, at: int, final: bool) -> Verdict:
 # --- the judge of addresses -----------------------------------------------------------------------
 
 # Addresses whose path is the credential: anybody who knows the URL may post.
-_OF_ANY_HOST = b".webhook.office.com/webhookb2/"
+WEBHOOK_OF_ANY_HOST = b".webhook.office.com/webhookb2/"
 WEBHOOKS = (
     b"hooks.slack.com/services/",
     b"hooks.slack.com/workflows/",
@@ -349,7 +349,7 @@ WEBHOOKS = (
     b"ptb.discord.com/api/webhooks/",
     b"outlook.office.com/webhook/",
     b"outlook.office365.com/webhook/",
-    _OF_ANY_HOST,
+    WEBHOOK_OF_ANY_HOST,
     b"hooks.zapier.com/hooks/catch/",
     b"api.telegram.org/bot",
     b"api.telegram.org/file/bot",
@@ -364,6 +364,12 @@ _PATH_STOP = regex(rb"[\s\"'<>`\\)|]")
 _PORT = regex(rb"[0-9]{0,5}[\])},.;]*")
 _HOST = regex(rb"(?:\[[0-9A-Fa-f:.%\w]*\]?)?[^:]*")  # up to a port; in brackets, IPv6
 _WEBHOOK_REACH = 48
+# What most addresses are, behind `://` in lowered text: a host without a password, and no webhook.
+# What follows must be so long that no judge waits for more of it.
+PLAIN_ADDRESS = rb"(?!%b)[a-z0-9._-]{1,100}(?::[0-9]{1,5})?[\s/\"'<>`\\](?s:.{%d})" % (
+    b"|".join(map(re.escape, WEBHOOKS)),
+    _WEBHOOK_REACH,
+)
 
 
 def judge_address(text: bytes, at: int, final: bool) -> Verdict:
@@ -454,8 +460,8 @@ def _judge_webhook(text: bytes, start: int, final: bool) -> Verdict:
 
 def _has_webhook(text: bytes, start: int) -> bool:
     """Dismiss, in two calls into C, what most addresses are."""
-    reach = start + _WEBHOOK_REACH + len(_OF_ANY_HOST)
-    return text.startswith(WEBHOOKS, start) or text.find(_OF_ANY_HOST, start, reach) >= 0
+    reach = start + _WEBHOOK_REACH + len(WEBHOOK_OF_ANY_HOST)
+    return text.startswith(WEBHOOKS, start) or text.find(WEBHOOK_OF_ANY_HOST, start, reach) >= 0
 
 
 def _may_be_webhook(reach: bytes) -> bool:

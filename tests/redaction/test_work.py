@@ -10,6 +10,7 @@ from testing.tables import each_row
 
 EXPENSIVE = (
     *("-----BEGIN\n", "token=", "password: ", "://a:", "Bearer ", "eyJ.", "a", "-", "a1", "x=1&"),
+    *("token is is ", "the password for the x ", "key word\n", "://a.b/ ", "://a.b:1"),
     *("gh" + "p_", "\x1b[", "\x1b]0;", "key key ", "MNO.", "cookie: a=", '"secret":"', HEADER),
 )
 
