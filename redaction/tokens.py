@@ -141,9 +141,11 @@ _RUN_BYTE = regex(b"[" + re.escape(_RUN_BYTES) + b"]")
 _RUN_TABLE = bytes(0x61 if code in _RUN_BYTES else 0x20 for code in range(256))
 _RUN_SHORTEST = 20
 _RUN = regex(b"a" * _RUN_SHORTEST + b"a*")  # in the marked text
+_SPAN = re.Match.span
 # Runs that hold no token and are dismissed in C: words, paths, hashes. The body of a token has
 # digits or both cases.
-_PLAIN_RUN = regex(rb"[a-z._/+~-]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
+_PLAIN_BYTES = (string.ascii_lowercase + "_-.~/+").encode()
+_HASH = regex(rb"(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
 # Every prefix is shorter.
 _PREFIX_LIMIT = 64
 _TAIL_BYTES = _RUN_BYTES + b"%$=:"
@@ -252,10 +254,9 @@ class Tokens:
 
     def places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where a token may begin, at or after `start`, not in order."""
-        is_plain = _PLAIN_RUN.fullmatch
-        for run in _RUN.finditer(text.translate(_RUN_TABLE), start):
-            at, end = run.span()
-            if not is_plain(text, at, end):
+        is_hash = _HASH.fullmatch
+        for at, end in map(_SPAN, _RUN.finditer(text.translate(_RUN_TABLE), start)):
+            if text[at:end].translate(None, _PLAIN_BYTES) and not is_hash(text, at, end):
                 yield from self._places_in_run(text, at, end)
         for literal in self._own:
             yield from find_all(text, literal, start)
@@ -372,12 +373,9 @@ _TAIL_PLACE = regex(
 
 
 def _compile_places(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
-    """Compile the first four bytes of every prefix, and the beginnings of irregular tokens, into
-    one pattern. Only where it matches is a run looked at.
+    """Compile every prefix, and the beginnings of irregular tokens, into one pattern. Only where it
+    matches is a run looked at.
     """
-    groups: dict[bytes, set[bytes]] = {}
-    for prefix in prefixes:
-        groups.setdefault(prefix[:1], set()).add(re.escape(prefix[1:4]))
     others = [
         b"[MNO][A-Za-z0-9_-]{23,28}[.]",
         b"re_",
@@ -386,11 +384,18 @@ def _compile_places(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
         b"[a-f0-9]{32}-",
         b"eyJ",
     ]
-    known = [
-        re.escape(first) + b"(?:" + b"|".join(sorted(rests)) + b")"
-        for first, rests in sorted(groups.items())
-    ]
-    return regex(b"|".join(known + others))
+    return regex(b"|".join([_spell_branches(set(prefixes)), *others]))
+
+
+def _spell_branches(texts: set[bytes]) -> bytes:
+    """Return a pattern of texts that branches at each byte: `re` tries the branches one by one."""
+    if b"" in texts:
+        return b""
+    branches = []
+    for first in sorted({text[:1] for text in texts}):
+        rest = _spell_branches({text[1:] for text in texts if text[:1] == first})
+        branches.append(re.escape(first) + rest)
+    return branches[0] if len(branches) == 1 else b"(?:" + b"|".join(branches) + b")"
 
 
 class _Shape:

@@ -108,6 +108,8 @@ def _show_common(raw: bytes) -> bytes:
     left, there are others, and the result is not the visible text.
     """
     parts = _COMMON.split(raw)
+    if parts.count(None) == len(parts) // 2:
+        return b"".join(parts[::2])
     parts[1::2] = [b"" if move is None else b"\n" for move in parts[1::2]]
     return b"".join(parts)
 
@@ -269,7 +271,8 @@ _COUNTED_BACK = 16
 
 
 def _may_wrap(raw: bytes, *, after_space: bool) -> bool:
-    return _WRAP.search(raw) is not None or (after_space and raw[:1] == b"\r")
+    wraps = b" \r" in raw and _WRAP.search(raw) is not None
+    return wraps or (after_space and raw[:1] == b"\r")
 
 
 def _find_open(raw: bytes) -> int:
