@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import functools
 import importlib.util
 import re
@@ -196,10 +195,13 @@ def test_kinds_of_runners_do_not_know_each_other() -> None:
     claude = {module for module in MODULES if module.startswith("kinds/claude")}
     # `places` names the shims, as the files that they are.
     general = set(MODULES) - claude - {"claude_runner", "rev_runner", "places"}
+    foreign = re.compile(r"\brev\b|REV_|ClaudeStream|\bclaude\.|CLAUDE_COMMAND")
 
     for module in general:
-        code = ast.unparse(without_docstrings(copy.deepcopy(tree_of(module))))
-        assert not re.search(r"\brev\b|REV_|ClaudeStream|\bclaude\.|CLAUDE_COMMAND", code), module
+        text = (PROGRAM / f"{module}.py").read_text("utf-8")
+        if foreign.search(text):  # perhaps in what is written for readers alone
+            code = ast.unparse(without_docstrings(ast.parse(text)))
+            assert not foreign.search(code), module
         assert not {name for name in imported_modules(module) if "claude" in name}, module
     for module in claude:
         text = (PROGRAM / f"{module}.py").read_text("utf-8")

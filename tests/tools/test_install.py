@@ -26,9 +26,15 @@ from tools import command_line
 
 SECRET = "s3" * 16
 WITHIN_S = 60.0
-PROGRAM = program_files(ROOT)
+# What most copies have of the program: `install` asks no more of it than that it has these names.
+PROGRAM = [
+    *("allowlist.py", "claude_runner.py", "journal/__init__.py", "journal/spool.py", "places.py"),
+    *("redact.py", "redaction/__init__.py", "redaction/tokens.txt", "rev_runner.py"),
+    *("runner/__init__.py", "tools/__init__.py"),
+]
 BESIDE = {".gitattributes", "INSTALLED", "LICENSE", "README", "requirements.txt"}
 SHIMS = {"claude-runner", "rev-runner"}
+_BESIDE_THE_PROGRAM = RUNNER_FILES[len(program_files(ROOT)) :]
 INSTALLED = {f"wrapper/{name}" for name in (*BESIDE, *SHIMS, *(f"program/{n}" for n in PROGRAM))}
 
 
@@ -99,36 +105,43 @@ def sums(files: dict[str, bytes]) -> str:
 def copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> _Copy:
-    """A copy of the runner, and an empty project whose name has a blank."""
+    """A copy of some of the runner, and an empty project whose name has a blank."""
     root, project = tmp_path / "runner", tmp_path / "my project"
-    copy_runner(root)
+    copy_runner(root, (*PROGRAM, *_BESIDE_THE_PROGRAM))
     project.mkdir()
     return _Copy(root, project, monkeypatch, capfd)
+
+
+@pytest.fixture
+def whole(copy: _Copy) -> _Copy:
+    """A copy of the whole runner, which can be started."""
+    copy_runner(copy.root)
+    return copy
 
 
 # --- what is written -------------------------------------------------------------------------
 
 
-def test_one_folder_is_written_and_works(copy: _Copy) -> None:
+def test_one_folder_is_written_and_works(whole: _Copy) -> None:
     """The program as it is here, with its modes; in the root only `.env` and `.gitignore`."""
-    (copy.project / "wrapper").mkdir()
-    (copy.project / "wrapper" / "theirs.txt").write_text("theirs")
+    (whole.project / "wrapper").mkdir()
+    (whole.project / "wrapper" / "theirs.txt").write_text("theirs")
 
-    printed = copy.succeed()
+    printed = whole.succeed()
 
-    assert set(os.listdir(copy.project)) == {"wrapper", ".env", ".gitignore"}
-    assert set(snapshot(copy.project / "wrapper")) == {
-        name.partition("/")[2] for name in INSTALLED
-    } | {"theirs.txt"}
-    for name in PROGRAM:
-        assert (copy.program / name).read_bytes() == (copy.root / name).read_bytes()
-    for path in (copy.project / "wrapper").iterdir():
+    assert set(os.listdir(whole.project)) == {"wrapper", ".env", ".gitignore"}
+    program_of_all = program_files(ROOT)
+    written = {*BESIDE, *SHIMS, *(f"program/{name}" for name in program_of_all)}
+    assert set(snapshot(whole.project / "wrapper")) == written | {"theirs.txt"}
+    for name in program_of_all:
+        assert (whole.program / name).read_bytes() == (whole.root / name).read_bytes()
+    for path in (whole.project / "wrapper").iterdir():
         mode = 0o755 if path.name in (*SHIMS, "program") else 0o644
         assert path.name == "theirs.txt" or stat.S_IMODE(path.stat().st_mode) == mode
-    assert len((copy.project / "wrapper" / "README").read_text().splitlines()) == 5
+    assert len((whole.project / "wrapper" / "README").read_text().splitlines()) == 5
     assert "LICENSE" in BESIDE
-    assert f"{len(INSTALLED) - 1} files written in {copy.project / 'wrapper'}\n" in printed
-    program = [sys.executable, "-B", str(copy.program / "claude_runner.py"), "--version"]
+    assert f"{len(written) - 1} files written in {whole.project / 'wrapper'}\n" in printed
+    program = [sys.executable, "-B", str(whole.program / "claude_runner.py"), "--version"]
     done = subprocess.run(program, capture_output=True, text=True, timeout=WITHIN_S)
     assert (done.returncode, done.stdout[:14]) == (0, "claude-runner ")
 
@@ -622,7 +635,7 @@ def test_what_was_killed_at_any_step_can_be_repeated(kind: str, tmp_path: Path) 
     modules = ("claude_runner.py", "redact.py", "journal/spool.py")
     for version in ("old", "new"):
         root = tmp_path / version
-        copy_runner(root, RUNNER_FILES[len(PROGRAM) :])
+        copy_runner(root, _BESIDE_THE_PROGRAM)
         for name in (*modules, *(f"modules/{name}" for name in modules)):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(f"# the {version} version of {Path(name).name}\n")
@@ -886,12 +899,12 @@ def test_an_env_file_that_was_there_is_shown(copy: _Copy) -> None:
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"\n", 1), (b"\x04", 1)])
-def test_at_a_terminal_it_asks_whose_env_file_it_is(copy: _Copy, answer: bytes, code: int) -> None:
+def test_at_a_terminal_it_asks_whose_env_file_it_is(whole: _Copy, answer: bytes, code: int) -> None:
     """Only a yes is one; the file stays as it is."""
-    env = copy.project / ".env"
+    env = whole.project / ".env"
     env.write_text(PLANTED + f"HMAC_SECRET={SECRET}\n")
 
-    with Terminal(copy.argv(str(copy.project))) as terminal:
+    with Terminal(whole.argv(str(whole.project))) as terminal:
         terminal.expect(b"sets HMAC_SECRET, EXTRA_ALLOWED_COMMANDS, CLAUDE_COMMAND")
         terminal.expect(b"did you write it? [y/N] ")
         terminal.send(answer)
@@ -901,9 +914,9 @@ def test_at_a_terminal_it_asks_whose_env_file_it_is(copy: _Copy, answer: bytes, 
     assert env.read_text().startswith(PLANTED)
 
 
-def test_at_a_terminal_it_asks(copy: _Copy) -> None:
+def test_at_a_terminal_it_asks(whole: _Copy) -> None:
     """A wrong address is asked for again, and the secret is not shown."""
-    with Terminal(copy.argv(str(copy.project))) as terminal:
+    with Terminal(whole.argv(str(whole.project))) as terminal:
         terminal.expect(b"address of the gateway [https://localhost:3100]: ")
         terminal.send(b"gw.example\n")
         terminal.expect(b"write an address such as https://localhost:3100")
@@ -915,14 +928,14 @@ def test_at_a_terminal_it_asks(copy: _Copy) -> None:
         assert terminal.wait() == 0
         assert SECRET.encode() not in terminal.output
 
-    config = load_config(copy.project, {}, env_file=copy.project / ".env")
+    config = load_config(whole.project, {}, env_file=whole.project / ".env")
     assert (config.gateway_url, config.hmac_secret) == ("https://gw.example:3100", SECRET)
 
 
 @pytest.mark.parametrize("key", [b"\x03", b"\x04"], ids=["ctrl-c", "ctrl-d"])
-def test_whoever_does_not_answer_gets_the_example(key: bytes, copy: _Copy) -> None:
+def test_whoever_does_not_answer_gets_the_example(key: bytes, whole: _Copy) -> None:
     """The files are there, and the values can be filled in later."""
-    with Terminal(copy.argv(str(copy.project))) as terminal:
+    with Terminal(whole.argv(str(whole.project))) as terminal:
         terminal.expect(b"address of the gateway [https://localhost:3100]: ")
 
         def press() -> None:
@@ -933,4 +946,4 @@ def test_whoever_does_not_answer_gets_the_example(key: bytes, copy: _Copy) -> No
         eventually(press)
         assert terminal.wait() == 0
 
-    assert "HMAC_SECRET=<must match gateway>" in (copy.project / ".env").read_text()
+    assert "HMAC_SECRET=<must match gateway>" in (whole.project / ".env").read_text()
