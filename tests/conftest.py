@@ -76,16 +76,8 @@ hypothesis.settings.load_profile("any-machine")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# --- the order ---------------------------------------------------------------------------------
 
-# Files with tests that take or wait long, and one such test, the longest first. One that begins as
-# the last has the other processes wait for it. A file goes to one process, so that what its tests
-# share is made once.
-_LONG = (
-    *("test_a_job_that_is_a_session_is_told", "test_live.py", "test_schema.py", "test_demo.py"),
-    *("test_packages.py", "test_notify.py", "test_trust.py", "test_pacing_budget.py"),
-    *("test_strangers.py", "test_package.py"),
-)
+# --- all processes begin at once ---------------------------------------------------------------
 
 
 @pytest.hookimpl(wrapper=True)
@@ -101,26 +93,6 @@ def pytest_make_collect_report(
     with collector.path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         return (yield)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let each process begin with some of the long ones: each gets as many tests from the list."""
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long: dict[str, list[pytest.Item]] = {name: [] for name in _LONG}
-    others: list[pytest.Item] = []
-    for item in items:
-        group = long.get(item.path.name, long.get(item.name.partition("[")[0], others))
-        group.append(item)
-    groups = list(long.values())
-    ordered: list[pytest.Item] = []
-    for number in range(processes):
-        end = len(ordered) + (len(items) - len(ordered)) // (processes - number)
-        ordered += [item for group in groups[number::processes] for item in group]
-        missing = max(0, end - len(ordered))
-        ordered += others[:missing]
-        del others[:missing]
-    items[:] = [*ordered, *others]
 
 
 # --- nothing is left behind ------------------------------------------------------------------

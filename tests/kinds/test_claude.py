@@ -16,7 +16,7 @@ import pytest
 from config import SECRET_VARIABLES
 from kinds.claude import ClaudeProfile, is_claude_code
 from testing.gateways.strict_gateway import StrictGateway
-from testing.programs.runner import Launch, RunnerProcess, plan, program
+from testing.programs.runner import ROOT, Launch, RunnerProcess, plan, program
 from testing.programs.terminal import Terminal
 from testing.tables import each_row
 
@@ -428,9 +428,19 @@ BEHIND_A_SCRIPT = """#!/bin/sh
 TAKES_KEYS = program("print('\\x1b[?2004h', end='', flush=True); import signal; signal.pause()")
 
 
-@pytest.mark.timeout(400)
+# The runner that looks sooner whether its job is a session, and not otherwise: after a minute.
+HURRIED = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from runner import conduct
+conduct._HINT_EVERY_S = 2.0
+import claude_runner
+sys.exit(claude_runner.main())
+"""
+
+
 def test_a_job_that_is_a_session_is_told(gw: StrictGateway, tmp_path: Path) -> None:
-    """After a minute, if it started Claude Code or reads keys; a plain program is left alone."""
+    """After a while, if it started Claude Code or reads keys; a plain program is left alone."""
     (tmp_path / "claude").write_text("#!/bin/sh\nsleep 600\n")
     (tmp_path / "claude").chmod(0o755)
     (tmp_path / "my-agent").write_text(BEHIND_A_SCRIPT.format(claude=tmp_path / "claude"))
@@ -446,14 +456,19 @@ def test_a_job_that_is_a_session_is_told(gw: StrictGateway, tmp_path: Path) -> N
         folder = tmp_path / f"job{number}"
         folder.mkdir()
         launches.append(plan(gw, command, folder, env=env))
+        launches[-1].argv[1:2] = ["-c", HURRIED, str(ROOT)]
 
     def is_hinted(run_id: str) -> bool:
         return "CLAUDE_RUNNER_FLAVOR" in gw.text(run_id, "info")
 
     with contextlib.ExitStack() as stack:
-        runners = [stack.enter_context(RunnerProcess(launch)) for launch in launches]
+        runners = []
+        for launch in launches:
+            runners.append(stack.enter_context(RunnerProcess(launch)))
+            # Those that are left alone have begun, and are looked at, before the others.
+            gw.wait_for(functools.partial(gw.markers, launch.run.id, "started"), 30.0)
         for run_id in [launch.run.id for launch in launches[2:]]:
-            gw.wait_for(functools.partial(is_hinted, run_id), 90.0)
+            gw.wait_for(functools.partial(is_hinted, run_id), 30.0)
         for launch in launches:
             gw.stop(launch.run.id)
         for runner in runners:
