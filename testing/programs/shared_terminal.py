@@ -1,6 +1,6 @@
 """tmate for the tests of `assist`: the real one with a server of its own, and one that stands in.
 
-    with RealTmate(folder) as terminal:
+    with TmateServer() as RealTmate.server, RealTmate(folder) as terminal:
         plan_assist(gw, terminal, folder)
         terminal.type("exit\\n")                  # as somebody does who was let in
 
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Union
+from typing import ClassVar, Union
 
 from testing.programs import processes
 from testing.programs.runner import child
@@ -31,28 +31,50 @@ _SERVER = Path(__file__).resolve().parent / "tmate_server.py"
 _GONE_WITHIN_S = 10.0
 
 
-class RealTmate:
-    """The tmate of this machine, and a server on loopback. `env` leads the runner to both."""
+class TmateServer:
+    """A server on loopback, a process of its own. Starting it takes long, so it serves many."""
 
-    def __init__(self, folder: Path, mode: str = "ok", address: str | None = None) -> None:
-        self.env: dict[str, str] = {}
-        self._mode = mode
-        self._home = folder / "home-of-tmate"
-        self._arguments = [*(["--mute"] if mode == "mute" else [])]
-        self._arguments += ["--address", address] if address else []
-        self._stack = ExitStack()
-
-    def __enter__(self) -> RealTmate:
-        self._home.mkdir()
-        self._server = subprocess.Popen(
-            [sys.executable, str(_SERVER), *self._arguments],
+    def __enter__(self) -> TmateServer:
+        self._process = subprocess.Popen(
+            [sys.executable, str(_SERVER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._server.stdout is not None
-        word, port, fingerprint = self._server.stdout.readline().split()
+        assert self._process.stdout is not None
+        word, self.port, self.fingerprint = self._process.stdout.readline().split()
         assert word == "READY"
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        with self._process:
+            self._process.communicate("", timeout=_GONE_WITHIN_S)
+
+    def order(self, line: str) -> None:
+        """Give an order, and wait until it is done."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "DONE\n"
+
+
+class RealTmate:
+    """The tmate of this machine, at the `server`. `env` leads the runner to both."""
+
+    server: ClassVar[TmateServer]
+
+    def __init__(self, folder: Path, mode: str = "ok", address: str | None = None) -> None:
+        self.env: dict[str, str] = {}
+        self._mode = mode
+        self._address = address
+        self._home = folder / "home-of-tmate"
+        self._stack = ExitStack()
+
+    def __enter__(self) -> RealTmate:
+        self._home.mkdir()
+        self.server.order("mute" if self._mode == "mute" else f"greet {json.dumps(self._address)}")
+        port, fingerprint = self.server.port, self.server.fingerprint
         if self._mode == "refused":
             # Bound and not listening: nobody else can get the port, and connections are refused.
             bound = self._stack.enter_context(socket.socket())
@@ -72,21 +94,15 @@ class RealTmate:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        with self._stack, self._server:
-            self._server.communicate("", timeout=_GONE_WITHIN_S)
+        self._stack.close()
 
     def type(self, text: str) -> None:
         """Type into the session, as its guest."""
-        self._order(f"type {json.dumps(text)}")
+        self.server.order(f"type {json.dumps(text)}")
 
     def drop(self) -> None:
         """Break its connection to the server."""
-        self._order("drop")
-
-    def _order(self, line: str) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.write(f"{line}\n")
-        self._server.stdin.flush()
+        self.server.order("drop")
 
 
 class FakeTmate:

@@ -1,18 +1,17 @@
 """A server on loopback that the real tmate connects to, run as a program of its own.
 
-Usage: tmate_server.py [--mute] [--address TEXT]
+Usage: tmate_server.py
 
-Prints `READY <port> <fingerprint>`, then takes orders from stdin, one a line: `type <JSON text>`
-types as a guest in the first pane would, `drop` ends every connection. The end of stdin ends it.
-It greets each client with an address; nobody can connect to that. --mute never greets; --address is
-the text that clients are given as their address.
+Prints `READY <port> <fingerprint>`, then takes orders from stdin, one a line, and prints `DONE`
+after each: `greet <JSON text or null>` gives clients from now on this text as their address, or one
+that nobody can connect to; `mute` never greets one; `type <JSON text>` types as a guest in the
+first pane would; `drop` ends every connection. The end of stdin ends it.
 
 Source: the messages of tmate 2.4.0, msgpack arrays over an SSH subsystem named `tmate`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import hashlib
@@ -80,10 +79,10 @@ class Session(asyncssh.SSHServerSession[bytes]):
 class Server:
     """All clients, and what they are told."""
 
-    def __init__(self, *, is_mute: bool, address: str | None) -> None:
-        self.is_mute = is_mute
+    def __init__(self) -> None:
+        self.is_mute = False
         self.sessions: list[Session] = []
-        self._address = address
+        self._address: str | None = None
         self._port = 0
 
     def new_address(self) -> str:
@@ -107,12 +106,19 @@ class Server:
         loop = asyncio.get_running_loop()
         while order := await loop.run_in_executor(None, sys.stdin.readline):
             name, _, argument = order.strip().partition(" ")
-            for session in list(self.sessions):
-                if name == "drop":
-                    session.drop()
-                else:
-                    session.type(json.loads(argument))
+            self._obey(name, json.loads(argument or "null"))
+            print("DONE", flush=True)
         listener.close()
+
+    def _obey(self, name: str, argument: str | None) -> None:
+        if name in ("greet", "mute"):
+            self.is_mute, self._address = name == "mute", argument
+            return
+        for session in list(self.sessions):
+            if argument is None:
+                session.drop()
+            else:
+                session.type(argument)
 
 
 class Guests(asyncssh.SSHServer):
@@ -131,14 +137,5 @@ class Guests(asyncssh.SSHServer):
         return Session(self._server)
 
 
-def main() -> None:
-    """Run the server."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--mute", action="store_true")
-    parser.add_argument("--address")
-    options = parser.parse_args()
-    asyncio.run(Server(is_mute=options.mute, address=options.address).run())
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(Server().run())

@@ -33,6 +33,7 @@ from testing.programs.shared_terminal import (
     FakeTmate,
     RealTmate,
     SharedTerminal,
+    TmateServer,
     find_tmate,
     public_key,
 )
@@ -54,6 +55,15 @@ def gw() -> Iterator[StrictGateway]:
 
 
 TMATE: Tmate = RealTmate if shutil.which("tmate") else FakeTmate
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tmate_server() -> Iterator[None]:
+    """The server of the real tmate, once for all tests of this process."""
+    with ExitStack() as stack:
+        if TMATE is RealTmate:
+            RealTmate.server = stack.enter_context(TmateServer())
+        yield
 
 
 @pytest.fixture
