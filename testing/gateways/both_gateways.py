@@ -111,7 +111,9 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def gw(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    embedded_gateway: EmbeddedRecord,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[AnyGateway]:
     """A gateway without a rate limit; what the strict one objects to fails the test."""
     if request.param == _STRICT:
@@ -121,8 +123,7 @@ def gw(
         with StrictGateway(**options) as strict:
             yield strict
     elif request.node.get_closest_marker("own_gateway") is None:
-        embedded: EmbeddedRecord = request.getfixturevalue("embedded_gateway")
-        yield embedded
+        yield embedded_gateway
     else:
         folder = tmp_path_factory.mktemp("own-gateway")
         with EmbeddedGateway(folder, "--port", str(free_port())) as own:

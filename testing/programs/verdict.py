@@ -16,13 +16,13 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from testing.gateways.faults import Action, Exchange
 from testing.gateways.gateway_records import AnyGateway
-from testing.programs.runner import ROOT, Launch, run_to_end
+from testing.programs.runner import ROOT, Launch, RunnerProcess, run_to_end
 
 _LINE = re.compile(r"([0-9]+) [0-9]+\.[0-9]{6}( \.*)?")
 # After a kill the gateway may be asked again what it had answered: the journal could not know.
@@ -171,17 +171,10 @@ class Synced:
     stderr: str
 
 
-def start_sync(launch: Launch) -> subprocess.Popen[str]:
-    """Start `sync` on the launch's data folder. The run's token comes from the journal alone."""
+def start_sync(launch: Launch) -> RunnerProcess:
+    """Prepare `sync` on the launch's data folder. The run's token comes from the journal alone."""
     argv, environment = _how_to_sync(launch)
-    return subprocess.Popen(
-        argv,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return RunnerProcess(replace(launch, argv=argv, env=environment))
 
 
 def _how_to_sync(launch: Launch) -> tuple[list[str], dict[str, str]]:

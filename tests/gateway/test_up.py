@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from config import load_config
 from gateway import xterm
 from gateway.whereabouts import Whereabouts
 from testing.programs.runner import ROOT, program
+from testing.programs.starter import fork
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
 from tools.local_gateway import LocalGateway, find_gateway, find_pointed
@@ -64,20 +66,27 @@ class _Clone:
         files = ["--env-file", str(self.env_file), "--data-dir", str(self.data_dir)]
         return [sys.executable, str(ROOT / "claude_runner.py"), subcommand, *files, *rest]
 
-    def type(self, *arguments: str, code: int = 0) -> str:
-        """Type it without a terminal; return what it printed, both streams in one."""
-        done = subprocess.run(
-            self.argv(*arguments),
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=WITHIN_S,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout
-        return done.stdout
+    def type(self, *arguments: str, code: int = 0, fresh: bool = False) -> str:
+        """Type it without a terminal; return what it printed, both streams in one.
+
+        `fresh` is for who looks at its command line: it is no fork.
+        """
+        with tempfile.TemporaryFile() as said:
+            stdio = (subprocess.DEVNULL, said, said)
+            process = None if fresh else fork(self.argv(*arguments), self.env, stdio)
+            ended_with = (
+                process
+                or subprocess.Popen(
+                    self.argv(*arguments),
+                    env=self.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                )
+            ).wait(WITHIN_S)
+            printed = os.pread(said.fileno(), 1 << 20, 0).decode()
+        assert ended_with == code, printed
+        return printed
 
     @property
     def gateway(self) -> LocalGateway | None:
@@ -107,7 +116,7 @@ def test_from_nothing_to_a_run(clone: _Clone) -> None:
     first = clone.project("first project")
 
     with taken(3100):
-        printed = clone.type("up", str(first), "--cmd", "mend it", "--", "-x", code=3)
+        printed = clone.type("up", str(first), "--cmd", "mend it", "--", "-x", code=3, fresh=True)
         assert "port 3100 is taken by another program, so the gateway uses 31" in printed
 
     gateway = clone.gateway

@@ -256,8 +256,7 @@ def test_sync_is_killed_too(
     gateway.faults.add(Fault(is_event("finished") if where == "finished" else where, fault))
     with start_sync(launch) as process:
         fault.pid = process.pid
-        process.communicate(timeout=20)
-    assert process.returncode == -signal.SIGKILL
+        assert process.wait(20) == -signal.SIGKILL
 
     assert_synced(launch)
 

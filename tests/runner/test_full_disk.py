@@ -529,9 +529,9 @@ def test_disk_gets_full_in_a_sync(gateway: StrictGateway, tmp_path: Path, disk: 
         gateway.wait_for(lambda: hang.applied)
         disk.fill()
         gateway.faults.clear()
-        _, told = syncing.communicate(timeout=30)
+        code, told = syncing.wait(30), syncing.stderr
 
-    assert syncing.returncode == 1, told
+    assert code == 1, told
     assert "the disk is full" in told
     disk.make_room()
     assert sync(launch).code == 0
