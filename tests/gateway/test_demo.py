@@ -20,7 +20,7 @@ from gateway import xterm
 from testing.gateways.embedded_gateway import EmbeddedGateway
 from testing.gateways.embedded_record import EmbeddedRecord
 from testing.programs import processes
-from testing.programs.runner import ROOT, child, program
+from testing.programs.runner import ROOT, program
 from testing.programs.runner_files import copy_runner
 from testing.programs.terminal import Terminal
 from testing.waiting import eventually
@@ -150,19 +150,28 @@ def test_the_bundled_session(tmp_path: Path, new_demo: Callable[..., Demo]) -> N
 
 
 def test_the_own_command(tmp_path: Path, new_demo: Callable[..., Demo]) -> None:
-    """`--cmd` runs CLAUDE_COMMAND with the prompt in the current folder; its code is passed on."""
+    """`--cmd` runs CLAUDE_COMMAND with the prompt in the current folder; its code is passed on.
+
+    In a terminal the last address works until somebody has looked, and pressed Enter.
+    """
     project = tmp_path / "a project"
     project.mkdir()
     source = "import os, sys; print(os.getcwd(), sys.argv[1:]); sys.exit(3)"
     prompt = "--mend 'it' $HOME"
-    command = shlex.join(program(source))
-    demo = new_demo(f"--cmd={prompt}", env={"CLAUDE_COMMAND": command})
+    demo = new_demo(f"--cmd={prompt}", env={"CLAUDE_COMMAND": shlex.join(program(source))})
 
-    exit_code, stdout, stderr = demo.run(project)
+    with Terminal(demo.argv, env=demo.env, cwd=project, columns=200) as terminal:
+        terminal.expect(b"press Enter", DEMO_TIMEOUT_S)
+        terminal.expect(b"/runs/run_")
+        pids = processes.descendants(terminal.pid)
+        assert pids
+        terminal.send(b"\n")
+        assert terminal.wait() == 3
+        shown = terminal.output.decode()
 
-    assert exit_code == 3, stderr
-    assert f"{project} {[prompt]!r}" in stdout
-    found = ADDRESS.search(stdout)
+    processes.assert_gone(pids)
+    assert f"{project} {[prompt]!r}" in shown
+    found = ADDRESS.search(shown)
     assert found is not None
     with demo.looked_at() as (gateway, record):
         run = gateway.api("GET", f"/api/runs/{found.group(1)}").json()
@@ -226,19 +235,6 @@ def test_a_signal_before_the_run_ends_the_gateway(new_demo: Callable[..., Demo])
     processes.assert_gone(pids)
     assert process.returncode in (128 + signal.SIGTERM, 130)
     assert "Traceback" not in stderr
-
-
-def test_in_a_terminal_the_page_stays_until_enter(new_demo: Callable[..., Demo]) -> None:
-    """The last address works until somebody has looked; Ctrl-C there ends all as well."""
-    demo = new_demo("--cmd=x", env={"CLAUDE_COMMAND": shlex.join(child("exits.py", "0"))})
-    with Terminal(demo.argv, env=demo.env, cwd=demo.folder) as terminal:
-        terminal.expect(b"press Enter", DEMO_TIMEOUT_S)
-        terminal.expect(b"/runs/run_")
-        pids = processes.descendants(terminal.pid)
-        assert pids
-        terminal.send(b"\n")
-        assert terminal.wait() == 0
-    processes.assert_gone(pids)
 
 
 def test_an_empty_prompt_starts_nothing(new_demo: Callable[..., Demo]) -> None:

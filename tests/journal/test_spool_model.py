@@ -332,7 +332,7 @@ def unacknowledged(model: _Model) -> dict[str, Command]:
 
 # Without shrinking, which takes minutes here: the steps of a failure are short enough to read.
 _SpoolMachine.TestCase.settings = settings(
-    max_examples=75, stateful_step_count=30, deadline=None, phases=[Phase.generate]
+    stateful_step_count=30, deadline=None, phases=[Phase.generate]
 )
 
 

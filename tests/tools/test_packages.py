@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -60,8 +61,8 @@ print(json.dumps({"requests": requests.__file__, "path": sys.path, "python": sys
 """
 
 
-# The environment with pip in it, which is the same each time and takes seconds, is copied, with the
-# times of its files: they say whether what Python has compiled is right.
+# The environment with pip in it, the same each time, is copied, with the times of its files:
+# they say whether what Python has compiled is right. One test makes its own, which takes seconds.
 PREPARED = """\
 import subprocess
 popen = subprocess.Popen
@@ -161,7 +162,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What a program does first that gets its environments from a copy."""
 
     def make(folder: Path) -> None:
-        subprocess.run([PYTHON, "-I", "-m", "venv", folder / "environment"], check=True)
+        environment = folder / "environment"
+        subprocess.run([PYTHON, "-I", "-m", "venv", "--without-pip", environment], check=True)
+        packages = next(environment.glob("lib/python3*/site-packages"))
+        # The pip of the tests' environment, compiled as it is; ensurepip would compile it anew.
+        for path in Path(sysconfig.get_path("purelib")).glob("pip*"):
+            shutil.copytree(path, packages / path.name)
 
     folder = build_once(tmp_path_factory, "environment-with-pip", make)
     return PREPARED.format(ready=str(folder / "environment"))
