@@ -21,6 +21,7 @@ from kinds.profile import (
     Profile,
     Worktree,
 )
+from places import find_program
 
 if TYPE_CHECKING:
     import argparse
@@ -422,9 +423,8 @@ def is_claude_code(argv: Sequence[str]) -> bool:
         return False
     if Path(program).name in _CLAUDE_NAMES or _CLAUDE_PACKAGE.fullmatch(program):
         return True
-    import shutil  # most programs are called by their name, and do not need it
-
-    place = program if "/" in program else shutil.which(program) or program
+    found = None if "/" in program else find_program(program, os.environ.get("PATH"))
+    place = found or program
     return any(_CLAUDE_FILE.search(each) for each in (place, os.path.realpath(place)))
 
 

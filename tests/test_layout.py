@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "gateway_client": "gateway_transport redact",
     "config": "places allowlist redact",
     "journal": "redact",
-    "kinds": "config",
+    "kinds": "config places",
     "runner": "kinds journal config places gateway_client gateway_transport redact allowlist",
     "tools": "runner kinds journal config places gateway_client gateway_transport redact allowlist",
     "claude_runner rev_runner": "claude_runner tools runner kinds config places allowlist redact",

@@ -69,7 +69,7 @@ def test_what_is_imported_before_the_child_runs(gateway: StrictGateway, tmp_path
     loaded = listing.read_text().split()
     rooms = {name.partition(".")[0] for name in loaded}
     assert rooms.isdisjoint({"requests", "urllib3", "certifi", "ssl", "http", "email", "dotenv"})
-    assert rooms.isdisjoint({"traceback", "tempfile", "random", "uuid", "difflib"})
+    assert rooms.isdisjoint({"traceback", "tempfile", "random", "uuid", "difflib", "shutil"})
     assert rooms.isdisjoint({"dataclasses", "inspect"})
     assert [name for name in sorted(loaded) if name.startswith("runner.")] == [
         f"runner.{name}" for name in OF_RUNNER.split()
