@@ -371,7 +371,7 @@ class Outbox:
     ) -> FrozenEvent:
         barrier = self._barrier(stream)
         ids: list[int] = []
-        texts: list[str] = []
+        texts: list[bytes] = []
         units = body_bytes = 0
         first_id = self._state.cursors[stream] + 1
         with contextlib.closing(self._chunks(stream, first_id, self._state.newest_id)) as waiting:
@@ -384,7 +384,7 @@ class Outbox:
                 if ids and (is_full or chunk_id > barrier or len(ids) == max_chunks):
                     break
                 ids.append(chunk_id)
-                texts.append(text)
+                texts.append(text.encode("utf-8"))
         sequence = self._state.totals.next_sequence
         self._store.execute(
             "INSERT INTO events (sequence, stream, first_id, last_id, state, timestamp, nonce) "
@@ -424,7 +424,7 @@ class Outbox:
             (state.totals.next_sequence,),
         )
         for stream, first_id, last_id, event_state, notice, timestamp, nonce in rows.fetchall():
-            texts = [text for _, text in self._chunks(stream, first_id, last_id)]
+            texts = [text.encode("utf-8") for _, text in self._chunks(stream, first_id, last_id)]
             state.hold(stream, texts, notice, timestamp, nonce)
             if event_state == "accepted":
                 state.accept()
@@ -515,11 +515,12 @@ class _State:
         return twin
 
     def hold(
-        self, stream: str, chunks: list[str], notice: str | None, timestamp: int, nonce: str
+        self, stream: str, chunks: list[bytes], notice: str | None, timestamp: int, nonce: str
     ) -> FrozenEvent:
         """Let these chunks be in flight as the next event, or the notice in their place."""
-        data = [chunk.encode("utf-8") for chunk in chunks]
-        event_type, sent = (stream, data) if notice is None else ("error", [notice.encode("utf-8")])
+        event_type, sent = stream, chunks
+        if notice is not None:
+            event_type, sent = "error", [notice.encode("utf-8")]
         sequence = self.totals.next_sequence
         self.totals_then = self.totals.plus(sent, is_notice=notice is not None)
         self.in_flight = FrozenEvent(
@@ -529,7 +530,7 @@ class _State:
             timestamp=timestamp,
             nonce=nonce,
             chunk_count=len(chunks),
-            data_bytes=sum(map(len, data)),
+            data_bytes=sum(map(len, chunks)),
             is_notice=notice is not None,
         )
         return self.in_flight
