@@ -51,6 +51,10 @@ from gateway.page.search import (
     BEGINNING,
     MAX_WANTED_CHARACTERS,
     Cursor,
+    Promising,
+    Step,
+    certain_part,
+    every,
     find_problems,
     find_text,
     look_through,
@@ -66,6 +70,7 @@ from gateway.storage.records import (
     MAX_COMMAND_CHARACTERS,
     RUNNING,
     STOP,
+    Event,
 )
 from gateway.storage.writer import StoreClosedError
 from gateway.wire import is_here
@@ -398,7 +403,7 @@ def _add_reading_aids(api: Blueprint, parts: Parts) -> None:
 
     @api.get("/runs/<run_id>/search")
     def search_run(run_id: str) -> Answer:
-        _find_run(parts, run_id)
+        run = _find_run(parts, run_id)
         wanted = request.args.get("q", "")
         if len(wanted) > MAX_WANTED_CHARACTERS:
             _refuse(400, f"q has at most {MAX_WANTED_CHARACTERS} characters.")
@@ -408,7 +413,7 @@ def _add_reading_aids(api: Blueprint, parts: Parts) -> None:
             _refuse(400, "from is a line, as event.line, or `next` of the answer before.")
         deadline = time.monotonic() + _SEARCH_TIME_S
         hits, following = look_through(
-            lambda after: parts.store.events_after(run_id, after, MAX_PAGE_EVENTS, _MAX_PAGE_BYTES),
+            _search_steps(parts, run, certain_part(wanted)),
             find_text(wanted) if wanted else find_problems(begin.type),
             begin,
             _number("limit", 50, 1, 200),
@@ -433,6 +438,23 @@ def _add_reading_aids(api: Blueprint, parts: Parts) -> None:
         response.headers["Content-Disposition"] = f'attachment; filename="{run["id"]}.txt"'
         response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
         return response
+
+
+def _search_steps(parts: Parts, run: dict[str, Any], certain: str) -> Step:
+    store, run_id = parts.store, run["id"]
+    size = (MAX_PAGE_EVENTS, _MAX_PAGE_BYTES)
+
+    def page_after(after: int) -> list[Event]:
+        return store.events_after(run_id, after, *size)
+
+    if not certain:
+        return every(page_after)
+    return Promising(
+        lambda after, until: store.events_with(run_id, certain, after, until, *size),
+        lambda after, kind: store.next_event(run_id, after, kind),
+        page_after,
+        run["last_event_id"],
+    )
 
 
 def _text_of(parts: Parts, run_id: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -262,6 +263,32 @@ class Store:
         if before is not None:
             query = query.where(columns.id < before)
         return self._page(query.order_by(columns.id.desc()).limit(limit), max_bytes)[::-1]
+
+    def events_with(
+        self, run_id: str, part: str, after: int, until: int, limit: int, max_bytes: int
+    ) -> list[Event] | None:
+        """Return the events after one, up to another, that have a text or end within a line.
+
+        None if they are more than the limits. The case of ASCII letters is passed over.
+        """
+        columns = schema.events.c
+        query = select(*_EVENT_COLUMNS).where(
+            columns.run_id == run_id,
+            columns.id > after,
+            columns.id <= until,
+            or_(columns.data.icontains(part, autoescape=True), ~columns.data.endswith("\n")),
+        )
+        found = self._page(query.order_by(columns.id).limit(limit + 1), 4 * max_bytes)
+        is_whole = len(found) <= limit and sum(len(event.data) for event in found) <= max_bytes
+        return found if is_whole else None
+
+    def next_event(self, run_id: str, after: int, kind: str) -> Event | None:
+        """Return the next event of a type."""
+        columns = schema.events.c
+        query = select(*_EVENT_COLUMNS).where(
+            columns.run_id == run_id, columns.id > after, columns.type == kind
+        )
+        return next(iter(self._page(query.order_by(columns.id).limit(1), 0)), None)
 
     def _page(self, query: Select[Any], max_bytes: int) -> list[Event]:
         """Read row by row, and stop when the page is full: events may have a megabyte each."""
