@@ -548,6 +548,12 @@ def test_cards_fit_and_pass_axe(
         page.locator("article.ask").nth(2).get_by_role("button", name="Keep planning…").click()
         only: Scheme = "light" if size == DESK else "dark"
         person.check_layout("button, label:has(input), textarea", only)
+        if size != DESK:
+            # The cards have the room, and the only Send.
+            message = page.get_by_label("Message to Claude Code")
+            expect(message).to_be_hidden()
+            page.get_by_role("button", name="Hide").click()
+            expect(message).to_be_visible()
 
 
 # --- beside the cards -----------------------------------------------------------------------------

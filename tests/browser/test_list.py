@@ -103,11 +103,16 @@ def holds(condition: bool) -> None:
 
 
 def test_the_list_is_filtered_by_its_address(browser: Browser, gw: EmbeddedGateway) -> None:
-    """Words of the output, a state, a folder; back leads back; a link shows the same."""
+    """Words of the output, a state, a folder; back leads back; a link shows the same. A run opens
+    where the words were found.
+    """
     shop, other = begin(gw, "fix it"), begin(gw, "look", workingDir="/srv/blog")
-    gw.send_events(shop, ["the \x1b[1melder\x1b[31mberry\x1b[0m is ripe\n"])
+    text = ["the \x1b[1melder\x1b[31mberry\x1b[0m is ripe\n", "Figs too\n"]
+    gw.send_events(shop, [*text, *(f"more {n}\n" for n in range(300))])
     end(gw, other, 1)
-    with Visitor(browser, gw, size=(390, 844), scheme="dark", logged_in=True) as person:
+    with Visitor(
+        browser, gw, size=(390, 844), scheme="dark", allowed=MISSING, logged_in=True
+    ) as person:
         page = person.open_list()
         expect(page.locator(".run")).to_have_count(2)
         search = page.get_by_role("searchbox", name="Search")
@@ -117,13 +122,18 @@ def test_the_list_is_filtered_by_its_address(browser: Browser, gw: EmbeddedGatew
 
         eventually(finds)
         search.fill("elderb")
-        expect(page.locator(".run-found")).to_have_text("the elderberry is ripe")
-        assert shown(page) == {"Working 1": [shop.id]}
+        expect(page.locator(".run-found")).to_contain_text("the elderberry is ripe")
+        assert shown(page) == {"Working 1": [f"{shop.id}?find=elderb"]}
         assert page.url.endswith("/?q=elderb")
         search.press("End")
         search.type("erry ")  # with the blank before the next word
         expect(page).to_have_url(re.compile(r"q=elderberry$"))
         expect(search).to_have_value("elderberry ")
+        search.fill("too fig")
+        page.locator("a.run[href*='find=too']").click()
+        expect(page.locator(".hit")).to_have_text("Figs too")
+        expect(page.locator(".text-line", has_text="Figs too")).to_be_in_viewport()
+        page.go_back()
         search.fill("nowhere")
         expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
         page.get_by_role("button", name="Show all runs").click()

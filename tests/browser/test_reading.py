@@ -33,6 +33,11 @@ def equal(found: object, wanted: object) -> None:
     assert found == wanted
 
 
+def differ(found: object, other: object) -> None:
+    """Fail if they are equal."""
+    assert found != other
+
+
 def test_a_long_run_opens_at_its_end_and_scrolls_back(
     desk: Visitor, gateway: EmbeddedGateway
 ) -> None:
@@ -196,7 +201,9 @@ def test_a_session_has_the_size_of_its_terminal(desk: Visitor, gateway: Embedded
 def test_a_long_session_scrolls_back_in_its_terminal(
     browser: Browser, gateway: EmbeddedGateway
 ) -> None:
-    """Earlier pages come at the top of the terminal, too; the line that was there stays there."""
+    """Earlier pages come at the top of the terminal, too; the line that was there stays there, and
+    does so in the other view.
+    """
     run = begin(gateway, mode="interactive", columns=40, lines=20)
     lines = [f"line {number} of it" for number in range(1, LONG_RUN_EVENTS + 1)]
     gateway.send_events(run, (f"{line}\r\n" for line in lines))
@@ -213,6 +220,13 @@ def test_a_long_session_scrolls_back_in_its_terminal(
         expect(rows.first).to_have_text(lines[-1000])
         view.evaluate("view => { view.scrollTop = 0; }")
         expect(rows.first).to_have_text(lines[0])
+        view.evaluate("view => { view.scrollTop = 2000; }")
+        eventually(lambda: differ(rows.first.inner_text(), lines[0]))
+        place = rows.first.inner_text()
+        page.get_by_role("button", name="Text", exact=True).click()
+        eventually(lambda: equal(page.evaluate(FIRST_LINE, ".text-line"), place))
+        page.get_by_role("button", name="Terminal", exact=True).click()
+        expect(rows.first).to_have_text(place)
         page.get_by_role("button", name="To the end").click()
         expect(page.locator(".xterm-rows")).to_contain_text(lines[-1])
 
@@ -270,6 +284,9 @@ def test_a_terminal_is_read_with_a_finger(
         eventually(lambda: is_seen(f"row {rows} of {rows}"))
         gateway.send_event(run, "stdout", "\r\nand on\r\n", 2)
         eventually(lambda: is_seen("and on"))
+        # Below its last line the screen is empty; that is not what one follows.
+        gateway.send_event(run, "stdout", "\x1b[2J\x1b[Hhere alone", 3)
+        eventually(lambda: is_seen("here alone"))
 
 
 def test_a_print_run_reads_right_in_the_terminal_too(

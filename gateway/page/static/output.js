@@ -130,6 +130,7 @@ export class Output {
       await this.#offerKinds();
       // What does not fill the pane cannot be scrolled.
       if (this.#isShort && this.#view.isAtStart) await this.#loadEarlier();
+      this.#tools.start().catch((error) => fail(error.message));
     } catch (error) {
       this.#isLive = false; // nothing takes what comes, so none of it is held
       throw error;
@@ -345,7 +346,9 @@ export class Output {
 
   async #show(kind) {
     const view = await this.#makeView(kind);
-    const place = this.#place;
+    // A screen is drawn over and over: a place in it is a line of what both views show, not of the events.
+    const lines = this.#run.mode === "interactive" && !this.#view?.isAtEnd ? this.#view?.linesToEnd : undefined;
+    const place = lines === undefined ? this.#place : null;
     this.#view?.dispose();
     this.#view = view;
     this.#kind = kind;
@@ -354,7 +357,8 @@ export class Output {
     view.onScroll = () => this.#onScroll();
     const index = place ? this.#events.findIndex(({ id }) => id >= place.event) : 0;
     await this.#drawAround(Math.max(0, index), 0, place?.line);
-    if (!place) view.scrollToEnd();
+    if (lines !== undefined && "linesToEnd" in view) view.linesToEnd = lines;
+    else if (!place) view.scrollToEnd();
     else if (view.redraw) view.place = `${place.event}.${place.line}`;
     const goal = this.#goal;
     this.#goal = null;

@@ -254,7 +254,8 @@ class Card {
     if (this.#isDropping) return;
     this.#isDropping = true;
     const timer = setInterval(() => {
-      if (this.element.contains(document.activeElement)) return;
+      // Who answers with a finger has the focus here too, and does not know of it.
+      if (this.element.querySelector(":focus-visible")) return;
       clearInterval(timer);
       drop();
     }, ms);

@@ -5,7 +5,7 @@
  * stopped, and the address keeps what is looked for.
  */
 
-import { addressOf, setLine, setWord, wordOf } from "./address.js";
+import { addressOf, lineOfAddress, setLine, setWord, wordOf } from "./address.js";
 import { get, post } from "./api.js";
 import { copyButton } from "./copy.js";
 import { actionButton, el, setText } from "./dom.js";
@@ -77,10 +77,16 @@ export class ReadingTools {
       }
     });
     this.#field.value = wordOf("find").slice(0, MAX_CHARS);
-    if (this.#field.value) {
-      this.#show();
-      this.#begin();
-    }
+    if (this.#field.value) this.#show();
+  }
+
+  /** Look for what the address names, once there is a view; go to the first hit unless the address names a line. */
+  async start() {
+    const isLine = lineOfAddress() !== null;
+    if (!this.#field.value) return;
+    await this.#begin();
+    const [first] = this.#hits.keys();
+    if (first && !isLine && !lineOfAddress()) await this.#view.goTo(first);
   }
 
   /** Offer the way to what a run waits for. */
@@ -128,7 +134,7 @@ export class ReadingTools {
     this.#open.focus();
   }
 
-  #begin() {
+  async #begin() {
     const wanted = this.#field.value;
     setWord("find", wanted);
     this.#search += 1;
@@ -137,7 +143,7 @@ export class ReadingTools {
     this.#list.replaceChildren();
     this.#more.hidden = true;
     setText(this.#state, "");
-    if (wanted) this.#look(this.#search).catch((error) => setText(this.#state, error.message));
+    if (wanted) await this.#look(this.#search).catch((error) => setText(this.#state, error.message));
   }
 
   /** Look for a page of hits; the gateway stops after a while, and is asked again. */

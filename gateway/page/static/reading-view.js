@@ -141,7 +141,9 @@ export class ReadingView {
     this.#isFollowing = false;
     this.#select(name);
     this.#held = { name, isFirst: false };
-    laidOut(this.#elementOf(name))?.scrollIntoView({ block: "center" });
+    this.#keepPlace();
+    // Only as far as the page has to be scrolled too.
+    this.#elementOf(name)?.scrollIntoView({ block: "nearest" });
     return true;
   }
 
@@ -211,7 +213,7 @@ export class ReadingView {
     if (!isTold) return;
     const { block } = this.#blocks.find(name) ?? this.#nearest(name);
     const code = block.kind === "words" ? element.closest("pre") : null;
-    this.onSelect?.(name, code ? Array.from(code.children, (line) => line.textContent).join("\n") : block.text, element.textContent.trim());
+    this.onSelect?.(name, code ? Array.from(code.children, (line) => line.textContent).join("\n") : block.text, textOf(element));
   }
 
   /** Choose no line. */
@@ -431,6 +433,9 @@ export class ReadingView {
     return scrollHeight - scrollTop - clientHeight < AT_END_PX;
   }
 }
+
+/** Return the text of a line; a tool's name stands apart from what it does. */
+const textOf = (element) => (element.matches("summary") ? Array.from(element.children, (part) => part.textContent).join(" ") : element.textContent.trim());
 
 /** Have a block laid out wherever it is, of which a part is gone to: with a guessed height nothing in it has a place. */
 function laidOut(element) {

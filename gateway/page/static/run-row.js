@@ -9,10 +9,13 @@ import { age, dollars, folderName, lasted, moment, refusedTools, status, title, 
 
 const MAX_FOUND = 300;
 const MAX_NAME = 60;
+// No line begins with the dot.
+const BETWEEN = "\u00a0· ";
 
 export class RunRow {
   #shown = "";
   #line = null;
+  #href;
   #link;
   #more;
   #check;
@@ -20,7 +23,8 @@ export class RunRow {
 
   /** `onMenu` opens what can be done with the run; `onPick` is told that it was chosen or not. */
   constructor(id, onMenu, onPick) {
-    this.#link = el("a", { class: "run", href: `${BASE}/runs/${encodeURIComponent(id)}` });
+    this.#href = `${BASE}/runs/${encodeURIComponent(id)}`;
+    this.#link = el("a", { class: "run" });
     this.#more = el("button", { type: "button", class: "plain run-more", "aria-haspopup": "dialog", onclick: () => onMenu(this.#line, this) }, "⋯");
     this.#check = el("input", { type: "checkbox", hidden: true, onchange: () => onPick(id, this.#check.checked) });
     this.#link.addEventListener("click", (event) => {
@@ -33,13 +37,16 @@ export class RunRow {
   }
 
   /** Show the run as it is; `isDouble` if another one in sight has the same name. The last `names` say
-   * which folder is meant. */
-  update(line, isDouble, names) {
+   * which folder is meant, and `looked` what is looked for: the run opens where that was found. */
+  update(line, isDouble, names, looked = "") {
     this.#line = line;
     const content = describe(line, isDouble, names);
+    // A session draws its words anywhere on a screen: only its search over all runs puts them together.
+    content.find = line.mode !== "interactive" && content.found && wordIn(content.found, looked);
     if (this.#shown === JSON.stringify(content)) return;
     this.#shown = JSON.stringify(content);
     fill(this.#link, content);
+    this.#link.setAttribute("href", content.find ? `${this.#href}?${new URLSearchParams({ find: content.find })}` : this.#href);
     this.element.classList.toggle("unseen-run", content.isNew);
     this.#more.setAttribute("aria-label", `More for ${content.title}`);
     this.#check.setAttribute("aria-label", `Select ${content.title}`);
@@ -57,6 +64,12 @@ export class RunRow {
   rename(onFailure) {
     rename(this.#line, this.#body, onFailure);
   }
+}
+
+/** Return what to find in a run, where a search has found some words: all that was looked for, or one word. */
+function wordIn(found, looked) {
+  const words = looked.split(/\s+/).sort((one, other) => other.length - one.length);
+  return [looked, ...words].find((each) => found.toLowerCase().includes(each.toLowerCase())) ?? "";
 }
 
 function describe(line, isDouble, names) {
@@ -91,7 +104,7 @@ function fill(link, content) {
   link.replaceChildren(
     el("span", { class: `badge ${content.kind}` }, content.word),
     el("span", { class: "run-title" }, content.isNew && el("span", { class: "new-mark" }, "New"), content.title),
-    el("span", { class: "run-facts" }, facts.map((each, index) => [index > 0 && " · ", el("bdi", {}, each)]).flat(), trouble.map((each, index) => [facts.length + index > 0 && " · ", el("span", { class: "run-trouble" }, each)])),
+    el("span", { class: "run-facts" }, facts.map((each, index) => [index > 0 && BETWEEN, el("bdi", {}, each)]).flat(), trouble.map((each, index) => [facts.length + index > 0 && BETWEEN, el("span", { class: "run-trouble" }, each)])),
     el("span", { class: "run-age", title: content.moment }, content.time),
     content.found && el("span", { class: "run-found" }, content.found),
   );

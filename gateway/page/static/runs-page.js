@@ -257,7 +257,7 @@ export class RunsPage {
       let row = this.#rows.get(id);
       if (!row) this.#rows.set(id, (row = new RunRow(id, openMenu, (...picked) => this.#notePick(...picked))));
       attempt(() => {
-        row.update(line, names.get(title(line)) > 1, folders.get(folderName(line.working_dir)).size > 1 ? 2 : 1);
+        row.update(line, names.get(title(line)) > 1, folders.get(folderName(line.working_dir)).size > 1 ? 2 : 1, this.#filter.query.get("q") ?? "");
         row.offerPick(this.#isPicking, this.#picked.has(id));
       });
       // Moving an element that is in its place already would take the focus from it.

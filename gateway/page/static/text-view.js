@@ -14,6 +14,7 @@ const PIECE_CHARS = 1024;
 const DRAWN_AT_ONCE = 50;
 // A line of more colours than this is no text; what follows in it has none.
 const MAX_SPANS = 500;
+const EMPTY_LINE = "\u200b";
 
 export class TextView {
   #screen;
@@ -128,6 +129,20 @@ export class TextView {
     return this.#gone + from;
   }
 
+  /** How many lines there are from the first one that is seen to the last one with a text. */
+  get linesToEnd() {
+    return this.#gone + this.#written - this.lineSeen;
+  }
+
+  set linesToEnd(number) {
+    const first = this.#lines[Math.max(0, this.#written - number)];
+    if (first) this.distanceFromStart = first.offsetTop - this.#lines[0].offsetTop;
+  }
+
+  get #written() {
+    return this.#lines.findLastIndex(({ textContent }) => textContent.trim() && textContent !== EMPTY_LINE) + 1;
+  }
+
   scrollToEnd() {
     this.element.scrollTop = this.element.scrollHeight;
     this.#isFollowing = true;
@@ -203,7 +218,7 @@ export function spans(cells) {
     nodes.push(styledNode(text, cells[start][1]));
     start = index;
   }
-  return nodes.length ? nodes : ["\u200b"];
+  return nodes.length ? nodes : [EMPTY_LINE];
 }
 
 /** Return a text in its style. */

@@ -220,6 +220,16 @@ export class XtermView {
     this.#place();
   }
 
+  /** How many lines there are from the first one that is seen to the last one with a text. */
+  get linesToEnd() {
+    return this.#linesUsed() - Math.floor(this.distanceFromStart);
+  }
+
+  set linesToEnd(number) {
+    this.#isFollowing = false;
+    this.distanceFromStart = this.#linesUsed() - number;
+  }
+
   scrollToEnd() {
     this.#isFollowing = true;
     this.#arrange();
@@ -258,9 +268,20 @@ export class XtermView {
     const abovePx = this.#terminal.buffer.active.baseY * this.#rowPx;
     element.style.setProperty("--screen-height", `${screenPx}px`);
     // A screen that is lower than its place stands at the top of it.
-    this.#lines.style.height = `${abovePx + Math.max(screenPx, element.clientHeight)}px`;
+    // Nobody who follows a screen wants to see the empty rows at its end alone.
+    const { baseY, cursorY, length } = this.#terminal.buffer.active;
+    const usedPx = screenPx - (length - this.#linesUsed(baseY + cursorY + 1)) * this.#rowPx;
+    this.#lines.style.height = `${abovePx + Math.max(usedPx, element.clientHeight)}px`;
     if (this.#isFollowing) element.scrollTop = element.scrollHeight;
     this.#place();
+  }
+
+  /** How many lines there are up to the last one with a text, of the screen or before `least`. */
+  #linesUsed(least = this.#terminal.buffer.active.baseY) {
+    const { active } = this.#terminal.buffer;
+    let end = active.length;
+    while (end > least && !active.getLine(end - 1)?.translateToString(true).trim()) end -= 1;
+    return end;
   }
 
   /** Draw the lines that are scrolled to, where they stand. */
