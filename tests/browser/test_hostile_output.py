@@ -30,8 +30,8 @@ setInterval(() => {
   before = now;
 }, 20);
 """
-# Of each attack; what is wrong with a tenth of a megabyte is worse with ten.
-SIZE: Final = 100_000
+# Of each attack; what is wrong with so many characters is worse with ten megabytes.
+SIZE: Final = 50_000
 
 
 @pytest.fixture(scope="module")

@@ -207,14 +207,15 @@ def test_an_answer_is_read_while_it_is_written(desk: Visitor, gateway: EmbeddedG
 def test_every_line_has_a_link_and_can_be_found(browser: Browser, gateway: EmbeddedGateway) -> None:
     """Far up in a long run too: by its address, by the search, as the next error."""
     run = begin(gateway, layout=1)
-    texts = steps(2_301)
+    texts = steps(1_301)
     texts[4] = "⎿ a needle is here\n"
     texts[20] = "\n● Bash: step 21\n▲ failed: it broke\n"
     gateway.send_events(run, texts)
     with Visitor(browser, gateway, size=(390, 844), logged_in=True, has_touch=True) as person:
         person.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page = person.open_run(run.id)
-        expect(page.get_by_text("result 2301", exact=True)).to_be_in_viewport()
+        expect(page.get_by_text("result 1301", exact=True)).to_be_in_viewport()
+        expect(page.get_by_text("step 21", exact=True)).not_to_be_attached()
 
         page.get_by_role("button", name="Find").click()
         page.get_by_label("Find in this run").fill("NEEDLE")
