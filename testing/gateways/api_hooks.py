@@ -57,10 +57,6 @@ class Credentials(requests.auth.AuthBase):
         return request
 
 
-schemathesis.auth.set_from_requests(Credentials())  # type: ignore[attr-defined]
-
-
-@schemathesis.hook
 def map_path_parameters(
     _context: schemathesis.HookContext, parameters: dict[str, Any] | None
 ) -> dict[str, Any] | None:
@@ -71,7 +67,6 @@ def map_path_parameters(
     return parameters
 
 
-@schemathesis.hook
 def map_query(
     _context: schemathesis.HookContext, query: dict[str, Any] | None
 ) -> dict[str, Any] | None:
@@ -81,7 +76,6 @@ def map_query(
     return query
 
 
-@schemathesis.hook
 def after_call(
     _context: schemathesis.HookContext,
     case: schemathesis.Case[Any],
@@ -90,3 +84,8 @@ def after_call(
     """Note what was answered."""
     with open(FACTS["answers"], "a") as file:
         file.write(f"{case.method} {response.status_code} {case.operation.path}\n")
+
+
+schemathesis.auth.set_from_requests(Credentials())
+for _each in (map_path_parameters, map_query, after_call):
+    schemathesis.hook(_each)
