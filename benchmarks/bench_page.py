@@ -61,6 +61,7 @@ def fill(gateway: EmbeddedGateway) -> dict[str, tuple[str, str]]:
         _fill_events(database, many.id)
         _copy_runs(database)
     gateway.start()
+    _let_index(gateway)
     return {
         f"the list of {RUNS} runs": ("/", "number 499"),
         f"a run of {EVENTS:,} events": (f"/runs/{many.id}", f"line {EVENTS}"),
@@ -89,6 +90,14 @@ def _fill_events(database: sqlite3.Connection, run_id: str) -> None:
         "UPDATE runs SET last_event_id = ?, event_count = ?, highest_sequence = ? WHERE id = ?",
         (first + EVENTS - 1, EVENTS, EVENTS, run_id),
     )
+
+
+def _let_index(gateway: EmbeddedGateway) -> None:
+    """Wait until the search has read what was put there, with a quarter of a core."""
+    left = "SELECT MAX(events.id) - progress.event_id FROM events, progress"
+    with closing(sqlite3.connect(gateway.database_file)) as database:
+        while database.execute(left).fetchone()[0]:
+            time.sleep(1)
 
 
 def _copy_runs(database: sqlite3.Connection) -> None:
