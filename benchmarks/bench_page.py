@@ -32,6 +32,7 @@ TOOL_CALLS = 2_000
 DIFF_FILES = 200
 DIFF_LINES = 900
 WAIT_S = 60.0
+INDEXED_WITHIN_S = 600.0
 
 SCROLLED = """async (selector) => {
   const pane = document.querySelector(selector) ?? document.scrollingElement;
@@ -96,7 +97,9 @@ def _let_index(gateway: EmbeddedGateway) -> None:
     """Wait until the search has read what was put there, with a quarter of a core."""
     left = "SELECT MAX(events.id) - progress.event_id FROM events, progress"
     with closing(sqlite3.connect(gateway.database_file)) as database:
+        deadline = time.monotonic() + INDEXED_WITHIN_S
         while database.execute(left).fetchone()[0]:
+            assert time.monotonic() < deadline, "the search has not read all events"
             time.sleep(1)
 
 

@@ -1,7 +1,7 @@
 """The files in a diff, found without taking it apart into lines, and some lines of it. Pure.
 
 A run may change thousands of files, in megabytes: the page gets the list of them, and the lines of
-those that somebody opens.
+a file when the reader opens it.
 """
 
 from __future__ import annotations
