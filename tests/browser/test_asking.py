@@ -447,21 +447,36 @@ def test_what_may_be_allowed_for_the_run_is_named(phone: Visitor, gateway: Embed
 
 
 def test_nothing_is_sent_before_all_is_answered(phone: Visitor, gateway: EmbeddedGateway) -> None:
-    """It says what is missing; own words are long, and take the place of the options."""
+    """Each choice says what is missing, in sight and until it is made; own words are long, and take
+    the place of the options.
+    """
     page = phone.page
     words = "äöü😀" * 2_000
-    run = begin_asking(gateway, asked(kind="question", questions=CHOICES, input={}))
+    long = [{"label": f"Number {number}", "description": "so " * 40} for number in range(8)]
+    questions = [{**CHOICES[0], "options": [*CHOICES[0]["options"], *long]}, CHOICES[1]]
+    run = begin_asking(gateway, asked(kind="question", questions=questions, input={}))
     phone.open_run(run.id)
+    first, second = page.get_by_role("group").filter(has=page.locator("legend")).all()
     send = page.get_by_role("button", name="Send").first
+    page.get_by_role("radio", name="Number 7").scroll_into_view_if_needed()
     send.click()
-    expect(page.locator(".ask [role=alert]")).to_contain_text("Question 1 has no answer yet.")
+    expect(first.get_by_role("alert")).to_have_text("Choose one.")
+    expect(first.get_by_role("alert")).to_be_in_viewport(ratio=1)
+    expect(first.get_by_role("radio").first).to_be_focused()
     page.get_by_role("radio", name="PostgreSQL").check()
+    expect(first.get_by_role("alert")).to_be_hidden()
     send.click()
-    expect(page.locator(".ask [role=alert]")).to_contain_text("Question 2 has no answer yet.")
+    expect(second.get_by_role("alert")).to_have_text("Choose at least one.")
+    expect(second.get_by_role("alert")).to_be_in_viewport(ratio=1)
     page.get_by_role("checkbox", name="Names").check()
     page.get_by_role("checkbox", name="my own words").check()
     expect(page.get_by_role("checkbox", name="Names")).not_to_be_checked()
-    page.get_by_label("Your own words").last.fill(words)
+    send.click()
+    expect(second.get_by_role("alert")).to_have_text("Write your answer.")
+    own = page.get_by_label("Your own words").last
+    expect(own).to_be_focused()
+    own.fill(words)
+    expect(second.get_by_role("alert")).to_be_hidden()
     send.click()
 
     assert sent_answer(gateway, run)["answers"] == [{"options": [1]}, {"text": words}]

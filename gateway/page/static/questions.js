@@ -14,6 +14,7 @@ const MAX_COLOURED_LINES = 2000;
 const OWN_WORDS_MAX = 10_000;
 // A card that has just appeared under a thumb takes no tap that was meant for something else.
 const SETTLE_MS = 600;
+const LEAD_PX = 12; // what is seen above a choice that is led to
 const CLOSED_SHOWN_MS = 30_000;
 const MAX_CLOSED = 2;
 const MAX_CLOSED_BESIDE_OPEN = 1;
@@ -213,11 +214,7 @@ class Card {
       el("div", { class: "ask-head" }, this.#head, data.code && el("span", { class: "ask-code", title: "The question’s code" }, data.code)),
       this.#notes(),
       this.#body(),
-      this.#problem,
-      this.#status,
-      this.#denying,
-      this.#widening,
-      this.#actions,
+      el("div", { class: "ask-foot" }, this.#problem, this.#status, this.#denying, this.#widening, this.#actions),
     );
   }
 
@@ -348,29 +345,39 @@ class Card {
     const words = el("textarea", { rows: "2", maxlength: OWN_WORDS_MAX, "aria-label": "Your own words", hidden: true });
     const inputs = asked.options.map(() => el("input", { type, name }));
     const own = el("input", { type, name });
+    const missing = el("p", { id: `${name}-missing`, class: "notice bad", role: "alert", hidden: true });
     const listen = (input, isOwn) =>
       input.addEventListener("change", () => {
+        missing.hidden = true;
         if (asked.multiple && input.checked) for (const each of isOwn ? inputs : [own]) each.checked = false;
         words.hidden = !own.checked;
         if (isOwn && own.checked) words.focus();
       });
     inputs.forEach((input) => listen(input, false));
     listen(own, true);
-    this.#choices.push(() => {
-      if (own.checked) return words.value.trim() ? { text: words.value } : (words.focus(), null);
+    words.addEventListener("input", () => (missing.hidden = true));
+    const pick = () => {
       const options = inputs.flatMap((input, place) => (input.checked ? [place] : []));
-      return options.length ? { options } : ((inputs[0] ?? own).focus(), null);
-    });
-    return el(
+      const picked = own.checked ? words.value.trim() && { text: words.value } : options.length && { options };
+      if (picked) return picked;
+      setText(missing, own.checked ? "Write your answer." : asked.multiple ? "Choose at least one." : "Choose one.");
+      missing.hidden = false;
+      return null;
+    };
+    const lead = () => leadTo(choice, own.checked ? words : (inputs[0] ?? own));
+    this.#choices.push({ pick, lead });
+    const choice = el(
       "fieldset",
-      { class: "ask-choice" },
+      { class: "ask-choice", "aria-describedby": missing.id },
       el("legend", {}, asked.header && el("span", { class: "ask-header" }, asked.header), asked.question, asked.multiple && el("span", { class: "hint" }, " (several may be chosen)")),
+      missing,
       asked.options.map(({ label, description }, place) =>
         el("label", { class: "ask-option" }, inputs[place], el("span", {}, label, description && el("span", { class: "hint" }, description))),
       ),
       el("label", { class: "ask-option" }, own, el("span", {}, "Something else, in my own words")),
       words,
     );
+    return choice;
   }
 
   // --- what is answered ---
@@ -432,9 +439,9 @@ class Card {
   }
 
   #picked() {
-    const answers = this.#choices.map((pick) => pick());
+    const answers = this.#choices.map(({ pick }) => pick());
     if (answers.every(Boolean)) return { decision: "allow", answers };
-    this.#fail(answers.length === 1 ? "Choose an answer first." : `Question ${answers.indexOf(null) + 1} has no answer yet.`);
+    this.#choices[answers.indexOf(null)].lead();
     return null;
   }
 
@@ -456,6 +463,14 @@ const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
 
 /** Return a text with the looks of its lines, or as it is if it has too many. */
 const lines = (text, draw) => (text.split("\n", MAX_COLOURED_LINES + 1).length > MAX_COLOURED_LINES ? text : draw(text));
+
+/** Show the beginning of a choice in the list of cards, and focus what is to be chosen or written there. */
+function leadTo(choice, input) {
+  const list = choice.closest(".asks-list");
+  input.focus({ preventScroll: true });
+  // Not `scrollIntoView`, which would scroll the page behind the cards too.
+  list.scrollTop += choice.getBoundingClientRect().top - list.getBoundingClientRect().top - LEAD_PX;
+}
 
 const isMain = ({ name }) => name === "" || MAIN_FIELDS.includes(name);
 
