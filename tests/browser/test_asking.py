@@ -145,7 +145,7 @@ def test_each_kind_is_answered_from_the_phone(
                 bash("git push"),
                 edit("cart.py", "total = 1\n", "total = 3\n"),
                 ask(question("Which one?", "Red", "Blue"), question("What else?", "Green")),
-                present_plan("# The plan\n\nDo it."),
+                present_plan("# The plan\n\nDo it **once**."),
                 say("All done."),
             ]
         ],
@@ -160,9 +160,7 @@ def test_each_kind_is_answered_from_the_phone(
         expect(page.locator(".badge")).to_have_text("Asks you")
         run_this.get_by_role("button", name="Allow for this run").click()
         assert standin.wait_for_decision(1)["behavior"] == "allow"
-        expect(page.locator(".ask-closed").first).to_contain_text(
-            "Allowed by the operator, for this run"
-        )
+        expect(page.locator(".toast")).to_contain_text("Allowed by the operator, for this run")
 
         expect(run_this.locator(".ask-text")).to_have_text("git push")
         run_this.get_by_role("button", name="Deny…").click()
@@ -185,7 +183,8 @@ def test_each_kind_is_answered_from_the_phone(
         assert standin.wait_for_decision(4)["behavior"] == "allow"
 
         plan = card(page, "Approve this plan?")
-        expect(plan.get_by_role("region", name="The plan")).to_contain_text("# The plan")
+        expect(plan.get_by_role("heading", name="The plan", exact=True)).to_be_visible()
+        expect(plan.locator("strong")).to_have_text("once")
         plan.get_by_role("button", name="Keep planning…").click()
         plan.get_by_label("What is missing").fill("the tests")
         plan.get_by_role("button", name="Keep planning", exact=True).click()
@@ -202,7 +201,7 @@ def test_each_kind_is_answered_from_the_phone(
     }
     assert answers[4]["message"] == "the tests"
     expect(page.locator(".answered-entry")).to_have_count(5)
-    expect(page.locator("article.ask:not(.ask-closed)")).to_have_count(0)
+    expect(page.locator("article.ask")).to_have_count(0)
     assert "start --resume" in page.locator(".card", has_text="Go on with").inner_text()
 
 
@@ -221,8 +220,8 @@ def test_what_is_answered_at_the_keyboard_is_answered_here(
 
         terminal.send(b"y\n")
 
-        expect(page.locator(".ask-closed")).to_contain_text("Allowed at the keyboard")
-        expect(page.get_by_role("button", name="Allow once")).to_have_count(0)
+        expect(page.locator(".toast")).to_contain_text("Allowed at the keyboard: Bash make test")
+        expect(page.locator("article.ask")).to_have_count(0)
         assert standin.wait_for_decision()["behavior"] == "allow"
         assert terminal.wait(30) == 0
 
@@ -274,7 +273,7 @@ def test_open_cards_outlive_reload_and_restart(browser: Browser, tmp_path: Path)
         gateway.send_marker(
             run, {"event": "answered", "id": "q2", "decision": "allow", "by": "keyboard"}
         )
-        expect(page.locator(".ask-closed")).to_contain_text("Allowed at the keyboard")
+        expect(page.locator(".toast")).to_contain_text("Allowed at the keyboard: the plan")
         page.reload()
         card(page, "Run this command?").get_by_role("button", name="Allow once").click()
 
@@ -345,7 +344,7 @@ def test_what_the_runner_refuses_is_told_on_the_card(
 def test_others_see_who_answered(
     browser: Browser, phone: Visitor, gateway: EmbeddedGateway
 ) -> None:
-    """In the place of the card, without a reload."""
+    """Without a reload; the cards are gone."""
     run = begin_asking(gateway, asked(), asked("q2"))
     phone.open_run(run.id)
     with Visitor(browser, gateway, logged_in=True) as other:
@@ -358,11 +357,11 @@ def test_others_see_who_answered(
         gateway.send_marker(run, {"event": "withdrawn", "id": "q2", "reason": "interrupted"})
 
         for each in (page, phone.page):
-            closed = each.locator(".ask-closed")
-            expect(closed.first).to_contain_text(
-                "Allowed by the operator, for this run: allow Bash(pytest:*)"
-            )
-            expect(closed.last).to_contain_text("Withdrawn: the turn was interrupted")
+            expect(each.locator("article.ask")).to_have_count(0)
+            closed = each.locator(".answered-entry").all_inner_texts()
+            assert any("Withdrawn: the turn was interrupted" in text for text in closed)
+            allowed = "Allowed by the operator, for this run: allow Bash(pytest:*)"
+            assert any(allowed in text for text in closed)
 
 
 def test_hostile_markers_are_text_and_break_nothing(
@@ -401,7 +400,7 @@ def test_hostile_markers_are_text_and_break_nothing(
         run,
         {"event": "answered", "id": "plan", "by": MARKUP, "decision": MARKUP, "message": MARKUP},
     )
-    expect(page.locator(".ask-closed")).to_contain_text(MARKUP)
+    expect(page.locator(".toast")).to_contain_text(MARKUP[:20])
     page.get_by_role("button", name="Stop", exact=True).click()
     assert "__STOP__" in wait_for_sent(gateway, run)
 
@@ -504,13 +503,13 @@ def test_a_new_question_takes_no_focus_and_is_told(
     gateway.send_marker(
         run, {"event": "answered", "id": "q1", "decision": "allow", "by": "time limit"}
     )
-    expect(page.locator(".ask-closed")).to_contain_text("by the time limit")
+    expect(page.locator(".toast")).to_contain_text("by the time limit")
     expect(message).to_be_focused()
     assert page.locator("link[rel=icon]").get_attribute("href") == "/static/icon.svg"
 
 
 def test_the_keyboard_is_enough(browser: Browser, gateway: EmbeddedGateway) -> None:
-    """The cards come before the output, Enter answers, and the focus stays at the card's place."""
+    """The cards come before the output, Enter answers, and the focus goes to the next card."""
     run = begin_asking(gateway, asked(), asked("q2"))
     with Visitor(browser, gateway, size=DESK, logged_in=True) as person:
         page = person.open_run(run.id)
@@ -533,7 +532,7 @@ def test_the_keyboard_is_enough(browser: Browser, gateway: EmbeddedGateway) -> N
             run, {"event": "answered", "id": "q1", "decision": "allow", "by": "operator"}
         )
 
-        expect(page.locator(".ask-closed-line")).to_be_focused()
+        expect(page.locator("[data-question=q2] h3")).to_be_focused()
         page.keyboard.press("Enter")
         assert len(sent(gateway, run)) == 1
 
@@ -659,7 +658,7 @@ def test_a_run_that_is_over_says_how_to_go_on(phone: Visitor, gateway: EmbeddedG
     gateway.send_marker(run, {"event": "finished", "exitCode": 130, "reason": "interrupted"})
 
     expect(page.locator(".badge")).to_have_text("Interrupted")
-    expect(page.locator(".ask-closed")).to_contain_text("Not answered: the run has ended")
+    expect(page.locator(".toast")).to_contain_text("Not answered: the run has ended")
     go_on = page.locator(".card", has_text="Go on with this session")
     expect(go_on.locator("code")).to_contain_text(f"start --resume {TALKS['sessionId']}")
     go_on.get_by_role("button", name="New run…").click()

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
+from testing.gateways.operator import asked_marker
 from testing.waiting import eventually
 from tests.browser.runs import STARTED, begin
 from tests.browser.visitor import DESK, PHONE, Scheme, Visitor
@@ -246,8 +247,10 @@ def swipe(person: Visitor, pixels: int) -> None:
 
 
 def test_the_end_of_the_output_is_above_the_bar(browser: Browser, gateway: EmbeddedGateway) -> None:
-    """However high the head is: it says more when a turn has ended, and has tabs for changes."""
-    run = begin(gateway, layout=1, listens=True)
+    """However high the head is: it says more when a turn has ended, and has tabs for changes. A
+    card takes half of the window at most, and goes when it is answered.
+    """
+    run = begin(gateway, layout=1, listens=True, remoteAnswers=True)
     gateway.send_events(run, (f"line {number}\n" for number in range(200)))
     with Visitor(browser, gateway, size=PHONE, logged_in=True, has_touch=True) as person:
         page = person.open_run(run.id)
@@ -265,6 +268,31 @@ def test_the_end_of_the_output_is_above_the_bar(browser: Browser, gateway: Embed
         assert gateway.send_artifact(run, "changes.diff", changes).status == 200
         expect(page.get_by_role("link", name="Changes 1")).to_be_visible()
         eventually(all_is_in_sight)
+
+        plan = "# The plan\n\n" + "- one more step\n" * 60
+        gateway.send_marker(run, asked_marker(kind="plan", plan=plan, input={}))
+        expect(page.get_by_role("button", name="Approve")).to_be_in_viewport(ratio=1)
+
+        def card_leaves_room() -> None:
+            frame, cards, bar = (
+                page.locator(each).bounding_box() for each in (".pane-frame", ".asks", ".dock")
+            )
+            assert frame is not None
+            assert cards is not None
+            assert bar is not None
+            assert cards["height"] <= PHONE[1] / 2
+            assert frame["height"] > 80
+            assert frame["y"] + frame["height"] <= cards["y"]
+            assert cards["y"] + cards["height"] <= bar["y"] + 1
+
+        eventually(card_leaves_room)
+        expect(page.get_by_text("line 199", exact=True)).to_be_in_viewport(ratio=1)
+        answered = {"event": "answered", "id": "q1", "decision": "allow", "by": "keyboard"}
+        gateway.send_marker(run, answered)
+        expect(page.locator(".asks")).to_be_hidden()
+        expect(page.locator(".toast")).to_contain_text("Allowed at the keyboard: the plan")
+        eventually(all_is_in_sight)
+        expect(page.get_by_text("Allowed at the keyboard · the plan")).to_be_in_viewport(ratio=1)
 
 
 @pytest.mark.parametrize("rows", [20, 70], ids=["a low screen", "a high screen"])

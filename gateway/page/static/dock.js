@@ -10,13 +10,17 @@ const NARROW = matchMedia("(max-width: 60rem)");
 export class Dock {
   #parts;
 
-  /** `parts` are elements, each with a function that puts it where it belongs in a wide window. */
-  constructor(parts) {
+  /**
+   * `parts` are elements, each with a function that puts it where it belongs in a wide window; `cards`
+   * stand on it in a narrow one.
+   */
+  constructor(parts, cards) {
     this.#parts = parts.filter(([element]) => element instanceof Element);
     this.element = el("div", { class: "dock" });
     NARROW.addEventListener("change", () => this.arrange());
-    // What lies above it has to know how high it is.
-    new ResizeObserver(() => document.documentElement.style.setProperty("--dock-height", `${this.element.offsetHeight}px`)).observe(this.element);
+    // What lies above them has to know how high they are.
+    tellHeight("--dock-height", this.element);
+    if (cards instanceof Element) tellHeight("--asks-height", cards);
   }
 
   /** Let the output, which has the window above the dock, know where it begins: its head grows and shrinks. */
@@ -40,4 +44,10 @@ export class Dock {
       else if (element.parentElement === this.element || !element.parentElement) putBack(element);
     }
   }
+}
+
+function tellHeight(name, element) {
+  const tell = () => document.documentElement.style.setProperty(name, `${NARROW.matches ? element.offsetHeight : 0}px`);
+  new ResizeObserver(tell).observe(element);
+  NARROW.addEventListener("change", tell);
 }

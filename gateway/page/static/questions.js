@@ -6,18 +6,18 @@
 import { post } from "./api.js";
 import { diffLines } from "./diff.js";
 import { actionButton, el, setText } from "./dom.js";
+import { elementsOf, wantTree } from "./markdown.js";
+import { fail, say } from "./toast.js";
 import { attempt } from "./turns.js";
 import { asText } from "./values.js";
 
 // More are shown as they are: each line of its own is work for the browser.
 const MAX_COLOURED_LINES = 2000;
 const OWN_WORDS_MAX = 10_000;
+const MAX_TOLD = 200;
 // A card that has just appeared under a thumb takes no tap that was meant for something else.
 const SETTLE_MS = 600;
 const LEAD_PX = 12; // what is seen above a choice that is led to
-const CLOSED_SHOWN_MS = 30_000;
-const MAX_CLOSED = 2;
-const MAX_CLOSED_BESIDE_OPEN = 1;
 
 // What a tool does, as a question. All others are named.
 const TOOL_QUESTIONS = new Map([
@@ -64,6 +64,9 @@ export function closedSentence({ decision, by, scope, reason }) {
   return `${DECISIONS.get(decision) ?? "Answered"}${who}${scope && `, for this run: ${scope}`}`;
 }
 
+/** Return in a few words what a closed question was about. */
+export const closedAbout = ({ kind, tool, summary }) => (kind === "plan" ? "the plan" : [kind === "permission" && tool, summary].filter(Boolean).join(" "));
+
 /** Return what a marker of such a talk tells, in a line for the log; null for any other marker. */
 export function describeTalk({ event, kind, tool, decision, by, scope, reason, text }) {
   switch (event) {
@@ -97,21 +100,23 @@ export class Questions {
   /** Show what is open, and what became of what was; return the cards that are new. */
   show({ open, more, closed }) {
     const keys = new Set(open.map(keyOf));
-    let isChanged = false;
-    for (const [key, card] of this.#cards) {
-      if (card.isClosed || keys.has(key)) continue;
-      attempt(() => card.close(closed.find((each) => keyOf(each) === key) ?? null));
-      isChanged = true;
+    const gone = [...this.#cards].filter(([key]) => !keys.has(key));
+    const hadFocus = gone.some(([, card]) => card.element.contains(document.activeElement));
+    for (const [key, card] of gone) {
+      card.element.remove();
+      this.#cards.delete(key);
     }
     const added = open.filter((each) => !this.#cards.has(keyOf(each)));
     for (const each of added) attempt(() => this.#add(each));
-    this.#dropClosed();
     const count = open.length + more;
-    setText(this.#title, count ? `Claude Code asks${count > 1 ? ` (${count})` : ""}` : "Answered");
+    this.element.hidden = !this.#cards.size;
+    setText(this.#title, `Claude Code asks${count > 1 ? ` (${count})` : ""}`);
     setText(this.#more, `${more} more ${more === 1 ? "question" : "questions"} will come when these are answered.`);
     this.#more.hidden = !more;
-    this.#toggle.hidden = !count;
-    if (added.length || isChanged) this.#settle();
+    if (added.length || gone.length) this.#settle();
+    if (gone.length) this.#tellClosed(gone.map(([key]) => closed.find((each) => keyOf(each) === key)));
+    // Who answers by keyboard goes on with the next card, or with the output.
+    if (hadFocus) (this.#list.querySelector("h3") ?? document.querySelector(".pane > [tabindex]"))?.focus({ preventScroll: true });
     return added;
   }
 
@@ -123,13 +128,29 @@ export class Questions {
       if (sent.commandId !== id) continue;
       sent.status = status;
       sent.error = error;
-      for (const card of this.#cards.values()) if (card.id === questionId) card.showSent(sent);
+      const cards = [...this.#cards.values()].filter((card) => card.id === questionId);
+      for (const card of cards) card.showSent(sent);
+      if (status === "failed" && !cards.length) this.#tellFailed(sent);
     }
+  }
+
+  /** Say for a moment what became of cards that are gone; the output and the last answers keep it. */
+  #tellClosed(closed) {
+    const known = closed.filter(Boolean);
+    const sentences = new Set(known.map(closedSentence));
+    const about = known.length === 1 ? `: ${closedAbout(known[0])}` : "";
+    const words = known.length === 1 && known[0].message ? ` “${known[0].message}”` : "";
+    say(sentences.size === 1 ? `${[...sentences][0]}${about}${words}`.slice(0, MAX_TOLD) : `${closed.length} questions are no longer open`);
+    for (const { id } of known) if (this.#sent.get(id)?.status === "failed") this.#tellFailed(this.#sent.get(id));
+  }
+
+  #tellFailed(sent) {
+    if (!sent.isTold) fail(failedSentence(sent));
+    sent.isTold = true;
   }
 
   #add(data) {
     const card = new Card(data, (answer) => this.#answer(data, answer));
-    card.onHide = () => this.#drop(keyOf(data), card);
     this.#cards.set(keyOf(data), card);
     this.#list.append(card.element);
     const sent = this.#sent.get(data.id);
@@ -144,21 +165,6 @@ export class Questions {
     const sent = { id, commandId, decision: answer.decision, status };
     this.#sent.set(id, sent);
     return sent;
-  }
-
-  /** Keep the last closed ones for a while. */
-  #dropClosed() {
-    const closed = [...this.#cards].filter(([, card]) => card.isClosed);
-    const most = closed.length < this.#cards.size ? MAX_CLOSED_BESIDE_OPEN : MAX_CLOSED;
-    for (const [key, card] of closed.slice(0, -most)) this.#drop(key, card);
-    for (const [key, card] of closed.slice(-most)) card.dropLater(() => this.#drop(key, card), CLOSED_SHOWN_MS);
-    this.element.hidden = !this.#cards.size;
-  }
-
-  #drop(key, card) {
-    card.element.remove();
-    this.#cards.delete(key);
-    this.element.hidden = !this.#cards.size;
   }
 
   #fold() {
@@ -186,12 +192,12 @@ function readAnswer(command) {
   }
 }
 
+const failedSentence = ({ error }) => `That answer did nothing. ${capital(asText(error).replace(/^refused: /, "")) || "The runner refused it"}.`;
+
 class Card {
   #data;
   #send;
   #sent = null;
-  #closed = null;
-  #isDropping = false;
   #head;
   #problem = el("p", { class: "notice bad", role: "alert", hidden: true });
   #status = el("p", { class: "ask-status", role: "status" });
@@ -222,52 +228,11 @@ class Card {
     return this.#data.id;
   }
 
-  get isClosed() {
-    return this.#closed !== null;
-  }
-
-  /** Show in its place what became of it. */
-  close(closed) {
-    this.#closed = closed ?? { decision: null, reason: "" };
-    const hadFocus = this.element.contains(document.activeElement);
-    const [sentence, kind] = closed ? [closedSentence(closed), closed.decision ?? "withdrawn"] : ["No longer open", "withdrawn"];
-    const hide = el("button", { type: "button", class: "plain", "aria-label": "Hide this", onclick: () => this.onHide() }, "✕");
-    const line = el(
-      "p",
-      { class: "ask-closed-line", tabindex: "-1" },
-      el("strong", {}, sentence),
-      closed && [closed.tool, closed.summary].some(Boolean) && el("span", { class: "ask-closed-what" }, ` ${[closed.kind === "permission" && closed.tool, closed.summary].filter(Boolean).join(" ")}`),
-      closed?.message && el("span", { class: "ask-closed-words" }, ` “${closed.message}”`),
-    );
-    this.element.className = `ask ask-closed ${kind}`;
-    this.element.removeAttribute("aria-labelledby");
-    this.element.replaceChildren(el("div", { class: "ask-head" }, line, hide), this.#problem);
-    this.#tellSent();
-    if (hadFocus) line.focus();
-  }
-
-  /** Go away after a time, but not while it has the focus. */
-  dropLater(drop, ms) {
-    if (this.#isDropping) return;
-    this.#isDropping = true;
-    const timer = setInterval(() => {
-      // Who answers with a finger has the focus here too, and does not know of it.
-      if (this.element.querySelector(":focus-visible")) return;
-      clearInterval(timer);
-      drop();
-    }, ms);
-  }
-
   /** Learn how an answer to it fares: `pending`, `done`, `failed`. */
   showSent(sent) {
     this.#sent = sent;
-    this.#tellSent();
-  }
-
-  #tellSent() {
-    const { status, decision, error } = this.#sent ?? {};
-    if (status === "failed") this.#fail(`That answer did nothing. ${capital(asText(error).replace(/^refused: /, "")) || "The runner refused it"}.`);
-    if (this.isClosed) return;
+    const { status, decision } = sent;
+    if (status === "failed") this.#fail(failedSentence(sent));
     const isUnderWay = this.#isUnderWay;
     // A moment later, when the button that was pressed is not busy any more.
     setTimeout(() => this.#drawButtons());
@@ -321,7 +286,7 @@ class Card {
       agent && el("p", { class: "hint" }, `A subagent asks this (${agent}).`),
       title && kind === "permission" && !fields.some(({ text }) => text === title) && el("p", { class: "ask-about" }, title),
       kind === "question" && questions.map((asked, index) => this.#choice(asked, index)),
-      kind === "plan" && el("div", { class: "ask-plan", tabindex: "0", role: "region", "aria-label": "The plan" }, plan ? lines(plan, planLines) : "Claude Code gave no text of the plan."),
+      kind === "plan" && el("div", { class: "ask-plan", tabindex: "0", role: "region", "aria-label": "The plan" }, plan ? markdown(plan) : "Claude Code gave no text of the plan."),
       fieldList(rest.filter(isMain)),
       diff && el("pre", { class: "ask-text", tabindex: "0", "aria-label": "The change" }, lines(diff, (text) => diffLines(text, true))),
       fieldList(rest.filter((each) => !isMain(each))),
@@ -485,13 +450,13 @@ function fieldList(fields) {
   });
 }
 
-/** Return the lines of Markdown as they are, with headings and code told by how they look. */
-function planLines(plan) {
-  let isCode = false;
-  return plan.split("\n").map((line) => {
-    const isFence = /^\s*(```|~~~)/.test(line);
-    const kind = isFence || isCode ? "code" : /^#{1,6}\s/.test(line) ? "heading" : "";
-    if (isFence) isCode = !isCode;
-    return el("span", { class: `plan-line ${kind}` }, `${line}\n`);
+/** Return Markdown: as it is written, until its tree is known, and for good if it has none. */
+function markdown(text) {
+  const element = el("div", { class: "as-it-is" }, text);
+  wantTree(text, (tree) => {
+    if (!tree) return;
+    element.className = "prose";
+    element.replaceChildren(...elementsOf(tree, () => undefined));
   });
+  return element;
 }

@@ -211,7 +211,7 @@ export class ReadingTools {
 
 /** Go to the first open question, or to the field for a message. */
 function goToNeeded() {
-  const question = document.querySelector(".ask:not(.ask-closed) h3");
+  const question = document.querySelector(".ask h3");
   if (question?.closest(".asks.folded")) document.querySelector(".asks-toggle").click();
   (question ?? document.querySelector("#message"))?.focus();
 }

@@ -32,6 +32,7 @@ export class ReadingView {
   #shown = new Map(); // a block's key -> {block, element, text, isAll, tree}
   #isDrawing = false;
   #isFollowing = true;
+  #height = 0; // as the observer has it
   #isFolded;
   #held = null; // the line that stays first or in the middle until the reader moves
   #selected = "";
@@ -46,7 +47,8 @@ export class ReadingView {
     this.onSelect = onSelect;
     this.element = el("div", { class: "reading", tabindex: "0", role: "region", "aria-label": "Output. Keys: j next line, k previous line" }, this.#body);
     this.element.addEventListener("scroll", () => {
-      this.#isFollowing = this.#isNearEnd;
+      // Of a height that is news to the observer the scrolling is the browser's, and not the reader's.
+      if (this.element.clientHeight === this.#height) this.#isFollowing = this.#isNearEnd;
       this.onScroll?.();
     });
     // A reader who scrolls leaves the line that the address names.
@@ -343,7 +345,7 @@ export class ReadingView {
 
   #build({ kind, isSubagent, isMore, key }) {
     const isFolding = kind === "tool" || kind === "thought";
-    const attributes = { class: `block b-${kind}${isSubagent ? " b-subagent" : ""}${isMore ? " b-more" : ""}`, "data-kind": kind, "data-block": key };
+    const attributes = { class: `block b-${kind}${kind === "words" ? " prose" : ""}${isSubagent ? " b-subagent" : ""}${isMore ? " b-more" : ""}`, "data-kind": kind, "data-block": key };
     const element = el(isFolding ? "details" : "div", attributes);
     if (kind === "tool") element.open = !this.#isFolded;
     if (kind === "words") this.#near.observe(element);
@@ -421,6 +423,7 @@ export class ReadingView {
 
   /** Stay at the end, or at the line that was gone to, when heights change. */
   #keepPlace() {
+    this.#height = this.element.clientHeight;
     const held = this.#held && laidOut(this.#elementOf(this.#held.name))?.getBoundingClientRect();
     // Not `scrollIntoView`, which would scroll the page too, under somebody who looks elsewhere in it.
     const middle = held && !this.#held.isFirst ? (held.height - this.element.clientHeight) / 2 : 0;

@@ -70,7 +70,7 @@ export class RunPage {
     this.#dock = new Dock([
       [this.#talk.element, (element) => side()?.prepend(element)],
       [this.#controls.stopping, (element) => line.append(element)],
-    ]);
+    ], this.#talk.cards);
     this.element = el(
       "div",
       { class: "run-page" },

@@ -7,7 +7,7 @@
 import { ApiError, get, post } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
-import { cardSummary, closedSentence, Questions } from "./questions.js";
+import { cardSummary, closedAbout, closedSentence, Questions } from "./questions.js";
 import { asText, legible } from "./values.js";
 import { clock } from "./words.js";
 
@@ -154,7 +154,7 @@ export class Talk {
           "li",
           { class: `answered-entry ${each.decision ?? "withdrawn"}` },
           el("time", { class: "hint", datetime: new Date(each.closed_at * 1000).toISOString() }, clock(each.closed_at)),
-          el("span", {}, el("strong", {}, closedSentence(each)), ` ${[each.kind === "permission" && each.tool, each.kind === "plan" ? "the plan" : each.summary].filter(Boolean).join(" ")}`),
+          el("span", {}, el("strong", {}, closedSentence(each)), ` ${closedAbout(each)}`),
         ),
       ),
     );

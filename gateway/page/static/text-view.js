@@ -24,15 +24,20 @@ export class TextView {
   #work = null;
   #isDrawing = false;
   #isFollowing = true;
+  #height = 0; // as the observer has it
   #gone = 0; // lines before the first one that is drawn
   #earlier = el("p", { class: "hint", hidden: true }, "Lines before this one are not drawn. The run’s log has them.");
   #body = el("div", { class: "text-lines" });
-  #resizes = new ResizeObserver(() => this.#isFollowing && this.scrollToEnd());
+  #resizes = new ResizeObserver(() => {
+    this.#height = this.element.clientHeight;
+    if (this.#isFollowing) this.scrollToEnd();
+  });
 
   constructor(size) {
     this.element = el("div", { class: "text-view", tabindex: "0", role: "region", "aria-label": "Text of the output" }, this.#earlier, this.#body);
     this.element.addEventListener("scroll", () => {
-      this.#isFollowing = this.#isNearEnd;
+      // Of a height that is news to the observer the scrolling is the browser's, and not the reader's.
+      if (this.element.clientHeight === this.#height) this.#isFollowing = this.#isNearEnd;
       this.onScroll?.();
     });
     this.#resizes.observe(this.element);

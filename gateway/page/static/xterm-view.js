@@ -69,6 +69,7 @@ export class XtermView {
   #waitingSizes = 0;
   #work = null;
   #isFollowing = true;
+  #height = 0; // as the observer has it
   #frame = el("div", { class: "xterm-frame" });
   #lines = el("div", { class: "xterm-lines" }, this.#frame);
   #sizes = new ResizeObserver(() => this.#fit());
@@ -104,7 +105,8 @@ export class XtermView {
     this.#terminal.onWriteParsed(() => this.#arrange());
     this.element.addEventListener("scroll", () => {
       const { scrollHeight, scrollTop, clientHeight } = this.element;
-      this.#isFollowing = scrollHeight - scrollTop - clientHeight < AT_EDGE_PX;
+      // Of a height that is news to the observer the scrolling is the browser's, and not the reader's.
+      if (clientHeight === this.#height) this.#isFollowing = scrollHeight - scrollTop - clientHeight < AT_EDGE_PX;
       this.#place();
       this.onScroll?.();
     });
@@ -264,6 +266,7 @@ export class XtermView {
   /** Make room for all lines, and stay at the end if that is where the reader is. */
   #arrange() {
     const { element } = this;
+    this.#height = element.clientHeight;
     const screenPx = this.#frame.offsetHeight;
     const abovePx = this.#terminal.buffer.active.baseY * this.#rowPx;
     element.style.setProperty("--screen-height", `${screenPx}px`);
