@@ -16,6 +16,11 @@ from gateway.storage.records import Event
 MAX_WANTED_CHARACTERS: Final = 200
 _OUTPUT: Final = ("stdout", "stderr")
 _BESIDE: Final = ("info", "error")
+# What a terminal does not show, and so nobody looks for: colours stand within words.
+_ESCAPES: Final = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?"
+    r"|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~]?)"
+)
 # A line that is longer is looked at in parts of this size.
 _MAX_LINE_CHARACTERS: Final = 65_536
 _EXCERPT_BEFORE: Final = 60
@@ -35,7 +40,7 @@ class Place(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of a run, and the type of its event."""
+    """A line of a run without escape sequences, and the type of its event."""
 
     place: Place
     type: str
@@ -140,7 +145,7 @@ class Lines:
                     continue
                 self._reached = (Place(event.id, number + 1), kind)
                 self._type = kind
-                yield Line(place, kind, text)
+                yield _line(place, kind, text)
         self._reached = (Place(event.id + 1, 0), "")
 
     def skip_to(self, event: int) -> None:
@@ -150,7 +155,7 @@ class Lines:
     def rest(self) -> Iterator[Line]:
         """Yield the lines that have no end yet."""
         for kind, (place, text) in sorted(self._open.items(), key=lambda item: item[1][0]):
-            yield Line(place, kind, text)
+            yield _line(place, kind, text)
 
     @property
     def cursor(self) -> Cursor:
@@ -277,6 +282,10 @@ def look_through(
         if found is not None:
             hits.append(_hit(line, *found))
     return hits, None
+
+
+def _line(place: Place, kind: str, text: str) -> Line:
+    return Line(place, kind, _ESCAPES.sub("", text) if "\x1b" in text else text)
 
 
 def _hit(line: Line, start: int, end: int) -> dict[str, Any]:

@@ -271,7 +271,8 @@ class Store:
     def events_with(
         self, run_id: str, part: str, after: int, until: int, limit: int, max_bytes: int
     ) -> list[Event] | None:
-        """Return the events after one, up to another, that have a text or end within a line.
+        """Return the events after one, up to another, that have a text, maybe with escape sequences
+        within it, or end within a line.
 
         None if they are more than the limits. The case of ASCII letters is passed over.
         """
@@ -280,7 +281,11 @@ class Store:
             columns.run_id == run_id,
             columns.id > after,
             columns.id <= until,
-            or_(columns.data.icontains(part, autoescape=True), ~columns.data.endswith("\n")),
+            or_(
+                columns.data.icontains(part, autoescape=True),
+                columns.data.contains("\x1b"),
+                ~columns.data.endswith("\n"),
+            ),
         )
         found = self._page(query.order_by(columns.id).limit(limit + 1), 4 * max_bytes)
         is_whole = len(found) <= limit and sum(len(event.data) for event in found) <= max_bytes

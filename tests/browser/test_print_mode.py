@@ -197,6 +197,18 @@ def test_an_answer_is_read_while_it_is_written(desk: Visitor, gateway: EmbeddedG
     page.get_by_role("button", name="Next error").click()
     expect(page.locator(".here")).to_have_text("a warning")
 
+    # What a person has denied did not fail by itself; what is withdrawn is told too.
+    gateway.send_event(run, "stdout", "\n● Edit: a.py\n", 8)
+    for number, tool in ((2, "Edit"), (3, "Bash")):
+        gateway.send_marker(run, {**asked, "id": f"q{number}", "tool": tool, "whole": True})
+    gateway.send_marker(run, {**answered, "id": "q2", "decision": "deny"})
+    gateway.send_event(run, "stdout", "▲ failed: not now\n\n● Edit: b.py\n▲ failed: no file\n", 9)
+    gateway.send_marker(run, {"event": "withdrawn", "id": "q3", "reason": "interrupted"})
+    expect(page.locator(".b-answer").last).to_have_text(
+        "Withdrawn: the turn was interrupted · Bash"
+    )
+    assert page.locator(".part-failure").all_inner_texts() == ["denied: not now", "failed: no file"]
+
     other = begin(gateway, "another kind")
     gateway.send_event(other, "stdout", "● no tool\n\x1b[31mred\x1b[0m\n", 1)
     desk.open_run(other.id)
@@ -261,6 +273,44 @@ def test_every_line_has_a_link_and_can_be_found(browser: Browser, gateway: Embed
         expect(page.locator(".text-line", has_text="a needle is here")).to_be_in_viewport()
 
 
+def test_a_hit_within_a_long_paragraph(browser: Browser, gateway: EmbeddedGateway) -> None:
+    """Markdown makes one paragraph of many lines: the hit itself is led to, and marked."""
+    run = begin(gateway, layout=1)
+    words = [f"some words of line {number} and" for number in range(120)]
+    words[3], words[60], words[100] = "a needle", "a **second** Needle or needle", "(nee-dle?) x"
+    gateway.send_event(run, "stdout", "\n".join(words) + "\n", 1)
+    gateway.send_events(run, steps(100), 2)
+    marked = """() => {
+      const [range] = CSS.highlights.get("find") ?? [];
+      const pane = document.querySelector(".reading")?.getBoundingClientRect();
+      const at = range?.getBoundingClientRect();
+      const before = range?.startContainer.data.slice(0, range.startOffset);
+      return range && [range.toString(), before, pane?.top < at.top && at.bottom < pane.bottom];
+    }"""
+    with Visitor(browser, gateway, size=(390, 844), logged_in=True, has_touch=True) as person:
+        page = person.page
+        page.goto(f"{gateway.url}/runs/{run.id}?find=needle")
+        expect(page.locator(".hit")).to_have_count(2)
+        expect(page.locator(".b-words p")).to_have_count(1)
+        eventually(lambda: equal(page.evaluate(marked), ["needle", "a ", True]))
+        page.locator(".hit").nth(1).tap()
+        eventually(lambda: equal(page.evaluate(marked), ["Needle", " ", True]))
+        # So it is for who comes with the address, before the text is Markdown.
+        page.reload()
+        eventually(lambda: equal(page.evaluate(marked), ["Needle", " ", True]))
+        page.get_by_label("Find in this run").fill("(nee-dle?)")
+        expect(page.locator(".hit")).to_have_count(1)
+        page.locator(".hit").tap()
+        eventually(lambda: equal(page.evaluate(marked)[0], "(nee-dle?)"))
+        page.get_by_role("button", name="Choose no line").click()
+        assert page.evaluate("CSS.highlights.has('find')") is False
+
+
+def equal(found: object, wanted: object) -> None:
+    """Fail unless they are equal."""
+    assert found == wanted
+
+
 def test_a_reader_stays_where_he_is(desk: Visitor, gateway: EmbeddedGateway) -> None:
     """Earlier pages come at the top, later ones at the end, and what was unfolded stays so."""
     page = desk.page
@@ -310,7 +360,7 @@ def test_the_output_has_the_window_and_a_thumb_the_rest(
         expect(facts).to_contain_text("4 turns")
         expect(facts).to_contain_text("claude-opus-5-5")
         expect(facts).to_contain_text("rounding")
-        for name in ("Send", "Interrupt", "Stop", "Halt…"):
+        for name in ("Send", "Interrupt", "Stop", "Halt"):
             button = page.get_by_role("button", name=name, exact=True)
             expect(button).to_be_in_viewport(ratio=1)
             box = button.bounding_box()
@@ -336,7 +386,7 @@ def test_the_output_has_the_window_and_a_thumb_the_rest(
         expect(page.locator(".history-entry")).to_have_count(2)
 
         page.context.route("**/stop", lambda route: route.abort())
-        page.get_by_role("button", name="Stop", exact=True).tap()
+        page.get_by_role("button", name="Stop", exact=True).dblclick()
         expect(page.locator(".toast.bad")).to_contain_text(
             "Not sent: the gateway cannot be reached"
         )

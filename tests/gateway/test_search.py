@@ -139,6 +139,18 @@ def test_a_long_line_shows_the_part_that_was_found() -> None:
     assert len(hit["text"]) <= 240
 
 
+def test_colours_within_a_word_hide_nothing() -> None:
+    """Nobody sees them, wherever the events were cut; what was found is shown without them."""
+    colour, link = "\x1b[38;5;208m", "\x1b]8;;https://example.org/needle\x07"
+    events = events_of(
+        [("stdout", f"{link}a nee{colour[:4]}"), ("stdout", f"{colour[4:]}dle\x1b[0m is here\n")]
+    )
+
+    (hit,) = search(events, find_text("a needle is"))
+
+    assert (hit["event"], hit["line"], hit["text"]) == (3, 0, "a needle is here")
+
+
 def test_what_the_database_looks_for() -> None:
     """It knows the case of ASCII letters alone."""
     assert certain_part("NOT here") == "NOT here"

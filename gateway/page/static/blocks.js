@@ -19,6 +19,7 @@ const MAX_LINE_CHARS = 4000;
 // How far back a result looks for its tool.
 const MAX_OPEN_TOOLS = 50;
 const FENCE = /^\s*(`{3,}|~{3,})(.*)$/;
+const TALKS = /"(?:asked|answered|withdrawn)"/;
 const OF_A_TOOL = new Set(["input", "result", "diff", "failure"]);
 
 /** One thing that a run shows: its kind, and its lines with their own kinds. */
@@ -30,6 +31,7 @@ class Block {
   // What followed before it, should its only line turn out to be another kind of line.
   before = null;
   fence = ""; // of the code block that goes on here from the block before
+  isDenied = false; // whether it failed because a person said no
   isUnsure = false; // whether it is not known if a code block goes on here
 
   constructor(kind, isSubagent, isMore) {
@@ -66,6 +68,7 @@ export class Blocks {
   #current = null;
   #tools = []; // the last ones
   #asked = new Map(); // question id -> what was asked
+  #denied = []; // the tools that were denied, and whose failure is still to come: {tool, id}
 
   /** Take the next event. */
   take(event) {
@@ -150,10 +153,19 @@ export class Blocks {
   #add(line) {
     const block = line.kind === "stderr" ? this.#blockOfErrors() : this.#blockFor(line);
     if (!block) return null;
+    if (line.kind === "failure" && block.kind === "tool") this.#noteDenial(block);
     block.lines.push(line);
     block.chars += line.text.length;
     this.changed.add(block);
     return block;
+  }
+
+  #noteDenial(block) {
+    const [head] = block.lines;
+    const place = head ? this.#denied.findIndex(({ tool, id }) => head.text.split(":", 1)[0] === tool && Number.parseInt(head.name, 10) < id) : -1;
+    if (place < 0) return;
+    this.#denied.splice(place, 1);
+    block.isDenied = true;
   }
 
   /** Between the lines of a tool there may be error output, which belongs to nothing. */
@@ -205,7 +217,7 @@ export class Blocks {
   }
 
   #takeMarker({ id, data }) {
-    if (!data.includes('"answered"') && !data.includes('"asked"')) return;
+    if (!TALKS.test(data)) return;
     let fields;
     try {
       fields = JSON.parse(data);
@@ -213,10 +225,12 @@ export class Blocks {
       return;
     }
     if (fields?.event === "asked") this.#asked.set(fields.id, fields);
-    if (fields?.event !== "answered") return;
+    if (fields?.event !== "answered" && fields?.event !== "withdrawn") return;
     const { kind, tool, title } = this.#asked.get(fields.id) ?? {};
+    if (fields.decision === "deny" && kind) this.#denied = [...this.#denied, { tool: asText(tool), id }].slice(-MAX_OPEN_TOOLS);
     const what = kind === "plan" ? "the plan" : kind === "question" ? "" : [asText(tool), asText(title, 200)].filter(Boolean).join(": ");
-    const said = closedSentence({ decision: asText(fields.decision), by: asText(fields.by), scope: asText(fields.scope) });
+    const isAnswer = fields.event === "answered";
+    const said = closedSentence({ decision: isAnswer ? asText(fields.decision) : null, by: asText(fields.by), scope: asText(fields.scope), reason: fields.reason });
     const lines = [[said, what].filter(Boolean).join(" · "), asText(fields.message)].filter(Boolean);
     this.#addBeside("answer", id, lines);
   }

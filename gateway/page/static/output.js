@@ -90,7 +90,7 @@ export class Output {
     this.element = el(
       "section",
       { class: "output", "aria-labelledby": "output-title" },
-      el("div", { class: "section-head output-head" }, el("h2", { id: "output-title" }, "Output"), this.#earlier, this.#kinds, this.#tools.buttons.slice(0, 3), this.#fold, this.#tools.buttons.slice(3)),
+      el("div", { class: "section-head output-head" }, el("h2", { id: "output-title" }, "Output"), this.#tools.buttons.slice(0, 3), this.#fold, this.#kinds, this.#tools.buttons.slice(3), this.#earlier),
       this.#tools.panel,
       el("div", { class: "pane-frame" }, this.#pane, this.#empty, this.#toEnd, this.#tools.bar),
     );
@@ -243,7 +243,7 @@ export class Output {
     const name = `${event}.${line}`;
     if (this.#view.reveal) {
       if (isNew) await this.#drawAround(0, 0);
-      if (!this.#view.reveal(name)) say("This line is not there.");
+      if (!this.#view.reveal(name, wordOf("find"))) say("This line is not there.");
       return;
     }
     const index = this.#events.findIndex(({ id }) => id >= event);

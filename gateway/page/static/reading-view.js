@@ -35,6 +35,7 @@ export class ReadingView {
   #height = 0; // as the observer has it
   #isFolded;
   #held = null; // the line that stays first or in the middle until the reader moves
+  #marked = null; // what is marked in a line: {name, wanted, range}
   #selected = "";
   #writing = null;
   #body = el("div", { class: "blocks" });
@@ -130,8 +131,8 @@ export class ReadingView {
 
   // --- going to a line ---
 
-  /** Show a line, unfold what hides it, and return whether it is there. */
-  reveal(name) {
+  /** Show a line, unfold what hides it, mark `wanted` in it, and return whether the line is there. */
+  reveal(name, wanted = "") {
     const found = this.#blocks.find(name) ?? this.#nearest(name);
     const shown = found && this.#shown.get(found.block.key);
     if (!shown) return false;
@@ -143,9 +144,10 @@ export class ReadingView {
     this.#isFollowing = false;
     this.#select(name);
     this.#held = { name, isFirst: false };
+    this.#mark({ name, wanted });
     this.#keepPlace();
-    // Only as far as the page has to be scrolled too.
-    this.#elementOf(name)?.scrollIntoView({ block: "nearest" });
+    // The page, where it is higher than the window.
+    this.element.scrollIntoView({ block: "nearest" });
     return true;
   }
 
@@ -218,8 +220,24 @@ export class ReadingView {
     this.onSelect?.(name, code ? Array.from(code.children, (line) => line.textContent).join("\n") : block.text, textOf(element));
   }
 
+  /** Mark what was looked for in a line: Markdown makes one paragraph of many lines. */
+  #mark(marked) {
+    const element = laidOut(this.#elementOf(marked.name));
+    const { block, index } = this.#blocks.find(marked.name) ?? {};
+    marked.range = null;
+    if (marked.wanted && element && block) {
+      const first = Math.max(0, block.lines.findIndex(({ name }) => name === element.dataset.line));
+      const before = block.lines.slice(first, index).map(({ text }) => text).join("\n");
+      marked.range = rangeOf(element, marked.wanted, occurrences(before, marked.wanted).length);
+    }
+    this.#marked = marked;
+    if (marked.range) CSS.highlights?.set("find", new Highlight(marked.range));
+    else CSS.highlights?.delete("find");
+  }
+
   /** Choose no line. */
   deselect() {
+    this.#mark({ name: "", wanted: "" });
     this.#select("");
     this.#held = null;
   }
@@ -362,6 +380,7 @@ export class ReadingView {
       this.#fill(shown);
     }));
     if (this.#selected && block.lines.some(({ name }) => name === this.#selected)) this.#select(this.#selected, false);
+    if (this.#marked?.wanted && block.lines.some(({ name }) => name === this.#marked.name)) this.#mark(this.#marked);
   }
 
   #onNear(entries) {
@@ -424,7 +443,9 @@ export class ReadingView {
   /** Stay at the end, or at the line that was gone to, when heights change. */
   #keepPlace() {
     this.#height = this.element.clientHeight;
-    const held = this.#held && laidOut(this.#elementOf(this.#held.name))?.getBoundingClientRect();
+    const element = this.#held && laidOut(this.#elementOf(this.#held.name));
+    const range = !this.#held?.isFirst && this.#marked?.name === this.#held?.name ? this.#marked?.range : null;
+    const held = (range ?? element)?.getBoundingClientRect();
     // Not `scrollIntoView`, which would scroll the page too, under somebody who looks elsewhere in it.
     const middle = held && !this.#held.isFirst ? (held.height - this.element.clientHeight) / 2 : 0;
     if (held) this.element.scrollTop += held.top - this.element.getBoundingClientRect().top + middle;
@@ -435,6 +456,28 @@ export class ReadingView {
     const { scrollHeight, scrollTop, clientHeight } = this.element;
     return scrollHeight - scrollTop - clientHeight < AT_END_PX;
   }
+}
+
+/** Return the places of a text in another, whatever the case of its letters. */
+const occurrences = (text, wanted) => [...text.matchAll(new RegExp(wanted.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"), "giu"))];
+
+/** Return where a text is in an element, behind so many others of its kind; null if it is not there. */
+function rangeOf(element, wanted, skipped) {
+  const nodes = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  const texts = [];
+  while (nodes.nextNode()) texts.push(nodes.currentNode);
+  const found = occurrences(texts.map(({ data }) => data).join(""), wanted);
+  const { index, 0: match } = found[skipped] ?? found.at(-1) ?? {};
+  if (match === undefined) return null;
+  const range = new Range();
+  let at = 0;
+  for (const node of texts) {
+    const end = at + node.length;
+    if (at <= index && index < end) range.setStart(node, index - at);
+    if (at < index + match.length && index + match.length <= end) range.setEnd(node, index + match.length - at);
+    at = end;
+  }
+  return range;
 }
 
 /** Return the text of a line; a tool's name stands apart from what it does. */
@@ -465,7 +508,9 @@ function toolOf(shown, showAll) {
   const hasHead = head.kind === "tool" || head.kind === "whose";
   const [, name, what] = hasHead ? /^([^:]*)(?:: (.*))?$/s.exec(head.text) : [null, "Result", ""];
   const lines = (hasHead ? block.lines.slice(1) : block.lines).filter(({ kind }) => kind !== "whose");
-  const failed = lines.find(({ kind }) => kind === "failure");
+  const place = lines.findIndex(({ kind }) => kind === "failure");
+  if (place >= 0 && block.isDenied) lines[place] = { ...lines[place], text: lines[place].text.replace(/^failed\b/, "denied") };
+  const failed = lines[place];
   const left = { isAll, hidden: 0 };
   const parts = runsOf(lines).map(([kind, part]) => partOf(kind, part, left));
   const summary = el(
