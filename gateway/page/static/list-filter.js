@@ -73,6 +73,19 @@ export class ListFilter {
     return new URLSearchParams(NAMES.filter((name) => this.#values[name]).map((name) => [name, this.#values[name]]));
   }
 
+  /** What is left out, as `[name, in words]`. */
+  get chosen() {
+    const { q, state, folder, runner } = this.#values;
+    const named = { q: `Text: “${q}”`, state: `State: ${STATES.get(state)}`, folder: `Folder: ${asText(folder)}`, runner: `Runner: ${asText(runner)}` };
+    return NAMES.filter((name) => this.#values[name]).map((name) => [name, named[name]]);
+  }
+
+  /** Take one of them away. */
+  drop(name) {
+    this.#set({ [name]: "" });
+    this.#search.focus();
+  }
+
   /** Show all again. */
   clear() {
     this.#set(Object.fromEntries(NAMES.map((name) => [name, ""])));

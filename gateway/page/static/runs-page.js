@@ -280,22 +280,31 @@ export class RunsPage {
   }
 
   #tellEmpty(total) {
-    const kind = total ? "" : this.#filter.isActive ? "nothing found" : "no runs";
+    const { chosen } = this.#filter;
+    const kind = total ? "" : JSON.stringify(chosen);
     if (this.#state.dataset.kind === kind) return;
     this.#state.dataset.kind = kind;
     if (total) return this.#state.replaceChildren();
-    if (this.#filter.isActive) {
-      this.#state.replaceChildren(
-        el("h2", {}, "Nothing found"),
-        el("p", {}, "No run is like that. Words are looked for in titles, prompts, folders and output, a word or its beginning."),
-        el("p", {}, el("button", { type: "button", onclick: () => this.#filter.clear() }, "Show all runs")),
-      );
-      return;
-    }
+    if (chosen.length) return this.#state.replaceChildren(...this.#nothingFound(chosen));
     this.#state.replaceChildren(
       el("h2", {}, "No runs yet"),
       el("p", {}, "Press New Run, and paste the line that you get into a terminal, in the folder of your project."),
     );
+  }
+
+  /** Say which filters leave out all runs, each with a button that takes it off. */
+  #nothingFound(chosen) {
+    const chips = chosen.map(([name, words]) =>
+      el("li", {}, el("button", { type: "button", "aria-label": `Take off: ${words}`, onclick: () => this.#filter.drop(name) }, `${words} ✕`)),
+    );
+    const isSearch = chosen.some(([name]) => name === "q");
+    return [
+      el("h2", {}, "Nothing found"),
+      el("p", {}, chosen.length > 1 ? "No run fits all of these:" : "No run fits this:"),
+      el("ul", { class: "button-row" }, chips),
+      isSearch && el("p", { class: "hint" }, "Words are looked for in titles, prompts, folders and output: a word, or its beginning from three letters on."),
+      chosen.length > 1 && el("p", {}, el("button", { type: "button", class: "plain", onclick: () => this.#filter.clear() }, "Show all runs")),
+    ].filter(Boolean);
   }
 
   #tellProblem(sentence) {
