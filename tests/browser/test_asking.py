@@ -45,7 +45,7 @@ TALKS = {
     "modes": ["default", "acceptEdits"],
     "sessionId": "6f1b0c7e-5d0a-4a49-9a53-0c2d8f3c9b11",
 }
-CHOICES = [
+CHOICES: list[dict[str, Any]] = [
     {
         "question": "Which database?",
         "header": "Database",
@@ -401,7 +401,7 @@ def test_hostile_markers_are_text_and_break_nothing(
         {"event": "answered", "id": "plan", "by": MARKUP, "decision": MARKUP, "message": MARKUP},
     )
     expect(page.locator(".toast")).to_contain_text(MARKUP[:20])
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop", exact=True).dblclick()
     assert "__STOP__" in wait_for_sent(gateway, run)
 
 
@@ -515,7 +515,7 @@ def test_the_keyboard_is_enough(browser: Browser, gateway: EmbeddedGateway) -> N
         page = person.open_run(run.id)
         first = page.locator("article.ask").first
         expect(first).to_be_visible()
-        page.get_by_role("button", name="Halt…").focus()
+        page.get_by_role("button", name="Halt", exact=True).focus()
         for _ in range(10):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.textContent") == "Deny…":
@@ -571,6 +571,58 @@ def test_cards_fit_and_pass_axe(
 
 
 # --- beside the cards -----------------------------------------------------------------------------
+
+
+def test_what_is_typed_outlives_a_reload(phone: Visitor, gateway: EmbeddedGateway) -> None:
+    """For each run apart, and for a new one, until it is sent; the field grows with its text."""
+    page = phone.page
+    run, other = begin_asking(gateway), begin_asking(gateway)
+    phone.open_run(run.id)
+    message = page.get_by_label("Message to Claude Code")
+
+    def height() -> float:
+        box = message.bounding_box()
+        assert box is not None
+        return box["height"]
+
+    low = height()
+    message.fill("a line\n" * 4)
+    assert height() > low + 40
+    message.fill("a line\n" * 40)
+    assert height() <= PHONE[1] / 3 + 1
+    page.get_by_role("link", name="All runs").first.click()
+    page.get_by_role("button", name="New Run").click()
+    page.get_by_role("textbox", name="Prompt").fill("a new thing")
+    phone.open_run(other.id)
+    expect(message).to_have_value("")
+    phone.open_run(run.id)
+    expect(message).to_have_value("a line\n" * 40)
+    assert height() > low + 40
+    page.get_by_role("button", name="Send").click()
+    wait_for_sent(gateway, run)
+    expect(message).to_have_value("")
+    assert height() == low
+    page.clock.install()
+    acknowledge(gateway, run, result="Message sent")
+    expect(page.locator(".talk [role=status]")).to_have_text("Message sent.")
+    expect(page.locator(".history-name")).to_have_text("Message")
+    page.clock.fast_forward(7000)
+    expect(page.locator(".talk [role=status]")).to_be_empty()
+    page.reload()
+    expect(message).to_have_value("")
+
+    phone.open_list()
+    page.get_by_role("button", name="New Run").click()
+    prompt = page.get_by_role("textbox", name="Prompt")
+    expect(prompt).to_have_value("a new thing")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="New Run").click()
+    expect(prompt).to_have_value("")
+    prompt.fill("another")
+    page.evaluate(
+        "document.querySelector('form[action$=\"/logout\"]').dispatchEvent(new Event('submit'))"
+    )
+    assert page.evaluate("sessionStorage.length") == 0
 
 
 def test_talking_with_a_run_that_listens(phone: Visitor, gateway: EmbeddedGateway) -> None:

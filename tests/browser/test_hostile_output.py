@@ -49,7 +49,7 @@ def stop_button(person: Visitor) -> Locator:
 
 def check_that_it_stops(person: Visitor, gateway: EmbeddedGateway, run: Run) -> None:
     """Press Stop, and look whether the runner gets it."""
-    stop_button(person).click()
+    stop_button(person).dblclick()
     expect(person.page.locator(".history-entry")).to_contain_text("Stop")
     queued = gateway.send("GET", f"/api/runs/{run.id}/commands", run=run).json()
     assert [each["command"] for each in queued] == ["__STOP__"]
@@ -270,7 +270,7 @@ def test_a_run_that_cannot_be_loaded_can_be_stopped(
         person.page.route(f"**/api/runs/{run.id}", lambda route: route.fulfill(status=500))
         person.page.goto(f"{gateway.url}/runs/{run.id}")
         expect(person.page.get_by_role("button", name="Try now")).to_be_visible()
-        stop_button(person).click()
+        stop_button(person).dblclick()
 
         def is_queued() -> None:
             queued = gateway.send("GET", f"/api/runs/{run.id}/commands", run=run).json()

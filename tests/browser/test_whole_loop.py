@@ -41,7 +41,7 @@ def test_a_run_from_new_run_to_its_artifacts(
         expect(page.get_by_role("button", name="View latest.diff")).to_be_visible()
         assert page.locator(".commands button").all_inner_texts()[0] == "git diff"
 
-        page.get_by_role("button", name="Stop", exact=True).click()
+        page.get_by_role("button", name="Stop", exact=True).dblclick()
         expect(page.locator(".badge")).to_have_text("Stopped")
         assert runner.wait(20) == 130
 
@@ -63,18 +63,21 @@ def test_a_run_from_new_run_to_its_artifacts(
 
 
 def test_halt_asks_first(desk: Visitor, gateway: EmbeddedGateway, project: Path) -> None:
-    """Halt does nothing until it is confirmed, and then ends the run."""
+    """One press does nothing, and a second one at the same place soon after it ends the run."""
     page = desk.page
     run_id, line = start_line(gateway, "go")
 
     with pasted(line, project, environment(child("lines.py", "100000", "5"))) as runner:
         wait_for_status(gateway, run_id, "running")
         desk.open_run(run_id)
-        page.get_by_role("button", name="Halt…").click()
-        page.get_by_role("button", name="Keep it running").click()
+        halt = page.get_by_role("button", name="Halt", exact=True)
+        halt.click()
+        expect(page.locator(".toast")).to_contain_text("Press again to kill at once")
+        expect(halt).to_be_visible()  # after a few seconds, or at once on a slow machine
         assert gateway.api("GET", f"/api/runs/{run_id}/history").json()["commands"] == []
-        page.get_by_role("button", name="Halt…").click()
-        page.get_by_role("button", name="Halt", exact=True).click()
+        place = halt.bounding_box()
+        assert place is not None
+        page.mouse.dblclick(place["x"] + place["width"] / 2, place["y"] + 10)
         expect(page.locator(".badge")).to_have_text("Halted")
         assert runner.wait(20) == 137
 

@@ -1,10 +1,12 @@
 /** The page's beginning: which view the address asks for, and what every view has. */
 
 import { pathHere } from "./base.js";
+import { forgetDrafts } from "./drafts.js";
 import { showConnection } from "./notices.js";
 import { offerNotifications } from "./notifications.js";
 
 showConnection("connecting");
+document.querySelector("form[action$='/logout']").addEventListener("submit", forgetDrafts);
 const page = await makePage();
 document.querySelector("#main").replaceChildren(page.element);
 page.open();

@@ -4,6 +4,7 @@ import { post } from "./api.js";
 import { BASE } from "./base.js";
 import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
+import { keepDraft } from "./drafts.js";
 import { asText } from "./values.js";
 import { pageOf, WaitingFolders } from "./waiting.js";
 
@@ -25,6 +26,11 @@ function form(dialog, again, resume) {
   const problem = el("p", { class: "notice bad", role: "alert", hidden: true });
   const prompt = el("textarea", { id: "prompt", rows: "4", autofocus: true, "aria-describedby": "prompt-help" });
   prompt.value = again ? asText(again.command ?? again.prompt, MAX_PROMPT) : "";
+  const noteDraft = keepDraft(prompt, again ? `again ${again.id}` : resume ? `go on ${resume.id}` : "new run");
+  const forget = () => {
+    prompt.value = "";
+    noteDraft();
+  };
   const create = el("button", { type: "submit", class: "primary" }, "Create the run");
   const line = folder && el("p", { class: "hint" }, "Its line goes to the folder ", el("code", {}, folder), ".");
   const optional = el("span", { class: "hint" }, "(optional)");
@@ -49,16 +55,19 @@ function form(dialog, again, resume) {
     line,
     folders.options,
     problem,
-    el("div", { class: "button-row end" }, el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), create),
+    el("div", { class: "button-row end" }, el("button", { type: "button", onclick: () => (forget(), dialog.close()) }, "Cancel"), create),
   );
   element.addEventListener("submit", async (event) => {
     event.preventDefault();
     create.disabled = true;
     try {
       const command = prompt.value.trim();
-      if (folders.chosen) return location.assign(pageOf(await folders.send(command)));
       const model = again ? { again: again.id } : resume ? { resume: resume.id } : {};
-      showLine(dialog, await post("/api/runs", { command, ...model }));
+      const started = folders.chosen && pageOf(await folders.send(command));
+      const created = started ? null : await post("/api/runs", { command, ...model });
+      forget();
+      if (started) location.assign(started);
+      else showLine(dialog, created);
     } catch (error) {
       problem.textContent = error.message;
       problem.hidden = false;

@@ -11,6 +11,7 @@ import { age, talkName } from "./words.js";
 const LONG_RESULT_LINES = 12;
 const SPECIAL = new Map([["__STOP__", "Stop"], ["__HALT__", "Halt"], ["__ESCAPE__", "Ctrl-C"]]);
 const SENT = { stop: "Stop", halt: "Halt", escape: "Ctrl-C" };
+const ARMED_MS = 3000;
 const MAX_OFFERED = 200;
 const MAX_RESULT_CHARS = 400_000; // more than the gateway gives
 const INPUT = "__INPUT__:";
@@ -36,17 +37,15 @@ export class RunControls {
   #last = ""; // the program that was run last
   #history = el("ol", { class: "history" });
   #entries = new Map();
-  #haltDialog;
+  #disarm = () => {};
 
   /** The buttons that end the run are there at once, whatever is known of it. */
   constructor(id) {
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
     const fail = (sentence) => this.#tellProblem(sentence);
-    this.#haltDialog = this.#buildHaltDialog(fail);
     this.stopping.append(
-      actionButton("Stop", { class: "stop" }, () => this.#send("stop"), fail),
-      el("button", { type: "button", class: "plain danger", onclick: () => this.#haltDialog.showModal() }, "Halt…"),
-      this.#haltDialog,
+      this.#buildEnding("stop", "Press again to stop the run: it is asked to end, and killed after 10 seconds.", "stop", fail),
+      this.#buildEnding("halt", "Press again to kill at once all that the run has started.", "plain danger", fail),
     );
     this.#typing = this.#buildTyping(fail);
     this.#repeat = actionButton("Repeat the last one", { class: "repeat", hidden: true }, () => this.#send("command", { command: this.#last }), fail);
@@ -70,7 +69,7 @@ export class RunControls {
     this.stopping.hidden = !isActive;
     // In print mode nobody reads the terminal, whatever is allowed.
     this.#typing.hidden = !run.remote_input || run.mode !== "interactive" || run.status !== "running";
-    if (!isActive && this.#haltDialog.open) this.#haltDialog.close();
+    if (!isActive) this.#disarm();
     const commands = run.status === "running" && Array.isArray(run.commands) ? run.commands : [];
     const offered = commands.filter((each) => typeof each === "string").slice(0, MAX_OFFERED);
     this.element.hidden = !offered.length && this.#typing.hidden && !this.#entries.size;
@@ -165,19 +164,33 @@ export class RunControls {
     );
   }
 
-  #buildHaltDialog(fail) {
-    const dialog = el("dialog", { "aria-labelledby": "halt-title" });
-    dialog.append(
-      el("h2", { id: "halt-title" }, "Halt this run?"),
-      el("p", {}, "Everything that the run started is killed at once, and what it has not saved is lost. Stop asks it to end first, and kills it only after 10 seconds."),
-      el(
-        "div",
-        { class: "button-row end" },
-        el("button", { type: "button", autofocus: true, onclick: () => dialog.close() }, "Keep it running"),
-        actionButton("Halt", { class: "primary danger" }, () => this.#send("halt").finally(() => dialog.close()), fail),
-      ),
-    );
-    return dialog;
+  /**
+   * Return a button that acts on its second press: no dialog stands before an emergency, and a slip of
+   * the thumb ends nothing. While it asks, it covers the place where it was pressed.
+   */
+  #buildEnding(what, meaning, kind, fail) {
+    const label = SENT[what];
+    let isArmed = false;
+    const button = actionButton(label, { class: kind, title: meaning.replace("Press again to", "Press twice to") }, async () => {
+      const isSecond = isArmed;
+      this.#disarm();
+      if (isSecond) return this.#send(what);
+      isArmed = true;
+      this.stopping.style.minWidth = `${this.stopping.offsetWidth}px`;
+      button.classList.add("armed");
+      button.textContent = `${label} the run?`;
+      say(meaning);
+      const timer = setTimeout(() => this.#disarm(), ARMED_MS);
+      this.#disarm = () => {
+        clearTimeout(timer);
+        isArmed = false;
+        button.classList.remove("armed");
+        button.textContent = label;
+        this.stopping.style.minWidth = "";
+        this.#disarm = () => {};
+      };
+    }, fail);
+    return button;
   }
 }
 
@@ -190,8 +203,8 @@ function fits(command, kinds) {
 const nameOf = (command, isSession) => {
   // Until it is delivered; the gateway does not keep what was typed.
   const typed = command.startsWith(INPUT) && command.slice(INPUT.length).trimEnd();
-  if (typed) return `Typed: ${typed}`;
-  if (typed === "") return "Typed into the session";
+  if (typed) return `${isSession ? "Typed" : "Message"}: ${typed}`;
+  if (typed === "") return isSession ? "Typed into the session" : "Message";
   // A session has the key on its terminal; a job has a button.
   if (command === "__ESCAPE__" && !isSession) return "Interrupt";
   return talkName(command) ?? SPECIAL.get(command) ?? command;

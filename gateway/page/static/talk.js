@@ -6,12 +6,15 @@
 
 import { ApiError, get, post } from "./api.js";
 import { actionButton, el, setText } from "./dom.js";
+import { keepDraft } from "./drafts.js";
 import { announce } from "./notices.js";
 import { cardSummary, closedAbout, closedSentence, Questions } from "./questions.js";
 import { asText, legible } from "./values.js";
 import { clock } from "./words.js";
 
 const RETRY_MS = 3000;
+// What was done is no news any more.
+const TOLD_MS = 6000;
 const MAX_MESSAGE_CHARS = 100_000;
 const MODES = new Map([
   ["plan", "Plan only"],
@@ -62,6 +65,8 @@ export class Talk {
       send.click();
     });
     this.#interrupt = actionButton("Interrupt", {}, () => this.#command("escape", {}), (sentence) => this.#fail(sentence));
+    keepDraft(this.#field, `message ${id}`);
+    growing(this.#field);
     this.#message = el("div", { class: "stack" }, el("label", { for: "message" }, "Message to Claude Code"), this.#field, this.#hint);
     this.element = el(
       "section",
@@ -76,6 +81,7 @@ export class Talk {
   }
 
   #send;
+  #telling;
 
   /** Offer what the run takes at this moment, and look whether it asks something. */
   update(run) {
@@ -182,12 +188,14 @@ export class Talk {
     await this.#command("input", { text });
     // What was typed meanwhile stays.
     if (this.#field.value === text) this.#field.value = "";
+    this.#field.dispatchEvent(new Event("input"));
     this.#field.focus();
   }
 
   /** Send something, and show what the runner says about it. */
   async #command(what, body) {
     this.#problem.hidden = true;
+    clearTimeout(this.#telling);
     setText(this.#status, "Waiting for the runner…");
     try {
       const { id } = await post(`${this.#path}/${what}`, body);
@@ -206,6 +214,7 @@ export class Talk {
       this.#fail(`It did nothing: ${asText(error || "the runner refused it").replace(/^refused: /, "")}.`);
     } else {
       setText(this.#status, `${asText(result) || "Done"}.`);
+      this.#telling = setTimeout(() => setText(this.#status, ""), TOLD_MS);
     }
   }
 
@@ -213,4 +222,15 @@ export class Talk {
     setText(this.#problem, sentence);
     this.#problem.hidden = false;
   }
+}
+
+/** Let a field grow with its text where the style sheet cannot say so. */
+function growing(field) {
+  if (CSS.supports("field-sizing", "content")) return;
+  const grow = () => {
+    field.style.height = "auto";
+    field.style.height = `${field.scrollHeight + 2}px`;
+  };
+  field.addEventListener("input", grow);
+  new IntersectionObserver(grow).observe(field); // with what was typed before
 }
