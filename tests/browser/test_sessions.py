@@ -57,6 +57,13 @@ def test_the_gateway_draws_the_screen(browser: Browser, bare: EmbeddedGateway) -
         edge = lines.nth(9).locator("span", has_text=">").last
         assert edge.evaluate("edge => edge.getBoundingClientRect().right < innerWidth")
         person.check_layout("button, .button, textarea")
+        # The end of the screen is in sight, and what types is within a thumb's reach.
+        expect(lines.nth(29)).to_be_in_viewport(ratio=1)
+        for name in ("Ctrl-C", "Esc", "Arrow up", "Send", "Stop"):
+            expect(page.get_by_role("button", name=name, exact=True)).to_be_in_viewport(ratio=1)
+        bare.send_marker(run, {"event": "state", "state": "waiting"})
+        page.get_by_role("button", name="Needs you").click()
+        expect(page.get_by_label("Type into the session")).to_be_focused()
 
         bare.send_event(run, "stdout", "\x1b[1;1Hlive\x1b[K\x1b[?25l", MANY + 3)
         expect(lines.nth(0)).to_have_text("live\u200b")

@@ -72,7 +72,7 @@ def test_halt_asks_first(desk: Visitor, gateway: EmbeddedGateway, project: Path)
         desk.open_run(run_id)
         halt = page.get_by_role("button", name="Halt", exact=True)
         halt.click()
-        expect(page.locator(".toast")).to_contain_text("Press again to kill at once")
+        expect(page.locator(".toast")).to_contain_text("Press again to kill it at once")
         expect(halt).to_be_visible()  # after a few seconds, or at once on a slow machine
         assert gateway.api("GET", f"/api/runs/{run_id}/history").json()["commands"] == []
         place = halt.bounding_box()

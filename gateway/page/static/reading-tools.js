@@ -91,7 +91,8 @@ export class ReadingTools {
 
   /** Offer the way to what a run waits for. */
   update(run) {
-    const waits = run.open_questions > 0 || (run.state === "waiting" && run.listens && run.remote_input);
+    const takesWords = run.remote_input && (run.listens || run.mode === "interactive");
+    const waits = run.open_questions > 0 || (run.state === "waiting" && takesWords);
     this.#needed.hidden = run.status !== "running" || !waits;
   }
 
@@ -170,7 +171,7 @@ export class ReadingTools {
   #add({ event, line, text, start, end, type }) {
     const name = `${event}.${line}`;
     if (this.#hits.has(name)) return;
-    const link = el("a", { class: `hit ${type}`, href: `#e${name}`, onclick: (event) => this.#follow(event, name) }, legible(text.slice(0, start)), el("mark", {}, legible(text.slice(start, end))), legible(text.slice(end)));
+    const link = el("a", { class: `hit ${type}`, href: `#e${name}`, onclick: (event) => this.#follow(event, name) }, el("span", {}, legible(text.slice(0, start)), el("mark", {}, legible(text.slice(start, end))), legible(text.slice(end))));
     this.#hits.set(name, link);
     this.#list.append(el("li", {}, link));
   }
@@ -209,11 +210,11 @@ export class ReadingTools {
   }
 }
 
-/** Go to the first open question, or to the field for a message. */
+/** Go to the first open question, or to the field for a message or for the session. */
 function goToNeeded() {
   const question = document.querySelector(".ask h3");
   if (question?.closest(".asks.folded")) document.querySelector(".asks-toggle").click();
-  (question ?? document.querySelector("#message"))?.focus();
+  (question ?? [...document.querySelectorAll("#message, #input")].find((each) => each.checkVisibility()))?.focus();
 }
 
 /** Return the place behind a line. */

@@ -32,7 +32,8 @@ export class RunControls {
   /** The buttons that end the run; the page puts them where they are always at hand. */
   stopping = el("div", { class: "button-row stopping" });
   #commands = el("div", { class: "commands" });
-  #typing;
+  /** What types into a session; the page puts it there too. */
+  typing;
   #repeat;
   #last = ""; // the program that was run last
   #history = el("ol", { class: "history" });
@@ -44,12 +45,12 @@ export class RunControls {
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
     const fail = (sentence) => this.#tellProblem(sentence);
     this.stopping.append(
-      this.#buildEnding("stop", "Press again to stop the run: it is asked to end, and killed after 10 seconds.", "stop", fail),
-      this.#buildEnding("halt", "Press again to kill at once all that the run has started.", "plain danger", fail),
+      this.#buildEnding("stop", "Press again to stop the run.", "It is asked to end, and killed after 10 seconds.", "stop", fail),
+      this.#buildEnding("halt", "Press again to kill it at once.", "Everything that the run started is killed at once.", "plain danger", fail),
     );
-    this.#typing = this.#buildTyping(fail);
+    this.typing = this.#buildTyping(fail);
     this.#repeat = actionButton("Repeat the last one", { class: "repeat", hidden: true }, () => this.#send("command", { command: this.#last }), fail);
-    this.#active = el("div", { class: "stack", hidden: true }, this.#typing, this.#commands, this.#repeat);
+    this.#active = el("div", { class: "stack", hidden: true }, this.#commands, this.#repeat);
     this.element = el(
       "section",
       { class: "card", "aria-labelledby": "controls-title" },
@@ -61,6 +62,11 @@ export class RunControls {
     this.element.hidden = true;
   }
 
+  /** Take back what types into a session. */
+  takeTyping() {
+    this.#active.prepend(this.typing);
+  }
+
   /** Offer what the run takes at this moment. */
   update(run) {
     const isActive = run.status === "running" || run.status === "pending";
@@ -68,11 +74,11 @@ export class RunControls {
     this.#active.hidden = !isActive;
     this.stopping.hidden = !isActive;
     // In print mode nobody reads the terminal, whatever is allowed.
-    this.#typing.hidden = !run.remote_input || run.mode !== "interactive" || run.status !== "running";
+    this.typing.hidden = !run.remote_input || run.mode !== "interactive" || run.status !== "running";
     if (!isActive) this.#disarm();
     const commands = run.status === "running" && Array.isArray(run.commands) ? run.commands : [];
     const offered = commands.filter((each) => typeof each === "string").slice(0, MAX_OFFERED);
-    this.element.hidden = !offered.length && this.#typing.hidden && !this.#entries.size;
+    this.element.hidden = !offered.length && (this.typing.hidden || !this.element.contains(this.typing)) && !this.#entries.size;
     // Only when it has changed: new buttons would take the focus away.
     const kinds = Array.isArray(run.project) ? run.project : null;
     const content = JSON.stringify([offered, kinds]);
@@ -137,7 +143,7 @@ export class RunControls {
   }
 
   #buildTyping(fail) {
-    const field = el("textarea", { id: "input", rows: "2", autocomplete: "off", autocapitalize: "off", spellcheck: "false" });
+    const field = el("textarea", { id: "input", rows: "2", placeholder: "Type…", autocomplete: "off", autocapitalize: "off", spellcheck: "false" });
     const send = actionButton("Send", { class: "primary" }, async () => {
       // Enter is what a terminal sends for the key, and not a line feed.
       await this.#send("input", { text: `${field.value}\r` });
@@ -151,7 +157,7 @@ export class RunControls {
     });
     return el(
       "div",
-      { class: "stack", hidden: true },
+      { class: "stack typing", hidden: true },
       el("label", { for: "input" }, "Type into the session"),
       field,
       el(
@@ -168,10 +174,10 @@ export class RunControls {
    * Return a button that acts on its second press: no dialog stands before an emergency, and a slip of
    * the thumb ends nothing. While it asks, it covers the place where it was pressed.
    */
-  #buildEnding(what, meaning, kind, fail) {
+  #buildEnding(what, question, meaning, kind, fail) {
     const label = SENT[what];
     let isArmed = false;
-    const button = actionButton(label, { class: kind, title: meaning.replace("Press again to", "Press twice to") }, async () => {
+    const button = actionButton(label, { class: kind, title: meaning }, async () => {
       const isSecond = isArmed;
       this.#disarm();
       if (isSecond) return this.#send(what);
@@ -179,7 +185,7 @@ export class RunControls {
       this.stopping.style.minWidth = `${this.stopping.offsetWidth}px`;
       button.classList.add("armed");
       button.textContent = `${label} the run?`;
-      say(meaning);
+      say(question, false, ARMED_MS);
       const timer = setTimeout(() => this.#disarm(), ARMED_MS);
       this.#disarm = () => {
         clearTimeout(timer);

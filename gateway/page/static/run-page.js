@@ -69,6 +69,7 @@ export class RunPage {
     const side = () => this.#columns.querySelector(":scope > .side");
     this.#dock = new Dock([
       [this.#talk.element, (element) => side()?.prepend(element)],
+      [this.#controls.typing, () => this.#controls.takeTyping()],
       [this.#controls.stopping, (element) => line.append(element)],
     ], this.#talk.cards);
     this.element = el(
@@ -262,7 +263,7 @@ export class RunPage {
     const banners = [];
     // What it asks says that for itself.
     if (kind === "waiting" && !run.open_questions) {
-      banners.push(el("p", { class: "notice waiting" }, run.listens ? "It has ended its turn, and waits for your message." : "It is waiting for you: for an answer, or for what to do next."));
+      banners.push(el("p", { class: "notice waiting" }, run.listens ? "Its turn is over. It waits for your message." : "It waits for an answer, or for a new task."));
     }
     // That it has finished, and when, stands above.
     if (run.status === "failed" || (run.status === "done" && kind !== "done")) {

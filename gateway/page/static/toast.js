@@ -10,14 +10,14 @@ const element = el("section", { class: "toast", "aria-label": "What became of it
 let timer;
 
 /** Say what became of an action. A failure stays until it is hidden, or something else is said. */
-export function say(sentence, isBad = false) {
+export function say(sentence, isBad = false, shownMs = SHOWN_MS) {
   if (!element.isConnected) document.body.append(element);
   clearTimeout(timer);
   text.textContent = sentence;
   element.classList.toggle("bad", isBad);
   element.hidden = false;
   announce(sentence);
-  if (!isBad) timer = setTimeout(() => (element.hidden = true), SHOWN_MS);
+  if (!isBad) timer = setTimeout(() => (element.hidden = true), shownMs);
 }
 
 /** Say that something did not work. */
