@@ -10,6 +10,9 @@ const PLAIN = /^[A-Za-z0-9][A-Za-z0-9_-]{0,199}$/;
 
 export class GoOn {
   #shown = "";
+  #run = null;
+  /** The same in a button, for a thumb. */
+  button = el("button", { type: "button", class: "primary go-on", hidden: true, onclick: () => openNewRun({ resume: this.#run }) }, "Go on with this session…");
 
   constructor() {
     this.element = el("section", { class: "card", "aria-labelledby": "go-on-title", hidden: true });
@@ -17,12 +20,13 @@ export class GoOn {
 
   /** Show it for a run that has ended and left a session. */
   update(run) {
+    this.#run = run;
     const isOver = run.status === "done" || run.status === "failed";
     const known = asText(run.session_id);
     const session = isOver && run.runner === "claude" && PLAIN.test(known) ? known : "";
     if (session === this.#shown) return;
     this.#shown = session;
-    this.element.hidden = !session;
+    this.element.hidden = this.button.hidden = !session;
     const line = `claude-runner start --resume ${session}`;
     this.element.replaceChildren(
       el("h2", { id: "go-on-title" }, "Go on with this session"),

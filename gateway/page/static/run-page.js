@@ -70,6 +70,7 @@ export class RunPage {
     this.#dock = new Dock([
       [this.#talk.element, (element) => side()?.prepend(element)],
       [this.#controls.typing, () => this.#controls.takeTyping()],
+      [this.#goOn.button, (element) => element.remove()],
       [this.#controls.stopping, (element) => line.append(element)],
     ], this.#talk.cards);
     this.element = el(
