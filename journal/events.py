@@ -1,6 +1,7 @@
 """What a journal's output becomes: chunks, and the events that they are cut into.
 
-Theory of operation. Output arrives as *chunks*: redacted text of one stream, never changed. An
+Theory of operation. Output arrives as *chunks*: redacted text of one stream, never changed once it
+was cut. An
 *event* is a cut: a run of chunks of one stream, merged, given the next sequence number and frozen,
 nonce included, before it is sent. Its body is not stored, because it follows from the chunks and
 the number (`encode_event`). At most one event is in flight. It ends as accepted, itself or a notice
@@ -153,6 +154,11 @@ class Outbox:
         return self._state.has_pending
 
     @property
+    def is_urgent(self) -> bool:
+        """Whether something is in flight or waits that a person waits for."""
+        return self._state.urgent is not None
+
+    @property
     def is_in_flight(self) -> bool:
         """Whether an event is frozen and not answered."""
         return self._state.in_flight is not None
@@ -182,11 +188,19 @@ class Outbox:
 
     # --- what comes --------------------------------------------------------------------------
 
-    def add(self, stream: str, text: RedactedText) -> None:
+    def add(
+        self, stream: str, text: RedactedText, *, slot: str = "", is_urgent: bool = False
+    ) -> None:
         """Let a text wait at the end of its stream, as one chunk or several.
 
-        A marker, which is JSON, stays whole.
+        A marker, which is JSON, stays whole. One with a `slot` takes the place of what still waits
+        of the same name: of how a run stands, only the newest counts.
         """
+        state = self._state
+        if state.slots.get(slot, 0) > state.cursors[stream]:
+            values = (storable(text), state.slots[slot])
+            self._store.execute("UPDATE chunks SET text = ? WHERE id = ?", values)
+            return
         for piece in _split(storable(text), stream):
             # Its number is counted here, because a journal that leaves the disk counts on.
             self._state.newest_id += 1
@@ -195,6 +209,10 @@ class Outbox:
                 "INSERT INTO chunks (id, stream, text) VALUES (?, ?, ?)",
                 (self._state.newest_id, stream, piece),
             )
+        if slot:
+            state.slots[slot] = state.newest_id
+        if is_urgent:
+            state.urgent = (stream, state.newest_id)
 
     def leave_out(self, stream: str, text: RedactedText) -> None:
         """Count text that the disk did not take. Markers, which are hints by then, do not count."""
@@ -240,6 +258,8 @@ class Outbox:
                 self.leave_out(stream, text)
         sequence = 0 if state.in_flight is None else state.in_flight.sequence
         state.last_ids = dict(state.cursors)
+        state.slots.clear()
+        state.urgent = None
         of_event = "(SELECT {} FROM events WHERE sequence = ?)"
         in_event = (
             f"stream = {of_event.format('stream')} AND id BETWEEN {of_event.format('first_id')} "
@@ -504,6 +524,10 @@ class _State:
         # Once the event in flight is accepted.
         self.totals_then = _RunningTotals()
         self.newest_id = 0
+        # The last chunk of each name whose newest alone counts, and the last one of any stream that
+        # a person waits for.
+        self.slots: dict[str, int] = {}
+        self.urgent: tuple[str, int] | None = None
         # What the disk did not take: what of it is not told yet, whether there was any, and all.
         self.gap = Gap()
         self.is_whole = True
@@ -512,6 +536,7 @@ class _State:
     def copy(self) -> _State:
         twin = copy.copy(self)
         twin.last_ids, twin.cursors = dict(self.last_ids), dict(self.cursors)
+        twin.slots = dict(self.slots)
         return twin
 
     def hold(
@@ -538,6 +563,8 @@ class _State:
     def accept(self) -> None:
         """Count the event in flight."""
         self.totals, self.in_flight = self.totals_then, None
+        if self.urgent is not None and self.cursors[self.urgent[0]] >= self.urgent[1]:
+            self.urgent = None
 
     @property
     def waiting(self) -> list[str]:

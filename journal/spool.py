@@ -242,9 +242,19 @@ class Spool:
         with self._changed:
             yield
 
-    def append(self, stream: str, text: RedactedText, fact: tuple[str, Any] | None = None) -> bool:
+    def append(
+        self,
+        stream: str,
+        text: RedactedText,
+        fact: tuple[str, Any] | None = None,
+        *,
+        slot: str = "",
+        is_urgent: bool = False,
+    ) -> bool:
         """Commit redacted text to the end of a stream, and with a message a fact that it tells.
 
+        For `slot` see `Outbox.add`. `is_urgent`: a person waits for it, so it does not wait for the
+        pace of the output, and neither does what is before it.
         Returns False if a full disk does not take it: then it is counted, and its size is told in
         its place. Raises SpoolError (ended, closed).
         """
@@ -253,7 +263,7 @@ class Spool:
         is_output = stream in OUTPUT_STREAMS
         try:
             if not is_output:
-                self._append_message(stream, text, fact)
+                self._append_message(stream, text, fact, slot=slot, is_urgent=is_urgent)
                 return True
             if not self.is_tight:
                 with self._transaction():
@@ -268,10 +278,18 @@ class Spool:
             self._outbox.leave_out(stream, text)
         return False
 
-    def _add(self, stream: str, text: RedactedText, fact: tuple[str, Any] | None = None) -> None:
+    def _add(
+        self,
+        stream: str,
+        text: RedactedText,
+        fact: tuple[str, Any] | None = None,
+        *,
+        slot: str = "",
+        is_urgent: bool = False,
+    ) -> None:
         if self.is_ended:
             raise SpoolError("the run has ended; nothing can follow its `finished` marker")
-        self._outbox.add(stream, text)
+        self._outbox.add(stream, text, slot=slot, is_urgent=is_urgent)
         if fact is not None:
             self._put_fact(*fact)
         self._unsynced_chars += len(text)
@@ -317,6 +335,12 @@ class Spool:
         """Whether anything is in flight or waits to be cut."""
         with self._changed:
             return self._outbox.has_pending
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether something in flight or waiting is what a person waits for."""
+        with self._changed:
+            return self._outbox.is_urgent
 
     @property
     def is_ended(self) -> bool:

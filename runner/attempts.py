@@ -104,7 +104,8 @@ class Sender:
     """Sends requests by one policy, one after the other. Thread: that of its client.
 
     `wait` waits so many seconds, and returns whether to stop. `explain` is told before each pause
-    what stands in the way, except for a single lost answer, which is too common.
+    what stands in the way, except for a single lost answer, which is too common. `is_urgent` says
+    whether a person waits for what is sent.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Sender:
         *,
         pauses: Pauses | None = None,
         explain: Callable[[Obstacle], None] = lambda _: None,
+        is_urgent: Callable[[], bool] = lambda: False,
     ) -> None:
         self._client = client
         self._pacer = pacer
@@ -123,6 +125,7 @@ class Sender:
         self._policy = policy
         self._pauses = pauses or Pauses()
         self._explain = explain
+        self._is_urgent = is_urgent
         # Copies in a row that were not taken, also of earlier requests.
         self._failures = 0
 
@@ -174,8 +177,9 @@ class Sender:
     def wait_for_turn(self) -> bool:
         """Wait until the gateway's limit allows a request. Returns whether to stop."""
         while True:
-            is_output = self._policy.is_output
-            delay_s = self._pacer.output_delay_s() if is_output else self._pacer.blocked_s()
+            delay_s = self._pacer.blocked_s()
+            if self._policy.is_output:
+                delay_s = self._pacer.output_delay_s(is_urgent=self._is_urgent())
             if self._wait(min(delay_s, _RECONSIDER_S)):
                 return True
             if delay_s <= 0:
@@ -290,12 +294,16 @@ _RESERVED_REQUESTS: Final = 8
 _RESERVED_SHARE: Final = 0.2
 # Polls use so much of it, so that a stop does not wait for the next window.
 _POLLED_SHARE: Final = 3 / 8
+# What a person waits for uses so much of it too; the rest is for ends and acknowledgements.
+_URGENT_SHARE: Final = 3 / 8
 # On a budget that is almost used up, each thread goes as slowly as if it were one of so many: ten
 # runs, which send output and ask for commands.
 _SHARERS: Final = 20
 # Longer than any window. A gateway may ask for more patience than the operator of a run has: then
 # it is asked again, as a stop must get through.
 _LONGEST_WAIT_S: Final = 60.0
+# A question that waits for a command may be answered 20 s later.
+_FRESH_S: Final = 1.0
 # After a 429 without a time: 1 s, doubled up to this.
 _LONGEST_GUESS_S: Final = 30.0
 
@@ -321,10 +329,10 @@ class Pacer:
         self._refusals = 0
         self._is_ending = False
 
-    def note(self, reply: Reply) -> None:
-        """Learn from a reply."""
+    def note(self, reply: Reply, took_s: float = 0.0) -> None:
+        """Learn from a reply. One that came late may tell of the window when it was asked for."""
         now = self._clock()
-        budget = reply.rate_limit
+        budget = reply.rate_limit if took_s < _FRESH_S else None
         with self._lock:
             if budget is not None:
                 self._limit, self._remaining = budget.limit, budget.remaining
@@ -367,13 +375,17 @@ class Pacer:
                 pace_s = left_s / 3
             return max(interval_s, pace_s)
 
-    def output_delay_s(self) -> float:
-        """Return how long the next output event should wait."""
+    def output_delay_s(self, *, is_urgent: bool = False) -> float:
+        """Return how long the next output event should wait: not at all where a person waits."""
         with self._lock:
             now = self._clock()
             left_s, spare = self._budget()
-            since_s = now - self._last_output_at
-            delay_s = self._pace_s(left_s, spare) - since_s if spare > 0 else left_s
+            if is_urgent:
+                delay_s = 0.0 if spare > -_URGENT_SHARE * self._kept else left_s
+            elif spare > 0:
+                delay_s = self._pace_s(left_s, spare) - (now - self._last_output_at)
+            else:
+                delay_s = left_s
             return max(0.0, delay_s, self._blocked_until - now)
 
     def _budget(self) -> tuple[float, float]:

@@ -83,7 +83,12 @@ class Journal(Protocol):
     """The journal of the run, as far as a conversation writes to it."""
 
     def append(
-        self, stream: str, text: RedactedText, fact: tuple[str, Any] | None = None
+        self,
+        stream: str,
+        text: RedactedText,
+        fact: tuple[str, Any] | None = None,
+        *,
+        is_urgent: bool = False,
     ) -> object:
         """Keep text of one stream, in order, and with it a fact of the run."""
 
@@ -169,11 +174,19 @@ class Conversation:
                 list(self._note(news))
 
     @property
-    def state(self) -> str:
-        """Whether the child works, or waits for a person."""
+    def is_waiting(self) -> bool:
+        """Whether the child waits for a person."""
         with self._lock:
-            is_waiting = len(self._questions) > 0 or self._idle_since is not None
-            return WAITING if is_waiting else WORKING
+            return len(self._questions) > 0 or self._idle_since is not None
+
+    @property
+    def state(self) -> str:
+        """Whether the child works or waits, as the gateway is told. A card tells for itself that
+        it waits, and with its answer that it does not.
+        """
+        with self._lock:
+            is_told = self.asking.has_cards and self._idle_since is None
+            return WAITING if self.is_waiting and not is_told else WORKING
 
     @property
     def outgoing(self) -> bytes:
@@ -541,7 +554,7 @@ class Conversation:
         fact = ("questions", {"cards": has_cards, "open": open_ids})
         if has_cards:
             # In one step: a crash in between would take back the card of an answered question.
-            self._journal.append("marker", self._rules.redact_json(fields), fact)
+            self._journal.append("marker", self._rules.redact_json(fields), fact, is_urgent=True)
             return
         self._journal.put_fact(*fact)
         self._infos.append(line)
@@ -553,4 +566,4 @@ class Conversation:
         infos, self._infos = self._infos, []
         self._info_due = now + _INFO_INTERVAL_S if infos else None
         if infos:
-            self._journal.append("info", join("\n\n", *infos))
+            self._journal.append("info", join("\n\n", *infos), is_urgent=True)

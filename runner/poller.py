@@ -169,16 +169,18 @@ class Poller(Worker):
             if isinstance(error, CertificateChangedError):
                 self._tell_of_certificate(CertificateRefused(error))
             return Pauses().certificate_s
-        self._pacer.note(reply)
+        waited_s = time.monotonic() - asked_at
+        self._pacer.note(reply, waited_s)
         if reply.outcome is Outcome.ACCEPTED and isinstance(reply.body, list):
             self._failures = 0
             self._tell_once.forget("rejected")
-            self._receive_all(reply.body)
+            has_news = self._receive_all(reply.body)
             # An early empty answer means that this gateway has no long poll, and a command that is
             # still being executed stays listed: both times an immediate question would be a flood.
-            waited_s = time.monotonic() - asked_at
             if waited_s >= _LONG_POLL_S * 0.9:
                 return 0.0
+            if has_news:  # who has just said something may say more
+                return self._poll_interval_s
             return self._pacer.poll_pause_s(self._poll_interval_s)
         return self._pause_after(reply)
 
@@ -196,8 +198,10 @@ class Poller(Worker):
         pause_s = Pauses(last_s=_MAX_POLL_PAUSE_S).backoff_s(self._failures)
         return max(self._poll_interval_s, pause_s)
 
-    def _receive_all(self, items: Iterable[Any]) -> None:
+    def _receive_all(self, items: Iterable[Any]) -> bool:
+        """Obey what is new. Returns whether anything was."""
         items = list(items)
+        has_news = False
         commands = [command for command in map(_parse, items) if command is not None]
         for _, text in commands:
             if text == _STOP:
@@ -209,10 +213,11 @@ class Poller(Worker):
         self._can_acknowledge = True
         for command_id, text in commands[:_MAX_COMMANDS_A_POLL]:
             try:
-                self._receive(command_id, text)
+                has_news = self._receive(command_id, text) or has_news
             except SpoolError as error:
                 # What cannot be recorded is not executed; a stop was carried out before that.
                 self._tell_once("journal", f"commands are no longer executed: {error}")
+        return has_news
 
     def _count_malformed(self, items: Iterable[Any]) -> None:
         """Count what is no command; it stays listed, and would be counted again at every poll."""
@@ -220,7 +225,8 @@ class Poller(Worker):
             if _parse(item) is None and len(self._dropped) < _MAX_DROPPED:
                 self._dropped.add(hashlib.sha256(json.dumps(item).encode()).digest())
 
-    def _receive(self, command_id: str, text: str) -> None:
+    def _receive(self, command_id: str, text: str) -> bool:
+        """Obey a command if it is new. Returns whether it was."""
         # What somebody typed, a password perhaps, is handed on and not kept.
         kept = text if self._wish(text) is None else text.partition(":")[0]
         shown = self._shorten(kept, MAX_COMMAND_CHARS)
@@ -232,14 +238,15 @@ class Poller(Worker):
             if reason is not None:
                 error = self._rules.redact(f"refused: {reason}")
                 self._acknowledge(Command(command_id, shown, None, error, acknowledged=False))
-                return
+                return False
             if self._executor.is_full:
-                return  # it stays listed
+                return False  # it stays listed
         known = self._spool.record_command(command_id, shown)
         if known is None:
             self._decide(command_id, text)
         elif known.has_ended:
             self._acknowledge(known)
+        return known is None
 
     def _acknowledge(self, command: Command) -> None:
         """Tell how a command ended. After a failure the rest has to wait for the next poll."""

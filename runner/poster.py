@@ -83,7 +83,13 @@ class Poster(Worker):
         # Until then nothing can have been sent, and that is not the gateway's fault.
         self._is_ready = False
         self._sender = Sender(
-            client, pacer, self._stopping.wait, EVENTS, pauses=pauses, explain=self._explain
+            client,
+            pacer,
+            self._stopping.wait,
+            EVENTS,
+            pauses=pauses,
+            explain=self._explain,
+            is_urgent=lambda: spool.is_urgent,
         )
         self._uploader = Uploader(
             client,

@@ -116,10 +116,12 @@ class Channel:
 class Journal(Protocol):
     """Where the pump leaves what the run has to deliver: the journal."""
 
-    def append(self, stream: str, text: RedactedText) -> bool:
+    def append(
+        self, stream: str, text: RedactedText, *, slot: str = "", is_urgent: bool = False
+    ) -> bool:
         """Keep text of one stream, in order. False if the disk is full, and it is left out.
 
-        Raises what ends the run.
+        `slot` and `is_urgent` are `Spool.append`'s. Raises what ends the run.
         """
 
 
@@ -156,6 +158,7 @@ class PtyPump(Worker):
         self._looked_at = float("-inf")
         self._state_told: str | None = None
         self._state_told_at = float("-inf")
+        self._was_waiting = False
         self._typed = bytearray()
         self._injected: list[bytes] = []
         self._lock = threading.Lock()
@@ -177,7 +180,9 @@ class PtyPump(Worker):
         self._progress: ProgressTeller | None = None
         for transcript in (channel.transcript for channel in channels):
             if transcript is not None and transcript.stream.tells_progress:
-                self._progress = ProgressTeller(transcript.stream, self._tell_marker)
+                self._progress = ProgressTeller(
+                    transcript.stream, lambda fields: self._tell_marker(fields, slot="progress")
+                )
         self._pipe = pipe
 
     def finish(self, within_s: float) -> None:
@@ -378,6 +383,7 @@ class PtyPump(Worker):
             self._states.look()
         if now >= self._state_told_at + _STATE_INTERVAL_S:
             self._tell_state(now)
+        self._note_waiting()
         if self._progress is not None:
             self._progress.tick(now)
 
@@ -388,17 +394,31 @@ class PtyPump(Worker):
             return self._speaker.conversation.state
         return None if self._states is None else self._states.state
 
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether the child waits for a person."""
+        if self._speaker is not None:
+            return self._speaker.conversation.is_waiting
+        return self._state == WAITING
+
     def _tell_state(self, now: float) -> None:
         """Tell what the child is doing if that has changed; what flickers is told as it ends."""
         state = self._state
         if state is not None and state != self._state_told:
             self._state_told, self._state_told_at = state, now
-            self._tell_marker({"event": "state", "state": state})
-            if state == WAITING:
-                self._tell_news(FilesTouched())
+            self._tell_marker({"event": "state", "state": state}, is_urgent=True)
 
-    def _tell_marker(self, fields: dict[str, Any]) -> None:
-        self._journal.append("marker", self._channels[0].rules.redact_json(fields))
+    def _note_waiting(self) -> None:
+        """Let a person who is waited for see what has changed."""
+        was_waiting, self._was_waiting = self._was_waiting, self._is_waiting
+        if self._was_waiting and not was_waiting:
+            self._tell_news(FilesTouched())
+
+    def _tell_marker(
+        self, fields: dict[str, Any], *, slot: str = "", is_urgent: bool = False
+    ) -> None:
+        text = self._channels[0].rules.redact_json(fields)
+        self._journal.append("marker", text, slot=slot, is_urgent=is_urgent)
 
     def _read(self, channel: Channel) -> None:
         raw = bytearray()

@@ -4,7 +4,8 @@
     assert max(told.silences_s) <= 30
 
 Every run always has output, polls, and ends at any time, by itself or by a stop; another one takes
-its place. Nothing is sent and nobody waits: an hour takes a second.
+its place. With `asks`, a person waits for something of each of them several times a minute.
+Nothing is sent and nobody waits: an hour takes a second.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ POLL_S = 2.0
 # end of the run.
 _TAIL_EVENTS = 4
 _UPLOADS = 2
+# A question, and again its answer: how the run stands, and a marker, behind the output before them.
+_ASKED_EVENTS = 2
+_ASKED_EVERY_S = (5.0, 40.0)
 # How often a thread that waits looks again.
 _LOOK_S = 0.25
 
@@ -74,6 +78,8 @@ class Told:
     stops_s: list[float] = field(default_factory=list)
     # From the child's end until the gateway has `finished`.
     ends_s: list[float] = field(default_factory=list)
+    # From a question, or its answer, until the gateway has it.
+    questions_s: list[float] = field(default_factory=list)
     refused: int = 0
     events: int = 0
 
@@ -88,8 +94,9 @@ class _Run:
         self._ends_at = self._clock.now + lives_s
         self._stop_at = self._ends_at if is_stopped else math.inf
         self._ends_at = math.inf if is_stopped else self._ends_at
-        self._notices = 0
         self._has_ended = False
+        self._asks_at = math.inf
+        self._ask_later()
 
     def start(self) -> Iterator[float]:
         """Ask for the run, then let both threads work."""
@@ -120,18 +127,30 @@ class _Run:
             if reply.outcome is Outcome.ACCEPTED:
                 return
 
+    def _ask_later(self) -> None:
+        if self._model.asks:
+            self._asks_at = self._clock.now + self._model.dice.uniform(*_ASKED_EVERY_S)
+
+    def _output_delay_s(self) -> float:
+        return self._pacer.output_delay_s(is_urgent=self._clock.now >= self._asks_at)
+
     def _send_event(self) -> Iterator[float]:
-        while self._pacer.output_delay_s() > 0:
+        while self._output_delay_s() > 0:
             self._is_over()
-            yield min(self._pacer.output_delay_s(), _LOOK_S) + 1e-9
+            yield min(self._output_delay_s(), _LOOK_S) + 1e-9
         self._pacer.note_output()
-        yield from self._send(self._pacer.output_delay_s)
+        yield from self._send(self._output_delay_s)
         self._model.told.events += 1
 
     def _post(self) -> Iterator[float]:
         last_at = self._clock.now
         while not self._is_over():
             yield from self._send_event()
+            if self._clock.now >= self._asks_at:
+                for _ in range(_ASKED_EVENTS):
+                    yield from self._send_event()
+                self._model.told.questions_s.append(self._clock.now - self._asks_at)
+                self._ask_later()
             if not self._is_over():
                 self._model.told.silences_s.append(self._clock.now - last_at)
                 last_at = self._clock.now
@@ -168,7 +187,10 @@ class _Model:
         limit: int,
         window_s: float,
         lives_s: tuple[float, float],
+        *,
+        asks: bool,
     ) -> None:
+        self.asks = asks
         self.dice = random.Random(seed)
         self.clock = Clock()
         self.bucket = Bucket(self.clock, limit, window_s)
@@ -207,11 +229,12 @@ def simulate(
     window_s: float = 60.0,
     for_s: float = 600.0,
     lives_s: tuple[float, float] = (20.0, 400.0),
+    asks: bool = False,
 ) -> Told:
     """Let so many runs share a budget for so long, and return what became of them.
 
     Each of them lives as long as `lives_s` says, from the one to the other.
     """
-    model = _Model(seed, runs, limit, window_s, lives_s)
+    model = _Model(seed, runs, limit, window_s, lives_s, asks=asks)
     model.work(for_s)
     return model.told

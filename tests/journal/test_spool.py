@@ -160,6 +160,47 @@ def test_output_passes_no_marker_and_may_pass_the_other_stream(tmp_path: Path) -
         ]
 
 
+def test_of_one_name_the_newest_takes_the_place_of_what_waits(tmp_path: Path) -> None:
+    """How a run stands is told once, however long it waits; what was sent is not changed."""
+    with opened(tmp_path / "spool.db") as spool:
+        spool.append("stdout", text("a"))
+        for number in range(3):
+            spool.append("marker", text(f'{{"turns":{number}}}'), slot="progress")
+            spool.append("stdout", text(f"{number}"))
+        assert spool.cut(1, "n") is not None
+        spool.accept()
+        flying = spool.cut(1, "n")
+        spool.append("marker", text('{"turns":3}'), slot="progress")
+        spool.append("marker", text('{"other":0}'))
+
+        assert flying is not None
+        assert data_of(flying) == '{"turns":2}'
+        assert drain(spool) == [
+            ("marker", '{"turns":2}'),
+            ("stdout", "012"),
+            ("marker", '{"turns":3}'),
+            ("marker", '{"other":0}'),
+        ]
+
+
+def test_it_knows_whether_a_person_waits(tmp_path: Path) -> None:
+    """From the moment that a question is written until the gateway has it, after a refusal too."""
+    with opened(tmp_path / "spool.db") as spool:
+        spool.append("stdout", text("before"))
+        assert not spool.is_urgent
+        spool.append("marker", text('{"event":"asked"}'), is_urgent=True)
+        spool.append("stdout", text("behind"))
+        seen = []
+        while (event := spool.cut(1, "n")) is not None:
+            seen.append((event.type, spool.is_urgent))
+            if event.type == "marker":
+                spool.set_aside(text("refused"), 1, "n")
+                assert spool.is_urgent
+            spool.accept()
+
+        assert seen == [("stdout", True), ("marker", True), ("stdout", False)]
+
+
 def test_a_frozen_event_takes_nothing_that_came_later(tmp_path: Path) -> None:
     """From its first attempt on an event is repeated byte for byte, by another process too."""
     path = tmp_path / "spool.db"

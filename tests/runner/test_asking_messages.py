@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from testing.gateways.operator import WITHIN_S
 from testing.gateways.strict_gateway import StrictGateway
 from testing.programs import claude_standin as script
 from testing.programs.claude_standin import NEWEST, OLDEST
-from tests.runner.asking import REMOTE, Scene
+from tests.runner.asking import PLAIN, REMOTE, Scene
 
 INPUT = {"CLAUDE_RUNNER_ALLOW_REMOTE_INPUT": "true"}
 # Long enough that no test sees its end.
@@ -401,7 +402,7 @@ def test_an_interrupt_keeps_a_run_that_stays(cards: StrictGateway, tmp_path: Pat
         scene.order("__ESCAPE__")
         scene.launch.expect("nterrupted", within_s=WITHIN_S)
         assert scene.enter("do this").error is None
-        scene.launch.expect("Instead", within_s=WITHIN_S)
+        scene.launch.expect("Done in", within_s=WITHIN_S)
         assert scene.order("__ESCAPE__").error
         cards.stop(scene.run_id)
         assert runner.wait(WITHIN_S) == 130
@@ -495,21 +496,44 @@ def test_a_time_limit_ends_a_run_with_a_question(cards: StrictGateway, tmp_path:
     assert len(scene.markers("withdrawn")) == len(scene.markers("asked"))
 
 
-def test_the_state_is_waiting_while_a_question_is_open(
-    cards: StrictGateway, tmp_path: Path
-) -> None:
-    """The list of runs shows which one needs a person."""
-    scene = Scene(cards, tmp_path, [[script.bash("make"), script.write("Making.", "end")]])
+def test_an_open_question_is_no_state_of_its_own(cards: StrictGateway, tmp_path: Path) -> None:
+    """Its card says that the run waits, and its answer that it works on: nothing comes later."""
+    turns = [[script.bash("make"), script.write("Making.", "end")]]
+    scene = Scene(cards, tmp_path, turns, (*REMOTE, *STAYS))
 
     with scene.running() as runner:
-        asked = scene.asked()
+        scene.answer(scene.asked())
+        scene.standin.open("end")
+        cards.wait_for(
+            lambda: [each["state"] for each in scene.markers("state")] == ["working", "waiting"],
+            WITHIN_S,
+        )
+        cards.stop(scene.run_id)
+        assert runner.wait(WITHIN_S) == 130
+
+    told = [json.loads(each.data)["event"] for each in cards.events(scene.run_id, "marker")]
+    assert [each for each in told if each in ("asked", "answered", "state")] == [
+        "state",
+        "asked",
+        "answered",
+        "state",
+    ]
+
+
+def test_without_cards_an_open_question_is_a_state(plain: StrictGateway, tmp_path: Path) -> None:
+    """Such a gateway knows only the state, and its list shows which run needs a person."""
+    turns = [[script.bash("make"), script.write("Making.", "end")]]
+    scene = Scene(plain, tmp_path, turns, PLAIN)
+
+    with scene.running() as runner:
+        code = scene.info(r"([0-9A-Z]{5}): Claude Code asks")[1]
 
         def state() -> str:
             states = scene.markers("state")
             return str(states[-1]["state"]) if states else ""
 
-        cards.wait_for(lambda: state() == "waiting", WITHIN_S)
-        scene.answer(asked)
-        cards.wait_for(lambda: state() == "working", WITHIN_S)
+        plain.wait_for(lambda: state() == "waiting", WITHIN_S)
+        scene.enter(f"allow {code}")
+        plain.wait_for(lambda: state() == "working", WITHIN_S)
         scene.standin.open("end")
         assert runner.wait(WITHIN_S) == 0

@@ -100,6 +100,20 @@ def test_the_reserve_is_for_the_end(budget: tuple[int, int], left_s: float) -> N
         assert waits_s(clock, reply, is_ending=True) == pytest.approx((left_s, left_s))
 
 
+@given(budgets, lefts_s)
+def test_what_a_person_waits_for_goes_at_once(budget: tuple[int, int], left_s: float) -> None:
+    """It uses what the window has left, and some of the reserve, but nothing of an end's."""
+    limit, remaining = budget
+    pacer = Pacer(Clock())
+    pacer.note(accepted(limit, remaining, left_s))
+    pacer.note_output()
+
+    is_there = remaining > min(8, limit / 5) * 5 / 8
+    wait_s = 0.0 if is_there else pytest.approx(left_s)
+    assert pacer.output_delay_s(is_urgent=True) == wait_s
+    assert pacer.output_delay_s() >= pacer.output_delay_s(is_urgent=True)
+
+
 @given(budgets, st.floats(0.1, 59.0), st.floats(0.0, 100.0))
 def test_who_has_waited_may_go(budget: tuple[int, int], left_s: float, later_s: float) -> None:
     """What is told to wait may go when it has, or when the window is over: nobody starves."""
@@ -159,6 +173,15 @@ def test_refusals_without_a_word_are_asked_about_less_and_less(pacer: Pacer, clo
     assert pacer.blocked_s() == pytest.approx(1.0)
 
 
+def test_a_late_answer_does_not_tell_of_an_earlier_window(pacer: Pacer, clock: Clock) -> None:
+    """A poll that was kept open has the headers of the moment at which it came in."""
+    pacer.note(accepted(100, 10, 5))
+    pacer.note_output()
+    pacer.note(accepted(100, 10, 25), 20.0)
+
+    assert pacer.output_delay_s() <= 5
+
+
 def test_a_foreign_refusal_leaves_the_budget(pacer: Pacer, clock: Clock) -> None:
     """A 429 without headers, from a proxy, does not use up what the gateway has granted."""
     pacer.note(accepted(100, 99))
@@ -207,6 +230,17 @@ def test_runs_share_a_budget(runs: int, silence_s: float) -> None:
 
         assert max(told.silences_s) <= silence_s
         assert told.refused <= runs * 600 / WINDOW_S / 4
+
+
+@pytest.mark.parametrize(("limit", "runs"), [(100, 1), (100, 3), (300, 5)])
+def test_questions_of_runs_that_print_without_end(limit: int, runs: int) -> None:
+    """What a person waits for is there within 3 s, and none of the runs is ever refused."""
+    for seed in range(2):
+        told = simulate(seed=seed, runs=runs, limit=limit, lives_s=EVER_S, asks=True)
+
+        assert len(told.questions_s) > 15 * runs
+        assert max(told.questions_s) <= 3
+        assert told.refused == 0
 
 
 def test_ends_of_runs_that_share_a_budget() -> None:

@@ -677,6 +677,29 @@ def test_what_was_taken_and_could_not_be_noted_is_not_sent_again(
 # --- the pace --------------------------------------------------------------------------------
 
 
+WAITING = '{"event":"state","state":"waiting"}'
+
+
+def test_what_a_person_waits_for_goes_at_once_with_all_before_it(tmp_path: Path) -> None:
+    """When others have used most of a minute, output waits for the rest, and a question does not.
+
+    What is before the question goes with it, in one event, in order.
+    """
+    with bench(tmp_path, rate_limit=(100, 60.0)) as b:
+        b.gateway.use_up(80)
+        text = b.print_lines(1)
+        b.expect_text(text)  # with its answer the runner knows
+        text += b.print_lines(20)
+        before = time.monotonic()
+        b.spool.append("marker", RULES.redact(WAITING), is_urgent=True)
+        b.gateway.wait_for(lambda: b.gateway.markers(b.run.id, "state"), WITHIN_S)
+
+        assert time.monotonic() - before < 6
+        b.expect_text(text)
+        kinds = [each.type for each in b.gateway.events(b.run.id)]
+        assert kinds == ["stdout", "stdout", "marker"]
+
+
 @FAULTS
 def test_a_429_is_waited_out_and_the_same_attempt_goes_again(tmp_path: Path) -> None:
     """The nonce is not spent by a refusal that came before anybody looked."""

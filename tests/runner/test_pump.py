@@ -98,8 +98,11 @@ class Desk:
 
         return self.start(open_pair=open_pair)
 
-    def append(self, stream: str, text: RedactedText) -> bool:
+    def append(
+        self, stream: str, text: RedactedText, *, slot: str = "", is_urgent: bool = False
+    ) -> bool:
         """Note what the pump has for the journal."""
+        del slot, is_urgent
         self.published.append((stream, text))
         return True
 
@@ -237,8 +240,10 @@ def test_a_held_terminal_does_not_keep_the_end(desk: Desk) -> None:
 class _FullJournal:
     """A journal that takes nothing."""
 
-    def append(self, stream: str, text: RedactedText) -> bool:
-        raise OSError(28, f"No space left on device for {stream}: {text}")
+    def append(
+        self, stream: str, text: RedactedText, *, slot: str = "", is_urgent: bool = False
+    ) -> bool:
+        raise OSError(28, f"No space left for {stream}: {text} {slot} {is_urgent}")
 
 
 def test_a_crash_is_handed_to_the_owner(desk: Desk) -> None:
