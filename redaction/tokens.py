@@ -248,8 +248,7 @@ class Tokens:
         for shapes in self._shapes.values():
             shapes.sort(key=lambda shape: -len(shape.prefix))
         self._own = tuple(shape.prefix for shape in own)
-        self._first = _compile_places(shape.prefix for shape in _compile_built_in())
-        self._inner = regex(_SEPARATOR + b"(?=" + self._first.pattern + b")")
+        self._first, self._inner = _compile_places()
 
     def places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where a token may begin, at or after `start`, not in order."""
@@ -371,9 +370,10 @@ _TAIL_PLACE = regex(
 )
 
 
-def _compile_places(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
-    """Compile every prefix, and the beginnings of irregular tokens, into one pattern. Only where it
-    matches is a run looked at.
+@functools.lru_cache(maxsize=1)
+def _compile_places() -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Compile every built-in prefix, and the beginnings of irregular tokens, into one pattern, for
+    a run's first byte and for those behind a separator. Only where they match is a run looked at.
     """
     others = [
         b"[MNO][A-Za-z0-9_-]{23,28}[.]",
@@ -383,7 +383,9 @@ def _compile_places(prefixes: Iterable[bytes]) -> re.Pattern[bytes]:
         b"[a-f0-9]{32}-",
         b"eyJ",
     ]
-    return regex(b"|".join([_spell_branches(set(prefixes)), *others]))
+    prefixes = {shape.prefix for shape in _compile_built_in()}
+    first = regex(b"|".join([_spell_branches(prefixes), *others]))
+    return first, regex(_SEPARATOR + b"(?=" + first.pattern + b")")
 
 
 def _spell_branches(texts: set[bytes]) -> bytes:
