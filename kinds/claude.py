@@ -135,6 +135,12 @@ class ClaudeProfile(Profile):
                 kept.append(item)
         return (*kept, _MODE_ARGUMENT, mode)
 
+    def repeatable_arguments(self, arguments: Sequence[str]) -> Mapping[str, str]:
+        """Return the permission mode and the model, where the user has chosen them."""
+        named = {"permissionMode": _MODE_ARGUMENT, "model": _MODEL_ARGUMENT}
+        found = {name: _value_of(arguments, option) for name, option in named.items()}
+        return {name: value for name, value in found.items() if value}
+
     def resume_argv(self, config: Config, session_id: str) -> tuple[str, ...] | None:
         """Return what goes on with a session at the keyboard."""
         return (*self.argv(config), "--resume", session_id)
@@ -191,11 +197,16 @@ class ClaudeProfile(Profile):
         if mode == "print":
             found = _print_mode(started, prompt or "", arguments, options)
         else:
-            argv = (*started, *arguments, *_prompt_argument(prompt))
             from kinds.claude_sessions import SessionNotes
 
             states = StateWatcher(SessionNotes(claude_folder(os.environ) / "sessions"))
-            found = Invocation(argv, states=states, added_variables=_SESSION_VARIABLES)
+            session_id, added = _session_of(arguments, options)
+            found = Invocation(
+                (*started, *added, *arguments, *_prompt_argument(prompt)),
+                states=states,
+                session_id=session_id,
+                added_variables=_SESSION_VARIABLES,
+            )
         return found._replace(worktree=_worktree((*started, *arguments)))
 
 
@@ -255,6 +266,20 @@ def _session_arguments(options: argparse.Namespace) -> tuple[str, ...]:
     if (resumed and continues) or _names_any(options.arguments, _SESSION_ARGUMENTS):
         raise RunnerError("give one of --resume, --continue, and a session's arguments after --")
     return ("--resume", resumed) if resumed else ("--continue",)
+
+
+def _session_of(
+    arguments: Sequence[str], options: argparse.Namespace
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the id of a session at the keyboard, if it is known, and what gives it that id."""
+    if _names_any(arguments, _SESSION_ARGUMENTS):
+        return getattr(options, "resume", None), ()
+    if arguments and not arguments[0].startswith("-"):
+        return None, ()  # a subcommand
+    import uuid
+
+    session_id = str(uuid.uuid4())
+    return session_id, ("--session-id", session_id)
 
 
 def _print_mode(
@@ -400,6 +425,7 @@ _INTERPRETER: Final = re.compile(r"(?:ba|da|z|k)?sh|node|bun|python[0-9.]*")
 _WORKTREES: Final = ".claude/worktrees"
 # Arguments of Claude Code that choose the session themselves.
 _MODE_ARGUMENT: Final = "--permission-mode"
+_MODEL_ARGUMENT: Final = "--model"
 _SESSION_ARGUMENTS: Final = ("--session-id", "--resume", "-r", "--continue", "-c", "--from-pr")
 # Arguments that choose what it prints, or that go with one format only.
 _FORMAT_ARGUMENTS: Final = ("--output-format", "--input-format", "--json-schema")

@@ -290,6 +290,11 @@ class Profile(ABC):
         """Return the user's arguments so that it begins in one of the modes of an invocation."""
         raise NotImplementedError
 
+    def repeatable_arguments(self, arguments: Sequence[str]) -> Mapping[str, str]:
+        """Return what of the user's arguments a run that is started again is to have, by name."""
+        del arguments
+        return {}
+
     def resume_argv(self, config: Config, session_id: str) -> tuple[str, ...] | None:
         """Return what goes on with a session of the child's, where that can be done."""
         del config, session_id

@@ -592,6 +592,7 @@ class Session:
             "reason": end.reason(self._ending),
             "childExitCode": end.code,
             "durationMs": round((time.monotonic() - self._started_at) * 1_000),
+            **self._session_fields(),
             **self._result_fields(),
         }
 
@@ -648,11 +649,20 @@ class Session:
                 f"{self._job.messages_name} lacks the last messages: the disk could not be written"
             )
 
+    def _session_fields(self) -> dict[str, Any]:
+        session_id = self._session_id
+        return {} if session_id is None else {"sessionId": session_id}
+
+    @property
+    def _session_id(self) -> str | None:
+        """The session that another run can go on with, if there is one. The pump has ended."""
+        session_id: str | None = self._result.get("sessionId") or self._job.invocation.session_id
+        return session_id if session_id and self._has_session(session_id) else None
+
     def _tell_how_to_resume(self) -> None:
-        job = self._job
-        session_id: str | None = self._result.get("sessionId") or job.invocation.session_id
+        job, session_id = self._job, self._session_id
         argv = session_id and job.profile.resume_argv(job.config, session_id)
-        if session_id and argv and self._has_session(session_id):
+        if session_id and argv:
             shown_argv = self._rules.redact(shlex.join(argv))
             self._console.note(
                 f"to continue this session: {shown_argv}, or `{job.program} start --resume "

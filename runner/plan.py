@@ -10,7 +10,8 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Final, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
 from config import RunnerError, absolute_path, build_rules
 from kinds.profile import DENIAL_EXIT_CODE, MAX_ARGUMENT_BYTES
@@ -63,6 +64,8 @@ class Job(NamedTuple):
     asking: Asking | None = None
     # The exit code of a run in which the child was refused something, if that is a failure.
     denial_exit_code: int | None = None
+    # What another run may be started with as well, as the marker `started` names it.
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def __repr__(self) -> str:
         return object.__repr__(self)  # without its values, which may be secrets
@@ -137,7 +140,31 @@ def plan_job(
         artifacts=_check_artifacts(options.artifact, console),
         asking=asking,
         denial_exit_code=DENIAL_EXIT_CODE if getattr(options, "fail_on_denial", False) else None,
+        options=_repeatable(options, asking, profile, may_ask=mode == "print"),
     )
+
+
+def _repeatable(
+    options: argparse.Namespace, asking: Asking | None, profile: Profile, *, may_ask: bool
+) -> dict[str, Any]:
+    """Return what a run that is started again is to be started with, without its prompt."""
+    whom = {(True, True): "both", (True, False): "remote", (False, True): "local"}
+    found: dict[str, Any] = {
+        name: getattr(options, dest, None)
+        for name, dest in (
+            ("askTimeout", "ask_timeout"),
+            ("stay", "stay"),
+            ("remoteMaxMode", "remote_max_mode"),
+            ("output", "output"),
+            ("failOnDenial", "fail_on_denial"),
+            ("maxTime", "max_time"),
+        )
+    }
+    if may_ask and hasattr(options, "ask"):
+        asks = (False, False) if asking is None else (asking.remote, asking.local)
+        found["ask"] = whom.get(asks, "never")
+    found.update(profile.repeatable_arguments(options.arguments))
+    return {name: value for name, value in found.items() if value not in (None, False)}
 
 
 def _plan_asking(

@@ -105,7 +105,9 @@ class Run(RunParts):
             "mode": job.mode,
             "columns": terminal.size.columns,
             "lines": terminal.size.lines,
-            **({"sessionId": session_id} if session_id else {}),
+            # Of a session at the keyboard it is told at the end, if it was kept.
+            **({"sessionId": session_id} if session_id and not job.is_interactive else {}),
+            **({"options": dict(job.options)} if job.options else {}),
             **({"layout": LAYOUT} if job.invocation.messages is not None else {}),
             "commands": list(self.allowlist.commands),
             "project": kinds_of_project(job.cwd),

@@ -59,6 +59,7 @@ _MAX_NAME: Final = 60
 # More than a gateway of ours sends; less than one argument may have.
 _MAX_PROMPT_BYTES: Final = 100_000
 _MAX_SHOWN: Final = 60
+_SESSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}", re.ASCII)
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -228,19 +229,25 @@ def _open_own(path: Path, flags: int) -> int:
 
 
 class _Order(NamedTuple):
-    """A run that the page has sent. `mode` and `ask` are None where the owner has chosen."""
+    """A run that the page has sent. `mode` and `ask` are None where the owner has chosen.
+
+    `resume` is a session that it goes on with, in this `folder`; both are None for a new one.
+    """
 
     run_id: str
     handout: int
     prompt: str
     mode: str | None
     ask: bool | None
+    resume: str | None
+    folder: str | None
 
 
 def _parse_order(sent: Any) -> _Order | None:
     """Return the run that the gateway offers; None if it says nothing that could be one."""
     fields = sent if isinstance(sent, dict) else {}
-    values: list[Any] = [fields.get(each) for each in ("id", "handout", "prompt", "mode", "ask")]
+    values: list[Any] = [fields.get(each) for each in _Order._fields]
+    values[0] = fields.get("id")
     is_run = isinstance(values[0], str) and RUN_ID.fullmatch(values[0])
     is_handout = type(values[1]) is int and 0 < values[1] < 10**9
     return _Order(*values) if is_run and is_handout else None
@@ -260,7 +267,16 @@ def _why_not(order: _Order, job: Job) -> str | None:
         return "questions to the page are not allowed here"
     if order.mode is not None and (order.ask is False or order.mode not in modes):
         return "this mode is not allowed here"
-    return None
+    return _why_not_resumed(order, job)
+
+
+def _why_not_resumed(order: _Order, job: Job) -> str | None:
+    session: Any = order.resume
+    if session is None:
+        return None
+    if not isinstance(session, str) or not _SESSION.fullmatch(session):
+        return "its session has no id"
+    return None if order.folder == job.cwd else "its session is of another folder"
 
 
 def _allowed(job: Job) -> tuple[bool, tuple[str, ...]]:
@@ -426,6 +442,7 @@ class _Waiting:
             "machine": self._rules.redact(self._machine),
             "asks": asks,
             "modes": modes,
+            "resumes": hasattr(self._options, "resume"),
             "running": self._running,
             "code": self._code,
             "ended": self._ended,
@@ -588,7 +605,9 @@ class _Waiting:
         if options.env_file is not None:
             argv.append(f"--env-file={self._config.sources['.env']}")
         argv += ["-q"] if "quiet" in options else ["-v"] * getattr(options, "verbose", 0)
-        argv += handed_on(options, self._job.profile, but=_ASKING if order.ask is False else ())
+        chosen = (_ASKING if order.ask is False else ()) + (_SESSIONS if order.resume else ())
+        argv += handed_on(options, self._job.profile, but=chosen)
+        argv += [f"--resume={order.resume}"] if order.resume else []
         argv += [] if options.max_time is None else [f"--max-time={options.max_time}"]
         argv += ["--ask=never"] if order.ask is False else []
         arguments = tuple(options.arguments)
@@ -600,6 +619,7 @@ class _Waiting:
 
 # The options that go with questions.
 _ASKING: Final = ("--ask", "--ask-timeout", "--remote-max-mode")
+_SESSIONS: Final = ("--resume", "--continue")
 
 
 def _this_program(name: str) -> list[str]:

@@ -7,6 +7,7 @@ That is what they say every few seconds, so it is kept in memory; what was queue
 from __future__ import annotations
 
 import itertools
+import json
 import secrets
 import threading
 import time
@@ -41,6 +42,7 @@ _MAX_HERE = 200
 _MAX_UNPAIRED = 50
 _MAX_NAME = 60
 _MAX_MODES = 10
+_OLDER = "The claude-runner in this folder cannot go on with a session; update it"
 # Read from a screen and typed on a phone: no letters and digits that look alike.
 _CODE_LETTERS = "ABCDEFGHJKMNPQRTUVWXY346789"
 _CODE_LENGTH = 6
@@ -59,7 +61,8 @@ class Said:
     """What a waiting folder says with each request. `ended` is what became of its last run.
 
     `session` is one process that waits; `begins` is true until it has got an answer. `code` is the
-    one that it was told last: it learns at once that it was let in.
+    one that it was told last: it learns at once that it was let in. `resumes`: it can go on with
+    sessions; older ones would begin a new one.
     """
 
     session: str
@@ -72,6 +75,7 @@ class Said:
     running: str
     code: str | None
     ended: Mapping[str, Any] | None
+    resumes: bool = False
 
 
 @dataclass
@@ -109,6 +113,7 @@ def read_said(content: Any, rules: Rules) -> Said:
         _word(content["running"], "running") if content.get("running") else "",
         _word(content["code"], "code") if content.get("code") else None,
         ended,
+        content.get("resumes") is True,
     )
 
 
@@ -193,7 +198,12 @@ class Offers:
             is_replaced = folder is not None and folder.said.session != session
             code = None if folder is None else folder.code
             is_free = not (folder is None or is_replaced or code or folder.running)
-        queued = self._orders.queued(waiter_id)[:1] if is_free else []
+            resumes = folder is not None and folder.said.resumes
+        queued = self._orders.queued(waiter_id) if is_free else []
+        for row in () if resumes else [each for each in queued if _session_of(each)]:
+            refused = {"run": row.run_id, "handout": row.handout, "refused": _OLDER}
+            self._orders.note_end(waiter_id, refused)
+        queued = [each for each in queued if resumes or not _session_of(each)][:1]
         return {
             "ok": True,
             "replaced": is_replaced,
@@ -235,6 +245,7 @@ class Offers:
             "queued": len(self._orders.queued(waiter_id)),
             "asks": folder.said.asks,
             "modes": list(folder.said.modes),
+            "resumes": folder.said.resumes,
         }
 
     def pair(self, code: str) -> dict[str, Any]:
@@ -275,7 +286,7 @@ class Offers:
                 return known, False
             self._require(waiter_id, wish)
             adding = self._orders.adding(waiter_id, key, wish)
-            run_id, _ = self._store.create_run(wish.prompt, None, None, wish.title, adding)
+            run_id, _ = self._store.create_run(wish.prompt, None, wish.known, wish.title, adding)
         self._live.command_queued(waiter_id)
         return run_id, True
 
@@ -285,6 +296,8 @@ class Offers:
             folder = self._folders.get(waiter_id)
         if folder is None or not folder.is_here or folder.code is not None:
             raise OfferError(409, "This folder does not wait any more.")
+        if wish.known.get("session_id") and not folder.said.resumes:
+            raise OfferError(409, f"{_OLDER}.")
         if wish.ask and not folder.said.asks:
             raise OfferError(409, "Questions to the page are not allowed in this folder.")
         if wish.mode is not None and (wish.ask is False or wish.mode not in folder.said.modes):
@@ -298,7 +311,8 @@ class Offers:
             order, shown = self._orders.find(run_id), self.order(run_id)
             if order is None or shown is None or not shown["may_send"]:
                 raise OfferError(409, "This run cannot be sent to its folder now.")
-            self._require(order.waiter_id, Wish(order.command, order.mode, order.ask))
+            known = json.loads(order.details)
+            self._require(order.waiter_id, Wish(order.command, order.mode, order.ask, known=known))
             if not self._orders.queue_again(order):
                 raise OfferError(409, "This run has changed meanwhile.")
             self._store.forget_token(run_id)
@@ -359,8 +373,17 @@ def _state_of(row: Row[Any], folder: _Folder | None) -> str:
     return str(row.state)
 
 
+def _session_of(row: Row[Any]) -> str | None:
+    """Return the session that a run goes on with, before it has begun."""
+    session: str | None = json.loads(row.details).get("session_id")
+    return session
+
+
 def _shown_to_folder(row: Row[Any]) -> dict[str, Any]:
+    session = _session_of(row)
+    resumed = {"resume": session, "folder": json.loads(row.details).get("working_dir")}
     return {
+        **(resumed if session else {}),
         "id": row.run_id,
         "handout": row.handout,
         "prompt": row.command,

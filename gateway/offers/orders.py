@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from sqlalchemy import Connection, Engine, Row, Select, delete, insert, select, update
@@ -31,7 +31,7 @@ _COMMANDS = schema.commands.c
 _IS_STOP = _COMMANDS.command.in_((STOP, HALT)) & (_COMMANDS.status == PENDING)
 # What is being removed is there for nobody.
 _ORDER = (
-    select(schema.orders, _RUNS.status, _RUNS.token_hash, _RUNS.command)
+    select(schema.orders, _RUNS.status, _RUNS.token_hash, _RUNS.command, _RUNS.details)
     .join(schema.runs, _RUNS.id == _ORDERS.run_id)
     .join(schema.summaries, schema.summaries.c.number == _RUNS.number)
     .where(schema.summaries.c.removed_at.is_(None))
@@ -41,12 +41,16 @@ _ORDER = (
 
 @dataclass(frozen=True)
 class Wish:
-    """What the page asks of a folder. `mode` and `ask` are None where its owner has chosen."""
+    """What the page asks of a folder. `mode` and `ask` are None where its owner has chosen.
+
+    `known` are details of the run before it begins; with a session in them it goes on with that.
+    """
 
     prompt: str
     mode: str | None
     ask: bool | None
     title: str | None = None
+    known: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Orders:

@@ -22,6 +22,7 @@ from gateway.page.parts import Parts
 from gateway.page.request import address, json_body, optional_text, refuse
 from gateway.serving.live import ALL_RUNS
 from gateway.storage.records import PENDING, RUNNING
+from gateway.storage.start_options import start_arguments
 
 MAX_REMOVED = 200
 _MAX_PAGE = 200
@@ -156,7 +157,7 @@ def read_model(parts: Parts, body: dict[str, Any]) -> Model:
     if not again and not resumed:
         return Model()
     old = find_run(parts, str(again or resumed))
-    known = {"working_dir": old["working_dir"]}
+    known = {"working_dir": old["working_dir"], "options": old["options"]}
     if again:
         command = old["command"] or old["prompt"]
         return Model(command, known, old["title"], f"again: {again}")
@@ -177,6 +178,7 @@ def created(parts: Parts, run: dict[str, Any], token: str) -> dict[str, Any]:
         line += ["--cmd", run["command"]]
     if run["session_id"]:
         line += ["--resume", run["session_id"]]
+    line += start_arguments(run["options"], is_job=bool(run["command"]))
     folder = f"cd {shlex.quote(run['working_dir'])} && " if run["working_dir"] else ""
     return {
         "id": run["id"],

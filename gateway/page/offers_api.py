@@ -10,6 +10,7 @@ from flask import Blueprint, Response, g, jsonify
 from gateway.listing.runs import MAX_TITLE_CHARACTERS
 from gateway.offers.folders import MAX_PROMPT_CHARACTERS, OfferError
 from gateway.offers.orders import Wish
+from gateway.page.listing_api import read_model
 from gateway.page.parts import Parts
 from gateway.page.request import address, json_body, optional_text, refuse, text
 from gateway.serving.live import ALL_RUNS
@@ -46,7 +47,7 @@ def _add_folders(api: Blueprint, parts: Parts) -> None:
 def _add_orders(api: Blueprint, parts: Parts) -> None:
     @api.post("/offers/<waiter_id>/runs")
     def send(waiter_id: str) -> tuple[Response, int]:
-        key, wish = _read_order(json_body())
+        key, wish = _read_order(parts, json_body())
         run_id, is_new = parts.offers.send(waiter_id, key, wish)
         order = parts.offers.order(run_id)
         if is_new and order is not None:
@@ -76,7 +77,7 @@ def _add_orders(api: Blueprint, parts: Parts) -> None:
         return jsonify({"order": parts.offers.order(run_id)})
 
 
-def _read_order(body: dict[str, Any]) -> tuple[str, Wish]:
+def _read_order(parts: Parts, body: dict[str, Any]) -> tuple[str, Wish]:
     key, prompt = text(body, "key", 64), text(body, "prompt", MAX_PROMPT_CHARACTERS).strip()
     if not _KEY.fullmatch(key):
         refuse(400, "key has 16 to 64 letters and digits.")
@@ -87,7 +88,9 @@ def _read_order(body: dict[str, Any]) -> tuple[str, Wish]:
     if not (ask is None or isinstance(ask, bool)):
         refuse(400, "ask is true or false.")
     title = " ".join((optional_text(body, "title", MAX_TITLE_CHARACTERS) or "").split())
-    return key, Wish(prompt, optional_text(body, "mode", 64), ask, title or None)
+    model = read_model(parts, body)
+    mode = optional_text(body, "mode", 64)
+    return key, Wish(prompt, mode, ask, title or model.title, model.details)
 
 
 def _note(parts: Parts, action: str, run_id: str | None = None, detail: str | None = None) -> None:

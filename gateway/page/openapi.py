@@ -78,6 +78,8 @@ _SCHEMAS: dict[str, Schema] = {
             "columns": _or_null(_INTEGER),
             "lines": _or_null(_INTEGER),
             "session_id": _or_null(_TEXT),
+            # What it was started with, of what another run may be started with as well.
+            "options": _ANY_OBJECT,
             "layout": _or_null(_INTEGER),
             "progress": _or_null(_ANY_OBJECT),
             "commands": _array(_TEXT),
@@ -296,6 +298,8 @@ _SCHEMAS: dict[str, Schema] = {
             "queued": _INTEGER,
             "asks": _BOOLEAN,
             "modes": _array(_TEXT),
+            # Whether it can go on with a session.
+            "resumes": _BOOLEAN,
         }
     ),
     "Order": _object(
@@ -836,6 +840,7 @@ _PATHS: dict[str, Schema] = {
                         "machine": _TEXT,
                         "modes": _array(_TEXT),
                         "asks": _BOOLEAN,
+                        "resumes": _BOOLEAN,
                         "begins": _BOOLEAN,
                         "leaves": _BOOLEAN,
                         "running": _TEXT,
@@ -843,7 +848,7 @@ _PATHS: dict[str, Schema] = {
                         "ended": _or_null(_object(_ENDED, optional=tuple(_ENDED))),
                     },
                     optional=(
-                        *("machine", "modes", "asks", "begins", "leaves"),
+                        *("machine", "modes", "asks", "resumes", "begins", "leaves"),
                         *("running", "code", "ended"),
                     ),
                 )
@@ -895,8 +900,11 @@ _PATHS: dict[str, Schema] = {
                         "mode": _or_null(_TEXT),
                         "ask": _or_null(_BOOLEAN),
                         "title": _or_null(_TEXT),
+                        # A run that is repeated, or whose session goes on.
+                        "again": _or_null(_TEXT),
+                        "resume": _or_null(_TEXT),
                     },
-                    optional=("mode", "ask", "title"),
+                    optional=("mode", "ask", "title", "again", "resume"),
                 )
             ),
         ),

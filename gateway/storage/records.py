@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.storage import questions
+from gateway.storage.start_options import read_options
 
 RUNNING, DONE, FAILED, PENDING = "running", "done", "failed", "pending"
 # Commands that are no programs; typed text stands behind the last one.
@@ -87,6 +88,7 @@ NO_DETAILS: dict[str, Any] = {
     "columns": None,
     "lines": None,
     "session_id": None,
+    "options": {},
     "layout": None,
     "progress": None,
     "commands": [],
@@ -162,6 +164,7 @@ def apply_marker(details_text: str, event: NewEvent, event_id: int) -> dict[str,
         _take_started(marker, details)
         questions.take_started(marker, details)
     elif kind == "finished":
+        details["session_id"] = _text(marker.get("sessionId"), 200) or details["session_id"]
         code = marker.get("exitCode")
         code = code if _is_number(code) else None
         details["state"] = None
@@ -204,6 +207,7 @@ def _take_started(marker: dict[str, Any], details: dict[str, Any]) -> None:
     _take_size(marker, details)
     # Of lines that say what they are; any other text is shown as it is.
     details["layout"] = marker["layout"] if type(marker.get("layout")) is int else None
+    details["options"] = read_options(marker.get("options"))
     if isinstance(marker.get("remoteInput"), bool):
         details["remote_input"] = marker["remoteInput"]
     offered = marker.get("commands")

@@ -22,7 +22,10 @@ MANUAL = ("--permission-mode", "manual")
 
 
 def test_a_person_asks_and_leaves(scene: Scene) -> None:
-    """Typed words reach the model, the answer is on the screen, /exit ends it with code 0."""
+    """Typed words reach the model, the answer is on the screen, /exit ends it with code 0.
+
+    The gateway is told the session, and another run goes on with it.
+    """
     launch = scene.plan(None, *MANUAL)
 
     with scene.terminal(launch) as terminal:
@@ -42,6 +45,10 @@ def test_a_person_asks_and_leaves(scene: Scene) -> None:
     assert (marker["reason"], marker["childExitCode"]) == ("exited", 0)
     assert "Wonderful." in scene.gateway.text(launch.run.id)
     assert scene.gateway.verify_finished(launch.run.id) == []
+    code, on = scene.run("model: say More.", options=["--resume", marker["sessionId"]])
+    assert code == 0
+    assert "Wonderful." in str(scene.api.requests[-1].body)
+    assert scene.finished(on.run)["sessionId"] == marker["sessionId"]
 
 
 def test_a_dialog_is_answered(scene: Scene) -> None:

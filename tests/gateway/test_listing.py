@@ -211,17 +211,27 @@ def test_a_run_that_was_not_started_gets_another_line(gw: EmbeddedGateway) -> No
 
 
 def test_a_run_again_and_a_session_that_goes_on(gw: EmbeddedGateway) -> None:
-    """A new run in the folder of the old one: with its prompt, or with its session."""
-    run = begin(gw, "fix it\nall", workingDir="/srv/my shop")
+    """A new run in the folder of the old one: with its prompt, or with its session.
+
+    It is started as the old one was, as far as that is known and harmless.
+    """
+    options = {"ask": "remote", "stay": "30m", "failOnDenial": True, "model": "opus", "x": "y"}
+    options.update(output="; ls", maxTime="", permissionMode="bypassPermissions")
+    run = begin(gw, "fix it\nall", workingDir="/srv/my shop", options=options)
     post(gw, run, "title", title="Shop")
     again = gw.api("POST", "/api/runs", {"again": run.id}).json()
     on = gw.api("POST", "/api/runs", {"resume": run.id, "command": "and now?"}).json()
+    session = gw.api("POST", "/api/runs", {"resume": run.id}).json()
+    as_before = ["--ask", "remote", "--stay", "30m", "--fail-on-denial"]
+    model = ["--", "--model", "opus"]
 
     wanted = {
-        again["id"]: ["--cmd", "fix it\nall"],
-        on["id"]: ["--cmd", "and now?", "--resume", "5e551011"],
+        again["id"]: ["--cmd", "fix it\nall", *as_before, *model],
+        on["id"]: ["--cmd", "and now?", "--resume", "5e551011", *as_before, *model],
+        # A session at the keyboard asks there.
+        session["id"]: ["--resume", "5e551011", *model],
     }
-    for made in (again, on):
+    for made in (again, on, session):
         words = shlex.split(made["start_command"])
         head = ["cd", "/srv/my shop", "&&", f"CLAUDE_RUNNER_TOKEN={made['capabilityToken']}"]
         start = ["./wrapper/claude-runner", "start", "--run-id", made["id"]]

@@ -78,6 +78,33 @@ def test_a_folder_that_is_shut_out_needs_a_code_again(folder: WaitingFolder) -> 
     assert folder.order().status == 409
 
 
+def test_a_session_goes_on_in_a_folder_that_can(gw: EmbeddedGateway) -> None:
+    """One of an older release would begin a new session in silence, so it gets no such run."""
+    old = gw.create_run()
+    started = {"event": "started", "runner": "claude", "workingDir": "/srv/shop", "sessionId": "5e"}
+    assert gw.send_marker(old, started, 1).status == 200
+    folder = WaitingFolder(gw).begin(resumes=True)
+    assert shown(gw)[folder.id]["resumes"]
+    run_id = folder.order("and now?", resume=old.id).json()["id"]
+    plain = folder.order("fix it").json()["id"]
+
+    older = WaitingFolder(gw, key=folder.key)
+    offered = older.ask(begins=True)["run"]
+
+    assert (offered["id"], "resume" in offered) == (plain, False)
+    order = folder.order_of(run_id)
+    assert (order["state"], "update it" in order["reason"]) == ("refused", True)
+    answer = folder.order("and now?", resume=old.id)
+    assert (answer.status, "update it" in str(answer.error)) == (409, True)
+    newer = WaitingFolder(gw, key=folder.key)
+    newer.ask(begins=True, resumes=True)
+    assert gw.api("POST", f"/api/runs/{plain}/withdraw", {}).status == 200
+    assert gw.api("POST", f"/api/runs/{run_id}/send-again", {}).status == 200
+    offered = newer.ask(resumes=True)["run"]
+    assert (offered["id"], offered["resume"], offered["folder"]) == (run_id, "5e", "/srv/shop")
+    assert gw.api("GET", f"/api/runs/{run_id}").json()["working_dir"] == "/srv/shop"
+
+
 def test_who_cannot_offer(gw: EmbeddedGateway, folder: WaitingFolder) -> None:
     """Without the secret; with a key that is not the id's; with a run's token; with a copy."""
     body = {"session": "s" * 16, "name": "shop"}

@@ -7,6 +7,7 @@ import functools
 import json
 import shlex
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -306,14 +307,16 @@ def test_a_prompt_too_long_for_an_argument(gw: StrictGateway, tmp_path: Path) ->
 def test_a_prompt_at_the_keyboard(
     gw: StrictGateway, tmp_path: Path, prompt: str | None, expected: list[str]
 ) -> None:
-    """A prompt reaches Claude Code as one, whatever it looks like."""
+    """A prompt reaches Claude Code as one, whatever it looks like. The session's id is known."""
     options = ["--mode", "interactive"]
     launch = plan(gw, stand_in(tmp_path), tmp_path, prompt=prompt, options=options)
 
     with Terminal(launch.argv, env=launch.env) as terminal:
         assert terminal.wait() == 0
 
-    assert given_argv(tmp_path) == expected
+    named, session_id, *rest = given_argv(tmp_path)
+    assert (named, rest) == ("--session-id", expected)
+    assert str(uuid.UUID(session_id)) == session_id
 
 
 STARTS_IT = r"""

@@ -241,7 +241,9 @@ def test_hostile_text_of_a_message(cards: StrictGateway, tmp_path: Path, text: s
 def test_it_stays_for_a_message(cards: StrictGateway, tmp_path: Path) -> None:
     """After a turn the run waits; a message then is the next turn of the same session."""
     turns = [[script.say("First.")], [script.say("Second.")]]
-    scene = Scene(cards, tmp_path, turns, STAYS, env=INPUT)
+    more = ("--ask-timeout", "2h", "--fail-on-denial")
+    arguments = ("--model=opus", "--permission-mode", "plan", "--add-dir", "/srv")
+    scene = Scene(cards, tmp_path, turns, (*STAYS, *more), env=INPUT, arguments=arguments)
 
     with scene.running() as runner:
         scene.launch.expect("First", within_s=WITHIN_S)
@@ -252,7 +254,18 @@ def test_it_stays_for_a_message(cards: StrictGateway, tmp_path: Path) -> None:
         assert runner.wait(WITHIN_S) == 130
 
     assert scene.standin.turns == [["go"], ["go on"]]
-    assert scene.finished()["result"]["numTurns"] == 2
+    finished, (started,) = scene.finished(), scene.markers("started")
+    assert finished["result"]["numTurns"] == 2
+    assert finished["sessionId"] == started["sessionId"]
+    # What another run may be started with as well.
+    assert started["options"] == {
+        "ask": "remote",
+        "askTimeout": "2h",
+        "stay": STAYS[-1],
+        "failOnDenial": True,
+        "model": "opus",
+        "permissionMode": "plan",
+    }
 
 
 def test_it_ends_when_nothing_comes(cards: StrictGateway, tmp_path: Path) -> None:

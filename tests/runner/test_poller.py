@@ -171,11 +171,13 @@ def test_plain_polls_keep_their_interval(plain: StrictGateway, tmp_path: Path) -
 
 def test_who_has_said_something_is_heard_again(tmp_path: Path) -> None:
     """On a budget that is nearly used up too, the next answer does not wait for the next window."""
-    with StrictGateway(rate_limit=(100, 60.0), long_poll=True) as gateway:
-        with Runner(gateway, tmp_path) as runner:
-            gateway.use_up(75)
-            for name in ("one", "two", "three"):
-                assert "refused" in str(runner.execute(name)[0].error)
+    with (
+        StrictGateway(rate_limit=(100, 60.0), long_poll=True) as gateway,
+        Runner(gateway, tmp_path) as runner,
+    ):
+        gateway.use_up(75)
+        for name in ("one", "two", "three"):
+            assert "refused" in str(runner.execute(name)[0].error)
 
 
 def test_a_long_poll_gets_a_command_at_once_and_is_no_flood(tmp_path: Path) -> None:

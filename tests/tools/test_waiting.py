@@ -138,10 +138,15 @@ def test_the_page_chooses_within_what_the_owner_allowed(
         waiting.wait_for(asking, "done")
         quiet = waiting.send(waiter_id, "make it again", ask=False)
         waiting.wait_for(quiet, "done", "failed")
+        on = waiting.send(waiter_id, "and go on", ask=False, resume=asking)
+        waiting.wait_for(on, "done", "failed")
         process.signal(signal.SIGINT)
         process.wait()
 
-    first, second = (each["argv"] for each in standin.all("started"))
+    first, second, third = (each["argv"] for each in standin.all("started"))
+    session = gw.api("GET", f"/api/runs/{asking}").json()["session_id"]
+    assert f"--resume {session}" in " ".join(third)
+    assert "--session-id" not in third
     assert " ".join(first).endswith("--model opus --permission-mode plan")
     assert "--permission-prompt-tool" in first
     assert "--permission-mode default --model opus" in " ".join(second)
@@ -234,8 +239,24 @@ def test_a_gateway_that_sends_more_than_was_allowed(gw: EmbeddedGateway, tmp_pat
 )  # fmt: skip
 def test_a_prompt_that_is_none(prompt: Any, reason: str | None) -> None:
     """Whatever a gateway sends, `wait` goes on."""
-    order = waiting_tool._Order("run_1", 1, prompt, None, None)
-    refusal = waiting_tool._why_not(order, cast("Any", SimpleNamespace(asking=None)))
+    order = waiting_tool._Order("run_1", 1, prompt, None, None, None, None)
+    refusal = waiting_tool._why_not(order, HERE)
+    assert refusal is None if reason is None else reason in str(refusal)
+
+
+HERE = cast("Any", SimpleNamespace(asking=None, cwd="/srv/shop"))
+
+
+@pytest.mark.parametrize(
+    ("resume", "folder", "reason"),
+    [("5e55", "/srv/shop", None), ("5e55", "/srv/other", "another folder"),
+     ("5e55", None, "another folder"), ("--model", "/srv/shop", "no id"),
+     (7, "/srv/shop", "no id")],
+)  # fmt: skip
+def test_a_session_goes_on_where_it_was(resume: Any, folder: Any, reason: str | None) -> None:
+    """Elsewhere Claude Code would not find it, and begin nothing."""
+    order = waiting_tool._Order("run_1", 1, "go on", None, None, resume, folder)
+    refusal = waiting_tool._why_not(order, HERE)
     assert refusal is None if reason is None else reason in str(refusal)
 
 
