@@ -202,7 +202,7 @@ def test_each_kind_is_answered_from_the_phone(
     assert answers[4]["message"] == "the tests"
     expect(page.locator(".answered-entry")).to_have_count(5)
     expect(page.locator("article.ask")).to_have_count(0)
-    assert "start --resume" in page.locator(".card", has_text="Go on with").inner_text()
+    expect(page.locator(".card", has_text="Go on with")).to_be_visible()
 
 
 def test_what_is_answered_at_the_keyboard_is_answered_here(
@@ -704,7 +704,7 @@ def test_the_list_shows_who_asks(browser: Browser, tmp_path: Path) -> None:
 def test_a_run_that_is_over_says_how_to_go_on(phone: Visitor, gateway: EmbeddedGateway) -> None:
     """With the session in the line, and a new run for it."""
     page = phone.page
-    run = begin_asking(gateway, asked())
+    run = begin_asking(gateway, asked(), options={"ask": "remote", "stay": "30m"})
     phone.open_run(run.id)
     expect(page.get_by_role("heading", name="Go on with this session")).to_be_hidden()
     gateway.send_marker(run, {"event": "finished", "exitCode": 130, "reason": "interrupted"})
@@ -712,9 +712,14 @@ def test_a_run_that_is_over_says_how_to_go_on(phone: Visitor, gateway: EmbeddedG
     expect(page.locator(".badge")).to_have_text("Interrupted")
     expect(page.locator(".toast")).to_contain_text("Not answered: the run has ended")
     go_on = page.locator(".card", has_text="Go on with this session")
-    expect(go_on.locator("code")).to_contain_text(f"start --resume {TALKS['sessionId']}")
+    # What can be copied is a line that starts: a run of its own, with its token.
     go_on.get_by_role("button", name="New run…").click()
-    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("textbox", name="Prompt").fill("and now?")
+    page.get_by_role("button", name="Create the run").click()
+    line = page.locator("#start-line")
+    for part in ("CLAUDE_RUNNER_TOKEN=", "--run-id run_", "--stay 30m", TALKS["sessionId"]):
+        expect(line).to_contain_text(part)
+    page.get_by_role("button", name="Close").click()
     # On a phone it is at the lower edge as well; a session at the keyboard is no other.
     session = begin_asking(gateway, mode="interactive", listens=False)
     gateway.send_marker(session, {"event": "finished", "exitCode": 0, "reason": "exited"})

@@ -73,6 +73,16 @@ def test_a_run_is_started_from_a_phone(browser: Browser, tmp_path: Path) -> None
             expect(page.get_by_role("radio", name=re.compile("shop on laptop"))).to_be_checked()
             expect(page.get_by_role("button", name="Start")).to_be_visible()
             page.get_by_role("button", name="Cancel").click()
+            # So does "Go on", with the mode in which it was, and the session goes there.
+            page.get_by_role("button", name="Go on with this session…").click()
+            expect(page.get_by_role("radio", name=re.compile("shop on laptop"))).to_be_checked()
+            page.get_by_label("Prompt").fill("and on")
+            page.get_by_role("button", name="Start").click()
+            page.get_by_role("button", name="Allow once").click()
+            expect(page.locator(".badge")).to_have_text("Finished")
+            session = gateway.api("GET", f"/api/runs/{run_id}").json()["session_id"]
+            on = standin.all("started")[1]["argv"]
+            assert f"--resume {session} --permission-mode acceptEdits" in " ".join(on)
             process.signal(signal.SIGSTOP)  # alive, and silent: what is sent waits
             person.open_list()
             open_dialog(page)
@@ -91,7 +101,7 @@ def test_a_run_is_started_from_a_phone(browser: Browser, tmp_path: Path) -> None
         page.get_by_role("button", name="Withdraw").click()
         expect(page.get_by_text("Withdrawn: no folder starts it.")).to_be_visible()
         expect(line).to_be_visible()
-        assert len(standin.all("started")) == 1
+        assert len(standin.all("started")) == 2
 
 
 def test_nothing_is_chosen_for_somebody_who_has_the_dialog_open(

@@ -1,6 +1,5 @@
 /** How to go on with the session of a run that is over. */
 
-import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
 import { openNewRun } from "./new-run.js";
 import { asText } from "./values.js";
@@ -27,12 +26,10 @@ export class GoOn {
     if (session === this.#shown) return;
     this.#shown = session;
     this.element.hidden = this.button.hidden = !session;
-    const line = `claude-runner start --resume ${session}`;
     this.element.replaceChildren(
       el("h2", { id: "go-on-title" }, "Go on with this session"),
-      el("p", { class: "hint" }, "A new run takes it up where it ended, in the same folder."),
-      el("code", { class: "line" }, `${line} …`),
-      el("div", { class: "button-row" }, el("button", { type: "button", onclick: () => openNewRun({ resume: run }) }, "New run…"), copyButton(() => line)),
+      el("p", { class: "hint" }, "A new run takes it up where it ended, in the same folder. You get the line that starts it, or send it to a folder that waits."),
+      el("div", { class: "button-row" }, el("button", { type: "button", onclick: () => openNewRun({ resume: this.#run }) }, "New run…")),
     );
   }
 }

@@ -35,15 +35,14 @@ function form(dialog, again, resume) {
   const line = folder && el("p", { class: "hint" }, "Its line goes to the folder ", el("code", {}, folder), ".");
   const optional = el("span", { class: "hint" }, "(optional)");
   const help = el("p", { id: "prompt-help", class: "hint" }, HELP);
-  // A session goes on where it was, and the page names no folder to it.
   const folders = new WaitingFolders((offer) => {
     create.textContent = offer ? "Start" : "Create the run";
     optional.hidden = Boolean(offer);
     help.textContent = offer ? HELP_THERE : HELP;
     prompt.required = Boolean(offer);
     if (line) line.hidden = Boolean(offer);
-  }, again ? `/api/runs/${encodeURIComponent(again.id)}` : "");
-  if (!resume) folders.follow();
+  }, again ?? resume, Boolean(resume));
+  folders.follow();
   const element = el(
     "form",
     { class: "stack" },
@@ -63,7 +62,7 @@ function form(dialog, again, resume) {
     try {
       const command = prompt.value.trim();
       const model = again ? { again: again.id } : resume ? { resume: resume.id } : {};
-      const started = folders.chosen && pageOf(await folders.send(command));
+      const started = folders.chosen && pageOf(await folders.send(command, model));
       const created = started ? null : await post("/api/runs", { command, ...model });
       forget();
       if (started) location.assign(started);

@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { BASE } from "./base.js";
 import { actionButton, el, setText } from "./dom.js";
 import { asText } from "./values.js";
+import { folderName } from "./words.js";
 
 const LOOK_MS = 3000;
 const HERE = ""; // the choice that is no folder: a line to paste
@@ -30,13 +31,16 @@ export class WaitingFolders {
   #asking;
   #summary = el("summary", {});
   #onChoice;
-  #again;
+  #before;
+  #resumes;
 
-  /** Choose the first folder; for the run with the path `again` in the API, that in which it was. */
-  constructor(onChoice, again = "") {
+  /** Choose the first folder; with a run `before` this one that in which it was, and begin as it
+   * did. If this one `resumes` its session, only folders that can are shown. */
+  constructor(onChoice, before = null, resumes = false) {
     this.#onChoice = onChoice;
-    this.#again = again;
-    this.#isTouched = Boolean(again);
+    this.#before = before;
+    this.#resumes = resumes;
+    this.#isTouched = Boolean(before);
     const pair = actionButton("Let in", {}, () => this.#pair(), (sentence) => this.#tell(sentence));
     this.#code.addEventListener("keydown", (event) => {
       if (event.key !== "Enter") return;
@@ -85,15 +89,19 @@ export class WaitingFolders {
 
   async #look() {
     const asked = (this.#asked += 1);
-    const own = this.#again && !this.#isKnown ? await get(`${this.#again}/order`) : null;
-    const answer = await get("/api/offers");
-    if (asked === this.#asked) this.#show(answer, own?.order?.offer);
+    const own = this.#before && !this.#isKnown ? await get(`/api/runs/${encodeURIComponent(this.#before.id)}/order`) : null;
+    const { offers, unpaired } = await get("/api/offers");
+    if (asked !== this.#asked) return;
+    const able = offers.filter((offer) => offer.resumes || !this.#resumes);
+    // Of a session the folder counts, and a folder that waits tells only its name.
+    const namesake = this.#resumes && able.find(({ name }) => name === folderName(this.#before.working_dir));
+    this.#show({ offers: able, unpaired }, own?.order?.offer ?? namesake?.id);
   }
 
   /** Send a run to the chosen folder; return its id. */
-  async send(prompt) {
+  async send(prompt, model = {}) {
     const offer = this.chosen;
-    const body = { prompt, title: this.#title.value.trim() || null };
+    const body = { prompt, title: this.#title.value.trim() || null, ...model };
     if (offer.asks) {
       body.ask = this.#ask.checked;
       if (body.ask && this.#mode.value) body.mode = this.#mode.value;
@@ -160,6 +168,10 @@ export class WaitingFolders {
     if (before !== value && offer) {
       const modes = offer.modes.map((mode) => el("option", { value: mode }, MODES[mode] ?? asText(mode)));
       this.#mode.replaceChildren(el("option", { value: "" }, "The mode of its owner"), ...modes);
+      const { ask, permissionMode } = this.#before?.options ?? {};
+      this.#mode.value = offer.modes.includes(permissionMode) ? permissionMode : "";
+      this.#ask.checked = ask !== "never";
+      this.#mode.disabled = !this.#ask.checked;
     }
     this.#onChoice(offer);
   }
