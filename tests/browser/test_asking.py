@@ -414,7 +414,7 @@ def test_what_is_hidden_or_not_whole_is_told(phone: Visitor, gateway: EmbeddedGa
     run = begin_asking(
         gateway,
         asked("q1", hidden=True, defaultsToNo=True),
-        asked("q2", whole=False, input="the beginning", inputChars=123_456),
+        asked("q2", whole=False, input="the \u202ebeginning\U000e0041", inputChars=123_456),
     )
     phone.open_run(run.id)
 
@@ -422,6 +422,7 @@ def test_what_is_hidden_or_not_whole_is_told(phone: Visitor, gateway: EmbeddedGa
     expect(first).to_contain_text("A secret in it is hidden here")
     expect(first.get_by_role("button", name="Allow once")).not_to_have_class("primary")
     expect(second).to_contain_text("123,456 characters")
+    expect(second).to_contain_text("the ⟨U+202E⟩beginning⟨U+E0041⟩")
     expect(second.get_by_role("button")).to_have_text(["Deny…"])
     second.get_by_role("button", name="Deny…").click()
     second.get_by_role("button", name="Deny", exact=True).click()

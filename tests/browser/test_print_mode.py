@@ -299,11 +299,22 @@ def test_a_hit_within_a_long_paragraph(browser: Browser, gateway: EmbeddedGatewa
         page.reload()
         eventually(lambda: equal(page.evaluate(marked), ["Needle", " ", True]))
         page.get_by_label("Find in this run").fill("(nee-dle?)")
-        expect(page.locator(".hit")).to_have_count(1)
+        expect(page.locator(".hit")).to_have_text(["(nee-dle?) x"])
         page.locator(".hit").tap()
         eventually(lambda: equal(page.evaluate(marked)[0], "(nee-dle?)"))
         page.get_by_role("button", name="Choose no line").click()
         assert page.evaluate("CSS.highlights.has('find')") is False
+
+        # Of a line that is too long for this view, the text shows all.
+        gateway.send_event(run, "stdout", f"● Bash: x\n⎿ {'z' * 50_000} NEEDLES\n", 102)
+        page.get_by_label("Find in this run").fill("needles")
+        expect(page.locator(".hit")).to_have_text([re.compile("NEEDLES")])
+        page.locator(".hit").tap()
+        expect(page.locator(".toast")).to_contain_text("Text shows it whole")
+        page.get_by_role("button", name="Text", exact=True).tap()
+        page.locator(".hit").tap()
+        text_marked = marked.replace(".reading", ".text-view")
+        eventually(lambda: equal(page.evaluate(text_marked)[::2], ["NEEDLES", True]))
 
 
 def equal(found: object, wanted: object) -> None:

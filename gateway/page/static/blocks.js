@@ -121,6 +121,7 @@ export class Blocks {
   #takeLine(stream, begun, part, name, isEnded) {
     const raw = (begun?.raw ?? "") + part;
     const line = stream === "stderr" ? { kind: "stderr", text: raw, isSubagent: false } : readLine(raw);
+    line.isCut = line.text.length > MAX_LINE_CHARS;
     line.text = shown(line.text);
     line.name = name;
     let block = begun?.block ?? null;

@@ -247,8 +247,9 @@ export class Output {
       return;
     }
     const index = this.#events.findIndex(({ id }) => id >= event);
-    if (index >= 0) await this.#drawAround(index, 0, line);
-    else say("This line is not there.");
+    if (index < 0) return say("This line is not there.");
+    await this.#drawAround(index, 0, line);
+    this.#view.mark?.(wordOf("find"));
   }
 
   #loadEarlier() {

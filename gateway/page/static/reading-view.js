@@ -11,6 +11,8 @@ import { Blocks } from "./blocks.js";
 import { diffLines } from "./diff.js";
 import { el } from "./dom.js";
 import { elementsOf, knownTree, wantTree } from "./markdown.js";
+import { mark, occurrences, rangeOf } from "./marks.js";
+import { say } from "./toast.js";
 import { attempt, nextFrame, pauseAfter, TURN_MS } from "./turns.js";
 
 const AT_END_PX = 24;
@@ -146,6 +148,7 @@ export class ReadingView {
     this.#held = { name, isFirst: false };
     this.#mark({ name, wanted });
     this.#keepPlace();
+    if (wanted && !this.#marked.range && found.block.lines[found.index].isCut) say("This line is longer than what is shown of it. Text shows it whole.");
     // The page, where it is higher than the window.
     this.element.scrollIntoView({ block: "nearest" });
     return true;
@@ -231,8 +234,7 @@ export class ReadingView {
       marked.range = rangeOf(element, marked.wanted, occurrences(before, marked.wanted).length);
     }
     this.#marked = marked;
-    if (marked.range) CSS.highlights?.set("find", new Highlight(marked.range));
-    else CSS.highlights?.delete("find");
+    mark(marked.range);
   }
 
   /** Choose no line. */
@@ -456,28 +458,6 @@ export class ReadingView {
     const { scrollHeight, scrollTop, clientHeight } = this.element;
     return scrollHeight - scrollTop - clientHeight < AT_END_PX;
   }
-}
-
-/** Return the places of a text in another, whatever the case of its letters. */
-const occurrences = (text, wanted) => [...text.matchAll(new RegExp(wanted.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"), "giu"))];
-
-/** Return where a text is in an element, behind so many others of its kind; null if it is not there. */
-function rangeOf(element, wanted, skipped) {
-  const nodes = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
-  const texts = [];
-  while (nodes.nextNode()) texts.push(nodes.currentNode);
-  const found = occurrences(texts.map(({ data }) => data).join(""), wanted);
-  const { index, 0: match } = found[skipped] ?? found.at(-1) ?? {};
-  if (match === undefined) return null;
-  const range = new Range();
-  let at = 0;
-  for (const node of texts) {
-    const end = at + node.length;
-    if (at <= index && index < end) range.setStart(node, index - at);
-    if (at < index + match.length && index + match.length <= end) range.setEnd(node, index + match.length - at);
-    at = end;
-  }
-  return range;
 }
 
 /** Return the text of a line; a tool's name stands apart from what it does. */

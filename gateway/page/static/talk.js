@@ -9,7 +9,7 @@ import { actionButton, el, setText } from "./dom.js";
 import { keepDraft } from "./drafts.js";
 import { announce } from "./notices.js";
 import { cardSummary, closedAbout, closedSentence, Questions } from "./questions.js";
-import { asText, legible } from "./values.js";
+import { asText, legible, unmasked } from "./values.js";
 import { clock } from "./words.js";
 
 const RETRY_MS = 3000;
@@ -25,7 +25,7 @@ const MODES = new Map([
 
 /** Return the same with texts that can be drawn. The gateway has seen to its depth. */
 function legibleAll(value) {
-  if (typeof value === "string") return legible(value);
+  if (typeof value === "string") return unmasked(legible(value));
   if (Array.isArray(value)) return value.map(legibleAll);
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, legibleAll(each)]));

@@ -4,10 +4,13 @@
  */
 
 import { el } from "./dom.js";
+import { mark, rangeOf } from "./marks.js";
 import { Screen } from "./screen.js";
 import { attempt, nextFrame, pauseAfter, pieces, TURN_MS } from "./turns.js";
 
 // Closer to the end than this, the reader follows the output.
+// How many rows of a terminal a line may take until what was found in it.
+const MAX_ROWS = 8;
 const AT_END_PX = 24;
 // What is taken between two looks at the clock.
 const PIECE_CHARS = 1024;
@@ -146,6 +149,18 @@ export class TextView {
 
   get #written() {
     return this.#lines.findLastIndex(({ textContent }) => textContent.trim() && textContent !== EMPTY_LINE) + 1;
+  }
+
+  /** Mark a text in the first line that is seen, and show it; a session's line may go on in the next ones. */
+  mark(wanted) {
+    const first = this.lineSeen - this.#gone;
+    const ranges = wanted ? this.#lines.slice(first, first + MAX_ROWS).map((line) => rangeOf(line, wanted)) : [];
+    const range = ranges.find(Boolean) ?? null;
+    mark(range);
+    if (!range) return;
+    const { top, bottom } = range.getBoundingClientRect();
+    const seen = this.element.getBoundingClientRect();
+    if (top < seen.top || bottom > seen.bottom) this.element.scrollTop += (top + bottom - seen.top - seen.bottom) / 2;
   }
 
   scrollToEnd() {

@@ -3,6 +3,8 @@
 import { MARKS, MAX_MARKS } from "./sequences.js";
 
 const MAX_CHARACTERS = 1000;
+// Overrides of the direction of writing, and signs without a width that no writing needs.
+const MASKING = /[\u202a-\u202e\u2066-\u2069\u200b\u2060-\u2064\ufeff\u00ad\u{e0001}-\u{e007f}]/gu;
 // The largest terminal that is drawn. Beyond it a browser needs seconds for one picture.
 const MAX_COLUMNS = 1000;
 const MAX_LINES = 300;
@@ -25,6 +27,12 @@ export function firstLines(text, limit) {
 export function legible(text) {
   return text.replace(MARKS, (marks) => (marks.length > MAX_MARKS ? Array.from(marks).slice(0, MAX_MARKS).join("") : marks));
 }
+
+/**
+ * Return a text in which is seen what turns the text behind it round, or hides in it: nobody should allow
+ * what he cannot see.
+ */
+export const unmasked = (text) => text.replace(MASKING, (each) => `⟨U+${each.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
 
 function jsonOf(value) {
   try {
