@@ -127,7 +127,8 @@ _MAY_BE_OPERATOR = regex(
 )
 # What must follow the beginning of a name, in lowered text, for `judge_name` to be called at all:
 # this dismisses, in C, most words that begin like the name of a secret. The end of the text always
-# matches, for it may become anything.
+# matches, for it may become anything; where the end is further than the last row reaches, that row
+# is not tried, as it takes longer than all others.
 _MAY_HAVE_VALUE = rb"""
     [a-z0-9_.-]{0,64}(?![a-z0-9_.-])(?:
         (?:[\\"'`\])*]{1,12}(?:u002[27])?)?[ \t]{0,20}
@@ -139,7 +140,7 @@ _MAY_HAVE_VALUE = rb"""
       | \(\s{0,24}["']
       | [ ]?</(?:key|name|t[dh])>
       | [\s\S]?\Z
-      | [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
+      | (?!(?s:.{84})) [\\"'`\])\s:+?.|&%^=>,<*-]{0,60}(?:[a-z\[\]<>.|?*&]{1,20}[ ]?:?)?["']?\Z
 """
 MAY_HAVE_VALUE = b"(?=" + _MAY_HAVE_VALUE + b"))"
 # Prose behind such a name and a space, in lowered text, which `judge_name` takes for no value:

@@ -76,3 +76,11 @@ def test_any_word_is_a_password_in_a_file_of_logins() -> None:
     logins = b"machine x.example\n  login jane\n  password swordfi\n" + b"it is a line\n" * 24
 
     assert bytes(RULES.redact_bytes(logins)).count(b"password [REDACTED]\n") == 1
+
+
+def test_the_longest_operator_that_may_go_on_is_waited_for() -> None:
+    """Of what the last row of the pattern reads, no byte is too many."""
+    for operator in (" " * 60, " " * 60 + "a" * 20, " " * 60 + "a" * 20 + ' :"'):
+        redactor = Redactor(rules=RULES)
+        redactor.feed(b"it is a line\n" * 24 + b"password" + operator.encode())
+        assert redactor.held > 0, operator
