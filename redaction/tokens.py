@@ -138,13 +138,15 @@ def _spell_out(alphabet: str) -> bytes:
 # A run of these may hold a token. `=` and `:` end a run: otherwise every assignment would be one.
 _RUN_BYTES = (string.ascii_letters + string.digits + "_-.~/+").encode()
 _RUN_BYTE = regex(b"[" + re.escape(_RUN_BYTES) + b"]")
-_RUN_TABLE = bytes(0x61 if code in _RUN_BYTES else 0x20 for code in range(256))
 _RUN_SHORTEST = 20
-_RUN = regex(b"a" * _RUN_SHORTEST + b"a*")  # in the marked text
-_SPAN = re.Match.span
-# Runs that hold no token and are dismissed in C: words, paths, hashes. The body of a token has
-# digits or both cases.
-_PLAIN_RUN = regex(rb"[a-z._/+~-]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
+# Runs are looked for in a text in which all their bytes are the same, by `find`: no pattern is as
+# fast. Most hold no token and are dismissed in C: words and paths, which lack both digits and
+# capitals, and hashes. The body of a token has digits or both cases.
+_RUN_TABLE = bytes(0x61 if code in _RUN_BYTES else 0x20 for code in range(256))
+_SHORTEST_RUN = b"a" * _RUN_SHORTEST
+_MIXED_BYTES = (string.ascii_uppercase + string.digits).encode()
+_MIXED_TABLE = bytes(0x41 if code in _MIXED_BYTES else 0x20 for code in range(256))
+_HASH = regex(rb"[0-9a-f]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
 # Every prefix is shorter.
 _PREFIX_LIMIT = 64
 _TAIL_BYTES = _RUN_BYTES + b"%$=:"
@@ -250,26 +252,32 @@ class Tokens:
         self._own = tuple(shape.prefix for shape in own)
         self._first, self._inner = _compile_places()
 
-    def places(self, text: bytes, start: int) -> Iterator[int]:
+    def places(self, text: bytes, start: int) -> list[int]:
         """Return where a token may begin, at or after `start`, not in order."""
-        is_plain = _PLAIN_RUN.fullmatch
-        for at, end in map(_SPAN, _RUN.finditer(text.translate(_RUN_TABLE), start)):
-            if not is_plain(text, at, end):
-                yield from self._places_in_run(text, at, end)
+        found: list[int] = []
+        find_run, find_mixed = text.translate(_RUN_TABLE).find, text.translate(_MIXED_TABLE).find
+        is_hash = _HASH.fullmatch
+        at = find_run(_SHORTEST_RUN, start)
+        while at >= 0:
+            end = find_run(b" ", at + _RUN_SHORTEST)
+            end = len(text) if end < 0 else end
+            if find_mixed(b"A", at, end) >= 0 and not is_hash(text, at, end):
+                found += self._places_in_run(text, at, end)
+            at = find_run(_SHORTEST_RUN, end)
         for literal in self._own:
-            yield from find_all(text, literal, start)
+            found += find_all(text, literal, start)
+        return found
 
-    def _places_in_run(self, text: bytes, at: int, end: int) -> Iterator[int]:
+    def _places_in_run(self, text: bytes, at: int, end: int) -> list[int]:
+        found = [inner.end() for inner in self._inner.finditer(text, at, end)]
         shifted = _SHIFTED.match(text, at - 1) if text[at - 1 : at] in _SHIFTS else None
         if shifted:
-            yield shifted.end()
+            found.append(shifted.end())
         if self._first.match(text, at) and not _RUN_BYTE.match(text[at - 1 : at]):
-            yield at
-        for inner in self._inner.finditer(text, at, end):
-            yield inner.end()
+            found.append(at)
         if text.find(b"Q~", at, end) >= 0:
-            for azure in _AZURE.finditer(text, at, end):
-                yield azure.start()
+            found += [azure.start() for azure in _AZURE.finditer(text, at, end)]
+        return found
 
     def tail_places(self, text: bytes, start: int) -> Iterator[int]:
         """Return the places, in the run that ends the text, where a token may begin."""
