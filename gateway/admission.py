@@ -36,6 +36,11 @@ class RefusedError(Exception):
         self.error = error
 
 
+def replayed() -> RefusedError:
+    """Return the refusal of a nonce that has been used."""
+    return RefusedError(401, "Nonce already used (replay attack detected)")
+
+
 class RateLimit:
     """So many requests of one address in 60 s. Thread: any."""
 
@@ -144,7 +149,7 @@ class Admission:
         if run_id and not is_token(run_id, claim.token):
             raise RefusedError(403, "Invalid capability token for run")
         if not self._nonces.use(digest, now):
-            raise RefusedError(401, "Nonce already used (replay attack detected)")
+            raise replayed()
         return Admitted(run_id, digest, now)
 
     def judge(self, claim: Claim) -> None:
@@ -168,7 +173,7 @@ class Admission:
             raise RefusedError(401, "Request timestamp out of allowed range")
         digest = Nonces.digest(claim.nonce)
         if self._nonces.is_known(digest):
-            raise RefusedError(401, "Nonce already used (replay attack detected)")
+            raise replayed()
         return now, digest
 
     def _is_signed(self, claim: Claim) -> bool:

@@ -54,13 +54,15 @@ class ListenError(Exception):
 class _Notices:
     """Tells the streams what the writer has stored. Runs in the writer's thread."""
 
-    def __init__(self, store: Store, live: Live, notifier: Notifier) -> None:
+    def __init__(self, store: Store, live: Live, notifier: Notifier, index: TextIndex) -> None:
         self._store = store
         self._live = live
         self._notifier = notifier
+        self._index = index
 
     def events_stored(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
         self._live.events_stored(run_id, previous_id, stored)
+        self._index.note(run_id)
 
     def run_changed(self, run_id: str) -> None:
         self._notifier.run_changed(run_id)
@@ -155,7 +157,7 @@ class Gateway:
         )
 
     def __enter__(self) -> Gateway:
-        self._writer.start(_Notices(self._store, self._live, self._notifier))
+        self._writer.start(_Notices(self._store, self._live, self._notifier, self._index))
         self._live.start()
         self._notifier.start(self._link_base)
         self._housekeeping.start()

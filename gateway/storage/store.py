@@ -44,7 +44,7 @@ from gateway.storage.records import (
     shown_of,
     summarize,
 )
-from gateway.storage.writer import EventJob, NonceJob, Writer, forget_typed
+from gateway.storage.writer import EventJob, NonceJob, Writer, forget_typed, spend_nonce
 
 # What the API shows of a summary besides what is in the run's details.
 _SUMMARY_FIELDS = ("title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete")
@@ -76,6 +76,8 @@ _MAX_LISTED_BYTES = 700_000
 _MAX_RUNNING = 1_000
 # Of markers that are read at once to show what a run asks.
 _MAX_TOLD_CHARACTERS = 8_000_000
+# Read from PostgreSQL at once; each may have a megabyte.
+_ROWS_AHEAD = 20
 # Tokens of runs that have been seen.
 _MAX_KNOWN_TOKENS = 10_000
 # Rows removed in one transaction, so that what runners send does not wait for long.
@@ -294,7 +296,9 @@ class Store:
         """Read row by row, and stop when the page is full: events may have a megabyte each."""
         found: list[Event] = []
         size_bytes = 0
-        with self._engine.connect() as connection, connection.execute(query) as rows:
+        # So that PostgreSQL does not send all of it at once.
+        streamed = query.execution_options(stream_results=True, max_row_buffer=_ROWS_AHEAD)
+        with self._engine.connect() as connection, connection.execute(streamed) as rows:
             for row in rows:
                 event = Event(*row)
                 size_bytes += len(event.data)
@@ -308,18 +312,24 @@ class Store:
     def recent_nonces(self) -> list[tuple[int, float]]:
         """Return the nonces that must not be used again, and when they were."""
         columns = schema.nonces.c
+        if self._writer.is_shared:
+            return []  # the database is asked in any case
         query = select(columns.digest, columns.used_at).where(
             columns.used_at > time.time() - NONCE_MEMORY_S
         )
         return [(row.digest, row.used_at) for row in self._rows(query)]
 
     def keep_nonce(self, admitted: Admitted) -> None:
-        """Keep the nonce of a request that stores nothing. Does not block.
+        """Keep the nonce of a request that stores nothing. Blocks where other processes may have
+        used it. Raises: RefusedError.
 
         One that stores something keeps its nonce in the same transaction: after a crash its copy is
         taken if what it brought is not there, and is a copy if it is.
         """
-        self._writer.submit(NonceJob(admitted.nonce_digest, admitted.at))
+        job = NonceJob(admitted.nonce_digest, admitted.at)
+        self._writer.submit(job)
+        if self._writer.is_shared:
+            job.wait()
 
     # --- commands ---
 
@@ -369,7 +379,7 @@ class Store:
         }
 
         def work(connection: Connection) -> Row[Any] | None:
-            _insert_nonce(connection, admitted)
+            spend_nonce(connection, admitted.nonce_digest, admitted.at)
             connection.execute(update(schema.commands).where(*this).values(values))
             forget_typed(connection, *this)
             return connection.execute(select(schema.commands).where(*this)).one_or_none()
@@ -392,12 +402,12 @@ class Store:
         """
 
         def work(connection: Connection) -> list[str]:
+            spend_nonce(connection, admitted.nonce_digest, admitted.at)
             # A file that is noted after its run was deleted would never be removed.
             if connection.execute(_RUN.where(schema.runs.c.id == row["run_id"])).first() is None:
                 raise RunFullError("This run was deleted")
             replaced = replaced_by(connection, row)
             _check_room(connection, row["run_id"], row["size"])
-            _insert_nonce(connection, admitted)
             connection.execute(insert(schema.artifacts), row)
             return replaced
 
@@ -491,7 +501,7 @@ class Store:
                     some = run, key >= ids[0], key <= ids[-1]
                     connection.execute(delete(key.table).where(*some))
                     return True
-            for table in (schema.commands, schema.artifacts, schema.orders):
+            for table in (schema.commands, schema.artifacts, schema.orders, schema.indexed):
                 connection.execute(delete(table).where(table.c.run_id == run_id))
             number = select(schema.runs.c.number).where(schema.runs.c.id == run_id)
             connection.execute(
@@ -510,11 +520,6 @@ class Store:
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self._engine.connect() as connection:
             return connection.execute(query).all()
-
-
-def _insert_nonce(connection: Connection, admitted: Admitted) -> None:
-    values = {"digest": admitted.nonce_digest, "used_at": admitted.at}
-    connection.execute(insert(schema.nonces), values)
 
 
 def _check_room(connection: Connection, run_id: str, size_bytes: int) -> None:

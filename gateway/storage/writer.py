@@ -5,7 +5,8 @@ transaction is on disk does any of its requests get its answer. So the number of
 does not depend on how long one commit takes.
 
 It also keeps, for each run that is being written, what the next event needs to know (`Tally`), so
-that an event costs no query.
+that an event costs no query. On PostgreSQL, where other processes write too, it locks the rows of
+its runs and reads them anew in each transaction.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import queue
+import random
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Generic, Protocol, TypeVar, Union
@@ -25,6 +28,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     Insert,
+    Row,
     Update,
     bindparam,
     func,
@@ -32,8 +36,10 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 
-from gateway.storage import schema
+from gateway.admission import replayed
+from gateway.storage import postgresql, schema
 from gateway.storage.questions import ANSWER
 from gateway.storage.records import (
     DONE,
@@ -52,6 +58,9 @@ T = TypeVar("T")
 
 # More in one transaction would not be faster, and would make the first of them wait.
 _MAX_BATCH = 256
+# Of a transaction that others were in the way of, and the longest pause between two.
+_ATTEMPTS = 20
+_PAUSE_S = 0.05
 # Runs whose tally is kept in memory; another one is read from the database when it is needed.
 _MAX_TALLIES = 1_000
 
@@ -98,15 +107,17 @@ class EventJob(Job[int]):
     def __init__(self, event: NewEvent) -> None:
         super().__init__()
         self.event = event
+        self.nonce = event.nonce_digest, event.created_at
 
 
 class NonceJob(Job[None]):
-    """A nonce that was used by something else than an event; nobody waits."""
+    """A nonce that was used by something else than an event. On SQLite nobody waits: the process
+    has looked for it in its memory.
+    """
 
     def __init__(self, digest: int, used_at: float) -> None:
         super().__init__()
-        self.digest = digest
-        self.used_at = used_at
+        self.nonce = digest, used_at
 
 
 class CallJob(Job[T]):
@@ -167,6 +178,7 @@ class _Batch:
     stored: dict[str, list[Event]] = field(default_factory=dict)
     previous_ids: dict[str, int] = field(default_factory=dict)
     outcomes: list[tuple[Job[Any], Any]] = field(default_factory=list)
+    refused: list[Job[Any]] = field(default_factory=list)
     seen: dict[tuple[str, int], list[tuple[bytes, int]]] = field(default_factory=dict)
     changed: dict[str, dict[str, Any]] = field(default_factory=dict)
     summaries: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -178,6 +190,13 @@ _INSERT_NONCES = insert(schema.nonces)
 _TALLIED = tuple(each.name for each in fields(Tally) if each.name != "digest")
 _SELECT_TALLY = select(*(schema.runs.c[name] for name in _TALLIED)).where(
     schema.runs.c.id == bindparam("run_key")
+)
+# In one order, so that no two processes wait for each other.
+_LOCK_TALLIES = (
+    select(schema.runs.c.id, *(schema.runs.c[name] for name in _TALLIED))
+    .where(schema.runs.c.id.in_(bindparam("run_keys", expanding=True)))
+    .order_by(schema.runs.c.id)
+    .with_for_update()
 )
 _UPDATE_TALLIES = (
     update(schema.runs)
@@ -196,11 +215,13 @@ _SELECT_KNOWN = (
 _SAME_SEQUENCE = select(schema.events.c.id, schema.events.c.body_hash).where(
     schema.events.c.run_id == bindparam("run_key"),
     schema.events.c.sequence == bindparam("sequence_key"),
+    schema.events.c.sequence > 0,  # PostgreSQL's index has no others
 )
 _NUMBERED_DATA = (
     select(schema.events.c.data)
     .where(schema.events.c.run_id == bindparam("run_key"), schema.events.c.sequence >= 1)
     .order_by(schema.events.c.id)
+    .execution_options(stream_results=True, max_row_buffer=20)
 )
 
 
@@ -237,6 +258,7 @@ class Writer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.is_shared = postgresql.is_shared(engine)
         self._listener: Listener | None = None
         self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
@@ -246,9 +268,10 @@ class Writer:
         self._insert_events = _Prepared(engine.dialect, _INSERT_EVENTS)
         self._insert_nonces = _Prepared(engine.dialect, _INSERT_NONCES, "digest", "used_at")
         self._update_tallies = _Prepared(engine.dialect, _UPDATE_TALLIES)
-        with engine.connect() as connection:
-            last = connection.execute(select(func.max(schema.events.c.id))).scalar()
-        self._next_id = (last or 0) + 1
+        self._serializable = engine
+        if self.is_shared:
+            self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
+        self._next_id = 0 if self.is_shared else _last_id(engine) + 1
 
     def start(self, listener: Listener) -> None:
         """Begin to write, and to tell `listener` what has been written."""
@@ -321,18 +344,30 @@ class Writer:
 
     def _call(self, connection: Connection, job: CallJob[Any]) -> None:
         try:
-            with connection.begin():
-                value = job.work(connection)
+            if self.is_shared:
+                value = self._call_among_others(job.work)
+            else:
+                with connection.begin():
+                    value = job.work(connection)
         except Exception as error:  # noqa: BLE001 - it belongs to the one who waits
             job.settle(None, error)
         else:
             job.settle(value)
 
+    def _call_among_others(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` as if nobody else wrote."""
+
+        def attempt() -> T:
+            with self._serializable.begin() as connection:
+                return work(connection)
+
+        return _repeated(attempt)
+
     def _write_group(self, connection: Connection, jobs: list[AnyJob]) -> None:
         if not jobs:
             return
         try:
-            batch = self._write_batch(connection, jobs)
+            batch = _repeated(lambda: self._write_batch(connection, jobs))
         except Exception as error:  # noqa: BLE001 - one bad event must not take the others along
             if len(jobs) > 1:
                 for job in jobs:
@@ -346,17 +381,19 @@ class Writer:
     def _write_batch(self, connection: Connection, jobs: list[AnyJob]) -> _Batch:
         batch = _Batch(self._next_id)
         with connection.begin():
+            if self.is_shared:
+                jobs = self._lock(connection, batch, jobs)
             for job in jobs:
                 if isinstance(job, EventJob):
                     self._add_event(connection, batch, job)
                 elif isinstance(job, NonceJob):
-                    batch.nonces.append({"digest": job.digest, "used_at": job.used_at})
+                    batch.nonces.append({"digest": job.nonce[0], "used_at": job.nonce[1]})
                     batch.outcomes.append((job, None))
             if batch.rows:
                 self._insert_events.run(connection, batch.rows)
                 tallies = [_tally_row(*each) for each in batch.tallies.items()]
                 self._update_tallies.run(connection, tallies)
-            if batch.nonces:
+            if batch.nonces and not self.is_shared:
                 self._insert_nonces.run(connection, batch.nonces)
             for run_id, values in batch.changed.items():
                 connection.execute(
@@ -370,6 +407,23 @@ class Writer:
                 )
         return batch
 
+    def _lock(self, connection: Connection, batch: _Batch, jobs: list[AnyJob]) -> list[AnyJob]:
+        """Spend all nonces, and lock all runs; return the jobs whose nonces nobody had used."""
+        spending = [job for job in jobs if not isinstance(job, CallJob)]
+        fresh = postgresql.spend(connection, dict(job.nonce for job in spending))
+        batch.refused = [job for job in spending if job.nonce[0] not in fresh]
+        admitted: list[AnyJob] = [job for job in spending if job.nonce[0] in fresh]
+        run_ids = sorted({job.event.run_id for job in admitted if isinstance(job, EventJob)})
+        locked = connection.execute(_LOCK_TALLIES, {"run_keys": run_ids}) if run_ids else ()
+        rows = {row.id: row for row in locked}
+        for run_id in run_ids:
+            known, row = self._tallies.get(run_id), rows.get(run_id)
+            if row is None:
+                self._tallies.pop(run_id, None)  # another process has removed it
+            elif known is None or known.last_event_id != row.last_event_id:
+                self._tallies[run_id] = _tally_of(row)  # another process has written
+        return admitted
+
     def _keep(self, batch: _Batch) -> None:
         """Make the batch count, and answer: it is on disk."""
         self._next_id = batch.next_id
@@ -380,6 +434,8 @@ class Writer:
             self._tallies.popitem(last=False)
         for job, value in batch.outcomes:
             job.settle(value)
+        for job in batch.refused:
+            job.settle(None, replayed())
         try:
             self._tell(batch)
         except Exception:
@@ -404,7 +460,10 @@ class Writer:
         if known_id is not None:
             batch.outcomes.append((job, known_id))
             return
-        event_id, batch.next_id = batch.next_id, batch.next_id + 1
+        if self.is_shared:
+            event_id = tally.last_event_id + 1
+        else:
+            event_id, batch.next_id = batch.next_id, batch.next_id + 1
         if event.marker is not None:
             self._apply_marker(connection, batch, tally, event, event_id)
         batch.tallies[event.run_id] = tally
@@ -413,9 +472,10 @@ class Writer:
             (event.body_hash, event_id)
         )
         stored = Event(event_id, event.type, event.data, event.sequence, event.created_at)
-        batch.rows.append(
-            {**stored.to_json(), "run_id": event.run_id, "body_hash": event.body_hash}
-        )
+        row = {**stored.to_json(), "run_id": event.run_id, "body_hash": event.body_hash}
+        if self.is_shared:
+            row["data"] = postgresql.escape(event.data)  # the statement is prepared, see there
+        batch.rows.append(row)
         batch.stored.setdefault(event.run_id, []).append(stored)
         batch.outcomes.append((job, event_id))
 
@@ -436,9 +496,7 @@ class Writer:
         tally = self._tallies.get(run_id)
         if tally is not None:
             return tally
-        row = connection.execute(_SELECT_TALLY, {"run_key": run_id}).one()
-        digest = hashlib.sha256() if row.numbered_count == 0 else None
-        return Tally(**row._mapping, digest=digest)
+        return _tally_of(connection.execute(_SELECT_TALLY, {"run_key": run_id}).one())
 
     def _apply_marker(
         self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent, event_id: int
@@ -471,10 +529,41 @@ class Writer:
         digest = hashlib.sha256()
         for stored in connection.execute(_NUMBERED_DATA, {"run_key": run_id}):
             digest.update(stored.data.encode())
-        for row in batch.rows:
-            if row["run_id"] == run_id and row["sequence"] >= 1:
-                digest.update(row["data"].encode())
+        for event in batch.stored.get(run_id, ()):
+            if event.sequence >= 1:
+                digest.update(event.data.encode())
         return digest
+
+
+def _last_id(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return connection.execute(select(func.max(schema.events.c.id))).scalar() or 0
+
+
+def _repeated(attempt: Callable[[], T]) -> T:
+    """Do a transaction: again if others came between."""
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            return attempt()
+        except DBAPIError as error:
+            if not left or not postgresql.is_repeatable(error):
+                raise
+        # Those who were in each other's way do not come back at the same moment.
+        time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - nothing is secret here
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _tally_of(row: Row[Any]) -> Tally:
+    digest = hashlib.sha256() if row.numbered_count == 0 else None
+    return Tally(**{name: getattr(row, name) for name in _TALLIED}, digest=digest)
+
+
+def spend_nonce(connection: Connection, digest: int, used_at: float) -> None:
+    """Keep the nonce of what is done in the same transaction. Raises: RefusedError."""
+    if not postgresql.is_shared(connection.engine):
+        connection.execute(_INSERT_NONCES, {"digest": digest, "used_at": used_at})
+    elif not postgresql.spend(connection, {digest: used_at}):
+        raise replayed()
 
 
 def _tally_row(run_id: str, tally: Tally) -> dict[str, Any]:
