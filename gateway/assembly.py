@@ -10,6 +10,7 @@ import logging
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from gateway import xterm
 from gateway.admission import Admission, Nonces, RateLimit
@@ -28,6 +29,7 @@ from gateway.page.parts import Parts
 from gateway.page.scripts import Scripts
 from gateway.page.site import build_site
 from gateway.presence import Heard, Looks
+from gateway.relay import Relay
 from gateway.screens.screens import Screens
 from gateway.serving.hosts import Hosts, page_url
 from gateway.serving.live import ALL_RUNS, Live
@@ -65,13 +67,91 @@ class _Notices:
         self._index.note(run_id)
 
     def run_changed(self, run_id: str) -> None:
+        self.show_run(run_id)
+        if self._live.others is not None:
+            self._live.others.tell("run", run=run_id)
+
+    def show_run(self, run_id: str) -> None:
+        """Tell who is here that a run has changed."""
         self._notifier.run_changed(run_id)
         if not (self._live.has_viewers(run_id) or self._live.has_viewers(ALL_RUNS)):
             return
         run = self._store.run(run_id)
         if run is not None:
-            self._live.tell(run_id, "run", run)
-            self._live.tell(ALL_RUNS, "run", run)
+            self._live.tell_here(run_id, "run", run)
+            self._live.tell_here(ALL_RUNS, "run", run)
+
+
+class _News:
+    """Takes what other gateways on the same database tell. Runs in the relay's thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        live: Live,
+        notices: _Notices,
+        index: TextIndex,
+        notifier: Notifier,
+        housekeeping: Housekeeping,
+    ) -> None:
+        self._store = store
+        self._live = live
+        self._notices = notices
+        self._index = index
+        self._notifier = notifier
+        self._housekeeping = housekeeping
+
+    def take(self, news: dict[str, Any]) -> None:
+        getattr(self, f"_take_{news.pop('kind')}", self._ignore)(**news)
+
+    def _ignore(self, **_: Any) -> None:
+        """A newer gateway may tell more."""
+
+    def _take_events(self, run: str, last: int) -> None:
+        self._live.events_elsewhere(run, last)
+        self._index.note(run)
+
+    def _take_run(self, run: str) -> None:
+        self._notices.show_run(run)
+
+    def _take_queued(self, topic: str) -> None:
+        self._live.wake_polls(topic)
+
+    def _take_news(
+        self, topic: str, name: str, id: str = "", content: dict[str, Any] | None = None
+    ) -> None:
+        if self._live.has_viewers(topic):
+            read = {"run": self._store.run, "command": self._store.command}.get(name)
+            found = content if read is None else read(id)
+            if found is not None:
+                self._live.tell_here(topic, name, found)
+
+    def _take_everybody(self, name: str, content: dict[str, Any]) -> None:
+        self._live.tell_everybody(name, content, is_here=True)
+
+    def _take_notice(self, number: int, content: dict[str, Any]) -> None:
+        self._notifier.told_elsewhere(number)
+        self._live.tell_notice(number, content, is_here=True)
+
+    def _take_removed(self) -> None:
+        self._housekeeping.wake()
+
+    def compare(self) -> None:
+        known, waiting = self._live.watched()
+        for run_id, last_id in self._store.last_event_ids(known):
+            if last_id > known[run_id]:
+                self._live.events_elsewhere(run_id, last_id)
+                self._notices.show_run(run_id)
+        for topic in self._store.topics_with_work(waiting):
+            self._live.wake_polls(topic)
+
+    def lost(self) -> None:
+        self._live.drop_viewers()
+
+    def lead(self, *, leads: bool) -> None:
+        self._index.lead(leads=leads)
+        self._housekeeping.lead(leads=leads)
+        self._notifier.lead(leads=leads)
 
 
 class Gateway:
@@ -137,7 +217,7 @@ class Gateway:
                 store=self._store,
                 live=self._live,
                 listing=listing,
-                tidy_up=self._housekeeping.wake,
+                tidy_up=self._tidy_up,
                 login=self.login,
                 offers=offers,
                 hosts=hosts,
@@ -151,17 +231,40 @@ class Gateway:
                 start_program="./wrapper/claude-runner",
             )
         )
+        self._notices = _Notices(self._store, self._live, self._notifier, self._index)
+        self._relay: Relay | None = None
+        if self._writer.is_shared:
+            news = _News(
+                self._store,
+                self._live,
+                self._notices,
+                self._index,
+                self._notifier,
+                self._housekeeping,
+            )
+            self._live.others = self._relay = Relay(engine.url, news)
         self._server.wsgi_app = Front(hosts, wire, site, self.login, self._store, self._live)
         self._serving = threading.Thread(
             target=self._server.serve, name="gateway-server", daemon=True
         )
 
+    def _tidy_up(self) -> None:
+        """Remove what an operator has deleted, at the gateway that has this chore."""
+        self._housekeeping.wake()
+        if self._relay is not None:
+            self._relay.tell("removed")
+
     def __enter__(self) -> Gateway:
-        self._writer.start(_Notices(self._store, self._live, self._notifier, self._index))
+        self._writer.start(self._notices)
         self._live.start()
         self._notifier.start(self._link_base)
         self._housekeeping.start()
         self._index.start()
+        if self._relay is None:
+            for alone in (self._index, self._housekeeping, self._notifier):
+                alone.lead(leads=True)
+        else:
+            self._relay.start()
         self._serving.start()
         return self
 
@@ -179,6 +282,8 @@ class Gateway:
         stopping.start()
         stopping.join(STOP_TIMEOUT_S)
         self._store.close()
+        if self._relay is not None:
+            self._relay.close()
 
 
 def _make_rules(settings: Settings) -> Rules:

@@ -40,6 +40,7 @@ class Housekeeping:
         self._retention_s = retention_days * 86_400
         self._ended = threading.Event()
         self._woken = threading.Event()
+        self._leads = False
         self._thread = threading.Thread(target=self._run, name="gateway-housekeeping", daemon=True)
 
     def start(self) -> None:
@@ -56,20 +57,26 @@ class Housekeeping:
         """Remove now what an operator has deleted. Thread: any; does not block."""
         self._woken.set()
 
+    def lead(self, *, leads: bool) -> None:
+        """Begin with it, or leave it to another gateway on the same database."""
+        self._leads = leads
+        self._woken.set()
+
     def _run(self) -> None:
         while True:
+            self._woken.clear()
+            if self._ended.is_set():
+                return
             try:
-                self._tidy_up()
+                if self._leads:
+                    self._tidy_up()
             except StoreClosedError:
                 return
             except Exception as error:  # noqa: BLE001 - it is tried again in the next round
                 logger.warning("could not tidy up: %s", error)
             self._woken.wait(ROUND_S)
-            if self._ended.is_set():
-                return
 
     def _tidy_up(self) -> None:
-        self._woken.clear()
         self._store.forget_expired()
         is_any = False
         while deleted := self._listing.removed(_RUNS_A_ROUND):

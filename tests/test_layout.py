@@ -39,7 +39,7 @@ GATEWAY_MAY_IMPORT = {
     "windows presence xterm demo_session opener whereabouts": "",
     "admission": "windows",
     "storage": "admission",
-    "screens serving": "storage",
+    "screens serving relay": "storage",
     "login": "storage admission windows",
     "offers": "serving storage admission",
     "notify": "serving storage presence",
@@ -50,7 +50,7 @@ GATEWAY_MAY_IMPORT = {
     "page": "wire listing login notify offers screens serving storage presence",
     "front": "wire login serving storage",
     "assembly": "front page wire housekeeping listing settings notify offers login screens serving "
-    "storage admission presence xterm",
+    "relay storage admission presence xterm",
     "announce": "assembly settings serving opener",
     "command_line": "announce assembly settings serving storage opener whereabouts",
     "demo": "opener",

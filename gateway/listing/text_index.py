@@ -142,7 +142,7 @@ class TextIndex:
         self._gate = threading.Lock()
         # Runs that may have more, and whether all have to be looked at.
         self._waiting: dict[str, None] = {}
-        self._begins = True
+        self._begins = self._leads = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateway-index", daemon=True)
 
@@ -158,7 +158,14 @@ class TextIndex:
     def note(self, run_id: str) -> None:
         """Index what a run has printed, soon. Thread: any; does not block."""
         with self._gate:
-            self._waiting[run_id] = None
+            if self._leads:
+                self._waiting[run_id] = None
+
+    def lead(self, *, leads: bool) -> None:
+        """Begin to index, or leave it to another gateway on the same database."""
+        with self._gate:
+            self._leads = self._begins = leads
+            self._waiting.clear()
 
     # --- the question ---
 
@@ -231,7 +238,7 @@ class TextIndex:
                 self._writer.call(lambda connection: _add(connection, taken))
         except Exception:
             with self._gate:
-                self._begins = True  # nothing of it counts
+                self._begins = self._leads  # nothing of it counts
             raise
         with self._gate:
             self._waiting = {**waiting, **self._waiting}

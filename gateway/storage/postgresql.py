@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
@@ -28,6 +28,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeDecorator
 
 NAME = "postgresql"
+if TYPE_CHECKING:
+    import psycopg
+
 _DRIVER = "postgresql+psycopg"
 _NAMES = ("postgres", NAME)
 # PostgreSQL names them by numbers, which all programs in a database share.
@@ -44,9 +47,8 @@ class Lock(enum.IntEnum):
     START = _FIRST_LOCK
     # Every gateway has it, shared with the others.
     ALIVE = _FIRST_LOCK + 1
-    HOUSEKEEPING = _FIRST_LOCK + 2
-    INDEX = _FIRST_LOCK + 3
-    NOTIFIER = _FIRST_LOCK + 4
+    # The one that has it does what is done once: see `relay`.
+    CHORES = _FIRST_LOCK + 2
 
 
 def is_shared(engine: Engine) -> bool:
@@ -70,6 +72,21 @@ def options() -> dict[str, Any]:
             "options": f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_S}s",
         },
     }
+
+
+def connect(address: URL) -> psycopg.Connection[Any]:
+    """Return a connection of its own, where each statement is a transaction."""
+    import psycopg  # an extra, which a gateway on SQLite does not have
+
+    text = address.set(drivername=NAME).render_as_string(hide_password=False)
+    return psycopg.connect(text, autocommit=True, **options()["connect_args"])
+
+
+def connection_error() -> type[Exception]:
+    """Return what such a connection raises."""
+    import psycopg
+
+    return psycopg.Error
 
 
 @contextmanager

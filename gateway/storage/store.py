@@ -10,10 +10,11 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Callable
 
 from sqlalchemy import (
+    CompoundSelect,
     Connection,
     Engine,
     Row,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    union,
     update,
 )
 
@@ -83,6 +85,9 @@ _MAX_KNOWN_TOKENS = 10_000
 # Rows removed in one transaction, so that what runners send does not wait for long.
 _IN_PARTS = ((schema.texts.c.number, 100), (schema.events.c.id, 2_000))
 
+
+# The state of an order that its folder has not taken: `offers` stands above this.
+_QUEUED = "queued"
 
 # What one run may upload: eighty parts of a log that is larger than any session's, and a diff every
 # minute of a long day. More would be the disk of everybody else.
@@ -250,6 +255,12 @@ class Store:
         with self._engine.connect() as connection:
             return connection.execute(query).scalar() or 0
 
+    def last_event_ids(self, run_ids: Collection[str]) -> Sequence[tuple[str, int]]:
+        """Return the last event's id of each of these runs that is there."""
+        columns = schema.runs.c
+        query = select(columns.id, columns.last_event_id).where(columns.id.in_(run_ids))
+        return [(row.id, row.last_event_id) for row in self._rows(query)] if run_ids else []
+
     def events_after(self, run_id: str, after: int, limit: int, max_bytes: int) -> list[Event]:
         """Return the events after one, ascending: `limit`, or as many as fit, at least one."""
         columns = schema.events.c
@@ -387,6 +398,24 @@ class Store:
         row = self._writer.call(work)
         return None if row is None else _command_json(row)
 
+    def command(self, command_id: str) -> dict[str, Any] | None:
+        """Return a command as the history has it."""
+        found = self._rows(select(schema.commands).where(schema.commands.c.id == command_id))
+        return _command_json(found[0]) if found else None
+
+    def topics_with_work(self, topics: Collection[str]) -> Sequence[str]:
+        """Return those of these runs and folders that something is queued for."""
+        if not topics:
+            return ()
+        commands, orders = schema.commands.c, schema.orders.c
+        pending = select(commands.run_id).where(
+            commands.status == PENDING, commands.run_id.in_(topics)
+        )
+        queued = select(orders.waiter_id).where(
+            orders.state == _QUEUED, orders.waiter_id.in_(topics)
+        )
+        return [row[0] for row in self._rows(union(pending, queued))]
+
     def history(self, run_id: str) -> list[dict[str, Any]]:
         """Return all commands of a run, oldest first."""
         columns = schema.commands.c
@@ -517,7 +546,7 @@ class Store:
         self.forget_token(run_id)
         return is_more
 
-    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+    def _rows(self, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Row[Any]]:
         with self._engine.connect() as connection:
             return connection.execute(query).all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -13,7 +14,7 @@ import pytest
 from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 
 from gateway.storage import schema
-from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.embedded_gateway import EmbeddedGateway, Frame
 from testing.gateways.embedded_record import EmbeddedRecord
 from testing.gateways.postgresql import Cluster, cluster, gateways_on
 from testing.gateways.signing_client import Client
@@ -118,6 +119,56 @@ def test_a_run_s_numbers_have_no_gaps(pair: tuple[EmbeddedGateway, EmbeddedGatew
     stored = pair[1].events(run, "after=0&limit=500")
     assert [each["id"] for each in stored] == everything
     assert pair[1].run(run)["event_count"] == len(everything)
+
+
+def test_a_viewer_sees_what_comes_to_the_other(
+    pair: tuple[EmbeddedGateway, EmbeddedGateway],
+) -> None:
+    """Events in order, wherever they come to, and what became of the run and its commands."""
+    with ExitStack() as stack:
+        here, there = clients_of(pair, stack)
+        record = EmbeddedRecord(pair[0])
+        path = f"/api/runs/{here.run.id}/stream"
+        stream = stack.enter_context(pair[1].follow(path))
+        listed = stack.enter_context(pair[1].follow("/api/stream"))
+        assert here.event("marker", '{"event": "started"}', 1).status == 200
+        assert listed.take(1, "run")[0].data["id"] == here.run.id
+        texts = [f"{number}\n" for number in range(2, 42)]
+        for number, text_ in enumerate(texts, 2):
+            client = (here, there)[number % 3 == 0]
+            assert client.event("stdout", text_, number).status == 200
+        seen: list[Frame] = []
+        while not seen or seen[-1].id != len(texts) + 1:
+            frame = stream.next()
+            assert frame is not None
+            seen.append(frame)
+
+        assert {frame.data["status"] for frame in seen if frame.name == "run"} == {"running"}
+        frames = [frame for frame in seen if frame.name == "event"]
+        assert [frame.id for frame in frames] == list(range(1, len(texts) + 2))
+        assert [frame.data["data"] for frame in frames[1:]] == texts
+        command = record.stop(here.run.id)
+        assert stream.take(1, "command")[0].data["id"] == command
+        assert here.ack(command, {"result": "stopped"}).status == 200
+        assert stream.take(1, "command")[0].data["result"] == "stopped"
+        # A browser that comes back to the other gateway goes on where it was.
+        headers = {"Last-Event-ID": str(frames[20].id)}
+        with pair[0].follow(path, headers) as again:
+            assert again.take(1)[0].id == frames[21].id
+
+
+def test_a_stop_comes_to_the_poll_that_waits_at_the_other(
+    pair: tuple[EmbeddedGateway, EmbeddedGateway],
+) -> None:
+    """Long before the poll would have ended."""
+    with ExitStack() as stack, ThreadPoolExecutor(1) as threads:
+        here, _ = clients_of(pair, stack)
+        began = time.monotonic()
+        waiting = threads.submit(here.poll, "?wait=50")
+        command = EmbeddedRecord(pair[1]).stop(here.run.id)
+
+        assert [each["id"] for each in waiting.result().json] == [command]
+        assert time.monotonic() - began < 25
 
 
 def test_all_may_start_at_once(database: Cluster, tmp_path: Path) -> None:
