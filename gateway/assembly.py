@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sqlalchemy import Engine
+
+from config import write_private
 from gateway import xterm
 from gateway.admission import Admission, Nonces, RateLimit
 from gateway.front import Front
@@ -35,7 +40,9 @@ from gateway.serving.hosts import Hosts, page_url
 from gateway.serving.live import ALL_RUNS, Live
 from gateway.serving.server import Server
 from gateway.settings import NOTIFY, Settings, SettingsError
+from gateway.storage.agreement import Agreed, agreed_with_others, alone_on_file
 from gateway.storage.artifacts import ArtifactFiles
+from gateway.storage.postgresql import is_shared
 from gateway.storage.records import Event
 from gateway.storage.schema import open_database
 from gateway.storage.store import Store
@@ -167,8 +174,35 @@ class Gateway:
         address: tuple[str, int],
         certificate: tuple[Path, Path] | None,
     ) -> None:
-        rules = _make_rules(settings)
         engine = open_database(settings.database_url)
+        self._claims = ExitStack()
+        self._claims.callback(engine.dispose)
+        try:
+            settings, agreed = self._claim(engine, settings)
+            self._assemble(engine, settings, agreed, hosts, address, certificate)
+        except BaseException:
+            self._claims.close()
+            raise
+
+    def _claim(self, engine: Engine, settings: Settings) -> tuple[Settings, Agreed | None]:
+        """Be the only gateway on a file, or one of those that have the same secret."""
+        self._claims.enter_context(alone_on_file(engine))
+        if not is_shared(engine):
+            return settings, None
+        agreed = self._claims.enter_context(agreed_with_others(engine, settings.hmac_secret))
+        write_private(settings.admin_token_file, f"{agreed.admin_token}\n")
+        return replace(settings, admin_token=agreed.admin_token), agreed
+
+    def _assemble(
+        self,
+        engine: Engine,
+        settings: Settings,
+        agreed: Agreed | None,
+        hosts: Hosts,
+        address: tuple[str, int],
+        certificate: tuple[Path, Path] | None,
+    ) -> None:
+        rules = _make_rules(settings)
         self._writer = Writer(engine)
         self._store = Store(engine, self._writer)
         self._live = Live(self._store)
@@ -202,7 +236,8 @@ class Gateway:
             settings.admin_token,
             settings.admin_token_file,
             # Cookies do not tell ports apart, and there may be a gateway on another one.
-            f"{prefix}gateway-{self.port}",
+            f"{prefix}gateway-{agreed.cookie if agreed else self.port}",
+            agreed.link_key if agreed else None,
         )
         admission = Admission(
             settings.hmac_secret,
@@ -284,6 +319,7 @@ class Gateway:
         self._store.close()
         if self._relay is not None:
             self._relay.close()
+        self._claims.close()
 
 
 def _make_rules(settings: Settings) -> Rules:

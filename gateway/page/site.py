@@ -28,8 +28,8 @@ from flask import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.security import safe_join
 
+from gateway.codes import CODE_LIFETIME_S
 from gateway.login import (
-    CODE_LIFETIME_S,
     LINK_LIFETIME_S,
     SESSION_LIFETIME_S,
     Credentials,

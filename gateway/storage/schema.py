@@ -303,7 +303,7 @@ failures = Table(
     metadata,
     Column("address", String(50), primary_key=True),
     _moment("since"),
-    _count("count"),
+    _count("guesses"),
 )
 
 # What operators did, and who tried to become one.

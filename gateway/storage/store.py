@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from sqlalchemy import (
@@ -82,10 +83,15 @@ _MAX_TOLD_CHARACTERS = 8_000_000
 _ROWS_AHEAD = 20
 # Tokens of runs that have been seen.
 _MAX_KNOWN_TOKENS = 10_000
+# Where other gateways may change them.
+_TOKENS_KNOWN_S = 1.0
 # Rows removed in one transaction, so that what runners send does not wait for long.
 _IN_PARTS = ((schema.texts.c.number, 100), (schema.events.c.id, 2_000))
 
 
+# A used code is known again when somebody else comes with it; no window of counts is longer.
+_CODES_KNOWN_S = 86_400
+_FAILURES_KNOWN_S = 3_600
 # The state of an order that its folder has not taken: `offers` stands above this.
 _QUEUED = "queued"
 
@@ -103,15 +109,28 @@ class RunFullError(Exception):
     """A run may upload no more; the message is one plain sentence."""
 
 
+@dataclass(frozen=True)
+class UsedCode:
+    """A code that has let somebody in. `is_told`: that somebody else came with it."""
+
+    address: str
+    at: float
+    cookie_hash: bytes = b""
+    is_told: bool = False
+
+
 class Store:
     """The database. Make it, then `start` its writer."""
 
     def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
+        # Whether other gateways use the same database.
+        self.is_shared = writer.is_shared
         self._token_hashes: dict[str, bytes] = {}
         self._token_gate = threading.Lock()
         self._token_changes = 0
+        self._tokens_until = 0.0
 
     def close(self) -> None:
         """Write what is queued, and let go of the database. Blocks until then."""
@@ -165,6 +184,10 @@ class Store:
     def find_token_hash(self, run_id: str) -> bytes | None:
         """Return what is kept of a run's token; None if there is no such run."""
         known = self._token_hashes.get(run_id)
+        if self.is_shared and self._tokens_until < time.monotonic():
+            # Another gateway may have changed one.
+            self._tokens_until = time.monotonic() + _TOKENS_KNOWN_S
+            self._token_hashes, known = {}, None
         if known is None:
             changes = self._token_changes
             with self._engine.connect() as connection:
@@ -475,6 +498,54 @@ class Store:
         query = delete(schema.sessions).where(schema.sessions.c.token_hash == token_hash)
         self._writer.execute(query)
 
+    def add_code(self, code_hash: bytes, good_until: float) -> None:
+        """Remember a code that lets somebody in."""
+        row = {"code_hash": code_hash, "good_until": good_until, "is_told": False}
+        self._writer.execute(insert(schema.codes), row)
+
+    def use_code(self, code_hash: bytes, address: str) -> bool:
+        """Use a code, once; return whether it was good."""
+        columns, now = schema.codes.c, time.time()
+        good = (columns.code_hash == code_hash, columns.used_at.is_(None), columns.good_until > now)
+        query = update(schema.codes).where(*good).values(used_at=now, address=address[:50])
+        return self._writer.call(lambda connection: bool(connection.execute(query).rowcount))
+
+    def find_used_code(self, code_hash: bytes) -> UsedCode | None:
+        """Return who was let in by a code."""
+        columns = schema.codes.c
+        query = select(schema.codes).where(
+            columns.code_hash == code_hash, columns.used_at.is_not(None)
+        )
+        for row in self._rows(query):
+            return UsedCode(row.address, row.used_at, bytes(row.cookie_hash or b""), row.is_told)
+        return None
+
+    def change_code(self, code_hash: bytes, **values: Any) -> None:
+        """Note something about a used code."""
+        query = update(schema.codes).where(schema.codes.c.code_hash == code_hash)
+        self._writer.execute(query.values(values))
+
+    def count_failure(self, key: str, length_s: float) -> tuple[int, float]:
+        """Count one more in a window of time that begins with its first count; return the count,
+        and in how many seconds it begins anew.
+        """
+        columns, now = schema.failures.c, time.time()
+        this = columns.address == key[:50]
+
+        def work(connection: Connection) -> tuple[int, float]:
+            row = connection.execute(select(schema.failures).where(this)).one_or_none()
+            count, since = (1, now) if row is None else (row.guesses + 1, row.since)
+            if now - since >= length_s:
+                count, since = 1, now
+            values = {"guesses": count, "since": since}
+            if row is None:
+                connection.execute(insert(schema.failures), {"address": key[:50], **values})
+            else:
+                connection.execute(update(schema.failures).where(this).values(values))
+            return count, since + length_s - now
+
+        return self._writer.call(work)
+
     def note(
         self,
         address: str,
@@ -500,12 +571,19 @@ class Store:
     # --- what is over ---
 
     def forget_expired(self) -> None:
-        """Remove nonces and sessions whose time is over."""
+        """Remove nonces, sessions, codes and counts whose time is over."""
         now = time.time()
         old_nonces = delete(schema.nonces).where(schema.nonces.c.used_at < now - NONCE_MEMORY_S)
         old_sessions = delete(schema.sessions).where(schema.sessions.c.expires_at < now)
+        old_codes = delete(schema.codes).where(schema.codes.c.good_until < now - _CODES_KNOWN_S)
+        old_failures = delete(schema.failures).where(
+            schema.failures.c.since < now - _FAILURES_KNOWN_S
+        )
         self._writer.execute(old_nonces)
         self._writer.execute(old_sessions)
+        if self.is_shared:
+            self._writer.execute(old_codes)
+            self._writer.execute(old_failures)
 
     def forget_notes_before(self, moment: float) -> None:
         """Remove what was noted in the audit table before then."""

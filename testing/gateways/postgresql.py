@@ -134,6 +134,7 @@ def cluster() -> Iterator[Cluster]:
 
 def gateways_on(url: str, folder: Path, count: int) -> list[EmbeddedGateway]:
     """Return gateways that have one database and one secret, and are not started."""
+    folder.mkdir(exist_ok=True)
     secret = secrets.token_hex(32)
     made = []
     for number in range(count):

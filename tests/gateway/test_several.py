@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 
 from gateway.storage import schema
-from testing.gateways.embedded_gateway import EmbeddedGateway, Frame
+from testing.gateways.embedded_gateway import EmbeddedGateway, Frame, session_of
 from testing.gateways.embedded_record import EmbeddedRecord
 from testing.gateways.postgresql import Cluster, cluster, gateways_on
 from testing.gateways.signing_client import Client
@@ -169,6 +170,50 @@ def test_a_stop_comes_to_the_poll_that_waits_at_the_other(
 
         assert [each["id"] for each in waiting.result().json] == [command]
         assert time.monotonic() - began < 25
+
+
+def test_a_login_holds_at_the_other(pair: tuple[EmbeddedGateway, EmbeddedGateway]) -> None:
+    """The admin token, a code, a session, a signed link, and the count of wrong tokens."""
+    one, other = pair
+    assert one.admin_token == other.admin_token
+    code = one.api("POST", "/api/login-codes", {}).json()["code"]
+    session = session_of(other.request("GET", f"/login?code={code}"))
+    assert one.request("GET", "/api/runs", headers=session).status == 200
+    # Used up for everybody, and known as this browser's own.
+    assert one.request("GET", f"/login?code={code}").status == 401
+    assert one.request("GET", f"/login?code={code}", headers=session).status == 303
+
+    run = one.create_run()
+    one.send_event(run, "stdout", "hello\n", 1)
+    headers = {
+        **session,
+        "Content-Type": "application/json",
+        "Origin": f"http://127.0.0.1:{one.port}",
+    }
+    link = one.request("POST", f"/api/runs/{run.id}/text/link", b"{}", headers).json()["address"]
+    cookie = {"Cookie": session["Cookie"]}
+    assert other.request("GET", link, headers=cookie).body == b"hello\n"
+
+    wrong = {"Authorization": "Bearer wrong"}
+    told = [pair[number % 2].request("GET", "/api/runs", headers=wrong) for number in range(11)]
+    assert [answer.status for answer in told] == [401] * 9 + [429] * 2
+    assert other.api("GET", "/api/runs").status == 200
+
+
+def test_another_secret_is_refused_while_one_runs(database: Cluster, tmp_path: Path) -> None:
+    """In a sentence; when nobody is there any more, it is the new one."""
+    url = database.make_database()
+    (one,), (other,) = (gateways_on(url, tmp_path / name, 1) for name in ("one", "other"))
+    with one:
+        done = subprocess.run(
+            other.command(), env=other.environ, capture_output=True, text=True, timeout=60
+        )
+        assert done.stderr == (
+            "claude-runner: another gateway runs on this database with another HMAC_SECRET; give "
+            "all gateways the same one, or end the others first\n"
+        )
+    with other:
+        assert other.api("GET", "/api/runs").status == 200
 
 
 def test_all_may_start_at_once(database: Cluster, tmp_path: Path) -> None:
