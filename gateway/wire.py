@@ -154,6 +154,8 @@ class Wire:
             raise  # of the connection: nobody is there to be answered
         except Exception as error:  # noqa: BLE001 - the client must learn that nothing is stored
             environ["wsgi.errors"].write(f"{path}: {error}\n")
+            if self._store.is_away(error):
+                return _send(start_response, 503, {"error": "The database is away"}, headers)
             return _send(start_response, 500, _refusal_json(InvalidError("not stored")), headers)
         if isinstance(content, _Wait):
             return content.park(headers)

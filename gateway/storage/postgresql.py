@@ -7,6 +7,7 @@ the same locks; see docs/decisions/0026-several-gateways-on-postgresql.md.
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.types import TypeDecorator
 
 NAME = "postgresql"
@@ -37,6 +38,8 @@ _NAMES = ("postgres", NAME)
 _FIRST_LOCK = 0x636C7275_00000000
 # A process that was stopped in the middle of a transaction holds up the others for so long.
 _IDLE_IN_TRANSACTION_S = 30
+# Of a transaction whose backend has not noticed yet that its connection has ended.
+_LOOK_AGAIN_S = 0.05
 # Another transaction came between, or two waited for each other: nothing was done.
 _REPEATABLE = ("40001", "40P01")
 
@@ -111,20 +114,43 @@ def is_repeatable(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", "") in _REPEATABLE
 
 
+def is_away(error: Exception) -> bool:
+    """Whether the database could not be reached, or has ended the connection."""
+    if not isinstance(error, DBAPIError):
+        return False
+    is_operational = isinstance(error, OperationalError)
+    return error.connection_invalidated or (
+        is_operational and (getattr(error.orig, "sqlstate", None) or "57P").startswith("57P")
+    )
+
+
+def is_committed(connection: Connection, transaction: str) -> bool:
+    """Whether a transaction, whose connection has ended, was committed."""
+    query = text("SELECT pg_xact_status(CAST(CAST(:id AS text) AS xid8))")
+    while True:
+        with connection.begin():
+            status = connection.execute(query, {"id": transaction}).scalar()
+        if status != "in progress":
+            return status == "committed"
+        time.sleep(_LOOK_AGAIN_S)
+
+
 _SPEND = text(
     "INSERT INTO nonces (digest, used_at) SELECT * FROM unnest(:digests, :moments)"
-    " ORDER BY 1 ON CONFLICT (digest) DO NOTHING RETURNING digest"
+    " ORDER BY 1 ON CONFLICT (digest) DO NOTHING RETURNING digest, pg_current_xact_id()::text"
 ).bindparams(
     bindparam("digests", type_=ARRAY(BigInteger)), bindparam("moments", type_=ARRAY(Float))
 )
 
 
-def spend(connection: Connection, nonces: dict[int, float]) -> set[int]:
-    """Insert nonces; return those that nobody had used. In order, so that no two wait for each
-    other.
+def spend(connection: Connection, nonces: dict[int, float]) -> tuple[set[int], str]:
+    """Insert nonces; return those that nobody had used, and the transaction's id if there are any.
+
+    In order, so that no two processes wait for each other.
     """
     values = {"digests": list(nonces), "moments": list(nonces.values())}
-    return set(connection.execute(_SPEND, values).scalars())
+    rows = connection.execute(_SPEND, values).all()
+    return {row[0] for row in rows}, rows[0][1] if rows else ""
 
 
 # A character that nobody uses, of a plane for private use.

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
-from gateway.storage import questions, schema
+from gateway.storage import postgresql, questions, schema
 from gateway.storage.changes import replaced_by
 from gateway.storage.questions import Talk
 from gateway.storage.records import (
@@ -136,6 +136,10 @@ class Store:
         """Write what is queued, and let go of the database. Blocks until then."""
         self._writer.close()
         self._engine.dispose()
+
+    def is_away(self, error: Exception) -> bool:
+        """Whether something failed because a database on another machine does not answer."""
+        return self.is_shared and postgresql.is_away(error)
 
     # --- runs ---
 

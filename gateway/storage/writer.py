@@ -61,12 +61,18 @@ _MAX_BATCH = 256
 # Of a transaction that others were in the way of, and the longest pause between two.
 _ATTEMPTS = 20
 _PAUSE_S = 0.05
+# So long a transaction is repeated while the database is away; who sent it waits.
+_AWAY_S = 5.0
 # Runs whose tally is kept in memory; another one is read from the database when it is needed.
 _MAX_TALLIES = 1_000
 
 
 class StoreClosedError(Exception):
     """The gateway is ending, and takes nothing any more."""
+
+
+class UnknownOutcomeError(Exception):
+    """The database went away when something was about to be committed; nobody knows whether."""
 
 
 class Listener(Protocol):
@@ -172,6 +178,7 @@ class _Batch:
     """What one transaction of events came to; it counts only once it is on disk."""
 
     next_id: int
+    transaction: str = ""  # its id, on PostgreSQL
     tallies: dict[str, Tally] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     nonces: list[dict[str, Any]] = field(default_factory=list)
@@ -268,6 +275,7 @@ class Writer:
         self._insert_events = _Prepared(engine.dialect, _INSERT_EVENTS)
         self._insert_nonces = _Prepared(engine.dialect, _INSERT_NONCES, "digest", "used_at")
         self._update_tallies = _Prepared(engine.dialect, _UPDATE_TALLIES)
+        self._away_since = 0.0
         self._serializable = engine
         if self.is_shared:
             self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
@@ -358,28 +366,67 @@ class Writer:
         """Run `work` as if nobody else wrote."""
 
         def attempt() -> T:
-            with self._serializable.begin() as connection:
-                return work(connection)
+            is_over = False
+            try:
+                with self._serializable.begin() as connection:
+                    value = work(connection)
+                    is_over = True
+            except DBAPIError as error:
+                if is_over and postgresql.is_away(error):
+                    raise UnknownOutcomeError from error
+                raise
+            return value
 
-        return _repeated(attempt)
+        return self._repeated(attempt)
+
+    def _repeated(self, attempt: Callable[[], T]) -> T:
+        """Do a transaction: again if others came between, or the database was away."""
+        left = _ATTEMPTS
+        while True:
+            try:
+                value = attempt()
+            except DBAPIError as error:
+                if postgresql.is_away(error):
+                    self._away_since = self._away_since or time.monotonic()
+                    is_given_up = time.monotonic() - self._away_since > _AWAY_S
+                else:
+                    left -= 1
+                    is_given_up = not (left and postgresql.is_repeatable(error))
+                if is_given_up:
+                    raise
+            else:
+                self._away_since = 0.0
+                return value
+            # Those who were in each other's way do not come back at the same moment.
+            time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - nothing is secret here
 
     def _write_group(self, connection: Connection, jobs: list[AnyJob]) -> None:
         if not jobs:
             return
+        batch = _Batch(self._next_id)
+
+        def attempt() -> _Batch:
+            nonlocal batch
+            # The answer to a commit may be lost.
+            if not (batch.transaction and postgresql.is_committed(connection, batch.transaction)):
+                batch = _Batch(self._next_id)
+                self._write_batch(connection, batch, jobs)
+            return batch
+
         try:
-            batch = _repeated(lambda: self._write_batch(connection, jobs))
+            batch = self._repeated(attempt) if self.is_shared else attempt()
         except Exception as error:  # noqa: BLE001 - one bad event must not take the others along
-            if len(jobs) > 1:
+            if len(jobs) > 1 and not (self.is_shared and postgresql.is_away(error)):
                 for job in jobs:
                     self._write_group(connection, [job])
             else:
                 logger.error("could not store: %s", error)  # noqa: TRY400 - no news in the trace
-                jobs[0].settle(None, error)
+                for job in jobs:
+                    job.settle(None, error)
             return
         self._keep(batch)
 
-    def _write_batch(self, connection: Connection, jobs: list[AnyJob]) -> _Batch:
-        batch = _Batch(self._next_id)
+    def _write_batch(self, connection: Connection, batch: _Batch, jobs: list[AnyJob]) -> None:
         with connection.begin():
             if self.is_shared:
                 jobs = self._lock(connection, batch, jobs)
@@ -405,12 +452,12 @@ class Writer:
                     .where(schema.summaries.c.number == number)
                     .values(values)
                 )
-        return batch
 
     def _lock(self, connection: Connection, batch: _Batch, jobs: list[AnyJob]) -> list[AnyJob]:
         """Spend all nonces, and lock all runs; return the jobs whose nonces nobody had used."""
         spending = [job for job in jobs if not isinstance(job, CallJob)]
-        fresh = postgresql.spend(connection, dict(job.nonce for job in spending))
+        nonces = dict(job.nonce for job in spending)
+        fresh, batch.transaction = postgresql.spend(connection, nonces)
         batch.refused = [job for job in spending if job.nonce[0] not in fresh]
         admitted: list[AnyJob] = [job for job in spending if job.nonce[0] in fresh]
         run_ids = sorted({job.event.run_id for job in admitted if isinstance(job, EventJob)})
@@ -540,19 +587,6 @@ def _last_id(engine: Engine) -> int:
         return connection.execute(select(func.max(schema.events.c.id))).scalar() or 0
 
 
-def _repeated(attempt: Callable[[], T]) -> T:
-    """Do a transaction: again if others came between."""
-    for left in reversed(range(_ATTEMPTS)):
-        try:
-            return attempt()
-        except DBAPIError as error:
-            if not left or not postgresql.is_repeatable(error):
-                raise
-        # Those who were in each other's way do not come back at the same moment.
-        time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - nothing is secret here
-    raise AssertionError  # the last attempt returns or raises
-
-
 def _tally_of(row: Row[Any]) -> Tally:
     digest = hashlib.sha256() if row.numbered_count == 0 else None
     return Tally(**{name: getattr(row, name) for name in _TALLIED}, digest=digest)
@@ -562,7 +596,7 @@ def spend_nonce(connection: Connection, digest: int, used_at: float) -> None:
     """Keep the nonce of what is done in the same transaction. Raises: RefusedError."""
     if not postgresql.is_shared(connection.engine):
         connection.execute(_INSERT_NONCES, {"digest": digest, "used_at": used_at})
-    elif not postgresql.spend(connection, {digest: used_at}):
+    elif not postgresql.spend(connection, {digest: used_at})[0]:
         raise replayed()
 
 

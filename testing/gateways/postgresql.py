@@ -85,9 +85,16 @@ class Cluster:
         eventually(answers, _STARTS_S)
 
     def stop(self) -> None:
-        """End it at once; what was committed stays."""
+        """End it without waiting for anybody; what was committed stays."""
+        self._end(signal.SIGINT)  # its fast shutdown
+
+    def crash(self) -> None:
+        """End it as if the power had gone."""
+        self._end(signal.SIGQUIT)  # its immediate shutdown
+
+    def _end(self, number: int) -> None:
         assert self._server is not None
-        self._server.send_signal(signal.SIGINT)  # its fast shutdown
+        self._server.send_signal(number)
         self._server.wait(_STARTS_S)
         self._server = None
 

@@ -262,6 +262,42 @@ def test_one_is_killed_while_runners_send(database: Cluster, tmp_path: Path) -> 
             assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_the_database_is_restarted_while_runners_send(tmp_path: Path) -> None:
+    """Nothing is lost or doubled, everybody goes on, and a stop comes at once afterwards."""
+    stop = threading.Event()
+    with ExitStack() as stack, ThreadPoolExecutor(1) as threads:
+        database = stack.enter_context(cluster())
+        one, other = gateways_on(database.make_database(), tmp_path, 2)
+        stack.enter_context(one)
+        stack.enter_context(other)
+        records = [EmbeddedRecord(one), EmbeddedRecord(other)]
+        runs = [records[0].create_run() for _ in range(8)]
+        senders = [Sender(records[number % 2], run, stop) for number, run in enumerate(runs)]
+        for sender in senders:
+            sender.start()
+        try:
+            wait_for_progress(senders)
+            database.stop()
+            database.start()
+            wait_for_progress(senders)
+            database.crash()
+            database.start()
+            wait_for_progress(senders)
+        finally:
+            stop.set()
+            for sender in senders:
+                sender.join(30)
+
+        for sender in senders:
+            assert sender.wrong == []
+            assert records[0].text(sender.run_of.id) == "".join(sender.acknowledged)
+        run = runs[0]
+        with closing(Client(records[0], run)) as client:
+            waiting = threads.submit(client.poll, "?wait=50")
+            command = records[1].stop(run.id)
+            assert [each["id"] for each in waiting.result().json] == [command]
+
+
 def test_tables_of_version_2_become_those_of_today(database: Cluster) -> None:
     """What the steps make of them is what a new database has, and copies are gone."""
     new, old = (create_engine(address_of(database)) for _ in range(2))
