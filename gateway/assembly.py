@@ -46,6 +46,7 @@ from gateway.storage.postgresql import is_shared
 from gateway.storage.records import Event
 from gateway.storage.schema import open_database
 from gateway.storage.store import Store
+from gateway.storage.verdicts import Verdicts
 from gateway.storage.writer import Writer
 from gateway.wire import Wire
 from redact import PatternError, Rules, TokenShape, parse_token_shapes
@@ -100,6 +101,7 @@ class _News:
         index: TextIndex,
         notifier: Notifier,
         housekeeping: Housekeeping,
+        verdicts: Verdicts,
     ) -> None:
         self._store = store
         self._live = live
@@ -107,6 +109,7 @@ class _News:
         self._index = index
         self._notifier = notifier
         self._housekeeping = housekeeping
+        self._verdicts = verdicts
 
     def take(self, news: dict[str, Any]) -> None:
         getattr(self, f"_take_{news.pop('kind')}", self._ignore)(**news)
@@ -159,6 +162,7 @@ class _News:
         self._index.lead(leads=leads)
         self._housekeeping.lead(leads=leads)
         self._notifier.lead(leads=leads)
+        self._verdicts.lead(leads=leads)
 
 
 class Gateway:
@@ -267,6 +271,7 @@ class Gateway:
             )
         )
         self._notices = _Notices(self._store, self._live, self._notifier, self._index)
+        self._verdicts = Verdicts(engine, self._writer, self._notices.run_changed)
         self._relay: Relay | None = None
         if self._writer.is_shared:
             news = _News(
@@ -276,6 +281,7 @@ class Gateway:
                 self._index,
                 self._notifier,
                 self._housekeeping,
+                self._verdicts,
             )
             self._live.others = self._relay = Relay(engine.url, news)
         self._server.wsgi_app = Front(hosts, wire, site, self.login, self._store, self._live)
@@ -295,8 +301,9 @@ class Gateway:
         self._notifier.start(self._link_base)
         self._housekeeping.start()
         self._index.start()
+        self._verdicts.start()
         if self._relay is None:
-            for alone in (self._index, self._housekeeping, self._notifier):
+            for alone in (self._index, self._housekeeping, self._notifier, self._verdicts):
                 alone.lead(leads=True)
         else:
             self._relay.start()
@@ -311,6 +318,7 @@ class Gateway:
     ) -> None:
         self._housekeeping.close()
         self._index.close()
+        self._verdicts.close()
         self._notifier.close()
         self._live.close()
         stopping = threading.Thread(target=self._server.stop, name="gateway-stop", daemon=True)

@@ -63,6 +63,8 @@ _ATTEMPTS = 20
 _PAUSE_S = 0.05
 # So long a transaction is repeated while the database is away; who sent it waits.
 _AWAY_S = 5.0
+# Of a run that has ended: more of it is not read again while others wait to be stored.
+_MAX_READ_BYTES = 4_000_000
 # Runs whose tally is kept in memory; another one is read from the database when it is needed.
 _MAX_TALLIES = 1_000
 
@@ -185,6 +187,7 @@ class _Batch:
     stored: dict[str, list[Event]] = field(default_factory=dict)
     previous_ids: dict[str, int] = field(default_factory=dict)
     outcomes: list[tuple[Job[Any], Any]] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
     refused: list[Job[Any]] = field(default_factory=list)
     seen: dict[tuple[str, int], list[tuple[bytes, int]]] = field(default_factory=dict)
     changed: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -266,6 +269,8 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.is_shared = postgresql.is_shared(engine)
+        # Called with a run that has ended, and whose output somebody else has to compare.
+        self.when_unjudged: Callable[[str], None] | None = None
         self._listener: Listener | None = None
         self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
@@ -489,6 +494,9 @@ class Writer:
             logger.exception("could not tell what was stored")
 
     def _tell(self, batch: _Batch) -> None:
+        for run_id in batch.unjudged:
+            if self.when_unjudged is not None:
+                self.when_unjudged(run_id)
         if self._listener is None:
             return
         for run_id, stored in batch.stored.items():
@@ -558,18 +566,25 @@ class Writer:
         if changes.get("status") in (DONE, FAILED):
             # Nobody will ask for what has not been delivered by now.
             forget_typed(connection, schema.commands.c.run_id == event.run_id)
-            if tally.digest is None and tally.altered_count == 0:
-                tally.digest = self._digest_stored(connection, batch, event.run_id)
-            digest = None if tally.digest is None else tally.digest.hexdigest()
-            changes["verdict"] = compare_finished(
-                event.marker, tally.numbered_count, tally.numbered_bytes, digest
-            )
+            changes["verdict"] = self._compare(connection, batch, tally, event)
         batch.changed.setdefault(event.run_id, {}).update(changes)
         now = {**known, **changes}
         summary = {**summary, **summarize(now["status"], now["details"], now["verdict"])}
         if summary["stage"] != known["stage"]:
             summary.update(stage_at=event.created_at, seen_at=None)
         batch.summaries[row.number] = summary
+
+    def _compare(
+        self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent
+    ) -> str | None:
+        """Return the verdict; None if it takes long, and is left to another thread."""
+        if tally.digest is None and tally.altered_count == 0:
+            if tally.numbered_bytes > _MAX_READ_BYTES and self.when_unjudged is not None:
+                batch.unjudged.append(event.run_id)
+                return None
+            tally.digest = self._digest_stored(connection, batch, event.run_id)
+        digest = None if tally.digest is None else tally.digest.hexdigest()
+        return compare_finished(event.marker, tally.numbered_count, tally.numbered_bytes, digest)
 
     def _digest_stored(self, connection: Connection, batch: _Batch, run_id: str) -> Any:
         """Return the digest of all numbered events: of those on disk, and those of this batch."""

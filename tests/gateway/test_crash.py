@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.embedded_record import EmbeddedRecord, free_port
 from testing.gateways.gateway_records import Run
 from testing.gateways.signing_client import ENDED, Client
@@ -119,6 +119,29 @@ def test_the_same_event_after_a_restart_is_stored_once(tmp_path: Path) -> None:
             assert (first.status, second.status) == (200, 200)
             assert first.json["eventId"] == second.json["eventId"]
             assert record.text(client.run.id) == "once"
+
+
+def test_a_large_run_is_compared_after_its_end(tmp_path: Path) -> None:
+    """Its digest was lost with the process that had stored it, and another kill loses nothing."""
+    texts = [f"{number}" * 900_000 for number in range(1, 7)]
+    with EmbeddedGateway(tmp_path, "--port", str(free_port())) as gateway:
+        record = EmbeddedRecord(gateway)
+        whole, lacking = record.create_run(), record.create_run()
+        for run in (whole, lacking):
+            gateway.send_events(run, texts)
+        record.pause()
+        record.resume()
+        assert gateway.send_marker(whole, finished(texts), 7).status == 200
+        assert gateway.send_marker(lacking, finished([*texts, "more"]), 7).status == 200
+        record.pause()
+        record.resume()
+
+        def is_judged() -> None:
+            shown = gateway.run(whole), gateway.run(lacking)
+            assert [(each["verdict"] or {}).get("ok") for each in shown] == [True, False]
+            assert [each["incomplete"] for each in shown] == [False, True]
+
+        eventually(is_judged)
 
 
 def test_an_upload_that_was_cut_off_is_taken_again(tmp_path: Path) -> None:
