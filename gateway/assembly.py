@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from gateway.notify.services import ServicesError
 from gateway.notify.words import secrets_of
 from gateway.offers.folders import Offers
 from gateway.offers.orders import Orders
+from gateway.offers.register import OwnRegister, Register, SharedRegister
 from gateway.page.parts import Parts
 from gateway.page.scripts import Scripts
 from gateway.page.site import build_site
@@ -55,6 +57,9 @@ logger = logging.getLogger(__name__)
 
 # The server's own end takes two seconds at most; a request that will not end is left behind.
 STOP_TIMEOUT_S = 3.5
+# How often other gateways are told which runners were heard of, and of how many at once.
+_HEARD_S = 10.0
+_HEARD_AT_ONCE = 200
 
 
 class ListenError(Exception):
@@ -102,6 +107,8 @@ class _News:
         notifier: Notifier,
         housekeeping: Housekeeping,
         verdicts: Verdicts,
+        heard: Heard,
+        looks: Looks,
     ) -> None:
         self._store = store
         self._live = live
@@ -110,6 +117,9 @@ class _News:
         self._notifier = notifier
         self._housekeeping = housekeeping
         self._verdicts = verdicts
+        self._heard = heard
+        self._looks = looks
+        self._heard_told_at = time.monotonic()
 
     def take(self, news: dict[str, Any]) -> None:
         getattr(self, f"_take_{news.pop('kind')}", self._ignore)(**news)
@@ -143,10 +153,27 @@ class _News:
         self._notifier.told_elsewhere(number)
         self._live.tell_notice(number, content, is_here=True)
 
+    def _take_look(self, run: str, page: str, *, visible: bool) -> None:
+        self._looks.note_elsewhere(run, page, is_visible=visible)
+
+    def _take_heard(self, runs: list[str]) -> None:
+        for run_id in runs:
+            self._heard.note(run_id)
+
+    def _tell_heard(self) -> None:
+        """Tell the others which runners were heard of here."""
+        if self._live.others is None or time.monotonic() < self._heard_told_at + _HEARD_S:
+            return
+        self._heard_told_at = time.monotonic()
+        runs = self._heard.news()
+        for start in range(0, len(runs), _HEARD_AT_ONCE):
+            self._live.others.tell("heard", runs=runs[start : start + _HEARD_AT_ONCE])
+
     def _take_removed(self) -> None:
         self._housekeeping.wake()
 
     def compare(self) -> None:
+        self._tell_heard()
         known, waiting = self._live.watched()
         for run_id, last_id in self._store.last_event_ids(known):
             if last_id > known[run_id]:
@@ -248,7 +275,10 @@ class Gateway:
             Nonces(self._store.recent_nonces()),
             self._store.find_token_hash,
         )
-        offers = Offers(self._store, Orders(engine, self._writer), self._live)
+        register: Register = OwnRegister()
+        if self._writer.is_shared:
+            register = SharedRegister(engine, self._writer)
+        offers = Offers(self._store, Orders(engine, self._writer), self._live, register)
         rate_limit = RateLimit(settings.rate_limit)
         wire = Wire(self._store, self._live, admission, rate_limit, rules, files, offers, heard)
         site = build_site(
@@ -282,8 +312,13 @@ class Gateway:
                 self._notifier,
                 self._housekeeping,
                 self._verdicts,
+                heard,
+                looks,
             )
-            self._live.others = self._relay = Relay(engine.url, news)
+            self._live.others = self._relay = relay = Relay(engine.url, news)
+            looks.when_noted = lambda run_id, page, is_visible: relay.tell(
+                "look", run=run_id, page=page, visible=is_visible
+            )
         self._server.wsgi_app = Front(hosts, wire, site, self.login, self._store, self._live)
         self._serving = threading.Thread(
             target=self._server.serve, name="gateway-server", daemon=True

@@ -243,6 +243,19 @@ waiters = Table(
     _moment("paired_at"),
 )
 
+# Those that wait right now, where several gateways are on the database: what they said last, and
+# the code that they show until they are let in.
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("waiter_id", String(50), primary_key=True),
+    Column("said", Text, nullable=False),
+    _moment("since"),
+    _moment("seen_at"),
+    Column("code", String(10)),
+    Column("running", String(64), nullable=False),
+)
+
 # Runs that were sent to such a folder.
 orders = Table(
     "orders",

@@ -583,11 +583,13 @@ class Store:
         old_failures = delete(schema.failures).where(
             schema.failures.c.since < now - _FAILURES_KNOWN_S
         )
+        gone = delete(schema.waiting).where(schema.waiting.c.seen_at < now - _FAILURES_KNOWN_S)
         self._writer.execute(old_nonces)
         self._writer.execute(old_sessions)
         if self.is_shared:
             self._writer.execute(old_codes)
             self._writer.execute(old_failures)
+            self._writer.execute(gone)
 
     def forget_notes_before(self, moment: float) -> None:
         """Remove what was noted in the audit table before then."""

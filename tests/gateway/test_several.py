@@ -19,6 +19,7 @@ from testing.gateways.embedded_gateway import EmbeddedGateway, Frame, session_of
 from testing.gateways.embedded_record import EmbeddedRecord
 from testing.gateways.postgresql import Cluster, cluster, gateways_on
 from testing.gateways.signing_client import Client
+from testing.gateways.waiting_folder import WaitingFolder
 from tests.gateway.test_crash import Sender, wait_for_progress
 
 RUNNERS = 20
@@ -170,6 +171,27 @@ def test_a_stop_comes_to_the_poll_that_waits_at_the_other(
 
         assert [each["id"] for each in waiting.result().json] == [command]
         assert time.monotonic() - began < 25
+
+
+def test_a_folder_waits_at_both(pair: tuple[EmbeddedGateway, EmbeddedGateway]) -> None:
+    """It asks the one, and is let in, gets its run and is seen at the other."""
+    folder = WaitingFolder(pair[0])
+    elsewhere = WaitingFolder(pair[1], folder.name, folder.key)
+    elsewhere.session = folder.session
+    code = folder.ask(begins=True)["code"]
+    assert elsewhere.ask()["code"] == code
+    assert pair[1].api("POST", "/api/offers/pair", {"code": code}).status == 200
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(folder.ask, 20)
+        sent = elsewhere.order().json()["id"]
+        run = waiting.result()["run"]
+
+    assert run["id"] == sent
+    assert folder.take(run)["taken"]
+    assert not elsewhere.take(run, "cd" * 32)["taken"]
+    assert folder.order_of(sent)["state"] == elsewhere.order_of(sent)["state"] == "starting"
+    (shown,) = pair[1].api("GET", "/api/offers").json()["offers"]
+    assert (shown["id"], shown["running"]) == (folder.id, sent)
 
 
 def test_a_login_holds_at_the_other(pair: tuple[EmbeddedGateway, EmbeddedGateway]) -> None:
