@@ -158,7 +158,7 @@ class _News:
 
     def _take_heard(self, runs: list[str]) -> None:
         for run_id in runs:
-            self._heard.note(run_id)
+            self._heard.note_elsewhere(run_id)
 
     def _tell_heard(self) -> None:
         """Tell the others which runners were heard of here."""

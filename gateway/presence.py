@@ -72,6 +72,8 @@ class Heard:
     def __init__(self) -> None:
         self._began_at = time.monotonic()
         self._at: dict[str, float] = {}
+        # By another gateway.
+        self._elsewhere: dict[str, float] = {}
         self._told_at = self._began_at
 
     def news(self) -> list[str]:
@@ -81,15 +83,16 @@ class Heard:
 
     def note(self, run_id: str) -> None:
         """Take note of a request."""
-        now = self._at[run_id] = time.monotonic()
-        if len(self._at) > _MAX_RUNS:
-            for other, at in list(self._at.items()):
-                if at < now - _REMEMBERED_S:
-                    self._at.pop(other, None)
+        _note(self._at, run_id)
+
+    def note_elsewhere(self, run_id: str) -> None:
+        """Take note of what another gateway has heard."""
+        _note(self._elsewhere, run_id)
 
     def last(self, run_id: str) -> float:
         """Return when, as `time.monotonic()`; no runner is silent before the gateway has begun."""
-        return self._at.get(run_id, self._began_at)
+        elsewhere = self._elsewhere.get(run_id, self._began_at)
+        return max(self._at.get(run_id, self._began_at), elsewhere)
 
     def is_silent(self, run_id: str) -> bool:
         """Whether a run that goes on has not been heard of for long."""
@@ -98,3 +101,12 @@ class Heard:
     def forget(self, run_id: str) -> None:
         """Forget a run that is over."""
         self._at.pop(run_id, None)
+        self._elsewhere.pop(run_id, None)
+
+
+def _note(heard_at: dict[str, float], run_id: str) -> None:
+    now = heard_at[run_id] = time.monotonic()
+    if len(heard_at) > _MAX_RUNS:
+        for other, at in list(heard_at.items()):
+            if at < now - _REMEMBERED_S:
+                heard_at.pop(other, None)
