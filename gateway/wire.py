@@ -149,15 +149,13 @@ class Wire:
         except RefusedError as refusal:
             return _send(start_response, refusal.status, _refusal_json(refusal), headers)
         except StoreClosedError:
-            return _send(start_response, 503, {"error": "The gateway is ending"}, headers)
+            return _send(start_response, 503, _ENDING, headers)
         except OSError:
             raise  # of the connection: nobody is there to be answered
         except Exception as error:  # noqa: BLE001 - the client must learn that nothing is stored
             environ["wsgi.errors"].write(f"{path}: {error}\n")
-            if self._store.is_away(error):
-                return _send(start_response, 503, {"error": "The database is away"}, headers)
-            return _send(start_response, 500, _refusal_json(InvalidError("not stored")), headers)
-        if isinstance(content, _Wait):
+            return _send(start_response, *_failure(self._store, error), headers)
+        if isinstance(content, (_Wait, _Storing)):
             return content.park(headers)
         return _send(start_response, 200, content, headers)
 
@@ -176,7 +174,10 @@ class Wire:
             if content is None:
                 content = _parse_json(body)
             event = self._check_event(content, admitted, digest.digest())
-            return {"ok": True, "eventId": self._store.add_event(event)}
+            if len(body) <= _SMALL_BODY_BYTES:
+                return _Storing(self._store, event)
+            # In here, so that no more large bodies are in memory than may be at once.
+            return _stored(self._store.add_event(event))
 
     @contextmanager
     def _json_body(self, environ: Environ, path: str) -> Iterator[tuple[bytes, Any]]:
@@ -360,6 +361,31 @@ class Wire:
         admitted = self._admission.admit(_claim(environ, path, body_hash))
         self._heard.note(admitted.run_id)
         return admitted
+
+
+class _Storing:
+    """An event that is to be stored. Its answer waits until it is on disk, and holds no thread."""
+
+    def __init__(self, store: Store, event: NewEvent) -> None:
+        self._store = store
+        self._event = event
+
+    def park(self, headers: dict[str, str]) -> Parked:
+        """Leave the connection to the writer's thread."""
+
+        def take(connection: Connection) -> None:
+            def tell(event_id: int | None, error: Exception | None) -> None:
+                status, content = 200, _stored(event_id)
+                if error is not None:
+                    status, content = _failure(self._store, error)
+                connection.answer(_whole_reply(content, headers, status))
+
+            try:
+                self._store.add_event_later(self._event, tell)
+            except StoreClosedError:
+                connection.answer(_whole_reply(_ENDING, headers, 503))
+
+        return Parked(take)
 
 
 class _Wait:
@@ -558,13 +584,30 @@ def _send(
     return [body]
 
 
-def _whole_reply(content: Any, headers: dict[str, str]) -> bytes:
+def _whole_reply(content: Any, headers: dict[str, str], status: int = 200) -> bytes:
     """Return a reply to be sent by somebody who has no WSGI."""
     body = _encode(content)
     lines = [
-        "HTTP/1.1 200 OK",
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "Content-Type: application/json; charset=utf-8",
         f"Content-Length: {len(body)}",
         *(f"{name}: {value}" for name, value in headers.items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _failure(store: Store, error: Exception) -> tuple[int, dict[str, Any]]:
+    """Return the status and the content of an answer that tells that nothing was stored."""
+    if isinstance(error, RefusedError):  # by the database
+        return error.status, _refusal_json(error)
+    if store.is_away(error):
+        return 503, {"error": "The database is away"}
+    return 500, _NOT_STORED
+
+
+def _stored(event_id: int | None) -> dict[str, Any]:
+    return {"ok": True, "eventId": event_id}
+
+
+_NOT_STORED = _refusal_json(InvalidError("not stored"))
+_ENDING = {"error": "The gateway is ending"}

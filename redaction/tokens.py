@@ -144,8 +144,7 @@ _RUN = regex(b"a" * _RUN_SHORTEST + b"a*")  # in the marked text
 _SPAN = re.Match.span
 # Runs that hold no token and are dismissed in C: words, paths, hashes. The body of a token has
 # digits or both cases.
-_PLAIN_BYTES = (string.ascii_lowercase + "_-.~/+").encode()
-_HASH = regex(rb"(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
+_PLAIN_RUN = regex(rb"[a-z._/+~-]+|(?!fc-|[0-9a-f]{32}-)[0-9a-f-]+|[0-9A-F-]+")
 # Every prefix is shorter.
 _PREFIX_LIMIT = 64
 _TAIL_BYTES = _RUN_BYTES + b"%$=:"
@@ -254,9 +253,9 @@ class Tokens:
 
     def places(self, text: bytes, start: int) -> Iterator[int]:
         """Return where a token may begin, at or after `start`, not in order."""
-        is_hash = _HASH.fullmatch
+        is_plain = _PLAIN_RUN.fullmatch
         for at, end in map(_SPAN, _RUN.finditer(text.translate(_RUN_TABLE), start)):
-            if text[at:end].translate(None, _PLAIN_BYTES) and not is_hash(text, at, end):
+            if not is_plain(text, at, end):
                 yield from self._places_in_run(text, at, end)
         for literal in self._own:
             yield from find_all(text, literal, start)

@@ -54,7 +54,7 @@ _INTERVAL_S: Final = 30.0
 _SHARE_OF_RUN: Final = 0.02
 # Of one processor, for git in a large repository.
 _SHARE_OF_TIME: Final = 0.05
-# Clocks of file systems are coarse, and the child is started a moment before this is made.
+# Clocks of file systems are coarse.
 _COARSE_S: Final = 1.0
 # git knows the empty tree in every repository; it stands for no commit at all.
 _EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -105,7 +105,10 @@ class Pace:
 
 
 class Changes:
-    """The changes of one run. `cwd` is its folder, `env` what git gets, `tell` for details."""
+    """The changes of one run. `cwd` is its folder, `env` what git gets, `tell` for details.
+
+    `began_at` is Unix time from before the child: what is older than it is not the run's.
+    """
 
     def __init__(
         self,
@@ -113,6 +116,7 @@ class Changes:
         folder: Path,
         *,
         is_on: bool,
+        began_at: float,
         cwd: str,
         worktree: Worktree | None,
         env: Mapping[str, str],
@@ -126,7 +130,7 @@ class Changes:
         self._worktree = worktree
         self._env = {name: value for name, value in env.items() if name not in PLACES_OF_GIT}
         self._tell_detail = tell
-        self._began_at = time.time()
+        self._began_at = began_at
         # By the folder of the repository: a run may go on in a worktree of its own.
         self._bases: dict[str, str] = {}
         self._made = self._sent = b""

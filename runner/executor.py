@@ -72,6 +72,7 @@ class Executor(Worker):
         rules: Rules,
         keeper: Keeper,
         *,
+        began_at: float,
         cwd: str,
         worktree: Worktree | None = None,
         env: Mapping[str, str],
@@ -89,7 +90,7 @@ class Executor(Worker):
         self._keeper = keeper
         self._cwd = cwd
         self._worktree = worktree
-        self._began_at = time.time()
+        self._began_at = began_at
         # A runner that a hook of git starts has variables that name that hook's repository.
         self._env = {name: value for name, value in env.items() if name not in PLACES_OF_GIT}
         self._timeout_s = timeout_s

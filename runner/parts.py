@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 class RunParts:
-    """What a run is to do, and for whom. `started_at` is monotonic time."""
+    """What a run is to do, and for whom. `started_at` is monotonic time, `began_at` Unix
+    time: both before the child.
+    """
 
     def __init__(
         self,
@@ -33,3 +35,4 @@ class RunParts:
         self.console = console
         self.open_client = open_client
         self.started_at = time.monotonic()
+        self.began_at = time.time()

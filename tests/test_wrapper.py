@@ -153,8 +153,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_environment(folder: Path) -> None:
-    """Make a virtual environment."""
+    """Make a virtual environment, whose packages leave a mark where PLANTED says."""
     venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    line = "import os; 'PLANTED' in os.environ and open(os.environ['PLANTED'], 'a').close()"
+    (packages / "planted.pth").write_text(f"{line}\n")
 
 
 @pytest.fixture
@@ -225,13 +228,13 @@ def test_no_variable_says_where_python_is(
 ) -> None:
     """An environment's Python leaves such a one behind; another Python then takes its packages."""
     mark = tmp_path / "mark"
-    (packages,) = environment.parent.glob("lib/python3*/site-packages")
-    (packages / "planted.pth").write_text(f"import os; open({str(mark)!r}, 'a').write('pth')\n")
     value = str(environment / "python3")
+    planted = {"PLANTED": str(mark)}
+    subprocess.run([value, "-c", ""], env=planted, check=True)
+    mark.unlink()
 
-    answer = told(project.run(shell, "a b", env=project.environ(**{name: value})))
+    answer = told(project.run(shell, "a b", env=project.environ(**{name: value}, **planted)))
 
-    (packages / "planted.pth").unlink()
     assert not mark.exists()
     assert answer["argv"] == ["a b"]
     assert not answer["python"].startswith(str(environment))
@@ -396,11 +399,12 @@ def test_a_python_is_not_judged_twice(
     python = stand_in(tmp_path / "bin", f'echo "$2" >>{calls}; exec "{PYTHON}" "$@"') / "python3"
     env = project.environ(python.parent, CLAUDE_RUNNER_CACHE_DIR=str(cache))
     for note, age_s, is_judged in (
-        (f"good {python}\n", 0, False),
-        (f"good {python}\n", 9_000, True),
-        (f"good {PYTHON}\n", 0, True),
-        (f"none {python}\n", 0, True),
-        (f"good {python}/../python3\n", 0, True),
+        (f"{python}/{python}\n", 0, False),
+        (f"{python}/{python}\n", 9_000, True),
+        (f"{PYTHON}/{PYTHON}\n", 0, True),
+        (f"{python}/{PYTHON}\n", 0, True),  # as after a switch of what the name leads to
+        (f"{python}/\n", 0, True),
+        (f"{python}/../python3/{python}\n", 0, True),
         ("", 0, True),
     ):
         (cache / "python").write_text(note)
@@ -429,7 +433,7 @@ def test_the_note_about_a_python_is_for_its_user_alone(project: Project, tmp_pat
         told(project.run((), env=project.environ(folder, CLAUDE_RUNNER_CACHE_DIR=str(cache))))
 
         notes.append([each.read_text() for each in cache.iterdir()])
-    assert notes == [[], [], [f"good {link}\n"]]
+    assert notes == [[], [], [f"{link}/{PYTHON.resolve()}\n"]]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

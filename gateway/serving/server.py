@@ -8,8 +8,9 @@ given back when it has been answered.
 Strangers must not stop the others by being slow, so no request's thread waits for them. cheroot's
 one thread that watches all sockets shakes hands for TLS, reads a request until its head and a small
 body are here (`Connection.advance`), sends what a client has not taken of an answer, and lets a
-refused client finish. A request's thread gets what can be answered at once; it reads a large body
-itself, after the head has shown who sends it. What is read has a deadline as a whole, and the
+refused client finish. It takes small events too, whose answers the store's writer sends. All other
+requests get a thread when they can be answered at once; it reads a large body itself, after the
+head has shown who sends it. What is read has a deadline as a whole, and the
 connections that wait are counted, by address too: beyond a number the oldest one goes.
 """
 
@@ -57,6 +58,10 @@ _BACKLOG = 512
 _READ_BYTES = 65_536
 _READS_AT_ONCE = 8
 _MAX_TRAILERS = 20
+# An event of a runner, when all of it is here and small, is taken by the thread that watches the
+# sockets: to wake another one would cost as much as the event.
+_EVENT = b"POST /api/ingest/event "
+_QUICK_BYTES = 4_096
 # Of an answer that a client does not take: more is waited for by the request's thread.
 _MAX_REST_BYTES = 1024 * 1024
 # Of a body that nobody wanted to read: so much is thrown away before the connection is closed, so
@@ -91,6 +96,7 @@ class _Reader:
         self._buffer = bytearray()
         self._searched = 0
         self._wanted = 0  # bytes of the next request, once its head is here
+        self._is_quick = False
         self.bytes_read = 0
         self.closed = False
 
@@ -109,9 +115,14 @@ class _Reader:
         self._buffer += more
         return bool(more)
 
+    def is_quick(self) -> bool:
+        """Whether what is here is a small event: it is answered without any wait."""
+        return self._is_quick and len(self._buffer) == self._wanted
+
     def begin_request(self) -> None:
         """What comes next is a request's head."""
         self._searched = self._wanted = 0
+        self._is_quick = False
 
     def has_request(self) -> bool:
         """Whether there is a head and a small body, or enough to refuse it."""
@@ -124,6 +135,8 @@ class _Reader:
             sizes = [] if _OTHER_BODY.search(head) else _LENGTH.findall(head)
             size = int(sizes[0]) if len(sizes) == 1 else 0
             self._wanted = len(head) + (size if size <= _SMALL_REQUEST_BYTES else 0)
+            is_small = size > 0 and len(head) + size <= _QUICK_BYTES
+            self._is_quick = is_small and head.startswith(_EVENT)
         return self.has(self._wanted)
 
     def readline(self, size: int | None = -1) -> bytes:
@@ -220,11 +233,12 @@ class _Writer:
     def write(self, data: bytes) -> int:
         """Send what the client takes; wait for it only if that leaves too much."""
         self.rest += data
-        self._socket.settimeout(0)
+        timeout_s = self._socket.gettimeout()
+        _set_timeout(self._socket, 0)
         try:
             self.send_rest()
         finally:
-            self._socket.settimeout(_SOCKET_TIMEOUT_S)
+            _set_timeout(self._socket, timeout_s)
         while len(self.rest) > _MAX_REST_BYTES:
             self._send_some()
         return len(data)
@@ -247,6 +261,12 @@ class _Writer:
 
     def flush(self) -> None:
         """What is left goes out when the client takes it."""
+
+
+def _set_timeout(sock: socket.socket, timeout_s: float | None) -> None:
+    """Set it, unless it is that already: to set it takes a call to the kernel."""
+    if sock.gettimeout() != timeout_s:
+        sock.settimeout(timeout_s)
 
 
 def _make_file(sock: socket.socket, mode: str = "r", _size: int = 0) -> _Reader | _Writer:
@@ -272,7 +292,7 @@ class Connection(server.HTTPConnection):
 
         Raises: OSError, ValueError when the connection has come to its end.
         """
-        self.socket.settimeout(0)
+        _set_timeout(self.socket, 0)
         try:
             if not self._is_shaken:
                 self._shake_hands()
@@ -297,7 +317,8 @@ class Connection(server.HTTPConnection):
 
     def communicate(self) -> bool:
         """Answer one request; return whether the connection stays."""
-        self.socket.settimeout(_SOCKET_TIMEOUT_S)
+        if not self.rfile.is_quick():
+            _set_timeout(self.socket, _SOCKET_TIMEOUT_S)
         self.rfile.begin_request()
         self.server.watch(self)
         try:
@@ -351,6 +372,14 @@ class Connection(server.HTTPConnection):
             raw.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # it is only a courtesy
+
+    def answer(self, reply: bytes) -> None:
+        """Send the whole answer to a request that was parked, and go on with the next one."""
+        try:
+            self.wfile.write(reply)
+        except (OSError, ValueError):
+            self.keeps_alive = False
+        self.server.release(self)
 
     def close(self) -> None:
         """Close it, unless somebody else owns it now, or an answer is still on its way."""
@@ -457,6 +486,8 @@ class _Waiting:
             if connection in self._connections:
                 return
             self._connections[connection] = address
+            if len(self._connections) <= _MAX_WAITING_OF_ONE:
+                return
             of_one = [each for each, other in self._connections.items() if other == address]
             oldest = None
             if len(of_one) > _MAX_WAITING_OF_ONE:
@@ -557,11 +588,11 @@ class Server(wsgi.Server):
 
     def process_conn(self, connection: Connection) -> None:
         """Take a connection that is new, or for which something has come. Thread: cheroot's."""
-        self.attend(connection)
+        self.attend(connection, is_watching=True)
 
-    def attend(self, connection: Connection) -> None:
+    def attend(self, connection: Connection, *, is_watching: bool = False) -> None:
         """Do what can be done for a connection without waiting; then it is a thread's turn, or the
-        client's. Thread: any, one at a time.
+        client's. Thread: any, one at a time; `is_watching` is the one that watches the sockets.
         """
         try:
             event = connection.advance()
@@ -576,7 +607,21 @@ class Server(wsgi.Server):
             connection.give_up()
             return
         self._waiting.discard(connection)
-        super().process_conn(connection)
+        if is_watching and connection.rfile.is_quick():
+            self._take_event(connection)
+        else:
+            super().process_conn(connection)
+
+    def _take_event(self, connection: Connection) -> None:
+        keeps = False
+        try:
+            keeps = connection.communicate()
+        except Exception:  # noqa: BLE001 - as one of cheroot's threads does
+            self.error_log("an event could not be answered", logging.ERROR, traceback=True)
+        if keeps or connection.parked is not None:
+            self.put_conn(connection)
+        else:
+            connection.close()
 
     def release(self, connection: Connection) -> None:
         """Take back a connection that was parked, for its next request. Thread: any."""

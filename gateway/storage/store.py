@@ -47,7 +47,7 @@ from gateway.storage.records import (
     shown_of,
     summarize,
 )
-from gateway.storage.writer import EventJob, NonceJob, Writer, forget_typed, spend_nonce
+from gateway.storage.writer import EventJob, NonceJob, Told, Writer, forget_typed, spend_nonce
 
 # What the API shows of a summary besides what is in the run's details.
 _SUMMARY_FIELDS = ("title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete")
@@ -275,6 +275,10 @@ class Store:
         job = EventJob(event)
         self._writer.submit(job)
         return job.wait()
+
+    def add_event_later(self, event: NewEvent, tell: Told) -> None:
+        """The same without a wait: `tell` gets the id, or why not, in the writer's thread."""
+        self._writer.submit(EventJob(event, tell))
 
     def last_event_id(self, run_id: str) -> int:
         """Return the id of a run's last event, 0 if it has none."""

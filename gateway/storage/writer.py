@@ -109,13 +109,29 @@ class Job(Generic[T]):
         return self._value  # type: ignore[return-value]
 
 
-class EventJob(Job[int]):
-    """One event to be stored; its outcome is the event's id."""
+# Gets an event's id, or why it was not stored.
+Told = Callable[["int | None", "Exception | None"], None]
 
-    def __init__(self, event: NewEvent) -> None:
+
+class EventJob(Job[int]):
+    """One event to be stored; its outcome is the event's id. `tell` is called with it, in the
+    writer's thread.
+    """
+
+    def __init__(self, event: NewEvent, tell: Told | None = None) -> None:
         super().__init__()
         self.event = event
         self.nonce = event.nonce_digest, event.created_at
+        self._tell = tell
+
+    def settle(self, value: int | None, error: Exception | None = None) -> None:
+        """Let whoever waits go on, or answer."""
+        super().settle(value, error)
+        if self._tell is not None:
+            try:
+                self._tell(value, error)
+            except Exception:
+                logger.exception("could not answer")
 
 
 class NonceJob(Job[None]):

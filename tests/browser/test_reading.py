@@ -50,10 +50,10 @@ def test_a_long_run_opens_at_its_end_and_scrolls_back(
     view = page.locator(".text-view")
     expect(page.get_by_text(f"line {LONG_RUN_EVENTS}", exact=True)).to_be_in_viewport()
     assert desk.output().startswith(f"line {LONG_RUN_EVENTS - 199}\n")
-    # The page opens with little; who leaves the end has the rest of a page before it is needed.
+    # The page opens with little; who leaves the end has more before it is needed.
     view.evaluate("view => { view.scrollTop -= 200; }")
     place = page.evaluate(FIRST_LINE, ".text-line")
-    first = LONG_RUN_EVENTS - 1_199
+    first = LONG_RUN_EVENTS - 599
     expect(page.get_by_text(f"line {first}", exact=True)).to_be_attached()
     eventually(lambda: equal(page.evaluate(FIRST_LINE, ".text-line"), place))
 

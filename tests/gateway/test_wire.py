@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -130,6 +132,51 @@ def test_a_large_event_arrives_whole(gw: EmbeddedGateway) -> None:
 
 
 # --- who is let in -------------------------------------------------------------------------------
+
+
+def request_of(gw: EmbeddedGateway, run: Run, sequence: int) -> bytes:
+    """Return a small event as it goes over the line."""
+    body = json.dumps({"type": "stdout", "data": f"{sequence}\n", "sequence": sequence}).encode()
+    headers = gw.sign("POST", EVENT, body, run)
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    head = [f"POST {EVENT} HTTP/1.1", "Host: localhost", *lines, f"Content-Length: {len(body)}"]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def test_events_in_one_piece_are_answered_one_by_one(gw: EmbeddedGateway) -> None:
+    """Two at once, and a third in two pieces, on one connection."""
+    run = gw.create_run()
+    first, second, third = (request_of(gw, run, number) for number in (1, 2, 3))
+    with open_socket(gw.port) as sock, sock.makefile("rb") as answers:
+        sock.sendall(first + second + third[:-5])
+        statuses = [answers.readline()]
+        while len(statuses) < 2:
+            line = answers.readline()
+            statuses += [line[line.find(b"HTTP/") :]] if b"HTTP/" in line else []
+        sock.sendall(third[-5:] + b"GET /api/health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        rest = answers.read()
+
+    assert statuses == [b"HTTP/1.1 200 OK\r\n"] * 2
+    assert rest.count(b"HTTP/1.") == rest.count(b" 200 OK\r\n") == 2
+    assert data_of(gw, run) == ["1\n", "2\n", "3\n"]
+
+
+def test_who_leaves_before_the_answer_stops_nobody(gw: EmbeddedGateway) -> None:
+    """What was sent is stored, and the next one is answered."""
+    run = gw.create_run()
+    for number in range(1, 20):
+        with open_socket(gw.port) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.sendall(request_of(gw, run, number))
+            if number % 2:
+                sock.shutdown(socket.SHUT_WR)
+                assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+    with open_socket(gw.port) as sock:
+        sock.sendall(request_of(gw, run, 20))
+        assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+
+    stored = {int(text) for text in data_of(gw, run)}
+    assert stored >= {*range(1, 20, 2), 20}
 
 
 def test_a_replay_is_refused_also_after_a_restart(tmp_path: Path) -> None:

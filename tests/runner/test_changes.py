@@ -54,6 +54,7 @@ class Case:
             Rules(),
             folder,
             is_on=True,
+            began_at=time.time(),
             cwd=str(cwd),
             worktree=worktree,
             env=os.environ,

@@ -101,6 +101,22 @@ def test_an_import_that_fails_behind_the_start_loses_nothing(
     assert gateway.markers(launch.run.id, "finished")[0]["exitCode"] == 5
 
 
+def test_what_a_child_writes_at_once_is_among_its_changes(
+    gateway: StrictGateway, tmp_path: Path
+) -> None:
+    """Also where the imports behind the start take long: here, the clock jumps in their place."""
+    subprocess.run(["git", "init", "-q", "repository"], cwd=tmp_path, check=True)
+    command = ["sh", "-c", "echo written >new.txt"]
+    launch = plan(gateway, command, tmp_path, cwd=tmp_path / "repository")
+    slow = "import time; now = time.time; time.time = lambda: now() + 9"
+
+    done = start(launch, after=slow)
+
+    assert done.returncode == 0, done.stderr
+    diffs = [x.data for x in gateway.artifacts(launch.run.id) if x.name == "changes.diff"]
+    assert [b"+written\n" in each for each in diffs] == [True]
+
+
 def test_killed_right_behind_the_start(gateway: StrictGateway, tmp_path: Path) -> None:
     """Before anything is in the journal: the run has begun, and is not to be started again."""
     launch = plan(gateway, child("exits.py", "5", "done"), tmp_path)

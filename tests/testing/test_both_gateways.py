@@ -63,7 +63,7 @@ def run_pytest(folder: Path, *sources: str) -> tuple[int, str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
     )
     return done.returncode, done.stdout + done.stderr
 

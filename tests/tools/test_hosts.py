@@ -180,16 +180,17 @@ def test_a_wheel_of_what_setuptools_discovers(file: str, text: str, holds: str, 
     check(host, lambda: wheel(host), hints=1)
 
 
-@pytest.mark.parametrize("name", ["claude-runner", "tools"])
-def test_a_folder_that_setuptools_leaves_out(name: str, host: Path) -> None:
+def test_a_folder_that_setuptools_leaves_out(host: Path) -> None:
     """The name that a hint offers, and others: nothing has to be added."""
     write(host, {"pyproject.toml": SETUPTOOLS, "host.py": "x = 1\n"})
     before = wheel(host)
 
-    use_install(host, "--folder", name)
+    for name in ("claude-runner", "tools"):
+        use_install(host, "--folder", name)
 
-    assert find_hints(host, name) == []
-    assert wheel(host) == before
+        assert find_hints(host, name) == []
+        assert wheel(host) == before
+        use_install(host, "--uninstall")
 
 
 @needs("npm")

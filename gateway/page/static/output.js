@@ -21,8 +21,9 @@ import { asSize } from "./values.js";
 import { isXtermInstalled, XtermView } from "./xterm-view.js";
 
 const PAGE_EVENTS = 1000;
-// What a page opens with. A reader who scrolls up gets the others of a page at once.
+// What a page opens with, and what a reader who leaves the end gets: so many that no frame takes long.
 const FIRST_EVENTS = 200;
+const NEXT_EVENTS = 400;
 // Of what is before a line that is gone to.
 const BEFORE_EVENTS = 200;
 // What comes before the window is not shown, and says whether the window begins inside of something.
@@ -253,7 +254,7 @@ export class Output {
   #loadEarlier() {
     return this.#enqueueOnce(async () => {
       if (!this.#hasBefore) return;
-      const page = await this.#page(`before=${this.#events[0].id}`);
+      const page = await this.#page(`before=${this.#events[0].id}`, this.#isShort ? NEXT_EVENTS : PAGE_EVENTS);
       const top = this.#view.distanceFromStart;
       if (this.#isShort) {
         this.#isShort = false;
