@@ -32,6 +32,7 @@ TOOL_CALLS = 2_000
 DIFF_FILES = 200
 DIFF_LINES = 900
 WAIT_S = 60.0
+INDEXED_WITHIN_S = 600.0
 
 SCROLLED = """async (selector) => {
   const pane = document.querySelector(selector) ?? document.scrollingElement;
@@ -61,6 +62,7 @@ def fill(gateway: EmbeddedGateway) -> dict[str, tuple[str, str]]:
         _fill_events(database, many.id)
         _copy_runs(database)
     gateway.start()
+    _let_index(gateway)
     return {
         f"the list of {RUNS} runs": ("/", "number 499"),
         f"a run of {EVENTS:,} events": (f"/runs/{many.id}", f"line {EVENTS}"),
@@ -89,6 +91,16 @@ def _fill_events(database: sqlite3.Connection, run_id: str) -> None:
         "UPDATE runs SET last_event_id = ?, event_count = ?, highest_sequence = ? WHERE id = ?",
         (first + EVENTS - 1, EVENTS, EVENTS, run_id),
     )
+
+
+def _let_index(gateway: EmbeddedGateway) -> None:
+    """Wait until the search has read what was put there, with a quarter of a core."""
+    left = "SELECT MAX(events.id) - progress.event_id FROM events, progress"
+    with closing(sqlite3.connect(gateway.database_file)) as database:
+        deadline = time.monotonic() + INDEXED_WITHIN_S
+        while database.execute(left).fetchone()[0]:
+            assert time.monotonic() < deadline, "the search has not read all events"
+            time.sleep(1)
 
 
 def _copy_runs(database: sqlite3.Connection) -> None:

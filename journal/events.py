@@ -468,7 +468,7 @@ def _split_point(text: str, start: int, limit: int) -> int:
 
 
 class _RunningTotals(NamedTuple):
-    """What was accepted, with a digest that goes on and is copied before it does."""
+    """The accepted events in sum. The digest is copied before it is extended."""
 
     next_sequence: int = 1
     size_bytes: int = 0

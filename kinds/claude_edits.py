@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-# Tools that change files, or run what may. Of an MCP server's tools that is unknown.
+# Tools that change files, or run what may. What an MCP server's tools change is unknown.
 _CHANGING: Final = frozenset({"Bash", "Edit", "MultiEdit", "NotebookEdit", "Write"})
 _MCP: Final = "mcp__"
 # A run that loops must not fill the memory.

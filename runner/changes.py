@@ -107,7 +107,7 @@ class Pace:
 class Changes:
     """The changes of one run. `cwd` is its folder, `env` what git gets, `tell` for details.
 
-    `began_at` is Unix time from before the child: what is older than it is not the run's.
+    `began_at` is Unix time from before the child: older files are not the run's.
     """
 
     def __init__(

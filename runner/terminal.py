@@ -86,7 +86,7 @@ class LocalOutput:
         self.is_terminal = os.isatty(fd)
         self._own_fd = _reopen(fd) if self.is_terminal or stat.S_ISFIFO(mode) else None
         self._socket = socket.socket(fileno=os.dup(fd)) if stat.S_ISSOCK(mode) else None
-        # Of what is shared a look must say whether a write would block.
+        # A shared descriptor stays blocking, so each write is preceded by a look.
         is_own = self._own_fd is not None or self._socket is not None
         self._never_blocks = is_own or stat.S_ISREG(mode)
 

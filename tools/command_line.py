@@ -88,7 +88,7 @@ def _run_subcommand(argv: Sequence[str], profile: Profile, console: Console) -> 
         for sentence in () if config is None else config.oddities:
             console.warn(sentence)
         if not gc.isenabled():
-            gc.freeze()  # what was imported until here is no garbage later either
+            gc.freeze()  # imported modules stay: the collector need not look at them
             gc.enable()
         code = int(options.run(options, config, profile, console))
     except SystemExit:  # --help or --version

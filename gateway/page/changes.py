@@ -1,7 +1,7 @@
 """The files in a diff, found without taking it apart into lines, and some lines of it. Pure.
 
 A run may change thousands of files, in megabytes: the page gets the list of them, and the lines of
-those that somebody opens.
+a file when the reader opens it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 MAX_LINES: Final = 1_000
 MAX_LINE_CHARACTERS: Final = 2_000
+# More do not fit into what a runner sends; any run may upload something like a diff.
+MAX_FILES: Final = 50_000
 # Files that are so small come with the list, until there are so many lines.
 _SMALL_LINES: Final = 120
 _SMALL_LINES_OF_ALL: Final = 400
@@ -33,7 +36,7 @@ def files_of(diff: bytes) -> list[dict[str, Any]]:
     `from` is a file's name before, if it had another; `begin` and `end` are of its hunks; `key`
     changes with them. Small files have their lines with them, as `text`.
     """
-    begins = list(_begins(diff))
+    begins = list(islice(_begins(diff), MAX_FILES))
     files = [_file(diff, begin, end) for begin, end in zip(begins, [*begins[1:], len(diff)])]
     room = _SMALL_LINES_OF_ALL
     for file in files:

@@ -122,8 +122,11 @@ class _Builder:
     def _enter(self, token: Token) -> None:
         if token.type == "link_open":
             href = str(token.attrs.get("href", ""))
-            node = self._node("a", token, href=href, title=str(token.attrs.get("title", "")))
             self._in_link += 1
+            if not href:
+                self._open.append(self._open[-1])  # `[words]()` are words
+                return
+            node = self._node("a", token, href=href, title=str(token.attrs.get("title", "")))
             # Of a bare address the letters stand in its text.
             if token.markup != "autolink":
                 self._count_letters(href, node.get("title", ""))
@@ -161,6 +164,9 @@ class _Builder:
         href = str(token.attrs.get("src", ""))
         text = token.content or href
         title = str(token.attrs.get("title", ""))
+        if not href:
+            self._add_text(text)
+            return
         if self._in_link:
             # Nothing leads to two places.
             self._push(f"{text} ({href})")

@@ -252,7 +252,7 @@ _SCHEMAS: dict[str, Schema] = {
             "lines": {"type": "integer", "description": "of its diff"},
             "begin": _INTEGER,
             "end": _INTEGER,
-            "key": {"type": "string", "description": "another one if its lines are others"},
+            "key": {"type": "string", "description": "changes with its lines"},
             "text": {"type": "string", "description": "its lines, if it is small"},
         },
         optional=("text",),

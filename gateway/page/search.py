@@ -87,8 +87,8 @@ def find_text(wanted: str) -> Finder:
 
 
 def certain_part(wanted: str) -> str:
-    """Return the longest part of a text that stands in whatever `find_text` finds, but for the case
-    of ASCII letters: the database compares no others without their case.
+    """Return the longest part of a search that each of its hits contains, apart from the case of
+    ASCII letters: the database can ignore the case of these alone.
     """
     parts = re.split(r"[^\x01-\x7f]+", wanted) if wanted.lower() != wanted.upper() else [wanted]
     return max(parts, key=len)
@@ -166,8 +166,8 @@ class Lines:
         return Cursor(begin_of("stdout"), begin_of("stderr"), following, self._type)
 
 
-# Returns what is to be looked at after an event, ascending, and up to which one that is all; None
-# at the end of the run.
+# Called with an event's id. Returns the next events to look through, ascending, and the id up to
+# which there are no others; None at the end of the run.
 Step = Callable[[int], "tuple[list[Event], int] | None"]
 
 

@@ -116,7 +116,7 @@ class _Reader:
         return bool(more)
 
     def is_quick(self) -> bool:
-        """Whether what is here is a small event: it is answered without any wait."""
+        """Whether a small event is here, whole: it is answered without a wait."""
         return self._is_quick and len(self._buffer) == self._wanted
 
     def begin_request(self) -> None:

@@ -125,7 +125,7 @@ class EventJob(Job[int]):
         self._tell = tell
 
     def settle(self, value: int | None, error: Exception | None = None) -> None:
-        """Let whoever waits go on, or answer."""
+        """Wake the thread that waits, or answer the request."""
         super().settle(value, error)
         if self._tell is not None:
             try:

@@ -245,6 +245,28 @@ def swipe(person: Visitor, pixels: int) -> None:
     touch.detach()
 
 
+def test_the_end_of_the_output_is_above_the_bar(browser: Browser, gateway: EmbeddedGateway) -> None:
+    """However high the head is: it says more when a turn has ended, and has tabs for changes."""
+    run = begin(gateway, layout=1, listens=True)
+    gateway.send_events(run, (f"line {number}\n" for number in range(200)))
+    with Visitor(browser, gateway, size=PHONE, logged_in=True, has_touch=True) as person:
+        page = person.open_run(run.id)
+
+        def all_is_in_sight() -> None:
+            frame, bar = (page.locator(each).bounding_box() for each in (".pane-frame", ".dock"))
+            assert frame is not None
+            assert bar is not None
+            assert frame["height"] > 200
+            assert frame["y"] + frame["height"] <= bar["y"] <= PHONE[1]
+
+        eventually(all_is_in_sight)
+        gateway.send_marker(run, {"event": "state", "state": "waiting"})
+        changes = b"diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-a\n+b\n"
+        assert gateway.send_artifact(run, "changes.diff", changes).status == 200
+        expect(page.get_by_role("link", name="Changes 1")).to_be_visible()
+        eventually(all_is_in_sight)
+
+
 @pytest.mark.parametrize("rows", [20, 70], ids=["a low screen", "a high screen"])
 def test_a_terminal_is_read_with_a_finger(
     browser: Browser, gateway: EmbeddedGateway, rows: int

@@ -67,6 +67,7 @@ def test_nothing_comes_out_but_what_is_allowed_and_nothing_is_lost(text: str) ->
         ("# A *b*", [{"tag": "h1", "line": 0, "children": [
             "A ", {"tag": "em", "children": ["b"]}]}]),
         ("a\nb", [{"tag": "p", "line": 0, "children": ["a", {"tag": "br"}, "b"]}]),
+        ("[a]() ![b]()", [{"tag": "p", "line": 0, "children": ["a", " ", "b"]}]),
         ("<b>a</b>", [{"tag": "p", "line": 0, "children": ["<b>a</b>"]}]),
         ("~~a~~", [{"tag": "p", "line": 0, "children": [{"tag": "s", "children": ["a"]}]}]),
         ("\n```py\nx\n```", [{"tag": "pre", "line": 2, "language": "py", "children": ["x\n"]}]),

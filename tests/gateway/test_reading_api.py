@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from gateway.page.changes import MAX_FILES, files_of
 from testing.gateways.embedded_gateway import Answer, EmbeddedGateway
 
 EVENTS = [("stdout", "one\nneedle "), ("stderr", "an error\n"), ("info", "a Needle beside"),
@@ -139,6 +140,18 @@ def test_what_a_run_changed_comes_file_by_file(gw: EmbeddedGateway) -> None:
     assert gw.send_artifact(run, "changes.diff", moved.encode()).status == 200
     assert [file["key"] for file in listed()["files"] if file["path"] == "src/cart.py"] == [key]
     assert gw.api("GET", f"{query}0").status == 404
+
+
+def test_what_is_no_diff_of_a_runner_is_read_in_part(gw: EmbeddedGateway) -> None:
+    """A run may send any file under that name, and its page has to open."""
+    assert len(files_of(b"diff --git a b\n" * (MAX_FILES + 1))) == MAX_FILES
+    run = gw.create_run()
+    endless = b"diff --git a/a b/a\n@@ -1 +1 @@\n" + b"+\n" * 9_000_000
+    assert gw.send_artifact(run, "changes.diff", endless).status == 200
+
+    (file,) = gw.api("GET", f"/api/runs/{run.id}/changes").json()["files"]
+
+    assert file["end"] == 16 * 1024 * 1024
 
 
 def test_markdown_comes_as_trees(gw: EmbeddedGateway) -> None:

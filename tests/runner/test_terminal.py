@@ -432,7 +432,7 @@ def test_a_killed_runner_leaves_the_shells_own_settings(gw: StrictGateway, tmp_p
         processes.assert_gone(keeper)
 
         assert terminal.attributes() == own
-        assert b"1049" not in terminal.output
+        assert b"?1049" not in terminal.output
         terminal.send(b"exit\n")
         terminal.wait()
 

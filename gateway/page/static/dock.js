@@ -19,6 +19,20 @@ export class Dock {
     new ResizeObserver(() => document.documentElement.style.setProperty("--dock-height", `${this.element.offsetHeight}px`)).observe(this.element);
   }
 
+  /** Let the output, which has the window above the dock, know where it begins: its head grows and shrinks. */
+  giveRoom(frame) {
+    const measure = () => {
+      if (!frame.offsetParent) return; // another tab is open
+      const top = frame.getBoundingClientRect().top + document.documentElement.scrollTop;
+      document.documentElement.style.setProperty("--pane-top", `${Math.ceil(top)}px`);
+    };
+    const observer = new ResizeObserver(measure);
+    observer.observe(document.body);
+    for (let each = frame; each !== document.body && each; each = each.parentElement) {
+      for (let above = each.previousElementSibling; above; above = above.previousElementSibling) observer.observe(above);
+    }
+  }
+
   /** Put everything where it belongs. */
   arrange() {
     for (const [element, putBack] of this.#parts) {

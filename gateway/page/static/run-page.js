@@ -227,6 +227,8 @@ export class RunPage {
       ),
     );
     this.#dock.arrange();
+    const frame = this.#columns.querySelector(".pane-frame");
+    if (frame) this.#dock.giveRoom(frame);
   }
 
   #update(loaded) {

@@ -268,7 +268,7 @@ export class XtermView {
     const abovePx = this.#terminal.buffer.active.baseY * this.#rowPx;
     element.style.setProperty("--screen-height", `${screenPx}px`);
     // A screen that is lower than its place stands at the top of it.
-    // Nobody who follows a screen wants to see the empty rows at its end alone.
+    // The end that a reader follows is the last row with a text, not the empty rows below it.
     const { baseY, cursorY, length } = this.#terminal.buffer.active;
     const usedPx = screenPx - (length - this.#linesUsed(baseY + cursorY + 1)) * this.#rowPx;
     this.#lines.style.height = `${abovePx + Math.max(usedPx, element.clientHeight)}px`;
