@@ -98,6 +98,24 @@ class Nonces:
             return True
 
 
+class SharedNonces(Nonces):
+    """The nonces that the database has from here, where it has the last word: it knows those of
+    other processes too, and none of a request that it has not stored.
+
+    A copy that comes while the first one waits for the database is no replay: the first may fail.
+    """
+
+    def use(self, digest: int, now: float) -> bool:
+        """Whether it may be fresh."""
+        del now
+        return not self.is_known(digest)
+
+    def spent(self, nonces: Iterable[tuple[int, float]]) -> None:
+        """Remember nonces that are on disk."""
+        for digest, used_at in nonces:
+            super().use(digest, used_at)
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a request says about itself. `path` is without the query; absent headers are empty."""

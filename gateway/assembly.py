@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 from config import write_private
 from gateway import xterm
-from gateway.admission import Admission, Nonces, RateLimit
+from gateway.admission import Admission, Nonces, RateLimit, SharedNonces
 from gateway.front import Front
 from gateway.housekeeping import Housekeeping
 from gateway.listing.runs import Listing
@@ -109,9 +109,11 @@ class _News:
         verdicts: Verdicts,
         heard: Heard,
         looks: Looks,
+        login: Login,
     ) -> None:
         self._store = store
         self._live = live
+        self._login = login
         self._notices = notices
         self._index = index
         self._notifier = notifier
@@ -169,6 +171,10 @@ class _News:
         for start in range(0, len(runs), _HEARD_AT_ONCE):
             self._live.others.tell("heard", runs=runs[start : start + _HEARD_AT_ONCE])
 
+    def _take_sessions(self) -> None:
+        self._login.forget_sessions()
+        self._live.ask_again()
+
     def _take_removed(self) -> None:
         self._housekeeping.wake()
 
@@ -183,6 +189,7 @@ class _News:
             self._live.wake_polls(topic)
 
     def lost(self) -> None:
+        self._login.forget_sessions()
         self._live.drop_viewers()
 
     def lead(self, *, leads: bool) -> None:
@@ -255,7 +262,6 @@ class Gateway:
         self.port: int = self._server.bind_addr[1]
         self._link_base = page_url(hosts, address[0], self.port)
         files = ArtifactFiles(settings.data_dir / "artifacts", rules)
-        files.remove_partial()
         self._index = TextIndex(engine, self._writer)
         listing = Listing(engine, self._writer, self._index)
         self._housekeeping = Housekeeping(
@@ -272,7 +278,7 @@ class Gateway:
         )
         admission = Admission(
             settings.hmac_secret,
-            Nonces(self._store.recent_nonces()),
+            self._nonces(),
             self._store.find_token_hash,
         )
         register: Register = OwnRegister()
@@ -314,15 +320,30 @@ class Gateway:
                 self._verdicts,
                 heard,
                 looks,
+                self.login,
             )
             self._live.others = self._relay = relay = Relay(engine.url, news)
             looks.when_noted = lambda run_id, page, is_visible: relay.tell(
                 "look", run=run_id, page=page, visible=is_visible
             )
+        self.login.when_ended = self._tell_sessions
         self._server.wsgi_app = Front(hosts, wire, site, self.login, self._store, self._live)
         self._serving = threading.Thread(
             target=self._server.serve, name="gateway-server", daemon=True
         )
+
+    def _nonces(self) -> Nonces:
+        if not self._writer.is_shared:
+            return Nonces(self._store.recent_nonces())
+        nonces = SharedNonces()
+        self._writer.when_spent = nonces.spent
+        return nonces
+
+    def _tell_sessions(self) -> None:
+        """A session has ended: its streams end, and no other gateway believes it."""
+        self._live.ask_again()
+        if self._relay is not None:
+            self._relay.tell("sessions")
 
     def _tidy_up(self) -> None:
         """Remove what an operator has deleted, at the gateway that has this chore."""

@@ -18,6 +18,8 @@ from gateway.storage.writer import StoreClosedError
 logger = logging.getLogger(__name__)
 
 ROUND_S = 60.0
+# At each gateway, because each may have a folder of its own.
+_PARTIAL_ROUND_S = 3_600.0
 # Removed at once; more would keep the writer from what runners send.
 _RUNS_A_ROUND = 20
 
@@ -41,6 +43,7 @@ class Housekeeping:
         self._ended = threading.Event()
         self._woken = threading.Event()
         self._leads = False
+        self._looks_for_partial_at = 0.0
         self._thread = threading.Thread(target=self._run, name="gateway-housekeeping", daemon=True)
 
     def start(self) -> None:
@@ -68,6 +71,9 @@ class Housekeeping:
             if self._ended.is_set():
                 return
             try:
+                if time.monotonic() >= self._looks_for_partial_at:
+                    self._looks_for_partial_at = time.monotonic() + _PARTIAL_ROUND_S
+                    self._files.remove_partial()
                 if self._leads:
                     self._tidy_up()
             except StoreClosedError:

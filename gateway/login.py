@@ -103,6 +103,9 @@ class Login:
         self._noted_failures = self._windows("noted", _NOTED_WINDOW_S)
         self._lock = threading.Lock()
         self._believed_until: dict[bytes, float] = {}  # by the session's hash
+        self._forgotten = 0  # counts how often it was emptied
+        # Called when a session was ended here.
+        self.when_ended: Callable[[], None] = lambda: None
         self.cookie_name = cookie_name
 
     def _windows(self, name: str, length_s: float) -> Callable[[str], tuple[int, float]]:
@@ -177,10 +180,15 @@ class Login:
 
     def close(self, credentials: Credentials) -> None:
         """End a session."""
-        digest = hash_token(self._cookie(credentials))
-        self._store.end_session(digest)
+        self._store.end_session(hash_token(self._cookie(credentials)))
+        self.forget_sessions()
+        self.when_ended()
+
+    def forget_sessions(self) -> None:
+        """Look for all sessions in the database again: some have ended."""
         with self._lock:
-            self._believed_until.pop(digest, None)
+            self._forgotten += 1
+            self._believed_until.clear()
 
     def has_cookie(self, credentials: Credentials) -> bool:
         """Whether a browser has the cookie of a session, which by itself opens nothing."""
@@ -233,12 +241,15 @@ class Login:
         with self._lock:
             if self._believed_until.get(digest, 0.0) > now:
                 return True
+            forgotten = self._forgotten
         if not self._store.has_session(digest):
             return False
         with self._lock:
             if len(self._believed_until) >= _MAX_CACHED_SESSIONS:
                 self._believed_until.clear()
-            self._believed_until[digest] = now + _CACHE_S
+            # What was found before another one ended must not be believed after it.
+            if forgotten == self._forgotten:
+                self._believed_until[digest] = now + _CACHE_S
         return True
 
 

@@ -4,7 +4,8 @@ A notification names what there is, and whoever takes it reads it from the datab
 after the commit, by a connection of its own: a NOTIFY inside of a transaction would make all
 commits wait for each other. A notification may be lost, with the gateway that was to send it or
 with the connection that was to take it, so every second each gateway compares with the database
-what is watched and what waits here.
+what is watched and what waits here. It also looks who can tell: where one has gone without a word,
+what it last did may have been told to nobody, and viewers read anew.
 
 One gateway at a time has the chores: to tidy up, to fill the search, to send messages. It is the
 one that has the lock of that name.
@@ -36,9 +37,18 @@ _RECONNECT_S: Final = 0.5
 # Of news that cannot be sent; a gateway that hears nothing compares with the database.
 _MAX_PENDING: Final = 10_000
 
+# Others that have gone are judged so much later: the word that they leave may be on its way.
+_WORD_S: Final = 0.1
+
 _SEND: Final = b"SELECT pg_notify(%s, news) FROM unnest(%s::text[]) AS news"
 _HOLD: Final = f"SELECT pg_advisory_lock_shared({int(Lock.ALIVE)})".encode()
 _TRY_CHORES: Final = f"SELECT pg_try_advisory_lock({int(Lock.CHORES)})".encode()
+_BE_HEARD: Final = f"SELECT pg_advisory_lock_shared({int(Lock.TELLS)})".encode()
+_WHO_TELLS: Final = b"""
+SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+AND (classid::bigint << 32) + objid::bigint = %s
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 class Taker(Protocol):
@@ -68,6 +78,10 @@ class Relay:
         self._woken = threading.Event()
         self._ended = threading.Event()
         self.leads = False
+        # The backends through which others tell, and those that have said that they leave.
+        self._telling: set[int] = set()
+        self._left: set[int] = set()
+        self._missed: set[int] = set()  # gone since the last look
         self._me = f"{id(self):x}-{time.time_ns():x}"
         self._sender = threading.Thread(target=self._send_on, name="gateway-tell", daemon=True)
         self._listener = threading.Thread(target=self._hear_on, name="gateway-hear", daemon=True)
@@ -86,13 +100,17 @@ class Relay:
 
     def tell(self, kind: str, **fields: Any) -> None:
         """Tell the other gateways; the same news twice are told once. Does not block."""
-        text = json.dumps({"kind": kind, "from": self._me, **fields}, ensure_ascii=False)
+        text = self._encode(kind, **fields)
         if len(text.encode()) > MAX_BYTES:
-            return  # no such news is so large but a name that somebody made up
+            text = self._encode("lost")
         with self._gate:
-            if len(self._pending) < _MAX_PENDING:
-                self._pending[text] = None
+            self._pending[text] = None
+            if len(self._pending) > _MAX_PENDING:
+                self._pending = {self._encode("lost"): None}
         self._woken.set()
+
+    def _encode(self, kind: str, **fields: Any) -> str:
+        return json.dumps({"kind": kind, "from": self._me, **fields}, ensure_ascii=False)
 
     # --- sending ---
 
@@ -102,6 +120,7 @@ class Relay:
     def _send_all(self, connection: psycopg.Connection[Any]) -> None:
         # A notification is worth no wait for the disk.
         connection.execute(b"SET synchronous_commit = off")
+        connection.execute(_BE_HEARD)
         while True:
             self._woken.wait()
             self._woken.clear()
@@ -116,6 +135,8 @@ class Relay:
                     self._woken.set()
                     raise
             elif self._ended.is_set():
+                left = self._encode("left", who=connection.info.backend_pid)
+                connection.execute(_SEND, (_CHANNEL, [left]))
                 return
 
     # --- taking ---
@@ -128,11 +149,12 @@ class Relay:
         connection.execute(f"LISTEN {_CHANNEL}".encode())
         # What came meanwhile was told to nobody here.
         self._attempt(self._taker.lost)
-        due = 0.0
+        self._telling, self._missed, due = set(), set(), 0.0
         try:
             while not self._ended.is_set():
                 if time.monotonic() >= due:
-                    due = time.monotonic() + ROUND_S
+                    is_any_gone = self._look_who_tells(connection)
+                    due = time.monotonic() + (_WORD_S if is_any_gone else ROUND_S)
                     self._look_for_chores(connection)
                     self._attempt(self._taker.compare)
                 for each in connection.notifies(timeout=max(0.0, due - time.monotonic())):
@@ -152,9 +174,30 @@ class Relay:
             self.leads = True
             self._attempt(lambda: self._taker.lead(leads=True))
 
+    def _look_who_tells(self, connection: psycopg.Connection[Any]) -> bool:
+        """Note who can tell; return whether somebody has gone whose word has not come yet.
+
+        Who is still without a word at the next look has left something untold.
+        """
+        telling = {row[0] for row in connection.execute(_WHO_TELLS, (int(Lock.TELLS),))}
+        gone = self._telling - telling - self._left
+        if gone & self._missed:
+            self._attempt(self._taker.lost)
+            gone -= self._missed
+        self._left &= self._telling
+        self._telling, self._missed = telling | gone, gone
+        return bool(gone)
+
     def _take(self, payload: str) -> None:
         news = json.loads(payload)
-        if news.pop("from", None) != self._me:
+        if news.pop("from", None) == self._me:
+            return
+        kind = news["kind"]
+        if kind == "left":
+            self._left.add(news["who"])
+        elif kind == "lost":
+            self._attempt(self._taker.lost)
+        else:
             self._attempt(lambda: self._taker.take(news))
 
     def _attempt(self, work: Callable[[], None]) -> None:

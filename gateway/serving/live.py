@@ -256,6 +256,10 @@ class Live:
         """End all streams: their browsers come back, and read what they have missed."""
         self._post(self._drop_viewers)
 
+    def ask_again(self) -> None:
+        """Ask of each viewer now whether it still may see what it sees: a session has ended."""
+        self._post(self._ask_again)
+
     def _tell_others(self, kind: str, **fields: Any) -> None:
         if self.others is not None:
             self.others.tell(kind, **fields)
@@ -395,6 +399,10 @@ class Live:
     def _drop_viewers(self) -> None:
         for viewer in [each for viewers in self._viewers.values() for each in viewers]:
             self._drop(viewer, self._connections[viewer])
+
+    def _ask_again(self) -> None:
+        for viewer in [each for viewers in self._viewers.values() for each in viewers]:
+            viewer.asked_at = -_HEARTBEAT_S
 
     def _add_news(self, topic: str, frame: bytes) -> None:
         for viewer in self._viewers.get(topic, ()):

@@ -7,7 +7,6 @@ the same locks; see docs/decisions/0026-several-gateways-on-postgresql.md.
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.types import TypeDecorator
 
 NAME = "postgresql"
@@ -37,11 +37,17 @@ _NAMES = ("postgres", NAME)
 # PostgreSQL names them by numbers, which all programs in a database share.
 _FIRST_LOCK = 0x636C7275_00000000
 # A process that was stopped in the middle of a transaction holds up the others for so long.
-_IDLE_IN_TRANSACTION_S = 30
-# Of a transaction whose backend has not noticed yet that its connection has ended.
-_LOOK_AGAIN_S = 0.05
+_SESSION = (
+    "idle_in_transaction_session_timeout=30s",
+    "tcp_keepalives_idle=5",
+    "tcp_keepalives_interval=5",
+    "tcp_keepalives_count=3",
+    "tcp_user_timeout=20s",
+)
 # Another transaction came between, or two waited for each other: nothing was done.
 _REPEATABLE = ("40001", "40P01")
+# It ends or begins, the connection is broken, or it has no more of them.
+_AWAY = ("57P", "08", "53300")
 
 
 class Lock(enum.IntEnum):
@@ -52,6 +58,8 @@ class Lock(enum.IntEnum):
     ALIVE = _FIRST_LOCK + 1
     # The one that has it does what is done once: see `relay`.
     CHORES = _FIRST_LOCK + 2
+    # Every gateway has it, shared, on the connection by which it tells the others.
+    TELLS = _FIRST_LOCK + 3
 
 
 def is_shared(engine: Engine) -> bool:
@@ -72,7 +80,13 @@ def options() -> dict[str, Any]:
         "connect_args": {
             "application_name": "claude-runner gateway",
             "connect_timeout": 10,
-            "options": f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_S}s",
+            # Either side may be a host that has lost its power: nobody closes its connections, and
+            # the locks of a gateway go with them.
+            "keepalives_idle": 5,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+            "options": " ".join(f"-c {each}" for each in _SESSION),
         },
     }
 
@@ -116,41 +130,47 @@ def is_repeatable(error: Exception) -> bool:
 
 def is_away(error: Exception) -> bool:
     """Whether the database could not be reached, or has ended the connection."""
+    if isinstance(error, PoolTimeoutError):
+        return True  # those who have the connections wait for it
     if not isinstance(error, DBAPIError):
         return False
     is_operational = isinstance(error, OperationalError)
     return error.connection_invalidated or (
-        is_operational and (getattr(error.orig, "sqlstate", None) or "57P").startswith("57P")
+        is_operational and (getattr(error.orig, "sqlstate", None) or "57P").startswith(_AWAY)
     )
 
 
-def is_committed(connection: Connection, transaction: str) -> bool:
-    """Whether a transaction, whose connection has ended, was committed."""
-    query = text("SELECT pg_xact_status(CAST(CAST(:id AS text) AS xid8))")
-    while True:
-        with connection.begin():
-            status = connection.execute(query, {"id": transaction}).scalar()
-        if status != "in progress":
-            return status == "committed"
-        time.sleep(_LOOK_AGAIN_S)
-
-
+_ARRAYS = (
+    bindparam("digests", type_=ARRAY(BigInteger)),
+    bindparam("moments", type_=ARRAY(Float)),
+)
 _SPEND = text(
     "INSERT INTO nonces (digest, used_at) SELECT * FROM unnest(:digests, :moments)"
-    " ORDER BY 1 ON CONFLICT (digest) DO NOTHING RETURNING digest, pg_current_xact_id()::text"
-).bindparams(
-    bindparam("digests", type_=ARRAY(BigInteger)), bindparam("moments", type_=ARRAY(Float))
-)
+    " ORDER BY 1 ON CONFLICT (digest) DO NOTHING RETURNING digest"
+).bindparams(*_ARRAYS)
+_SPENT_THEN = text(
+    "SELECT count(*) FROM nonces JOIN unnest(:digests, :moments) AS mine (digest, used_at)"
+    " USING (digest, used_at)"
+).bindparams(*_ARRAYS)
 
 
-def spend(connection: Connection, nonces: dict[int, float]) -> tuple[set[int], str]:
-    """Insert nonces; return those that nobody had used, and the transaction's id if there are any.
+def spend(connection: Connection, nonces: dict[int, float]) -> set[int]:
+    """Insert nonces; return those that nobody had used.
 
-    In order, so that no two processes wait for each other.
+    In order, so that no two processes wait for each other. It waits for a transaction that has
+    inserted one of them, and has not ended.
     """
     values = {"digests": list(nonces), "moments": list(nonces.values())}
-    rows = connection.execute(_SPEND, values).all()
-    return {row[0] for row in rows}, rows[0][1] if rows else ""
+    return {row[0] for row in connection.execute(_SPEND, values)}
+
+
+def is_spent_here(connection: Connection, nonces: dict[int, float]) -> bool:
+    """Whether this very process has spent some of these: nobody else took one at its moment.
+
+    The id of a transaction would not tell: after a crash of the database another one may have it.
+    """
+    values = {"digests": list(nonces), "moments": list(nonces.values())}
+    return bool(connection.execute(_SPENT_THEN, values).scalar())
 
 
 # A character that nobody uses, of a plane for private use.

@@ -47,7 +47,15 @@ from gateway.storage.records import (
     shown_of,
     summarize,
 )
-from gateway.storage.writer import EventJob, NonceJob, Told, Writer, forget_typed, spend_nonce
+from gateway.storage.writer import (
+    EventJob,
+    NonceJob,
+    Told,
+    UnknownOutcomeError,
+    Writer,
+    forget_typed,
+    spend_nonce,
+)
 
 # What the API shows of a summary besides what is in the run's details.
 _SUMMARY_FIELDS = ("title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete")
@@ -101,6 +109,13 @@ MAX_RUN_FILES = 1_000
 MAX_RUN_FILE_BYTES = 4 * 1024**3
 
 
+# When who asked while the database was away may come again.
+AWAY_RETRY_S = 2
+_AWAY = "The database does not answer; try again in a moment."
+_UNKNOWN_OUTCOME = (
+    "The database went away while this was done; look whether it was, before you repeat it."
+)
+
 # Of a command's result: more than our runner ever sends, and what a browser shows at once.
 _MAX_RESULT_CHARACTERS = 200_000
 
@@ -137,9 +152,11 @@ class Store:
         self._writer.close()
         self._engine.dispose()
 
-    def is_away(self, error: Exception) -> bool:
-        """Whether something failed because a database on another machine does not answer."""
-        return self.is_shared and postgresql.is_away(error)
+    def why_away(self, error: Exception) -> str | None:
+        """Return a sentence if something failed because the database does not answer."""
+        if isinstance(error, UnknownOutcomeError):
+            return _UNKNOWN_OUTCOME
+        return _AWAY if self.is_shared and postgresql.is_away(error) else None
 
     # --- runs ---
 
@@ -354,8 +371,6 @@ class Store:
     def recent_nonces(self) -> list[tuple[int, float]]:
         """Return the nonces that must not be used again, and when they were."""
         columns = schema.nonces.c
-        if self._writer.is_shared:
-            return []  # the database is asked in any case
         query = select(columns.digest, columns.used_at).where(
             columns.used_at > time.time() - NONCE_MEMORY_S
         )

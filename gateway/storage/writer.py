@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Generic, Protocol, TypeVar, Union
 
@@ -38,7 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from gateway.admission import replayed
+from gateway.admission import RefusedError, replayed
 from gateway.storage import postgresql, schema
 from gateway.storage.questions import ANSWER
 from gateway.storage.records import (
@@ -196,15 +197,14 @@ class _Batch:
     """What one transaction of events came to; it counts only once it is on disk."""
 
     next_id: int
-    transaction: str = ""  # its id, on PostgreSQL
     tallies: dict[str, Tally] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     nonces: list[dict[str, Any]] = field(default_factory=list)
     stored: dict[str, list[Event]] = field(default_factory=dict)
     previous_ids: dict[str, int] = field(default_factory=dict)
-    outcomes: list[tuple[Job[Any], Any]] = field(default_factory=list)
+    outcomes: list[tuple[EventJob | NonceJob, Any]] = field(default_factory=list)
     unjudged: list[str] = field(default_factory=list)
-    refused: list[Job[Any]] = field(default_factory=list)
+    refused: list[EventJob | NonceJob] = field(default_factory=list)
     seen: dict[tuple[str, int], list[tuple[bytes, int]]] = field(default_factory=dict)
     changed: dict[str, dict[str, Any]] = field(default_factory=dict)
     summaries: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -287,6 +287,8 @@ class Writer:
         self.is_shared = postgresql.is_shared(engine)
         # Called with a run that has ended, and whose output somebody else has to compare.
         self.when_unjudged: Callable[[str], None] | None = None
+        # Called with nonces that are on disk, on PostgreSQL.
+        self.when_spent: Callable[[Iterable[tuple[int, float]]], None] | None = None
         self._listener: Listener | None = None
         self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
@@ -424,14 +426,18 @@ class Writer:
     def _write_group(self, connection: Connection, jobs: list[AnyJob]) -> None:
         if not jobs:
             return
-        batch = _Batch(self._next_id)
+        tried: _Batch | None = None
 
         def attempt() -> _Batch:
-            nonlocal batch
-            # The answer to a commit may be lost.
-            if not (batch.transaction and postgresql.is_committed(connection, batch.transaction)):
-                batch = _Batch(self._next_id)
-                self._write_batch(connection, batch, jobs)
+            nonlocal tried
+            batch = _Batch(self._next_id)
+            with connection.begin():
+                admitted = self._lock(connection, batch, jobs) if self.is_shared else jobs
+                # The answer to a commit may be lost.
+                if tried is not None and self._is_written(connection, batch):
+                    return tried
+                tried = batch
+                self._write_batch(connection, batch, admitted)
             return batch
 
         try:
@@ -448,39 +454,36 @@ class Writer:
         self._keep(batch)
 
     def _write_batch(self, connection: Connection, batch: _Batch, jobs: list[AnyJob]) -> None:
-        with connection.begin():
-            if self.is_shared:
-                jobs = self._lock(connection, batch, jobs)
-            for job in jobs:
-                if isinstance(job, EventJob):
-                    self._add_event(connection, batch, job)
-                elif isinstance(job, NonceJob):
-                    batch.nonces.append({"digest": job.nonce[0], "used_at": job.nonce[1]})
-                    batch.outcomes.append((job, None))
-            if batch.rows:
-                self._insert_events.run(connection, batch.rows)
-                tallies = [_tally_row(*each) for each in batch.tallies.items()]
-                self._update_tallies.run(connection, tallies)
-            if batch.nonces and not self.is_shared:
-                self._insert_nonces.run(connection, batch.nonces)
-            for run_id, values in batch.changed.items():
-                connection.execute(
-                    update(schema.runs).where(schema.runs.c.id == run_id).values(values)
-                )
-            for number, values in batch.summaries.items():
-                connection.execute(
-                    update(schema.summaries)
-                    .where(schema.summaries.c.number == number)
-                    .values(values)
-                )
+        for job in jobs:
+            if isinstance(job, EventJob):
+                self._add_event(connection, batch, job)
+            elif isinstance(job, NonceJob):
+                batch.nonces.append({"digest": job.nonce[0], "used_at": job.nonce[1]})
+                batch.outcomes.append((job, None))
+        if batch.rows:
+            self._insert_events.run(connection, batch.rows)
+            tallies = [_tally_row(*each) for each in batch.tallies.items()]
+            self._update_tallies.run(connection, tallies)
+        if batch.nonces and not self.is_shared:
+            self._insert_nonces.run(connection, batch.nonces)
+        for run_id, values in batch.changed.items():
+            connection.execute(update(schema.runs).where(schema.runs.c.id == run_id).values(values))
+        for number, values in batch.summaries.items():
+            connection.execute(
+                update(schema.summaries).where(schema.summaries.c.number == number).values(values)
+            )
 
     def _lock(self, connection: Connection, batch: _Batch, jobs: list[AnyJob]) -> list[AnyJob]:
         """Spend all nonces, and lock all runs; return the jobs whose nonces nobody had used."""
-        spending = [job for job in jobs if not isinstance(job, CallJob)]
-        nonces = dict(job.nonce for job in spending)
-        fresh, batch.transaction = postgresql.spend(connection, nonces)
-        batch.refused = [job for job in spending if job.nonce[0] not in fresh]
-        admitted: list[AnyJob] = [job for job in spending if job.nonce[0] in fresh]
+        # Of copies that have come in together, the first one.
+        first: dict[int, EventJob | NonceJob] = {}
+        for job in jobs:
+            if not isinstance(job, CallJob) and first.setdefault(job.nonce[0], job) is not job:
+                batch.refused.append(job)
+        fresh = postgresql.spend(connection, dict(job.nonce for job in first.values()))
+        admitted: list[AnyJob] = []
+        for digest, job in first.items():
+            (admitted if digest in fresh else batch.refused).append(job)
         run_ids = sorted({job.event.run_id for job in admitted if isinstance(job, EventJob)})
         locked = connection.execute(_LOCK_TALLIES, {"run_keys": run_ids}) if run_ids else ()
         rows = {row.id: row for row in locked}
@@ -492,6 +495,11 @@ class Writer:
                 self._tallies[run_id] = _tally_of(row)  # another process has written
         return admitted
 
+    def _is_written(self, connection: Connection, batch: _Batch) -> bool:
+        """Whether the nonces that are not fresh were spent by an attempt before this one."""
+        refused = dict(job.nonce for job in batch.refused)
+        return bool(refused) and postgresql.is_spent_here(connection, refused)
+
     def _keep(self, batch: _Batch) -> None:
         """Make the batch count, and answer: it is on disk."""
         self._next_id = batch.next_id
@@ -500,6 +508,8 @@ class Writer:
             self._tallies.move_to_end(run_id)
         while len(self._tallies) > _MAX_TALLIES:
             self._tallies.popitem(last=False)
+        if self.when_spent is not None:
+            self.when_spent(job.nonce for job, _ in batch.outcomes)
         for job, value in batch.outcomes:
             job.settle(value)
         for job in batch.refused:
@@ -567,7 +577,10 @@ class Writer:
         tally = self._tallies.get(run_id)
         if tally is not None:
             return tally
-        return _tally_of(connection.execute(_SELECT_TALLY, {"run_key": run_id}).one())
+        row = connection.execute(_SELECT_TALLY, {"run_key": run_id}).one_or_none()
+        if row is None:  # it was removed a moment ago
+            raise RefusedError(403, "Invalid capability token for run")
+        return _tally_of(row)
 
     def _apply_marker(
         self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent, event_id: int
@@ -627,7 +640,7 @@ def spend_nonce(connection: Connection, digest: int, used_at: float) -> None:
     """Keep the nonce of what is done in the same transaction. Raises: RefusedError."""
     if not postgresql.is_shared(connection.engine):
         connection.execute(_INSERT_NONCES, {"digest": digest, "used_at": used_at})
-    elif not postgresql.spend(connection, {digest: used_at})[0]:
+    elif not postgresql.spend(connection, {digest: used_at}):
         raise replayed()
 
 

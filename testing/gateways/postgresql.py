@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -93,7 +94,8 @@ class Cluster:
         self._end(signal.SIGQUIT)  # its immediate shutdown
 
     def _end(self, number: int) -> None:
-        assert self._server is not None
+        if self._server is None:
+            return
         self._server.send_signal(number)
         self._server.wait(_STARTS_S)
         self._server = None
@@ -104,11 +106,30 @@ class Cluster:
         self.execute(f"CREATE DATABASE {name}", "postgres")
         return f"postgresql://gateway@127.0.0.1:{self.port}/{name}"
 
-    def execute(self, statement: str, database: str) -> None:
-        """Run a statement as an administrator."""
+    def execute(self, statement: str, database: str) -> list[Any]:
+        """Run a statement as an administrator; return its first row."""
         address = f"postgresql://gateway@127.0.0.1:{self.port}/{database}"
         with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(statement.encode())
+            found = connection.execute(statement.encode())
+            return list(found.fetchone() or ()) if found.description else []
+
+    def read(self, query: str, gateway: EmbeddedGateway) -> Any:
+        """Return the first value that a query finds in a gateway's database."""
+        return self.execute(query, name_of_database(gateway))[0]
+
+    def end_connections(self, gateway: EmbeddedGateway, which: str) -> None:
+        """End connections to a gateway's database, by a condition on `pg_stat_activity`."""
+        count = self.read(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            f" WHERE datname = current_database() AND pid <> pg_backend_pid() AND ({which})",
+            gateway,
+        )
+        assert count, f"no connection with {which}"
+
+
+def name_of_database(gateway: EmbeddedGateway) -> str:
+    """Return the name of the database that a gateway of `gateways_on` has."""
+    return gateway.environ["CLAUDE_RUNNER_GATEWAY_DATABASE_URL"].rpartition("/")[2]
 
 
 def _as_user() -> tuple[str, ...]:

@@ -17,9 +17,11 @@ from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 from gateway.storage import schema
 from testing.gateways.embedded_gateway import EmbeddedGateway, Frame, session_of
 from testing.gateways.embedded_record import EmbeddedRecord
-from testing.gateways.postgresql import Cluster, cluster, gateways_on
+from testing.gateways.gateway_records import Run
+from testing.gateways.postgresql import Cluster, cluster, gateways_on, name_of_database
 from testing.gateways.signing_client import Client
 from testing.gateways.waiting_folder import WaitingFolder
+from testing.waiting import eventually
 from tests.gateway.test_crash import Sender, wait_for_progress
 
 RUNNERS = 20
@@ -50,6 +52,34 @@ def clients_of(pair: tuple[EmbeddedGateway, EmbeddedGateway], stack: ExitStack) 
     for client in clients:
         stack.enter_context(closing(client))
     return clients
+
+
+class Browser:
+    """Follows a run, and comes back when its stream ends, with the last event that it had."""
+
+    def __init__(self, gateway: EmbeddedGateway, run: Run) -> None:
+        self._gateway = gateway
+        self._path = f"/api/runs/{run.id}/stream"
+        self._ids: list[int] = []
+        self._stream = gateway.follow(self._path)
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def read_until(self, last_id: int) -> list[int]:
+        """Return the ids of all events that were seen, when one of them is this."""
+        while not self._ids or self._ids[-1] < last_id:
+            frame = self._stream.next()
+            if frame is None:
+                self._stream.close()
+                headers = {"Last-Event-ID": str(self._ids[-1])} if self._ids else {}
+                self._stream = self._gateway.follow(self._path, headers)
+            elif frame.id is not None:
+                self._ids.append(frame.id)
+        return self._ids
 
 
 def test_no_replay_is_taken_by_the_other(pair: tuple[EmbeddedGateway, EmbeddedGateway]) -> None:
@@ -159,6 +189,82 @@ def test_a_viewer_sees_what_comes_to_the_other(
             assert again.take(1)[0].id == frames[21].id
 
 
+def test_what_was_told_to_nobody_is_seen(
+    database: Cluster, pair: tuple[EmbeddedGateway, EmbeddedGateway]
+) -> None:
+    """The connections by which the gateways hear of each other end while somebody waits for news:
+    a poll gets its stop, and a viewer all events.
+    """
+    with ExitStack() as stack, ThreadPoolExecutor(1) as threads:
+        here, there = clients_of(pair, stack)
+        began = time.monotonic()
+        waiting = threads.submit(there.poll, "?wait=50")
+        browser = stack.enter_context(Browser(pair[1], here.run))
+        assert here.event("stdout", "1\n", 1).status == 200
+        browser.read_until(1)
+        database.end_connections(pair[0], "query LIKE '%pg_locks%' OR query LIKE '%pg_try_adv%'")
+        for number in range(2, 6):
+            assert here.event("stdout", f"{number}\n", number).status == 200
+        command = EmbeddedRecord(pair[0]).stop(here.run.id)
+
+        assert [each["id"] for each in waiting.result().json] == [command]
+        assert time.monotonic() - began < 25
+        assert browser.read_until(5) == [1, 2, 3, 4, 5]
+
+
+def test_what_one_removes_is_gone_at_the_other(
+    pair: tuple[EmbeddedGateway, EmbeddedGateway],
+) -> None:
+    """A run with its token, and a session with its streams."""
+    one, other = pair
+    with ExitStack() as stack:
+        _, there = clients_of(pair, stack)
+        assert there.event("marker", '{"event": "started"}', 1).status == 200
+        assert there.event("marker", '{"event": "finished", "exitCode": 0}', 2).status == 200
+        listed = stack.enter_context(other.follow("/api/stream"))
+        assert one.api("POST", "/api/runs/delete", {"ids": [there.run.id]}).status == 200
+
+        assert listed.take(1, "removed")[0].data == {"ids": [there.run.id]}
+        assert other.api("GET", f"/api/runs/{there.run.id}").status == 404
+
+        def is_refused() -> None:
+            assert there.event("stdout", "x", 0).status == 403
+
+        eventually(is_refused)
+
+        session = one.log_in()
+        alone = {**session, "Authorization": ""}
+        stream = stack.enter_context(other.follow("/api/stream", alone))
+        assert other.request("GET", "/api/runs", headers=session).status == 200  # and is believed
+        began = time.monotonic()
+        origin = {"Origin": f"http://127.0.0.1:{one.port}"}
+        assert one.request("POST", "/logout", b"", {**session, **origin}).status == 303
+        while stream.next() is not None:
+            pass
+        assert time.monotonic() - began < 12  # of the 15 s after which each viewer is looked at
+        assert other.request("GET", "/api/runs", headers=session).status == 401
+
+
+def test_a_run_has_no_more_files_than_it_may_have(
+    database: Cluster, pair: tuple[EmbeddedGateway, EmbeddedGateway]
+) -> None:
+    """Of two that come at once, each to another gateway, there is room for one."""
+    with ExitStack() as stack, ThreadPoolExecutor(2) as threads:
+        clients = clients_of(pair, stack)
+        run = clients[0].run
+        database.execute(
+            "INSERT INTO artifacts (id, run_id, name, type, size, created_at)"
+            f" SELECT 'art_{run.id[4:16]}' || n, '{run.id}', n || '.txt', 'text', 1, 1700000000"
+            " FROM generate_series(1, 999) n",
+            name_of_database(pair[0]),
+        )
+        attempts = [each.upload_attempt(f"{n}.md", b"# x\n") for n, each in enumerate(clients)]
+        answers = list(threads.map(Client.send, clients, attempts))
+
+        assert sorted(each.status for each in answers) == [200, 400]
+        assert len(pair[0].api("GET", f"/api/runs/{run.id}/artifacts").json()["artifacts"]) == 1_000
+
+
 def test_a_stop_comes_to_the_poll_that_waits_at_the_other(
     pair: tuple[EmbeddedGateway, EmbeddedGateway],
 ) -> None:
@@ -252,6 +358,59 @@ def test_all_may_start_at_once(database: Cluster, tmp_path: Path) -> None:
         ]
 
 
+def test_another_one_goes_on(database: Cluster, tmp_path: Path) -> None:
+    """One is killed that has told nobody yet what it has done, and that had the chores: viewers of
+    the other one read anew, and deleted runs go.
+    """
+    url = database.make_database()
+    one, other = gateways_on(url, tmp_path, 2)
+    with ExitStack() as stack:
+        stack.enter_context(one)
+        eventually(lambda: has_chores(database, one))
+        stack.enter_context(other)
+        gone, run = one.create_run(), one.create_run()
+        browser = stack.enter_context(Browser(other, run))
+        listed = stack.enter_context(other.follow("/api/stream"))
+        assert one.send_event(run, "stdout", "1\n", 1).status == 200
+        browser.read_until(1)
+        # It would be told again half a second later.
+        database.end_connections(one, "query LIKE '%pg_notify%'")
+        new = one.create_run()
+        assert one.send_event(run, "stdout", "2\n", 2).status == 200
+        assert one.api("POST", "/api/runs/delete", {"ids": [gone.id]}).status == 200
+        one.kill()
+
+        while listed.next() is not None:
+            pass  # a browser whose stream ends comes back, and asks for the list
+        assert [each["id"] for each in other.api("GET", "/api/runs").json()["runs"]] == [
+            *(new.id, run.id),
+        ]
+        assert browser.read_until(2) == [1, 2]
+
+        def is_gone() -> None:
+            assert database.read("SELECT count(*) FROM runs", other) == 2
+
+        eventually(is_gone)
+        # One that ends by itself has told everything: nobody has to read anew.
+        one.start()
+        last = stack.enter_context(other.follow("/api/stream"))
+        assert one.send_event(run, "marker", '{"event": "started"}').status == 200
+        assert last.take(1, "run")[0].data["id"] == run.id
+        one.stop()
+        assert other.send_marker(run, {"event": "finished", "exitCode": 0}).status == 200
+        while last.take(1, "run")[0].data["status"] != "done":
+            pass
+
+
+def has_chores(database: Cluster, gateway: EmbeddedGateway) -> None:
+    """Assert that some gateway has the lock of the chores."""
+    query = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    assert database.read(query, gateway) == 1
+
+
 def test_one_is_killed_while_runners_send(database: Cluster, tmp_path: Path) -> None:
     """Nothing that was acknowledged is lost or doubled, and the runners of the other go on.
 
@@ -299,8 +458,12 @@ def test_the_database_is_restarted_while_runners_send(tmp_path: Path) -> None:
             sender.start()
         try:
             wait_for_progress(senders)
+            session = one.log_in()
             database.stop()
-            database.start()
+            try:
+                assert_away(one, session)
+            finally:
+                database.start()
             wait_for_progress(senders)
             database.crash()
             database.start()
@@ -318,6 +481,27 @@ def test_the_database_is_restarted_while_runners_send(tmp_path: Path) -> None:
             waiting = threads.submit(client.poll, "?wait=50")
             command = records[1].stop(run.id)
             assert [each["id"] for each in waiting.result().json] == [command]
+
+
+def assert_away(gateway: EmbeddedGateway, session: dict[str, str]) -> None:
+    """Whatever is asked, the answer says that the database is away, and that one may come again."""
+    sentence = "The database does not answer; try again in a moment."
+    document = gateway.api("GET", "/api/openapi.json").json()
+    told: dict[str, int] = {}
+    del document["paths"]["/api/stream"]  # goes on, and comes back with the database
+    for path, methods in document["paths"].items():
+        for method in methods.keys() & {"get", "post"}:
+            address = path.replace("{", "").replace("}", "")
+            answer = gateway.api(method.upper(), address, {} if method == "post" else None)
+            told[f"{method} {path}"] = answer.status
+            if answer.status == 503:
+                assert (answer.error, answer.headers["retry-after"]) == (sentence, "2")
+    # The others need no database, or are refused before it is asked.
+    assert set(told.values()) <= {200, 400, 401, 406, 409, 503}, told
+    assert list(told.values()).count(503) > len(told) / 2, told
+    page = gateway.request("GET", "/", headers=session)
+    assert (page.status, page.headers["retry-after"]) == (503, "2")
+    assert sentence in page.body.decode()
 
 
 def test_tables_of_version_2_become_those_of_today(database: Cluster) -> None:
