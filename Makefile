@@ -36,7 +36,7 @@ INTERPRETER := $(shell sh .ci/pythons "$(PYTHON)")
 ifneq ($(INTERPRETER),)
 VERSION := $(shell "$(INTERPRETER)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 # Another interpreter, or a changed list of packages, makes another stamp, and so another environment.
-SUM := $(shell { cat wrapper/requirements.txt requirements-gateway.txt requirements-dev.txt; "$(INTERPRETER)" -VV; echo "$(INTERPRETER)"; } | cksum | cut -d' ' -f1)
+SUM := $(shell { cat wrapper/requirements.txt requirements-*.txt; "$(INTERPRETER)" -VV; echo "$(INTERPRETER)"; } | cksum | cut -d' ' -f1)
 endif
 ENV := .venv-$(VERSION)
 STAMP := $(ENV)/stamp-$(SUM)

@@ -36,6 +36,11 @@ class RefusedError(Exception):
         self.error = error
 
 
+def replayed() -> RefusedError:
+    """Return the refusal of a nonce that has been used."""
+    return RefusedError(401, "Nonce already used (replay attack detected)")
+
+
 class RateLimit:
     """So many requests of one address in 60 s. Thread: any."""
 
@@ -93,6 +98,24 @@ class Nonces:
             return True
 
 
+class SharedNonces(Nonces):
+    """The nonces that the database has from here, where it has the last word: it knows those of
+    other processes too, and none of a request that it has not stored.
+
+    A copy that comes while the first one waits for the database is no replay: the first may fail.
+    """
+
+    def use(self, digest: int, now: float) -> bool:
+        """Whether it may be fresh."""
+        del now
+        return not self.is_known(digest)
+
+    def spent(self, nonces: Iterable[tuple[int, float]]) -> None:
+        """Remember nonces that are on disk."""
+        for digest, used_at in nonces:
+            super().use(digest, used_at)
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a request says about itself. `path` is without the query; absent headers are empty."""
@@ -144,7 +167,7 @@ class Admission:
         if run_id and not is_token(run_id, claim.token):
             raise RefusedError(403, "Invalid capability token for run")
         if not self._nonces.use(digest, now):
-            raise RefusedError(401, "Nonce already used (replay attack detected)")
+            raise replayed()
         return Admitted(run_id, digest, now)
 
     def judge(self, claim: Claim) -> None:
@@ -168,7 +191,7 @@ class Admission:
             raise RefusedError(401, "Request timestamp out of allowed range")
         digest = Nonces.digest(claim.nonce)
         if self._nonces.is_known(digest):
-            raise RefusedError(401, "Nonce already used (replay attack detected)")
+            raise replayed()
         return now, digest
 
     def _is_signed(self, claim: Claim) -> bool:

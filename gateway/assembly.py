@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from sqlalchemy import Engine
+
+from config import write_private
 from gateway import xterm
-from gateway.admission import Admission, Nonces, RateLimit
+from gateway.admission import Admission, Nonces, RateLimit, SharedNonces
 from gateway.front import Front
 from gateway.housekeeping import Housekeeping
 from gateway.listing.runs import Listing
@@ -24,19 +31,24 @@ from gateway.notify.services import ServicesError
 from gateway.notify.words import secrets_of
 from gateway.offers.folders import Offers
 from gateway.offers.orders import Orders
+from gateway.offers.register import OwnRegister, Register, SharedRegister
 from gateway.page.parts import Parts
 from gateway.page.scripts import Scripts
 from gateway.page.site import build_site
 from gateway.presence import Heard, Looks
+from gateway.relay import Relay
 from gateway.screens.screens import Screens
 from gateway.serving.hosts import Hosts, page_url
 from gateway.serving.live import ALL_RUNS, Live
 from gateway.serving.server import Server
 from gateway.settings import NOTIFY, Settings, SettingsError
+from gateway.storage.agreement import Agreed, agreed_with_others, alone_on_file
 from gateway.storage.artifacts import ArtifactFiles
+from gateway.storage.postgresql import is_shared
 from gateway.storage.records import Event
 from gateway.storage.schema import open_database
 from gateway.storage.store import Store
+from gateway.storage.verdicts import Verdicts
 from gateway.storage.writer import Writer
 from gateway.wire import Wire
 from redact import PatternError, Rules, TokenShape, parse_token_shapes
@@ -45,6 +57,9 @@ logger = logging.getLogger(__name__)
 
 # The server's own end takes two seconds at most; a request that will not end is left behind.
 STOP_TIMEOUT_S = 3.5
+# How often other gateways are told which runners were heard of, and of how many at once.
+_HEARD_S = 10.0
+_HEARD_AT_ONCE = 200
 
 
 class ListenError(Exception):
@@ -54,22 +69,134 @@ class ListenError(Exception):
 class _Notices:
     """Tells the streams what the writer has stored. Runs in the writer's thread."""
 
-    def __init__(self, store: Store, live: Live, notifier: Notifier) -> None:
+    def __init__(self, store: Store, live: Live, notifier: Notifier, index: TextIndex) -> None:
         self._store = store
         self._live = live
         self._notifier = notifier
+        self._index = index
 
     def events_stored(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
         self._live.events_stored(run_id, previous_id, stored)
+        self._index.note(run_id)
 
     def run_changed(self, run_id: str) -> None:
+        self.show_run(run_id)
+        if self._live.others is not None:
+            self._live.others.tell("run", run=run_id)
+
+    def show_run(self, run_id: str) -> None:
+        """Tell who is here that a run has changed."""
         self._notifier.run_changed(run_id)
         if not (self._live.has_viewers(run_id) or self._live.has_viewers(ALL_RUNS)):
             return
         run = self._store.run(run_id)
         if run is not None:
-            self._live.tell(run_id, "run", run)
-            self._live.tell(ALL_RUNS, "run", run)
+            self._live.tell_here(run_id, "run", run)
+            self._live.tell_here(ALL_RUNS, "run", run)
+
+
+class _News:
+    """Takes what other gateways on the same database tell. Runs in the relay's thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        live: Live,
+        notices: _Notices,
+        index: TextIndex,
+        notifier: Notifier,
+        housekeeping: Housekeeping,
+        verdicts: Verdicts,
+        heard: Heard,
+        looks: Looks,
+        login: Login,
+    ) -> None:
+        self._store = store
+        self._live = live
+        self._login = login
+        self._notices = notices
+        self._index = index
+        self._notifier = notifier
+        self._housekeeping = housekeeping
+        self._verdicts = verdicts
+        self._heard = heard
+        self._looks = looks
+        self._heard_told_at = time.monotonic()
+
+    def take(self, news: dict[str, Any]) -> None:
+        getattr(self, f"_take_{news.pop('kind')}", self._ignore)(**news)
+
+    def _ignore(self, **_: Any) -> None:
+        """A newer gateway may tell more."""
+
+    def _take_events(self, run: str, last: int) -> None:
+        self._live.events_elsewhere(run, last)
+        self._index.note(run)
+
+    def _take_run(self, run: str) -> None:
+        self._notices.show_run(run)
+
+    def _take_queued(self, topic: str) -> None:
+        self._live.wake_polls(topic)
+
+    def _take_news(
+        self, topic: str, name: str, id: str = "", content: dict[str, Any] | None = None
+    ) -> None:
+        if self._live.has_viewers(topic):
+            read = {"run": self._store.run, "command": self._store.command}.get(name)
+            found = content if read is None else read(id)
+            if found is not None:
+                self._live.tell_here(topic, name, found)
+
+    def _take_everybody(self, name: str, content: dict[str, Any]) -> None:
+        self._live.tell_everybody(name, content, is_here=True)
+
+    def _take_notice(self, number: int, content: dict[str, Any]) -> None:
+        self._notifier.told_elsewhere(number)
+        self._live.tell_notice(number, content, is_here=True)
+
+    def _take_look(self, run: str, page: str, *, visible: bool) -> None:
+        self._looks.note_elsewhere(run, page, is_visible=visible)
+
+    def _take_heard(self, runs: list[str]) -> None:
+        for run_id in runs:
+            self._heard.note_elsewhere(run_id)
+
+    def _tell_heard(self) -> None:
+        """Tell the others which runners were heard of here."""
+        if self._live.others is None or time.monotonic() < self._heard_told_at + _HEARD_S:
+            return
+        self._heard_told_at = time.monotonic()
+        runs = self._heard.news()
+        for start in range(0, len(runs), _HEARD_AT_ONCE):
+            self._live.others.tell("heard", runs=runs[start : start + _HEARD_AT_ONCE])
+
+    def _take_sessions(self) -> None:
+        self._login.forget_sessions()
+        self._live.ask_again()
+
+    def _take_removed(self) -> None:
+        self._housekeeping.wake()
+
+    def compare(self) -> None:
+        self._tell_heard()
+        known, waiting = self._live.watched()
+        for run_id, last_id in self._store.last_event_ids(known):
+            if last_id > known[run_id]:
+                self._live.events_elsewhere(run_id, last_id)
+                self._notices.show_run(run_id)
+        for topic in self._store.topics_with_work(waiting):
+            self._live.wake_polls(topic)
+
+    def lost(self) -> None:
+        self._login.forget_sessions()
+        self._live.drop_viewers()
+
+    def lead(self, *, leads: bool) -> None:
+        self._index.lead(leads=leads)
+        self._housekeeping.lead(leads=leads)
+        self._notifier.lead(leads=leads)
+        self._verdicts.lead(leads=leads)
 
 
 class Gateway:
@@ -85,8 +212,35 @@ class Gateway:
         address: tuple[str, int],
         certificate: tuple[Path, Path] | None,
     ) -> None:
-        rules = _make_rules(settings)
         engine = open_database(settings.database_url)
+        self._claims = ExitStack()
+        self._claims.callback(engine.dispose)
+        try:
+            settings, agreed = self._claim(engine, settings)
+            self._assemble(engine, settings, agreed, hosts, address, certificate)
+        except BaseException:
+            self._claims.close()
+            raise
+
+    def _claim(self, engine: Engine, settings: Settings) -> tuple[Settings, Agreed | None]:
+        """Be the only gateway on a file, or one of those that have the same secret."""
+        self._claims.enter_context(alone_on_file(engine))
+        if not is_shared(engine):
+            return settings, None
+        agreed = self._claims.enter_context(agreed_with_others(engine, settings.hmac_secret))
+        write_private(settings.admin_token_file, f"{agreed.admin_token}\n")
+        return replace(settings, admin_token=agreed.admin_token), agreed
+
+    def _assemble(
+        self,
+        engine: Engine,
+        settings: Settings,
+        agreed: Agreed | None,
+        hosts: Hosts,
+        address: tuple[str, int],
+        certificate: tuple[Path, Path] | None,
+    ) -> None:
+        rules = _make_rules(settings)
         self._writer = Writer(engine)
         self._store = Store(engine, self._writer)
         self._live = Live(self._store)
@@ -108,7 +262,6 @@ class Gateway:
         self.port: int = self._server.bind_addr[1]
         self._link_base = page_url(hosts, address[0], self.port)
         files = ArtifactFiles(settings.data_dir / "artifacts", rules)
-        files.remove_partial()
         self._index = TextIndex(engine, self._writer)
         listing = Listing(engine, self._writer, self._index)
         self._housekeeping = Housekeeping(
@@ -120,14 +273,18 @@ class Gateway:
             settings.admin_token,
             settings.admin_token_file,
             # Cookies do not tell ports apart, and there may be a gateway on another one.
-            f"{prefix}gateway-{self.port}",
+            f"{prefix}gateway-{agreed.cookie if agreed else self.port}",
+            agreed.link_key if agreed else None,
         )
         admission = Admission(
             settings.hmac_secret,
-            Nonces(self._store.recent_nonces()),
+            self._nonces(),
             self._store.find_token_hash,
         )
-        offers = Offers(self._store, Orders(engine, self._writer), self._live)
+        register: Register = OwnRegister()
+        if self._writer.is_shared:
+            register = SharedRegister(engine, self._writer)
+        offers = Offers(self._store, Orders(engine, self._writer), self._live, register)
         rate_limit = RateLimit(settings.rate_limit)
         wire = Wire(self._store, self._live, admission, rate_limit, rules, files, offers, heard)
         site = build_site(
@@ -135,7 +292,7 @@ class Gateway:
                 store=self._store,
                 live=self._live,
                 listing=listing,
-                tidy_up=self._housekeeping.wake,
+                tidy_up=self._tidy_up,
                 login=self.login,
                 offers=offers,
                 hosts=hosts,
@@ -149,17 +306,63 @@ class Gateway:
                 start_program="./wrapper/claude-runner",
             )
         )
+        self._notices = _Notices(self._store, self._live, self._notifier, self._index)
+        self._verdicts = Verdicts(engine, self._writer, self._notices.run_changed)
+        self._relay: Relay | None = None
+        if self._writer.is_shared:
+            news = _News(
+                self._store,
+                self._live,
+                self._notices,
+                self._index,
+                self._notifier,
+                self._housekeeping,
+                self._verdicts,
+                heard,
+                looks,
+                self.login,
+            )
+            self._live.others = self._relay = relay = Relay(engine.url, news)
+            looks.when_noted = lambda run_id, page, is_visible: relay.tell(
+                "look", run=run_id, page=page, visible=is_visible
+            )
+        self.login.when_ended = self._tell_sessions
         self._server.wsgi_app = Front(hosts, wire, site, self.login, self._store, self._live)
         self._serving = threading.Thread(
             target=self._server.serve, name="gateway-server", daemon=True
         )
 
+    def _nonces(self) -> Nonces:
+        if not self._writer.is_shared:
+            return Nonces(self._store.recent_nonces())
+        nonces = SharedNonces()
+        self._writer.when_spent = nonces.spent
+        return nonces
+
+    def _tell_sessions(self) -> None:
+        """A session has ended: its streams end, and no other gateway believes it."""
+        self._live.ask_again()
+        if self._relay is not None:
+            self._relay.tell("sessions")
+
+    def _tidy_up(self) -> None:
+        """Remove what an operator has deleted, at the gateway that has this chore."""
+        self._housekeeping.wake()
+        if self._relay is not None:
+            self._relay.tell("removed")
+
     def __enter__(self) -> Gateway:
-        self._writer.start(_Notices(self._store, self._live, self._notifier))
+        self._writer.start(self._notices)
         self._live.start()
         self._notifier.start(self._link_base)
         self._housekeeping.start()
         self._index.start()
+        self._verdicts.start()
+        if self._relay is None:
+            for alone in (self._index, self._housekeeping, self._notifier, self._verdicts):
+                alone.lead(leads=True)
+        else:
+            self._relay.start()
         self._serving.start()
         return self
 
@@ -171,12 +374,16 @@ class Gateway:
     ) -> None:
         self._housekeeping.close()
         self._index.close()
+        self._verdicts.close()
         self._notifier.close()
         self._live.close()
         stopping = threading.Thread(target=self._server.stop, name="gateway-stop", daemon=True)
         stopping.start()
         stopping.join(STOP_TIMEOUT_S)
         self._store.close()
+        if self._relay is not None:
+            self._relay.close()
+        self._claims.close()
 
 
 def _make_rules(settings: Settings) -> Rules:

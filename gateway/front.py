@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from urllib.parse import parse_qs, unquote
 
 from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.login import Credentials, Login, TooManyFailuresError
 from gateway.serving.hosts import Hosts
 from gateway.serving.live import ALL_RUNS, Live, Viewer
 from gateway.serving.server import Parked
-from gateway.storage.store import Store
+from gateway.storage.store import AWAY_RETRY_S, Store
 from gateway.storage.writer import StoreClosedError
 from gateway.wire import Environ, StartResponse, Wire
 
@@ -60,7 +61,14 @@ class Front:
         stream = _STREAM.fullmatch(path) if method == "GET" else None
         if stream:
             topic = unquote(stream.group(1) or ALL_RUNS)
-            return self._open_stream(topic, environ, start_response)
+            try:
+                return self._open_stream(topic, environ, start_response)
+            except SQLAlchemyError as error:
+                why_away = self._store.why_away(error)
+                if why_away is None:
+                    raise
+                retry = ("Retry-After", str(AWAY_RETRY_S))
+                return _tell(start_response, "503 Service Unavailable", why_away, retry)
         response: Iterable[bytes] = self._site(environ, start_response)
         return response
 
@@ -120,10 +128,12 @@ def _noticed(environ: Environ) -> int | None:
     return int(text[:18]) if text.isascii() and text.isdigit() else None
 
 
-def _tell(start_response: StartResponse, status: str, sentence: str) -> list[bytes]:
+def _tell(
+    start_response: StartResponse, status: str, sentence: str, *headers: tuple[str, str]
+) -> list[bytes]:
     body = json.dumps({"error": sentence}).encode()
     start_response(
         status,
-        [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
+        [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers],
     )
     return [body]

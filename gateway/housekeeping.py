@@ -18,6 +18,8 @@ from gateway.storage.writer import StoreClosedError
 logger = logging.getLogger(__name__)
 
 ROUND_S = 60.0
+# At each gateway, because each may have a folder of its own.
+_PARTIAL_ROUND_S = 3_600.0
 # Removed at once; more would keep the writer from what runners send.
 _RUNS_A_ROUND = 20
 
@@ -40,6 +42,8 @@ class Housekeeping:
         self._retention_s = retention_days * 86_400
         self._ended = threading.Event()
         self._woken = threading.Event()
+        self._leads = False
+        self._looks_for_partial_at = 0.0
         self._thread = threading.Thread(target=self._run, name="gateway-housekeeping", daemon=True)
 
     def start(self) -> None:
@@ -56,20 +60,29 @@ class Housekeeping:
         """Remove now what an operator has deleted. Thread: any; does not block."""
         self._woken.set()
 
+    def lead(self, *, leads: bool) -> None:
+        """Begin with it, or leave it to another gateway on the same database."""
+        self._leads = leads
+        self._woken.set()
+
     def _run(self) -> None:
         while True:
+            self._woken.clear()
+            if self._ended.is_set():
+                return
             try:
-                self._tidy_up()
+                if time.monotonic() >= self._looks_for_partial_at:
+                    self._looks_for_partial_at = time.monotonic() + _PARTIAL_ROUND_S
+                    self._files.remove_partial()
+                if self._leads:
+                    self._tidy_up()
             except StoreClosedError:
                 return
             except Exception as error:  # noqa: BLE001 - it is tried again in the next round
                 logger.warning("could not tidy up: %s", error)
             self._woken.wait(ROUND_S)
-            if self._ended.is_set():
-                return
 
     def _tidy_up(self) -> None:
-        self._woken.clear()
         self._store.forget_expired()
         is_any = False
         while deleted := self._listing.removed(_RUNS_A_ROUND):

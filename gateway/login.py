@@ -20,16 +20,14 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from gateway.admission import hash_token
+from gateway.codes import AnyCodes, Codes, SharedCodes
 from gateway.storage.store import Store
 from gateway.windows import Windows
 
 logger = logging.getLogger(__name__)
 
 SESSION_LIFETIME_S = 30 * 86_400.0
-CODE_LIFETIME_S = 600.0
 LINK_LIFETIME_S = 60
-# Used codes that are known again when somebody else comes with one.
-_MAX_USED_CODES = 1_000
 # Wrong tokens from one address; more in the window are refused unseen.
 MAX_FAILURES = 10
 _FAILURE_WINDOW_S = 300.0
@@ -85,83 +83,36 @@ def find_cookie(cookies: str, name: str) -> str:
     return ""
 
 
-@dataclass
-class Used:
-    """A code that has let somebody in."""
-
-    address: str
-    at: float
-    cookie_hash: bytes = b""
-    is_told: bool = False  # that somebody else came with it
-
-
-class Codes:
-    """Codes that let one browser in, once, within ten minutes. Its length is how many may still be
-    used. Thread: any.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        # By the code's hash: until when it is good, and what is to be done when it is used.
-        self._good_until: dict[bytes, tuple[float, Callable[[], None]]] = {}
-        self._used: dict[bytes, Used] = {}
-
-    def __len__(self) -> int:
-        with self._lock:
-            self._drop_old()
-            return len(self._good_until)
-
-    def make(self, when_used: Callable[[], None] = lambda: None) -> str:
-        """Return a new code."""
-        code = secrets.token_urlsafe(24)
-        with self._lock:
-            self._drop_old()
-            self._good_until[hash_token(code)] = self._clock() + CODE_LIFETIME_S, when_used
-        return code
-
-    def use(self, code: str, address: str = "") -> bool:
-        """Whether it was good; it is not any more."""
-        digest = hash_token(code)
-        with self._lock:
-            self._drop_old()
-            found = self._good_until.pop(digest, None)
-            if found is None:
-                return False
-            self._used[digest] = Used(address, time.time())
-            while len(self._used) > _MAX_USED_CODES:
-                del self._used[next(iter(self._used))]
-        found[1]()
-        return True
-
-    def find_used(self, code: str) -> Used | None:
-        """Return who was let in by a code."""
-        with self._lock:
-            return self._used.get(hash_token(code))
-
-    def _drop_old(self) -> None:
-        now = self._clock()
-        self._good_until = {
-            code: found for code, found in self._good_until.items() if now < found[0]
-        }
-
-
 class Login:
     """The admin token, the one-time codes and the sessions. Thread: any."""
 
     def __init__(
-        self, store: Store, admin_token: str, admin_token_file: Path, cookie_name: str
+        self,
+        store: Store,
+        admin_token: str,
+        admin_token_file: Path,
+        cookie_name: str,
+        link_key: bytes | None = None,
     ) -> None:
         self._store = store
         self._admin_hash = hash_token(admin_token)
         self._admin_token_file = admin_token_file
-        self._link_key = secrets.token_bytes(32)
-        self._codes = Codes()
-        self._failures = Windows(_FAILURE_WINDOW_S)
-        self._noted_failures = Windows(_NOTED_WINDOW_S)
+        self._link_key = secrets.token_bytes(32) if link_key is None else link_key
+        self._codes: AnyCodes = SharedCodes(store) if store.is_shared else Codes()
+        self._failures = self._windows("guess", _FAILURE_WINDOW_S)
+        self._noted_failures = self._windows("noted", _NOTED_WINDOW_S)
         self._lock = threading.Lock()
         self._believed_until: dict[bytes, float] = {}  # by the session's hash
+        self._forgotten = 0  # counts how often it was emptied
+        # Called when a session was ended here.
+        self.when_ended: Callable[[], None] = lambda: None
         self.cookie_name = cookie_name
+
+    def _windows(self, name: str, length_s: float) -> Callable[[str], tuple[int, float]]:
+        """Return what counts one more of an address, here or in the database."""
+        if not self._store.is_shared:
+            return Windows(length_s).add
+        return lambda address: self._store.count_failure(f"{name} {address}", length_s)
 
     def make_code(self, when_used: Callable[[], None] = lambda: None) -> str:
         """Return a code that lets one browser in, once, within ten minutes."""
@@ -172,7 +123,7 @@ class Login:
         is_good = self._codes.use(code, address)
         used = self._codes.find_used(code)
         if used is not None and not is_good and not used.is_told:
-            used.is_told = True
+            self._codes.note_told(code)
             logger.warning(
                 "a login link was opened by %s, but %s had used it before, at %s; if that was not "
                 "you, end the gateway, remove %s and start it again: that ends every session",
@@ -183,7 +134,7 @@ class Login:
             )
         session = self._open(address, "code", is_good=is_good)
         if used is not None and session is not None:
-            used.cookie_hash = hash_token(session.cookie)
+            self._codes.note_browser(code, hash_token(session.cookie))
         return session
 
     def is_own_code(self, code: str, credentials: Credentials) -> bool:
@@ -219,20 +170,25 @@ class Login:
         somebody else's in the same browser, must not be able to lock the operator out.
         Raises: TooManyFailuresError.
         """
-        count, left_s = self._failures.add(address)
+        count, left_s = self._failures(address)
         if count > MAX_FAILURES:
             raise TooManyFailuresError(math.ceil(left_s))
-        noted, _ = self._noted_failures.add("from anywhere")
+        noted, _ = self._noted_failures("from anywhere")
         if noted <= MAX_NOTED_FAILURES:
             detail = LAST_NOTED if noted == MAX_NOTED_FAILURES else None
             self._store.note(address, actor, action, detail=detail, succeeded=False)
 
     def close(self, credentials: Credentials) -> None:
         """End a session."""
-        digest = hash_token(self._cookie(credentials))
-        self._store.end_session(digest)
+        self._store.end_session(hash_token(self._cookie(credentials)))
+        self.forget_sessions()
+        self.when_ended()
+
+    def forget_sessions(self) -> None:
+        """Look for all sessions in the database again: some have ended."""
         with self._lock:
-            self._believed_until.pop(digest, None)
+            self._forgotten += 1
+            self._believed_until.clear()
 
     def has_cookie(self, credentials: Credentials) -> bool:
         """Whether a browser has the cookie of a session, which by itself opens nothing."""
@@ -285,12 +241,15 @@ class Login:
         with self._lock:
             if self._believed_until.get(digest, 0.0) > now:
                 return True
+            forgotten = self._forgotten
         if not self._store.has_session(digest):
             return False
         with self._lock:
             if len(self._believed_until) >= _MAX_CACHED_SESSIONS:
                 self._believed_until.clear()
-            self._believed_until[digest] = now + _CACHE_S
+            # What was found before another one ended must not be believed after it.
+            if forgotten == self._forgotten:
+                self._believed_until[digest] = now + _CACHE_S
         return True
 
 

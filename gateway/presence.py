@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Final
+from typing import Callable, Final
 
 # A page says every 5 s that it is visible; one that went to sleep says nothing.
 LOOK_S: Final = 15.0
@@ -22,6 +22,8 @@ class Looks:
     """Which runs are looked at."""
 
     def __init__(self) -> None:
+        # Called with what is noted here, for other gateways.
+        self.when_noted: Callable[[str, str, bool], None] | None = None
         self._lock = threading.Lock()
         # By run: until when each of its pages counts, and when it was last looked at.
         self._pages: dict[str, dict[str, float]] = {}
@@ -29,6 +31,12 @@ class Looks:
 
     def note(self, run_id: str, page: str, *, is_visible: bool) -> None:
         """Take note that a page of a run is visible, or is not any more."""
+        self.note_elsewhere(run_id, page, is_visible=is_visible)
+        if self.when_noted is not None:
+            self.when_noted(run_id, page, is_visible)
+
+    def note_elsewhere(self, run_id: str, page: str, *, is_visible: bool) -> None:
+        """Take note of what was noted at another gateway."""
         now = time.monotonic()
         with self._lock:
             self._last.pop(run_id, None)  # the newest one stands last
@@ -64,18 +72,27 @@ class Heard:
     def __init__(self) -> None:
         self._began_at = time.monotonic()
         self._at: dict[str, float] = {}
+        # By another gateway.
+        self._elsewhere: dict[str, float] = {}
+        self._told_at = self._began_at
+
+    def news(self) -> list[str]:
+        """Return the runs that were heard of here since the last time."""
+        since, self._told_at = self._told_at, time.monotonic()
+        return [run_id for run_id, at in list(self._at.items()) if at >= since]
 
     def note(self, run_id: str) -> None:
         """Take note of a request."""
-        now = self._at[run_id] = time.monotonic()
-        if len(self._at) > _MAX_RUNS:
-            for other, at in list(self._at.items()):
-                if at < now - _REMEMBERED_S:
-                    self._at.pop(other, None)
+        _note(self._at, run_id)
+
+    def note_elsewhere(self, run_id: str) -> None:
+        """Take note of what another gateway has heard."""
+        _note(self._elsewhere, run_id)
 
     def last(self, run_id: str) -> float:
         """Return when, as `time.monotonic()`; no runner is silent before the gateway has begun."""
-        return self._at.get(run_id, self._began_at)
+        elsewhere = self._elsewhere.get(run_id, self._began_at)
+        return max(self._at.get(run_id, self._began_at), elsewhere)
 
     def is_silent(self, run_id: str) -> bool:
         """Whether a run that goes on has not been heard of for long."""
@@ -84,3 +101,12 @@ class Heard:
     def forget(self, run_id: str) -> None:
         """Forget a run that is over."""
         self._at.pop(run_id, None)
+        self._elsewhere.pop(run_id, None)
+
+
+def _note(heard_at: dict[str, float], run_id: str) -> None:
+    now = heard_at[run_id] = time.monotonic()
+    if len(heard_at) > _MAX_RUNS:
+        for other, at in list(heard_at.items()):
+            if at < now - _REMEMBERED_S:
+                heard_at.pop(other, None)

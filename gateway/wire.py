@@ -26,7 +26,7 @@ from gateway.serving.live import Live, Poll
 from gateway.serving.server import Connection, Parked
 from gateway.storage.artifacts import ArtifactFiles, UploadError
 from gateway.storage.records import NewEvent
-from gateway.storage.store import RunFullError, Store
+from gateway.storage.store import AWAY_RETRY_S, RunFullError, Store
 from gateway.storage.writer import StoreClosedError
 from redact import Rules
 
@@ -153,8 +153,9 @@ class Wire:
         except OSError:
             raise  # of the connection: nobody is there to be answered
         except Exception as error:  # noqa: BLE001 - the client must learn that nothing is stored
-            environ["wsgi.errors"].write(f"{path}: {error}\n")
-            return _send(start_response, 500, _NOT_STORED, headers)
+            if self._store.why_away(error) is None:  # the writer and the relay tell of that
+                environ["wsgi.errors"].write(f"{path}: {error}\n")
+            return _send(start_response, *_failure(self._store, error, headers))
         if isinstance(content, (_Wait, _Storing)):
             return content.park(headers)
         return _send(start_response, 200, content, headers)
@@ -374,15 +375,16 @@ class _Storing:
         """Leave the connection to the writer's thread."""
 
         def take(connection: Connection) -> None:
-            def tell(event_id: int | None) -> None:
-                is_stored = event_id is not None
-                content = _stored(event_id) if is_stored else _NOT_STORED
-                connection.answer(_whole_reply(content, headers, 200 if is_stored else 500))
+            def tell(event_id: int | None, error: Exception | None) -> None:
+                answer = 200, _stored(event_id), headers
+                if error is not None:
+                    answer = _failure(self._store, error, headers)
+                connection.answer(_whole_reply(*answer))
 
             try:
                 self._store.add_event_later(self._event, tell)
             except StoreClosedError:
-                connection.answer(_whole_reply(_ENDING, headers, 503))
+                connection.answer(_whole_reply(503, _ENDING, headers))
 
         return Parked(take)
 
@@ -403,7 +405,7 @@ class _Wait:
 
         def answer(is_over: bool) -> bytes:  # noqa: FBT001 - its only argument
             found = self._look(is_over)
-            return b"" if found is None else _whole_reply(found, headers)
+            return b"" if found is None else _whole_reply(200, found, headers)
 
         def take(connection: Connection) -> None:
             poll = Poll(self._topic, self._deadline, answer, connection.server.release)
@@ -583,7 +585,7 @@ def _send(
     return [body]
 
 
-def _whole_reply(content: Any, headers: dict[str, str], status: int = 200) -> bytes:
+def _whole_reply(status: int, content: Any, headers: dict[str, str]) -> bytes:
     """Return a reply to be sent by somebody who has no WSGI."""
     body = _encode(content)
     lines = [
@@ -593,6 +595,18 @@ def _whole_reply(content: Any, headers: dict[str, str], status: int = 200) -> by
         *(f"{name}: {value}" for name, value in headers.items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _failure(
+    store: Store, error: Exception, headers: dict[str, str]
+) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return the answer that tells that nothing was stored: status, content and headers."""
+    if isinstance(error, RefusedError):  # by the database
+        return error.status, _refusal_json(error), headers
+    why_away = store.why_away(error)
+    if why_away is not None:
+        return 503, {"error": why_away}, {**headers, "retry-after": str(AWAY_RETRY_S)}
+    return 500, _NOT_STORED, headers
 
 
 def _stored(event_id: int | None) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from places import PROGRAM, typed_name
 from runner.console import Console, painted, print_out
 from runner.plan import ARTIFACT_TYPES, read_prompt
 from tools.options import CommandLine
-from tools.packages import GATEWAY, provide, use_what_is_there
+from tools.packages import GATEWAY, POSTGRESQL, provide, use_what_is_there
 
 if TYPE_CHECKING:
     import argparse
@@ -610,7 +610,13 @@ def _start_gateway(module: str, arguments: Sequence[str], console: Console) -> i
     _require_gateway()
     provide(console, GATEWAY)
     xterm = importlib.import_module("gateway.xterm")
-    return int(importlib.import_module(module).main(arguments, lambda: xterm.fetch(console.note)))
+
+    def prepare(database_url: str) -> None:
+        if database_url.startswith("postgres"):
+            provide(console, POSTGRESQL)
+        xterm.fetch(console.note)
+
+    return int(importlib.import_module(module).main(arguments, prepare))
 
 
 def _require_gateway() -> None:

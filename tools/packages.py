@@ -63,6 +63,7 @@ RUNNER: Final = PackageSet(
 GATEWAY: Final = PackageSet(
     "requirements-gateway.txt",
     (
+        "alembic",
         "apprise",
         "cheroot",
         "cryptography",
@@ -74,6 +75,10 @@ GATEWAY: Final = PackageSet(
         "werkzeug",
     ),
     "the gateway's packages",
+)
+# Besides both, for a gateway whose database is on PostgreSQL.
+POSTGRESQL: Final = PackageSet(
+    "requirements-postgresql.txt", ("psycopg",), "the driver for PostgreSQL"
 )
 
 

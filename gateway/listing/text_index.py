@@ -1,8 +1,9 @@
 """What the runs have printed, as words that can be looked for: the tables, a thread, the question.
 
 Text is indexed behind the writer's back, a little later than it is stored, and takes a quarter of
-one core at most, so that what runners send does not wait. How far it has come stands in the
-database, in the same transaction as the text.
+one core at most, so that what runners send does not wait. How far it has come in each run stands
+in the database, in the same transaction as the text; which runs have more is told by `note`, and
+looked up once at the start.
 
 What is SQLite's own is in this module alone: an index of words (FTS5), which triggers keep like the
 table `texts`, so that what is removed there is removed from it. Without FTS5, and for words that it
@@ -16,7 +17,7 @@ import re
 import threading
 import time
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     Connection,
@@ -26,13 +27,13 @@ from sqlalchemy import (
     and_,
     bindparam,
     column,
+    delete,
     func,
     insert,
     literal_column,
     select,
     table,
     text,
-    update,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -41,7 +42,6 @@ from gateway.storage.writer import StoreClosedError, Writer
 
 logger = logging.getLogger(__name__)
 
-_NAME: Final = "texts"
 _PRINTED: Final = ("stdout", "stderr")
 # Read, and written, at once.
 _MAX_EVENTS: Final = 2_000
@@ -70,6 +70,26 @@ _SEQUENCES: Final = re.compile(
     r"|[\x00-\x08\x0b-\x1f\x7f]+"
 )
 
+_DONE: Final = func.coalesce(
+    select(schema.indexed.c.event_id)
+    .where(schema.indexed.c.run_id == bindparam("run_key"))
+    .scalar_subquery(),
+    0,
+)
+_NEXT: Final = (
+    select(schema.events.c.id, schema.events.c.type, schema.events.c.data)
+    .where(schema.events.c.run_id == bindparam("run_key"), schema.events.c.id > _DONE)
+    .order_by(schema.events.c.id)
+    .limit(bindparam("most"))
+    .execution_options(stream_results=True, max_row_buffer=100)
+)
+# The runs of which not all is indexed.
+_BEHIND: Final = (
+    select(schema.runs.c.id)
+    .join(schema.indexed, schema.indexed.c.run_id == schema.runs.c.id, isouter=True)
+    .where(schema.runs.c.last_event_id > func.coalesce(schema.indexed.c.event_id, 0))
+    .order_by(schema.runs.c.number)
+)
 _INDEX: Final = table("texts_index", column("rowid"))
 _TRIGGER: Final = "SELECT count(*) FROM sqlite_master WHERE name = 'texts_removed'"
 _DDL: Final = (
@@ -119,6 +139,10 @@ class TextIndex:
         self._engine = engine
         self._writer = writer
         self._has_words = engine.dialect.name == "sqlite" and _prepare(engine)
+        self._gate = threading.Lock()
+        # Runs that may have more, and whether all have to be looked at.
+        self._waiting: dict[str, None] = {}
+        self._begins = self._leads = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateway-index", daemon=True)
 
@@ -130,6 +154,18 @@ class TextIndex:
         """End; the rest is indexed after the next start. Blocks until then."""
         self._ended.set()
         self._thread.join(5)
+
+    def note(self, run_id: str) -> None:
+        """Index what a run has printed, soon. Thread: any; does not block."""
+        with self._gate:
+            if self._leads:
+                self._waiting[run_id] = None
+
+    def lead(self, *, leads: bool) -> None:
+        """Begin to index, or leave it to another gateway on the same database."""
+        with self._gate:
+            self._leads = self._begins = leads
+            self._waiting.clear()
 
     # --- the question ---
 
@@ -190,31 +226,23 @@ class TextIndex:
 
     def _index_some(self) -> bool:
         """Index what has been stored since the last time; return whether that was only a part."""
-        printed: dict[str, list[str]] = {}
-        events = schema.events.c
-        query = (
-            select(events.id, events.run_id, events.type, events.data)
-            .where(events.id > _done_by())
-            .order_by(events.id)
-            .limit(_MAX_EVENTS)
-        )
-        last, count, size = 0, 0, 0
-        with self._engine.connect() as connection, connection.execute(query) as rows:
-            for row in rows:
-                last, count, size = row.id, count + 1, size + len(row.data)
-                if row.type in _PRINTED:
-                    printed.setdefault(row.run_id, []).append(row.data)
-                if size > _MAX_CHARACTERS:
-                    break
-        if not count:
-            return False
-        pieces = [
-            {"run_id": run_id, "text": piece}
-            for run_id, texts in printed.items()
-            for piece in cut(plain("".join(texts)))
-        ]
-        self._writer.call(lambda connection: _add(connection, pieces, last))
-        return count == _MAX_EVENTS or size > _MAX_CHARACTERS
+        with self._gate:
+            waiting, self._waiting = self._waiting, {}
+            begins, self._begins = self._begins, False
+        try:
+            with self._engine.connect() as connection:
+                if begins:
+                    waiting.update(dict.fromkeys(connection.execute(_BEHIND).scalars()))
+                taken = _read(connection, waiting)
+            if taken.reached:
+                self._writer.call(lambda connection: _add(connection, taken))
+        except Exception:
+            with self._gate:
+                self._begins = self._leads  # nothing of it counts
+            raise
+        with self._gate:
+            self._waiting = {**waiting, **self._waiting}
+        return bool(waiting)
 
 
 def _quoted(word: str) -> str:
@@ -242,25 +270,58 @@ def _prepare(engine: Engine) -> bool:
     return True
 
 
-def _done_by() -> Any:
-    columns = schema.progress.c
-    known = select(columns.event_id).where(columns.name == _NAME).scalar_subquery()
-    return func.coalesce(known, 0)
+class _Taken(NamedTuple):
+    """What was read of some runs, and up to which event."""
+
+    printed: dict[str, list[str]]
+    reached: dict[str, int]
 
 
-def _add(connection: Connection, pieces: list[dict[str, str]], last: int) -> None:
+def _read(connection: Connection, waiting: dict[str, None]) -> _Taken:
+    """Read what runs have printed, and leave in `waiting` those that have more."""
+    taken = _Taken({}, {})
+    count, size = 0, 0
+    for run_id in list(waiting):
+        if count >= _MAX_EVENTS or size > _MAX_CHARACTERS:
+            break
+        wanted = {"run_key": run_id, "most": _MAX_EVENTS - count}
+        is_part = False
+        with connection.execute(_NEXT, wanted) as rows:
+            for row in rows:
+                taken.reached[run_id] = row.id
+                count, size = count + 1, size + len(row.data)
+                if row.type in _PRINTED:
+                    taken.printed.setdefault(run_id, []).append(row.data)
+                is_part = count >= _MAX_EVENTS or size > _MAX_CHARACTERS
+                if is_part:
+                    break
+        if not is_part:
+            del waiting[run_id]
+    return taken
+
+
+def _add(connection: Connection, taken: _Taken) -> None:
     # A run may have been removed since its events were read.
-    ids = {each["run_id"] for each in pieces}
-    known = set(
-        connection.execute(select(schema.runs.c.id).where(schema.runs.c.id.in_(ids))).scalars()
-    )
-    kept = [each for each in pieces if each["run_id"] in known]
-    if kept:
-        connection.execute(insert(schema.texts), kept)
-    columns = schema.progress.c
-    moved = update(schema.progress).where(columns.name == _NAME).values(event_id=last)
-    if not connection.execute(moved).rowcount:
-        connection.execute(insert(schema.progress), {"name": _NAME, "event_id": last})
+    runs = schema.runs.c
+    query = select(runs.id).where(runs.id.in_(taken.reached))
+    known = set(connection.execute(query).scalars())
+    pieces = [
+        {"run_id": run_id, "text": piece}
+        for run_id, texts in taken.printed.items()
+        if run_id in known
+        for piece in cut(plain("".join(texts)))
+    ]
+    if pieces:
+        connection.execute(insert(schema.texts), pieces)
+    columns = schema.indexed.c
+    reached = [
+        {"run_id": run_id, "event_id": event_id}
+        for run_id, event_id in taken.reached.items()
+        if run_id in known
+    ]
+    connection.execute(delete(schema.indexed).where(columns.run_id.in_(taken.reached)))
+    if reached:
+        connection.execute(insert(schema.indexed), reached)
 
 
 def _merge(connection: Connection, pages: int) -> bool:

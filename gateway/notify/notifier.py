@@ -103,6 +103,7 @@ class Notifier:
         # told before, and nothing that is newer with them.
         self._has_gathered = True
         self._gather_at = self._gathered_until = 0.0
+        self._leads = False
         self._began_at = time.time()
         self._last_number = int(time.time() * 1_000)
         self._state: dict[str, Any] = {}
@@ -124,9 +125,19 @@ class Notifier:
         self._thread.join(3)
         self._services.close()
 
+    def lead(self, *, leads: bool) -> None:
+        """Begin to watch, or leave it to another gateway on the same database."""
+        self._inbox.put(self._begin if leads else self._rest)
+        self._leads = leads
+
     def run_changed(self, run_id: str) -> None:
         """Take note that a run's state or details have changed."""
-        self._inbox.put(partial(self._look, run_id))
+        if self._leads:
+            self._inbox.put(partial(self._look, run_id))
+
+    def told_elsewhere(self, number: int) -> None:
+        """Take note of a notice of another gateway."""
+        self._last_number = max(self._last_number, number)
 
     def test(self) -> None:
         """Send a message to each service now; the state tells what became of it."""
@@ -140,7 +151,6 @@ class Notifier:
     # --- the thread ---
 
     def _run(self) -> None:
-        self._attempt(self._begin)
         ends_at = float("inf")
         while time.monotonic() < ends_at:
             try:
@@ -191,6 +201,10 @@ class Notifier:
             known.need_since = self._gathered_until
         # Pages come back meanwhile, and say what they show.
         self._gather_at = self._gathered_until + _DELAY_S
+
+    def _rest(self) -> None:
+        self._runs.clear()
+        self._held.clear()
 
     # --- a run ---
 

@@ -1,6 +1,6 @@
 """Folders that wait for runs (`claude-runner wait`): which of them are there, and what they take.
 
-That is what they say every few seconds, so it is kept in memory; what was queued for them is in
+That is what they say every few seconds, so it is in the `register`; what was queued for them is in
 `orders`. See docs/protocol.md, "Folders that wait". Thread: any.
 """
 
@@ -11,11 +11,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Row
+from sqlalchemy.exc import IntegrityError
 
 from gateway.admission import Admitted, RefusedError
 from gateway.offers.orders import (
@@ -28,13 +27,12 @@ from gateway.offers.orders import (
     Orders,
     Wish,
 )
+from gateway.offers.register import Folder, Folders, Register, Said
 from gateway.serving.live import Live
 from gateway.storage.records import PENDING
 from gateway.storage.store import Store
 from redact import Rules
 
-# A folder asks at least every 20 s; one that has been silent for so long has gone.
-GONE_AFTER_S = 30.0
 MAX_WAIT_S = 20.0
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_QUEUED = 20
@@ -54,43 +52,6 @@ class OfferError(Exception):
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status = status
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a waiting folder says with each request. `ended` is what became of its last run.
-
-    `session` is one process that waits; `begins` is true until it has got an answer. `code` is the
-    one that it was told last: it learns at once that it was let in. `resumes`: it can go on with
-    sessions; older ones would begin a new one.
-    """
-
-    session: str
-    begins: bool
-    leaves: bool
-    name: str
-    machine: str
-    modes: tuple[str, ...]
-    asks: bool
-    running: str
-    code: str | None
-    ended: Mapping[str, Any] | None
-    resumes: bool = False
-
-
-@dataclass
-class _Folder:
-    """A folder that waits. `code` is None once the operator has let it in."""
-
-    said: Said
-    since: float
-    code: str | None = None
-    running: str = ""
-    seen_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def is_here(self) -> bool:
-        return time.monotonic() - self.seen_at < GONE_AFTER_S
 
 
 def read_said(content: Any, rules: Rules) -> Said:
@@ -142,12 +103,11 @@ def _line(text: Any, name: str) -> str:
 class Offers:
     """The folders that wait, and what the operator does with them."""
 
-    def __init__(self, store: Store, orders: Orders, live: Live) -> None:
+    def __init__(self, store: Store, orders: Orders, live: Live, register: Register) -> None:
         self._store = store
         self._orders = orders
         self._live = live
-        self._lock = threading.Lock()
-        self._folders: dict[str, _Folder] = {}
+        self._register = register
         # One after the other: the same request may come twice at once.
         self._sending = threading.Lock()
 
@@ -155,50 +115,51 @@ class Offers:
 
     def hear(self, waiter_id: str, said: Said) -> bool:
         """Take note of a folder; return whether another process has replaced this one."""
-        with self._lock:
-            # In the lock: what is read before the operator's word must not be noted after it.
+
+        def note(folders: Folders) -> tuple[bool, bool]:
+            # Here: what is read before the operator's word must not be noted after it.
             is_let_in = self._orders.names_of(waiter_id) is not None
-            known = self._folders.pop(waiter_id, None)
-            is_other = known is not None and known.is_here and known.said.session != said.session
+            known = folders.pop(waiter_id, None)
+            is_other = known is not None and known.said.session != said.session
             if known is not None and is_other and not said.begins:
-                self._folders[waiter_id] = known
-                return True
+                folders[waiter_id] = known
+                return True, False
             if not said.leaves:
                 before = None if is_other else known
-                self._folders[waiter_id] = self._noted(said, before, is_let_in=is_let_in)
+                folder = self._noted(folders, said, before, is_let_in=is_let_in)
+                folders[waiter_id] = folder
+            return False, is_other
+
+        is_replaced, is_other = self._register.change(note)
+        if is_replaced:
+            return True
         if said.ended is not None:
             self._orders.note_end(waiter_id, said.ended)
         if is_other:
             self._live.command_queued(waiter_id)  # the replaced one learns of it now
         return False
 
-    def _noted(self, said: Said, known: _Folder | None, *, is_let_in: bool) -> _Folder:
-        self._folders = {key: each for key, each in self._folders.items() if each.is_here}
-        strangers = [key for key, each in self._folders.items() if each.code is not None]
+    def _noted(
+        self, folders: Folders, said: Said, known: Folder | None, *, is_let_in: bool
+    ) -> Folder:
+        strangers = [key for key, each in folders.items() if each.code is not None]
         if len(strangers) >= _MAX_UNPAIRED:
-            del self._folders[strangers[0]]
-        if len(self._folders) >= _MAX_HERE:
+            del folders[strangers[0]]
+        if len(folders) >= _MAX_HERE:
             raise RefusedError(400, "Too many folders wait here already")
-        folder = known or _Folder(said, time.time())
-        folder.said, folder.running, folder.seen_at = said, said.running, time.monotonic()
-        folder.code = None if is_let_in else folder.code or self._new_code()
-        return folder
-
-    def _new_code(self) -> str:
-        used = {each.code for each in self._folders.values()}
-        while True:
-            code = "".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_LENGTH))
-            if code not in used:
-                return code
+        now = self._register.now()
+        code = None
+        if not is_let_in:
+            code = (known and known.code) or _new_code(folders)
+        return Folder(said, known.since if known else time.time(), now, code, said.running)
 
     def answer(self, waiter_id: str, session: str) -> dict[str, Any]:
         """Return what a folder is told: its code until it is let in, and the run that is next."""
-        with self._lock:
-            folder = self._folders.get(waiter_id)
-            is_replaced = folder is not None and folder.said.session != session
-            code = None if folder is None else folder.code
-            is_free = not (folder is None or is_replaced or code or folder.running)
-            resumes = folder is not None and folder.said.resumes
+        folder = self._register.find(waiter_id)
+        is_replaced = folder is not None and folder.said.session != session
+        code = None if folder is None else folder.code
+        is_free = not (folder is None or is_replaced or code or folder.running)
+        resumes = folder is not None and folder.said.resumes
         queued = self._orders.queued(waiter_id) if is_free else []
         for row in () if resumes else [each for each in queued if _session_of(each)]:
             refused = {"run": row.run_id, "handout": row.handout, "refused": _OLDER}
@@ -219,23 +180,25 @@ class Offers:
         if reason is not None:
             return {"ok": True, "taken": False, "reason": reason}
         self._store.forget_token(run_id)
-        with self._lock:
-            folder = self._folders.get(admitted.run_id)
+
+        def note(folders: Folders) -> None:
+            folder = folders.get(admitted.run_id)
             if folder is not None and folder.said.session == session:
                 folder.running = run_id
+
+        self._register.change(note)
         return {"ok": True, "taken": True, "reason": ""}
 
     # --- what the operator does ---
 
     def shown(self) -> dict[str, Any]:
         """Return the folders that wait, as the API shows them."""
-        with self._lock:
-            here = [(key, each) for key, each in self._folders.items() if each.is_here]
+        here = self._register.here().items()
         known = [self._shown(key, each) for key, each in here if each.code is None]
         known.sort(key=lambda each: (each["name"], each["machine"], each["id"]))
         return {"offers": known, "unpaired": len(here) - len(known)}
 
-    def _shown(self, waiter_id: str, folder: _Folder) -> dict[str, Any]:
+    def _shown(self, waiter_id: str, folder: Folder) -> dict[str, Any]:
         return {
             "id": waiter_id,
             "name": folder.said.name,
@@ -251,15 +214,13 @@ class Offers:
     def pair(self, code: str) -> dict[str, Any]:
         """Let the folder in whose terminal shows this code. Raises: OfferError."""
         typed = "".join(filter(str.isalnum, code.upper()))
-        with self._lock:
-            here = [(key, each) for key, each in self._folders.items() if each.is_here]
+        here = self._register.here().items()
         found = next(((key, each) for key, each in here if each.code and each.code == typed), None)
         if found is None:
             raise OfferError(404, "No terminal that waits now shows this code.")
         waiter_id, folder = found
         self._orders.let_in(waiter_id, folder.said.name, folder.said.machine)
-        with self._lock:
-            folder.code = None
+        self._register.change(lambda folders: _set_code(folders, waiter_id, None))
         self._live.command_queued(waiter_id)
         return self._shown(waiter_id, folder)
 
@@ -268,10 +229,7 @@ class Offers:
         with self._sending:  # what is being sent is withdrawn too
             if not self._orders.shut_out(waiter_id):
                 raise OfferError(404, "There is no such folder.")
-        with self._lock:
-            folder = self._folders.get(waiter_id)
-            if folder is not None:
-                folder.code = self._new_code()
+        self._register.change(lambda folders: _set_code(folders, waiter_id, _new_code(folders)))
         self._live.command_queued(waiter_id)
 
     def send(self, waiter_id: str, key: str, wish: Wish) -> tuple[str, bool]:
@@ -286,15 +244,22 @@ class Offers:
                 return known, False
             self._require(waiter_id, wish)
             adding = self._orders.adding(waiter_id, key, wish)
-            run_id, _ = self._store.create_run(wish.prompt, None, wish.known, wish.title, adding)
+            try:
+                run_id, _ = self._store.create_run(
+                    wish.prompt, None, wish.known, wish.title, adding
+                )
+            except IntegrityError:
+                known = self._orders.find_by_key(key)  # another gateway was faster
+                if known is None:
+                    raise
+                return known, False
         self._live.command_queued(waiter_id)
         return run_id, True
 
     def _require(self, waiter_id: str, wish: Wish) -> None:
         """Raise OfferError unless this folder waits, and takes such a run."""
-        with self._lock:
-            folder = self._folders.get(waiter_id)
-        if folder is None or not folder.is_here or folder.code is not None:
+        folder = self._register.find(waiter_id)
+        if folder is None or folder.code is not None:
             raise OfferError(409, "This folder does not wait any more.")
         if wish.known.get("session_id") and not folder.said.resumes:
             raise OfferError(409, f"{_OLDER}.")
@@ -334,9 +299,8 @@ class Offers:
         if row is None:
             return None
         names = self._orders.names_of(row.waiter_id) or ("", "")
-        with self._lock:
-            folder = self._folders.get(row.waiter_id)
-        is_here = folder is not None and folder.is_here and folder.code is None
+        folder = self._register.find(row.waiter_id)
+        is_here = folder is not None and folder.code is None
         state = _state_of(row, folder if is_here else None)
         queued = self._orders.queued(row.waiter_id) if state == QUEUED else []
         # It may have been taken a moment ago.
@@ -357,11 +321,24 @@ class Offers:
         }
 
 
+def _set_code(folders: Folders, waiter_id: str, code: str | None) -> None:
+    if waiter_id in folders:
+        folders[waiter_id].code = code
+
+
+def _new_code(folders: Folders) -> str:
+    used = {each.code for each in folders.values()}
+    while True:
+        code = "".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_LENGTH))
+        if code not in used:
+            return code
+
+
 _EXPIRED, _STARTING, _STARTED = "expired", "starting", "started"
 _STUCK = (TAKEN, FAILED, REFUSED, WITHDRAWN, _EXPIRED)
 
 
-def _state_of(row: Row[Any], folder: _Folder | None) -> str:
+def _state_of(row: Row[Any], folder: Folder | None) -> str:
     """Return an order's state, with what its folder says: `folder` is None if it has gone."""
     if row.status != PENDING:
         return _STARTED

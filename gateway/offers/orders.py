@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Row, Select, delete, insert, select, 
 from gateway.admission import Admitted, hash_token
 from gateway.storage import schema
 from gateway.storage.records import DONE, HALT, PENDING, STOP
-from gateway.storage.writer import Writer
+from gateway.storage.writer import Writer, spend_nonce
 
 QUEUED, TAKEN, FAILED, REFUSED, WITHDRAWN = "queued", "taken", "failed", "refused", "withdrawn"
 # What was forgotten is not started by surprise when the folder waits again.
@@ -140,10 +140,9 @@ class Orders:
         this = update(schema.orders).where(_ORDERS.run_id == run_id)
         stops = select(_COMMANDS.id).where(_COMMANDS.run_id == run_id, _IS_STOP)
         waiter = select(_WAITERS.id).where(_WAITERS.id == admitted.run_id)
-        nonce = {"digest": admitted.nonce_digest, "used_at": admitted.at}
 
         def work(connection: Connection) -> str | None:
-            connection.execute(insert(schema.nonces), nonce)
+            spend_nonce(connection, admitted.nonce_digest, admitted.at)
             row = connection.execute(_ORDER.where(_ORDERS.run_id == run_id)).one_or_none()
             if connection.execute(waiter).first() is None:
                 return "this folder is not let in any more"

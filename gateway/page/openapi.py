@@ -338,9 +338,9 @@ _ERRORS = {
     421: "This gateway does not go by that name",
     429: "Too many requests, or wrong tokens",
     500: "The gateway failed; on the wire: the content is invalid",
-    503: "The gateway is ending, or has too many streams",
+    503: "The gateway is ending, has too many streams, or its database does not answer",
 }
-_OF_THE_SITE = (400, 401, 421, 429)
+_OF_THE_SITE = (400, 401, 421, 429, 503)
 _OF_THE_WIRE = (400, 401, 403, 421, 429, 500, 503)
 
 _RUN_ID: Schema = {"name": "run_id", "in": "path", "required": True, "schema": _TEXT}
@@ -728,7 +728,7 @@ _PATHS: dict[str, Schema] = {
             "Follow a run, as server-sent events: `event`, `run`, `command`, `artifact`, "
             "`removed`, `notice`, `notifications`",
             _STREAM,
-            errors=(404, 503),
+            errors=(404,),
             parameters=(
                 _query("after", _PLACE, "an event's id; 0 for all"),
                 _query("noticed", _PLACE, "the number of the last notice"),
@@ -741,7 +741,6 @@ _PATHS: dict[str, Schema] = {
             "Follow the list of runs, as server-sent events: `run`, `removed`, `notice`, "
             "`notifications`",
             _STREAM,
-            errors=(503,),
             parameters=(_query("noticed", _PLACE, "the number of the last notice"),),
         )
     },

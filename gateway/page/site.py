@@ -25,11 +25,12 @@ from flask import (
     request,
     send_file,
 )
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 from werkzeug.security import safe_join
 
+from gateway.codes import CODE_LIFETIME_S
 from gateway.login import (
-    CODE_LIFETIME_S,
     LINK_LIFETIME_S,
     SESSION_LIFETIME_S,
     Credentials,
@@ -72,7 +73,8 @@ from gateway.storage.records import (
     STOP,
     Event,
 )
-from gateway.storage.writer import StoreClosedError
+from gateway.storage.store import AWAY_RETRY_S
+from gateway.storage.writer import StoreClosedError, UnknownOutcomeError
 from gateway.wire import is_here
 
 MAX_PAGE_EVENTS = 1_000
@@ -147,6 +149,8 @@ def build_site(parts: Parts) -> Flask:
     app.register_error_handler(HTTPException, _tell_error)
     app.register_error_handler(TooManyFailuresError, _tell_too_many)
     app.register_error_handler(StoreClosedError, _tell_ending)
+    for each in (SQLAlchemyError, UnknownOutcomeError):
+        app.register_error_handler(each, lambda error: _tell_away(parts, error))
     app.before_request(lambda: _guard(parts))
     app.after_request(_harden)
     app.register_blueprint(_build_pages(parts))
@@ -176,6 +180,20 @@ def _tell_too_many(error: TooManyFailuresError) -> Answer:
 
 def _tell_ending(_error: StoreClosedError) -> Answer:
     return jsonify({"error": "The gateway is ending."}), 503
+
+
+def _tell_away(parts: Parts, error: Exception) -> Answer:
+    """Say that the database does not answer, if it is that."""
+    why_away = parts.store.why_away(error)
+    if why_away is None:
+        raise error
+    if request.path.startswith("/api/"):
+        response = jsonify({"error": why_away})
+        response.status_code = 503
+    else:
+        response = _show("away.html", 503, why_away)
+    response.headers["Retry-After"] = str(AWAY_RETRY_S)
+    return response
 
 
 def _harden(response: Response) -> Response:

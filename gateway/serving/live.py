@@ -137,11 +137,19 @@ def _encode_frame(name: str, content: dict[str, Any], event_id: int | None = Non
     return f"{head}data: {json.dumps(content)}\n\n".encode()
 
 
+class Others(Protocol):
+    """The other gateways on the same database. What is told here is told there too."""
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Tell them; `fields` are JSON. Does not block."""
+
+
 class Live:
     """The thread. What is public may be called by any thread, and does not block."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self.others: Others | None = None
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.settimeout(0)
@@ -152,6 +160,7 @@ class Live:
         self._viewers: dict[str, set[Viewer]] = {}
         self._polls: dict[str, set[Poll]] = {}
         self._tails: dict[str, _Tail] = {}
+        self._behind: dict[str, int] = {}
         self._notices: deque[tuple[int, bytes]] = deque(maxlen=_MAX_NOTICES)
         self._is_woken = False
         self._has_more = False  # perhaps, for a viewer that has taken all it was sent
@@ -180,20 +189,39 @@ class Live:
         """Take new events of a run; `previous_id` is the one before them."""
         if run_id in self._viewers:
             self._post(lambda: self._add_events(run_id, previous_id, stored))
+        self._tell_others("events", run=run_id, last=stored[-1].id)
+
+    def events_elsewhere(self, run_id: str, last_id: int) -> None:
+        """Read what another gateway has stored of a run, up to an event."""
+        if run_id in self._viewers:
+            self._post(lambda: self._behind.update({run_id: last_id}))
 
     def tell(self, topic: str, name: str, content: dict[str, Any]) -> None:
-        """Send something to all who follow a run, or the list."""
+        """Send something to all who follow a run, or the list, here and elsewhere."""
+        self.tell_here(topic, name, content)
+        # What may be large is read there.
+        is_read = name in ("run", "command")
+        fields = {"id": content["id"]} if is_read else {"content": content}
+        self._tell_others("news", topic=topic, name=name, **fields)
+
+    def tell_here(self, topic: str, name: str, content: dict[str, Any]) -> None:
+        """Send something to all who follow a run, or the list, at this gateway."""
         if topic in self._viewers:
             frame = _encode_frame(name, content)
             self._post(lambda: self._add_news(topic, frame))
 
-    def tell_everybody(self, name: str, content: dict[str, Any]) -> None:
-        """Send something to all who follow anything."""
+    def tell_everybody(self, name: str, content: dict[str, Any], *, is_here: bool = False) -> None:
+        """Send something to all who follow anything; `is_here`: at this gateway alone."""
         frame = _encode_frame(name, content)
         self._post(lambda: self._add_news_everywhere(frame))
+        if not is_here:
+            self._tell_others("everybody", name=name, content=content)
 
-    def tell_notice(self, number: int, content: dict[str, Any]) -> None:
-        """Send a notice to all pages; one that comes back gets those after its last number."""
+    def tell_notice(self, number: int, content: dict[str, Any], *, is_here: bool = False) -> None:
+        """Send a notice to all pages; one that comes back gets those after its last number.
+
+        `is_here`: at this gateway alone.
+        """
         frame = _encode_frame("notice", content)
 
         def work() -> None:
@@ -201,14 +229,40 @@ class Live:
             self._add_news_everywhere(frame)
 
         self._post(work)
+        if not is_here:
+            self._tell_others("notice", number=number, content=content)
 
     def has_viewers(self, topic: str) -> bool:
         """Whether anybody would see what is told."""
         return topic in self._viewers
 
     def command_queued(self, run_id: str) -> None:
-        """Wake the polls of a run."""
+        """Wake the polls of a run, here and elsewhere."""
+        self.wake_polls(run_id)
+        self._tell_others("queued", topic=run_id)
+
+    def wake_polls(self, run_id: str) -> None:
+        """Wake the polls of a run that wait at this gateway."""
         self._post(lambda: self._wake_polls(run_id))
+
+    def watched(self) -> tuple[dict[str, int], list[str]]:
+        """Return the last event that is known of each run that is followed, and whose polls wait
+        here.
+        """
+        known = {run_id: tail.last_id for run_id, tail in list(self._tails.items())}
+        return known, list(self._polls)
+
+    def drop_viewers(self) -> None:
+        """End all streams: their browsers come back, and read what they have missed."""
+        self._post(self._drop_viewers)
+
+    def ask_again(self) -> None:
+        """Ask of each viewer now whether it still may see what it sees: a session has ended."""
+        self._post(self._ask_again)
+
+    def _tell_others(self, kind: str, **fields: Any) -> None:
+        if self.others is not None:
+            self.others.tell(kind, **fields)
 
     def add_viewer(self, connection: Connection, viewer: Viewer) -> None:
         """Take over a connection whose request asked for a stream."""
@@ -265,6 +319,7 @@ class Live:
                 self._look_for_the_end(key.data)
         self._read_inbox()
         now = time.monotonic()
+        self._read_behind()
         self._serve_viewers(now)
         for polls in list(self._polls.values()):
             for poll in list(polls):
@@ -277,7 +332,7 @@ class Live:
             self._inbox.popleft()()
 
     def _next_deadline_s(self) -> float:
-        if self._inbox or self._has_more:
+        if self._inbox or self._has_more or self._behind:
             return 0.0
         now = time.monotonic()
         deadlines = [poll.deadline for polls in self._polls.values() for poll in polls]
@@ -324,9 +379,30 @@ class Live:
         if run_id not in self._viewers:
             return
         tail = self._tails.get(run_id)
-        if tail is None or tail.last_id != previous_id:
+        if tail is None or tail.last_id < previous_id:
             tail = self._tails[run_id] = _Tail(previous_id)
-        tail.add(stored)
+        known = tail.last_id  # some of them may have been read already
+        tail.add([event for event in stored if event.id > known])
+
+    def _read_behind(self) -> None:
+        """Read a page of each run that another gateway has written to."""
+        for run_id, last_id in list(self._behind.items()):
+            tail = self._tails.get(run_id)
+            # One that is made later begins with what is stored.
+            if tail is not None and tail.last_id < last_id:
+                tail.add(
+                    self._source.events_after(run_id, tail.last_id, MAX_PAGE_EVENTS, _TAIL_BYTES)
+                )
+            if tail is None or tail.last_id >= last_id:
+                del self._behind[run_id]
+
+    def _drop_viewers(self) -> None:
+        for viewer in [each for viewers in self._viewers.values() for each in viewers]:
+            self._drop(viewer, self._connections[viewer])
+
+    def _ask_again(self) -> None:
+        for viewer in [each for viewers in self._viewers.values() for each in viewers]:
+            viewer.asked_at = -_HEARTBEAT_S
 
     def _add_news(self, topic: str, frame: bytes) -> None:
         for viewer in self._viewers.get(topic, ()):

@@ -5,6 +5,7 @@ Nothing of a file's name becomes part of a path: files lie under the run's id an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -24,6 +25,8 @@ _PIECE_BYTES = 65_536
 # Kept in memory of what is no file's content, such as the head of a part.
 _MAX_GATHERED_BYTES = 4 * _PIECE_BYTES
 _MAX_NAME_CHARACTERS = 200
+# Nobody writes on to a file that was last written to so long ago: its connection was closed.
+_PARTIAL_S = 3_600.0
 _TYPES = {
     ".log": "text",
     ".txt": "text",
@@ -60,9 +63,13 @@ class ArtifactFiles:
         return self._folder / run_id / artifact_id
 
     def remove_partial(self) -> None:
-        """Remove what was being received when the gateway was killed."""
+        """Remove what a gateway was receiving when it was killed, and nothing that one receives
+        now: the folder may be another one's too.
+        """
         for path in self._folder.glob("*/*.partial"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _PARTIAL_S:
+                    path.unlink()
 
     def remove(self, run_id: str, artifact_id: str) -> None:
         """Remove one file."""

@@ -1,7 +1,8 @@
 """The tables, and the version that they have.
 
 Portable: types and statements are those that SQLAlchemy Core writes for SQLite and PostgreSQL
-alike. Times are Unix seconds. What is SQLite's own stands in `open_database` alone.
+alike. Times are Unix seconds. What is PostgreSQL's own stands in `postgresql`, in the `DDL` here,
+and in `migrations`; what is SQLite's own in `open_database`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Engine,
     Float,
     Index,
@@ -33,9 +35,10 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from gateway.storage import postgresql
 from gateway.storage.records import (
     DONE,
     FAILED,
@@ -46,11 +49,13 @@ from gateway.storage.records import (
     summarize,
 )
 
-VERSION = 2
+VERSION = 3
 # Runs of an older version that are changed in one transaction.
 _UPGRADED_AT_ONCE = 500
 
 metadata = MetaData()
+# What runs and operators wrote; JSON has no NUL characters.
+_WRITTEN = Text().with_variant(postgresql.NulText(), postgresql.NAME)
 
 
 def _number() -> Column[int]:
@@ -90,7 +95,7 @@ runs = Table(
     _id(),
     Column("token_hash", LargeBinary(32), nullable=False),
     Column("status", String(10), nullable=False),
-    Column("command", Text),
+    Column("command", _WRITTEN),
     Column("metadata", Text),
     _moment("created_at"),
     Column("started_at", Float),
@@ -123,15 +128,15 @@ summaries = Table(
     # When somebody has looked at its end; null if nobody has.
     Column("seen_at", Float),
     # Given by the operator.
-    Column("title", Text),
+    Column("title", _WRITTEN),
     # The beginning of the prompt: as it was given here, and as the runner told it.
-    Column("asked", Text),
-    Column("prompt", Text),
-    Column("working_dir", Text),
-    Column("branch", Text),
-    Column("runner", Text),
-    Column("mode", Text),
-    Column("reason", Text),
+    Column("asked", _WRITTEN),
+    Column("prompt", _WRITTEN),
+    Column("working_dir", _WRITTEN),
+    Column("branch", _WRITTEN),
+    Column("runner", _WRITTEN),
+    Column("mode", _WRITTEN),
+    Column("reason", _WRITTEN),
     _count("open_questions"),
     _count("refused"),
     Column("cost", Float),
@@ -148,22 +153,23 @@ texts = Table(
     metadata,
     _number(),
     _of_run(),
-    Column("text", Text, nullable=False),
+    Column("text", _WRITTEN, nullable=False),
     Index("texts_by_run", "run_id", "number"),
 )
 
-# How far something has come that goes through all events, by its name.
-progress = Table(
-    "progress",
+# Up to which event of each run its output is in `texts`.
+indexed = Table(
+    "indexed",
     metadata,
-    Column("name", String(20), primary_key=True),
+    Column("run_id", String(50), primary_key=True),
     _count("event_id"),
 )
 
 events = Table(
     "events",
     metadata,
-    # Given by the writer, ascending over all runs in the order of arrival.
+    # Given by the writer, ascending within a run: on SQLite over all runs in the order of arrival,
+    # on PostgreSQL from 1 in each run.
     Column(
         "id",
         BigInteger().with_variant(Integer, "sqlite"),
@@ -172,7 +178,7 @@ events = Table(
     ),
     _of_run(),
     Column("type", String(10), nullable=False),
-    Column("data", Text, nullable=False),
+    Column("data", _WRITTEN, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     _moment("created_at"),
     # SHA-256 of the request's body: a second event with the same one is the same event.
@@ -196,10 +202,10 @@ commands = Table(
     _number(),
     _id(),
     _of_run(),
-    Column("command", Text, nullable=False),
+    Column("command", _WRITTEN, nullable=False),
     Column("status", String(10), nullable=False),
-    Column("result", Text),
-    Column("error", Text),
+    Column("result", _WRITTEN),
+    Column("error", _WRITTEN),
     _moment("created_at"),
     Column("acknowledged_at", Float),
     Index("commands_by_run", "run_id", "number"),
@@ -211,7 +217,7 @@ artifacts = Table(
     _number(),
     _id(),
     _of_run(),
-    Column("name", Text, nullable=False),
+    Column("name", _WRITTEN, nullable=False),
     Column("type", String(10), nullable=False),
     Column("size", BigInteger, nullable=False),
     _moment("created_at"),
@@ -232,9 +238,22 @@ waiters = Table(
     "waiters",
     metadata,
     Column("id", String(50), primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("machine", Text, nullable=False),
+    Column("name", _WRITTEN, nullable=False),
+    Column("machine", _WRITTEN, nullable=False),
     _moment("paired_at"),
+)
+
+# Those that wait right now, where several gateways are on the database: what they said last, and
+# the code that they show until they are let in.
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("waiter_id", String(50), primary_key=True),
+    Column("said", Text, nullable=False),
+    _moment("since"),
+    _moment("seen_at"),
+    Column("code", String(10)),
+    Column("running", String(64), nullable=False),
 )
 
 # Runs that were sent to such a folder.
@@ -256,7 +275,7 @@ orders = Table(
     _moment("queued_at"),
     Column("taken_at", Float),
     Column("exit_code", Integer),
-    Column("reason", Text),
+    Column("reason", _WRITTEN),
     Column("began", Boolean, nullable=False),
     Index("orders_by_waiter", "waiter_id", "state"),
 )
@@ -271,6 +290,35 @@ notified = Table(
     _count("silent_event_id"),
 )
 
+# What all gateways on this database have in common, by its name.
+shared = Table(
+    "shared",
+    metadata,
+    Column("name", String(20), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# Codes that let one browser in; of a used one, who came with it.
+codes = Table(
+    "codes",
+    metadata,
+    Column("code_hash", LargeBinary(32), primary_key=True),
+    _moment("good_until"),
+    Column("used_at", Float),
+    Column("address", String(50)),
+    Column("cookie_hash", LargeBinary(32)),
+    Column("is_told", Boolean, nullable=False),
+)
+
+# Wrong guesses of an address, since a moment.
+failures = Table(
+    "failures",
+    metadata,
+    Column("address", String(50), primary_key=True),
+    _moment("since"),
+    _count("guesses"),
+)
+
 # What operators did, and who tried to become one.
 audit = Table(
     "audit",
@@ -281,9 +329,35 @@ audit = Table(
     Column("actor", String(20), nullable=False),
     Column("action", String(30), nullable=False),
     Column("run_id", String(50)),
-    Column("detail", Text),
+    Column("detail", _WRITTEN),
     Column("succeeded", Boolean, nullable=False),
 )
+
+
+# Where several processes write, the database sees to what the writer sees to on SQLite: each event
+# of a run has a number of its own and is there once, and no nonce is used twice.
+_SHARED_DDL = {
+    events: (
+        "ALTER TABLE events DROP CONSTRAINT events_pkey, ADD PRIMARY KEY (run_id, id)",
+        "DROP INDEX events_by_run",
+        "DROP INDEX events_by_sequence",
+        """
+        CREATE UNIQUE INDEX events_once ON events (run_id, sequence, body_hash) WHERE sequence > 0
+        """,
+    ),
+    nonces: ("ALTER TABLE nonces DROP COLUMN number, ADD PRIMARY KEY (digest)",),
+    commands: ("CREATE INDEX commands_pending ON commands (run_id) WHERE status = 'pending'",),
+}
+
+
+def _prepare_shared(table: Table, connection: Connection, **_: Any) -> None:
+    if connection.dialect.name == postgresql.NAME:
+        for statement in _SHARED_DDL[table]:
+            connection.exec_driver_sql(statement)
+
+
+for _table in _SHARED_DDL:
+    event.listen(_table, "after_create", _prepare_shared)
 
 
 class DatabaseError(Exception):
@@ -296,7 +370,8 @@ def open_database(url: str) -> Engine:
     Raises: DatabaseError, also if a newer gateway made the tables.
     """
     try:
-        engine = create_engine(url, **_engine_options(url))
+        address = postgresql.with_driver(make_url(url))
+        engine = create_engine(address, **_engine_options(address))
     except (ArgumentError, ImportError) as error:
         raise DatabaseError(
             f"CLAUDE_RUNNER_GATEWAY_DATABASE_URL cannot be used ({error}); write an address such "
@@ -305,7 +380,8 @@ def open_database(url: str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     try:
-        _make_tables(engine)
+        with postgresql.start_alone(engine):
+            _make_tables(engine)
     except SQLAlchemyError as error:
         reason = getattr(error, "orig", None) or error
         engine.dispose()
@@ -316,10 +392,12 @@ def open_database(url: str) -> Engine:
     return engine
 
 
-def _engine_options(url: str) -> dict[str, Any]:
+def _engine_options(url: URL) -> dict[str, Any]:
     # An error is logged with its statement, whose values are output, and what operators type.
     options: dict[str, Any] = {"pool_size": 8, "max_overflow": 8, "hide_parameters": True}
-    if make_url(url).get_backend_name() == "sqlite":
+    if url.get_backend_name() == postgresql.NAME:
+        options.update(postgresql.options())
+    if url.get_backend_name() == "sqlite":
         # A connection goes from thread to thread, but is never used by two at once.
         options["connect_args"] = {"check_same_thread": False, "timeout": 30}
     return options
@@ -350,6 +428,11 @@ def _make_tables(engine: Engine) -> None:
             )
     # Those that are there stay as they are.
     metadata.create_all(engine)
+    if 0 < newest < VERSION:
+        # Imported here, because most starts have nothing to change.
+        from gateway.storage.migrating import upgrade
+
+        upgrade(engine, newest)
     # Each step may be repeated: after a crash all of them are. And at each start: a gateway of
     # version 1 may have been running when the tables were changed, and has written on.
     _forget_stale(engine)

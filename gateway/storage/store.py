@@ -10,10 +10,12 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from sqlalchemy import (
+    CompoundSelect,
     Connection,
     Engine,
     Row,
@@ -24,11 +26,12 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    union,
     update,
 )
 
 from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
-from gateway.storage import questions, schema
+from gateway.storage import postgresql, questions, schema
 from gateway.storage.changes import replaced_by
 from gateway.storage.questions import Talk
 from gateway.storage.records import (
@@ -44,7 +47,15 @@ from gateway.storage.records import (
     shown_of,
     summarize,
 )
-from gateway.storage.writer import EventJob, NonceJob, Told, Writer, forget_typed
+from gateway.storage.writer import (
+    EventJob,
+    NonceJob,
+    Told,
+    UnknownOutcomeError,
+    Writer,
+    forget_typed,
+    spend_nonce,
+)
 
 # What the API shows of a summary besides what is in the run's details.
 _SUMMARY_FIELDS = ("title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete")
@@ -76,17 +87,34 @@ _MAX_LISTED_BYTES = 700_000
 _MAX_RUNNING = 1_000
 # Of markers that are read at once to show what a run asks.
 _MAX_TOLD_CHARACTERS = 8_000_000
+# Read from PostgreSQL at once; each may have a megabyte.
+_ROWS_AHEAD = 20
 # Tokens of runs that have been seen.
 _MAX_KNOWN_TOKENS = 10_000
+# Where other gateways may change them.
+_TOKENS_KNOWN_S = 1.0
 # Rows removed in one transaction, so that what runners send does not wait for long.
 _IN_PARTS = ((schema.texts.c.number, 100), (schema.events.c.id, 2_000))
 
+
+# A used code is known again when somebody else comes with it; no window of counts is longer.
+_CODES_KNOWN_S = 86_400
+_FAILURES_KNOWN_S = 3_600
+# The state of an order that its folder has not taken: `offers` stands above this.
+_QUEUED = "queued"
 
 # What one run may upload: eighty parts of a log that is larger than any session's, and a diff every
 # minute of a long day. More would be the disk of everybody else.
 MAX_RUN_FILES = 1_000
 MAX_RUN_FILE_BYTES = 4 * 1024**3
 
+
+# When who asked while the database was away may come again.
+AWAY_RETRY_S = 2
+_AWAY = "The database does not answer; try again in a moment."
+_UNKNOWN_OUTCOME = (
+    "The database went away while this was done; look whether it was, before you repeat it."
+)
 
 # Of a command's result: more than our runner ever sends, and what a browser shows at once.
 _MAX_RESULT_CHARACTERS = 200_000
@@ -96,20 +124,39 @@ class RunFullError(Exception):
     """A run may upload no more; the message is one plain sentence."""
 
 
+@dataclass(frozen=True)
+class UsedCode:
+    """A code that has let somebody in. `is_told`: that somebody else came with it."""
+
+    address: str
+    at: float
+    cookie_hash: bytes = b""
+    is_told: bool = False
+
+
 class Store:
     """The database. Make it, then `start` its writer."""
 
     def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
+        # Whether other gateways use the same database.
+        self.is_shared = writer.is_shared
         self._token_hashes: dict[str, bytes] = {}
         self._token_gate = threading.Lock()
         self._token_changes = 0
+        self._tokens_until = 0.0
 
     def close(self) -> None:
         """Write what is queued, and let go of the database. Blocks until then."""
         self._writer.close()
         self._engine.dispose()
+
+    def why_away(self, error: Exception) -> str | None:
+        """Return a sentence if something failed because the database does not answer."""
+        if isinstance(error, UnknownOutcomeError):
+            return _UNKNOWN_OUTCOME
+        return _AWAY if self.is_shared and postgresql.is_away(error) else None
 
     # --- runs ---
 
@@ -158,6 +205,10 @@ class Store:
     def find_token_hash(self, run_id: str) -> bytes | None:
         """Return what is kept of a run's token; None if there is no such run."""
         known = self._token_hashes.get(run_id)
+        if self.is_shared and self._tokens_until < time.monotonic():
+            # Another gateway may have changed one.
+            self._tokens_until = time.monotonic() + _TOKENS_KNOWN_S
+            self._token_hashes, known = {}, None
         if known is None:
             changes = self._token_changes
             with self._engine.connect() as connection:
@@ -243,7 +294,7 @@ class Store:
         return job.wait()
 
     def add_event_later(self, event: NewEvent, tell: Told) -> None:
-        """The same without a wait: `tell` gets the id, or None, in the writer's thread."""
+        """The same without a wait: `tell` gets the id, or why not, in the writer's thread."""
         self._writer.submit(EventJob(event, tell))
 
     def last_event_id(self, run_id: str) -> int:
@@ -251,6 +302,12 @@ class Store:
         query = select(schema.runs.c.last_event_id).where(schema.runs.c.id == run_id)
         with self._engine.connect() as connection:
             return connection.execute(query).scalar() or 0
+
+    def last_event_ids(self, run_ids: Collection[str]) -> Sequence[tuple[str, int]]:
+        """Return the last event's id of each of these runs that is there."""
+        columns = schema.runs.c
+        query = select(columns.id, columns.last_event_id).where(columns.id.in_(run_ids))
+        return [(row.id, row.last_event_id) for row in self._rows(query)] if run_ids else []
 
     def events_after(self, run_id: str, after: int, limit: int, max_bytes: int) -> list[Event]:
         """Return the events after one, ascending: `limit`, or as many as fit, at least one."""
@@ -303,7 +360,9 @@ class Store:
         """Read row by row, and stop when the page is full: events may have a megabyte each."""
         found: list[Event] = []
         size_bytes = 0
-        with self._engine.connect() as connection, connection.execute(query) as rows:
+        # So that PostgreSQL does not send all of it at once.
+        streamed = query.execution_options(stream_results=True, max_row_buffer=_ROWS_AHEAD)
+        with self._engine.connect() as connection, connection.execute(streamed) as rows:
             for row in rows:
                 event = Event(*row)
                 size_bytes += len(event.data)
@@ -323,12 +382,16 @@ class Store:
         return [(row.digest, row.used_at) for row in self._rows(query)]
 
     def keep_nonce(self, admitted: Admitted) -> None:
-        """Keep the nonce of a request that stores nothing. Does not block.
+        """Keep the nonce of a request that stores nothing. Blocks where other processes may have
+        used it. Raises: RefusedError.
 
         One that stores something keeps its nonce in the same transaction: after a crash its copy is
         taken if what it brought is not there, and is a copy if it is.
         """
-        self._writer.submit(NonceJob(admitted.nonce_digest, admitted.at))
+        job = NonceJob(admitted.nonce_digest, admitted.at)
+        self._writer.submit(job)
+        if self._writer.is_shared:
+            job.wait()
 
     # --- commands ---
 
@@ -378,13 +441,31 @@ class Store:
         }
 
         def work(connection: Connection) -> Row[Any] | None:
-            _insert_nonce(connection, admitted)
+            spend_nonce(connection, admitted.nonce_digest, admitted.at)
             connection.execute(update(schema.commands).where(*this).values(values))
             forget_typed(connection, *this)
             return connection.execute(select(schema.commands).where(*this)).one_or_none()
 
         row = self._writer.call(work)
         return None if row is None else _command_json(row)
+
+    def command(self, command_id: str) -> dict[str, Any] | None:
+        """Return a command as the history has it."""
+        found = self._rows(select(schema.commands).where(schema.commands.c.id == command_id))
+        return _command_json(found[0]) if found else None
+
+    def topics_with_work(self, topics: Collection[str]) -> Sequence[str]:
+        """Return those of these runs and folders that something is queued for."""
+        if not topics:
+            return ()
+        commands, orders = schema.commands.c, schema.orders.c
+        pending = select(commands.run_id).where(
+            commands.status == PENDING, commands.run_id.in_(topics)
+        )
+        queued = select(orders.waiter_id).where(
+            orders.state == _QUEUED, orders.waiter_id.in_(topics)
+        )
+        return [row[0] for row in self._rows(union(pending, queued))]
 
     def history(self, run_id: str) -> list[dict[str, Any]]:
         """Return all commands of a run, oldest first."""
@@ -401,12 +482,12 @@ class Store:
         """
 
         def work(connection: Connection) -> list[str]:
+            spend_nonce(connection, admitted.nonce_digest, admitted.at)
             # A file that is noted after its run was deleted would never be removed.
             if connection.execute(_RUN.where(schema.runs.c.id == row["run_id"])).first() is None:
                 raise RunFullError("This run was deleted")
             replaced = replaced_by(connection, row)
             _check_room(connection, row["run_id"], row["size"])
-            _insert_nonce(connection, admitted)
             connection.execute(insert(schema.artifacts), row)
             return replaced
 
@@ -445,6 +526,54 @@ class Store:
         query = delete(schema.sessions).where(schema.sessions.c.token_hash == token_hash)
         self._writer.execute(query)
 
+    def add_code(self, code_hash: bytes, good_until: float) -> None:
+        """Remember a code that lets somebody in."""
+        row = {"code_hash": code_hash, "good_until": good_until, "is_told": False}
+        self._writer.execute(insert(schema.codes), row)
+
+    def use_code(self, code_hash: bytes, address: str) -> bool:
+        """Use a code, once; return whether it was good."""
+        columns, now = schema.codes.c, time.time()
+        good = (columns.code_hash == code_hash, columns.used_at.is_(None), columns.good_until > now)
+        query = update(schema.codes).where(*good).values(used_at=now, address=address[:50])
+        return self._writer.call(lambda connection: bool(connection.execute(query).rowcount))
+
+    def find_used_code(self, code_hash: bytes) -> UsedCode | None:
+        """Return who was let in by a code."""
+        columns = schema.codes.c
+        query = select(schema.codes).where(
+            columns.code_hash == code_hash, columns.used_at.is_not(None)
+        )
+        for row in self._rows(query):
+            return UsedCode(row.address, row.used_at, bytes(row.cookie_hash or b""), row.is_told)
+        return None
+
+    def change_code(self, code_hash: bytes, **values: Any) -> None:
+        """Note something about a used code."""
+        query = update(schema.codes).where(schema.codes.c.code_hash == code_hash)
+        self._writer.execute(query.values(values))
+
+    def count_failure(self, key: str, length_s: float) -> tuple[int, float]:
+        """Count one more in a window of time that begins with its first count; return the count,
+        and in how many seconds it begins anew.
+        """
+        columns, now = schema.failures.c, time.time()
+        this = columns.address == key[:50]
+
+        def work(connection: Connection) -> tuple[int, float]:
+            row = connection.execute(select(schema.failures).where(this)).one_or_none()
+            count, since = (1, now) if row is None else (row.guesses + 1, row.since)
+            if now - since >= length_s:
+                count, since = 1, now
+            values = {"guesses": count, "since": since}
+            if row is None:
+                connection.execute(insert(schema.failures), {"address": key[:50], **values})
+            else:
+                connection.execute(update(schema.failures).where(this).values(values))
+            return count, since + length_s - now
+
+        return self._writer.call(work)
+
     def note(
         self,
         address: str,
@@ -470,12 +599,21 @@ class Store:
     # --- what is over ---
 
     def forget_expired(self) -> None:
-        """Remove nonces and sessions whose time is over."""
+        """Remove nonces, sessions, codes and counts whose time is over."""
         now = time.time()
         old_nonces = delete(schema.nonces).where(schema.nonces.c.used_at < now - NONCE_MEMORY_S)
         old_sessions = delete(schema.sessions).where(schema.sessions.c.expires_at < now)
+        old_codes = delete(schema.codes).where(schema.codes.c.good_until < now - _CODES_KNOWN_S)
+        old_failures = delete(schema.failures).where(
+            schema.failures.c.since < now - _FAILURES_KNOWN_S
+        )
+        gone = delete(schema.waiting).where(schema.waiting.c.seen_at < now - _FAILURES_KNOWN_S)
         self._writer.execute(old_nonces)
         self._writer.execute(old_sessions)
+        if self.is_shared:
+            self._writer.execute(old_codes)
+            self._writer.execute(old_failures)
+            self._writer.execute(gone)
 
     def forget_notes_before(self, moment: float) -> None:
         """Remove what was noted in the audit table before then."""
@@ -500,7 +638,7 @@ class Store:
                     some = run, key >= ids[0], key <= ids[-1]
                     connection.execute(delete(key.table).where(*some))
                     return True
-            for table in (schema.commands, schema.artifacts, schema.orders):
+            for table in (schema.commands, schema.artifacts, schema.orders, schema.indexed):
                 connection.execute(delete(table).where(table.c.run_id == run_id))
             number = select(schema.runs.c.number).where(schema.runs.c.id == run_id)
             connection.execute(
@@ -516,14 +654,9 @@ class Store:
         self.forget_token(run_id)
         return is_more
 
-    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+    def _rows(self, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Row[Any]]:
         with self._engine.connect() as connection:
             return connection.execute(query).all()
-
-
-def _insert_nonce(connection: Connection, admitted: Admitted) -> None:
-    values = {"digest": admitted.nonce_digest, "used_at": admitted.at}
-    connection.execute(insert(schema.nonces), values)
 
 
 def _check_room(connection: Connection, run_id: str, size_bytes: int) -> None:

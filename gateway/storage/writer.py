@@ -5,7 +5,8 @@ transaction is on disk does any of its requests get its answer. So the number of
 does not depend on how long one commit takes.
 
 It also keeps, for each run that is being written, what the next event needs to know (`Tally`), so
-that an event costs no query.
+that an event costs no query. On PostgreSQL, where other processes write too, it locks the rows of
+its runs and reads them anew in each transaction.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import queue
+import random
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable, Generic, Protocol, TypeVar, Union
 
@@ -25,6 +29,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     Insert,
+    Row,
     Update,
     bindparam,
     func,
@@ -32,8 +37,10 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 
-from gateway.storage import schema
+from gateway.admission import RefusedError, replayed
+from gateway.storage import postgresql, schema
 from gateway.storage.questions import ANSWER
 from gateway.storage.records import (
     DONE,
@@ -52,12 +59,23 @@ T = TypeVar("T")
 
 # More in one transaction would not be faster, and would make the first of them wait.
 _MAX_BATCH = 256
+# Of a transaction that others were in the way of, and the longest pause between two.
+_ATTEMPTS = 20
+_PAUSE_S = 0.05
+# So long a transaction is repeated while the database is away; who sent it waits.
+_AWAY_S = 5.0
+# Of a run that has ended: more of it is not read again while others wait to be stored.
+_MAX_READ_BYTES = 4_000_000
 # Runs whose tally is kept in memory; another one is read from the database when it is needed.
 _MAX_TALLIES = 1_000
 
 
 class StoreClosedError(Exception):
     """The gateway is ending, and takes nothing any more."""
+
+
+class UnknownOutcomeError(Exception):
+    """The database went away when something was about to be committed; nobody knows whether."""
 
 
 class Listener(Protocol):
@@ -92,8 +110,8 @@ class Job(Generic[T]):
         return self._value  # type: ignore[return-value]
 
 
-# Gets an event's id; none if it could not be stored.
-Told = Callable[["int | None"], None]
+# Gets an event's id, or why it was not stored.
+Told = Callable[["int | None", "Exception | None"], None]
 
 
 class EventJob(Job[int]):
@@ -104,6 +122,7 @@ class EventJob(Job[int]):
     def __init__(self, event: NewEvent, tell: Told | None = None) -> None:
         super().__init__()
         self.event = event
+        self.nonce = event.nonce_digest, event.created_at
         self._tell = tell
 
     def settle(self, value: int | None, error: Exception | None = None) -> None:
@@ -111,18 +130,19 @@ class EventJob(Job[int]):
         super().settle(value, error)
         if self._tell is not None:
             try:
-                self._tell(value)
+                self._tell(value, error)
             except Exception:
                 logger.exception("could not answer")
 
 
 class NonceJob(Job[None]):
-    """A nonce that was used by something else than an event; nobody waits."""
+    """A nonce that was used by something else than an event. On SQLite nobody waits: the process
+    has looked for it in its memory.
+    """
 
     def __init__(self, digest: int, used_at: float) -> None:
         super().__init__()
-        self.digest = digest
-        self.used_at = used_at
+        self.nonce = digest, used_at
 
 
 class CallJob(Job[T]):
@@ -182,7 +202,9 @@ class _Batch:
     nonces: list[dict[str, Any]] = field(default_factory=list)
     stored: dict[str, list[Event]] = field(default_factory=dict)
     previous_ids: dict[str, int] = field(default_factory=dict)
-    outcomes: list[tuple[Job[Any], Any]] = field(default_factory=list)
+    outcomes: list[tuple[EventJob | NonceJob, Any]] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+    refused: list[EventJob | NonceJob] = field(default_factory=list)
     seen: dict[tuple[str, int], list[tuple[bytes, int]]] = field(default_factory=dict)
     changed: dict[str, dict[str, Any]] = field(default_factory=dict)
     summaries: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -194,6 +216,13 @@ _INSERT_NONCES = insert(schema.nonces)
 _TALLIED = tuple(each.name for each in fields(Tally) if each.name != "digest")
 _SELECT_TALLY = select(*(schema.runs.c[name] for name in _TALLIED)).where(
     schema.runs.c.id == bindparam("run_key")
+)
+# In one order, so that no two processes wait for each other.
+_LOCK_TALLIES = (
+    select(schema.runs.c.id, *(schema.runs.c[name] for name in _TALLIED))
+    .where(schema.runs.c.id.in_(bindparam("run_keys", expanding=True)))
+    .order_by(schema.runs.c.id)
+    .with_for_update()
 )
 _UPDATE_TALLIES = (
     update(schema.runs)
@@ -212,11 +241,13 @@ _SELECT_KNOWN = (
 _SAME_SEQUENCE = select(schema.events.c.id, schema.events.c.body_hash).where(
     schema.events.c.run_id == bindparam("run_key"),
     schema.events.c.sequence == bindparam("sequence_key"),
+    schema.events.c.sequence > 0,  # PostgreSQL's index has no others
 )
 _NUMBERED_DATA = (
     select(schema.events.c.data)
     .where(schema.events.c.run_id == bindparam("run_key"), schema.events.c.sequence >= 1)
     .order_by(schema.events.c.id)
+    .execution_options(stream_results=True, max_row_buffer=20)
 )
 
 
@@ -253,6 +284,11 @@ class Writer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.is_shared = postgresql.is_shared(engine)
+        # Called with a run that has ended, and whose output somebody else has to compare.
+        self.when_unjudged: Callable[[str], None] | None = None
+        # Called with nonces that are on disk, on PostgreSQL.
+        self.when_spent: Callable[[Iterable[tuple[int, float]]], None] | None = None
         self._listener: Listener | None = None
         self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
@@ -262,9 +298,11 @@ class Writer:
         self._insert_events = _Prepared(engine.dialect, _INSERT_EVENTS)
         self._insert_nonces = _Prepared(engine.dialect, _INSERT_NONCES, "digest", "used_at")
         self._update_tallies = _Prepared(engine.dialect, _UPDATE_TALLIES)
-        with engine.connect() as connection:
-            last = connection.execute(select(func.max(schema.events.c.id))).scalar()
-        self._next_id = (last or 0) + 1
+        self._away_since = 0.0
+        self._serializable = engine
+        if self.is_shared:
+            self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
+        self._next_id = 0 if self.is_shared else _last_id(engine) + 1
 
     def start(self, listener: Listener) -> None:
         """Begin to write, and to tell `listener` what has been written."""
@@ -337,54 +375,130 @@ class Writer:
 
     def _call(self, connection: Connection, job: CallJob[Any]) -> None:
         try:
-            with connection.begin():
-                value = job.work(connection)
+            if self.is_shared:
+                value = self._call_among_others(job.work)
+            else:
+                with connection.begin():
+                    value = job.work(connection)
         except Exception as error:  # noqa: BLE001 - it belongs to the one who waits
             job.settle(None, error)
         else:
             job.settle(value)
 
+    def _call_among_others(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` as if nobody else wrote."""
+
+        def attempt() -> T:
+            is_over = False
+            try:
+                with self._serializable.begin() as connection:
+                    value = work(connection)
+                    is_over = True
+            except DBAPIError as error:
+                if is_over and postgresql.is_away(error):
+                    raise UnknownOutcomeError from error
+                raise
+            return value
+
+        return self._repeated(attempt)
+
+    def _repeated(self, attempt: Callable[[], T]) -> T:
+        """Do a transaction: again if others came between, or the database was away."""
+        left = _ATTEMPTS
+        while True:
+            try:
+                value = attempt()
+            except DBAPIError as error:
+                if postgresql.is_away(error):
+                    self._away_since = self._away_since or time.monotonic()
+                    is_given_up = time.monotonic() - self._away_since > _AWAY_S
+                else:
+                    left -= 1
+                    is_given_up = not (left and postgresql.is_repeatable(error))
+                if is_given_up:
+                    raise
+            else:
+                self._away_since = 0.0
+                return value
+            # Those who were in each other's way do not come back at the same moment.
+            time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - nothing is secret here
+
     def _write_group(self, connection: Connection, jobs: list[AnyJob]) -> None:
         if not jobs:
             return
+        tried: _Batch | None = None
+
+        def attempt() -> _Batch:
+            nonlocal tried
+            batch = _Batch(self._next_id)
+            with connection.begin():
+                admitted = self._lock(connection, batch, jobs) if self.is_shared else jobs
+                # The answer to a commit may be lost.
+                if tried is not None and self._is_written(connection, batch):
+                    return tried
+                tried = batch
+                self._write_batch(connection, batch, admitted)
+            return batch
+
         try:
-            batch = self._write_batch(connection, jobs)
+            batch = self._repeated(attempt) if self.is_shared else attempt()
         except Exception as error:  # noqa: BLE001 - one bad event must not take the others along
-            if len(jobs) > 1:
+            if len(jobs) > 1 and not (self.is_shared and postgresql.is_away(error)):
                 for job in jobs:
                     self._write_group(connection, [job])
             else:
                 logger.error("could not store: %s", error)  # noqa: TRY400 - no news in the trace
-                jobs[0].settle(None, error)
+                for job in jobs:
+                    job.settle(None, error)
             return
         self._keep(batch)
 
-    def _write_batch(self, connection: Connection, jobs: list[AnyJob]) -> _Batch:
-        batch = _Batch(self._next_id)
-        with connection.begin():
-            for job in jobs:
-                if isinstance(job, EventJob):
-                    self._add_event(connection, batch, job)
-                elif isinstance(job, NonceJob):
-                    batch.nonces.append({"digest": job.digest, "used_at": job.used_at})
-                    batch.outcomes.append((job, None))
-            if batch.rows:
-                self._insert_events.run(connection, batch.rows)
-                tallies = [_tally_row(*each) for each in batch.tallies.items()]
-                self._update_tallies.run(connection, tallies)
-            if batch.nonces:
-                self._insert_nonces.run(connection, batch.nonces)
-            for run_id, values in batch.changed.items():
-                connection.execute(
-                    update(schema.runs).where(schema.runs.c.id == run_id).values(values)
-                )
-            for number, values in batch.summaries.items():
-                connection.execute(
-                    update(schema.summaries)
-                    .where(schema.summaries.c.number == number)
-                    .values(values)
-                )
-        return batch
+    def _write_batch(self, connection: Connection, batch: _Batch, jobs: list[AnyJob]) -> None:
+        for job in jobs:
+            if isinstance(job, EventJob):
+                self._add_event(connection, batch, job)
+            elif isinstance(job, NonceJob):
+                batch.nonces.append({"digest": job.nonce[0], "used_at": job.nonce[1]})
+                batch.outcomes.append((job, None))
+        if batch.rows:
+            self._insert_events.run(connection, batch.rows)
+            tallies = [_tally_row(*each) for each in batch.tallies.items()]
+            self._update_tallies.run(connection, tallies)
+        if batch.nonces and not self.is_shared:
+            self._insert_nonces.run(connection, batch.nonces)
+        for run_id, values in batch.changed.items():
+            connection.execute(update(schema.runs).where(schema.runs.c.id == run_id).values(values))
+        for number, values in batch.summaries.items():
+            connection.execute(
+                update(schema.summaries).where(schema.summaries.c.number == number).values(values)
+            )
+
+    def _lock(self, connection: Connection, batch: _Batch, jobs: list[AnyJob]) -> list[AnyJob]:
+        """Spend all nonces, and lock all runs; return the jobs whose nonces nobody had used."""
+        # Of copies that have come in together, the first one.
+        first: dict[int, EventJob | NonceJob] = {}
+        for job in jobs:
+            if not isinstance(job, CallJob) and first.setdefault(job.nonce[0], job) is not job:
+                batch.refused.append(job)
+        fresh = postgresql.spend(connection, dict(job.nonce for job in first.values()))
+        admitted: list[AnyJob] = []
+        for digest, job in first.items():
+            (admitted if digest in fresh else batch.refused).append(job)
+        run_ids = sorted({job.event.run_id for job in admitted if isinstance(job, EventJob)})
+        locked = connection.execute(_LOCK_TALLIES, {"run_keys": run_ids}) if run_ids else ()
+        rows = {row.id: row for row in locked}
+        for run_id in run_ids:
+            known, row = self._tallies.get(run_id), rows.get(run_id)
+            if row is None:
+                self._tallies.pop(run_id, None)  # another process has removed it
+            elif known is None or known.last_event_id != row.last_event_id:
+                self._tallies[run_id] = _tally_of(row)  # another process has written
+        return admitted
+
+    def _is_written(self, connection: Connection, batch: _Batch) -> bool:
+        """Whether the nonces that are not fresh were spent by an attempt before this one."""
+        refused = dict(job.nonce for job in batch.refused)
+        return bool(refused) and postgresql.is_spent_here(connection, refused)
 
     def _keep(self, batch: _Batch) -> None:
         """Make the batch count, and answer: it is on disk."""
@@ -394,14 +508,21 @@ class Writer:
             self._tallies.move_to_end(run_id)
         while len(self._tallies) > _MAX_TALLIES:
             self._tallies.popitem(last=False)
+        if self.when_spent is not None:
+            self.when_spent(job.nonce for job, _ in batch.outcomes)
         for job, value in batch.outcomes:
             job.settle(value)
+        for job in batch.refused:
+            job.settle(None, replayed())
         try:
             self._tell(batch)
         except Exception:
             logger.exception("could not tell what was stored")
 
     def _tell(self, batch: _Batch) -> None:
+        for run_id in batch.unjudged:
+            if self.when_unjudged is not None:
+                self.when_unjudged(run_id)
         if self._listener is None:
             return
         for run_id, stored in batch.stored.items():
@@ -420,7 +541,10 @@ class Writer:
         if known_id is not None:
             batch.outcomes.append((job, known_id))
             return
-        event_id, batch.next_id = batch.next_id, batch.next_id + 1
+        if self.is_shared:
+            event_id = tally.last_event_id + 1
+        else:
+            event_id, batch.next_id = batch.next_id, batch.next_id + 1
         if event.marker is not None:
             self._apply_marker(connection, batch, tally, event, event_id)
         batch.tallies[event.run_id] = tally
@@ -429,9 +553,10 @@ class Writer:
             (event.body_hash, event_id)
         )
         stored = Event(event_id, event.type, event.data, event.sequence, event.created_at)
-        batch.rows.append(
-            {**stored.to_json(), "run_id": event.run_id, "body_hash": event.body_hash}
-        )
+        row = {**stored.to_json(), "run_id": event.run_id, "body_hash": event.body_hash}
+        if self.is_shared:
+            row["data"] = postgresql.escape(event.data)  # the statement is prepared, see there
+        batch.rows.append(row)
         batch.stored.setdefault(event.run_id, []).append(stored)
         batch.outcomes.append((job, event_id))
 
@@ -452,9 +577,10 @@ class Writer:
         tally = self._tallies.get(run_id)
         if tally is not None:
             return tally
-        row = connection.execute(_SELECT_TALLY, {"run_key": run_id}).one()
-        digest = hashlib.sha256() if row.numbered_count == 0 else None
-        return Tally(**row._mapping, digest=digest)
+        row = connection.execute(_SELECT_TALLY, {"run_key": run_id}).one_or_none()
+        if row is None:  # it was removed a moment ago
+            raise RefusedError(403, "Invalid capability token for run")
+        return _tally_of(row)
 
     def _apply_marker(
         self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent, event_id: int
@@ -469,12 +595,7 @@ class Writer:
         if changes.get("status") in (DONE, FAILED):
             # Nobody will ask for what has not been delivered by now.
             forget_typed(connection, schema.commands.c.run_id == event.run_id)
-            if tally.digest is None and tally.altered_count == 0:
-                tally.digest = self._digest_stored(connection, batch, event.run_id)
-            digest = None if tally.digest is None else tally.digest.hexdigest()
-            changes["verdict"] = compare_finished(
-                event.marker, tally.numbered_count, tally.numbered_bytes, digest
-            )
+            changes["verdict"] = self._compare(connection, batch, tally, event)
         batch.changed.setdefault(event.run_id, {}).update(changes)
         now = {**known, **changes}
         summary = {**summary, **summarize(now["status"], now["details"], now["verdict"])}
@@ -482,15 +603,45 @@ class Writer:
             summary.update(stage_at=event.created_at, seen_at=None)
         batch.summaries[row.number] = summary
 
+    def _compare(
+        self, connection: Connection, batch: _Batch, tally: Tally, event: NewEvent
+    ) -> str | None:
+        """Return the verdict; None if it takes long, and is left to another thread."""
+        if tally.digest is None and tally.altered_count == 0:
+            if tally.numbered_bytes > _MAX_READ_BYTES and self.when_unjudged is not None:
+                batch.unjudged.append(event.run_id)
+                return None
+            tally.digest = self._digest_stored(connection, batch, event.run_id)
+        digest = None if tally.digest is None else tally.digest.hexdigest()
+        return compare_finished(event.marker, tally.numbered_count, tally.numbered_bytes, digest)
+
     def _digest_stored(self, connection: Connection, batch: _Batch, run_id: str) -> Any:
         """Return the digest of all numbered events: of those on disk, and those of this batch."""
         digest = hashlib.sha256()
         for stored in connection.execute(_NUMBERED_DATA, {"run_key": run_id}):
             digest.update(stored.data.encode())
-        for row in batch.rows:
-            if row["run_id"] == run_id and row["sequence"] >= 1:
-                digest.update(row["data"].encode())
+        for event in batch.stored.get(run_id, ()):
+            if event.sequence >= 1:
+                digest.update(event.data.encode())
         return digest
+
+
+def _last_id(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return connection.execute(select(func.max(schema.events.c.id))).scalar() or 0
+
+
+def _tally_of(row: Row[Any]) -> Tally:
+    digest = hashlib.sha256() if row.numbered_count == 0 else None
+    return Tally(**{name: getattr(row, name) for name in _TALLIED}, digest=digest)
+
+
+def spend_nonce(connection: Connection, digest: int, used_at: float) -> None:
+    """Keep the nonce of what is done in the same transaction. Raises: RefusedError."""
+    if not postgresql.is_shared(connection.engine):
+        connection.execute(_INSERT_NONCES, {"digest": digest, "used_at": used_at})
+    elif not postgresql.spend(connection, {digest: used_at}):
+        raise replayed()
 
 
 def _tally_row(run_id: str, tally: Tally) -> dict[str, Any]:

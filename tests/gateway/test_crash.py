@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -9,7 +10,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testing.gateways.embedded_gateway import EmbeddedGateway
+from gateway.storage.artifacts import ArtifactFiles
+from redact import Rules
+from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.embedded_record import EmbeddedRecord, free_port
 from testing.gateways.gateway_records import Run
 from testing.gateways.signing_client import ENDED, Client
@@ -62,7 +65,8 @@ class Sender(threading.Thread):
             if copies and answer.status == 401 and "Nonce already used" in answer.json["error"]:
                 break  # an earlier copy was accepted
             if answer.status == 503:
-                attempt = client.event_attempt("stdout", data, number)
+                time.sleep(0.05)  # and again, byte for byte, as a runner does
+                copies += 1
                 continue
             self.wrong.append(f"{answer.status} {answer.body[:200]!r}")
             return
@@ -93,6 +97,19 @@ def test_kills_in_the_middle_of_ingest(tmp_path: Path) -> None:
             assert record.text(sender.run_of.id) == "".join(sender.acknowledged)
 
 
+def test_half_an_upload_goes_by_its_age(tmp_path: Path) -> None:
+    """Another gateway may be receiving it into the same folder."""
+    run = tmp_path / "run_1"
+    run.mkdir()
+    for name, age_s in {"art_1": 7_200, "art_2.partial": 60, "art_3.partial": 7_200}.items():
+        (run / name).touch()
+        os.utime(run / name, (time.time() - age_s,) * 2)
+
+    ArtifactFiles(tmp_path, Rules([])).remove_partial()
+
+    assert {each.name for each in run.iterdir()} == {"art_1", "art_2.partial"}
+
+
 def wait_for_progress(senders: Sequence[Sender]) -> None:
     """Wait until each sender has come further."""
     before = [len(each.acknowledged) for each in senders]
@@ -119,6 +136,29 @@ def test_the_same_event_after_a_restart_is_stored_once(tmp_path: Path) -> None:
             assert (first.status, second.status) == (200, 200)
             assert first.json["eventId"] == second.json["eventId"]
             assert record.text(client.run.id) == "once"
+
+
+def test_a_large_run_is_compared_after_its_end(tmp_path: Path) -> None:
+    """Its digest was lost with the process that had stored it, and another kill loses nothing."""
+    texts = [f"{number}" * 900_000 for number in range(1, 7)]
+    with EmbeddedGateway(tmp_path, "--port", str(free_port())) as gateway:
+        record = EmbeddedRecord(gateway)
+        whole, lacking = record.create_run(), record.create_run()
+        for run in (whole, lacking):
+            gateway.send_events(run, texts)
+        record.pause()
+        record.resume()
+        assert gateway.send_marker(whole, finished(texts), 7).status == 200
+        assert gateway.send_marker(lacking, finished([*texts, "more"]), 7).status == 200
+        record.pause()
+        record.resume()
+
+        def is_judged() -> None:
+            shown = gateway.run(whole), gateway.run(lacking)
+            assert [(each["verdict"] or {}).get("ok") for each in shown] == [True, False]
+            assert [each["incomplete"] for each in shown] == [False, True]
+
+        eventually(is_judged)
 
 
 def test_an_upload_that_was_cut_off_is_taken_again(tmp_path: Path) -> None:

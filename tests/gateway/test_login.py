@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from gateway.codes import CODE_LIFETIME_S, Codes
 from gateway.login import (
-    CODE_LIFETIME_S,
     LAST_NOTED,
     MAX_FAILURES,
     MAX_NOTED_FAILURES,
-    Codes,
     Credentials,
     Login,
     TooManyFailuresError,

@@ -357,6 +357,18 @@ def test_one_gateway_for_one_folder(tmp_path: Path) -> None:
         assert own.request("GET", "/api/health").status == 200
 
 
+def test_one_gateway_for_one_file(tmp_path: Path) -> None:
+    """Also where each has a folder of its own."""
+    url = f"sqlite:///{tmp_path / 'gateway.db'}"
+    first, second = (
+        EmbeddedGateway(tmp_path / name, env={DATABASE_URL: url}) for name in ("first", "second")
+    )
+    with first:
+        line = refusal(second)
+
+    assert f"another gateway uses the database {tmp_path / 'gateway.db'}" in line
+
+
 def test_an_env_file_that_is_not_there(tmp_path: Path) -> None:
     """A slip in its name makes no second secret: the file is named, and the option to correct."""
     own = EmbeddedGateway(tmp_path)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_mock_engine
 
 from gateway.admission import hash_token
 from gateway.storage import schema
@@ -105,7 +104,7 @@ def test_runs_of_version_1_are_taken_over(tmp_path: Path, is_half_done: bool) ->
     write_version_1(file)
     if is_half_done:
         with OpenStore(tmp_path), closing(sqlite3.connect(file)) as database, database:
-            database.execute("DELETE FROM schema_versions WHERE version = 2")
+            database.execute("DELETE FROM schema_versions WHERE version > 1")
             database.execute("DELETE FROM summaries WHERE number > 2")
             database.execute("DROP TABLE texts")
 
@@ -115,7 +114,7 @@ def test_runs_of_version_1_are_taken_over(tmp_path: Path, is_half_done: bool) ->
         versions = database.execute("SELECT version FROM schema_versions ORDER BY 1").fetchall()
         asked = {each[0] for each in database.execute("SELECT length(asked) FROM summaries")}
 
-    assert versions == [(1,), (2,)]
+    assert versions == [(1,), (schema.VERSION,)]
     assert asked == {1_000}
     assert [(run["stage"], run["stage_at"]) for _, run in sorted(found.items())] == [
         ("pending", BEGAN),
@@ -171,14 +170,30 @@ def test_a_gateway_of_version_1_that_still_ran_has_written_on(tmp_path: Path) ->
     assert found["run_7"]["stage"] == "pending"
 
 
-def test_the_tables_can_be_made_on_postgresql() -> None:
-    """No statement is SQLite's own."""
-    made: list[str] = []
+def test_the_search_goes_on_where_version_2_was(tmp_path: Path) -> None:
+    """In each run: how far it had come was one number for all."""
+    file = tmp_path / "gateway.db"
+    write_version_1(file)
+    with closing(sqlite3.connect(file)) as database, database:
+        database.executescript(
+            """
+            CREATE TABLE progress (
+                name VARCHAR(20) NOT NULL, event_id BIGINT NOT NULL, PRIMARY KEY (name));
+            INSERT INTO progress VALUES ('texts', 6);
+            INSERT INTO schema_versions VALUES (2, 1700000000);
+            UPDATE runs SET last_event_id = 5 WHERE number = 2;
+            UPDATE runs SET last_event_id = 8 WHERE number = 3;
+            """
+        )
 
-    def note(statement: Any, *_: Any) -> None:
-        made.append(str(statement.compile(dialect=engine.dialect)))
+    for _ in range(2):
+        with OpenStore(tmp_path):
+            pass
 
-    engine = create_mock_engine("postgresql://", note)
-    schema.metadata.create_all(engine, checkfirst=False)
-
-    assert sum("CREATE TABLE" in each for each in made) == len(schema.metadata.tables)
+    with closing(sqlite3.connect(file)) as database:
+        taken = database.execute("SELECT run_id, event_id FROM indexed ORDER BY 1").fetchall()
+        versions = database.execute("SELECT version FROM schema_versions ORDER BY 1").fetchall()
+        left = database.execute("SELECT name FROM sqlite_master WHERE name = 'progress'").fetchall()
+    assert taken == [("run_2", 5), ("run_3", 6)]
+    assert versions == [(1,), (2,), (3,)]
+    assert left == []

@@ -28,7 +28,7 @@ import places
 from testing.installed import lay_out
 from testing.once import build_once
 from testing.programs.terminal import Terminal
-from tools.packages import GATEWAY, RUNNER
+from tools.packages import GATEWAY, POSTGRESQL, RUNNER
 
 # A build takes seconds, and minutes on a machine with much other work.
 pytestmark = pytest.mark.timeout(400)
@@ -51,6 +51,7 @@ try:
     packages.provide(console)
     if "gateway" in sys.argv:
         packages.provide(console, packages.GATEWAY)
+        packages.provide(console, packages.POSTGRESQL)
 except RunnerError as error:
     console.error(str(error))
     sys.exit(1)
@@ -133,11 +134,15 @@ _MODULES = {"python_dotenv": "dotenv", "markdown_it_py": "markdown_it"}
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wheel for each line of both lists."""
+    """A folder with a wheel for each line of the lists."""
     folder = tmp_path_factory.mktemp("wheels")
-    lists = ("wrapper/requirements.txt", "requirements-gateway.txt")
+    lists = (
+        "wrapper/requirements.txt",
+        "requirements-gateway.txt",
+        "requirements-postgresql.txt",
+    )
     for line in "".join((places.PROGRAM / each).read_text("utf-8") for each in lists).splitlines():
-        wanted = re.fullmatch(r"([\w-]+)>=[\d.]+(?:,<([\d.]*?)(\d+))?", line)
+        wanted = re.fullmatch(r"([\w-]+)(?:\[binary\])?>=[\d.]+(?:,<([\d.]*?)(\d+))?", line)
         if wanted is None:
             assert line.startswith("#"), line
             continue
@@ -268,16 +273,18 @@ def test_projects_share_and_pythons_do_not(complete: Home, wheels: Path, tmp_pat
 
 
 def test_the_gateway_gets_what_it_lacks(complete: Home) -> None:
-    """A second set, without what the first one has."""
-    shutil.copy(GATEWAY.file, complete.project / "wrapper")
+    """A second set, without what the first one has, and a third one for PostgreSQL."""
+    every = (RUNNER, GATEWAY, POSTGRESQL)
+    for each in every[1:]:
+        shutil.copy(each.file, complete.project / "wrapper")
 
     answer = told(complete.run("gateway"))
 
     sets = [folder for folder in answer["path"] if "/packages/" in folder]
+    names = [name for each in every for name in each.modules]
     assert sorted(
-        name for folder in sets for name in (*GATEWAY.modules, *RUNNER.modules)
-        if Path(folder, name).is_dir()
-    ) == sorted((*GATEWAY.modules, *RUNNER.modules))  # fmt: skip
+        name for folder in sets for name in names if Path(folder, name).is_dir()
+    ) == sorted(names)  # fmt: skip
 
 
 def test_two_first_runs_at_once(home: Home) -> None:

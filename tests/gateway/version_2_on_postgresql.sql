@@ -1,0 +1,24 @@
+-- The tables of version 2 on PostgreSQL, as SQLAlchemy made them.
+CREATE TABLE schema_versions (version INTEGER NOT NULL, created_at FLOAT NOT NULL, PRIMARY KEY (version));
+CREATE TABLE runs (number BIGSERIAL NOT NULL, id VARCHAR(50) NOT NULL, token_hash BYTEA NOT NULL, status VARCHAR(10) NOT NULL, command TEXT, metadata TEXT, created_at FLOAT NOT NULL, started_at FLOAT, finished_at FLOAT, exit_code BIGINT, details TEXT NOT NULL, verdict TEXT, last_event_id BIGINT NOT NULL, last_event_at FLOAT, event_count BIGINT NOT NULL, numbered_count BIGINT NOT NULL, numbered_bytes BIGINT NOT NULL, highest_sequence BIGINT NOT NULL, altered_count BIGINT NOT NULL, PRIMARY KEY (number), UNIQUE (id));
+CREATE TABLE summaries (number BIGINT NOT NULL, stage VARCHAR(10) NOT NULL, stage_at FLOAT NOT NULL, seen_at FLOAT, title TEXT, asked TEXT, prompt TEXT, working_dir TEXT, branch TEXT, runner TEXT, mode TEXT, reason TEXT, open_questions BIGINT NOT NULL, refused BIGINT NOT NULL, cost FLOAT, incomplete BOOLEAN NOT NULL, removed_at FLOAT, PRIMARY KEY (number));
+CREATE INDEX summaries_by_folder ON summaries (working_dir);
+CREATE INDEX summaries_by_stage ON summaries (stage, stage_at, number);
+CREATE TABLE texts (number BIGSERIAL NOT NULL, run_id VARCHAR(50) NOT NULL, text TEXT NOT NULL, PRIMARY KEY (number));
+CREATE INDEX texts_by_run ON texts (run_id, number);
+CREATE TABLE progress (name VARCHAR(20) NOT NULL, event_id BIGINT NOT NULL, PRIMARY KEY (name));
+CREATE TABLE events (id BIGINT NOT NULL, run_id VARCHAR(50) NOT NULL, type VARCHAR(10) NOT NULL, data TEXT NOT NULL, sequence BIGINT NOT NULL, created_at FLOAT NOT NULL, body_hash BYTEA NOT NULL, PRIMARY KEY (id));
+CREATE INDEX events_by_sequence ON events (run_id, sequence);
+CREATE INDEX events_by_run ON events (run_id, id);
+CREATE TABLE nonces (number BIGSERIAL NOT NULL, digest BIGINT NOT NULL, used_at FLOAT NOT NULL, PRIMARY KEY (number));
+CREATE INDEX nonces_by_age ON nonces (used_at);
+CREATE TABLE commands (number BIGSERIAL NOT NULL, id VARCHAR(50) NOT NULL, run_id VARCHAR(50) NOT NULL, command TEXT NOT NULL, status VARCHAR(10) NOT NULL, result TEXT, error TEXT, created_at FLOAT NOT NULL, acknowledged_at FLOAT, PRIMARY KEY (number), UNIQUE (id));
+CREATE INDEX commands_by_run ON commands (run_id, number);
+CREATE TABLE artifacts (number BIGSERIAL NOT NULL, id VARCHAR(50) NOT NULL, run_id VARCHAR(50) NOT NULL, name TEXT NOT NULL, type VARCHAR(10) NOT NULL, size BIGINT NOT NULL, created_at FLOAT NOT NULL, PRIMARY KEY (number), UNIQUE (id));
+CREATE INDEX artifacts_by_run ON artifacts (run_id, number);
+CREATE TABLE sessions (token_hash BYTEA NOT NULL, created_at FLOAT NOT NULL, expires_at FLOAT NOT NULL, PRIMARY KEY (token_hash));
+CREATE TABLE waiters (id VARCHAR(50) NOT NULL, name TEXT NOT NULL, machine TEXT NOT NULL, paired_at FLOAT NOT NULL, PRIMARY KEY (id));
+CREATE TABLE orders (number BIGSERIAL NOT NULL, run_id VARCHAR(50) NOT NULL, waiter_id VARCHAR(50) NOT NULL, key VARCHAR(64) NOT NULL, mode VARCHAR(64), ask BOOLEAN, state VARCHAR(10) NOT NULL, handout INTEGER NOT NULL, session VARCHAR(64), queued_at FLOAT NOT NULL, taken_at FLOAT, exit_code INTEGER, reason TEXT, began BOOLEAN NOT NULL, PRIMARY KEY (number), UNIQUE (run_id), UNIQUE (key));
+CREATE INDEX orders_by_waiter ON orders (waiter_id, state);
+CREATE TABLE notified (run_id VARCHAR(50) NOT NULL, told_event_id BIGINT NOT NULL, silent_event_id BIGINT NOT NULL, PRIMARY KEY (run_id));
+CREATE TABLE audit (number BIGSERIAL NOT NULL, at FLOAT NOT NULL, address VARCHAR(50) NOT NULL, actor VARCHAR(20) NOT NULL, action VARCHAR(30) NOT NULL, run_id VARCHAR(50), detail TEXT, succeeded BOOLEAN NOT NULL, PRIMARY KEY (number));
