@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from tempfile import TemporaryFile
 from typing import IO, Any, Callable, NoReturn
@@ -50,6 +50,8 @@ EXTENSIONS = ("long-poll", "idempotent", "answers", "offers", "partial", "progre
 EVENT_TYPES = frozenset(("stdout", "stderr", "marker", "info", "error", "assist"))
 
 _EMPTY_HASH = hashlib.sha256().hexdigest()
+
+_ADMITTED = "gateway.admitted"
 
 StartResponse = Any  # a callable of WSGI; its type differs from server to server
 Environ = dict[str, Any]
@@ -147,6 +149,7 @@ class Wire:
         try:
             content = endpoint(environ, path)
         except RefusedError as refusal:
+            self._spend_nonce(environ)
             return _send(start_response, refusal.status, _refusal_json(refusal), headers)
         except StoreClosedError:
             return _send(start_response, 503, _ENDING, headers)
@@ -262,7 +265,7 @@ class Wire:
     def _hear_offer(self, environ: Environ, path: str) -> Any:
         with self._json_body(environ, path) as (body, content):
             body_hash = hashlib.sha256(body).hexdigest()
-            admitted = self._admission.admit_waiter(_claim(environ, path, body_hash))
+            admitted = self._admit_waiter(environ, path, body_hash)
             said = read_said(_parse_json(body) if content is None else content, self._rules)
         self._store.keep_nonce(admitted)
         waiter_id = admitted.run_id
@@ -283,7 +286,7 @@ class Wire:
     def _hand_out(self, environ: Environ, path: str) -> Any:
         with self._json_body(environ, path) as (body, content):
             body_hash = hashlib.sha256(body).hexdigest()
-            admitted = self._admission.admit_waiter(_claim(environ, path, body_hash))
+            admitted = self._admit_waiter(environ, path, body_hash)
             asked = read_take(_parse_json(body) if content is None else content)
         return self._offers.take(admitted, *asked)
 
@@ -360,8 +363,23 @@ class Wire:
 
     def _admit(self, environ: Environ, path: str, body_hash: str) -> Admitted:
         admitted = self._admission.admit(_claim(environ, path, body_hash))
+        environ[_ADMITTED] = admitted
         self._heard.note(admitted.run_id)
         return admitted
+
+    def _admit_waiter(self, environ: Environ, path: str, body_hash: str) -> Admitted:
+        admitted = self._admission.admit_waiter(_claim(environ, path, body_hash))
+        environ[_ADMITTED] = admitted
+        return admitted
+
+    def _spend_nonce(self, environ: Environ) -> None:
+        """Spend the nonce of what was admitted, and refused for what it brought. Alone, a gateway
+        has it in its memory.
+        """
+        admitted = environ.get(_ADMITTED)
+        if admitted is not None and self._store.is_shared:
+            with suppress(Exception):
+                self._store.keep_nonce(admitted)
 
 
 class _Storing:

@@ -5,9 +5,10 @@ one core at most, so that what runners send does not wait. How far it has come i
 in the database, in the same transaction as the text; which runs have more is told by `note`, and
 looked up once at the start.
 
-What is SQLite's own is in this module alone: an index of words (FTS5), which triggers keep like the
-table `texts`, so that what is removed there is removed from it. Without FTS5, and for words that it
-cannot tell apart, the table itself is read.
+What is a database's own is in this module alone: the index of words. SQLite's is FTS5, which
+triggers keep like the table `texts`, so that what is removed there is removed from it. PostgreSQL
+has the words of a piece in a column (its own parser would take ten times as long to find them).
+Without FTS5, and for words that are not told apart by it, the table itself is read.
 """
 
 from __future__ import annotations
@@ -16,28 +17,35 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
+    Executable,
     Select,
     Text,
     and_,
     bindparam,
+    cast,
     column,
     delete,
     func,
     insert,
     literal_column,
+    or_,
     select,
     table,
     text,
 )
+from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.storage import schema
+from gateway.storage import postgresql, schema
 from gateway.storage.writer import StoreClosedError, Writer
 
 logger = logging.getLogger(__name__)
@@ -111,6 +119,19 @@ _DDL: Final = (
     END
     """,
 )
+_SHARED_DDL: Final = (
+    "ALTER TABLE texts ADD COLUMN IF NOT EXISTS words tsvector",
+    "CREATE INDEX IF NOT EXISTS texts_by_word ON texts USING gin (words)",
+    # Made last: if it is there, all of them are.
+    "CREATE INDEX texts_without_words ON texts (run_id) WHERE words IS NULL",
+)
+_INSERT_SHARED: Final = text(
+    "INSERT INTO texts (run_id, text, words)"
+    " VALUES (:run_id, :text, array_to_tsvector(CAST(:words AS text[])))"
+).bindparams(bindparam("text", type_=postgresql.NulText()))
+# As FTS5 has them, but for accents.
+_WORD: Final = re.compile(r"[^\W_]+")
+_MAX_WORD: Final = 500
 _DROP: Final = (
     "DROP TRIGGER IF EXISTS texts_added",
     "DROP TRIGGER IF EXISTS texts_removed",
@@ -139,6 +160,9 @@ class TextIndex:
         self._engine = engine
         self._writer = writer
         self._has_words = engine.dialect.name == "sqlite" and _prepare(engine)
+        self._has_column = postgresql.is_shared(engine)
+        if self._has_column:
+            _prepare_shared(engine)
         self._gate = threading.Lock()
         # Runs that may have more, and whether all have to be looked at.
         self._waiting: dict[str, None] = {}
@@ -175,7 +199,11 @@ class TextIndex:
         found = select(columns.run_id, columns.number)
         known = [word for word in words if re.search(r"\w", word)]
         # Words of other scripts are not told apart by blanks.
-        if self._has_words and known and all(map(str.isascii, words)):
+        if not known or not all(map(str.isascii, words)):
+            known = []
+        if self._has_column and known:
+            return found.where(_column_has(known))
+        if self._has_words and known:
             quoted = " ".join(map(_quoted, known))
             matches = literal_column("texts_index").op("MATCH")(bindparam(None, quoted, Text))
             ids = select(_INDEX.c.rowid).where(matches)
@@ -187,7 +215,7 @@ class TextIndex:
         pieces = self.pieces_with(words).subquery()
         query = select(pieces.c.run_id).group_by(pieces.c.run_id)
         newest = query.order_by(func.max(pieces.c.number).desc()).limit(_MAX_RUNS)
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             return list(connection.execute(newest).scalars())
 
     def excerpts(self, run_ids: list[str], words: list[str]) -> dict[str, str]:
@@ -196,8 +224,16 @@ class TextIndex:
         pieces = self.pieces_with(words).where(columns.run_id.in_(run_ids)).subquery()
         last = select(func.max(pieces.c.number)).group_by(pieces.c.run_id)
         query = select(columns.run_id, columns.text).where(columns.number.in_(last))
-        with self._engine.connect() as connection:
+        with self._connect() as connection:
             return {row.run_id: excerpt(row.text, words) for row in connection.execute(query)}
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            if self._has_column:
+                # It knows the table's size, and not that of the texts, which lie beside it.
+                connection.execute(text("SET LOCAL enable_seqscan = off"))
+            yield connection
 
     # --- keeping it ---
 
@@ -235,7 +271,8 @@ class TextIndex:
                     waiting.update(dict.fromkeys(connection.execute(_BEHIND).scalars()))
                 taken = _read(connection, waiting)
             if taken.reached:
-                self._writer.call(lambda connection: _add(connection, taken))
+                statement = _INSERT_SHARED if self._has_column else insert(schema.texts)
+                self._writer.call(lambda connection: _add(connection, taken, statement))
         except Exception:
             with self._gate:
                 self._begins = self._leads  # nothing of it counts
@@ -270,6 +307,36 @@ def _prepare(engine: Engine) -> bool:
     return True
 
 
+def _prepare_shared(engine: Engine) -> None:
+    """Make the column and the index of PostgreSQL, unless they are there."""
+    with postgresql.start_alone(engine), engine.begin() as connection:
+        if not connection.execute(text("SELECT to_regclass('texts_without_words')")).scalar():
+            for statement in _SHARED_DDL:
+                connection.execute(text(statement))
+
+
+def _words_of(printed: str) -> list[str]:
+    return list({word[:_MAX_WORD] for word in _WORD.findall(printed.lower())})
+
+
+def _column_has(words: list[str]) -> ColumnElement[bool]:
+    """Return the condition that a piece on PostgreSQL has all these words, or what begins so."""
+    column = schema.texts.c.text
+    # Of older pieces nobody has gathered the words.
+    is_read = and_(literal_column("words").is_(None), *(contains(column, each) for each in words))
+    parts: list[str] = []
+    joined: list[ColumnElement[bool]] = []
+    for word in words:
+        found = [each[:_MAX_WORD] for each in _WORD.findall(word.lower())]
+        parts += found
+        if len(word) >= _MIN_BEGINNING:
+            parts[-1] += ":*"
+        if len(found) > 1:  # one behind the other
+            joined.append(column.op("~*")("[^[:alnum:]]+".join(found)))
+    query = cast(bindparam(None, " & ".join(parts), Text), TSQUERY)
+    return or_(and_(literal_column("words").op("@@")(query), *joined), is_read)
+
+
 class _Taken(NamedTuple):
     """What was read of some runs, and up to which event."""
 
@@ -300,19 +367,21 @@ def _read(connection: Connection, waiting: dict[str, None]) -> _Taken:
     return taken
 
 
-def _add(connection: Connection, taken: _Taken) -> None:
+def _add(connection: Connection, taken: _Taken, statement: Executable) -> None:
     # A run may have been removed since its events were read.
     runs = schema.runs.c
     query = select(runs.id).where(runs.id.in_(taken.reached))
     known = set(connection.execute(query).scalars())
-    pieces = [
+    pieces: list[dict[str, Any]] = [
         {"run_id": run_id, "text": piece}
         for run_id, texts in taken.printed.items()
         if run_id in known
         for piece in cut(plain("".join(texts)))
     ]
+    if statement is _INSERT_SHARED:
+        pieces = [{**each, "words": _words_of(each["text"])} for each in pieces]
     if pieces:
-        connection.execute(insert(schema.texts), pieces)
+        connection.execute(statement, pieces)
     columns = schema.indexed.c
     reached = [
         {"run_id": run_id, "event_id": event_id}

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,9 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(folder)
 
 
-def gateways_on(url: str, folder: Path, count: int) -> list[EmbeddedGateway]:
+def gateways_on(
+    url: str, folder: Path, count: int, env: Mapping[str, str] | None = None
+) -> list[EmbeddedGateway]:
     """Return gateways that have one database and one secret, and are not started."""
     folder.mkdir(exist_ok=True)
     secret = secrets.token_hex(32)
@@ -169,7 +171,7 @@ def gateways_on(url: str, folder: Path, count: int) -> list[EmbeddedGateway]:
         gateway = EmbeddedGateway(
             folder / f"gateway-{number}",
             *("--port", str(free_port())),
-            env={"CLAUDE_RUNNER_GATEWAY_DATABASE_URL": url},
+            env={"CLAUDE_RUNNER_GATEWAY_DATABASE_URL": url, **(env or {})},
         )
         gateway.env_file.write_text(f"HMAC_SECRET={secret}\nALLOW_SELF_SIGNED=true\n")
         made.append(gateway)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
@@ -277,6 +278,27 @@ def test_a_stop_comes_to_the_poll_that_waits_at_the_other(
 
         assert [each["id"] for each in waiting.result().json] == [command]
         assert time.monotonic() - began < 25
+
+
+def test_what_runs_print_is_found_at_both(
+    pair: tuple[EmbeddedGateway, EmbeddedGateway],
+) -> None:
+    """By words and their beginnings, as on SQLite; one behind the other where they are joined."""
+    run = pair[0].create_run()
+    pair[0].send_events(run, ["it prints \x1b[1mElder\x1b[31mberry\x1b[0m\x1b[5;1Hjam 京都\n"], 1)
+
+    def found(query: str) -> bool:
+        groups = pair[1].api("GET", f"/api/list?q={quote(query)}").json()["groups"]
+        return [line["id"] for group in groups for line in group["runs"]] == [run.id]
+
+    eventually(lambda: holds(found("elderb jam")))
+    assert all(map(found, ("-elderberry *", "ELDERBERRY-jam", "京都", "it prin")))
+    assert not any(map(found, ("berry", "el", "jam-elderberry", "elderberry x")))
+
+
+def holds(condition: bool) -> None:
+    """For `eventually`."""
+    assert condition
 
 
 def test_a_folder_waits_at_both(pair: tuple[EmbeddedGateway, EmbeddedGateway]) -> None:
