@@ -38,6 +38,7 @@ from gateway.page.site import build_site
 from gateway.presence import Heard, Looks
 from gateway.relay import Relay
 from gateway.screens.screens import Screens
+from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import Hosts, page_url
 from gateway.serving.live import ALL_RUNS, Live
 from gateway.serving.server import Server
@@ -251,7 +252,8 @@ class Gateway:
             self._notifier.use(settings.notify)
         except ServicesError as error:
             raise SettingsError(f"{NOTIFY}: {error}") from error
-        self._server = _listen(address, certificate)  # from here on there are threads
+        proxies = settings.trusted_proxies
+        self._server = _listen(address, certificate, proxies)  # from here on there are threads
         self.port: int = self._server.bind_addr[1]
         self._link_base = page_url(hosts, address[0], self.port)
         files = ArtifactFiles(settings.data_dir / "artifacts", rules)
@@ -279,7 +281,7 @@ class Gateway:
         if self._writer.is_shared:
             register = SharedRegister(engine, self._writer)
         offers = Offers(self._store, Orders(engine, self._writer), self._live, register)
-        rate_limit = RateLimit(settings.rate_limit)
+        rate_limit = RateLimit(settings.rate_limit, proxies.has)
         wire = Wire(self._store, self._live, admission, rate_limit, rules, files, offers, heard)
         site = build_site(
             Parts(
@@ -319,7 +321,9 @@ class Gateway:
             looks.when_noted = lambda run_id, page, is_visible: relay.tell(
                 "look", run=run_id, page=page, visible=is_visible
             )
-        self._server.wsgi_app = Front(hosts, wire, site, self.login, self._store, self._live)
+        self._server.wsgi_app = Front(
+            hosts, proxies, wire, site, self.login, self._store, self._live
+        )
         self._serving = threading.Thread(
             target=self._server.serve, name="gateway-server", daemon=True
         )
@@ -376,9 +380,11 @@ def _make_rules(settings: Settings) -> Rules:
     return Rules([each.encode() for each in known], patterns)
 
 
-def _listen(address: tuple[str, int], certificate: tuple[Path, Path] | None) -> Server:
+def _listen(
+    address: tuple[str, int], certificate: tuple[Path, Path] | None, proxies: TrustedProxies
+) -> Server:
     files = None if certificate is None else (str(certificate[0]), str(certificate[1]))
-    server = Server(address, None, files)
+    server = Server(address, None, files, proxies)
     try:
         server.prepare()
     except OSError as error:

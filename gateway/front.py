@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote
 from flask import Flask
 
 from gateway.login import Credentials, Login, TooManyFailuresError
+from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import Hosts
 from gateway.serving.live import ALL_RUNS, Live, Viewer
 from gateway.serving.server import Parked
@@ -32,9 +33,17 @@ class Front:
     """The callable that the server calls."""
 
     def __init__(
-        self, hosts: Hosts, wire: Wire, site: Flask, login: Login, store: Store, live: Live
+        self,
+        hosts: Hosts,
+        proxies: TrustedProxies,
+        wire: Wire,
+        site: Flask,
+        login: Login,
+        store: Store,
+        live: Live,
     ) -> None:
         self._hosts = hosts
+        self._proxies = proxies
         self._wire = wire
         self._site = site
         self._login = login
@@ -43,6 +52,7 @@ class Front:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
+        self._proxies.apply(environ)
         if not self._hosts.is_ours(environ.get("HTTP_HOST", "")):
             return _tell(
                 start_response,

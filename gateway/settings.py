@@ -23,6 +23,7 @@ from config import (
     write_private,
 )
 from gateway.notify.words import QuietHours, parse_quiet_hours, split_addresses
+from gateway.serving.forwarded import TrustedProxies
 from places import PROGRAM
 
 DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
@@ -30,6 +31,7 @@ RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"
 RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
 NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
 NOTIFY_QUIET: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY_QUIET"
+TRUSTED_PROXIES: Final = "CLAUDE_RUNNER_GATEWAY_TRUSTED_PROXIES"
 
 
 def _text(text: str, _: str) -> str:
@@ -48,6 +50,15 @@ def _quiet_hours(text: str, variable: str) -> QuietHours | None:
     except ValueError:
         raise ConfigError(
             f"{variable} is {text!r}; write the hours of a day, such as 22:00-07:00"
+        ) from None
+
+
+def _networks(text: str, variable: str) -> TrustedProxies:
+    try:
+        return TrustedProxies.parse(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{variable} is {text!r} ({error}); write networks, such as 127.0.0.1 10.0.0.0/8"
         ) from None
 
 
@@ -80,6 +91,11 @@ OWN: Final = (
         "another database, as SQLAlchemy writes its address (default: a file in the data folder)",
         grants=True,
     ),
+    Setting(
+        *("trusted_proxies", TRUSTED_PROXIES, "", _networks),
+        "networks of the proxies in front, whose X-Forwarded- headers count, with blanks between",
+        grants=True,
+    ),
 )
 
 
@@ -107,6 +123,7 @@ class Settings:
     runner_allows_self_signed: bool
     notes: tuple[str, ...]
     shares_secret: bool = False
+    trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
     @property
     def admin_token_file(self) -> Path:
@@ -146,6 +163,7 @@ def load_settings(
         redact_patterns=config.redact_patterns,
         notify=split_addresses(config.own["notify"]),
         notify_quiet=config.own["notify_quiet"],
+        trusted_proxies=config.own["trusted_proxies"],
         runner_url=config.gateway_url,
         runner_allows_self_signed=config.allow_self_signed,
         notes=tuple(notes),

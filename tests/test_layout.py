@@ -44,7 +44,7 @@ GATEWAY_MAY_IMPORT = {
     "login": "codes storage admission windows",
     "offers": "serving storage admission",
     "notify": "serving storage presence",
-    "settings": "notify",
+    "settings": "notify serving",
     "listing": "offers storage admission",
     "housekeeping": "listing storage",
     "wire": "offers serving storage admission presence",

@@ -42,12 +42,13 @@ class Hosts:
         public = urlsplit(self.public_url or "")
         return public.scheme == "https" and public.netloc == host.lower()
 
-    def is_our_origin(self, origin: str, host: str) -> bool:
+    def is_our_origin(self, origin: str, host: str, scheme: str) -> bool:
         """Whether an `Origin` is the page that was served under this `Host`.
 
-        A proxy that speaks https outside and http to us is known by `public_url`.
+        A proxy that speaks https outside and http to us is known by `public_url`, or by what it
+        says, which is in `scheme`.
         """
-        allowed = {f"{self.scheme}://{host}".lower()}
+        allowed = {f"{scheme}://{host}".lower()}
         if self.public_url:
             allowed.add(self.public_url[: len(self.public_url) - len(self.base_path)])
         return origin.lower() in allowed

@@ -32,6 +32,8 @@ from typing import Any, Callable
 from cheroot import errors, server, wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 
+from gateway.serving.forwarded import TrustedProxies
+
 logger = logging.getLogger(__name__)
 
 # Requests that are being read, computed or written at the same time; all others wait their turn.
@@ -273,8 +275,24 @@ def _make_file(sock: socket.socket, mode: str = "r", _size: int = 0) -> _Reader 
     return _Reader(sock) if "r" in mode else _Writer(sock)
 
 
+class _Headers(server.HeaderReader):
+    """Headers with one spelling: to WSGI, `X_Forwarded_For` would have the name of another one.
+
+    cheroot's own reader for that compares bytes with text.
+    """
+
+    def _allow_header(self, key_name: bytes) -> bool:
+        return b"_" not in key_name
+
+
+class _Request(server.HTTPRequest):
+    header_reader = _Headers()
+
+
 class Connection(server.HTTPConnection):
     """A connection that can be parked, and that waits for its client without a thread."""
+
+    RequestHandlerClass = _Request
 
     def __init__(self, owner: Server, sock: socket.socket, _makefile: Any = None) -> None:
         super().__init__(owner, sock, _make_file)
@@ -474,8 +492,9 @@ class _Gateway(wsgi.Gateway_10):
 class _Waiting:
     """The connections that no thread works on, the oldest first. Thread: any."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, proxies: TrustedProxies) -> None:
         self._limit = limit
+        self._proxies = proxies  # everybody's connections come from them
         self._lock = threading.Lock()
         self._connections: dict[Connection, str] = {}
 
@@ -488,7 +507,9 @@ class _Waiting:
             self._connections[connection] = address
             if len(self._connections) <= _MAX_WAITING_OF_ONE:
                 return
-            of_one = [each for each, other in self._connections.items() if other == address]
+            of_one = []
+            if not self._proxies.has(address):
+                of_one = [each for each, other in self._connections.items() if other == address]
             oldest = None
             if len(of_one) > _MAX_WAITING_OF_ONE:
                 oldest = of_one[0]
@@ -542,6 +563,7 @@ class Server(wsgi.Server):
         address: tuple[str, int],
         application: Any,
         certificate: tuple[str, str] | None,
+        proxies: TrustedProxies | None = None,
         threads: int = _THREADS,
     ) -> None:
         super().__init__(
@@ -559,7 +581,8 @@ class Server(wsgi.Server):
             self.ssl_adapter.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.bind_error: OSError | None = None
         self._working: set[Connection] = set()
-        self._waiting = _Waiting(min(_MAX_WAITING, _open_files_limit() // 3))
+        limit = min(_MAX_WAITING, _open_files_limit() // 3)
+        self._waiting = _Waiting(limit, proxies or TrustedProxies())
         self._ended = threading.Event()
         self._watchman = threading.Thread(target=self._watch, name="gateway-watchman", daemon=True)
 

@@ -25,6 +25,7 @@ from gateway.settings import (
     OWN,
     RATE_LIMIT,
     RETENTION_DAYS,
+    TRUSTED_PROXIES,
     Settings,
 )
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
@@ -230,6 +231,7 @@ def test_a_project_cannot_say_where_messages_go() -> None:
         NOTIFY_QUIET: "22:00-07:00",
         RATE_LIMIT: "0",
         RETENTION_DAYS: "1",
+        TRUSTED_PROXIES: "127.0.0.1",
     }
 
     assert set(granted(OWN, names)) == {setting.variable for setting in OWN} == names.keys()

@@ -23,7 +23,7 @@ from urllib.request import url2pathname
 import pytest
 import zxingcpp
 
-from gateway.settings import DATABASE_URL, NOTIFY, NOTIFY_QUIET, RATE_LIMIT, RETENTION_DAYS
+from gateway.settings import DATABASE_URL, OWN, RETENTION_DAYS
 from testing.gateways import certificates
 from testing.gateways.embedded_gateway import ROOT, EmbeddedGateway
 from testing.programs.disk import mount_disk
@@ -330,7 +330,7 @@ def test_options_and_settings_are_documented() -> None:
 
     for option in set(re.findall(r"--[a-z-]+", shown)) - {"--help", "--version"}:
         assert f"`{option}" in guide
-    for variable in (DATABASE_URL, NOTIFY, NOTIFY_QUIET, RATE_LIMIT, RETENTION_DAYS):
+    for variable in (setting.variable for setting in OWN):
         assert f"`{variable}`" in guide
         assert f"\n# {variable}=" in example
 
@@ -448,6 +448,7 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
     [
         ("CLAUDE_RUNNER_GATEWAY_RATE_LIMIT", "many"),
         ("CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS", "-1"),
+        ("CLAUDE_RUNNER_GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8 nonsense"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "nonsense"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "sqlite:////nowhere/at/all.db"),
     ],
