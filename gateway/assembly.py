@@ -21,6 +21,7 @@ from config import write_private
 from gateway import xterm
 from gateway.admission import Admission, Nonces, RateLimit
 from gateway.front import Front
+from gateway.health import Health
 from gateway.housekeeping import Housekeeping
 from gateway.listing.runs import Listing
 from gateway.listing.text_index import TextIndex
@@ -47,7 +48,7 @@ from gateway.storage.agreement import Agreed, agreed_with_others, alone_on_file
 from gateway.storage.artifacts import ArtifactFiles
 from gateway.storage.postgresql import is_shared
 from gateway.storage.records import Event
-from gateway.storage.schema import open_database
+from gateway.storage.schema import looking_at, open_database
 from gateway.storage.store import Store
 from gateway.storage.verdicts import Verdicts
 from gateway.storage.writer import Writer
@@ -281,8 +282,13 @@ class Gateway:
         if self._writer.is_shared:
             register = SharedRegister(engine, self._writer)
         offers = Offers(self._store, Orders(engine, self._writer), self._live, register)
+        look = self._claims.enter_context(looking_at(engine))
+        self._health = Health({"database": look, "files": files.check})
         rate_limit = RateLimit(settings.rate_limit, proxies.has)
-        wire = Wire(self._store, self._live, admission, rate_limit, rules, files, offers, heard)
+        health = self._health
+        wire = Wire(
+            self._store, self._live, admission, rate_limit, rules, files, offers, heard, health
+        )
         site = build_site(
             Parts(
                 store=self._store,
@@ -337,6 +343,7 @@ class Gateway:
     def __enter__(self) -> Gateway:
         self._writer.start(self._notices)
         self._live.start()
+        self._health.start()
         self._notifier.start(self._link_base)
         self._housekeeping.start()
         self._index.start()
@@ -355,6 +362,7 @@ class Gateway:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        self._health.close()
         self._housekeeping.close()
         self._index.close()
         self._verdicts.close()

@@ -15,12 +15,12 @@ from flask import Flask
 
 from gateway.login import Credentials, Login, TooManyFailuresError
 from gateway.serving.forwarded import TrustedProxies
-from gateway.serving.hosts import Hosts
+from gateway.serving.hosts import Hosts, is_address
 from gateway.serving.live import ALL_RUNS, Live, Viewer
 from gateway.serving.server import Parked
 from gateway.storage.store import Store
 from gateway.storage.writer import StoreClosedError
-from gateway.wire import Environ, StartResponse, Wire
+from gateway.wire import HEALTH, Environ, StartResponse, Wire
 
 STREAMS = ("/api/stream", "/api/runs/{run_id}/stream")
 # Not even counted: a page of a stranger, in a browser beside a runner, would use up the rate limit
@@ -53,15 +53,18 @@ class Front:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         self._proxies.apply(environ)
-        if not self._hosts.is_ours(environ.get("HTTP_HOST", "")):
+        self._take_base_off(environ)
+        method = environ["REQUEST_METHOD"]
+        path = environ["REQUEST_URI"].partition("?")[0]
+        host = environ.get("HTTP_HOST", "")
+        # A balancer's probe names an address, or nothing; no page has such a name of its own.
+        is_probe = path == HEALTH and is_address(host)
+        if not (self._hosts.is_ours(host) or is_probe):
             return _tell(
                 start_response,
                 "421 Misdirected Request",
                 "This gateway does not go by that name; start it with --public-url to add one.",
             )
-        self._take_base_off(environ)
-        method = environ["REQUEST_METHOD"]
-        path = environ["REQUEST_URI"].partition("?")[0]
         endpoint = self._wire.find(method, path)
         if endpoint is not None and not _is_of_the_page(environ, path):
             if environ.get("HTTP_SEC_FETCH_SITE") in _OTHER_SITES:

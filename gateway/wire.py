@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, unquote
 
 from config import VERSION
 from gateway.admission import Admission, Admitted, Claim, RateLimit, RefusedError
+from gateway.health import Health
 from gateway.offers.folders import MAX_WAIT_S, Offers, read_said, read_take
 from gateway.presence import Heard
 from gateway.serving.live import Live, Poll
@@ -54,10 +55,11 @@ _EMPTY_HASH = hashlib.sha256().hexdigest()
 StartResponse = Any  # a callable of WSGI; its type differs from server to server
 Environ = dict[str, Any]
 
+HEALTH = "/api/health"
 COMMANDS = "/api/runs/{run_id}/commands"
 ACK = "/api/runs/{run_id}/commands/{command_id}/ack"
 ROUTES = {
-    ("GET", "/api/health"): "_tell_health",
+    ("GET", HEALTH): "_tell_health",
     ("POST", "/api/ingest/event"): "_take_event",
     ("POST", "/api/ingest/artifact"): "_take_artifact",
     ("GET", COMMANDS): "_list_commands",
@@ -87,6 +89,14 @@ class InvalidError(RefusedError):
         self.message = message
 
 
+class UnwellError(RefusedError):
+    """The gateway is not to be sent requests."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__(503, content["status"])
+        self.content = content
+
+
 def _refuse(status: int, error: str) -> NoReturn:
     raise RefusedError(status, error)
 
@@ -104,6 +114,7 @@ class Wire:
         files: ArtifactFiles,
         offers: Offers,
         heard: Heard,
+        health: Health,
     ) -> None:
         self._store = store
         self._live = live
@@ -113,6 +124,7 @@ class Wire:
         self._rules = rules
         self._files = files
         self._heard = heard
+        self._health = health
         self._large_bodies = threading.BoundedSemaphore(_LARGE_BODIES_AT_ONCE)
         endpoints: dict[tuple[str, str], Endpoint] = {
             route: getattr(self, name) for route, name in ROUTES.items()
@@ -163,7 +175,14 @@ class Wire:
 
     def _tell_health(self, _environ: Environ, _path: str) -> Any:
         now = int(time.time() * 1_000)
-        return {"status": "ok", "timestamp": now, "version": VERSION, "extensions": EXTENSIONS}
+        away = [] if self._health.is_draining else self._health.away()
+        # Looked at again, because it may have begun meanwhile.
+        status = "draining" if self._health.is_draining else "away" if away else "ok"
+        told = {"status": status, "timestamp": now, "version": VERSION, "extensions": EXTENSIONS}
+        if status != "ok":
+            error = ", ".join(away) + " away" if away else status
+            raise UnwellError({"error": error, **told, "away": away})
+        return told
 
     def _take_event(self, environ: Environ, path: str) -> Any:
         with self._json_body(environ, path) as (body, content):
@@ -559,6 +578,8 @@ def _too_many(retry_after: str) -> dict[str, Any]:
 
 
 def _refusal_json(refusal: RefusedError) -> dict[str, Any]:
+    if isinstance(refusal, UnwellError):
+        return refusal.content
     if isinstance(refusal, InvalidError):
         return {"statusCode": 500, "error": refusal.error, "message": refusal.message}
     return {"error": refusal.error}

@@ -453,7 +453,7 @@ _PATHS: dict[str, Schema] = {
                         }
                     )
                 ),
-                errors=(421, 429),
+                errors=(421, 429, 503),
             ),
             "security": [],
         }

@@ -54,6 +54,14 @@ class Hosts:
         return origin.lower() in allowed
 
 
+def is_address(host: str) -> bool:
+    """Whether a `Host` header is absent, or is a number and no name."""
+    try:
+        return not host or bool(ipaddress.ip_address(_host_name(f"//{host}")))
+    except ValueError:
+        return False
+
+
 def _host_name(address: str) -> str:
     try:
         parts = urlsplit(address)

@@ -20,6 +20,7 @@ from testing.gateways.embedded_record import EmbeddedRecord
 from testing.gateways.postgresql import Cluster, cluster, gateways_on
 from testing.gateways.signing_client import Client
 from testing.gateways.waiting_folder import WaitingFolder
+from testing.waiting import eventually
 from tests.gateway.test_crash import Sender, wait_for_progress
 
 RUNNERS = 20
@@ -300,8 +301,11 @@ def test_the_database_is_restarted_while_runners_send(tmp_path: Path) -> None:
         try:
             wait_for_progress(senders)
             database.stop()
+            told = one.request("GET", "/api/health")
+            assert (told.status, told.json()["away"]) == (503, ["database"])
             database.start()
             wait_for_progress(senders)
+            eventually(lambda: _is_well(one))
             database.crash()
             database.start()
             wait_for_progress(senders)
@@ -318,6 +322,10 @@ def test_the_database_is_restarted_while_runners_send(tmp_path: Path) -> None:
             waiting = threads.submit(client.poll, "?wait=50")
             command = records[1].stop(run.id)
             assert [each["id"] for each in waiting.result().json] == [command]
+
+
+def _is_well(gateway: EmbeddedGateway) -> None:
+    assert gateway.request("GET", "/api/health").status == 200
 
 
 def test_tables_of_version_2_become_those_of_today(database: Cluster) -> None:
