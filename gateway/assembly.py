@@ -59,6 +59,9 @@ logger = logging.getLogger(__name__)
 
 # The server's own end takes two seconds at most; a request that will not end is left behind.
 STOP_TIMEOUT_S = 3.5
+# So long a request that is under way may take when the gateway ends.
+FINISH_S = 20.0
+_LOOK_AGAIN_S = 0.02
 # How often other gateways are told which runners were heard of, and of how many at once.
 _HEARD_S = 10.0
 _HEARD_AT_ONCE = 200
@@ -355,6 +358,20 @@ class Gateway:
             self._relay.start()
         self._serving.start()
         return self
+
+    def drain(self, least_s: float) -> None:
+        """End streams and answer polls, and finish what is under way, for FINISH_S at most.
+
+        Requests are answered for `least_s` in any case, while `/api/health` says that it drains.
+        """
+        began = time.monotonic()
+        self._health.is_draining = True
+        self._server.drain()
+        self._live.close()
+        while time.monotonic() < began + least_s or (
+            self._server.is_at_work() and time.monotonic() < began + FINISH_S
+        ):
+            time.sleep(_LOOK_AGAIN_S)
 
     def __exit__(
         self,

@@ -15,7 +15,7 @@ from flask import Flask
 
 from gateway.login import Credentials, Login, TooManyFailuresError
 from gateway.serving.forwarded import TrustedProxies
-from gateway.serving.hosts import Hosts, is_address
+from gateway.serving.hosts import OWN_PATHS, Hosts, is_address
 from gateway.serving.live import ALL_RUNS, Live, Viewer
 from gateway.serving.server import Parked
 from gateway.storage.store import Store
@@ -84,7 +84,10 @@ class Front:
         for name in ("REQUEST_URI", "PATH_INFO") if base else ():
             path, _, rest = environ[name].partition(base)
             if not path and rest[:1] in ("", "/", "?"):
-                environ[name] = rest if rest[:1] == "/" else f"/{rest}"
+                rest = rest if rest[:1] == "/" else f"/{rest}"
+                # Else it is the page of a run, and the base was /runs.
+                if re.split("[/?]", rest, maxsplit=2)[1] in OWN_PATHS:
+                    environ[name] = rest
 
     def _open_stream(
         self, topic: str, environ: Environ, start_response: StartResponse

@@ -24,6 +24,7 @@ from config import (
 )
 from gateway.notify.words import QuietHours, parse_quiet_hours, split_addresses
 from gateway.serving.forwarded import TrustedProxies
+from gateway.serving.hosts import OWN_PATHS
 from places import PROGRAM
 
 DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
@@ -31,6 +32,7 @@ RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"
 RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
 NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
 NOTIFY_QUIET: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY_QUIET"
+DRAIN_SECONDS: Final = "CLAUDE_RUNNER_GATEWAY_DRAIN_SECONDS"
 TRUSTED_PROXIES: Final = "CLAUDE_RUNNER_GATEWAY_TRUSTED_PROXIES"
 
 
@@ -92,6 +94,11 @@ OWN: Final = (
         grants=True,
     ),
     Setting(
+        *("drain_seconds", DRAIN_SECONDS, "0", _number),
+        "seconds for which requests are answered after SIGTERM, until a balancer has noticed",
+        grants=True,
+    ),
+    Setting(
         *("trusted_proxies", TRUSTED_PROXIES, "", _networks),
         "networks of the proxies in front, whose X-Forwarded- headers count, with blanks between",
         grants=True,
@@ -123,6 +130,7 @@ class Settings:
     runner_allows_self_signed: bool
     notes: tuple[str, ...]
     shares_secret: bool = False
+    drain_s: float = 0.0
     trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
     @property
@@ -163,6 +171,7 @@ def load_settings(
         redact_patterns=config.redact_patterns,
         notify=split_addresses(config.own["notify"]),
         notify_quiet=config.own["notify_quiet"],
+        drain_s=config.own["drain_seconds"],
         trusted_proxies=config.own["trusted_proxies"],
         runner_url=config.gateway_url,
         runner_allows_self_signed=config.allow_self_signed,
@@ -215,8 +224,8 @@ def _make_secret(file: Path, notes: list[str]) -> None:
     notes.append(f"made a new HMAC_SECRET in {file}; runners on other machines need the same")
 
 
-# The first part of every path that the gateway answers itself.
-_OWN_PATHS = frozenset({"api", "login", "logout", "notifications", "runs", "static"})
+# Of these a path with the base, and one from which the proxy has taken it, cannot be told apart.
+_NO_BASES = OWN_PATHS - {"", "runs"}
 
 
 def parse_public_url(text: str) -> str:
@@ -228,6 +237,6 @@ def parse_public_url(text: str) -> str:
         parts = urlsplit(parse_gateway_url(text, "--public-url"))
     except ConfigError:
         raise ValueError(text) from None
-    if _OWN_PATHS.intersection(parts.path.split("/")[1:2]):
+    if _NO_BASES.intersection(parts.path.split("/")[1:2]):
         raise ValueError(text)  # a proxy may take the path off, or not
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"

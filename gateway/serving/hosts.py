@@ -11,6 +11,8 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+# The first part of every path that the gateway answers.
+OWN_PATHS = frozenset({"", "api", "login", "logout", "notifications", "runs", "static"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

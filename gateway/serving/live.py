@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable, Protocol
 
-from gateway.serving.server import Connection
+from gateway.serving.server import Connection, closing
 from gateway.storage.records import Event
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,10 @@ class Source(Protocol):
 
     def last_event_id(self, run_id: str) -> int:
         """Return the id of a run's last event, 0 if it has none."""
+
+
+# The last that a browser gets of a gateway that ends, so that it goes to another one at once.
+_MOVE_ON = b"retry: 250\nevent: reconnect\ndata: {}\n\n"
 
 
 @dataclass(eq=False)
@@ -302,6 +306,8 @@ class Live:
         for poll in [each for polls in self._polls.values() for each in polls]:
             self._answer(poll, is_over=True)
         for parked, connection in list(self._connections.items()):
+            if isinstance(parked, Viewer):
+                self._send_on(parked, connection)
             self._drop(parked, connection)
         self._selector.close()
         self._wake_in.close()
@@ -452,6 +458,14 @@ class Live:
         self._watch_for_room(viewer, connection, wanted=False)
         return True
 
+    def _send_on(self, viewer: Viewer, connection: Connection) -> None:
+        """Tell a browser to come back, unless it has not taken what it was sent before."""
+        try:
+            if self._send(viewer, connection):
+                connection.socket.send(_MOVE_ON)
+        except (OSError, ValueError):
+            pass  # it will notice by itself
+
     def _watch_for_room(self, viewer: Viewer, connection: Connection, *, wanted: bool) -> None:
         if viewer.waits_for_room != wanted:
             viewer.waits_for_room = wanted
@@ -498,7 +512,8 @@ class Live:
         connection = self._connections[poll]
         try:
             if not poll.out:
-                poll.out = memoryview(poll.answer(is_over))
+                reply = poll.answer(is_over)
+                poll.out = memoryview(closing(reply) if self._is_ending else reply)
             if not poll.out:
                 return
             while poll.out:

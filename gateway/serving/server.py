@@ -265,6 +265,11 @@ class _Writer:
         """What is left goes out when the client takes it."""
 
 
+def closing(reply: bytes) -> bytes:
+    """Return a whole reply that says that the connection ends with it."""
+    return reply.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+
+
 def _set_timeout(sock: socket.socket, timeout_s: float | None) -> None:
     """Set it, unless it is that already: to set it takes a call to the kernel."""
     if sock.gettimeout() != timeout_s:
@@ -394,7 +399,7 @@ class Connection(server.HTTPConnection):
     def answer(self, reply: bytes) -> None:
         """Send the whole answer to a request that was parked, and go on with the next one."""
         try:
-            self.wfile.write(reply)
+            self.wfile.write(closing(reply) if self.server.is_draining else reply)
         except (OSError, ValueError):
             self.keeps_alive = False
         self.server.release(self)
@@ -456,6 +461,8 @@ class _Gateway(wsgi.Gateway_10):
         return environ
 
     def respond(self) -> None:
+        if self.req.server.is_draining:
+            self.req.close_connection = True
         response: Iterable[bytes] = self.req.server.wsgi_app(self.env, self.start_response)
         if isinstance(response, Parked):
             self.req.conn.parked = response
@@ -584,6 +591,7 @@ class Server(wsgi.Server):
         limit = min(_MAX_WAITING, _open_files_limit() // 3)
         self._waiting = _Waiting(limit, proxies or TrustedProxies())
         self._ended = threading.Event()
+        self.is_draining = False
         self._watchman = threading.Thread(target=self._watch, name="gateway-watchman", daemon=True)
 
     def prepare(self) -> None:
@@ -649,7 +657,7 @@ class Server(wsgi.Server):
     def release(self, connection: Connection) -> None:
         """Take back a connection that was parked, for its next request. Thread: any."""
         connection.parked = None
-        if connection.keeps_alive and self.ready:
+        if connection.keeps_alive and self.ready and not self.is_draining:
             self.attend(connection)
         else:
             connection.close()
@@ -670,14 +678,25 @@ class Server(wsgi.Server):
         while not self._ended.wait(0.5):
             working = list(self._working)
             is_busy = len(working) > self.requests.min * 3 // 4
-            grace_s = _GRACE_BUSY_S if is_busy else _GRACE_S
+            grace_s = _GRACE_BUSY_S if is_busy or self.is_draining else _GRACE_S
+            waiting_grace_s = _GRACE_BUSY_S if self.is_draining else _GRACE_S
             now = time.monotonic()
             for connection in working:
                 if connection.is_too_slow(now, grace_s):
                     connection.drop()
             for connection in self._waiting.all():
-                if connection.is_too_slow(now, _GRACE_S):
+                if connection.is_too_slow(now, waiting_grace_s):
                     connection.drop()
+
+    def drain(self) -> None:
+        """Answer what comes, and let each client connect anew afterwards: to another gateway."""
+        self.is_draining = True
+
+    def is_at_work(self) -> bool:
+        """Whether a request is under way: being read, answered, or taken by its client."""
+        if self._working or self.requests.qsize:
+            return True
+        return any(each.rfile.has_data() or each.wfile.rest for each in self._waiting.all())
 
     def stop(self) -> None:
         """End: no new connections, a moment for the requests that are being answered."""

@@ -122,6 +122,7 @@ def test_probes_share_a_check_and_no_answer_is_old() -> None:
         assert time.monotonic() - began >= 3 * FRESH_S
         is_away = True
         asked = since = time.monotonic()
+        is_told = False
         while asked < since + 2 * FRESH_S:
             asked = time.monotonic()
             is_told = health.away() == ["files"]

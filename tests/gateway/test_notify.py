@@ -20,6 +20,7 @@ from gateway.notify import words
 from gateway.serving.hosts import find_hosts
 from gateway.settings import (
     DATABASE_URL,
+    DRAIN_SECONDS,
     NOTIFY,
     NOTIFY_QUIET,
     OWN,
@@ -231,6 +232,7 @@ def test_a_project_cannot_say_where_messages_go() -> None:
         NOTIFY_QUIET: "22:00-07:00",
         RATE_LIMIT: "0",
         RETENTION_DAYS: "1",
+        DRAIN_SECONDS: "10",
         TRUSTED_PROXIES: "127.0.0.1",
     }
 
