@@ -139,7 +139,9 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(folder)
 
 
-def gateways_on(url: str, folder: Path, count: int) -> list[EmbeddedGateway]:
+def gateways_on(
+    url: str, folder: Path, count: int, *arguments: str, **env: str
+) -> list[EmbeddedGateway]:
     """Return gateways that have one database and one secret, and are not started."""
     folder.mkdir(exist_ok=True)
     secret = secrets.token_hex(32)
@@ -147,8 +149,8 @@ def gateways_on(url: str, folder: Path, count: int) -> list[EmbeddedGateway]:
     for number in range(count):
         gateway = EmbeddedGateway(
             folder / f"gateway-{number}",
-            *("--port", str(free_port())),
-            env={"CLAUDE_RUNNER_GATEWAY_DATABASE_URL": url},
+            *("--port", str(free_port()), *arguments),
+            env={"CLAUDE_RUNNER_GATEWAY_DATABASE_URL": url, **env},
         )
         gateway.env_file.write_text(f"HMAC_SECRET={secret}\nALLOW_SELF_SIGNED=true\n")
         made.append(gateway)
