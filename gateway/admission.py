@@ -86,6 +86,11 @@ class Nonces:
         digest = hashlib.sha256(nonce.encode("utf-8", "surrogateescape")).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
+    def count(self) -> int:
+        """Return how many are remembered."""
+        with self._lock:
+            return sum(map(len, self._windows.values()))
+
     def is_known(self, digest: int) -> bool:
         """Whether it has been used."""
         with self._lock:

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from config import write_private
-from gateway import xterm
+from gateway import request_log, xterm
 from gateway.admission import Admission, Nonces, RateLimit
 from gateway.front import Front
 from gateway.health import Health
@@ -26,6 +26,7 @@ from gateway.housekeeping import Housekeeping
 from gateway.listing.runs import Listing
 from gateway.listing.text_index import TextIndex
 from gateway.login import Login
+from gateway.metrics import OTHER, Metrics, serving
 from gateway.notify.marks import Marks
 from gateway.notify.notifier import Notifier
 from gateway.notify.services import ServicesError
@@ -42,8 +43,8 @@ from gateway.screens.screens import Screens
 from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import Hosts, page_url
 from gateway.serving.live import ALL_RUNS, Live
-from gateway.serving.server import Server
-from gateway.settings import NOTIFY, Settings, SettingsError
+from gateway.serving.server import Server, Witness
+from gateway.settings import METRICS, NOTIFY, Settings, SettingsError
 from gateway.storage.agreement import Agreed, agreed_with_others, alone_on_file
 from gateway.storage.artifacts import ArtifactFiles
 from gateway.storage.postgresql import is_shared
@@ -74,13 +75,23 @@ class ListenError(Exception):
 class _Notices:
     """Tells the streams what the writer has stored. Runs in the writer's thread."""
 
-    def __init__(self, store: Store, live: Live, notifier: Notifier, index: TextIndex) -> None:
+    def __init__(
+        self,
+        store: Store,
+        live: Live,
+        notifier: Notifier,
+        index: TextIndex,
+        metrics: Metrics | None,
+    ) -> None:
         self._store = store
         self._live = live
         self._notifier = notifier
         self._index = index
+        self._metrics = metrics
 
     def events_stored(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
+        if self._metrics is not None:
+            self._metrics.stored(event.data for event in stored)
         self._live.events_stored(run_id, previous_id, stored)
         self._index.note(run_id)
 
@@ -256,6 +267,9 @@ class Gateway:
             self._notifier.use(settings.notify)
         except ServicesError as error:
             raise SettingsError(f"{NOTIFY}: {error}") from error
+        metrics = None
+        if settings.metrics is not None:
+            metrics = self._serve_metrics(settings.metrics)
         proxies = settings.trusted_proxies
         self._server = _listen(address, certificate, proxies)  # from here on there are threads
         self.port: int = self._server.bind_addr[1]
@@ -263,7 +277,7 @@ class Gateway:
         files = ArtifactFiles(settings.data_dir / "artifacts", rules)
         files.remove_partial()
         self._index = TextIndex(engine, self._writer)
-        listing = Listing(engine, self._writer, self._index)
+        self._listing = listing = Listing(engine, self._writer, self._index)
         self._housekeeping = Housekeeping(
             self._store, listing, self._index, files, settings.retention_days
         )
@@ -276,11 +290,8 @@ class Gateway:
             f"{prefix}gateway-{agreed.cookie if agreed else self.port}",
             agreed.link_key if agreed else None,
         )
-        admission = Admission(
-            settings.hmac_secret,
-            Nonces(self._store.recent_nonces()),
-            self._store.find_token_hash,
-        )
+        self._nonces = Nonces(self._store.recent_nonces())
+        admission = Admission(settings.hmac_secret, self._nonces, self._store.find_token_hash)
         register: Register = OwnRegister()
         if self._writer.is_shared:
             register = SharedRegister(engine, self._writer)
@@ -290,7 +301,8 @@ class Gateway:
         rate_limit = RateLimit(settings.rate_limit, proxies.has)
         health = self._health
         wire = Wire(
-            self._store, self._live, admission, rate_limit, rules, files, offers, heard, health
+            *(self._store, self._live, admission, rate_limit, rules, files, offers, heard),
+            *(health, metrics),
         )
         site = build_site(
             Parts(
@@ -311,7 +323,7 @@ class Gateway:
                 start_program="./wrapper/claude-runner",
             )
         )
-        self._notices = _Notices(self._store, self._live, self._notifier, self._index)
+        self._notices = _Notices(self._store, self._live, self._notifier, self._index, metrics)
         self._verdicts = Verdicts(engine, self._writer, self._notices.run_changed)
         self._relay: Relay | None = None
         if self._writer.is_shared:
@@ -333,9 +345,37 @@ class Gateway:
         self._server.wsgi_app = Front(
             hosts, proxies, wire, site, self.login, self._store, self._live
         )
+        self._server.names_requests = settings.logs_json
+        self._server.witness = _make_witness(metrics, logs=settings.logs_json)
         self._serving = threading.Thread(
             target=self._server.serve, name="gateway-server", daemon=True
         )
+
+    def _serve_metrics(self, address: tuple[str, int]) -> Metrics:
+        """Let Prometheus read there. Before there are threads that an error would leave behind."""
+        metrics = Metrics()
+        live, writer = self._live, self._writer
+        gauges = {
+            "viewers": ("Open streams of pages.", lambda: live.parked()[0]),
+            "parked_polls": ("Polls of runners that wait.", lambda: live.parked()[1]),
+            "queued_writes": ("Jobs that wait for the writer.", lambda: writer.queue_length),
+            "nonces": ("Nonces that are remembered.", lambda: self._nonces.count()),
+            "requests_under_way": ("Requests that hold a thread.", lambda: self._server.working()),
+        }
+        writer.when_written = metrics.written
+        try:
+            self._claims.enter_context(
+                serving(
+                    *(address, metrics, gauges),
+                    *(lambda: self._health.away(), lambda: self._listing.counts()),
+                )
+            )
+        except OSError as error:
+            raise ListenError(
+                f"cannot listen on {address[0]}, port {address[1]} ({error.strerror or error}); "
+                f"change {METRICS}"
+            ) from error
+        return metrics
 
     def _tidy_up(self) -> None:
         """Remove what an operator has deleted, at the gateway that has this chore."""
@@ -392,6 +432,20 @@ class Gateway:
         if self._relay is not None:
             self._relay.close()
         self._claims.close()
+
+
+def _make_witness(metrics: Metrics | None, *, logs: bool) -> Witness | None:
+    """Return what is told of each answer."""
+    if metrics is None:
+        return request_log.tell if logs else None
+    answered = metrics.answered
+
+    def witness(environ: dict[str, Any], status: int, seconds: float | None) -> None:
+        answered(environ.get("gateway.route", OTHER), status, seconds)
+        if logs:
+            request_log.tell(environ, status, seconds)
+
+    return witness
 
 
 def _make_rules(settings: Settings) -> Rules:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from config import VERSION
+from gateway import request_log
 from gateway.announce import tell
 from gateway.assembly import Gateway, ListenError
 from gateway.opener import remove_opener
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None, before: Callable[[str], None] | None
     try:
         options = _parse(argv)
         settings = load_settings(os.environ, options.data_dir, options.env_file)
+        if settings.logs_json:
+            request_log.use_json()
         with Whereabouts(settings.data_dir) as whereabouts:
             if before is not None:
                 before(settings.database_url)

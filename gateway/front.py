@@ -14,10 +14,11 @@ from urllib.parse import parse_qs, unquote
 from flask import Flask
 
 from gateway.login import Credentials, Login, TooManyFailuresError
+from gateway.metrics import OTHER
 from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import OWN_PATHS, Hosts, is_address
 from gateway.serving.live import ALL_RUNS, Live, Viewer
-from gateway.serving.server import Parked
+from gateway.serving.server import Connection, Parked
 from gateway.storage.store import Store
 from gateway.storage.writer import StoreClosedError
 from gateway.wire import HEALTH, Environ, StartResponse, Wire
@@ -53,6 +54,7 @@ class Front:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         self._proxies.apply(environ)
+        environ["gateway.route"] = OTHER
         self._take_base_off(environ)
         method = environ["REQUEST_METHOD"]
         path = environ["REQUEST_URI"].partition("?")[0]
@@ -65,14 +67,16 @@ class Front:
                 "421 Misdirected Request",
                 "This gateway does not go by that name; start it with --public-url to add one.",
             )
-        endpoint = self._wire.find(method, path)
+        route, endpoint = self._wire.find(method, path)
         if endpoint is not None and not _is_of_the_page(environ, path):
+            environ["gateway.route"] = route
             if environ.get("HTTP_SEC_FETCH_SITE") in _OTHER_SITES:
                 return _tell(start_response, "403 Forbidden", "This is not for other sites' pages.")
             return self._wire.answer(endpoint, environ, path, start_response)
         stream = _STREAM.fullmatch(path) if method == "GET" else None
         if stream:
             topic = unquote(stream.group(1) or ALL_RUNS)
+            environ["gateway.route"] = f"GET {STREAMS[bool(topic)]}"
             return self._open_stream(topic, environ, start_response)
         response: Iterable[bytes] = self._site(environ, start_response)
         return response
@@ -111,7 +115,13 @@ class Front:
             return actor == "token" or self._login.find_actor(credentials, address) is not None
 
         viewer = Viewer(topic, _asked_cursor(environ), is_allowed, noticed=_noticed(environ))
-        return Parked(lambda connection: self._live.add_viewer(connection, viewer))
+        environ["gateway.person"] = actor
+
+        def take(connection: Connection) -> None:
+            connection.note(200, has_waited=True)
+            self._live.add_viewer(connection, viewer)
+
+        return Parked(take)
 
 
 def _is_of_the_page(environ: Environ, path: str) -> bool:

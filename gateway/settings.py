@@ -33,6 +33,8 @@ RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
 NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
 NOTIFY_QUIET: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY_QUIET"
 DRAIN_SECONDS: Final = "CLAUDE_RUNNER_GATEWAY_DRAIN_SECONDS"
+LOG: Final = "CLAUDE_RUNNER_GATEWAY_LOG"
+METRICS: Final = "CLAUDE_RUNNER_GATEWAY_METRICS"
 TRUSTED_PROXIES: Final = "CLAUDE_RUNNER_GATEWAY_TRUSTED_PROXIES"
 
 
@@ -53,6 +55,21 @@ def _quiet_hours(text: str, variable: str) -> QuietHours | None:
         raise ConfigError(
             f"{variable} is {text!r}; write the hours of a day, such as 22:00-07:00"
         ) from None
+
+
+def _is_json(text: str, variable: str) -> bool:
+    if text not in ("text", "json"):
+        raise ConfigError(f"{variable} is {text!r}; write text or json")
+    return text == "json"
+
+
+def _address(text: str, variable: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):([0-9]{1,5})", text, re.ASCII)
+    if found is None or int(found[3]) > 65_535:
+        raise ConfigError(f"{variable} is {text!r}; write an address such as 127.0.0.1:9464")
+    return found[1] or found[2], int(found[3])
 
 
 def _networks(text: str, variable: str) -> TrustedProxies:
@@ -99,6 +116,16 @@ OWN: Final = (
         grants=True,
     ),
     Setting(
+        *("log", LOG, "text", _is_json),
+        "text, or json: each line is an object, and requests are logged with an id",
+        grants=True,
+    ),
+    Setting(
+        *("metrics", METRICS, "", _address),
+        "where Prometheus may read numbers without a login, such as 127.0.0.1:9464; off if empty",
+        grants=True,
+    ),
+    Setting(
         *("trusted_proxies", TRUSTED_PROXIES, "", _networks),
         "networks of the proxies in front, whose X-Forwarded- headers count, with blanks between",
         grants=True,
@@ -131,6 +158,8 @@ class Settings:
     notes: tuple[str, ...]
     shares_secret: bool = False
     drain_s: float = 0.0
+    metrics: tuple[str, int] | None = None
+    logs_json: bool = False
     trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
     @property
@@ -171,6 +200,8 @@ def load_settings(
         redact_patterns=config.redact_patterns,
         notify=split_addresses(config.own["notify"]),
         notify_quiet=config.own["notify_quiet"],
+        metrics=config.own["metrics"],
+        logs_json=config.own["log"],
         drain_s=config.own["drain_seconds"],
         trusted_proxies=config.own["trusted_proxies"],
         runner_url=config.gateway_url,

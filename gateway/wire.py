@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +23,7 @@ from urllib.parse import parse_qs, unquote
 from config import VERSION
 from gateway.admission import Admission, Admitted, Claim, RateLimit, RefusedError
 from gateway.health import Health
+from gateway.metrics import OTHER, RATE_LIMIT, Metrics, reason_of
 from gateway.offers.folders import MAX_WAIT_S, Offers, read_said, read_take
 from gateway.presence import Heard
 from gateway.serving.live import Live, Poll
@@ -28,8 +31,10 @@ from gateway.serving.server import Connection, Parked
 from gateway.storage.artifacts import ArtifactFiles, UploadError
 from gateway.storage.records import NewEvent
 from gateway.storage.store import RunFullError, Store
-from gateway.storage.writer import StoreClosedError
+from gateway.storage.writer import StoreClosedError, UnknownOutcomeError
 from redact import Rules
+
+logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_ARTIFACT_BYTES = 52_428_800
@@ -115,6 +120,7 @@ class Wire:
         offers: Offers,
         heard: Heard,
         health: Health,
+        metrics: Metrics | None,
     ) -> None:
         self._store = store
         self._live = live
@@ -125,25 +131,31 @@ class Wire:
         self._files = files
         self._heard = heard
         self._health = health
+        self._metrics = metrics
         self._large_bodies = threading.BoundedSemaphore(_LARGE_BODIES_AT_ONCE)
         endpoints: dict[tuple[str, str], Endpoint] = {
             route: getattr(self, name) for route, name in ROUTES.items()
         }
-        self._fixed = {route: each for route, each in endpoints.items() if "{" not in route[1]}
+        self._fixed = {
+            route: (" ".join(route), each)
+            for route, each in endpoints.items()
+            if "{" not in route[1]
+        }
         self._patterns = [
-            (method, _pattern(template), endpoints[method, template])
+            (method, _pattern(template), f"{method} {template}", endpoints[method, template])
             for method, template in endpoints
             if "{" in template
         ]
 
-    def find(self, method: str, path: str) -> Endpoint | None:
-        """Return what answers this request, None if it is not of the wire."""
+    def find(self, method: str, path: str) -> tuple[str, Endpoint | None]:
+        """Return the name of its route, and what answers this request; None: not of the wire."""
         found = self._fixed.get((method, path))
-        if found is None:
-            for key, pattern, endpoint in self._patterns:
-                if method == key and pattern.fullmatch(path):
-                    return endpoint
-        return found
+        if found is not None:
+            return found
+        for key, pattern, route, endpoint in self._patterns:
+            if method == key and pattern.fullmatch(path):
+                return route, endpoint
+        return "", None
 
     def answer(
         self,
@@ -155,21 +167,34 @@ class Wire:
         """Answer one request of the wire."""
         is_within, headers = self._rate_limit.take(environ["REMOTE_ADDR"])
         if not is_within:
+            self._note_refused(RATE_LIMIT)
             return _send(start_response, 429, _too_many(headers["retry-after"]), headers)
         try:
             content = endpoint(environ, path)
         except RefusedError as refusal:
+            if not isinstance(refusal, UnwellError):
+                self._note_refused(reason_of(refusal.error))
             return _send(start_response, refusal.status, _refusal_json(refusal), headers)
         except StoreClosedError:
             return _send(start_response, 503, _ENDING, headers)
         except OSError:
             raise  # of the connection: nobody is there to be answered
         except Exception as error:  # noqa: BLE001 - the client must learn that nothing is stored
-            environ["wsgi.errors"].write(f"{path}: {error}\n")
+            logger.error("%s: %s", path, error)  # noqa: TRY400 - no news in the trace
+            self._note_failed(error)
             return _send(start_response, *_failure(self._store, error), headers)
         if isinstance(content, (_Wait, _Storing)):
             return content.park(headers)
         return _send(start_response, 200, content, headers)
+
+    def _note_refused(self, reason: str) -> None:
+        if self._metrics is not None:
+            self._metrics.refused(reason)
+
+    def _note_failed(self, error: Exception) -> None:
+        if self._metrics is not None:
+            is_of_database = isinstance(error, UnknownOutcomeError) or self._store.has_raised(error)
+            self._metrics.failed("database" if is_of_database else OTHER)
 
     # --- endpoints ---
 
@@ -194,7 +219,7 @@ class Wire:
                 content = _parse_json(body)
             event = self._check_event(content, admitted, digest.digest())
             if len(body) <= _SMALL_BODY_BYTES:
-                return _Storing(self._store, event)
+                return _Storing(self._store, event, self._note_failed)
             # In here, so that no more large bodies are in memory than may be at once.
             return _stored(self._store.add_event(event))
 
@@ -365,6 +390,11 @@ class Wire:
             row = self._files.receive(
                 admitted.run_id, content_type, environ["wsgi.input"], MAX_ARTIFACT_BYTES
             )
+        except OSError as error:
+            is_ours = not isinstance(error, (ConnectionError, socket.timeout))
+            if self._metrics is not None and is_ours:
+                self._metrics.failed("files")
+            raise
         finally:
             connection.end_reading()
         try:
@@ -385,8 +415,9 @@ class Wire:
 class _Storing:
     """An event that is to be stored. Its answer waits until it is on disk, and holds no thread."""
 
-    def __init__(self, store: Store, event: NewEvent) -> None:
+    def __init__(self, store: Store, event: NewEvent, failed: Callable[[Exception], None]) -> None:
         self._store = store
+        self._failed = failed
         self._event = event
 
     def park(self, headers: dict[str, str]) -> Parked:
@@ -397,6 +428,7 @@ class _Storing:
                 status, content = 200, _stored(event_id)
                 if error is not None:
                     status, content = _failure(self._store, error)
+                    self._failed(error)
                 connection.answer(_whole_reply(content, headers, status))
 
             try:

@@ -179,6 +179,9 @@ def _tell_ending(_error: StoreClosedError) -> Answer:
 
 
 def _harden(response: Response) -> Response:
+    if request.url_rule is not None:
+        request.environ["gateway.route"] = f"{request.method} {request.url_rule.rule}"
+    request.environ["gateway.person"] = g.get("actor")
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if not request.path.startswith("/static/"):

@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable, Protocol
 
-from gateway.serving.server import Connection, closing
+from gateway.serving.server import Connection
 from gateway.storage.records import Event
 
 logger = logging.getLogger(__name__)
@@ -236,6 +236,11 @@ class Live:
         if not is_here:
             self._tell_others("notice", number=number, content=content)
 
+    def parked(self) -> tuple[int, int]:
+        """Return how many streams are open, and how many polls wait."""
+        kinds = [isinstance(each, Viewer) for each in list(self._connections)]
+        return sum(kinds), len(kinds) - sum(kinds)
+
     def has_viewers(self, topic: str) -> bool:
         """Whether anybody would see what is told."""
         return topic in self._viewers
@@ -363,7 +368,7 @@ class Live:
         if viewer.noticed is not None:
             missed = (frame for number, frame in self._notices if number > viewer.noticed)
             viewer.news.extend(missed)
-        viewer.out = memoryview(STREAM_HEAD)
+        viewer.out = memoryview(connection.dressed(STREAM_HEAD))
         viewer.quiet_since = viewer.asked_at = time.monotonic()
 
     def _adopt(self, connection: Connection, parked: Viewer | Poll) -> bool:
@@ -513,7 +518,7 @@ class Live:
         try:
             if not poll.out:
                 reply = poll.answer(is_over)
-                poll.out = memoryview(closing(reply) if self._is_ending else reply)
+                poll.out = memoryview(connection.dressed(reply) if reply else reply)
             if not poll.out:
                 return
             while poll.out:

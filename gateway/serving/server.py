@@ -20,6 +20,7 @@ import errno
 import logging
 import re
 import resource
+import secrets
 import selectors
 import socket
 import ssl
@@ -70,6 +71,12 @@ _MAX_REST_BYTES = 1024 * 1024
 # that a client that sends first sees the answer.
 _MAX_SKIPPED_BYTES = 10 * 1024 * 1024
 
+# Told of each answer: the request's environ, the status, and how long it took, if it did not wait
+# for news. Thread: any.
+Witness = Callable[[dict[str, Any], int, "float | None"], None]
+
+# What a proxy may call a request.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 _HEAD_END = re.compile(rb"\n\r?\n")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r?\n", re.IGNORECASE)
 # With one of these a thread has to see to the body.
@@ -265,11 +272,6 @@ class _Writer:
         """What is left goes out when the client takes it."""
 
 
-def closing(reply: bytes) -> bytes:
-    """Return a whole reply that says that the connection ends with it."""
-    return reply.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
-
-
 def _set_timeout(sock: socket.socket, timeout_s: float | None) -> None:
     """Set it, unless it is that already: to set it takes a call to the kernel."""
     if sock.gettimeout() != timeout_s:
@@ -304,6 +306,9 @@ class Connection(server.HTTPConnection):
         self.parked: Parked | None = None
         self.keeps_alive = True
         self.lingers = False  # closed when the client has finished
+        # The request that is being answered, since when, and what its answer is to say of it.
+        self._asked: tuple[float, dict[str, Any]] | None = None
+        self._more_headers = b""
         self._is_over = False
         self._is_shaken = not isinstance(sock, ssl.SSLSocket)
         self._reading_since: float | None = None
@@ -399,10 +404,35 @@ class Connection(server.HTTPConnection):
     def answer(self, reply: bytes) -> None:
         """Send the whole answer to a request that was parked, and go on with the next one."""
         try:
-            self.wfile.write(closing(reply) if self.server.is_draining else reply)
+            self.wfile.write(self.dressed(reply))
         except (OSError, ValueError):
             self.keeps_alive = False
+        self.note(int(reply[9:12]))
         self.server.release(self)
+
+    def dressed(self, reply: bytes) -> bytes:
+        """Return a whole reply with what each has in its head."""
+        more = self._more_headers
+        if self.server.is_draining:
+            more += b"Connection: close\r\n"
+        return reply.replace(b"\r\n", b"\r\n" + more, 1) if more else reply
+
+    def begin_noting(self, environ: dict[str, Any]) -> None:
+        """Note that a request has come."""
+        self._asked = time.perf_counter(), environ
+
+    def give_id(self, request_id: str) -> None:
+        """Let the answer have the request's id."""
+        self._more_headers = f"X-Request-Id: {request_id}\r\n".encode()
+
+    def note(self, status: int, *, has_waited: bool = False) -> None:
+        """Tell how the request was answered; what `has_waited` for news has no duration."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            began, environ = asked
+            self.server.witness(
+                environ, status, None if has_waited else time.perf_counter() - began
+            )
 
     def close(self) -> None:
         """Close it, unless somebody else owns it now, or an answer is still on its way."""
@@ -463,6 +493,32 @@ class _Gateway(wsgi.Gateway_10):
     def respond(self) -> None:
         if self.req.server.is_draining:
             self.req.close_connection = True
+        if self.req.server.witness is None:
+            self._respond()
+            return
+        connection = self.req.conn
+        connection.begin_noting(self.env)
+        if self.req.server.names_requests:
+            self._name()
+        try:
+            self._respond()
+        except BaseException:
+            connection.note(500)
+            raise
+        if connection.parked is None:
+            connection.note(int(self.req.status[:3]))
+
+    def _name(self) -> None:
+        """Give the request an id, or take the one that a proxy has given it."""
+        given = self.env.get("HTTP_X_REQUEST_ID", "")
+        is_trusted = self.req.server.proxies.has(self.env.get("REMOTE_ADDR", ""))
+        if not (is_trusted and _REQUEST_ID.fullmatch(given)):
+            given = secrets.token_hex(8)
+        self.env["gateway.request_id"] = given
+        self.req.conn.give_id(given)
+        self.req.outheaders.append((b"X-Request-Id", given.encode()))
+
+    def _respond(self) -> None:
         response: Iterable[bytes] = self.req.server.wsgi_app(self.env, self.start_response)
         if isinstance(response, Parked):
             self.req.conn.parked = response
@@ -592,6 +648,9 @@ class Server(wsgi.Server):
         self._waiting = _Waiting(limit, proxies or TrustedProxies())
         self._ended = threading.Event()
         self.is_draining = False
+        self.proxies = proxies or TrustedProxies()
+        self.witness: Witness | None = None
+        self.names_requests = False
         self._watchman = threading.Thread(target=self._watch, name="gateway-watchman", daemon=True)
 
     def prepare(self) -> None:
@@ -656,6 +715,7 @@ class Server(wsgi.Server):
 
     def release(self, connection: Connection) -> None:
         """Take back a connection that was parked, for its next request. Thread: any."""
+        connection.note(200, has_waited=True)  # if nobody has
         connection.parked = None
         if connection.keeps_alive and self.ready and not self.is_draining:
             self.attend(connection)
@@ -691,6 +751,10 @@ class Server(wsgi.Server):
     def drain(self) -> None:
         """Answer what comes, and let each client connect anew afterwards: to another gateway."""
         self.is_draining = True
+
+    def working(self) -> int:
+        """Return how many requests are being read, computed or written by threads."""
+        return len(self._working)
 
     def is_at_work(self) -> bool:
         """Whether a request is under way: being read, answered, or taken by its client."""

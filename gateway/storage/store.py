@@ -29,6 +29,7 @@ from sqlalchemy import (
     union,
     update,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
 from gateway.storage import postgresql, questions, schema
@@ -136,6 +137,10 @@ class Store:
         """Write what is queued, and let go of the database. Blocks until then."""
         self._writer.close()
         self._engine.dispose()
+
+    def has_raised(self, error: Exception) -> bool:
+        """Whether it is an error of the database."""
+        return isinstance(error, SQLAlchemyError)
 
     def is_away(self, error: Exception) -> bool:
         """Whether something failed because a database on another machine does not answer."""

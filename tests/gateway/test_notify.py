@@ -21,6 +21,8 @@ from gateway.serving.hosts import find_hosts
 from gateway.settings import (
     DATABASE_URL,
     DRAIN_SECONDS,
+    LOG,
+    METRICS,
     NOTIFY,
     NOTIFY_QUIET,
     OWN,
@@ -233,6 +235,8 @@ def test_a_project_cannot_say_where_messages_go() -> None:
         RATE_LIMIT: "0",
         RETENTION_DAYS: "1",
         DRAIN_SECONDS: "10",
+        LOG: "json",
+        METRICS: "127.0.0.1:9464",
         TRUSTED_PROXIES: "127.0.0.1",
     }
 
