@@ -42,15 +42,21 @@ def replayed() -> RefusedError:
 
 
 class RateLimit:
-    """So many requests of one address in 60 s. Thread: any."""
+    """So many requests of one address in 60 s. Thread: any.
 
-    def __init__(self, limit: int) -> None:
+    `is_exempt` is true of proxies that are trusted: what names nobody behind them is their own.
+    """
+
+    def __init__(
+        self, limit: int, is_exempt: Callable[[str], bool] = lambda _address: False
+    ) -> None:
         self._limit = limit  # 0 for none
+        self._is_exempt = is_exempt
         self._windows = Windows(_RATE_WINDOW_S)
 
     def take(self, address: str) -> tuple[bool, dict[str, str]]:
         """Count one request; return whether it is within the limit, and the reply's headers."""
-        if not self._limit:
+        if not self._limit or self._is_exempt(address):
             return True, {}
         count, left_s = self._windows.add(address)
         headers = {
@@ -79,6 +85,11 @@ class Nonces:
         """Return what is remembered of a nonce."""
         digest = hashlib.sha256(nonce.encode("utf-8", "surrogateescape")).digest()
         return int.from_bytes(digest[:8], "big") >> 1
+
+    def count(self) -> int:
+        """Return how many are remembered."""
+        with self._lock:
+            return sum(map(len, self._windows.values()))
 
     def is_known(self, digest: int) -> bool:
         """Whether it has been used."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from gateway.serving.certificate import fingerprint
 from gateway.serving.hosts import Hosts, base_url, is_any, lan_addresses, local_name
 from gateway.settings import Settings, SettingsError
 
+logger = logging.getLogger(__name__)
+
 
 def tell(
     options: argparse.Namespace,
@@ -26,21 +29,13 @@ def tell(
     certificate: tuple[Path, Path] | None,
 ) -> None:
     """Print the addresses, write the file that another program waits for, open a browser."""
-    host = options.host
-    url = options.public_url or base_url(hosts.scheme, local_name(host), gateway.port)
+    url = options.public_url or base_url(hosts.scheme, local_name(options.host), gateway.port)
     login_url = f"{url}/login?code={gateway.login.make_code()}"
-    for note in settings.notes:
-        _say(note)
-    if certificate is not None:
-        _say(f"certificate (SHA-256): {fingerprint(certificate[0])}")
-    _say(f"admin token: in {settings.admin_token_file}")
-    _say(f"the page, with a login that works once: {login_url}")
-    if is_any(host) and not options.public_url:
-        _tell_phones(hosts, gateway)
-    elif options.public_url:
-        _draw(f"{url}/login?code={gateway.login.make_code()}")
-    _tell_runners(settings, url, hosts.scheme)
-    _say("press Ctrl-C to end")
+    if settings.logs_json:
+        # A log is kept and shared: it has no login.
+        logger.warning("listening", extra={"told": {"url": url, "port": gateway.port}})
+    else:
+        _tell_person(options, settings, hosts, gateway, certificate, login_url)
     if options.ready_file:
         ready = {
             "url": url,
@@ -55,6 +50,29 @@ def tell(
         # With a code of its own: the printed one is for whoever copies it.
         code = gateway.login.make_code(lambda: remove_opener(settings.data_dir))
         open_browser(settings.data_dir, f"{url}/login?code={code}")
+
+
+def _tell_person(
+    options: argparse.Namespace,
+    settings: Settings,
+    hosts: Hosts,
+    gateway: Gateway,
+    certificate: tuple[Path, Path] | None,
+    login_url: str,
+) -> None:
+    url = login_url.partition("/login?")[0]
+    for note in settings.notes:
+        _say(note)
+    if certificate is not None:
+        _say(f"certificate (SHA-256): {fingerprint(certificate[0])}")
+    _say(f"admin token: in {settings.admin_token_file}")
+    _say(f"the page, with a login that works once: {login_url}")
+    if is_any(options.host) and not options.public_url:
+        _tell_phones(hosts, gateway)
+    elif options.public_url:
+        _draw(f"{url}/login?code={gateway.login.make_code()}")
+    _tell_runners(settings, url, hosts.scheme)
+    _say("press Ctrl-C to end")
 
 
 def _tell_runners(settings: Settings, url: str, scheme: str) -> None:

@@ -18,13 +18,15 @@ from typing import Any
 from sqlalchemy import Engine
 
 from config import write_private
-from gateway import xterm
+from gateway import request_log, xterm
 from gateway.admission import Admission, Nonces, RateLimit, SharedNonces
 from gateway.front import Front
+from gateway.health import Health
 from gateway.housekeeping import Housekeeping
 from gateway.listing.runs import Listing
 from gateway.listing.text_index import TextIndex
 from gateway.login import Login
+from gateway.metrics import OTHER, Metrics, serving
 from gateway.notify.marks import Marks
 from gateway.notify.notifier import Notifier
 from gateway.notify.services import ServicesError
@@ -38,15 +40,16 @@ from gateway.page.site import build_site
 from gateway.presence import Heard, Looks
 from gateway.relay import Relay
 from gateway.screens.screens import Screens
+from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import Hosts, page_url
 from gateway.serving.live import ALL_RUNS, Live
-from gateway.serving.server import Server
-from gateway.settings import NOTIFY, Settings, SettingsError
+from gateway.serving.server import Server, Witness
+from gateway.settings import METRICS, NOTIFY, Settings, SettingsError
 from gateway.storage.agreement import Agreed, agreed_with_others, alone_on_file
 from gateway.storage.artifacts import ArtifactFiles
 from gateway.storage.postgresql import is_shared
 from gateway.storage.records import Event
-from gateway.storage.schema import open_database
+from gateway.storage.schema import looking_at, open_database
 from gateway.storage.store import Store
 from gateway.storage.verdicts import Verdicts
 from gateway.storage.writer import Writer
@@ -57,6 +60,9 @@ logger = logging.getLogger(__name__)
 
 # The server's own end takes two seconds at most; a request that will not end is left behind.
 STOP_TIMEOUT_S = 3.5
+# So long a request that is under way may take when the gateway ends.
+FINISH_S = 20.0
+_LOOK_AGAIN_S = 0.02
 # How often other gateways are told which runners were heard of, and of how many at once.
 _HEARD_S = 10.0
 _HEARD_AT_ONCE = 200
@@ -69,13 +75,23 @@ class ListenError(Exception):
 class _Notices:
     """Tells the streams what the writer has stored. Runs in the writer's thread."""
 
-    def __init__(self, store: Store, live: Live, notifier: Notifier, index: TextIndex) -> None:
+    def __init__(
+        self,
+        store: Store,
+        live: Live,
+        notifier: Notifier,
+        index: TextIndex,
+        metrics: Metrics | None,
+    ) -> None:
         self._store = store
         self._live = live
         self._notifier = notifier
         self._index = index
+        self._metrics = metrics
 
     def events_stored(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
+        if self._metrics is not None:
+            self._metrics.stored(event.data for event in stored)
         self._live.events_stored(run_id, previous_id, stored)
         self._index.note(run_id)
 
@@ -258,12 +274,16 @@ class Gateway:
             self._notifier.use(settings.notify)
         except ServicesError as error:
             raise SettingsError(f"{NOTIFY}: {error}") from error
-        self._server = _listen(address, certificate)  # from here on there are threads
+        metrics = None
+        if settings.metrics is not None:
+            metrics = self._serve_metrics(settings.metrics)
+        proxies = settings.trusted_proxies
+        self._server = _listen(address, certificate, proxies)  # from here on there are threads
         self.port: int = self._server.bind_addr[1]
         self._link_base = page_url(hosts, address[0], self.port)
         files = ArtifactFiles(settings.data_dir / "artifacts", rules)
         self._index = TextIndex(engine, self._writer)
-        listing = Listing(engine, self._writer, self._index)
+        self._listing = listing = Listing(engine, self._writer, self._index)
         self._housekeeping = Housekeeping(
             self._store, listing, self._index, files, settings.retention_days
         )
@@ -276,17 +296,20 @@ class Gateway:
             f"{prefix}gateway-{agreed.cookie if agreed else self.port}",
             agreed.link_key if agreed else None,
         )
-        admission = Admission(
-            settings.hmac_secret,
-            self._nonces(),
-            self._store.find_token_hash,
-        )
+        self._nonces = self._make_nonces()
+        admission = Admission(settings.hmac_secret, self._nonces, self._store.find_token_hash)
         register: Register = OwnRegister()
         if self._writer.is_shared:
             register = SharedRegister(engine, self._writer)
         offers = Offers(self._store, Orders(engine, self._writer), self._live, register)
-        rate_limit = RateLimit(settings.rate_limit)
-        wire = Wire(self._store, self._live, admission, rate_limit, rules, files, offers, heard)
+        look = self._claims.enter_context(looking_at(engine))
+        self._health = Health({"database": look, "files": files.check})
+        rate_limit = RateLimit(settings.rate_limit, proxies.has)
+        health = self._health
+        wire = Wire(
+            *(self._store, self._live, admission, rate_limit, rules, files, offers, heard),
+            *(health, metrics),
+        )
         site = build_site(
             Parts(
                 store=self._store,
@@ -306,7 +329,7 @@ class Gateway:
                 start_program="./wrapper/claude-runner",
             )
         )
-        self._notices = _Notices(self._store, self._live, self._notifier, self._index)
+        self._notices = _Notices(self._store, self._live, self._notifier, self._index, metrics)
         self._verdicts = Verdicts(engine, self._writer, self._notices.run_changed)
         self._relay: Relay | None = None
         if self._writer.is_shared:
@@ -327,12 +350,16 @@ class Gateway:
                 "look", run=run_id, page=page, visible=is_visible
             )
         self.login.when_ended = self._tell_sessions
-        self._server.wsgi_app = Front(hosts, wire, site, self.login, self._store, self._live)
+        self._server.wsgi_app = Front(
+            hosts, proxies, wire, site, self.login, self._store, self._live
+        )
+        self._server.names_requests = settings.logs_json
+        self._server.witness = _make_witness(metrics, logs=settings.logs_json)
         self._serving = threading.Thread(
             target=self._server.serve, name="gateway-server", daemon=True
         )
 
-    def _nonces(self) -> Nonces:
+    def _make_nonces(self) -> Nonces:
         if not self._writer.is_shared:
             return Nonces(self._store.recent_nonces())
         nonces = SharedNonces()
@@ -345,6 +372,32 @@ class Gateway:
         if self._relay is not None:
             self._relay.tell("sessions")
 
+    def _serve_metrics(self, address: tuple[str, int]) -> Metrics:
+        """Let Prometheus read there. Before there are threads that an error would leave behind."""
+        metrics = Metrics()
+        live, writer = self._live, self._writer
+        gauges = {
+            "viewers": ("Open streams of pages.", lambda: live.parked()[0]),
+            "parked_polls": ("Polls of runners that wait.", lambda: live.parked()[1]),
+            "queued_writes": ("Jobs that wait for the writer.", lambda: writer.queue_length),
+            "nonces": ("Nonces that are remembered.", lambda: self._nonces.count()),
+            "requests_under_way": ("Requests that hold a thread.", lambda: self._server.working()),
+        }
+        writer.when_written = metrics.written
+        try:
+            self._claims.enter_context(
+                serving(
+                    *(address, metrics, gauges),
+                    *(lambda: self._health.away(), lambda: self._listing.counts()),
+                )
+            )
+        except OSError as error:
+            raise ListenError(
+                f"cannot listen on {address[0]}, port {address[1]} ({error.strerror or error}); "
+                f"change {METRICS}"
+            ) from error
+        return metrics
+
     def _tidy_up(self) -> None:
         """Remove what an operator has deleted, at the gateway that has this chore."""
         self._housekeeping.wake()
@@ -354,6 +407,7 @@ class Gateway:
     def __enter__(self) -> Gateway:
         self._writer.start(self._notices)
         self._live.start()
+        self._health.start()
         self._notifier.start(self._link_base)
         self._housekeeping.start()
         self._index.start()
@@ -366,12 +420,27 @@ class Gateway:
         self._serving.start()
         return self
 
+    def drain(self, least_s: float) -> None:
+        """End streams and answer polls, and finish what is under way, for FINISH_S at most.
+
+        Requests are answered for `least_s` in any case, while `/api/health` says that it drains.
+        """
+        began = time.monotonic()
+        self._health.is_draining = True
+        self._server.drain()
+        self._live.close()
+        while time.monotonic() < began + least_s or (
+            self._server.is_at_work() and time.monotonic() < began + FINISH_S
+        ):
+            time.sleep(_LOOK_AGAIN_S)
+
     def __exit__(
         self,
         _kind: type[BaseException] | None,
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        self._health.close()
         self._housekeeping.close()
         self._index.close()
         self._verdicts.close()
@@ -386,6 +455,20 @@ class Gateway:
         self._claims.close()
 
 
+def _make_witness(metrics: Metrics | None, *, logs: bool) -> Witness | None:
+    """Return what is told of each answer."""
+    if metrics is None:
+        return request_log.tell if logs else None
+    answered = metrics.answered
+
+    def witness(environ: dict[str, Any], status: int, seconds: float | None) -> None:
+        answered(environ.get("gateway.route", OTHER), status, seconds)
+        if logs:
+            request_log.tell(environ, status, seconds)
+
+    return witness
+
+
 def _make_rules(settings: Settings) -> Rules:
     patterns: tuple[TokenShape, ...] = ()
     if settings.redact_patterns is not None:
@@ -397,9 +480,11 @@ def _make_rules(settings: Settings) -> Rules:
     return Rules([each.encode() for each in known], patterns)
 
 
-def _listen(address: tuple[str, int], certificate: tuple[Path, Path] | None) -> Server:
+def _listen(
+    address: tuple[str, int], certificate: tuple[Path, Path] | None, proxies: TrustedProxies
+) -> Server:
     files = None if certificate is None else (str(certificate[0]), str(certificate[1]))
-    server = Server(address, None, files)
+    server = Server(address, None, files, proxies)
     try:
         server.prepare()
     except OSError as error:

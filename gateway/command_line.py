@@ -9,10 +9,13 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from config import VERSION
+from gateway import request_log
 from gateway.announce import tell
 from gateway.assembly import Gateway, ListenError
 from gateway.opener import remove_opener
@@ -21,6 +24,8 @@ from gateway.serving.hosts import LOOPBACK_NAMES, base_url, find_hosts, local_na
 from gateway.settings import Settings, SettingsError, load_settings, parse_public_url
 from gateway.storage.schema import DatabaseError
 from gateway.whereabouts import TakenError, Whereabouts
+
+SAME_SIGNAL_S = 0.2
 
 
 class StartError(Exception):
@@ -37,6 +42,8 @@ def main(argv: Sequence[str] | None = None, before: Callable[[str], None] | None
     try:
         options = _parse(argv)
         settings = load_settings(os.environ, options.data_dir, options.env_file)
+        if settings.logs_json:
+            request_log.use_json()
         with Whereabouts(settings.data_dir) as whereabouts:
             if before is not None:
                 before(settings.database_url)
@@ -122,8 +129,25 @@ def _serve(options: argparse.Namespace, settings: Settings, whereabouts: Whereab
                 )
                 tell(options, settings, hosts, gateway, certificate)
                 signals.recv(1)
+                _end_at_once_next_time(signals)
+                gateway.drain(settings.drain_s)
         finally:
             remove_opener(settings.data_dir)
+
+
+def _end_at_once_next_time(signals: socket.socket) -> None:
+    """Let the next signal end the process, wherever it stands; what was acknowledged is on disk.
+
+    Not one that belongs to the first: `timeout` and some supervisors send two at once.
+    """
+    began = time.monotonic()
+
+    def watch() -> None:
+        while number := signals.recv(1):
+            if time.monotonic() > began + SAME_SIGNAL_S:
+                os._exit(128 + number[0])
+
+    threading.Thread(target=watch, name="gateway-impatience", daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -144,3 +168,4 @@ def _ending_signal() -> Iterator[socket.socket]:
             yield reader
         finally:
             signal.set_wakeup_fd(-1)
+            writer.shutdown(socket.SHUT_RDWR)  # nobody waits for it any more

@@ -15,12 +15,14 @@ from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.login import Credentials, Login, TooManyFailuresError
-from gateway.serving.hosts import Hosts
+from gateway.metrics import OTHER
+from gateway.serving.forwarded import TrustedProxies
+from gateway.serving.hosts import OWN_PATHS, Hosts, is_address
 from gateway.serving.live import ALL_RUNS, Live, Viewer
-from gateway.serving.server import Parked
+from gateway.serving.server import Connection, Parked
 from gateway.storage.store import AWAY_RETRY_S, Store
 from gateway.storage.writer import StoreClosedError
-from gateway.wire import Environ, StartResponse, Wire
+from gateway.wire import HEALTH, Environ, StartResponse, Wire
 
 STREAMS = ("/api/stream", "/api/runs/{run_id}/stream")
 # Not even counted: a page of a stranger, in a browser beside a runner, would use up the rate limit
@@ -33,9 +35,17 @@ class Front:
     """The callable that the server calls."""
 
     def __init__(
-        self, hosts: Hosts, wire: Wire, site: Flask, login: Login, store: Store, live: Live
+        self,
+        hosts: Hosts,
+        proxies: TrustedProxies,
+        wire: Wire,
+        site: Flask,
+        login: Login,
+        store: Store,
+        live: Live,
     ) -> None:
         self._hosts = hosts
+        self._proxies = proxies
         self._wire = wire
         self._site = site
         self._login = login
@@ -44,23 +54,30 @@ class Front:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        if not self._hosts.is_ours(environ.get("HTTP_HOST", "")):
+        self._proxies.apply(environ)
+        environ["gateway.route"] = OTHER
+        self._take_base_off(environ)
+        method = environ["REQUEST_METHOD"]
+        path = environ["REQUEST_URI"].partition("?")[0]
+        host = environ.get("HTTP_HOST", "")
+        # A balancer's probe names an address, or nothing; no page has such a name of its own.
+        is_probe = path == HEALTH and is_address(host)
+        if not (self._hosts.is_ours(host) or is_probe):
             return _tell(
                 start_response,
                 "421 Misdirected Request",
                 "This gateway does not go by that name; start it with --public-url to add one.",
             )
-        self._take_base_off(environ)
-        method = environ["REQUEST_METHOD"]
-        path = environ["REQUEST_URI"].partition("?")[0]
-        endpoint = self._wire.find(method, path)
+        route, endpoint = self._wire.find(method, path)
         if endpoint is not None and not _is_of_the_page(environ, path):
+            environ["gateway.route"] = route
             if environ.get("HTTP_SEC_FETCH_SITE") in _OTHER_SITES:
                 return _tell(start_response, "403 Forbidden", "This is not for other sites' pages.")
             return self._wire.answer(endpoint, environ, path, start_response)
         stream = _STREAM.fullmatch(path) if method == "GET" else None
         if stream:
             topic = unquote(stream.group(1) or ALL_RUNS)
+            environ["gateway.route"] = f"GET {STREAMS[bool(topic)]}"
             try:
                 return self._open_stream(topic, environ, start_response)
             except SQLAlchemyError as error:
@@ -79,7 +96,10 @@ class Front:
         for name in ("REQUEST_URI", "PATH_INFO") if base else ():
             path, _, rest = environ[name].partition(base)
             if not path and rest[:1] in ("", "/", "?"):
-                environ[name] = rest if rest[:1] == "/" else f"/{rest}"
+                rest = rest if rest[:1] == "/" else f"/{rest}"
+                # Else it is the page of a run, and the base was /runs.
+                if re.split("[/?]", rest, maxsplit=2)[1] in OWN_PATHS:
+                    environ[name] = rest
 
     def _open_stream(
         self, topic: str, environ: Environ, start_response: StartResponse
@@ -103,7 +123,13 @@ class Front:
             return actor == "token" or self._login.find_actor(credentials, address) is not None
 
         viewer = Viewer(topic, _asked_cursor(environ), is_allowed, noticed=_noticed(environ))
-        return Parked(lambda connection: self._live.add_viewer(connection, viewer))
+        environ["gateway.person"] = actor
+
+        def take(connection: Connection) -> None:
+            connection.note(200, has_waited=True)
+            self._live.add_viewer(connection, viewer)
+
+        return Parked(take)
 
 
 def _is_of_the_page(environ: Environ, path: str) -> bool:

@@ -23,6 +23,8 @@ from config import (
     write_private,
 )
 from gateway.notify.words import QuietHours, parse_quiet_hours, split_addresses
+from gateway.serving.forwarded import TrustedProxies
+from gateway.serving.hosts import OWN_PATHS
 from places import PROGRAM
 
 DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
@@ -30,6 +32,10 @@ RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"
 RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
 NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
 NOTIFY_QUIET: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY_QUIET"
+DRAIN_SECONDS: Final = "CLAUDE_RUNNER_GATEWAY_DRAIN_SECONDS"
+LOG: Final = "CLAUDE_RUNNER_GATEWAY_LOG"
+METRICS: Final = "CLAUDE_RUNNER_GATEWAY_METRICS"
+TRUSTED_PROXIES: Final = "CLAUDE_RUNNER_GATEWAY_TRUSTED_PROXIES"
 
 
 def _text(text: str, _: str) -> str:
@@ -48,6 +54,30 @@ def _quiet_hours(text: str, variable: str) -> QuietHours | None:
     except ValueError:
         raise ConfigError(
             f"{variable} is {text!r}; write the hours of a day, such as 22:00-07:00"
+        ) from None
+
+
+def _is_json(text: str, variable: str) -> bool:
+    if text not in ("text", "json"):
+        raise ConfigError(f"{variable} is {text!r}; write text or json")
+    return text == "json"
+
+
+def _address(text: str, variable: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):([0-9]{1,5})", text, re.ASCII)
+    if found is None or int(found[3]) > 65_535:
+        raise ConfigError(f"{variable} is {text!r}; write an address such as 127.0.0.1:9464")
+    return found[1] or found[2], int(found[3])
+
+
+def _networks(text: str, variable: str) -> TrustedProxies:
+    try:
+        return TrustedProxies.parse(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{variable} is {text!r} ({error}); write networks, such as 127.0.0.1 10.0.0.0/8"
         ) from None
 
 
@@ -80,6 +110,26 @@ OWN: Final = (
         "another database, as SQLAlchemy writes its address (default: a file in the data folder)",
         grants=True,
     ),
+    Setting(
+        *("drain_seconds", DRAIN_SECONDS, "0", _number),
+        "seconds for which requests are answered after SIGTERM, until a balancer has noticed",
+        grants=True,
+    ),
+    Setting(
+        *("log", LOG, "text", _is_json),
+        "text, or json: each line is an object, and requests are logged with an id",
+        grants=True,
+    ),
+    Setting(
+        *("metrics", METRICS, "", _address),
+        "where Prometheus may read numbers without a login, such as 127.0.0.1:9464; off if empty",
+        grants=True,
+    ),
+    Setting(
+        *("trusted_proxies", TRUSTED_PROXIES, "", _networks),
+        "networks of the proxies in front, whose X-Forwarded- headers count, with blanks between",
+        grants=True,
+    ),
 )
 
 
@@ -107,6 +157,10 @@ class Settings:
     runner_allows_self_signed: bool
     notes: tuple[str, ...]
     shares_secret: bool = False
+    drain_s: float = 0.0
+    metrics: tuple[str, int] | None = None
+    logs_json: bool = False
+    trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
     @property
     def admin_token_file(self) -> Path:
@@ -146,6 +200,10 @@ def load_settings(
         redact_patterns=config.redact_patterns,
         notify=split_addresses(config.own["notify"]),
         notify_quiet=config.own["notify_quiet"],
+        metrics=config.own["metrics"],
+        logs_json=config.own["log"],
+        drain_s=config.own["drain_seconds"],
+        trusted_proxies=config.own["trusted_proxies"],
         runner_url=config.gateway_url,
         runner_allows_self_signed=config.allow_self_signed,
         notes=tuple(notes),
@@ -197,8 +255,8 @@ def _make_secret(file: Path, notes: list[str]) -> None:
     notes.append(f"made a new HMAC_SECRET in {file}; runners on other machines need the same")
 
 
-# The first part of every path that the gateway answers itself.
-_OWN_PATHS = frozenset({"api", "login", "logout", "notifications", "runs", "static"})
+# Of these a path with the base, and one from which the proxy has taken it, cannot be told apart.
+_NO_BASES = OWN_PATHS - {"", "runs"}
 
 
 def parse_public_url(text: str) -> str:
@@ -210,6 +268,6 @@ def parse_public_url(text: str) -> str:
         parts = urlsplit(parse_gateway_url(text, "--public-url"))
     except ConfigError:
         raise ValueError(text) from None
-    if _OWN_PATHS.intersection(parts.path.split("/")[1:2]):
+    if _NO_BASES.intersection(parts.path.split("/")[1:2]):
         raise ValueError(text)  # a proxy may take the path off, or not
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -20,6 +22,8 @@ from urllib.parse import parse_qs, unquote
 
 from config import VERSION
 from gateway.admission import Admission, Admitted, Claim, RateLimit, RefusedError
+from gateway.health import Health
+from gateway.metrics import OTHER, RATE_LIMIT, Metrics, reason_of
 from gateway.offers.folders import MAX_WAIT_S, Offers, read_said, read_take
 from gateway.presence import Heard
 from gateway.serving.live import Live, Poll
@@ -29,6 +33,8 @@ from gateway.storage.records import NewEvent
 from gateway.storage.store import AWAY_RETRY_S, RunFullError, Store
 from gateway.storage.writer import StoreClosedError
 from redact import Rules
+
+logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_ARTIFACT_BYTES = 52_428_800
@@ -56,10 +62,11 @@ _ADMITTED = "gateway.admitted"
 StartResponse = Any  # a callable of WSGI; its type differs from server to server
 Environ = dict[str, Any]
 
+HEALTH = "/api/health"
 COMMANDS = "/api/runs/{run_id}/commands"
 ACK = "/api/runs/{run_id}/commands/{command_id}/ack"
 ROUTES = {
-    ("GET", "/api/health"): "_tell_health",
+    ("GET", HEALTH): "_tell_health",
     ("POST", "/api/ingest/event"): "_take_event",
     ("POST", "/api/ingest/artifact"): "_take_artifact",
     ("GET", COMMANDS): "_list_commands",
@@ -89,6 +96,14 @@ class InvalidError(RefusedError):
         self.message = message
 
 
+class UnwellError(RefusedError):
+    """The gateway is not to be sent requests."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__(503, content["status"])
+        self.content = content
+
+
 def _refuse(status: int, error: str) -> NoReturn:
     raise RefusedError(status, error)
 
@@ -106,6 +121,8 @@ class Wire:
         files: ArtifactFiles,
         offers: Offers,
         heard: Heard,
+        health: Health,
+        metrics: Metrics | None,
     ) -> None:
         self._store = store
         self._live = live
@@ -115,25 +132,32 @@ class Wire:
         self._rules = rules
         self._files = files
         self._heard = heard
+        self._health = health
+        self._metrics = metrics
         self._large_bodies = threading.BoundedSemaphore(_LARGE_BODIES_AT_ONCE)
         endpoints: dict[tuple[str, str], Endpoint] = {
             route: getattr(self, name) for route, name in ROUTES.items()
         }
-        self._fixed = {route: each for route, each in endpoints.items() if "{" not in route[1]}
+        self._fixed = {
+            route: (" ".join(route), each)
+            for route, each in endpoints.items()
+            if "{" not in route[1]
+        }
         self._patterns = [
-            (method, _pattern(template), endpoints[method, template])
+            (method, _pattern(template), f"{method} {template}", endpoints[method, template])
             for method, template in endpoints
             if "{" in template
         ]
 
-    def find(self, method: str, path: str) -> Endpoint | None:
-        """Return what answers this request, None if it is not of the wire."""
+    def find(self, method: str, path: str) -> tuple[str, Endpoint | None]:
+        """Return the name of its route, and what answers this request; None: not of the wire."""
         found = self._fixed.get((method, path))
-        if found is None:
-            for key, pattern, endpoint in self._patterns:
-                if method == key and pattern.fullmatch(path):
-                    return endpoint
-        return found
+        if found is not None:
+            return found
+        for key, pattern, route, endpoint in self._patterns:
+            if method == key and pattern.fullmatch(path):
+                return route, endpoint
+        return "", None
 
     def answer(
         self,
@@ -145,11 +169,14 @@ class Wire:
         """Answer one request of the wire."""
         is_within, headers = self._rate_limit.take(environ["REMOTE_ADDR"])
         if not is_within:
+            self._note_refused(RATE_LIMIT)
             return _send(start_response, 429, _too_many(headers["retry-after"]), headers)
         try:
             content = endpoint(environ, path)
         except RefusedError as refusal:
-            self._spend_nonce(environ)
+            if not isinstance(refusal, UnwellError):
+                self._spend_nonce(environ)
+                self._note_refused(reason_of(refusal.error))
             return _send(start_response, refusal.status, _refusal_json(refusal), headers)
         except StoreClosedError:
             return _send(start_response, 503, _ENDING, headers)
@@ -157,17 +184,33 @@ class Wire:
             raise  # of the connection: nobody is there to be answered
         except Exception as error:  # noqa: BLE001 - the client must learn that nothing is stored
             if self._store.why_away(error) is None:  # the writer and the relay tell of that
-                environ["wsgi.errors"].write(f"{path}: {error}\n")
+                logger.error("%s: %s", path, error)  # noqa: TRY400 - no news in the trace
+            self._note_failed(error)
             return _send(start_response, *_failure(self._store, error, headers))
         if isinstance(content, (_Wait, _Storing)):
             return content.park(headers)
         return _send(start_response, 200, content, headers)
 
+    def _note_refused(self, reason: str) -> None:
+        if self._metrics is not None:
+            self._metrics.refused(reason)
+
+    def _note_failed(self, error: Exception) -> None:
+        if self._metrics is not None:
+            self._metrics.failed("database" if self._store.has_raised(error) else OTHER)
+
     # --- endpoints ---
 
     def _tell_health(self, _environ: Environ, _path: str) -> Any:
         now = int(time.time() * 1_000)
-        return {"status": "ok", "timestamp": now, "version": VERSION, "extensions": EXTENSIONS}
+        away = [] if self._health.is_draining else self._health.away()
+        # Looked at again, because it may have begun meanwhile.
+        status = "draining" if self._health.is_draining else "away" if away else "ok"
+        told = {"status": status, "timestamp": now, "version": VERSION, "extensions": EXTENSIONS}
+        if status != "ok":
+            error = ", ".join(away) + " away" if away else status
+            raise UnwellError({"error": error, **told, "away": away})
+        return told
 
     def _take_event(self, environ: Environ, path: str) -> Any:
         with self._json_body(environ, path) as (body, content):
@@ -179,7 +222,7 @@ class Wire:
                 content = _parse_json(body)
             event = self._check_event(content, admitted, digest.digest())
             if len(body) <= _SMALL_BODY_BYTES:
-                return _Storing(self._store, event)
+                return _Storing(self._store, event, self._note_failed)
             # In here, so that no more large bodies are in memory than may be at once.
             return _stored(self._store.add_event(event))
 
@@ -350,6 +393,11 @@ class Wire:
             row = self._files.receive(
                 admitted.run_id, content_type, environ["wsgi.input"], MAX_ARTIFACT_BYTES
             )
+        except OSError as error:
+            is_ours = not isinstance(error, (ConnectionError, socket.timeout))
+            if self._metrics is not None and is_ours:
+                self._metrics.failed("files")
+            raise
         finally:
             connection.end_reading()
         try:
@@ -385,8 +433,9 @@ class Wire:
 class _Storing:
     """An event that is to be stored. Its answer waits until it is on disk, and holds no thread."""
 
-    def __init__(self, store: Store, event: NewEvent) -> None:
+    def __init__(self, store: Store, event: NewEvent, failed: Callable[[Exception], None]) -> None:
         self._store = store
+        self._failed = failed
         self._event = event
 
     def park(self, headers: dict[str, str]) -> Parked:
@@ -397,6 +446,7 @@ class _Storing:
                 answer = 200, _stored(event_id), headers
                 if error is not None:
                     answer = _failure(self._store, error, headers)
+                    self._failed(error)
                 connection.answer(_whole_reply(*answer))
 
             try:
@@ -578,6 +628,8 @@ def _too_many(retry_after: str) -> dict[str, Any]:
 
 
 def _refusal_json(refusal: RefusedError) -> dict[str, Any]:
+    if isinstance(refusal, UnwellError):
+        return refusal.content
     if isinstance(refusal, InvalidError):
         return {"statusCode": 500, "error": refusal.error, "message": refusal.message}
     return {"error": refusal.error}

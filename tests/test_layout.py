@@ -36,7 +36,7 @@ MAY_IMPORT = {
 # The gateway is a house of its own: a room there is a package or a module in its folder. Each row
 # may import from rows above it alone, so that no rooms import each other in a circle.
 GATEWAY_MAY_IMPORT = {
-    "windows presence xterm demo_session opener whereabouts": "",
+    "windows presence health metrics xterm demo_session opener whereabouts": "",
     "admission": "windows",
     "storage": "admission",
     "screens serving relay": "storage",
@@ -44,16 +44,17 @@ GATEWAY_MAY_IMPORT = {
     "login": "codes storage admission windows",
     "offers": "serving storage admission",
     "notify": "serving storage presence",
-    "settings": "notify",
+    "settings": "notify serving",
     "listing": "offers storage admission",
     "housekeeping": "listing storage",
-    "wire": "offers serving storage admission presence",
+    "request_log": "metrics",
+    "wire": "offers serving storage admission presence health metrics",
     "page": "wire listing login codes notify offers screens serving storage presence",
-    "front": "wire login serving storage",
-    "assembly": "front page wire housekeeping listing settings notify offers login screens serving "
-    "relay storage admission presence xterm",
+    "front": "wire login serving storage metrics",
+    "assembly": "request_log front page wire housekeeping listing settings notify offers login "
+    "screens serving relay storage admission presence health metrics xterm",
     "announce": "assembly settings serving opener",
-    "command_line": "announce assembly settings serving storage opener whereabouts",
+    "command_line": "request_log announce assembly settings serving storage opener whereabouts",
     "demo": "opener",
     "__main__": "command_line",
     "__init__": "",

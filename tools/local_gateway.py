@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 _START_TIMEOUT_S: Final = 60.0
 # What a gateway does between its lock and its first answer.
 _TELLS_WITHIN_S: Final = 15.0
-# It ends within five seconds.
-_STOP_TIMEOUT_S: Final = 15.0
+# It finishes requests that are under way, which may take 20 s.
+_STOP_TIMEOUT_S: Final = 30.0
 _INTERVAL_S: Final = 0.05
 _API_TIMEOUT_S: Final = 10.0
 _LOG: Final = "output.log"

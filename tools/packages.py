@@ -69,6 +69,7 @@ GATEWAY: Final = PackageSet(
         "cryptography",
         "flask",
         "markdown_it",
+        "prometheus_client",
         "pyte",
         "segno",
         "sqlalchemy",

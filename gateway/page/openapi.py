@@ -457,7 +457,7 @@ _PATHS: dict[str, Schema] = {
                         }
                     )
                 ),
-                errors=(421, 429),
+                errors=(421, 429, 503),
             ),
             "security": [],
         }

@@ -197,6 +197,9 @@ def _tell_away(parts: Parts, error: Exception) -> Answer:
 
 
 def _harden(response: Response) -> Response:
+    if request.url_rule is not None:
+        request.environ["gateway.route"] = f"{request.method} {request.url_rule.rule}"
+    request.environ["gateway.person"] = g.get("actor")
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if not request.path.startswith("/static/"):
@@ -246,7 +249,8 @@ def _check_origin(parts: Parts) -> None:
     """Only our own page may use a browser's session to change something."""
     origin = request.headers.get("Origin", "")
     is_form = request.path in ("/login", "/logout")
-    if not parts.hosts.is_our_origin(origin, request.host) and not (is_form and not origin):
+    is_ours = parts.hosts.is_our_origin(origin, request.host, request.scheme)
+    if not is_ours and not (is_form and not origin):
         _refuse(403, "This request does not come from the gateway's own page.")
     if not is_form and request.mimetype != "application/json":
         _refuse(403, "Send Content-Type: application/json.")
@@ -334,7 +338,7 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         parts.login.close(_credentials())
         parts.store.note(_address(), "session", "logout")
         response: Response = redirect(_here("/login"), 303)  # type: ignore[assignment]
-        is_secure = parts.hosts.is_https(request.host)
+        is_secure = _is_https(parts)
         response.delete_cookie(parts.login.cookie_name, path="/", secure=is_secure)
         return response
 
@@ -357,10 +361,14 @@ def _let_in(parts: Parts, session: Session) -> Response:
         max_age=int(SESSION_LIFETIME_S),
         httponly=True,
         samesite="Strict",
-        secure=parts.hosts.is_https(request.host),
+        secure=_is_https(parts),
         path="/",
     )
     return response
+
+
+def _is_https(parts: Parts) -> bool:
+    return request.is_secure or parts.hosts.is_https(request.host)
 
 
 def _here(path: str) -> str:

@@ -11,6 +11,8 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+# The first part of every path that the gateway answers.
+OWN_PATHS = frozenset({"", "api", "login", "logout", "notifications", "runs", "static"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -42,15 +44,24 @@ class Hosts:
         public = urlsplit(self.public_url or "")
         return public.scheme == "https" and public.netloc == host.lower()
 
-    def is_our_origin(self, origin: str, host: str) -> bool:
+    def is_our_origin(self, origin: str, host: str, scheme: str) -> bool:
         """Whether an `Origin` is the page that was served under this `Host`.
 
-        A proxy that speaks https outside and http to us is known by `public_url`.
+        A proxy that speaks https outside and http to us is known by `public_url`, or by what it
+        says, which is in `scheme`.
         """
-        allowed = {f"{self.scheme}://{host}".lower()}
+        allowed = {f"{scheme}://{host}".lower()}
         if self.public_url:
             allowed.add(self.public_url[: len(self.public_url) - len(self.base_path)])
         return origin.lower() in allowed
+
+
+def is_address(host: str) -> bool:
+    """Whether a `Host` header is absent, or is a number and no name."""
+    try:
+        return not host or bool(ipaddress.ip_address(_host_name(f"//{host}")))
+    except ValueError:
+        return False
 
 
 def _host_name(address: str) -> str:

@@ -70,6 +70,10 @@ class Source(Protocol):
         """Return the id of a run's last event, 0 if it has none."""
 
 
+# The last that a browser gets of a gateway that ends, so that it goes to another one at once.
+_MOVE_ON = b"retry: 250\nevent: reconnect\ndata: {}\n\n"
+
+
 @dataclass(eq=False)
 class Viewer:
     """A browser that follows a run, or the list of runs."""
@@ -232,6 +236,11 @@ class Live:
         if not is_here:
             self._tell_others("notice", number=number, content=content)
 
+    def parked(self) -> tuple[int, int]:
+        """Return how many streams are open, and how many polls wait."""
+        kinds = [isinstance(each, Viewer) for each in list(self._connections)]
+        return sum(kinds), len(kinds) - sum(kinds)
+
     def has_viewers(self, topic: str) -> bool:
         """Whether anybody would see what is told."""
         return topic in self._viewers
@@ -306,6 +315,8 @@ class Live:
         for poll in [each for polls in self._polls.values() for each in polls]:
             self._answer(poll, is_over=True)
         for parked, connection in list(self._connections.items()):
+            if isinstance(parked, Viewer):
+                self._send_on(parked, connection)
             self._drop(parked, connection)
         self._selector.close()
         self._wake_in.close()
@@ -361,7 +372,7 @@ class Live:
         if viewer.noticed is not None:
             missed = (frame for number, frame in self._notices if number > viewer.noticed)
             viewer.news.extend(missed)
-        viewer.out = memoryview(STREAM_HEAD)
+        viewer.out = memoryview(connection.dressed(STREAM_HEAD))
         viewer.quiet_since = viewer.asked_at = time.monotonic()
 
     def _adopt(self, connection: Connection, parked: Viewer | Poll) -> bool:
@@ -460,6 +471,14 @@ class Live:
         self._watch_for_room(viewer, connection, wanted=False)
         return True
 
+    def _send_on(self, viewer: Viewer, connection: Connection) -> None:
+        """Tell a browser to come back, unless it has not taken what it was sent before."""
+        try:
+            if self._send(viewer, connection):
+                connection.socket.send(_MOVE_ON)
+        except (OSError, ValueError):
+            pass  # it will notice by itself
+
     def _watch_for_room(self, viewer: Viewer, connection: Connection, *, wanted: bool) -> None:
         if viewer.waits_for_room != wanted:
             viewer.waits_for_room = wanted
@@ -506,7 +525,8 @@ class Live:
         connection = self._connections[poll]
         try:
             if not poll.out:
-                poll.out = memoryview(poll.answer(is_over))
+                reply = poll.answer(is_over)
+                poll.out = memoryview(connection.dressed(reply) if reply else reply)
             if not poll.out:
                 return
             while poll.out:

@@ -20,6 +20,7 @@ import errno
 import logging
 import re
 import resource
+import secrets
 import selectors
 import socket
 import ssl
@@ -31,6 +32,8 @@ from typing import Any, Callable
 
 from cheroot import errors, server, wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
+
+from gateway.serving.forwarded import TrustedProxies
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,12 @@ _MAX_REST_BYTES = 1024 * 1024
 # that a client that sends first sees the answer.
 _MAX_SKIPPED_BYTES = 10 * 1024 * 1024
 
+# Told of each answer: the request's environ, the status, and how long it took, if it did not wait
+# for news. Thread: any.
+Witness = Callable[[dict[str, Any], int, "float | None"], None]
+
+# What a proxy may call a request.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 _HEAD_END = re.compile(rb"\n\r?\n")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r?\n", re.IGNORECASE)
 # With one of these a thread has to see to the body.
@@ -273,14 +282,33 @@ def _make_file(sock: socket.socket, mode: str = "r", _size: int = 0) -> _Reader 
     return _Reader(sock) if "r" in mode else _Writer(sock)
 
 
+class _Headers(server.HeaderReader):
+    """Headers with one spelling: to WSGI, `X_Forwarded_For` would have the name of another one.
+
+    cheroot's own reader for that compares bytes with text.
+    """
+
+    def _allow_header(self, key_name: bytes) -> bool:
+        return b"_" not in key_name
+
+
+class _Request(server.HTTPRequest):
+    header_reader = _Headers()
+
+
 class Connection(server.HTTPConnection):
     """A connection that can be parked, and that waits for its client without a thread."""
+
+    RequestHandlerClass = _Request
 
     def __init__(self, owner: Server, sock: socket.socket, _makefile: Any = None) -> None:
         super().__init__(owner, sock, _make_file)
         self.parked: Parked | None = None
         self.keeps_alive = True
         self.lingers = False  # closed when the client has finished
+        # The request that is being answered, since when, and what its answer is to say of it.
+        self._asked: tuple[float, dict[str, Any]] | None = None
+        self._more_headers = b""
         self._is_over = False
         self._is_shaken = not isinstance(sock, ssl.SSLSocket)
         self._reading_since: float | None = None
@@ -376,10 +404,35 @@ class Connection(server.HTTPConnection):
     def answer(self, reply: bytes) -> None:
         """Send the whole answer to a request that was parked, and go on with the next one."""
         try:
-            self.wfile.write(reply)
+            self.wfile.write(self.dressed(reply))
         except (OSError, ValueError):
             self.keeps_alive = False
+        self.note(int(reply[9:12]))
         self.server.release(self)
+
+    def dressed(self, reply: bytes) -> bytes:
+        """Return a whole reply with what each has in its head."""
+        more = self._more_headers
+        if self.server.is_draining:
+            more += b"Connection: close\r\n"
+        return reply.replace(b"\r\n", b"\r\n" + more, 1) if more else reply
+
+    def begin_noting(self, environ: dict[str, Any]) -> None:
+        """Note that a request has come."""
+        self._asked = time.perf_counter(), environ
+
+    def give_id(self, request_id: str) -> None:
+        """Let the answer have the request's id."""
+        self._more_headers = f"X-Request-Id: {request_id}\r\n".encode()
+
+    def note(self, status: int, *, has_waited: bool = False) -> None:
+        """Tell how the request was answered; what `has_waited` for news has no duration."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            began, environ = asked
+            self.server.witness(
+                environ, status, None if has_waited else time.perf_counter() - began
+            )
 
     def close(self) -> None:
         """Close it, unless somebody else owns it now, or an answer is still on its way."""
@@ -438,6 +491,34 @@ class _Gateway(wsgi.Gateway_10):
         return environ
 
     def respond(self) -> None:
+        if self.req.server.is_draining:
+            self.req.close_connection = True
+        if self.req.server.witness is None:
+            self._respond()
+            return
+        connection = self.req.conn
+        connection.begin_noting(self.env)
+        if self.req.server.names_requests:
+            self._name()
+        try:
+            self._respond()
+        except BaseException:
+            connection.note(500)
+            raise
+        if connection.parked is None:
+            connection.note(int(self.req.status[:3]))
+
+    def _name(self) -> None:
+        """Give the request an id, or take the one that a proxy has given it."""
+        given = self.env.get("HTTP_X_REQUEST_ID", "")
+        is_trusted = self.req.server.proxies.has(self.env.get("REMOTE_ADDR", ""))
+        if not (is_trusted and _REQUEST_ID.fullmatch(given)):
+            given = secrets.token_hex(8)
+        self.env["gateway.request_id"] = given
+        self.req.conn.give_id(given)
+        self.req.outheaders.append((b"X-Request-Id", given.encode()))
+
+    def _respond(self) -> None:
         response: Iterable[bytes] = self.req.server.wsgi_app(self.env, self.start_response)
         if isinstance(response, Parked):
             self.req.conn.parked = response
@@ -474,8 +555,9 @@ class _Gateway(wsgi.Gateway_10):
 class _Waiting:
     """The connections that no thread works on, the oldest first. Thread: any."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, proxies: TrustedProxies) -> None:
         self._limit = limit
+        self._proxies = proxies  # everybody's connections come from them
         self._lock = threading.Lock()
         self._connections: dict[Connection, str] = {}
 
@@ -488,7 +570,9 @@ class _Waiting:
             self._connections[connection] = address
             if len(self._connections) <= _MAX_WAITING_OF_ONE:
                 return
-            of_one = [each for each, other in self._connections.items() if other == address]
+            of_one = []
+            if not self._proxies.has(address):
+                of_one = [each for each, other in self._connections.items() if other == address]
             oldest = None
             if len(of_one) > _MAX_WAITING_OF_ONE:
                 oldest = of_one[0]
@@ -542,6 +626,7 @@ class Server(wsgi.Server):
         address: tuple[str, int],
         application: Any,
         certificate: tuple[str, str] | None,
+        proxies: TrustedProxies | None = None,
         threads: int = _THREADS,
     ) -> None:
         super().__init__(
@@ -559,8 +644,13 @@ class Server(wsgi.Server):
             self.ssl_adapter.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.bind_error: OSError | None = None
         self._working: set[Connection] = set()
-        self._waiting = _Waiting(min(_MAX_WAITING, _open_files_limit() // 3))
+        limit = min(_MAX_WAITING, _open_files_limit() // 3)
+        self._waiting = _Waiting(limit, proxies or TrustedProxies())
         self._ended = threading.Event()
+        self.is_draining = False
+        self.proxies = proxies or TrustedProxies()
+        self.witness: Witness | None = None
+        self.names_requests = False
         self._watchman = threading.Thread(target=self._watch, name="gateway-watchman", daemon=True)
 
     def prepare(self) -> None:
@@ -625,8 +715,9 @@ class Server(wsgi.Server):
 
     def release(self, connection: Connection) -> None:
         """Take back a connection that was parked, for its next request. Thread: any."""
+        connection.note(200, has_waited=True)  # if nobody has
         connection.parked = None
-        if connection.keeps_alive and self.ready:
+        if connection.keeps_alive and self.ready and not self.is_draining:
             self.attend(connection)
         else:
             connection.close()
@@ -647,14 +738,29 @@ class Server(wsgi.Server):
         while not self._ended.wait(0.5):
             working = list(self._working)
             is_busy = len(working) > self.requests.min * 3 // 4
-            grace_s = _GRACE_BUSY_S if is_busy else _GRACE_S
+            grace_s = _GRACE_BUSY_S if is_busy or self.is_draining else _GRACE_S
+            waiting_grace_s = _GRACE_BUSY_S if self.is_draining else _GRACE_S
             now = time.monotonic()
             for connection in working:
                 if connection.is_too_slow(now, grace_s):
                     connection.drop()
             for connection in self._waiting.all():
-                if connection.is_too_slow(now, _GRACE_S):
+                if connection.is_too_slow(now, waiting_grace_s):
                     connection.drop()
+
+    def drain(self) -> None:
+        """Answer what comes, and let each client connect anew afterwards: to another gateway."""
+        self.is_draining = True
+
+    def working(self) -> int:
+        """Return how many requests are being read, computed or written by threads."""
+        return len(self._working)
+
+    def is_at_work(self) -> bool:
+        """Whether a request is under way: being read, answered, or taken by its client."""
+        if self._working or self.requests.qsize:
+            return True
+        return any(each.rfile.has_data() or each.wfile.rest for each in self._waiting.all())
 
     def stop(self) -> None:
         """End: no new connections, a moment for the requests that are being answered."""

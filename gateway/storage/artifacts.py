@@ -6,6 +6,7 @@ Nothing of a file's name becomes part of a path: files lie under the run's id an
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -61,6 +62,12 @@ class ArtifactFiles:
     def path(self, run_id: str, artifact_id: str) -> Path:
         """Return where a file lies."""
         return self._folder / run_id / artifact_id
+
+    def check(self) -> None:
+        """Look whether files can be kept. Raises: OSError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "the folder cannot be written", str(self._folder))
 
     def remove_partial(self) -> None:
         """Remove what a gateway was receiving when it was killed, and nothing that one receives

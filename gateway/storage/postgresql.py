@@ -91,6 +91,15 @@ def options() -> dict[str, Any]:
     }
 
 
+def probe_options() -> dict[str, Any]:
+    """Return what a connection is made with that only looks whether the database is there.
+
+    A network that swallows everything ends it, after two seconds.
+    """
+    limits = {"connect_timeout": 2, "tcp_user_timeout": 2_000}
+    return {**options()["connect_args"], **limits}
+
+
 def connect(address: URL) -> psycopg.Connection[Any]:
     """Return a connection of its own, where each statement is a transaction."""
     import psycopg  # an extra, which a gateway on SQLite does not have

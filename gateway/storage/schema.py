@@ -7,8 +7,10 @@ and in `migrations`; what is SQLite's own in `open_database`.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Callable
 
 from sqlalchemy import (
     BigInteger,
@@ -390,6 +392,24 @@ def open_database(url: str) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+@contextlib.contextmanager
+def looking_at(engine: Engine) -> Iterator[Callable[[], None]]:
+    """Yield what raises if the database cannot be read. It waits for no connection of others."""
+    own = engine
+    if postgresql.is_shared(engine):
+        own = create_engine(engine.url, pool_size=1, connect_args=postgresql.probe_options())
+
+    def look() -> None:
+        with own.connect() as connection:
+            connection.execute(select(versions.c.version).limit(1)).all()
+
+    try:
+        yield look
+    finally:
+        if own is not engine:
+            own.dispose()
 
 
 def _engine_options(url: URL) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from sqlalchemy import (
     union,
     update,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
 from gateway.storage import postgresql, questions, schema
@@ -151,6 +152,10 @@ class Store:
         """Write what is queued, and let go of the database. Blocks until then."""
         self._writer.close()
         self._engine.dispose()
+
+    def has_raised(self, error: Exception) -> bool:
+        """Whether it is an error of the database."""
+        return isinstance(error, (SQLAlchemyError, UnknownOutcomeError))
 
     def why_away(self, error: Exception) -> str | None:
         """Return a sentence if something failed because the database does not answer."""

@@ -289,6 +289,8 @@ class Writer:
         self.when_unjudged: Callable[[str], None] | None = None
         # Called with nonces that are on disk, on PostgreSQL.
         self.when_spent: Callable[[Iterable[tuple[int, float]]], None] | None = None
+        # Called with how long it took to put on disk what had come.
+        self.when_written: Callable[[float], None] | None = None
         self._listener: Listener | None = None
         self._queue: queue.SimpleQueue[AnyJob | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
@@ -315,6 +317,11 @@ class Writer:
             self._is_closed = True
             self._queue.put(None)
         self._thread.join()
+
+    @property
+    def queue_length(self) -> int:
+        """How many jobs wait to be written."""
+        return self._queue.qsize()
 
     def submit(self, job: AnyJob) -> None:
         """Queue a job. Thread: any; does not block. Raises: StoreClosedError."""
@@ -348,7 +355,10 @@ class Writer:
             while True:
                 jobs = self._take()
                 ending = jobs[-1] is None
+                began = time.perf_counter()
                 self._write(connection, [job for job in jobs if job is not None])
+                if self.when_written is not None:
+                    self.when_written(time.perf_counter() - began)
                 if ending:
                     return
 

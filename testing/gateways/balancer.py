@@ -42,7 +42,7 @@ class Team(EmbeddedGateway):
 
     def __init__(self, url: str, folder: Path, env: Mapping[str, str] | None = None) -> None:
         super().__init__(folder)
-        self.members = gateways_on(url, folder, 2, env)
+        self.members = gateways_on(url, folder, 2, **(env or {}))
         folders = [each.data_dir / "gateway" for each in self.members]
         for each in folders:
             each.mkdir(parents=True)

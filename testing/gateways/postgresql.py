@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def gateways_on(
-    url: str, folder: Path, count: int, env: Mapping[str, str] | None = None
+    url: str, folder: Path, count: int, *arguments: str, **env: str
 ) -> list[EmbeddedGateway]:
     """Return gateways that have one database and one secret, and are not started."""
     folder.mkdir(exist_ok=True)
@@ -170,8 +170,8 @@ def gateways_on(
     for number in range(count):
         gateway = EmbeddedGateway(
             folder / f"gateway-{number}",
-            *("--port", str(free_port())),
-            env={"CLAUDE_RUNNER_GATEWAY_DATABASE_URL": url, **(env or {})},
+            *("--port", str(free_port()), *arguments),
+            env={"CLAUDE_RUNNER_GATEWAY_DATABASE_URL": url, **env},
         )
         gateway.env_file.write_text(f"HMAC_SECRET={secret}\nALLOW_SELF_SIGNED=true\n")
         made.append(gateway)

@@ -1,4 +1,4 @@
-"""The whole loop at two gateways on PostgreSQL behind HAProxy: each request goes to the other one."""
+"""The whole loop at two gateways on PostgreSQL behind HAProxy, which gives requests out in turns."""
 
 from __future__ import annotations
 

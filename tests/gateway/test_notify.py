@@ -20,11 +20,15 @@ from gateway.notify import words
 from gateway.serving.hosts import find_hosts
 from gateway.settings import (
     DATABASE_URL,
+    DRAIN_SECONDS,
+    LOG,
+    METRICS,
     NOTIFY,
     NOTIFY_QUIET,
     OWN,
     RATE_LIMIT,
     RETENTION_DAYS,
+    TRUSTED_PROXIES,
     Settings,
 )
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
@@ -230,6 +234,10 @@ def test_a_project_cannot_say_where_messages_go() -> None:
         NOTIFY_QUIET: "22:00-07:00",
         RATE_LIMIT: "0",
         RETENTION_DAYS: "1",
+        DRAIN_SECONDS: "10",
+        LOG: "json",
+        METRICS: "127.0.0.1:9464",
+        TRUSTED_PROXIES: "127.0.0.1",
     }
 
     assert set(granted(OWN, names)) == {setting.variable for setting in OWN} == names.keys()

@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -23,9 +23,10 @@ from urllib.request import url2pathname
 import pytest
 import zxingcpp
 
-from gateway.settings import DATABASE_URL, NOTIFY, NOTIFY_QUIET, RATE_LIMIT, RETENTION_DAYS
+from gateway.command_line import SAME_SIGNAL_S
+from gateway.settings import DATABASE_URL, DRAIN_SECONDS, OWN, RETENTION_DAYS
 from testing.gateways import certificates
-from testing.gateways.embedded_gateway import ROOT, EmbeddedGateway
+from testing.gateways.embedded_gateway import ROOT, EmbeddedGateway, multipart
 from testing.programs.disk import mount_disk
 from testing.programs.runner import run_to_end
 from testing.programs.terminal import Terminal
@@ -72,11 +73,95 @@ def test_a_signal_ends_it(tmp_path: Path, number: int) -> None:
         assert code == 0
         # On a quiet machine; whoever waited for the poll would wait for a minute.
         assert time.monotonic() - began < 15
-        assert json.loads(poll.getresponse().read()) == []
+        answer = poll.getresponse()
+        assert json.loads(answer.read()) == []
+        assert answer.getheader("Connection") == "close"
         for stream in streams:
-            while stream.next() is not None:
-                pass
+            told = list(iter(stream.next, None))
+            assert [each.name for each in told][-1:] == ["reconnect"]
         assert "Traceback" not in own.log
+
+
+def begin_upload(own: EmbeddedGateway, stack: contextlib.ExitStack) -> Callable[[], int]:
+    """Send half of a file; return what sends the rest, and returns the answer's status."""
+    run = own.create_run()
+    kind, body = multipart("a.txt", b"x" * 3_000_000)
+    upload = own.connect()
+    stack.callback(upload.close)
+    upload.putrequest("POST", "/api/ingest/artifact")
+    headers = own.sign("POST", "/api/ingest/artifact", run=run, content_type=kind)
+    for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        upload.putheader(name, value)
+    upload.endheaders(body[:2_000_000])
+    folder = own.data_dir / "gateway" / "artifacts"
+    eventually(lambda: _is_there(folder / run.id))
+
+    def finish() -> int:
+        upload.send(body[2_000_000:])
+        return upload.getresponse().status
+
+    return finish
+
+
+def _is_there(path: Path) -> None:
+    assert path.exists()
+
+
+def test_what_is_under_way_is_finished(tmp_path: Path) -> None:
+    """After a signal the health check says so at once; what comes meanwhile is answered, and no
+    connection is kept.
+    """
+    with EmbeddedGateway(tmp_path) as own, contextlib.ExitStack() as stack:
+        run = own.create_run()
+        kept = own.connect()
+        stack.callback(kept.close)
+        kept.request("GET", "/api/health")
+        assert kept.getresponse().read()
+        finish = begin_upload(own, stack)
+
+        os.kill(own.pid, signal.SIGTERM)
+
+        eventually(lambda: _is_draining(own))
+        kept.request("GET", "/api/health")
+        told = kept.getresponse()
+        assert (told.status, told.getheader("Connection")) == (503, "close")
+        answer = own.send_event(run, "stdout", "x", 1)
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        poll = own.send("GET", f"/api/runs/{run.id}/commands?wait=50", run=run)
+        assert (poll.status, poll.json()) == (200, [])
+        assert own.api("GET", "/api/stream").status == 503
+        assert finish() == 200
+        assert own.wait() == 0
+        own.start()
+        assert [each["data"] for each in own.events(run)] == ["x"]
+
+
+def _is_draining(own: EmbeddedGateway) -> None:
+    answer = own.request("GET", "/api/health")
+    assert (answer.status, answer.json()["status"]) == (503, "draining")
+
+
+def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    """For an upload that would never end; two in the same moment are one."""
+    with EmbeddedGateway(tmp_path) as own, contextlib.ExitStack() as stack:
+        begin_upload(own, stack)
+        for _ in range(2):
+            os.kill(own.pid, signal.SIGTERM)
+        eventually(lambda: _is_draining(own))
+        time.sleep(SAME_SIGNAL_S)
+
+        assert own.stop() == 128 + signal.SIGTERM
+
+
+def test_a_balancer_has_time_to_notice(tmp_path: Path) -> None:
+    """For as long as the setting says, it answers."""
+    with EmbeddedGateway(tmp_path, env={DRAIN_SECONDS: "1"}) as own:
+        began = time.monotonic()
+        os.kill(own.pid, signal.SIGTERM)
+        eventually(lambda: _is_draining(own))
+
+        assert own.wait() == 0
+        assert time.monotonic() - began >= 1
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="macOS has no /proc")
@@ -330,7 +415,7 @@ def test_options_and_settings_are_documented() -> None:
 
     for option in set(re.findall(r"--[a-z-]+", shown)) - {"--help", "--version"}:
         assert f"`{option}" in guide
-    for variable in (DATABASE_URL, NOTIFY, NOTIFY_QUIET, RATE_LIMIT, RETENTION_DAYS):
+    for variable in (setting.variable for setting in OWN):
         assert f"`{variable}`" in guide
         assert f"\n# {variable}=" in example
 
@@ -448,6 +533,7 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
     [
         ("CLAUDE_RUNNER_GATEWAY_RATE_LIMIT", "many"),
         ("CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS", "-1"),
+        ("CLAUDE_RUNNER_GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8 nonsense"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "nonsense"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "sqlite:////nowhere/at/all.db"),
     ],

@@ -484,9 +484,12 @@ def test_the_database_is_restarted_while_runners_send(tmp_path: Path) -> None:
             database.stop()
             try:
                 assert_away(one, session)
+                told = one.request("GET", "/api/health")
+                assert (told.status, told.json()["away"]) == (503, ["database"])
             finally:
                 database.start()
             wait_for_progress(senders)
+            eventually(lambda: _is_well(one))
             database.crash()
             database.start()
             wait_for_progress(senders)
@@ -524,6 +527,10 @@ def assert_away(gateway: EmbeddedGateway, session: dict[str, str]) -> None:
     page = gateway.request("GET", "/", headers=session)
     assert (page.status, page.headers["retry-after"]) == (503, "2")
     assert sentence in page.body.decode()
+
+
+def _is_well(gateway: EmbeddedGateway) -> None:
+    assert gateway.request("GET", "/api/health").status == 200
 
 
 def test_tables_of_version_2_become_those_of_today(database: Cluster) -> None:

@@ -12,6 +12,7 @@ import { attempt, pauseAfter, TURN_MS } from "./turns.js";
 import { Waits } from "./waits.js";
 
 const SILENCE_MS = 40_000; // two comments in a row have not arrived
+const MOVE_MS = 250; // not all browsers at once
 const OFFLINE_AFTER_FAILURES = 4;
 
 export class LiveStream {
@@ -20,6 +21,7 @@ export class LiveStream {
   #onState;
   #lastId;
   #state = "";
+  #movesOn = false; // the gateway ends, and another one, or its next start, goes on
   #abort = new AbortController();
 
   /**
@@ -47,6 +49,11 @@ export class LiveStream {
         if (error instanceof ApiError && error.status === 404) return this.#tell("gone");
         if (this.#state === "live") waits.failures = 0;
       }
+      if (this.#movesOn) {
+        this.#state = "moving"; // nobody is told, unless the first attempt fails
+        await new Promise((resolve) => setTimeout(resolve, MOVE_MS * Math.random()));
+        continue;
+      }
       const isOffline = !navigator.onLine || waits.failures + 1 >= OFFLINE_AFTER_FAILURES;
       this.#tell(isOffline ? "offline" : "reconnecting");
       await waits.afterFailure();
@@ -55,6 +62,7 @@ export class LiveStream {
 
   async #readOnce() {
     this.#abort = new AbortController();
+    this.#movesOn = false;
     let watchdog;
     const heard = () => {
       clearTimeout(watchdog);
@@ -81,6 +89,10 @@ export class LiveStream {
   }
 
   #receive({ id, name, data }) {
+    if (name === "reconnect") {
+      this.#movesOn = true;
+      return;
+    }
     if (id !== null) {
       if (id <= this.#lastId) return;
       this.#lastId = id;
