@@ -1,4 +1,4 @@
-"""The whole loop at two gateways on PostgreSQL behind HAProxy, which gives requests out in turns."""
+"""The whole loop at two gateways on PostgreSQL behind HAProxy: requests go to each in turn."""
 
 from __future__ import annotations
 
