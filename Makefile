@@ -5,6 +5,7 @@
 # make coverage       what no test takes of redactor, journal, allowlist and gateway_client
 # make properties     the property tests with 1000 examples each, which takes minutes
 # make bench          measure, and write the table of docs/benchmarks.md
+# make soak-gateway   faults for two gateways on PostgreSQL, for half an hour (ARGS='--minutes 5')
 # make check-claude   the checks with the real Claude Code, which npm installs into .data/
 # make check-browser  the page in a real browser: Debian's chromium
 # make reference      docs/reference.md, from the program itself
@@ -53,7 +54,7 @@ on_newer = $(if $(filter 3.9,$(VERSION)),@echo "$@: not on Python 3.9 (it runs o
 
 comma := ,
 
-.PHONY: check docs environment format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz properties bench bench-redact soak
+.PHONY: check docs environment format-check lint types shell test check-claude check-browser reference screenshots coverage fix fuzz properties bench bench-redact soak soak-gateway
 
 # In this order: what fails soon first. Types take one core for long; the tests wait now and then.
 check: $(STAMP)
@@ -127,6 +128,9 @@ coverage: $(STAMP)
 
 soak: $(STAMP)
 	$(ENV)/bin/python benchmarks/soak.py $(ARGS)
+
+soak-gateway: $(STAMP)
+	$(ENV)/bin/python benchmarks/soak_gateway.py $(ARGS)
 
 # pip speaks only if it fails. Compiling all that it installs, not only what is used, would take as long again.
 $(STAMP):

@@ -24,7 +24,7 @@ defaults
     timeout client 75s
     timeout server 75s
     retries 3
-    option redispatch
+    option redispatch 1
 frontend all
     bind 127.0.0.1:{port}
     default_backend gateways
