@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import PREFIX, REASONS
 from gateway.settings import METRICS
-from testing.gateways.embedded_gateway import EmbeddedGateway
+from testing.gateways.embedded_gateway import ROOT, EmbeddedGateway
 from testing.gateways.embedded_record import free_port
 from testing.waiting import eventually
 from tests.gateway.test_process import refusal
@@ -130,6 +135,46 @@ def _all_is_counted(port: int, limited: int) -> Read:
     assert read["runs state=pending"] == 2
     assert read["process_cpu_seconds_total"] > 0
     return read
+
+
+def test_dashboard_and_alerts_name_what_there_is(where: tuple[EmbeddedGateway, int]) -> None:
+    """Each number that they ask for is one that a gateway tells; the page has all of them."""
+    gw, port = where
+    gw.api("GET", "/api/runs")
+
+    def some_request_is_noted() -> set[str]:
+        told = set(re.findall(r"^(\w+)", Read(port).text, re.M))
+        assert f"{PREFIX}_request_seconds_bucket" in told
+        return told
+
+    told = eventually(some_request_is_noted)
+    folder = ROOT / "docs" / "observing"
+    dashboard = json.loads((folder / "dashboard.json").read_text("utf-8"))
+    rules = yaml.safe_load((folder / "alerts.yml").read_text("utf-8"))["groups"][0]["rules"]
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = [*panels, *(rule["expr"] for rule in rules)]
+    named = {name for each in asked for name in re.findall(rf"\b(?:{PREFIX}|process)_\w+", each)}
+
+    assert len(rules) == 3
+    assert {panel["title"] for panel in dashboard["panels"]}
+    if sys.platform.startswith("linux"):
+        assert named <= told
+    page = (ROOT / "docs" / "gateway-observing.md").read_text("utf-8")
+    ours = {name[len(PREFIX) + 1 :] for name in told if name.startswith(f"{PREFIX}_")}
+    ours = {re.sub("_(bucket|sum|count|created)$", "", name) for name in ours}
+    for name in ours:
+        assert f"`{name}`" in page
+    shown = {re.sub("_bucket$", "", name)[len(PREFIX) + 1 :] for name in named if PREFIX in name}
+    assert shown == ours
+
+
+def test_the_alerts_are_rules() -> None:
+    """As Prometheus itself judges them."""
+    program = shutil.which("promtool")
+    file = ROOT / "docs" / "observing" / "alerts.yml"
+    if program is not None:
+        subprocess.run([program, "check", "rules", str(file)], check=True, timeout=60)
+    assert "expr: " in file.read_text("utf-8")
 
 
 def test_an_address_that_is_taken(where: tuple[EmbeddedGateway, int], tmp_path: Path) -> None:
