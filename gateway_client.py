@@ -24,7 +24,7 @@ import sys
 import time
 import zlib
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from gateway_transport import BodyError, ExchangeLimits, GatewayError, PinStore
@@ -277,12 +277,20 @@ def is_confidential(url: str) -> bool:
     return urlsplit(url).scheme == "https" or is_loopback(url)
 
 
+class Count(Protocol):
+    """What counts exchanges."""
+
+    def __call__(self, nonce: str, body_bytes: int, took_s: float, *, waits: bool) -> None:
+        """Count one."""
+
+
 class GatewayClient:
     """Sends attempts to one gateway, one at a time. Thread: its own; `abort` from any.
 
     `pins` accepts certificates that do not verify; without it they are refused. Raises
     GatewayError for an address that must not be used. Every attempt is dated by `clock`, and
-    `watch` gets a line about every exchange.
+    `watch` gets a line about every exchange; `count` its nonce, the size of its body, how long it
+    took, and whether it waits for a command.
     """
 
     def __init__(
@@ -294,6 +302,7 @@ class GatewayClient:
         allow_http: bool = False,
         clock: Clock | None = None,
         watch: Callable[[str], None] | None = None,
+        count: Count | None = None,
     ) -> None:
         if not (allow_http or is_confidential(base_url)):
             raise GatewayError(
@@ -303,6 +312,7 @@ class GatewayClient:
         self.base_url = base_url.rstrip("/")
         self.clock = clock or Clock()
         self._watch = watch
+        self._count = count
         self._credentials = credentials
         self._pins = pins
         self._limits = ExchangeLimits()
@@ -436,7 +446,7 @@ class GatewayClient:
         reply = None if body is None else parse_reply(200, {}, body, is_answer=attempt.is_answer)
         if reply is None or not reply.outcome.is_taken:
             return None
-        self._tell(attempt.method, attempt.target, 0, reply, begun_at)
+        self._tell(attempt.method, attempt.target, 0, reply, begun_at, attempt.nonce)
         return reply
 
     def _sign(self, attempt: Attempt) -> dict[str, str]:
@@ -493,16 +503,25 @@ class GatewayClient:
             if self._limits.has_stalled:
                 # The rest of the request is still owed on this connection.
                 session.close()
-        self._tell(method, target, len(body), reply, begun_at)
+        self._tell(method, target, len(body), reply, begun_at, headers.get("X-Nonce", ""))
         return reply
 
     def _tell(
-        self, method: str, target: str, body_bytes: int, reply: Reply, begun_at: float
+        self,
+        method: str,
+        target: str,
+        body_bytes: int,
+        reply: Reply,
+        begun_at: float,
+        nonce: str,
     ) -> None:
+        took_s = self.clock.monotonic() - begun_at
+        if self._count is not None:
+            self._count(nonce, body_bytes, took_s, waits="?wait=" in target)
         if self._watch is not None:
-            took_ms = (self.clock.monotonic() - begun_at) * 1_000
             said = reply.message or reply.outcome.name.lower()
-            self._watch(f"{method} {target} ({body_bytes} bytes): {said}, after {took_ms:.0f} ms")
+            took = f"after {took_s * 1_000:.0f} ms"
+            self._watch(f"{method} {target} ({body_bytes} bytes): {said}, {took}")
 
     def _read(self, response: requests.Response, is_answer: Callable[[Any], bool]) -> Reply:
         status = response.status_code

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from config import Config
-    from gateway_client import GatewayClient, Reply
+    from gateway_client import Count, GatewayClient, Reply
     from runner.console import Console
 
 # How long to try a gateway that does not answer before the child is started.
@@ -41,10 +41,11 @@ def open_client(
     gateway_url: str = "",
     *,
     is_traced: bool = True,
+    count: Count | None = None,
 ) -> GatewayClient:
     """Return a client for the configured gateway, or another one. One for each thread.
 
-    `is_traced`: -vv tells what it does, in the gateway's words too.
+    `is_traced`: -vv tells what it does, in the gateway's words too. `count` counts that.
     """
     pins = PinStore(config.data_dir / "pins.json", console.warn, _verified_file())
     return GatewayClient(
@@ -53,6 +54,7 @@ def open_client(
         pins=pins if config.allow_self_signed else None,
         allow_http=config.allow_http,
         watch=console.trace if is_traced and console.verbosity >= 2 else None,
+        count=count,
     )
 
 

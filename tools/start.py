@@ -83,8 +83,15 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
             f"whole; `{typed_name(profile.program)} sync` sends what is left"
         )
 
+    cost = None
+    if console.verbosity >= 2:
+        from runner.delivery_cost import DeliveryCost  # few runs are asked
+
+        cost = DeliveryCost()
+
     def client() -> GatewayClient:
-        return open_client(config, console, job.run_id, config.token)
+        count = None if cost is None else cost.note
+        return open_client(config, console, job.run_id, config.token, count=count)
 
     checking_client = client()
     try:
@@ -104,6 +111,8 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
         raise
     finally:
         folder.close()
+        if cost is not None:
+            console.trace(f"delivery: {cost}")
 
 
 def _use_extensions(job: Job, client: GatewayClient, console: Console) -> Job:
