@@ -68,30 +68,32 @@ def script(shell: str) -> str:
     return done.stdout
 
 
-def complete(shell: str, folder: Path, typed: str) -> str:
-    """Type a line in a real shell, press Tab, and return all that is shown until the next prompt.
+def complete(shell: str, folder: Path, *lines: str) -> list[str]:
+    """Type lines in a real shell, press Tab behind each, and return what is shown for each.
 
     Shape: the line as it was completed, and below it the choices where there were several.
     """
     (folder / "completion").write_text(script(shell))
     env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "TERM": "dumb"}
     if shell == "fish":
-        command = ["fish", "--no-config", "-c", f"source ./completion; complete -C {typed!r}"]
+        asked = "; echo done; ".join(f"complete -C {each!r}" for each in lines)
+        command = ["fish", "--no-config", "-c", f"source ./completion; {asked}"]
         done = subprocess.run(
             command, cwd=folder, env=env, capture_output=True, text=True, timeout=WITHIN_S
         )
         assert done.stderr == ""
-        return done.stdout
+        return done.stdout.split("\ndone\n")
     argv, setting_up = SHELL_STARTS[shell]
+    shown = []
     with Terminal(argv, env=env, cwd=folder, columns=400, lines=60) as terminal:
         terminal.send(setting_up.encode())
-        terminal.expect(PROMPT)
-        terminal.send(typed.encode() + b"\t\t")
-        # A shell shows what it reads only when it is done with the Tab before.
-        terminal.send(b"\x15echo do''ne\n")
-        shown = terminal.expect(b"\ndone\r").decode()
-    assert "unbound variable" not in shown
-    assert "parameter not set" not in shown
+        for number, typed in enumerate(lines):
+            terminal.expect(PROMPT)
+            terminal.send(typed.encode() + b"\t\t")
+            # A shell shows what it reads only when it is done with the Tab before.
+            terminal.send(f"\x15echo do''ne {number}\n".encode())
+            shown.append(terminal.expect(f"\ndone {number}\r".encode()).decode())
+    assert not [each for each in shown if "unbound variable" in each or "not set" in each], shown
     return shown
 
 
@@ -111,26 +113,27 @@ CASES: Sequence[tuple[str, tuple[str, ...], tuple[str, ...]]] = (
 
 
 @pytest.mark.parametrize("shell", SHELL_NAMES)
-@pytest.mark.parametrize(("typed", "wanted", "unwanted"), CASES, ids=[case[0] for case in CASES])
-def test_tab_completes(
-    shell: str, typed: str, wanted: tuple[str, ...], unwanted: tuple[str, ...], folder: Path
-) -> None:
+def test_tab_completes(shell: str, folder: Path) -> None:
     """Commands, options, their words, files where a file is meant and folders where one is."""
-    shown = complete(shell, folder, typed)
+    shown = complete(shell, folder, *(typed for typed, _, _ in CASES))
 
-    assert not [word for word in wanted if word not in shown], shown
-    assert not [word for word in unwanted if word in shown], shown
+    assert len(shown) == len(CASES)
+    for (typed, wanted, unwanted), each in zip(CASES, shown):
+        assert not [word for word in wanted if word not in each], (typed, each)
+        assert not [word for word in unwanted if word in each], (typed, each)
 
 
 @pytest.mark.parametrize("shell", SHELL_NAMES[1:])  # bash shows names alone
-@pytest.mark.parametrize("command", ["start", "gateway"])
-def test_an_option_is_explained_in_full(shell: str, command: str, folder: Path) -> None:
+def test_an_option_is_explained_in_full(shell: str, folder: Path) -> None:
     """As `--help` does it: a text that ends within its brackets helps nobody."""
-    parser = build_command_line(ClaudeProfile()).parsers[command]
+    commands = ("start", "gateway")
+    parsers = build_command_line(ClaudeProfile()).parsers
 
-    shown = complete(shell, folder, f"claude-runner {command} -")
+    shown = complete(shell, folder, *(f"claude-runner {each} -" for each in commands))
 
-    assert not [action.help for action in parser._actions if str(action.help) not in shown], shown
+    for command, each in zip(commands, shown):
+        helps = [str(action.help) for action in parsers[command]._actions]
+        assert not [text for text in helps if text not in each], each
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
