@@ -21,6 +21,7 @@ def measure(megabytes: int, count: int) -> list[str]:
     """Return the lines of the table."""
     cpu: Rows = {}
     memory: Rows = {}
+    shared_once: Rows = {}
     with ways() as (found, gateway), tempfile.TemporaryDirectory() as folder:
         seconds_file = Path(folder, "seconds")
 
@@ -31,6 +32,7 @@ def measure(megabytes: int, count: int) -> list[str]:
                 assert sent == megabytes * 1_000_000, sent
             cpu.setdefault(name, []).append(cost.cpu_s * 1_000 / megabytes)
             memory.setdefault(name, []).append(cost.peak_bytes / 1e6)
+            shared_once.setdefault(name, []).append(cost.peak_shared_once_bytes / 1e6)
             return megabytes / float(seconds_file.read_text())
 
         speeds = rounds(count, speed, found)
@@ -38,6 +40,7 @@ def measure(megabytes: int, count: int) -> list[str]:
         row("the program prints", "MB/s", speeds),
         row("processor time, all processes", "ms/MB", cpu),
         row("peak memory, all processes", "MB", memory),
+        row("the same, shared pages once", "MB", shared_once),
     ]
 
 

@@ -96,6 +96,8 @@ class Cost:
     seconds: float
     cpu_s: float
     peak_bytes: int
+    # The same with each page that processes share counted once.
+    peak_shared_once_bytes: int
     # When each piece of output was seen on the terminal, by the monotonic clock.
     seen: list[tuple[float, bytes]] = field(repr=False)
     run_id: str = ""
@@ -176,11 +178,13 @@ def run_in_terminal(argv: Sequence[str], env: Mapping[str, str]) -> Cost:
     if pid == 0:
         os.execvpe(argv[0], list(argv), dict(env))
     seen: list[tuple[float, bytes]] = []
-    peak_bytes = 0
+    peak_bytes = peak_shared_once_bytes = 0
     next_look = begin
     while True:
         if time.monotonic() >= next_look:
-            peak_bytes = max(peak_bytes, _resident_bytes(pid))
+            resident, shared_once = _memory_bytes(pid)
+            peak_bytes = max(peak_bytes, resident)
+            peak_shared_once_bytes = max(peak_shared_once_bytes, shared_once)
             next_look = time.monotonic() + _LOOK_EVERY_S
         if not select.select([master_fd], [], [], _LOOK_EVERY_S)[0]:
             continue
@@ -194,17 +198,24 @@ def run_in_terminal(argv: Sequence[str], env: Mapping[str, str]) -> Cost:
     _, status, usage = os.wait4(pid, 0)
     os.close(master_fd)
     assert status == 0, f"{argv[0]} failed: {b''.join(piece for _, piece in seen[-3:])!r}"
-    return Cost(time.monotonic() - begin, usage.ru_utime + usage.ru_stime, peak_bytes, seen)
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return Cost(time.monotonic() - begin, cpu_s, peak_bytes, peak_shared_once_bytes, seen)
 
 
-def _resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process and everything below it."""
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    total = 0
+def _memory_bytes(pid: int) -> tuple[int, int]:
+    """Return the resident memory of a process and everything below it: the sum of what each has,
+    and with each page that they share counted once.
+    """
+    resident = shared_once = 0
     for each in (pid, *processes.descendants(pid)):
-        with contextlib.suppress(OSError, IndexError):
-            total += int(Path(f"/proc/{each}/statm").read_text().split()[1]) * page_bytes
-    return total
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines():
+                name, _, size = line.partition(":")
+                if name in ("Rss", "Pss"):
+                    size_bytes = int(size.split()[0]) * 1_024
+                    resident += size_bytes * (name == "Rss")
+                    shared_once += size_bytes * (name == "Pss")
+    return resident, shared_once
 
 
 def rounds(count: int, measure: Callable[[str, Way], float], found: Mapping[str, Way]) -> Rows:
