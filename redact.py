@@ -125,8 +125,7 @@ _MAX_UNJUDGED_BYTES = 512
 # into shorter ones.
 SLICE_BYTES = 16_384
 _SLICE_OF_KEYS_BYTES = 8_192
-# In the headers of keys: PEM, `Private-Key` of openssl, `PuTTY-User-Key-File`.
-_MAY_BEGIN_KEY = (b"BEGIN", b"-Key")
+_MAY_BEGIN_KEY = (b"BEGIN", b"Private-Key", b"PuTTY-User-Key-File")
 
 
 # --- the rules ------------------------------------------------------------------------------------
