@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Final, TypeVar
 from urllib.parse import urlsplit
 
 from config import RunnerError
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # How long to try a gateway that does not answer before the child is started.
 _CHECK_PATIENCE_S: Final = 10.0
+# The commands that end a run.
+STOP: Final = "__STOP__"
+HALT: Final = "__HALT__"
 _RETRY_INTERVAL_S: Final = 0.5
 
 
@@ -80,21 +83,23 @@ def check_secret(client: GatewayClient, config: Config) -> None:
         raise RunnerError(_explain(reply, config, speaks_other=_speaks_other(reply, client)))
 
 
-def check_run(client: GatewayClient, run_id: str, config: Config, console: Console) -> None:
-    """Ask the gateway whether it knows the run. Raises RunnerError with what to do.
+def check_run(client: GatewayClient, run_id: str, config: Config, console: Console) -> list[Any]:
+    """Ask the gateway whether it knows the run; return the commands that wait for it. Raises
+    RunnerError with what to do.
 
     A rate limit is waited out; a gateway that does not answer is tried for `_CHECK_PATIENCE_S`.
     """
     deadline = time.monotonic() + _CHECK_PATIENCE_S
     try:
         console.progress(f"asking {client.base_url} for the run …")
-        if client.glance(client.commands()) is not None:
-            return
+        seen = client.glance(client.commands())
+        if seen is not None:
+            return list(seen.body)
         while True:
             console.progress(f"asking {client.base_url} for the run …")
             reply = client.send(client.commands())
             if reply.outcome is Outcome.ACCEPTED and isinstance(reply.body, list):
-                return
+                return list(reply.body)
             if reply.outcome is Outcome.LIMITED:
                 wait_s = min(max(reply.retry_after_s or 1.0, 1.0), 60.0)
                 console.note(f"too many requests: the gateway asks to wait {wait_s:.0f} s")
@@ -108,6 +113,11 @@ def check_run(client: GatewayClient, run_id: str, config: Config, console: Conso
                 raise RunnerError(_explain(reply, config, run_id))
     finally:
         console.progress("")
+
+
+def was_stopped(listed: list[Any]) -> bool:
+    """Whether one of the commands that wait ends the run."""
+    return any(isinstance(each, dict) and each.get("command") in (STOP, HALT) for each in listed)
 
 
 def _speaks_other(reply: Reply, client: GatewayClient) -> bool:

@@ -25,6 +25,7 @@ from gateway_transport import CertificateChangedError, GatewayError
 from journal.spool import Command, SpoolError
 from redact import printable
 from runner.attempts import ACK_ONCE, Pauses, TellOnce, acknowledge, refuse_to_wait
+from runner.checks import HALT, STOP
 from runner.executor import RUN_HAS_ENDED
 from runner.mailbox import CertificateRefused, Worker, WorkerEnded, WorkerFailed
 from runner.questions import Refusal
@@ -40,15 +41,13 @@ if TYPE_CHECKING:
 
 _COMMAND_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 # What the gateway sends besides commands to execute.
-_STOP: Final = "__STOP__"
-_HALT: Final = "__HALT__"
 _ESCAPE: Final = "__ESCAPE__"
 _INPUT: Final = "__INPUT__:"
 _ANSWER: Final = "__ANSWER__:"
 _TAKE_BACK: Final = "__TAKE_BACK__:"
 _MODE: Final = "__MODE__:"
 # What cannot wait, as an answer names it.
-_URGENT: Final = {_STOP: "Stop", _HALT: "Halt"}
+_URGENT: Final = {STOP: "Stop", HALT: "Halt"}
 # So much of a refused command is enough to recognise it.
 _MAX_SHOWN_CHARS: Final = 200
 # Twice as long as any command that is executed.
@@ -204,9 +203,9 @@ class Poller(Worker):
         has_news = False
         commands = [command for command in map(_parse, items) if command is not None]
         for _, text in commands:
-            if text == _STOP:
+            if text == STOP:
                 self._session.stop_run()  # before anything that could fail or wait
-            elif text == _HALT:
+            elif text == HALT:
                 self._session.halt_run()
         self._count_malformed(items)
         commands.sort(key=lambda command: command[1] not in _URGENT)

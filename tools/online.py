@@ -240,7 +240,7 @@ class _SyncRun:
         *,
         gateway_url: str,
         open_client: OpenClient,
-        check: Callable[[GatewayClient, str], None],
+        check: Callable[[GatewayClient, str], object],
         drain_timeout_s: float,
     ) -> None:
         self._folder = folder

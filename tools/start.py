@@ -25,7 +25,7 @@ from gateway_client import is_confidential
 from gateway_transport import GatewayError
 from journal.spool import SpoolError
 from places import typed_name
-from runner.checks import check_run, open_client
+from runner.checks import check_run, open_client, was_stopped
 from runner.folder import RunFolder, find_undelivered, prune_delivered
 from runner.plan import plan_assist, plan_job
 from runner.session import Run
@@ -95,7 +95,13 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
 
     checking_client = client()
     try:
-        check_run(checking_client, job.run_id, config, console)
+        listed = check_run(checking_client, job.run_id, config, console)
+        if was_stopped(listed) and not RunFolder(config.data_dir, job.run_id).path.exists():
+            console.warn(
+                "this run was stopped in the gateway's page before it began, so it is not "
+                "started; to start it after all, press Show the line that starts it there"
+            )
+            return 130
         job = _use_extensions(job, checking_client, console)
     finally:
         checking_client.close()

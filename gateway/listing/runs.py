@@ -30,6 +30,7 @@ from gateway.listing.text_index import TextIndex, contains
 from gateway.offers.orders import QUEUED, WITHDRAWN
 from gateway.storage import schema
 from gateway.storage.records import FAILED, NEEDS, OVER, PENDING, RUNNING, WAITS_FOR_START, WORKING
+from gateway.storage.unbegun import take_stops_back
 from gateway.storage.writer import Writer
 
 STAGES: Final = (NEEDS, WORKING, WAITS_FOR_START, OVER)
@@ -207,7 +208,7 @@ class Listing:
     def renew_token(self, run_id: str) -> str | None:
         """Give a run that was not started another token; None if it has begun meanwhile.
 
-        No folder takes it any more, if it was queued for one.
+        No folder takes it any more, if it was queued for one. One that was stopped may begin.
         """
         token = secrets.token_hex(32)
         pending = update(schema.runs).where(_RUNS.id == run_id, _RUNS.status == PENDING)
@@ -218,6 +219,7 @@ class Listing:
             renewed = connection.execute(pending.values(token_hash=hash_token(token)))
             if renewed.rowcount:
                 connection.execute(queued.values(state=WITHDRAWN))
+                take_stops_back(connection, run_id, "The run was given a new line.")
             return bool(renewed.rowcount)
 
         return token if self._writer.call(work) else None

@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Engine, Row, Select, delete, insert, select, 
 
 from gateway.admission import Admitted, hash_token
 from gateway.storage import schema
-from gateway.storage.records import DONE, HALT, PENDING, STOP
+from gateway.storage.records import PENDING
+from gateway.storage.unbegun import IS_STOP, take_stops_back
 from gateway.storage.writer import Writer, spend_nonce
 
 QUEUED, TAKEN, FAILED, REFUSED, WITHDRAWN = "queued", "taken", "failed", "refused", "withdrawn"
@@ -27,8 +28,6 @@ _MAX_REASON = 300
 
 _ORDERS, _WAITERS, _RUNS = schema.orders.c, schema.waiters.c, schema.runs.c
 _COMMANDS = schema.commands.c
-# What would end a run before it has begun.
-_IS_STOP = _COMMANDS.command.in_((STOP, HALT)) & (_COMMANDS.status == PENDING)
 # What is being removed is there for nobody.
 _ORDER = (
     select(schema.orders, _RUNS.status, _RUNS.token_hash, _RUNS.command, _RUNS.details)
@@ -138,7 +137,7 @@ class Orders:
         """
         token_hash = hash_token(token)
         this = update(schema.orders).where(_ORDERS.run_id == run_id)
-        stops = select(_COMMANDS.id).where(_COMMANDS.run_id == run_id, _IS_STOP)
+        stops = select(_COMMANDS.id).where(_COMMANDS.run_id == run_id, IS_STOP)
         waiter = select(_WAITERS.id).where(_WAITERS.id == admitted.run_id)
 
         def work(connection: Connection) -> str | None:
@@ -150,13 +149,14 @@ class Orders:
                 return "it is not for this folder any more"
             if row.state == TAKEN and row.session == session and row.token_hash == token_hash:
                 return None
+            is_free = row.state in (QUEUED, WITHDRAWN)
+            if is_free and connection.execute(stops).first() is not None:
+                connection.execute(this.values(state=WITHDRAWN))
+                return "it was stopped before it began"
             if row.state != QUEUED:
                 return f"it is {row.state} already"
             if row.status != PENDING:
                 return "it was started elsewhere"
-            if connection.execute(stops).first() is not None:
-                connection.execute(this.values(state=WITHDRAWN))
-                return "it was stopped before it began"
             values = {"state": TAKEN, "session": session, "taken_at": time.time()}
             connection.execute(this.values(values))
             runs = update(schema.runs).where(_RUNS.id == run_id)
@@ -191,7 +191,6 @@ class Orders:
         values = {"state": QUEUED, "handout": order.handout + 1, "queued_at": time.time()}
         values.update(session=None, reason=None, exit_code=None, taken_at=None)
         run = update(schema.runs).where(_RUNS.id == order.run_id, _RUNS.status == PENDING)
-        stops = update(schema.commands).where(_COMMANDS.run_id == order.run_id, _IS_STOP)
 
         def work(connection: Connection) -> bool:
             # First: of one that was taken meanwhile, the token must stay.
@@ -199,7 +198,7 @@ class Orders:
                 return False
             if not connection.execute(run.values(token_hash=secrets.token_bytes(32))).rowcount:
                 return False
-            connection.execute(stops.values(status=DONE, result="The run was sent again."))
+            take_stops_back(connection, order.run_id, "The run was sent again.")
             connection.execute(update(schema.orders).where(*this).values(values))
             return True
 

@@ -89,6 +89,7 @@ def _add_changes(api: Blueprint, parts: Parts) -> None:
         if token is None:
             refuse(409, "The run was started already.")
         _note(parts, "new token", run_id)
+        _tell(parts, run_id)
         return jsonify(created(parts, run, token)), 201
 
 

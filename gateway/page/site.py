@@ -5,6 +5,7 @@ What reaches the database or a runner is in `store` and `live`; this is HTTP.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -38,6 +39,7 @@ from gateway.login import (
     Session,
     TooManyFailuresError,
 )
+from gateway.offers.folders import OfferError
 from gateway.page.changes_api import add_changes
 from gateway.page.listing_api import add_listing, created, read_model
 from gateway.page.markdown import parse_markdown
@@ -70,6 +72,7 @@ from gateway.storage.records import (
     HALT,
     INPUT,
     MAX_COMMAND_CHARACTERS,
+    PENDING,
     RUNNING,
     STOP,
     Event,
@@ -623,12 +626,12 @@ def _add_commands(api: Blueprint, parts: Parts) -> None:
     @api.post("/runs/<run_id>/stop")
     def stop(run_id: str) -> Answer:
         _json_body()
-        return _queue(parts, _find_run(parts, run_id), "stop", STOP)
+        return _queue_stop(parts, _find_run(parts, run_id), "stop", STOP, "stopped")
 
     @api.post("/runs/<run_id>/halt")
     def halt(run_id: str) -> Answer:
         _json_body()
-        return _queue(parts, _find_run(parts, run_id), "halt", HALT)
+        return _queue_stop(parts, _find_run(parts, run_id), "halt", HALT, "halted")
 
     @api.post("/runs/<run_id>/escape")
     def escape(run_id: str) -> Answer:
@@ -724,6 +727,18 @@ def _queue(
     parts.live.command_queued(run["id"])
     parts.live.tell(run["id"], "command", entry)
     return jsonify({"id": entry["id"], "status": entry["status"]}), 202
+
+
+def _queue_stop(parts: Parts, run: dict[str, Any], action: str, text: str, reason: str) -> Answer:
+    """End a run; one that has not begun is not begun any more, here or in a folder that waits."""
+    answer = _queue(parts, run, action, text)
+    if run["status"] == PENDING and parts.store.note_stop(run["id"], reason):
+        with contextlib.suppress(OfferError):
+            parts.offers.withdraw(run["id"])
+        told = _find_run(parts, run["id"])
+        parts.live.tell(run["id"], "run", told)
+        parts.live.tell(ALL_RUNS, "run", told)
+    return answer
 
 
 def _refuse_ended(run: dict[str, Any]) -> None:

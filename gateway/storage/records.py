@@ -161,6 +161,7 @@ def apply_marker(details_text: str, event: NewEvent, event_id: int) -> dict[str,
     kind = marker.get("event") if event.type == "marker" else "assist"
     if kind == "started":
         changes = {"status": RUNNING, "started_at": event.created_at}
+        details["reason"] = None
         _take_started(marker, details)
         questions.take_started(marker, details)
     elif kind == "finished":

@@ -48,6 +48,7 @@ from gateway.storage.records import (
     shown_of,
     summarize,
 )
+from gateway.storage.unbegun import note_stop
 from gateway.storage.writer import (
     EventJob,
     NonceJob,
@@ -412,6 +413,10 @@ class Store:
         self._writer.execute(insert(schema.commands), row)
         del row["run_id"]
         return {**row, "result": None, "error": None, "acknowledged_at": None}
+
+    def note_stop(self, run_id: str, reason: str) -> bool:
+        """Note that a run that has not begun will not be started; False if it has begun."""
+        return self._writer.call(lambda connection: note_stop(connection, run_id, reason))
 
     def pending_commands(self, run_id: str) -> list[dict[str, Any]]:
         """Return the first commands that are not acknowledged, as the wire shows them.

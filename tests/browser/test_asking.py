@@ -718,7 +718,7 @@ def test_a_run_that_is_over_says_how_to_go_on(phone: Visitor, gateway: EmbeddedG
     page.get_by_role("textbox", name="Prompt").fill("and now?")
     page.get_by_role("button", name="Create the run").click()
     line = page.locator("#start-line")
-    for part in ("CLAUDE_RUNNER_TOKEN=", "--run-id run_", "--stay 30m", str(TALKS["sessionId"])):
+    for part in ("CLAUDE_RUNNER_TOKEN=", "--run-id run_", "--stay 30m", "--resume"):
         expect(line).to_contain_text(part)
     page.get_by_role("button", name="Close").click()
     # On a phone it is at the lower edge as well; a session at the keyboard is no other.

@@ -210,6 +210,24 @@ def test_a_run_that_was_not_started_gets_another_line(gw: EmbeddedGateway) -> No
     assert audited(gw, old) == ["create", "new token"]
 
 
+def test_a_run_that_is_stopped_before_it_begins(gw: EmbeddedGateway) -> None:
+    """The page says so, until somebody asks for its line: then it may begin."""
+    run = gw.create_run("stop me")
+    assert gw.api("POST", f"/api/runs/{run.id}/stop", {}).status == 202
+
+    assert (gw.run(run)["status"], gw.run(run)["reason"]) == ("pending", "stopped")
+    (group,) = listed(gw, q="stop me", stage="pending")["groups"]
+    assert [each["reason"] for each in group["runs"]] == ["stopped"]
+    made = post(gw, run, "start-line")
+    new = Run(run.id, made["capabilityToken"])
+    assert gw.run(run)["reason"] is None
+    assert gw.send("GET", f"/api/runs/{run.id}/commands", run=new).json() == []
+    # A runner that does not know the word begins all the same, and is stopped.
+    assert gw.api("POST", f"/api/runs/{run.id}/halt", {}).status == 202
+    assert gw.send_marker(new, STARTED, 1).status == 200
+    assert (gw.run(run)["status"], gw.run(run)["reason"]) == ("running", None)
+
+
 def test_a_run_again_and_a_session_that_goes_on(gw: EmbeddedGateway) -> None:
     """A new run in the folder of the old one: with its prompt, or with its session.
 

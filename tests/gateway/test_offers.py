@@ -309,9 +309,11 @@ def test_what_was_withdrawn_or_started_elsewhere_is_not_handed_out(folder: Waiti
 def test_a_queued_run_that_is_stopped_does_not_begin(folder: WaitingFolder) -> None:
     """Stop means that nothing is to run, also before it runs."""
     run_id = folder.order().json()["id"]
+    offered = folder.ask()["run"]
     assert folder.gateway.api("POST", f"/api/runs/{run_id}/stop", {}).status == 202
+    assert folder.order_of(run_id)["state"] == "withdrawn"
 
-    answer = folder.take(folder.ask()["run"])
+    answer = folder.take(offered)
 
     assert (answer["taken"], answer["reason"]) == (False, "it was stopped before it began")
     assert folder.order_of(run_id)["state"] == "withdrawn"

@@ -141,6 +141,22 @@ def test_a_stop_lets_the_child_tidy_up(
         assert "Stop requested by the operator" in gw.text(launch.run.id, "info")
 
 
+def test_a_run_that_was_stopped_before_it_began_does_not_begin(
+    gw: AnyGateway, tmp_path: Path
+) -> None:
+    """It says so in one sentence, and leaves nothing behind that another try would meet."""
+    launch = plan(gw, program("open('began', 'w')"), tmp_path, cwd=tmp_path)
+    gw.stop(launch.run.id)
+
+    with RunnerProcess(launch) as runner:
+        assert runner.wait() == 130
+        assert "was stopped in the gateway's page before it began" in runner.stderr
+
+    assert not (tmp_path / "began").exists()
+    assert not gw.events(launch.run.id)
+    assert not list(tmp_path.rglob("spool.db"))
+
+
 @pytest.mark.parametrize(
     ("command", "code", "result"),
     [("__STOP__", 130, "Stop initiated"), ("__HALT__", 137, "Halt initiated")],

@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { BASE } from "./base.js";
-import { actionButton, el } from "./dom.js";
+import { actionButton, el, setText } from "./dom.js";
 import { openNewRun, showLine } from "./new-run.js";
 import { rename } from "./run-name.js";
 import { fail } from "./toast.js";
@@ -110,6 +110,7 @@ function shortened(line) {
 export class RunActions {
   #run = null;
   #isNoting = false;
+  #standing = el("p", {});
   #again = actionButton("Again…", {}, () => openNewRun({ again: this.#run }), fail);
   #remove = actionButton("Delete…", { class: "danger" }, () => confirmRemoval([this.#run], () => location.assign(`${BASE}/`)), fail);
 
@@ -120,7 +121,7 @@ export class RunActions {
     this.start = el(
       "div",
       { class: "start-place", hidden: true },
-      el("p", {}, "This run was not started yet."),
+      this.#standing,
       actionButton("Show the line that starts it", { class: "primary" }, () => openStart(this.#run), fail),
     );
     document.addEventListener("visibilitychange", () => this.#noteSeen());
@@ -132,6 +133,7 @@ export class RunActions {
     this.#noteSeen();
     this.element.hidden = false;
     this.start.hidden = run.status !== "pending";
+    setText(this.#standing, run.reason ? "This run was stopped before it began. It will not be started." : "This run was not started yet.");
     // Not made anew: somebody may be typing a name in their place.
     this.#again.hidden = run.status === "pending";
     this.#remove.hidden = !canRemove(run);

@@ -71,8 +71,9 @@ export class RunControls {
   update(run) {
     const isActive = run.status === "running" || run.status === "pending";
     this.#isSession = run.mode === "interactive";
+    this.#isPending = run.status === "pending";
     this.#active.hidden = !isActive;
-    this.stopping.hidden = !isActive;
+    this.stopping.hidden = !isActive || (this.#isPending && Boolean(run.reason));
     // In print mode nobody reads the terminal, whatever is allowed.
     this.typing.hidden = !run.remote_input || run.mode !== "interactive" || run.status !== "running";
     if (!isActive) this.#disarm();
@@ -97,6 +98,7 @@ export class RunControls {
   }
 
   #isSession = false;
+  #isPending = false;
   #isOffered = () => false;
 
   #offerRepeat() {
@@ -132,7 +134,7 @@ export class RunControls {
   async #send(what, body = {}) {
     this.#problem.hidden = true;
     await post(`${this.#path}/${what}`, body);
-    if (what !== "input") say(`${SENT[what] ?? body.command}: sent. Waiting for the runner…`);
+    if (what !== "input") say(this.#isPending ? "It will not be started." : `${SENT[what] ?? body.command}: sent. Waiting for the runner…`);
   }
 
   #tellProblem(sentence) {

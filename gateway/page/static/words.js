@@ -92,7 +92,7 @@ export const dollars = (cost) => `$${cost.toFixed(cost > 0 && cost < 0.01 ? 4 : 
 
 /** Return a run's state as `[key for the colour, word]`. */
 export function status(run) {
-  if (run.status === "pending") return ["pending", "Not started"];
+  if (run.status === "pending") return ["pending", run.reason ? "Will not start" : "Not started"];
   if (run.status === "running") {
     if (run.silent) return ["silent", "Silent"];
     if (run.open_questions) return ["waiting", "Asks you"];
