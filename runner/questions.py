@@ -14,6 +14,7 @@ import hmac
 import json
 import re
 import secrets
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redact import CUT_BY_GATEWAY
@@ -294,7 +295,10 @@ class Questions:
 def marker_fields(opened: OpenQuestion) -> dict[str, Any]:
     """Return the fields of the marker `asked`."""
     named = {"event": "asked", "id": opened.id, "code": opened.code, "digest": opened.digest}
-    return {**named, **opened.shown}
+    if opened.due_at is None:
+        return {**named, **opened.shown}
+    until = round(time.time() + opened.due_at - time.monotonic())
+    return {**named, **opened.shown, "until": until}
 
 
 def one_line(opened: OpenQuestion, rules: Rules, *, is_remote: bool) -> RedactedText:

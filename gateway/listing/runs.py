@@ -5,6 +5,7 @@ Everything is read from the small rows of `schema.summaries`. Thread: any.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import time
@@ -29,7 +30,16 @@ from gateway.admission import hash_token
 from gateway.listing.text_index import TextIndex, contains
 from gateway.offers.orders import QUEUED, WITHDRAWN
 from gateway.storage import schema
-from gateway.storage.records import FAILED, NEEDS, OVER, PENDING, RUNNING, WAITS_FOR_START, WORKING
+from gateway.storage.records import (
+    FAILED,
+    NEEDS,
+    OVER,
+    PENDING,
+    RUNNING,
+    WAITS_FOR_START,
+    WORKING,
+    name_of,
+)
 from gateway.storage.unbegun import take_stops_back
 from gateway.storage.writer import Writer
 
@@ -188,7 +198,20 @@ class Listing:
         ids = [row.id for row in rows]
         words = list(wanted.words)
         found = self._index.excerpts(ids, words) if ids and words else {}
-        return [{**_line(row), "found": found.get(row.id)} for row in rows]
+        sent = self._sent_to([row.id for row in rows if row.status == PENDING])
+        return [
+            {**_line(row), "found": found.get(row.id), "sent_to": sent.get(row.id)} for row in rows
+        ]
+
+    def _sent_to(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the folders that are to start these runs."""
+        if not ids:
+            return {}
+        query = select(_RUNS.id, _RUNS.details).where(_RUNS.id.in_(ids))
+        with self._engine.connect() as connection:
+            return {
+                row.id: json.loads(row.details).get("sent_to") for row in connection.execute(query)
+            }
 
     # --- what an operator does ---
 
@@ -219,7 +242,8 @@ class Listing:
             renewed = connection.execute(pending.values(token_hash=hash_token(token)))
             if renewed.rowcount:
                 connection.execute(queued.values(state=WITHDRAWN))
-                take_stops_back(connection, run_id, "The run was given a new line.")
+                told = "The run was given a new line."
+                take_stops_back(connection, run_id, told, sent_to=None)
             return bool(renewed.rowcount)
 
         return token if self._writer.call(work) else None
@@ -280,4 +304,5 @@ def _named(wanted: Filter) -> ColumnElement[bool]:
 
 
 def _line(row: Row[Any]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in (*_OF_RUN, *_OF_SUMMARY, "prompt")}
+    line = {name: getattr(row, name) for name in (*_OF_RUN, *_OF_SUMMARY, "prompt")}
+    return {**line, "name": name_of(line)}

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from gateway.storage.records import DONE
+from gateway.storage.records import DONE, name_of
 
 SILENT: Final = "Silent"
 _MAX_NAME: Final = 80
@@ -144,11 +144,7 @@ def _notice(run: dict[str, Any], word: str, what: str) -> Notice:
 
 def _name(run: dict[str, Any]) -> str:
     """Return what the page calls it, in a line."""
-    for key in ("title", "command", "command_line"):
-        said = run.get(key)
-        if isinstance(said, str) and said.strip():
-            return _line(said, _MAX_NAME)
-    return "Interactive session" if run["mode"] == "interactive" else "Run without a prompt"
+    return _line(name_of(run), _MAX_NAME)
 
 
 def _asked(card: dict[str, Any]) -> str:

@@ -244,10 +244,10 @@ class Offers:
                 return known, False
             self._require(waiter_id, wish)
             adding = self._orders.adding(waiter_id, key, wish)
+            names = self._orders.names_of(waiter_id) or ("", "")
+            details = {**wish.known, "sent_to": " on ".join(filter(None, names)) or None}
             try:
-                run_id, _ = self._store.create_run(
-                    wish.prompt, None, wish.known, wish.title, adding
-                )
+                run_id, _ = self._store.create_run(wish.prompt, None, details, wish.title, adding)
             except IntegrityError:
                 known = self._orders.find_by_key(key)  # another gateway was faster
                 if known is None:

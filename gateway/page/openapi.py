@@ -99,6 +99,10 @@ _SCHEMAS: dict[str, Schema] = {
             "talk_event_id": _INTEGER,
             "prompt": _or_null(_TEXT),
             "branch": _or_null(_TEXT),
+            # What it is called everywhere.
+            "name": _TEXT,
+            # The folder that waits for runs, and is to start it.
+            "sent_to": _or_null(_TEXT),
             # Asked for alone: whether it goes on, and its runner is not heard of.
             "silent": _BOOLEAN,
             **_SUMMARY,
@@ -123,6 +127,8 @@ _SCHEMAS: dict[str, Schema] = {
             "branch": _or_null(_TEXT),
             "open_questions": _INTEGER,
             "found": _or_null(_TEXT),
+            "name": _TEXT,
+            "sent_to": _or_null(_TEXT),
             # Whether it goes on, and its runner has not been heard of for five minutes.
             "silent": _BOOLEAN,
             **_SUMMARY,
@@ -160,6 +166,8 @@ _SCHEMAS: dict[str, Schema] = {
             "hidden": _BOOLEAN,
             "whole": _BOOLEAN,
             "defaults_to_no": _BOOLEAN,
+            # When it is denied for want of an answer.
+            "until": _or_null(_TIME),
             "scopes": _array(_object({"id": _TEXT, "label": _TEXT})),
         }
     ),

@@ -295,6 +295,7 @@ def _card(event_id: int, events: Told) -> dict[str, Any] | None:
         "input_characters": _count(marker.get("inputChars")),
         "hidden": marker.get("hidden") is True,
         "defaults_to_no": marker.get("defaultsToNo") is True,
+        "until": _moment(marker.get("until")),
         "scopes": [
             {"id": each["id"], "label": each["label"]}
             for each in (scopes if isinstance(scopes, list) else [])[:_MAX_SCOPES]
@@ -345,6 +346,11 @@ def _is_scope(scope: Any) -> bool:
 
 def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 < value < 2**53 else None
+
+
+def _moment(value: Any) -> int | None:
+    """Return a Unix time that every browser can show."""
+    return value if type(value) is int and 0 < value < 10**11 else None
 
 
 def _closed(asked_by: int, closed_by: int, events: Told) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,7 @@ MAX_COLUMNS, MAX_LINES = 1_000, 300
 # Every text of a marker is in the list of runs, and in each piece of news about its run.
 _MAX_TEXT = 1_000
 _MAX_PATH = 4_096
+_MAX_NAME = 500
 # An offered command that is longer could not be sent; so many characters are all of them together.
 MAX_COMMAND_CHARACTERS = 1_000
 _MAX_OFFERED = 200
@@ -102,6 +104,8 @@ NO_DETAILS: dict[str, Any] = {
     "assist_url": None,
     "reason": None,
     "result": None,
+    # The folder that waits for runs, and is to start it.
+    "sent_to": None,
     **questions.NO_TALK,
 }
 
@@ -126,6 +130,18 @@ def summarize(status: str, details_text: str, verdict: str | None) -> dict[str, 
         "cost": cost if type(cost) in (int, float) else None,
         "incomplete": verdict is not None and json.loads(verdict)["ok"] is False,
     }
+
+
+def name_of(run: Mapping[str, Any]) -> str:
+    """Return what a run is called everywhere: its name, its prompt, or what it is without one."""
+    for key in ("title", "command", "prompt"):
+        said = run.get(key)
+        if isinstance(said, str) and said.strip():
+            return _text(said.strip(), _MAX_NAME) or ""
+    folder = (run.get("working_dir") or "").rstrip("/").rpartition("/")[2]
+    if run.get("mode") != "interactive":
+        return "Run without a prompt"
+    return f"Session in {folder}"[:_MAX_NAME] if folder else "Session"
 
 
 def shown_of(command: str | None) -> str | None:

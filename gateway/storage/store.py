@@ -45,6 +45,7 @@ from gateway.storage.records import (
     STOP,
     Event,
     NewEvent,
+    name_of,
     shown_of,
     summarize,
 )
@@ -711,8 +712,10 @@ def _command_json(row: Row[Any]) -> dict[str, Any]:
 def _run_json(row: Row[Any]) -> dict[str, Any]:
     details = {**NO_DETAILS, **json.loads(row.details)}
     talk = Talk.of(details.pop("talk"))
+    named = {**details, "command": row.command, "title": row.title}
     return {
         **_picked(row, _RUN_FIELDS),
+        "name": name_of(named),
         "metadata": None if row.metadata is None else json.loads(row.metadata),
         **details,
         **questions.summary_of(talk),

@@ -646,12 +646,27 @@ def test_talking_with_a_run_that_listens(phone: Visitor, gateway: EmbeddedGatewa
     gateway.send_marker(run, {"event": "taken back", "id": "m1", "text": "and then"})
     expect(page.locator(".waiting-list li")).to_have_count(0)
 
-    page.get_by_role("button", name="Accept edits").click()
+    # The mode in force is marked: as the run tells, and as it takes another one.
+    ask, accept = (
+        page.get_by_role("button", name=name) for name in ("Ask for each", "Accept edits")
+    )
+    gateway.send_marker(run, {"event": "progress", "permissionMode": "default"})
+    expect(ask).to_have_attribute("aria-pressed", "true")
+    accept.click()
+    assert wait_for_sent(gateway, run) == ["__MODE__:acceptEdits"]
+    acknowledge(gateway, run, result="Mode: acceptEdits")
+    expect(accept).to_have_attribute("aria-pressed", "true")
+    expect(ask).to_have_attribute("aria-pressed", "false")
+    accept.click()
     assert wait_for_sent(gateway, run) == ["__MODE__:acceptEdits"]
     acknowledge(gateway, run, error="refused: this mode is not allowed from afar; allowed: none")
     expect(page.locator(".talk [role=alert]")).to_contain_text("not allowed from afar")
 
-    page.get_by_role("button", name="Interrupt").click()
+    interrupt = page.get_by_role("button", name="Interrupt")
+    expect(interrupt).to_have_accessible_description(
+        "Interrupt ends this run: it does not stay (--stay), and no message waits."
+    )
+    interrupt.click()
     assert wait_for_sent(gateway, run) == ["__ESCAPE__"]
     acknowledge(gateway, run, result="sent")
     expect(page.get_by_text("Interrupt: done.", exact=True).first).to_be_attached()

@@ -145,6 +145,7 @@ def test_a_question_is_shown_until_it_is_answered(gw: EmbeddedGateway, run: Run)
         "hidden": False,
         "whole": True,
         "defaults_to_no": False,
+        "until": None,
         "scopes": [{"id": "s1", "label": "allow Bash(pytest:*)"}],
     }
     assert gw.run(run)["open_questions"] == 1

@@ -17,10 +17,12 @@ from sqlalchemy import text
 from gateway.admission import Admitted
 from gateway.listing.runs import Listing
 from gateway.listing.text_index import TextIndex, cut, excerpt, plain
+from gateway.notify.words import ended
 from gateway.storage.store import RunFullError
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.embedded_store import OpenStore
 from testing.gateways.gateway_records import Run
+from testing.gateways.waiting_folder import WaitingFolder
 from testing.waiting import eventually
 
 STARTED = {
@@ -208,6 +210,29 @@ def test_a_run_that_was_not_started_gets_another_line(gw: EmbeddedGateway) -> No
     assert (answer.status, answer.error) == (409, "The run was started already.")
     assert gw.send_event(new, "stdout", "x", 2).status == 200
     assert audited(gw, old) == ["create", "new token"]
+
+
+def test_a_run_has_one_name(gw: EmbeddedGateway) -> None:
+    """Page and list call it the same, and so do notifications: its title, prompt, or what it is."""
+    folder = WaitingFolder(gw, "shop").begin(machine="laptop")
+    queued = Run(folder.order("queue it").json()["id"], "")
+    session, told = gw.create_run(""), gw.create_run("")
+    at = {**STARTED, "prompt": "", "mode": "interactive", "workingDir": "/srv/my shop/"}
+    assert gw.send_marker(session, at, 1).status == 200
+    assert gw.send_marker(told, {**STARTED, "prompt": "what the runner told"}, 1).status == 200
+    lines = {each["id"]: each for group in listed(gw)["groups"] for each in group["runs"]}
+    for run, name in (
+        (queued, "queue it"), (session, "Session in my shop"), (told, "what the runner told"),
+    ):  # fmt: skip
+        shown = gw.run(run)
+        assert (shown["name"], lines[run.id]["name"], ended(shown).name) == (name, name, name)
+        post(gw, run, "title", title="Its title")
+        assert gw.run(run)["name"] == ended(gw.run(run)).name == "Its title"
+    # One that waits for its folder says for which.
+    sent = gw.run(queued)["sent_to"], lines[queued.id]["sent_to"], lines[session.id]["sent_to"]
+    assert sent == ("shop on laptop", "shop on laptop", None)
+    post(gw, queued, "start-line")
+    assert gw.run(queued)["sent_to"] is None
 
 
 def test_a_run_that_is_stopped_before_it_begins(gw: EmbeddedGateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,16 @@ def test_a_permission_is_shown_whole() -> None:
     assert fields["scopes"] == [{"id": "s1", "label": "allow Bash(npm test)"}]
     assert (fields["hidden"], fields["whole"], fields["defaultsToNo"]) == (False, True, False)
     assert re.fullmatch("[A-Z0-9]{5}", fields["code"])
+
+
+def test_a_question_with_a_time_limit_says_until_when() -> None:
+    """By the clock of the wall, which a page shows."""
+    _, only = opened()
+
+    fields = marker_fields(only._replace(due_at=time.monotonic() + 3_600))
+
+    assert fields["until"] == pytest.approx(time.time() + 3_600, abs=2)
+    assert "until" not in marker_fields(only)
 
 
 def test_what_redaction_hides_is_said(token: str) -> None:

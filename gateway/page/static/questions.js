@@ -10,6 +10,7 @@ import { elementsOf, wantTree } from "./markdown.js";
 import { fail, say } from "./toast.js";
 import { attempt } from "./turns.js";
 import { asText } from "./values.js";
+import { when } from "./words.js";
 
 // More are shown as they are: each line of its own is work for the browser.
 const MAX_COLOURED_LINES = 2000;
@@ -296,8 +297,9 @@ class Card {
   }
 
   #notes() {
-    const { hidden, whole, defaults_to_no: defaultsToNo, input_characters: size } = this.#data;
+    const { hidden, whole, defaults_to_no: defaultsToNo, input_characters: size, until } = this.#data;
     return [
+      until && el("p", { class: "ask-note" }, `Without an answer it is denied at ${when(until)}.`),
       hidden && el("p", { class: "ask-note" }, "A secret in it is hidden here. Claude Code has it whole."),
       defaultsToNo && el("p", { class: "ask-note" }, "Look closely before you allow this: Claude Code would rather not do it unasked."),
       !whole && el("p", { class: "ask-note bad" }, `It is too long to be shown whole${size ? ` (${size.toLocaleString()} characters)` : ""}, so it can only be denied here.`),

@@ -11,7 +11,7 @@ import { title } from "./words.js";
  */
 export function rename(run, element, onFailure) {
   const field = el("input", { type: "text", maxlength: "200", "aria-label": "Name of the run", value: asText(run.title) });
-  field.placeholder = title({ ...run, title: null }).slice(0, 100);
+  field.placeholder = (asText(run.command ?? run.prompt) || title(run)).slice(0, 100);
   const end = () => {
     form.replaceWith(element);
     (element.querySelector("button") ?? element).focus();

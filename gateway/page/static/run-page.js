@@ -23,7 +23,7 @@ import { Talk } from "./talk.js";
 import { fail } from "./toast.js";
 import { asText, newer } from "./values.js";
 import { Waits } from "./waits.js";
-import { age, ending, lasted, many, moment, resultFacts, status, title } from "./words.js";
+import { age, ending, lasted, many, moment, resultFacts, status, title, waited } from "./words.js";
 
 const CLOCK_MS = 1000;
 const REFRESH_MS = 60_000;
@@ -255,7 +255,7 @@ export class RunPage {
   #tick() {
     const run = this.#run;
     if (run.status === "pending") setText(this.#when, `created ${age(run.created_at)}`);
-    else if (run.status === "running") setText(this.#when, `for ${lasted(run)}`);
+    else if (run.status === "running") setText(this.#when, `for ${run.stage === "needs" ? waited(run) : lasted(run)}`);
     else setText(this.#when, `${age(run.finished_at ?? run.created_at)}, after ${lasted(run)}`);
   }
 
@@ -296,7 +296,7 @@ export class RunPage {
     const run = this.#run;
     const facts = [
       ["Command", run.command_line],
-      ["Folder", run.working_dir],
+      ["Folder", run.working_dir ?? run.sent_to],
       ["Branch", run.branch],
       ["Mode", run.mode && (run.mode === "interactive" ? "interactive, a session" : "print, a job")],
       ["Terminal", run.mode === "interactive" && run.columns ? `${run.columns} × ${run.lines}` : null],

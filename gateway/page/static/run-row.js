@@ -81,7 +81,7 @@ function describe(line, isDouble, names) {
     kind,
     word,
     title: title(line),
-    folder: asText(folderName(line.working_dir, names), MAX_NAME),
+    folder: asText(folderName(line.working_dir, names) || line.sent_to, MAX_NAME),
     branch: asText(line.branch, MAX_NAME),
     time: age(since),
     moment: moment(since),

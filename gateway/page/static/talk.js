@@ -16,6 +16,7 @@ const RETRY_MS = 3000;
 // What was done is no news any more.
 const TOLD_MS = 6000;
 const MAX_MESSAGE_CHARS = 100_000;
+const MODE = "__MODE__:";
 const MODES = new Map([
   ["plan", "Plan only"],
   ["default", "Ask for each"],
@@ -45,9 +46,12 @@ export class Talk {
   #hint = el("p", { id: "message-hint", class: "hint" });
   #message;
   #interrupt;
+  #interrupting = el("p", { id: "interrupt-hint", class: "hint", hidden: true });
   /** The permission modes, which are changed seldom. */
   modes = el("section", { class: "card modes", "aria-labelledby": "modes-title", hidden: true });
   #offeredModes = "[]";
+  #mode = ""; // the one in force
+  #toldMode = "";
   #waiting = el("ul", { class: "waiting-list", "aria-label": "Messages that wait" });
   #answered = el("ol", { class: "answered" });
   /** The last answers, for those who look later. */
@@ -64,7 +68,7 @@ export class Talk {
       event.preventDefault();
       send.click();
     });
-    this.#interrupt = actionButton("Interrupt", {}, () => this.#command("escape", {}), (sentence) => this.#fail(sentence));
+    this.#interrupt = actionButton("Interrupt", { "aria-describedby": "interrupt-hint" }, () => this.#command("escape", {}), (sentence) => this.#fail(sentence));
     keepDraft(this.#field, `message ${id}`);
     growing(this.#field);
     this.#message = el("div", { class: "stack" }, el("label", { for: "message" }, "Message to Claude Code"), this.#field, this.#hint);
@@ -75,6 +79,7 @@ export class Talk {
       this.#waiting,
       this.#problem,
       this.#status,
+      this.#interrupting,
       el("div", { class: "button-row" }, send, this.#interrupt),
     );
     this.#send = send;
@@ -94,6 +99,11 @@ export class Talk {
     this.#interrupt.hidden = run.state === "waiting" && !run.open_questions;
     const isIdle = run.state === "waiting" && !run.open_questions;
     setText(this.#hint, isIdle ? "It has nothing to do, and waits for your message." : "While it works, a message waits until Claude Code reads it.");
+    const told = asText(run.progress?.permissionMode);
+    if (told !== this.#toldMode) this.#mode = this.#toldMode = told;
+    const endsRun = !run.stays && !run.waiting_messages;
+    setText(this.#interrupting, endsRun ? "Interrupt ends this run: it does not stay (--stay), and no message waits." : "");
+    this.#interrupting.hidden = !endsRun || this.#interrupt.hidden;
     this.#offerModes(isRunning && run.remote_answers && Array.isArray(run.modes) ? run.modes.map((mode) => asText(mode)) : []);
     if (run.talk_event_id !== this.#shownEvent) this.#load();
   }
@@ -102,6 +112,10 @@ export class Talk {
   showCommand(command) {
     this.#questions.showCommand(command);
     if (command.status === "pending") return;
+    if (command.status === "done" && command.command.startsWith(MODE)) {
+      this.#mode = command.command.slice(MODE.length);
+      this.#markMode();
+    }
     const act = this.#acks.get(command.id);
     if (act) act(command);
     else this.#outcomes.set(command.id, command);
@@ -170,6 +184,7 @@ export class Talk {
   #offerModes(modes) {
     const known = modes.length > 1 ? modes : [];
     this.modes.hidden = !known.length;
+    this.#markMode();
     if (JSON.stringify(known) === this.#offeredModes) return;
     this.#offeredModes = JSON.stringify(known);
     this.modes.replaceChildren(
@@ -177,9 +192,14 @@ export class Talk {
       el(
         "div",
         { class: "button-row", role: "group", "aria-labelledby": "modes-title" },
-        known.map((mode) => actionButton(MODES.get(mode) ?? mode, {}, () => this.#command("mode", { mode }), (sentence) => this.#fail(sentence))),
+        known.map((mode) => actionButton(MODES.get(mode) ?? mode, { "data-mode": mode }, () => this.#command("mode", { mode }), (sentence) => this.#fail(sentence))),
       ),
     );
+    this.#markMode();
+  }
+
+  #markMode() {
+    for (const button of this.modes.querySelectorAll("[data-mode]")) button.setAttribute("aria-pressed", String(button.dataset.mode === this.#mode));
   }
 
   async #sendMessage() {

@@ -7,7 +7,7 @@ const MAX_TITLE_CHARACTERS = 500;
 // What the list has of a run, by the names of the API; its prompt comes on top.
 const LINE = [
   ...["id", "status", "created_at", "started_at", "finished_at", "last_event_at", "last_event_id", "exit_code", "reason"],
-  ...["runner", "mode", "working_dir", "branch", "open_questions", "title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete"],
+  ...["name", "sent_to", "runner", "mode", "working_dir", "branch", "open_questions", "title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete"],
 ];
 
 // Each is made once, and when it is needed: that takes some 20 ms, and the page asks for its run first.
@@ -38,6 +38,9 @@ export function lasted(run) {
   if (!run.started_at) return "";
   return span((run.finished_at ?? now()) - run.started_at);
 }
+
+/** Return for how long a run has waited for a person. */
+export const waited = (run) => span(now() - run.stage_at);
 
 /** Return a size: "512 B", "3.4 KB". */
 export function size(bytes) {
@@ -72,11 +75,8 @@ export function when(at) {
   return isToday ? date.toLocaleTimeString([], { timeStyle: "short" }) : moment(at);
 }
 
-/** Return a run's name: the operator's, its prompt, or what it is without one. */
-export function title(run) {
-  const said = [run.title, run.command, run.prompt].map((each) => asText(each, MAX_TITLE_CHARACTERS).trim()).find(Boolean) || asText(run.command_line, MAX_TITLE_CHARACTERS);
-  return said || (run.mode === "interactive" ? "Interactive session" : "Run without a prompt");
-}
+/** Return a run's name, as the gateway calls it everywhere. */
+export const title = (run) => asText(run.name, MAX_TITLE_CHARACTERS) || asText(run.id);
 
 /** Return what the list shows of a run. */
 export function lineOf({ command, prompt, ...run }) {
