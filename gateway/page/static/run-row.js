@@ -9,6 +9,7 @@ import { age, dollars, folderName, lasted, moment, refusedTools, status, title, 
 
 const MAX_FOUND = 300;
 const MAX_NAME = 60;
+const MAX_BRANCH = 28;
 // No line begins with the dot.
 const BETWEEN = "\u00a0· ";
 
@@ -82,7 +83,7 @@ function describe(line, isDouble, names) {
     word,
     title: title(line),
     folder: asText(folderName(line.working_dir, names) || line.sent_to, MAX_NAME),
-    branch: asText(line.branch, MAX_NAME),
+    branch: asText(line.branch, MAX_BRANCH),
     time: age(since),
     moment: moment(since),
     lasted: lasted(line),

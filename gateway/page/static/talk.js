@@ -71,6 +71,7 @@ export class Talk {
     this.#interrupt = actionButton("Interrupt", { "aria-describedby": "interrupt-hint" }, () => this.#command("escape", {}), (sentence) => this.#fail(sentence));
     keepDraft(this.#field, `message ${id}`);
     growing(this.#field);
+    this.#field.addEventListener("input", () => (this.#problem.hidden = true));
     this.#message = el("div", { class: "stack" }, el("label", { for: "message" }, "Message to Claude Code"), this.#field, this.#hint);
     this.element = el(
       "section",
