@@ -76,13 +76,7 @@ def start(options: argparse.Namespace, config: Config, profile: Profile, console
     for sentence in tell_open_modes(config):
         console.warn(sentence)
     prune_delivered(config.data_dir, config.retention_days)
-    leftovers = _count_leftovers(config.data_dir)
-    if leftovers:
-        console.note(
-            f"{leftovers} earlier {'run is' if leftovers == 1 else 'runs are'} not delivered "
-            f"whole; `{typed_name(profile.program)} sync` sends what is left"
-        )
-
+    _tell_leftovers(config, profile, console)
     cost = None
     if console.verbosity >= 2:
         from runner.delivery_cost import DeliveryCost  # few runs are asked
@@ -196,6 +190,15 @@ def plan_assist_here(
         console,
         lambda: open_client(config, console, run_id, config.token, is_traced=False),
     )
+
+
+def _tell_leftovers(config: Config, profile: Profile, console: Console) -> None:
+    leftovers = _count_leftovers(config.data_dir)
+    if leftovers:
+        console.note(
+            f"{leftovers} earlier {'run is' if leftovers == 1 else 'runs are'} not delivered "
+            f"whole; `{typed_name(profile.program)} sync` sends what is left"
+        )
 
 
 def _count_leftovers(data_dir: Path) -> int:
