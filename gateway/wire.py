@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from tempfile import TemporaryFile
 from typing import IO, Any, Callable, NoReturn
@@ -25,6 +25,7 @@ from gateway.presence import Heard
 from gateway.serving.live import Live, Poll
 from gateway.serving.server import Connection, Parked
 from gateway.storage.artifacts import ArtifactFiles, UploadError
+from gateway.storage.file_store import FilesAwayError
 from gateway.storage.records import NewEvent
 from gateway.storage.store import RunFullError, Store
 from gateway.storage.writer import StoreClosedError
@@ -154,10 +155,21 @@ class Wire:
             raise  # of the connection: nobody is there to be answered
         except Exception as error:  # noqa: BLE001 - the client must learn that nothing is stored
             environ["wsgi.errors"].write(f"{path}: {error}\n")
-            return _send(start_response, *_failure(self._store, error), headers)
+            status, content = _failure(self._store, error)
+            return _send(
+                start_response, status, content, {**headers, **self._away(status, environ)}
+            )
         if isinstance(content, (_Wait, _Storing)):
             return content.park(headers)
         return _send(start_response, 200, content, headers)
+
+    def _away(self, status: int, environ: Environ) -> dict[str, str]:
+        """Return the headers of a failure. One that passes is repeated as it is, nonce and all."""
+        if status != 503:
+            return {}
+        if _ADMITTED in environ:
+            self._admission.give_back(environ[_ADMITTED])
+        return _RETRY_AFTER
 
     # --- endpoints ---
 
@@ -175,7 +187,7 @@ class Wire:
                 content = _parse_json(body)
             event = self._check_event(content, admitted, digest.digest())
             if len(body) <= _SMALL_BODY_BYTES:
-                return _Storing(self._store, event)
+                return _Storing(self._store, event, lambda status: self._away(status, environ))
             # In here, so that no more large bodies are in memory than may be at once.
             return _stored(self._store.add_event(event))
 
@@ -351,14 +363,20 @@ class Wire:
         try:
             replaced = self._store.add_artifact(admitted, row)
         except BaseException:
-            self._files.remove(admitted.run_id, row["id"])
+            self._remove_file(admitted.run_id, row["id"])
             raise
         for artifact_id in replaced:
-            self._files.remove(admitted.run_id, artifact_id)
+            self._remove_file(admitted.run_id, artifact_id)
         return row
+
+    def _remove_file(self, run_id: str, artifact_id: str) -> None:
+        """Remove a file that counts for nothing; if its place is away, the housekeeping will."""
+        with suppress(FilesAwayError):
+            self._files.store.remove(run_id, artifact_id)
 
     def _admit(self, environ: Environ, path: str, body_hash: str) -> Admitted:
         admitted = self._admission.admit(_claim(environ, path, body_hash))
+        environ[_ADMITTED] = admitted
         self._heard.note(admitted.run_id)
         return admitted
 
@@ -366,9 +384,12 @@ class Wire:
 class _Storing:
     """An event that is to be stored. Its answer waits until it is on disk, and holds no thread."""
 
-    def __init__(self, store: Store, event: NewEvent) -> None:
+    def __init__(
+        self, store: Store, event: NewEvent, away: Callable[[int], dict[str, str]]
+    ) -> None:
         self._store = store
         self._event = event
+        self._away = away
 
     def park(self, headers: dict[str, str]) -> Parked:
         """Leave the connection to the writer's thread."""
@@ -378,7 +399,8 @@ class _Storing:
                 status, content = 200, _stored(event_id)
                 if error is not None:
                     status, content = _failure(self._store, error)
-                connection.answer(_whole_reply(content, headers, status))
+                more = self._away(status)
+                connection.answer(_whole_reply(content, {**headers, **more}, status))
 
             try:
                 self._store.add_event_later(self._event, tell)
@@ -602,6 +624,8 @@ def _failure(store: Store, error: Exception) -> tuple[int, dict[str, Any]]:
         return error.status, _refusal_json(error)
     if store.is_away(error):
         return 503, {"error": "The database is away"}
+    if isinstance(error, FilesAwayError):
+        return 503, {"error": "The place of the files is away"}
     return 500, _NOT_STORED
 
 
@@ -609,5 +633,8 @@ def _stored(event_id: int | None) -> dict[str, Any]:
     return {"ok": True, "eventId": event_id}
 
 
+# Of a request that has passed, in its environ.
+_ADMITTED = "gateway.admitted"
+_RETRY_AFTER = {"Retry-After": "5"}
 _NOT_STORED = _refusal_json(InvalidError("not stored"))
 _ENDING = {"error": "The gateway is ending"}

@@ -23,7 +23,7 @@ from urllib.request import url2pathname
 import pytest
 import zxingcpp
 
-from gateway.settings import DATABASE_URL, NOTIFY, NOTIFY_QUIET, RATE_LIMIT, RETENTION_DAYS
+from gateway.settings import DATABASE_URL, OWN, RETENTION_DAYS
 from testing.gateways import certificates
 from testing.gateways.embedded_gateway import ROOT, EmbeddedGateway
 from testing.programs.disk import mount_disk
@@ -330,7 +330,7 @@ def test_options_and_settings_are_documented() -> None:
 
     for option in set(re.findall(r"--[a-z-]+", shown)) - {"--help", "--version"}:
         assert f"`{option}" in guide
-    for variable in (DATABASE_URL, NOTIFY, NOTIFY_QUIET, RATE_LIMIT, RETENTION_DAYS):
+    for variable in [setting.variable for setting in OWN]:
         assert f"`{variable}`" in guide
         assert f"\n# {variable}=" in example
 
@@ -449,6 +449,8 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
         ("CLAUDE_RUNNER_GATEWAY_RATE_LIMIT", "many"),
         ("CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS", "-1"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "nonsense"),
+        ("CLAUDE_RUNNER_GATEWAY_FILES_URL", "https://bucket.example.org"),
+        ("CLAUDE_RUNNER_GATEWAY_FILES_URL", "file://elsewhere/srv/files"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "sqlite:////nowhere/at/all.db"),
     ],
 )
@@ -541,8 +543,12 @@ def test_old_runs_are_removed(tmp_path: Path) -> None:
         eventually(only_the_young_is_left)
         assert own.send_event(old, "stdout", "x", 4).status == 403
         assert len(own.events(young)) == 3
-        folders = [path.name for path in (own.data_dir / "gateway" / "artifacts").iterdir()]
-        assert folders == [young.id]
+        files = own.data_dir / "gateway" / "artifacts"
+
+        def so_are_its_files() -> None:
+            assert [path.name for path in files.iterdir()] == [young.id]
+
+        eventually(so_are_its_files)
         own.stop()
         for table in ("events", "commands", "artifacts"):
             assert select(own, f"SELECT DISTINCT run_id FROM {table}") == [(young.id,)]
