@@ -96,6 +96,12 @@ class Nonces:
         with self._lock:
             return any(digest in window for window in self._windows.values())
 
+    def give_back(self, digest: int) -> None:
+        """Forget it, so that the same request may come again."""
+        with self._lock:
+            for window in self._windows.values():
+                window.discard(digest)
+
     def use(self, digest: int, now: float) -> bool:
         """Remember it; False if somebody else was faster."""
         number = int(now // _NONCE_WINDOW_S)
@@ -180,6 +186,10 @@ class Admission:
         if not self._nonces.use(digest, now):
             raise replayed()
         return Admitted(run_id, digest, now)
+
+    def give_back(self, admitted: Admitted) -> None:
+        """Let a request that was answered 503 come again as it is: nothing of it is stored."""
+        self._nonces.give_back(admitted.nonce_digest)
 
     def judge(self, claim: Claim) -> None:
         """Check what a head alone says: whether a body is worth waiting for. Raises: RefusedError.

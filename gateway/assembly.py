@@ -7,6 +7,7 @@ being answered, then what they have queued for the database.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Engine
 
@@ -44,9 +46,11 @@ from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import Hosts, page_url
 from gateway.serving.live import ALL_RUNS, Live
 from gateway.serving.server import Server, Witness
-from gateway.settings import METRICS, NOTIFY, Settings, SettingsError
+from gateway.settings import FILES_URL, METRICS, NOTIFY, Settings, SettingsError
 from gateway.storage.agreement import Agreed, agreed_with_others, alone_on_file
 from gateway.storage.artifacts import ArtifactFiles
+from gateway.storage.file_store import FilesAwayError, FileStore, FolderStore
+from gateway.storage.object_store import ObjectStore
 from gateway.storage.postgresql import is_shared
 from gateway.storage.records import Event
 from gateway.storage.schema import looking_at, open_database
@@ -63,6 +67,8 @@ STOP_TIMEOUT_S = 3.5
 # So long a request that is under way may take when the gateway ends.
 FINISH_S = 20.0
 _LOOK_AGAIN_S = 0.02
+# By these names obstore finds the keys of an object store.
+_KEYS_OF_FILES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # How often other gateways are told which runners were heard of, and of how many at once.
 _HEARD_S = 10.0
 _HEARD_AT_ONCE = 200
@@ -257,6 +263,7 @@ class Gateway:
         certificate: tuple[Path, Path] | None,
     ) -> None:
         rules = _make_rules(settings)
+        files = ArtifactFiles(open_files(settings), rules)
         self._writer = Writer(engine)
         self._store = Store(engine, self._writer)
         self._live = Live(self._store)
@@ -281,11 +288,10 @@ class Gateway:
         self._server = _listen(address, certificate, proxies)  # from here on there are threads
         self.port: int = self._server.bind_addr[1]
         self._link_base = page_url(hosts, address[0], self.port)
-        files = ArtifactFiles(settings.data_dir / "artifacts", rules)
         self._index = TextIndex(engine, self._writer)
         self._listing = listing = Listing(engine, self._writer, self._index)
         self._housekeeping = Housekeeping(
-            self._store, listing, self._index, files, settings.retention_days
+            self._store, listing, self._index, files.store, settings.retention_days
         )
         prefix = "__Host-" if hosts.scheme == "https" else ""
         self.login = Login(
@@ -303,7 +309,7 @@ class Gateway:
             register = SharedRegister(engine, self._writer)
         offers = Offers(self._store, Orders(engine, self._writer), self._live, register)
         look = self._claims.enter_context(looking_at(engine))
-        self._health = Health({"database": look, "files": files.check})
+        self._health = Health({"database": look, "files": files.store.check})
         rate_limit = RateLimit(settings.rate_limit, proxies.has)
         health = self._health
         wire = Wire(
@@ -469,6 +475,30 @@ def _make_witness(metrics: Metrics | None, *, logs: bool) -> Witness | None:
     return witness
 
 
+def open_files(settings: Settings) -> FileStore:
+    """Return the place of the files. Raises: SettingsError."""
+    parts = urlsplit(settings.files_url)
+    if not parts.scheme:
+        return FolderStore(settings.data_dir / "artifacts", is_ours=True)
+    try:
+        if parts.scheme == "file":
+            store: FileStore = FolderStore(Path(unquote(parts.path)), is_ours=False)
+        else:
+            store = ObjectStore(settings.files_url, settings.data_dir)
+    except ImportError as error:
+        raise SettingsError(
+            f"{FILES_URL} needs obstore; install it with pip, from requirements-files.txt"
+        ) from error
+    except ValueError as error:
+        raise SettingsError(f"{FILES_URL} cannot be used: {error}") from error
+    try:
+        store.check()
+    except FilesAwayError as error:
+        # It may be back before anybody needs it.
+        logger.warning("the place of the files is away: %s", error)
+    return store
+
+
 def _make_rules(settings: Settings) -> Rules:
     patterns: tuple[TokenShape, ...] = ()
     if settings.redact_patterns is not None:
@@ -476,7 +506,8 @@ def _make_rules(settings: Settings) -> Rules:
             patterns = tuple(parse_token_shapes(settings.redact_patterns.read_text("utf-8")))
         except (PatternError, OSError, ValueError) as error:
             raise SettingsError(f"{settings.redact_patterns} cannot be used: {error}") from error
-    known = (settings.hmac_secret, settings.admin_token, *secrets_of(settings.notify))
+    keys = (os.environ.get(name, "") for name in _KEYS_OF_FILES)
+    known = (settings.hmac_secret, settings.admin_token, *secrets_of(settings.notify), *keys)
     return Rules([each.encode() for each in known], patterns)
 
 

@@ -32,10 +32,13 @@ class StartError(Exception):
     """The gateway cannot start; the message is one plain sentence."""
 
 
-def main(argv: Sequence[str] | None = None, before: Callable[[str], None] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None, before: Callable[[str, str], None] | None = None
+) -> int:
     """Run the gateway until a signal ends it; return the exit code.
 
-    `before` is called with the database's address, when nothing is wrong with what it was told.
+    `before` is called with the addresses of the database and of the files, when nothing is wrong
+    with what it was told.
     """
     os.umask(0o077)  # SQLite and others make files with what this leaves
     logging.basicConfig(level=logging.WARNING, format="gateway: %(message)s")
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None, before: Callable[[str], None] | None
             request_log.use_json()
         with Whereabouts(settings.data_dir) as whereabouts:
             if before is not None:
-                before(settings.database_url)
+                before(settings.database_url, settings.files_url)
             _serve(options, settings, whereabouts)
     except TakenError as error:
         print(

@@ -310,11 +310,13 @@ def _is_in_foreground() -> bool:
 # --- the demo -------------------------------------------------------------------------------------
 
 
-def main(argv: Sequence[str] | None = None, before: Callable[[str], None] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None, before: Callable[[str, str], None] | None = None
+) -> int:
     """Run the demo to its end; returns the exit code of the child. `before` is called first."""
     options = _parse(argv)
     if before is not None:
-        before("")
+        before("", "")
     for number in _ENDING_SIGNALS:
         signal.signal(number, _raise_ended)
     try:

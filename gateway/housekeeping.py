@@ -1,6 +1,6 @@
 """The thread that removes old nonces and sessions, and runs and notes past the retention.
 
-Also what an operator has deleted, at once.
+Also what an operator has deleted, at once, and files that were broken off.
 """
 
 from __future__ import annotations
@@ -8,20 +8,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from itertools import groupby
 
 from gateway.listing.runs import Listing
 from gateway.listing.text_index import TextIndex
-from gateway.storage.artifacts import ArtifactFiles
+from gateway.storage.file_store import FileStore
 from gateway.storage.store import Store
 from gateway.storage.writer import StoreClosedError
 
 logger = logging.getLogger(__name__)
 
 ROUND_S = 60.0
-# At each gateway, because each may have a folder of its own.
-_PARTIAL_ROUND_S = 3_600.0
 # Removed at once; more would keep the writer from what runners send.
 _RUNS_A_ROUND = 20
+# An upload that began before has ended, also by the clock of another machine.
+_UPLOADS_END_S = 86_400
+_SWEEPS_S = 43_200.0
 
 
 class Housekeeping:
@@ -32,7 +34,7 @@ class Housekeeping:
         store: Store,
         listing: Listing,
         index: TextIndex,
-        files: ArtifactFiles,
+        files: FileStore,
         retention_days: float,
     ) -> None:
         self._store = store
@@ -43,7 +45,7 @@ class Housekeeping:
         self._ended = threading.Event()
         self._woken = threading.Event()
         self._leads = False
-        self._looks_for_partial_at = 0.0
+        self._swept_at = -_SWEEPS_S
         self._thread = threading.Thread(target=self._run, name="gateway-housekeeping", daemon=True)
 
     def start(self) -> None:
@@ -71,9 +73,6 @@ class Housekeeping:
             if self._ended.is_set():
                 return
             try:
-                if time.monotonic() >= self._looks_for_partial_at:
-                    self._looks_for_partial_at = time.monotonic() + _PARTIAL_ROUND_S
-                    self._files.remove_partial()
                 if self._leads:
                     self._tidy_up()
             except StoreClosedError:
@@ -96,11 +95,36 @@ class Housekeeping:
             self._remove(old)
         if is_any:
             self._index.forget_removed()
+        # In the end: their place may be away.
+        self._remove_files()
 
     def _remove(self, run_ids: list[str]) -> None:
         for run_id in run_ids:
-            # First, and so again after a crash: without its row nobody would look for the folder.
-            self._files.remove_run(run_id)
             while self._store.remove_some_of(run_id):
                 if self._ended.is_set():
                     raise StoreClosedError
+
+    def _remove_files(self) -> None:
+        for run_id in self._store.leftovers():
+            self._files.remove_run(run_id)
+            self._store.note_files_removed(run_id, _UPLOADS_END_S)
+        now = time.monotonic()
+        if now >= self._swept_at + _SWEEPS_S:
+            self._sweep()
+            self._swept_at = now
+
+    def _sweep(self) -> None:
+        """Remove files that no row tells of: what was broken off, a day ago or before.
+
+        Of runs that are not known here nothing is removed: they may be those of other gateways.
+        """
+        before = time.time() - _UPLOADS_END_S
+        self._files.remove_half(before)
+        for run_id, entries in groupby(self._files.entries(), lambda entry: entry.run_id):
+            old = [each.file_id for each in entries if each.modified_at < before]
+            known = self._store.artifact_ids(run_id) if old else None
+            if known is not None:
+                for file_id in set(old) - known:
+                    self._files.remove(run_id, file_id)
+            if self._ended.is_set():
+                raise StoreClosedError

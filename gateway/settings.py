@@ -28,6 +28,7 @@ from gateway.serving.hosts import OWN_PATHS
 from places import PROGRAM
 
 DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
+FILES_URL: Final = "CLAUDE_RUNNER_GATEWAY_FILES_URL"
 RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"
 RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
 NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
@@ -46,6 +47,20 @@ def _number(text: str, variable: str) -> float:
     if not re.fullmatch(r"[0-9]{1,6}", text):
         raise ConfigError(f"{variable} is {text!r}; write a whole number, such as 30")
     return float(text)
+
+
+def _files_url(text: str, variable: str) -> str:
+    parts = urlsplit(text)
+    is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+    is_bucket = parts.scheme == "s3" and parts.netloc and "@" not in parts.netloc
+    if text and not ((is_folder or is_bucket) and not parts.query and not parts.fragment):
+        # Not said again: somebody may have written a key into it.
+        raise ConfigError(
+            f"{variable} is no address of a folder or a bucket; write one such as "
+            "file:///srv/files or s3://bucket/prefix, and keys as AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY in the environment"
+        )
+    return text
 
 
 def _quiet_hours(text: str, variable: str) -> QuietHours | None:
@@ -116,6 +131,11 @@ OWN: Final = (
         grants=True,
     ),
     Setting(
+        *("files_url", FILES_URL, "", _files_url),
+        "where uploaded files lie: file:///folder or s3://bucket/prefix (default: the data folder)",
+        grants=True,
+    ),
+    Setting(
         *("log", LOG, "text", _is_json),
         "text, or json: each line is an object, and requests are logged with an id",
         grants=True,
@@ -148,6 +168,7 @@ class Settings:
     hmac_secret: str = field(repr=False)
     admin_token: str = field(repr=False)
     database_url: str = field(repr=False)
+    files_url: str
     rate_limit: int
     retention_days: float
     redact_patterns: Path | None
@@ -195,6 +216,7 @@ def load_settings(
         hmac_secret=config.hmac_secret,
         admin_token=admin_token,
         database_url=config.own["database_url"] or f"sqlite:///{folder / 'gateway.db'}",
+        files_url=config.own["files_url"],
         rate_limit=int(config.own["rate_limit"]),
         retention_days=config.own["gateway_retention_days"],
         redact_patterns=config.redact_patterns,

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http import HTTPStatus
 from tempfile import TemporaryFile
 from typing import IO, Any, Callable, NoReturn
@@ -29,6 +30,7 @@ from gateway.presence import Heard
 from gateway.serving.live import Live, Poll
 from gateway.serving.server import Connection, Parked
 from gateway.storage.artifacts import ArtifactFiles, UploadError
+from gateway.storage.file_store import FilesAwayError
 from gateway.storage.records import NewEvent
 from gateway.storage.store import AWAY_RETRY_S, RunFullError, Store
 from gateway.storage.writer import StoreClosedError
@@ -185,7 +187,7 @@ class Wire:
         except Exception as error:  # noqa: BLE001 - the client must learn that nothing is stored
             if self._store.why_away(error) is None:  # the writer and the relay tell of that
                 logger.error("%s: %s", path, error)  # noqa: TRY400 - no news in the trace
-            self._note_failed(error)
+            self._note_failed(environ, error)
             return _send(start_response, *_failure(self._store, error, headers))
         if isinstance(content, (_Wait, _Storing)):
             return content.park(headers)
@@ -195,9 +197,13 @@ class Wire:
         if self._metrics is not None:
             self._metrics.refused(reason)
 
-    def _note_failed(self, error: Exception) -> None:
+    def _note_failed(self, environ: Environ, error: Exception) -> None:
+        """Nothing of a request is stored, so that it may come again as it is, nonce and all."""
+        if _ADMITTED in environ and _why_away(self._store, error) is not None:
+            self._admission.give_back(environ[_ADMITTED])
         if self._metrics is not None:
-            self._metrics.failed("database" if self._store.has_raised(error) else OTHER)
+            kind = "files" if isinstance(error, FilesAwayError) else OTHER
+            self._metrics.failed("database" if self._store.has_raised(error) else kind)
 
     # --- endpoints ---
 
@@ -222,7 +228,7 @@ class Wire:
                 content = _parse_json(body)
             event = self._check_event(content, admitted, digest.digest())
             if len(body) <= _SMALL_BODY_BYTES:
-                return _Storing(self._store, event, self._note_failed)
+                return _Storing(self._store, event, partial(self._note_failed, environ))
             # In here, so that no more large bodies are in memory than may be at once.
             return _stored(self._store.add_event(event))
 
@@ -403,11 +409,16 @@ class Wire:
         try:
             replaced = self._store.add_artifact(admitted, row)
         except BaseException:
-            self._files.remove(admitted.run_id, row["id"])
+            self._remove_file(admitted.run_id, row["id"])
             raise
         for artifact_id in replaced:
-            self._files.remove(admitted.run_id, artifact_id)
+            self._remove_file(admitted.run_id, artifact_id)
         return row
+
+    def _remove_file(self, run_id: str, artifact_id: str) -> None:
+        """Remove a file that counts for nothing; if its place is away, the housekeeping will."""
+        with suppress(FilesAwayError):
+            self._files.store.remove(run_id, artifact_id)
 
     def _admit(self, environ: Environ, path: str, body_hash: str) -> Admitted:
         admitted = self._admission.admit(_claim(environ, path, body_hash))
@@ -673,15 +684,23 @@ def _failure(
     """Return the answer that tells that nothing was stored: status, content and headers."""
     if isinstance(error, RefusedError):  # by the database
         return error.status, _refusal_json(error), headers
-    why_away = store.why_away(error)
+    why_away = _why_away(store, error)
     if why_away is not None:
         return 503, {"error": why_away}, {**headers, "retry-after": str(AWAY_RETRY_S)}
     return 500, _NOT_STORED, headers
+
+
+def _why_away(store: Store, error: Exception) -> str | None:
+    """Return a sentence if what is needed does not answer now."""
+    return _FILES_AWAY if isinstance(error, FilesAwayError) else store.why_away(error)
 
 
 def _stored(event_id: int | None) -> dict[str, Any]:
     return {"ok": True, "eventId": event_id}
 
 
+# Of a request that has passed, in its environ.
+_ADMITTED = "gateway.admitted"
+_FILES_AWAY = "The place of the files does not answer; try again in a moment."
 _NOT_STORED = _refusal_json(InvalidError("not stored"))
 _ENDING = {"error": "The gateway is ending"}

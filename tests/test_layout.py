@@ -14,6 +14,7 @@ import pytest
 
 from places import PACKAGES, PROGRAM, program_files
 from testing.tables import each_row
+from tools.packages import FILES as FILES_SET
 from tools.packages import GATEWAY as GATEWAY_SET
 from tools.packages import POSTGRESQL as POSTGRESQL_SET
 from tools.packages import RUNNER as RUNNER_SET
@@ -181,13 +182,14 @@ def test_the_lists_for_pip_are_what_is_looked_for() -> None:
             for line in packages.file.read_text("utf-8").splitlines()
             if line[0] != "#"
         ]
-        for packages in (RUNNER_SET, GATEWAY_SET, POSTGRESQL_SET)
+        for packages in (RUNNER_SET, GATEWAY_SET, POSTGRESQL_SET, FILES_SET)
     }
 
     modules = [name.replace("-", "_").replace("_py", "") for name in listed[GATEWAY_SET]]
     assert modules == list(GATEWAY_SET.modules)
     assert listed[POSTGRESQL_SET] == ["psycopg[binary]"]
     assert POSTGRESQL_SET.modules == ("psycopg",)
+    assert listed[FILES_SET] == list(FILES_SET.modules) == ["obstore"]
     assert [name.replace("python-", "") for name in listed[RUNNER_SET]] == list(RUNNER_SET.modules)
     assert not set(listed[GATEWAY_SET]) & set(listed[RUNNER_SET])
 

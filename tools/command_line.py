@@ -34,7 +34,7 @@ from places import PROGRAM, typed_name
 from runner.console import Console, painted, print_out
 from runner.plan import ARTIFACT_TYPES, read_prompt
 from tools.options import CommandLine
-from tools.packages import GATEWAY, POSTGRESQL, provide, use_what_is_there
+from tools.packages import FILES, GATEWAY, POSTGRESQL, provide, use_what_is_there
 
 if TYPE_CHECKING:
     import argparse
@@ -611,9 +611,11 @@ def _start_gateway(module: str, arguments: Sequence[str], console: Console) -> i
     provide(console, GATEWAY)
     xterm = importlib.import_module("gateway.xterm")
 
-    def prepare(database_url: str) -> None:
+    def prepare(database_url: str, files_url: str) -> None:
         if database_url.startswith("postgres"):
             provide(console, POSTGRESQL)
+        if files_url.startswith("s3:"):
+            provide(console, FILES)
         xterm.fetch(console.note)
 
     return int(importlib.import_module(module).main(arguments, prepare))

@@ -82,6 +82,9 @@ POSTGRESQL: Final = PackageSet(
     "requirements-postgresql.txt", ("psycopg",), "the driver for PostgreSQL"
 )
 
+# And for one whose files are in an object store.
+FILES: Final = PackageSet("requirements-files.txt", ("obstore",), "the library for object stores")
+
 
 def use_what_is_there(packages: PackageSet = RUNNER) -> bool:
     """Use the packages if they are on this machine; install nothing. Raises nothing."""

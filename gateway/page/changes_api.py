@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -58,8 +59,9 @@ def _read(parts: Parts, run_id: str, found: list[dict[str, Any]]) -> bytes:
     diff = b""
     try:
         for each in found:
-            with parts.files.path(run_id, each["id"]).open("rb") as file:
-                diff += file.read(_MAX_BYTES - len(diff))
+            with closing(parts.files.store.open(run_id, each["id"])) as file:
+                while piece := file.read(_MAX_BYTES - len(diff)):
+                    diff += piece
     except FileNotFoundError:
         refuse(404, "The run sends newer changes at this moment.")
     return diff

@@ -714,7 +714,7 @@ _PATHS: dict[str, Schema] = {
             _json(
                 _object({"parts": _array(_ref("Artifact")), "files": _array(_ref("ChangedFile"))})
             ),
-            errors=(404,),
+            errors=(404, 503),
         ),
     },
     "/api/runs/{run_id}/changes/lines": {
@@ -722,7 +722,7 @@ _PATHS: dict[str, Schema] = {
         "get": _operation(
             "At most 1,000 lines of a changed file, and where to go on",
             _json(_object({"text": _TEXT, "next": _or_null(_INTEGER)})),
-            errors=(404,),
+            errors=(404, 503),
             parameters=(
                 _query("of", _TEXT, "the id of the first part"),
                 _query("begin", _PLACE, "the file's `begin`, or `next`"),
@@ -757,7 +757,7 @@ _PATHS: dict[str, Schema] = {
         "get": _operation(
             "A file, as it is",
             {"text/plain": {"schema": _TEXT}, "application/octet-stream": {"schema": _TEXT}},
-            errors=(404,),
+            errors=(404, 503),
             parameters=(
                 _query("view", _TEXT, "1: to be shown, not saved"),
                 *(

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import IO, Any, Union, cast
 from urllib.parse import quote, urlencode
 
 from flask import (
@@ -64,6 +64,7 @@ from gateway.page.search import (
     look_through,
 )
 from gateway.serving.live import ALL_RUNS
+from gateway.storage.file_store import FilesAwayError
 from gateway.storage.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
 from gateway.storage.records import (
     DONE,
@@ -170,6 +171,7 @@ def build_site(parts: Parts) -> Flask:
     app.register_error_handler(StoreClosedError, _tell_ending)
     for each in (SQLAlchemyError, UnknownOutcomeError):
         app.register_error_handler(each, lambda error: _tell_away(parts, error))
+    app.register_error_handler(FilesAwayError, _tell_files_away)
     app.before_request(lambda: _guard(parts))
     app.after_request(_harden)
     app.register_blueprint(_build_pages(parts))
@@ -212,6 +214,13 @@ def _tell_away(parts: Parts, error: Exception) -> Answer:
     else:
         response = _show("away.html", 503, why_away)
     response.headers["Retry-After"] = str(AWAY_RETRY_S)
+    return response
+
+
+def _tell_files_away(_error: FilesAwayError) -> Answer:
+    response = jsonify({"error": "The gateway cannot reach its files now; try again in a minute."})
+    response.status_code = 503
+    response.headers["Retry-After"] = "60"
     return response
 
 
@@ -596,20 +605,23 @@ def _add_artifacts(api: Blueprint, parts: Parts) -> None:
         artifact = parts.store.artifact(artifact_id)
         if artifact is None:
             _refuse(404, "There is no such artifact.")
-        path = parts.files.path(artifact["run_id"], artifact["id"])
-        if not path.is_file():
+        try:
+            content = parts.files.store.open(artifact["run_id"], artifact["id"])
+        except FileNotFoundError:
             _refuse(404, "The file of this artifact is gone.")
         is_text = artifact["type"] in _TEXT_TYPES
         is_viewed = request.args.get("view") == "1"
         response = send_file(
-            path,
-            mimetype="text/plain; charset=utf-8"
-            if is_text or is_viewed
-            else "application/octet-stream",
+            cast("IO[bytes]", content),
+            mimetype="text/plain" if is_text or is_viewed else "application/octet-stream",
             as_attachment=not is_viewed,
             download_name=artifact["name"],
+            conditional=False,
             max_age=0,
         )
+        response.content_length = content.size
+        response.set_etag(artifact["id"])  # its content never changes
+        response.make_conditional(request, accept_ranges=True, complete_length=content.size)
         response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
         return response
 

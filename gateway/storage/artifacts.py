@@ -1,25 +1,23 @@
 """The files that runners upload: taken apart, redacted and written while they arrive.
 
 Nothing of a file's name becomes part of a path: files lie under the run's id and their own.
+Where they lie is `file_store`'s business, or `object_store`'s.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
+from gateway.storage.file_store import FileStore, Sink
 from redact import Redactor, Rules
 
 _PIECE_BYTES = 65_536
@@ -53,58 +51,25 @@ def _safe_name(name: str) -> str:
 
 
 class ArtifactFiles:
-    """The folder of the artifacts. Thread: any."""
+    """The files of artifacts, in their store. Thread: any."""
 
-    def __init__(self, folder: Path, rules: Rules) -> None:
-        self._folder = folder
+    def __init__(self, store: FileStore, rules: Rules) -> None:
+        self.store = store
         self._rules = rules
-
-    def path(self, run_id: str, artifact_id: str) -> Path:
-        """Return where a file lies."""
-        return self._folder / run_id / artifact_id
-
-    def check(self) -> None:
-        """Look whether files can be kept. Raises: OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(self._folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, "the folder cannot be written", str(self._folder))
-
-    def remove_partial(self) -> None:
-        """Remove what a gateway was receiving when it was killed, and nothing that one receives
-        now: the folder may be another one's too.
-        """
-        for path in self._folder.glob("*/*.partial"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _PARTIAL_S:
-                    path.unlink()
-
-    def remove(self, run_id: str, artifact_id: str) -> None:
-        """Remove one file."""
-        self.path(run_id, artifact_id).unlink(missing_ok=True)
-
-    def remove_run(self, run_id: str) -> None:
-        """Remove the files of a run."""
-        shutil.rmtree(self._folder / run_id, ignore_errors=True)
 
     def receive(
         self, run_id: str, content_type: str, stream: Any, max_bytes: int
     ) -> dict[str, Any]:
         """Write the first file of a multipart body; return the artifact's row.
 
-        Raises: UploadError, with nothing left behind; OSError.
+        Raises: UploadError and FilesAwayError, with nothing left behind; OSError.
         """
         boundary = parse_options_header(content_type)[1].get("boundary", "")
         if not boundary:
             raise UploadError(406, "the request has no boundary")
         artifact_id = f"art_{secrets.token_hex(8)}"
-        path = self.path(run_id, artifact_id)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        try:
-            name, size = self._write(partial, _parts(stream, boundary.encode(), max_bytes))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with self.store.writing(run_id, artifact_id) as sink:
+            name, size = self._write(sink, _parts(stream, boundary.encode(), max_bytes))
         name = _safe_name(name)
         return {
             "id": artifact_id,
@@ -115,21 +80,17 @@ class ArtifactFiles:
             "created_at": time.time(),
         }
 
-    def _write(self, path: Path, parts: Iterator[str | bytes]) -> tuple[str, int]:
+    def _write(self, sink: Sink, parts: Iterator[str | bytes]) -> tuple[str, int]:
         """Write the file; return its name and the size of what was received."""
         redactor = Redactor(rules=self._rules)
         name, size = "", 0
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            for part in parts:
-                if isinstance(part, str):
-                    name = part
-                    continue
-                size += len(part)
-                file.write(redactor.feed(part))
-            file.write(redactor.flush())
-            file.flush()
-            os.fsync(file.fileno())
+        for part in parts:
+            if isinstance(part, str):
+                name = part
+                continue
+            size += len(part)
+            sink.write(redactor.feed(part))
+        sink.write(redactor.flush())
         return name, size
 
 

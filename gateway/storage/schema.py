@@ -51,7 +51,7 @@ from gateway.storage.records import (
     summarize,
 )
 
-VERSION = 3
+VERSION = 4
 # Runs of an older version that are changed in one transaction.
 _UPGRADED_AT_ONCE = 500
 
@@ -224,6 +224,16 @@ artifacts = Table(
     Column("size", BigInteger, nullable=False),
     _moment("created_at"),
     Index("artifacts_by_run", "run_id", "number"),
+)
+
+# Removed runs whose files are still to be removed: at once, and again when no upload that began
+# before can be on its way any more.
+leftovers = Table(
+    "leftovers",
+    metadata,
+    Column("run_id", String(50), primary_key=True),
+    _moment("due_at"),
+    Column("is_last", Boolean, nullable=False),
 )
 
 sessions = Table(

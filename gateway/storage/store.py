@@ -100,6 +100,8 @@ _TOKENS_KNOWN_S = 1.0
 _IN_PARTS = ((schema.texts.c.number, 100), (schema.events.c.id, 2_000))
 
 
+_FORGET_LEFTOVER = delete(schema.leftovers).where(schema.leftovers.c.run_id == bindparam("run_key"))
+
 # A used code is known again when somebody else comes with it; no window of counts is longer.
 _CODES_KNOWN_S = 86_400
 _FAILURES_KNOWN_S = 3_600
@@ -515,6 +517,13 @@ class Store:
         found = self._rows(select(schema.artifacts).where(schema.artifacts.c.id == artifact_id))
         return _picked(found[0], _ARTIFACT_FIELDS) if found else None
 
+    def artifact_ids(self, run_id: str) -> set[str] | None:
+        """Return the ids of a run's artifacts, None if there is no such run."""
+        if self.find_token_hash(run_id) is None:
+            return None
+        query = select(schema.artifacts.c.id).where(schema.artifacts.c.run_id == run_id)
+        return {row.id for row in self._rows(query)}
+
     # --- sessions, and what their owners did ---
 
     def add_session(self, token_hash: bytes, lifetime_s: float) -> None:
@@ -658,12 +667,38 @@ class Store:
                 )
             )
             connection.execute(delete(schema.runs).where(schema.runs.c.id == run_id))
+            connection.execute(_FORGET_LEFTOVER, {"run_key": run_id})
+            row = {"run_id": run_id, "due_at": time.time(), "is_last": False}
+            connection.execute(insert(schema.leftovers), row)
             self._writer.forget(run_id)
             return False
 
         is_more = self._writer.call(work)
         self.forget_token(run_id)
         return is_more
+
+    def leftovers(self) -> list[str]:
+        """Return the removed runs whose files are to be removed now."""
+        columns = schema.leftovers.c
+        query = select(columns.run_id).where(columns.due_at <= time.time())
+        return [row.run_id for row in self._rows(query.order_by(columns.due_at))]
+
+    def note_files_removed(self, run_id: str, again_after_s: float) -> None:
+        """Note that a removed run's files are removed: for the first time, or for good."""
+        this = {"run_key": run_id}
+        query = select(schema.leftovers.c.is_last).where(
+            schema.leftovers.c.run_id == bindparam("run_key")
+        )
+
+        def work(connection: Connection) -> None:
+            is_last = connection.execute(query, this).scalar()
+            connection.execute(_FORGET_LEFTOVER, this)
+            if not is_last:
+                due_at = time.time() + again_after_s
+                row = {"run_id": run_id, "due_at": due_at, "is_last": True}
+                connection.execute(insert(schema.leftovers), row)
+
+        self._writer.call(work)
 
     def _rows(self, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Row[Any]]:
         with self._engine.connect() as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -10,8 +9,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.storage.artifacts import ArtifactFiles
-from redact import Rules
 from testing.gateways.embedded_gateway import EmbeddedGateway, finished
 from testing.gateways.embedded_record import EmbeddedRecord, free_port
 from testing.gateways.gateway_records import Run
@@ -95,19 +92,6 @@ def test_kills_in_the_middle_of_ingest(tmp_path: Path) -> None:
         for sender in senders:
             assert sender.wrong == []
             assert record.text(sender.run_of.id) == "".join(sender.acknowledged)
-
-
-def test_half_an_upload_goes_by_its_age(tmp_path: Path) -> None:
-    """Another gateway may be receiving it into the same folder."""
-    run = tmp_path / "run_1"
-    run.mkdir()
-    for name, age_s in {"art_1": 7_200, "art_2.partial": 60, "art_3.partial": 7_200}.items():
-        (run / name).touch()
-        os.utime(run / name, (time.time() - age_s,) * 2)
-
-    ArtifactFiles(tmp_path, Rules([])).remove_partial()
-
-    assert {each.name for each in run.iterdir()} == {"art_1", "art_2.partial"}
 
 
 def wait_for_progress(senders: Sequence[Sender]) -> None:

@@ -21,6 +21,7 @@ from gateway.serving.hosts import find_hosts
 from gateway.settings import (
     DATABASE_URL,
     DRAIN_SECONDS,
+    FILES_URL,
     LOG,
     METRICS,
     NOTIFY,
@@ -230,6 +231,7 @@ def test_a_project_cannot_say_where_messages_go() -> None:
     """Nor anything of the gateway: a `.env` that came with it is refused with one of these."""
     names = {
         DATABASE_URL: "sqlite:///x",
+        FILES_URL: "file:///x",
         NOTIFY: "json://example.org",
         NOTIFY_QUIET: "22:00-07:00",
         RATE_LIMIT: "0",
@@ -263,6 +265,7 @@ def test_quiet_hours_and_silence(
         env_file=tmp_path / "env",
         hmac_secret="x" * 32,
         admin_token="y" * 32,
+        files_url="",
         database_url=f"sqlite:///{tmp_path}/gateway.db",
         rate_limit=0,
         retention_days=0,

@@ -535,6 +535,8 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
         ("CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS", "-1"),
         ("CLAUDE_RUNNER_GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8 nonsense"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "nonsense"),
+        ("CLAUDE_RUNNER_GATEWAY_FILES_URL", "https://bucket.example.org"),
+        ("CLAUDE_RUNNER_GATEWAY_FILES_URL", "file://elsewhere/srv/files"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "sqlite:////nowhere/at/all.db"),
     ],
 )
@@ -627,8 +629,12 @@ def test_old_runs_are_removed(tmp_path: Path) -> None:
         eventually(only_the_young_is_left)
         assert own.send_event(old, "stdout", "x", 4).status == 403
         assert len(own.events(young)) == 3
-        folders = [path.name for path in (own.data_dir / "gateway" / "artifacts").iterdir()]
-        assert folders == [young.id]
+        files = own.data_dir / "gateway" / "artifacts"
+
+        def so_are_its_files() -> None:
+            assert [path.name for path in files.iterdir()] == [young.id]
+
+        eventually(so_are_its_files)
         own.stop()
         for table in ("events", "commands", "artifacts"):
             assert select(own, f"SELECT DISTINCT run_id FROM {table}") == [(young.id,)]

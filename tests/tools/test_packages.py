@@ -28,7 +28,7 @@ import places
 from testing.installed import lay_out
 from testing.once import build_once
 from testing.programs.terminal import Terminal
-from tools.packages import GATEWAY, POSTGRESQL, RUNNER
+from tools.packages import FILES, GATEWAY, POSTGRESQL, RUNNER
 
 # A build takes seconds, and minutes on a machine with much other work.
 pytestmark = pytest.mark.timeout(400)
@@ -52,6 +52,7 @@ try:
     if "gateway" in sys.argv:
         packages.provide(console, packages.GATEWAY)
         packages.provide(console, packages.POSTGRESQL)
+        packages.provide(console, packages.FILES)
 except RunnerError as error:
     console.error(str(error))
     sys.exit(1)
@@ -140,6 +141,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "wrapper/requirements.txt",
         "requirements-gateway.txt",
         "requirements-postgresql.txt",
+        "requirements-files.txt",
     )
     for line in "".join((places.PROGRAM / each).read_text("utf-8") for each in lists).splitlines():
         wanted = re.fullmatch(r"([\w-]+)(?:\[binary\])?>=[\d.]+(?:,<([\d.]*?)(\d+))?", line)
@@ -273,8 +275,8 @@ def test_projects_share_and_pythons_do_not(complete: Home, wheels: Path, tmp_pat
 
 
 def test_the_gateway_gets_what_it_lacks(complete: Home) -> None:
-    """A second set, without what the first one has, and a third one for PostgreSQL."""
-    every = (RUNNER, GATEWAY, POSTGRESQL)
+    """A second set, without what the first one has, and others for PostgreSQL and object stores."""
+    every = (RUNNER, GATEWAY, POSTGRESQL, FILES)
     for each in every[1:]:
         shutil.copy(each.file, complete.project / "wrapper")
 
