@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Engine
@@ -53,6 +53,7 @@ from gateway.storage.file_store import FilesAwayError, FileStore, FolderStore
 from gateway.storage.object_store import ObjectStore
 from gateway.storage.postgresql import is_shared
 from gateway.storage.records import Event
+from gateway.storage.retention import Periods, Retention
 from gateway.storage.schema import looking_at, open_database
 from gateway.storage.store import Store
 from gateway.storage.verdicts import Verdicts
@@ -132,7 +133,9 @@ class _News:
         heard: Heard,
         looks: Looks,
         login: Login,
+        forget: Callable[[list[str]], None],
     ) -> None:
+        self._forget = forget
         self._store = store
         self._live = live
         self._login = login
@@ -199,6 +202,9 @@ class _News:
 
     def _take_removed(self) -> None:
         self._housekeeping.wake()
+
+    def _take_forgotten(self, runs: list[str]) -> None:
+        self._forget(runs)
 
     def compare(self) -> None:
         self._tell_heard()
@@ -290,8 +296,16 @@ class Gateway:
         self._link_base = page_url(hosts, address[0], self.port)
         self._index = TextIndex(engine, self._writer)
         self._listing = listing = Listing(engine, self._writer, self._index)
+        self._screens = Screens(self._store)
+        retention = Retention(engine, self._writer)
         self._housekeeping = Housekeeping(
-            self._store, listing, self._index, files.store, settings.retention_days
+            self._store,
+            listing,
+            self._index,
+            files.store,
+            retention,
+            _periods(settings),
+            self._forget_runs,
         )
         prefix = "__Host-" if hosts.scheme == "https" else ""
         self.login = Login(
@@ -328,7 +342,8 @@ class Gateway:
                 files=files,
                 notifier=self._notifier,
                 looks=looks,
-                screens=Screens(self._store),
+                screens=self._screens,
+                retention=retention,
                 heard=heard,
                 scripts=Scripts(Path(__file__).resolve().parent / "page" / "static"),
                 vendor_dir=xterm.folder(),
@@ -350,6 +365,7 @@ class Gateway:
                 heard,
                 looks,
                 self.login,
+                self._forget_here,
             )
             self._live.others = self._relay = relay = Relay(engine.url, news)
             looks.when_noted = lambda run_id, page, is_visible: relay.tell(
@@ -403,6 +419,16 @@ class Gateway:
                 f"change {METRICS}"
             ) from error
         return metrics
+
+    def _forget_runs(self, run_ids: list[str]) -> None:
+        """Let nothing of removed runs be in memory, here and at the others."""
+        self._forget_here(run_ids)
+        if self._relay is not None:
+            self._relay.tell("forgotten", runs=run_ids)
+
+    def _forget_here(self, run_ids: list[str]) -> None:
+        self._screens.forget(run_ids)
+        self._live.forget(run_ids)
 
     def _tidy_up(self) -> None:
         """Remove what an operator has deleted, at the gateway that has this chore."""
@@ -497,6 +523,11 @@ def open_files(settings: Settings) -> FileStore:
         # It may be back before anybody needs it.
         logger.warning("the place of the files is away: %s", error)
     return store
+
+
+def _periods(settings: Settings) -> Periods:
+    days = (settings.output_days, settings.files_days, settings.audit_days)
+    return Periods(*(each * 86_400 for each in days))
 
 
 def _make_rules(settings: Settings) -> Rules:

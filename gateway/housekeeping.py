@@ -9,10 +9,12 @@ import logging
 import threading
 import time
 from itertools import groupby
+from typing import Callable
 
 from gateway.listing.runs import Listing
 from gateway.listing.text_index import TextIndex
 from gateway.storage.file_store import FileStore
+from gateway.storage.retention import Periods, Retention
 from gateway.storage.store import Store
 from gateway.storage.writer import StoreClosedError
 
@@ -27,7 +29,7 @@ _SWEEPS_S = 43_200.0
 
 
 class Housekeeping:
-    """The thread. `retention_days` 0 keeps runs, and the audit table, for ever."""
+    """The thread. `forget` is called with runs that are removed."""
 
     def __init__(
         self,
@@ -35,13 +37,17 @@ class Housekeeping:
         listing: Listing,
         index: TextIndex,
         files: FileStore,
-        retention_days: float,
+        retention: Retention,
+        periods: Periods,
+        forget: Callable[[list[str]], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._listing = listing
         self._index = index
         self._files = files
-        self._retention_s = retention_days * 86_400
+        self._retention = retention
+        self._periods = periods
+        self._forget = forget
         self._ended = threading.Event()
         self._woken = threading.Event()
         self._leads = False
@@ -87,27 +93,50 @@ class Housekeeping:
         while deleted := self._listing.removed(_RUNS_A_ROUND):
             is_any = True
             self._remove(deleted)
-        if self._retention_s:
-            kept_since = time.time() - self._retention_s
-            self._store.forget_notes_before(kept_since)
-            old = self._store.runs_last_active_before(kept_since, _RUNS_A_ROUND)
-            is_any = is_any or bool(old)
-            self._remove(old)
+        is_any |= self._remove_old()
         if is_any:
             self._index.forget_removed()
+            self._store.settle()
         # In the end: their place may be away.
         self._remove_files()
 
+    def _remove_old(self) -> bool:
+        """Remove what is past its period; return whether there was anything."""
+        now, periods = time.time(), self._periods
+        if periods.audit_s:
+            self._store.forget_notes_before(now - periods.audit_s)
+        old: list[str] = []
+        if periods.run_s:
+            old = self._retention.old_runs(now - periods.run_s, _RUNS_A_ROUND)
+            self._remove(old)
+        if periods.output_s:
+            before = now - periods.output_s
+            for run_id in self._retention.runs_with_old_output(before, _RUNS_A_ROUND):
+                old.append(run_id)
+                self._step_by_step(self._retention.remove_some_output, run_id)
+        return bool(old)
+
     def _remove(self, run_ids: list[str]) -> None:
         for run_id in run_ids:
-            while self._store.remove_some_of(run_id):
-                if self._ended.is_set():
-                    raise StoreClosedError
+            self._step_by_step(self._store.remove_some_of, run_id)
+        if run_ids:
+            self._forget(run_ids)
+
+    def _step_by_step(self, work: Callable[[str], bool], run_id: str) -> None:
+        while work(run_id):
+            if self._ended.is_set():
+                raise StoreClosedError
 
     def _remove_files(self) -> None:
         for run_id in self._store.leftovers():
             self._files.remove_run(run_id)
             self._store.note_files_removed(run_id, _UPLOADS_END_S)
+        if self._periods.files_s:
+            before = time.time() - self._periods.files_s
+            for run_id in self._retention.runs_with_old_files(before, _RUNS_A_ROUND):
+                for each in self._store.artifacts(run_id):
+                    self._files.remove(run_id, each["id"])
+                    self._retention.forget_file(each["id"])
         now = time.monotonic()
         if now >= self._swept_at + _SWEEPS_S:
             self._sweep()

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from config import (
@@ -31,6 +31,9 @@ DATABASE_URL: Final = "CLAUDE_RUNNER_GATEWAY_DATABASE_URL"
 FILES_URL: Final = "CLAUDE_RUNNER_GATEWAY_FILES_URL"
 RATE_LIMIT: Final = "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT"
 RETENTION_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS"
+OUTPUT_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_OUTPUT_DAYS"
+FILES_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_FILES_DAYS"
+AUDIT_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_AUDIT_DAYS"
 NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
 NOTIFY_QUIET: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY_QUIET"
 DRAIN_SECONDS: Final = "CLAUDE_RUNNER_GATEWAY_DRAIN_SECONDS"
@@ -49,7 +52,12 @@ def _number(text: str, variable: str) -> float:
     return float(text)
 
 
-def _files_url(text: str, variable: str) -> str:
+def _own_number(text: str, variable: str) -> float | None:
+    return _number(text, variable) if text else None
+
+
+def parse_files_url(text: str, variable: str) -> str:
+    """Return the address of a place for files. Raises: ConfigError."""
     parts = urlsplit(text)
     is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
     is_bucket = parts.scheme == "s3" and parts.netloc and "@" not in parts.netloc
@@ -110,6 +118,21 @@ OWN: Final = (
         grants=True,
     ),
     Setting(
+        *("gateway_output_days", OUTPUT_DAYS, "", _own_number),
+        "the same for what a run printed, asked and was told (default: as the run)",
+        grants=True,
+    ),
+    Setting(
+        *("gateway_files_days", FILES_DAYS, "", _own_number),
+        "the same for the files of a run (default: as the run)",
+        grants=True,
+    ),
+    Setting(
+        *("gateway_audit_days", AUDIT_DAYS, "", _own_number),
+        "days after which a note of what operators did is removed (default: as a run)",
+        grants=True,
+    ),
+    Setting(
         *("notify", NOTIFY, "", _text),
         "addresses of services that are told of runs, with blanks or commas between them",
         secret=True,
@@ -131,7 +154,7 @@ OWN: Final = (
         grants=True,
     ),
     Setting(
-        *("files_url", FILES_URL, "", _files_url),
+        *("files_url", FILES_URL, "", parse_files_url),
         "where uploaded files lie: file:///folder or s3://bucket/prefix (default: the data folder)",
         grants=True,
     ),
@@ -170,7 +193,9 @@ class Settings:
     database_url: str = field(repr=False)
     files_url: str
     rate_limit: int
-    retention_days: float
+    output_days: float
+    files_days: float
+    audit_days: float
     redact_patterns: Path | None
     notify: tuple[str, ...] = field(repr=False)
     notify_quiet: QuietHours | None
@@ -218,7 +243,7 @@ def load_settings(
         database_url=config.own["database_url"] or f"sqlite:///{folder / 'gateway.db'}",
         files_url=config.own["files_url"],
         rate_limit=int(config.own["rate_limit"]),
-        retention_days=config.own["gateway_retention_days"],
+        **{name: _days(config.own, name) for name in ("output_days", "files_days", "audit_days")},
         redact_patterns=config.redact_patterns,
         notify=split_addresses(config.own["notify"]),
         notify_quiet=config.own["notify_quiet"],
@@ -231,6 +256,11 @@ def load_settings(
         notes=tuple(notes),
         shares_secret=config.sources["HMAC_SECRET"] == str(file),
     )
+
+
+def _days(own: Mapping[str, Any], name: str) -> float:
+    found = own[f"gateway_{name}"]
+    return float(own["gateway_retention_days"] if found is None else found)
 
 
 def _read_or_make(path: Path) -> str:

@@ -69,8 +69,10 @@ _LINES: Final = (
         *(_RUNS[name] for name in _OF_RUN),
         *(_LINE[name] for name in _OF_SUMMARY),
         func.coalesce(_LINE.asked, _LINE.prompt).label("prompt"),
+        schema.keeping.c.kept_at.is_not(None).label("kept"),
     )
     .join_from(schema.summaries, schema.runs, _RUNS.number == _LINE.number)
+    .outerjoin(schema.keeping, schema.keeping.c.run_id == _RUNS.id)
     .where(_VISIBLE)
 )
 # States by which the list can be filtered, apart from its groups.
@@ -305,4 +307,4 @@ def _named(wanted: Filter) -> ColumnElement[bool]:
 
 def _line(row: Row[Any]) -> dict[str, Any]:
     line = {name: getattr(row, name) for name in (*_OF_RUN, *_OF_SUMMARY, "prompt")}
-    return {**line, "name": name_of(line)}
+    return {**line, "name": name_of(line), "kept": bool(row.kept)}

@@ -78,6 +78,16 @@ def _add_changes(api: Blueprint, parts: Parts) -> None:
         run = find_run(parts, run_id)
         return _tell(parts, run_id) if parts.listing.mark_seen(run_id) else jsonify(run)
 
+    @api.post("/runs/<run_id>/keep")
+    def keep(run_id: str) -> Response:
+        find_run(parts, run_id)
+        keeps = json_body().get("keep")
+        if not isinstance(keeps, bool):
+            refuse(400, "keep is true or false.")
+        parts.retention.keep(run_id, keeps=keeps)
+        _note(parts, "keep" if keeps else "no longer keep", run_id)
+        return _tell(parts, run_id)
+
     @api.post("/runs/<run_id>/start-line")
     def renew_start_line(run_id: str) -> tuple[Response, int]:
         json_body()

@@ -48,6 +48,7 @@ _SUMMARY: dict[str, Schema] = {
     "refused": _INTEGER,
     "cost": _or_null(_NUMBER),
     "incomplete": _BOOLEAN,
+    "kept": _BOOLEAN,
 }
 
 _SCHEMAS: dict[str, Schema] = {
@@ -562,6 +563,11 @@ _PATHS: dict[str, Schema] = {
     ),
     "/api/runs/{run_id}/seen": _change(
         "Note that somebody has looked at the end of a run", _ANY_OBJECT, _ref("Run")
+    ),
+    "/api/runs/{run_id}/keep": _change(
+        "Keep a run for ever, or no longer than others",
+        _object({"keep": _BOOLEAN}),
+        _ref("Run"),
     ),
     "/api/runs/{run_id}/start-line": _change(
         "Make another token for a run that was not started; the old one is dead",

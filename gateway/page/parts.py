@@ -16,6 +16,7 @@ from gateway.screens.screens import Screens
 from gateway.serving.hosts import Hosts
 from gateway.serving.live import Live
 from gateway.storage.artifacts import ArtifactFiles
+from gateway.storage.retention import Retention
 from gateway.storage.store import Store
 
 
@@ -31,6 +32,7 @@ class Parts:
     offers: Offers
     hosts: Hosts
     files: ArtifactFiles
+    retention: Retention
     notifier: Notifier
     looks: Looks
     screens: Screens

@@ -85,6 +85,12 @@ class Screens:
                 "done": is_done,
             }
 
+    def forget(self, run_ids: list[str]) -> None:
+        """Forget the screens of runs that are removed."""
+        with self._lock:
+            for run_id in run_ids:
+                self._kept.pop(run_id, None)
+
     def _is_far_behind(self, run_id: str, kept: _Kept) -> bool:
         events = self._events.events_after(run_id, kept.after, _MAX_EVENTS, _MAX_CHARS)
         last = events[-1].id if events else kept.after

@@ -165,7 +165,7 @@ class Live:
         self._polls: dict[str, set[Poll]] = {}
         self._tails: dict[str, _Tail] = {}
         self._behind: dict[str, int] = {}
-        self._notices: deque[tuple[int, bytes]] = deque(maxlen=_MAX_NOTICES)
+        self._notices: deque[tuple[int, str, bytes]] = deque(maxlen=_MAX_NOTICES)
         self._is_woken = False
         self._has_more = False  # perhaps, for a viewer that has taken all it was sent
         self._is_ending = False
@@ -229,7 +229,7 @@ class Live:
         frame = _encode_frame("notice", content)
 
         def work() -> None:
-            self._notices.append((number, frame))
+            self._notices.append((number, content["run_id"], frame))
             self._add_news_everywhere(frame)
 
         self._post(work)
@@ -240,6 +240,17 @@ class Live:
         """Return how many streams are open, and how many polls wait."""
         kinds = [isinstance(each, Viewer) for each in list(self._connections)]
         return sum(kinds), len(kinds) - sum(kinds)
+
+    def forget(self, run_ids: list[str]) -> None:
+        """Forget what was told of runs that are removed, and their newest events."""
+
+        def work() -> None:
+            kept = [each for each in self._notices if each[1] not in run_ids]
+            self._notices = deque(kept, _MAX_NOTICES)
+            for run_id in run_ids:
+                self._tails.pop(run_id, None)
+
+        self._post(work)
 
     def has_viewers(self, topic: str) -> bool:
         """Whether anybody would see what is told."""
@@ -370,7 +381,7 @@ class Live:
             return
         self._viewers.setdefault(viewer.topic, set()).add(viewer)
         if viewer.noticed is not None:
-            missed = (frame for number, frame in self._notices if number > viewer.noticed)
+            missed = (frame for number, _, frame in self._notices if number > viewer.noticed)
             viewer.news.extend(missed)
         viewer.out = memoryview(connection.dressed(STREAM_HEAD))
         viewer.quiet_since = viewer.asked_at = time.monotonic()

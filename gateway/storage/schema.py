@@ -226,6 +226,15 @@ artifacts = Table(
     Index("artifacts_by_run", "run_id", "number"),
 )
 
+# Runs that somebody keeps, and those of which something was removed because it was old.
+keeping = Table(
+    "keeping",
+    metadata,
+    Column("run_id", String(50), primary_key=True),
+    Column("kept_at", Float),
+    Column("output_removed_at", Float),
+)
+
 # Removed runs whose files are still to be removed: at once, and again when no upload that began
 # before can be on its way any more.
 leftovers = Table(

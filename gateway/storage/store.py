@@ -49,6 +49,7 @@ from gateway.storage.records import (
     shown_of,
     summarize,
 )
+from gateway.storage.retention import remove_in_parts
 from gateway.storage.unbegun import note_stop
 from gateway.storage.writer import (
     EventJob,
@@ -63,8 +64,13 @@ from gateway.storage.writer import (
 # What the API shows of a summary besides what is in the run's details.
 _SUMMARY_FIELDS = ("title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete")
 _RUN = (
-    select(schema.runs, *(schema.summaries.c[name] for name in _SUMMARY_FIELDS))
+    select(
+        schema.runs,
+        *(schema.summaries.c[name] for name in _SUMMARY_FIELDS),
+        schema.keeping.c.kept_at.is_not(None).label("kept"),
+    )
     .join(schema.summaries, schema.summaries.c.number == schema.runs.c.number)
+    .outerjoin(schema.keeping, schema.keeping.c.run_id == schema.runs.c.id)
     .where(schema.summaries.c.removed_at.is_(None))
 )
 _TOKEN_HASH = select(schema.runs.c.token_hash).where(schema.runs.c.id == bindparam("run_key"))
@@ -96,11 +102,17 @@ _ROWS_AHEAD = 20
 _MAX_KNOWN_TOKENS = 10_000
 # Where other gateways may change them.
 _TOKENS_KNOWN_S = 1.0
-# Rows removed in one transaction, so that what runners send does not wait for long.
-_IN_PARTS = ((schema.texts.c.number, 100), (schema.events.c.id, 2_000))
+# Of these a removed run leaves no row.
+_OF_RUN = (
+    *(schema.commands, schema.artifacts, schema.orders, schema.indexed),
+    *(schema.notified, schema.keeping),
+)
 
 
 _FORGET_LEFTOVER = delete(schema.leftovers).where(schema.leftovers.c.run_id == bindparam("run_key"))
+
+# Until then nobody may read what was there before.
+_SETTLED_WITHIN_MS = 1_000
 
 # A used code is known again when somebody else comes with it; no window of counts is longer.
 _CODES_KNOWN_S = 86_400
@@ -639,27 +651,17 @@ class Store:
         """Remove what was noted in the audit table before then."""
         self._writer.execute(delete(schema.audit).where(schema.audit.c.at < moment))
 
-    def runs_last_active_before(self, moment: float, limit: int) -> list[str]:
-        """Return the ids of runs in which nothing has happened since then."""
-        columns = schema.runs.c
-        last = func.coalesce(columns.last_event_at, columns.created_at)
-        query = select(columns.id).where(last < moment).order_by(columns.number).limit(limit)
-        return [row.id for row in self._rows(query)]
-
     def remove_some_of(self, run_id: str) -> bool:
         """Remove a part of a run, and in the end the run; return whether there is more of it."""
 
         def work(connection: Connection) -> bool:
-            for key, limit in _IN_PARTS:
-                run = key.table.c.run_id == run_id
-                first = select(key).where(run).order_by(key).limit(limit)
-                ids = connection.execute(first).scalars().all()
-                if ids:
-                    some = run, key >= ids[0], key <= ids[-1]
-                    connection.execute(delete(key.table).where(*some))
-                    return True
-            for table in (schema.commands, schema.artifacts, schema.orders, schema.indexed):
+            if remove_in_parts(connection, run_id):
+                return True
+            for table in _OF_RUN:
                 connection.execute(delete(table).where(table.c.run_id == run_id))
+            # Who did what stays, without the words of it.
+            of_run = schema.audit.c.run_id == run_id
+            connection.execute(update(schema.audit).where(of_run).values(detail=None))
             number = select(schema.runs.c.number).where(schema.runs.c.id == run_id)
             connection.execute(
                 delete(schema.summaries).where(
@@ -676,6 +678,20 @@ class Store:
         is_more = self._writer.call(work)
         self.forget_token(run_id)
         return is_more
+
+    def settle(self) -> None:
+        """Let nothing of removed rows lie in SQLite's log beside the file, in which they are blank.
+
+        PostgreSQL sees to that in its own time.
+        """
+        if self.is_shared or not self._engine.url.database:
+            return
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={_SETTLED_WITHIN_MS}")
+            try:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
+            finally:
+                connection.invalidate()  # with its time-out
 
     def leftovers(self) -> list[str]:
         """Return the removed runs whose files are to be removed now."""
@@ -756,4 +772,5 @@ def _run_json(row: Row[Any]) -> dict[str, Any]:
         **questions.summary_of(talk),
         **_picked(row, _SUMMARY_FIELDS),
         "verdict": None if row.verdict is None else json.loads(row.verdict),
+        "kept": bool(row.kept),
     }

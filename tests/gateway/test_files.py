@@ -21,6 +21,7 @@ from gateway.housekeeping import Housekeeping
 from gateway.listing.runs import Listing
 from gateway.listing.text_index import TextIndex
 from gateway.storage.file_store import FolderStore
+from gateway.storage.retention import Periods, Retention
 from testing.gateways.embedded_gateway import ROOT, EmbeddedGateway, finished, multipart
 from testing.gateways.embedded_record import EmbeddedRecord
 from testing.gateways.embedded_store import OpenStore
@@ -349,7 +350,8 @@ def test_what_was_broken_off_is_removed_by_its_age(
         listing = Listing(own.engine, own.writer, index)
 
         def tidy_up() -> set[str]:
-            chores = Housekeeping(own.store, listing, index, files, 0)
+            retention = Retention(own.engine, own.writer)
+            chores = Housekeeping(own.store, listing, index, files, retention, Periods())
             chores.lead(leads=True)
             chores.start()
             try:

@@ -19,13 +19,16 @@ from gateway.notify import notifier as notify
 from gateway.notify import words
 from gateway.serving.hosts import find_hosts
 from gateway.settings import (
+    AUDIT_DAYS,
     DATABASE_URL,
     DRAIN_SECONDS,
+    FILES_DAYS,
     FILES_URL,
     LOG,
     METRICS,
     NOTIFY,
     NOTIFY_QUIET,
+    OUTPUT_DAYS,
     OWN,
     RATE_LIMIT,
     RETENTION_DAYS,
@@ -240,6 +243,9 @@ def test_a_project_cannot_say_where_messages_go() -> None:
         LOG: "json",
         METRICS: "127.0.0.1:9464",
         TRUSTED_PROXIES: "127.0.0.1",
+        OUTPUT_DAYS: "1",
+        FILES_DAYS: "1",
+        AUDIT_DAYS: "1",
     }
 
     assert set(granted(OWN, names)) == {setting.variable for setting in OWN} == names.keys()
@@ -268,7 +274,9 @@ def test_quiet_hours_and_silence(
         files_url="",
         database_url=f"sqlite:///{tmp_path}/gateway.db",
         rate_limit=0,
-        retention_days=0,
+        output_days=0,
+        files_days=0,
+        audit_days=0,
         redact_patterns=None,
         notify=(f"json://127.0.0.1:{receiver.port}",),
         notify_quiet=quiet,

@@ -44,6 +44,7 @@ export async function openMenu(line, row) {
         dialog.close(); // which gives the focus back, and the field takes it then
         row.rename(fail);
       }),
+      choose(keepLabel(line), () => keep(line)),
       choose("Again: the same prompt and folder", async () => openNewRun({ again: await get(pathOf(line.id)) })),
       line.stage === "done" && line.runner === "claude" && choose("Go on with its session", async () => {
         const run = await get(pathOf(line.id));
@@ -58,6 +59,11 @@ export async function openMenu(line, row) {
   );
   dialog.showModal();
 }
+
+const keepLabel = (run) => (run.kept ? "Keep no longer than others" : "Keep for ever");
+
+/** Keep a run when others of its age are removed, or no longer. */
+const keep = (run) => post(`${pathOf(run.id)}/keep`, { keep: !run.kept });
 
 /** Make a new token for a run that was not started, and show its line again. */
 export async function openStart(run) {
@@ -112,10 +118,11 @@ export class RunActions {
   #isNoting = false;
   #standing = el("p", {});
   #again = actionButton("Again…", {}, () => openNewRun({ again: this.#run }), fail);
+  #keep = actionButton("Keep for ever", {}, () => keep(this.#run), fail);
   #remove = actionButton("Delete…", { class: "danger" }, () => confirmRemoval([this.#run], () => location.assign(`${BASE}/`)), fail);
 
   constructor() {
-    const buttons = el("div", { class: "button-row" }, actionButton("Rename", {}, () => rename(this.#run, buttons, fail), fail), this.#again, this.#remove);
+    const buttons = el("div", { class: "button-row" }, actionButton("Rename", {}, () => rename(this.#run, buttons, fail), fail), this.#again, this.#keep, this.#remove);
     this.element = el("section", { class: "card", "aria-label": "This run", hidden: true }, buttons);
     /** What is there to start the run with, as long as it has not begun. */
     this.start = el(
@@ -136,6 +143,7 @@ export class RunActions {
     setText(this.#standing, run.reason ? "This run was stopped before it began. It will not be started." : "This run was not started yet.");
     // Not made anew: somebody may be typing a name in their place.
     this.#again.hidden = run.status === "pending";
+    this.#keep.textContent = keepLabel(run);
     this.#remove.hidden = !canRemove(run);
   }
 
