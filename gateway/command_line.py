@@ -18,6 +18,7 @@ from config import VERSION
 from gateway import request_log
 from gateway.announce import tell
 from gateway.assembly import Gateway, ListenError
+from gateway.moving import MoveError, move
 from gateway.opener import remove_opener
 from gateway.serving.certificate import CertificateError, prepare_certificate
 from gateway.serving.hosts import LOOPBACK_NAMES, base_url, find_hosts, local_name
@@ -42,8 +43,12 @@ def main(
     """
     os.umask(0o077)  # SQLite and others make files with what this leaves
     logging.basicConfig(level=logging.WARNING, format="gateway: %(message)s")
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        options = _parse(argv)
+        if given[:1] == ["migrate"]:
+            move(given[1:], before or (lambda *_: None), print)
+            return 0
+        options = _parse(given)
         settings = load_settings(os.environ, options.data_dir, options.env_file)
         if settings.logs_json:
             request_log.use_json()
@@ -58,7 +63,7 @@ def main(
             file=sys.stderr,
         )
         return 1
-    except (StartError, SettingsError, DatabaseError, CertificateError) as error:
+    except (StartError, MoveError, SettingsError, DatabaseError, CertificateError) as error:
         print(f"claude-runner: {error}", file=sys.stderr)
         return 1
     return 0
@@ -71,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
         raise StartError(f"{message}; see {self.prog} --help")
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="./wrapper/claude-runner gateway",
         description="The gateway for this machine or a small team: a page to watch runs.",

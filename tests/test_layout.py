@@ -55,7 +55,8 @@ GATEWAY_MAY_IMPORT = {
     "assembly": "request_log front page wire housekeeping listing settings notify offers login "
     "screens serving relay storage admission presence health metrics xterm",
     "announce": "assembly settings serving opener",
-    "command_line": "request_log announce assembly settings serving storage opener whereabouts",
+    "moving": "assembly settings storage",
+    "command_line": "request_log moving announce assembly settings serving storage opener whereabouts",
     "demo": "opener",
     "__main__": "command_line",
     "__init__": "",

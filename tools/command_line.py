@@ -344,6 +344,15 @@ def _add_keys_option(add_option: Callable[..., None]) -> None:
 
 
 def _add_gateway_options(add_option: Callable[..., None]) -> None:
+    add_option(
+        "action",
+        nargs="?",
+        choices=("migrate",),
+        help="migrate: take a gateway on SQLite over to PostgreSQL, and start none",
+    )
+    add_option("--from", metavar="DIR", help="with migrate: the data folder of the old gateway")
+    add_option("--to", metavar="URL", help="with migrate: postgresql://user@host/name")
+    add_option("--files", metavar="URL", help="with migrate: where its files go, if elsewhere")
     add_option("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
     add_option("--port", metavar="PORT", help="the port (default: 3100; 0 is any free one)")
     add_option(
@@ -574,12 +583,23 @@ def _run_gateway(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
     """Run the embedded gateway, until a signal ends it, or see to the one that runs."""
+    if options.action == "migrate":
+        return _start_gateway("gateway.command_line", _migration(options), console)
     if options.stop or options.login:
         local = importlib.import_module("tools.local_gateway")
         print_out((local.stop if options.stop else local.log_in)(config.data_dir))
         return 0
     arguments = _handed_on(options, config, _GATEWAY_OPTIONS)
     return _start_gateway("gateway.command_line", arguments, console)
+
+
+def _migration(options: argparse.Namespace) -> list[str]:
+    arguments = ["migrate"]
+    arguments += [f"--env-file={options.env_file}"] if options.env_file else []
+    for name in ("from", "to", "files"):
+        value = getattr(options, name)
+        arguments += [] if value is None else [f"--{name}={value}"]
+    return arguments
 
 
 def _run_demo(

@@ -7,7 +7,7 @@ const MAX_TITLE_CHARACTERS = 500;
 // What the list has of a run, by the names of the API; its prompt comes on top.
 const LINE = [
   ...["id", "status", "created_at", "started_at", "finished_at", "last_event_at", "last_event_id", "exit_code", "reason"],
-  ...["name", "sent_to", "runner", "mode", "working_dir", "branch", "open_questions", "title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete"],
+  ...["name", "sent_to", "runner", "mode", "working_dir", "branch", "open_questions", "title", "stage", "stage_at", "seen_at", "refused", "cost", "incomplete", "kept"],
 ];
 
 // Each is made once, and when it is needed: that takes some 20 ms, and the page asks for its run first.
