@@ -56,7 +56,8 @@ GATEWAY_MAY_IMPORT = {
     "screens serving relay storage admission presence health metrics xterm",
     "announce": "assembly settings serving opener",
     "moving": "assembly settings storage",
-    "command_line": "request_log moving announce assembly settings serving storage opener whereabouts",
+    "command_line": "request_log moving announce assembly settings serving storage opener "
+    "whereabouts",
     "demo": "opener",
     "__main__": "command_line",
     "__init__": "",
