@@ -23,7 +23,8 @@ def note_stop(connection: Connection, run_id: str, reason: str | None, **known: 
     further details of it.
     """
     this = (_RUNS.id == run_id, _RUNS.status == PENDING)
-    row = connection.execute(select(_RUNS.number, _RUNS.details).where(*this)).one_or_none()
+    query = select(_RUNS.number, _RUNS.details).where(*this).with_for_update()
+    row = connection.execute(query).one_or_none()
     if row is None:
         return False
     details = json.dumps({**json.loads(row.details), "reason": reason, **known})
