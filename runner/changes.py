@@ -4,6 +4,9 @@ The tracked files are git's to compare, hardened as the operator's git commands 
 which git does not track, are read here: a file whose inode was changed since the run began is the
 run's. So nothing is added to the index, and no filter sees them.
 
+What git would show of a tracked file that was changed before the run began, and not since, is left
+out; one that was changed since as well is named in front, as nobody can tell the two apart.
+
 During the run the executor calls, and the keeper starts git. At the end, when the keeper has swept
 and starts nothing more, it is the main thread, and git is started from here, for a few seconds.
 Both are bounded in time and in size; neither raises.
@@ -46,6 +49,10 @@ _LAST_LIMIT_S: Final = 10.0
 # Of the raw diff. A page opens so much in a moment, and a person reads less.
 MAX_BYTES: Final = 5 * 1_048_576
 _MAX_NEW_FILES: Final = 2_000
+# So many files that were changed before are left out: git gets their names as arguments.
+_MAX_LEFT_OUT: Final = 500
+_MAX_LEFT_OUT_BYTES: Final = 60_000
+BEFORE: Final = b"changed before the run too: "
 _BLOCK_BYTES: Final = 65_536
 # An edit is often one of several.
 _QUIET_S: Final = 2.0
@@ -67,6 +74,7 @@ _QUOTED: Final = re.compile(rb'[\x00-\x1f"\\\x7f]')
 _ESCAPES: Final = {b"\t": b"\\t", b"\n": b"\\n", b'"': b'\\"', b"\\": b"\\\\"}
 
 _DIFF: Final = ("git", "-c", "core.quotePath=false", "diff", "--no-color", "--no-relative")
+_NAMES: Final = ("--name-only", "-z", "--no-renames")
 _PREFIXES: Final = ("--src-prefix=a/", "--dst-prefix=b/", "--unified=3")
 
 
@@ -133,6 +141,8 @@ class Changes:
         self._began_at = began_at
         # By the folder of the repository: a run may go on in a worktree of its own.
         self._bases: dict[str, str] = {}
+        # What was changed there before the run began.
+        self._before: dict[str, frozenset[bytes]] = {}
         self._made = self._sent = b""
 
     @property
@@ -149,7 +159,7 @@ class Changes:
             self._is_on = False
             self._tell(f"{NAME} is not made: {self._cwd} is in no git repository")
         else:
-            self._attempt(lambda: self._base_of(top, run))
+            self._attempt(lambda: self._note_before(top, run))
 
     def update(self, run: RunProgram) -> bool:
         """Make the diff. Returns whether it is to be sent: it is another one than the gateway has.
@@ -212,8 +222,16 @@ class Changes:
         if top is None:
             return
         raw = _Gathered(MAX_BYTES)
+        base, left_out = self._base_of(top, run), list[str]()
         try:
-            self._show(run, top, raw.add, *_DIFF[1:], *_PREFIXES, self._base_of(top, run), "--")
+            for name in self._names_before(top, run, base):
+                is_untouched = _is_untouched(top, name, self._began_at - _COARSE_S)
+                if is_untouched and _have_room(left_out):
+                    left_out.append(os.fsdecode(b":(top,exclude,literal)" + name))
+                else:
+                    raw.add(BEFORE + _quoted(name) + b"\n")
+            paths = (":/", *left_out) if left_out else ()
+            self._show(run, top, raw.add, *_DIFF[1:], *_PREFIXES, base, "--", *paths)
             for block in self._new_files(run, top, raw, deadline):
                 raw.add(block)
                 on_block()
@@ -236,6 +254,23 @@ class Changes:
                 draft.unlink()  # what was written of it takes the room for the end
             raise
         self._made = digest
+
+    def _note_before(self, top: str, run: RunProgram) -> None:
+        """Note what differs from the commit that the run begins at, and is older than the run."""
+        names = self._names(top, run, self._base_of(top, run))
+        self._before[top] = frozenset(
+            name for name in names if _is_untouched(top, name, self._began_at)
+        )
+
+    def _names_before(self, top: str, run: RunProgram, base: str) -> list[bytes]:
+        """Return what still differs of that."""
+        before = self._before.get(top)
+        return [each for each in self._names(top, run, base) if each in before] if before else []
+
+    def _names(self, top: str, run: RunProgram, base: str) -> list[bytes]:
+        found = _Gathered(MAX_BYTES)
+        self._show(run, top, found.keep, *_DIFF[1:], *_NAMES, base, "--")
+        return [name for name in bytes(found.content).split(b"\0") if name]
 
     def _base_of(self, top: str, run: RunProgram) -> str:
         """Return the commit that the run began at in this repository, or the empty tree."""
@@ -319,6 +354,22 @@ def new_file_diff(top: str, name: bytes, since: float, max_bytes: int) -> bytes:
         *(head, ours, blank, extent, b"\n+".join(lines)),
         end or b"\n",
     )
+
+
+def _have_room(names: list[str]) -> bool:
+    return len(names) < _MAX_LEFT_OUT and sum(map(len, names)) < _MAX_LEFT_OUT_BYTES
+
+
+def _is_untouched(top: str, name: bytes, since: float) -> bool:
+    """Whether a file is as it was then, as far as its inode tells; one that is not there is.
+
+    Of a folder, such as a submodule, nothing is known.
+    """
+    try:
+        status = os.lstat(os.path.join(os.fsencode(top), name))
+    except OSError:
+        return True
+    return status.st_ctime < since and not stat.S_ISDIR(status.st_mode)
 
 
 def _read(path: bytes, max_bytes: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -158,6 +159,34 @@ def test_only_another_diff_is_made(repository: Path, tmp_path: Path) -> None:
     assert [part.size for part in case.changes.finish(lambda: None)] == [0]  # not sent
     case.changes.note_sent()
     assert not case.changes.update(run_program)
+
+
+def test_what_was_changed_before_is_not_the_runs(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tracked file too; one that the run has changed further is shown, and named as such."""
+    monkeypatch.setattr(changes, "_COARSE_S", 0.0)
+    for name in ("changed", "committed"):
+        (repository / name).write_text("mine, not committed\n")
+    (repository / "staged").write_text("mine, staged\n")
+    git(repository, "add", "staged")
+    (repository / "removed").unlink()
+    case = Case(repository, tmp_path / "run")
+    time.sleep(0.05)  # clocks of file systems are coarse
+    assert not case.changes.update(run_program), case.changes.path.read_text()
+
+    (repository / "changed").write_text("mine, not committed\nand the run's\n")
+    (repository / "renamed").write_text("the run's\n")
+
+    head, _, rest = case.diff().partition("\ndiff --git ")
+    assert head == "changed before the run too: changed"
+    assert re.findall(r"^a/(\S+)|^diff --git a/(\S+)", rest, re.MULTILINE) == [
+        ("changed", ""),
+        ("", "renamed"),
+    ]
+    # As a reader takes it, who undoes what is in front.
+    git(repository, "stash", "-q")
+    git(repository, "apply", "--check", "-", stdin=case.changes.path.read_bytes())
 
 
 def test_what_was_there_before_is_not_the_runs(repository: Path) -> None:
