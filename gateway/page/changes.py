@@ -21,8 +21,11 @@ _SMALL_LINES: Final = 120
 _SMALL_LINES_OF_ALL: Final = 400
 # A head longer than this has names that no system allows.
 _MAX_HEAD_BYTES: Final = 65_536
+_MAX_FRONT_BYTES: Final = 1_048_576
 
 _FILE: Final = b"diff --git "
+# In front of the files: one that was changed before the run began as well.
+_BEFORE: Final = "changed before the run too: "
 _NAME: Final = re.compile(r"(?:rename to|copy to|\+\+\+|---) (.*)")
 _NUL: Final = "/dev/null"
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -34,12 +37,16 @@ def files_of(diff: bytes) -> list[dict[str, Any]]:
     """Return the files of a diff.
 
     `from` is a file's name before, if it had another; `begin` and `end` are of its hunks; `key`
-    changes with them. Small files have their lines with them, as `text`.
+    changes with them. Small files have their lines with them, as `text`. `was_changed` says whether
+    a file had been changed before the run began as well.
     """
     begins = list(islice(_begins(diff), MAX_FILES))
     files = [_file(diff, begin, end) for begin, end in zip(begins, [*begins[1:], len(diff)])]
+    front = diff[: min([*begins[:1], _MAX_FRONT_BYTES])].decode(errors="replace").split("\n")
+    before = {_unquoted(line[len(_BEFORE) :]) for line in front if line.startswith(_BEFORE)}
     room = _SMALL_LINES_OF_ALL
     for file in files:
+        file["was_changed"] = file["path"] in before
         room -= file["lines"]
         if file["lines"] <= _SMALL_LINES and room >= 0:
             file["text"] = lines_of(diff, file["begin"], file["end"])[0]

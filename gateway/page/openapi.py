@@ -258,6 +258,7 @@ _SCHEMAS: dict[str, Schema] = {
             "from": {**_or_null(_TEXT), "description": "its name before, if it had another"},
             "status": {"type": "string", "enum": ["added", "removed", "renamed", "changed"]},
             "is_binary": _BOOLEAN,
+            "was_changed": {"type": "boolean", "description": "before the run began as well"},
             "added": {"type": "integer", "description": "lines"},
             "removed": {"type": "integer", "description": "lines"},
             "lines": {"type": "integer", "description": "of its diff"},

@@ -136,9 +136,13 @@ def test_what_a_run_changed_comes_file_by_file(gw: EmbeddedGateway) -> None:
 
     assert gw.api("GET", f"{path}/lines?of={of}&begin=0").status == 400
     key = cart["key"]
-    moved = "diff --git a/a b/a\n" + DIFF
+    assert not any(file["was_changed"] for file in found["files"])
+    front = 'changed before the run too: src/cart.py\nchanged before the run too: "l\\303\\251g"\n'
+    moved = front + "diff --git a/a b/a\n" + DIFF
     assert gw.send_artifact(run, "changes.diff", moved.encode()).status == 200
-    assert [file["key"] for file in listed()["files"] if file["path"] == "src/cart.py"] == [key]
+    found = listed()
+    assert [file["key"] for file in found["files"] if file["path"] == "src/cart.py"] == [key]
+    assert [file["path"] for file in found["files"] if file["was_changed"]] == ["src/cart.py"]
     assert gw.api("GET", f"{query}0").status == 404
 
 

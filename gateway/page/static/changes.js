@@ -171,7 +171,7 @@ class Entry {
     const href = `?tab=changes&file=${encodeURIComponent(file.path)}`;
     const name = [...(file.from ? [el("span", { class: "hint" }, `${legible(file.from)} → `)] : []), ...pathOf(file.path)];
     const mark = el("span", { class: `changed-mark ${file.status}`, title: WORDS[file.status] }, el("span", { "aria-hidden": "true" }, SIGNS[file.status]), el("span", { class: "unseen" }, `${WORDS[file.status]}: `));
-    this.row = el("li", {}, el("a", { class: "changed-row", href, "data-file": file.path }, mark, el("span", { class: "changed-path" }, name), countsOf(file)));
+    this.row = el("li", {}, el("a", { class: "changed-row", href, "data-file": file.path }, mark, el("span", { class: "changed-path" }, name), file.was_changed && el("span", { class: "hint" }, "changed before the run too"), countsOf(file)));
     this.element = el(
       "details",
       { class: "changed-file", id: `change-${index}`, open: isOpen, ontoggle: () => this.draw() },
@@ -199,7 +199,8 @@ class Entry {
   async draw() {
     if (this.#isDrawn || !this.element.open || !this.#isSeen()) return;
     this.#isDrawn = true;
-    const { is_binary: isBinary, status, lines, text } = this.file;
+    const { is_binary: isBinary, was_changed: wasChanged, status, lines, text } = this.file;
+    if (wasChanged) this.#body.append(el("p", { class: "hint" }, "It was changed before the run began too: not all of this is the run’s."));
     if (isBinary) this.#body.append(el("p", { class: "hint" }, "A binary file: only its name is sent."));
     else if (!lines) this.#body.append(el("p", { class: "hint" }, status === "renamed" ? "Renamed, and not changed." : "No lines were changed."));
     else if (text !== undefined) this.#add(text, 0, null);
