@@ -663,9 +663,7 @@ def test_talking_with_a_run_that_listens(phone: Visitor, gateway: EmbeddedGatewa
     expect(page.locator(".talk [role=alert]")).to_contain_text("not allowed from afar")
 
     interrupt = page.get_by_role("button", name="Interrupt")
-    expect(interrupt).to_have_accessible_description(
-        "Interrupt ends this run: it does not stay (--stay), and no message waits."
-    )
+    expect(interrupt).to_have_text("Interrupt, and end")  # it does not stay
     interrupt.click()
     assert wait_for_sent(gateway, run) == ["__ESCAPE__"]
     acknowledge(gateway, run, result="sent")

@@ -171,7 +171,7 @@ class Entry {
     const href = `?tab=changes&file=${encodeURIComponent(file.path)}`;
     const name = [...(file.from ? [el("span", { class: "hint" }, `${legible(file.from)} → `)] : []), ...pathOf(file.path)];
     const mark = el("span", { class: `changed-mark ${file.status}`, title: WORDS[file.status] }, el("span", { "aria-hidden": "true" }, SIGNS[file.status]), el("span", { class: "unseen" }, `${WORDS[file.status]}: `));
-    this.row = el("li", {}, el("a", { class: "changed-row", href, "data-file": file.path }, mark, el("span", { class: "changed-path" }, name), file.was_changed && el("span", { class: "hint" }, "changed before the run too"), countsOf(file)));
+    this.row = el("li", {}, el("a", { class: "changed-row", href, "data-file": file.path }, mark, el("span", { class: "changed-path" }, name, file.was_changed && el("span", { class: "hint" }, " changed before the run too")), countsOf(file)));
     this.element = el(
       "details",
       { class: "changed-file", id: `change-${index}`, open: isOpen, ontoggle: () => this.draw() },

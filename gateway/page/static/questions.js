@@ -299,7 +299,7 @@ class Card {
   #notes() {
     const { hidden, whole, defaults_to_no: defaultsToNo, input_characters: size, until } = this.#data;
     return [
-      until && el("p", { class: "ask-note" }, `Without an answer it is denied at ${when(until)}.`),
+      until && el("p", { class: "hint" }, `Without an answer it is denied at ${when(until)}.`),
       hidden && el("p", { class: "ask-note" }, "A secret in it is hidden here. Claude Code has it whole."),
       defaultsToNo && el("p", { class: "ask-note" }, "Look closely before you allow this: Claude Code would rather not do it unasked."),
       !whole && el("p", { class: "ask-note bad" }, `It is too long to be shown whole${size ? ` (${size.toLocaleString()} characters)` : ""}, so it can only be denied here.`),

@@ -46,7 +46,6 @@ export class Talk {
   #hint = el("p", { id: "message-hint", class: "hint" });
   #message;
   #interrupt;
-  #interrupting = el("p", { id: "interrupt-hint", class: "hint", hidden: true });
   /** The permission modes, which are changed seldom. */
   modes = el("section", { class: "card modes", "aria-labelledby": "modes-title", hidden: true });
   #offeredModes = "[]";
@@ -68,7 +67,7 @@ export class Talk {
       event.preventDefault();
       send.click();
     });
-    this.#interrupt = actionButton("Interrupt", { "aria-describedby": "interrupt-hint" }, () => this.#command("escape", {}), (sentence) => this.#fail(sentence));
+    this.#interrupt = actionButton("Interrupt", {}, () => this.#command("escape", {}), (sentence) => this.#fail(sentence));
     keepDraft(this.#field, `message ${id}`);
     growing(this.#field);
     this.#field.addEventListener("input", () => (this.#problem.hidden = true));
@@ -80,7 +79,6 @@ export class Talk {
       this.#waiting,
       this.#problem,
       this.#status,
-      this.#interrupting,
       el("div", { class: "button-row" }, send, this.#interrupt),
     );
     this.#send = send;
@@ -103,8 +101,8 @@ export class Talk {
     const told = asText(run.progress?.permissionMode);
     if (told !== this.#toldMode) this.#mode = this.#toldMode = told;
     const endsRun = !run.stays && !run.waiting_messages;
-    setText(this.#interrupting, endsRun ? "Interrupt ends this run: it does not stay (--stay), and no message waits." : "");
-    this.#interrupting.hidden = !endsRun || this.#interrupt.hidden;
+    setText(this.#interrupt, endsRun ? "Interrupt, and end" : "Interrupt");
+    this.#interrupt.title = endsRun ? "The run ends with its turn: it does not stay (--stay), and no message waits" : "";
     this.#offerModes(isRunning && run.remote_answers && Array.isArray(run.modes) ? run.modes.map((mode) => asText(mode)) : []);
     if (run.talk_event_id !== this.#shownEvent) this.#load();
   }
