@@ -126,7 +126,8 @@ export class RunControls {
     if (known && command.status !== "pending") {
       const isBad = command.status !== "done";
       // What a person says to a run has its own place, which tells what became of it.
-      const tell = talkName(command.command) === null && !command.command.startsWith(INPUT) ? say : announce;
+      const isTalk = talkName(command.command) !== null || command.command.startsWith(INPUT) || (command.command === "__ESCAPE__" && !this.#isSession);
+      const tell = isTalk ? announce : say;
       tell(`${nameOf(command.command, this.#isSession)}: ${isBad ? `failed. ${asText(command.error, 200)}` : "done."}`, isBad);
     }
   }
