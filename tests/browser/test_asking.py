@@ -661,8 +661,11 @@ def test_talking_with_a_run_that_listens(phone: Visitor, gateway: EmbeddedGatewa
     expect(page.locator(".talk [role=alert]")).to_contain_text("not allowed from afar")
 
     interrupt = page.get_by_role("button", name="Interrupt")
-    expect(interrupt).to_have_text("Interrupt, and end")  # it does not stay
     interrupt.click()
+    expect(page.locator(".toast")).to_contain_text("no message waits. Press again.")
+    expect(interrupt).to_be_visible()  # after three seconds
+    assert sent(gateway, run) == []
+    interrupt.dblclick()
     assert wait_for_sent(gateway, run) == ["__ESCAPE__"]
     acknowledge(gateway, run, result="sent")
     expect(page.get_by_text("Interrupt: done.", exact=True).first).to_be_attached()

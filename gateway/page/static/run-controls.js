@@ -4,6 +4,7 @@ import { post } from "./api.js";
 import { resultNodes } from "./command-result.js";
 import { actionButton, el, setText } from "./dom.js";
 import { announce } from "./notices.js";
+import { secondPress } from "./second-press.js";
 import { say } from "./toast.js";
 import { asText } from "./values.js";
 import { age, talkName } from "./words.js";
@@ -11,7 +12,10 @@ import { age, talkName } from "./words.js";
 const LONG_RESULT_LINES = 12;
 const SPECIAL = new Map([["__STOP__", "Stop"], ["__HALT__", "Halt"], ["__ESCAPE__", "Ctrl-C"]]);
 const SENT = { stop: "Stop", halt: "Halt", escape: "Ctrl-C" };
-const ARMED_MS = 3000;
+const ENDINGS = [
+  ["stop", "Press again to stop the run.", "It is asked to end, and killed after 10 seconds.", "stop"],
+  ["halt", "Press again to kill it at once.", "Everything that the run started is killed at once.", "plain danger"],
+];
 const MAX_OFFERED = 200;
 const MAX_RESULT_CHARS = 400_000; // more than the gateway gives
 const INPUT = "__INPUT__:";
@@ -38,16 +42,17 @@ export class RunControls {
   #last = ""; // the program that was run last
   #history = el("ol", { class: "history" });
   #entries = new Map();
-  #disarm = () => {};
+  #disarm = [];
 
   /** The buttons that end the run are there at once, whatever is known of it. */
   constructor(id) {
     this.#path = `/api/runs/${encodeURIComponent(id)}`;
     const fail = (sentence) => this.#tellProblem(sentence);
-    this.stopping.append(
-      this.#buildEnding("stop", "Press again to stop the run.", "It is asked to end, and killed after 10 seconds.", "stop", fail),
-      this.#buildEnding("halt", "Press again to kill it at once.", "Everything that the run started is killed at once.", "plain danger", fail),
-    );
+    for (const [what, question, meaning, kind] of ENDINGS) {
+      const [button, disarm] = secondPress(SENT[what], { class: kind, title: meaning }, { asked: `${SENT[what]} the run?`, question, room: this.stopping }, () => this.#send(what), fail);
+      this.stopping.append(button);
+      this.#disarm.push(disarm);
+    }
     this.typing = this.#buildTyping(fail);
     this.#repeat = actionButton("Repeat the last one", { class: "repeat", hidden: true }, () => this.#send("command", { command: this.#last }), fail);
     this.#active = el("div", { class: "stack", hidden: true }, this.#commands, this.#repeat);
@@ -76,7 +81,7 @@ export class RunControls {
     this.stopping.hidden = !isActive || (this.#isPending && Boolean(run.reason));
     // In print mode nobody reads the terminal, whatever is allowed.
     this.typing.hidden = !run.remote_input || run.mode !== "interactive" || run.status !== "running";
-    if (!isActive) this.#disarm();
+    if (!isActive) for (const disarm of this.#disarm) disarm();
     const commands = run.status === "running" && Array.isArray(run.commands) ? run.commands : [];
     const offered = commands.filter((each) => typeof each === "string").slice(0, MAX_OFFERED);
     this.element.hidden = !offered.length && (this.typing.hidden || !this.element.contains(this.typing)) && !this.#entries.size;
@@ -171,35 +176,6 @@ export class RunControls {
         KEYS.map(([label, name, text]) => actionButton(label, { "aria-label": name }, () => this.#send("input", { text }), fail)),
       ),
     );
-  }
-
-  /**
-   * Return a button that acts on its second press: no dialog stands before an emergency, and a slip of
-   * the thumb ends nothing. While it asks, it covers the place where it was pressed.
-   */
-  #buildEnding(what, question, meaning, kind, fail) {
-    const label = SENT[what];
-    let isArmed = false;
-    const button = actionButton(label, { class: kind, title: meaning }, async () => {
-      const isSecond = isArmed;
-      this.#disarm();
-      if (isSecond) return this.#send(what);
-      isArmed = true;
-      this.stopping.style.minWidth = `${this.stopping.offsetWidth}px`;
-      button.classList.add("armed");
-      button.textContent = `${label} the run?`;
-      say(question, false, ARMED_MS);
-      const timer = setTimeout(() => this.#disarm(), ARMED_MS);
-      this.#disarm = () => {
-        clearTimeout(timer);
-        isArmed = false;
-        button.classList.remove("armed");
-        button.textContent = label;
-        this.stopping.style.minWidth = "";
-        this.#disarm = () => {};
-      };
-    }, fail);
-    return button;
   }
 }
 

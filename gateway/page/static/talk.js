@@ -9,10 +9,12 @@ import { actionButton, el, setText } from "./dom.js";
 import { keepDraft } from "./drafts.js";
 import { announce } from "./notices.js";
 import { cardSummary, closedAbout, closedSentence, Questions } from "./questions.js";
+import { secondPress } from "./second-press.js";
 import { asText, legible, unmasked } from "./values.js";
 import { clock } from "./words.js";
 
 const RETRY_MS = 3000;
+const ENDS_RUN = "Interrupt ends this run: it does not stay (--stay), and no message waits.";
 // What was done is no news any more.
 const TOLD_MS = 6000;
 const MAX_MESSAGE_CHARS = 100_000;
@@ -46,6 +48,7 @@ export class Talk {
   #hint = el("p", { id: "message-hint", class: "hint" });
   #message;
   #interrupt;
+  #interrupting = el("p", { id: "interrupt-hint", class: "hint", hidden: true });
   /** The permission modes, which are changed seldom. */
   modes = el("section", { class: "card modes", "aria-labelledby": "modes-title", hidden: true });
   #offeredModes = "[]";
@@ -67,7 +70,8 @@ export class Talk {
       event.preventDefault();
       send.click();
     });
-    this.#interrupt = actionButton("Interrupt", {}, () => this.#command("escape", {}), (sentence) => this.#fail(sentence));
+    const asking = { asked: "End the run?", question: `${ENDS_RUN} Press again.`, isNeeded: () => !this.#interrupting.hidden };
+    [this.#interrupt] = secondPress("Interrupt", { class: "interrupt", "aria-describedby": "interrupt-hint" }, asking, () => this.#command("escape", {}), (sentence) => this.#fail(sentence));
     keepDraft(this.#field, `message ${id}`);
     growing(this.#field);
     this.#field.addEventListener("input", () => (this.#problem.hidden = true));
@@ -79,6 +83,7 @@ export class Talk {
       this.#waiting,
       this.#problem,
       this.#status,
+      this.#interrupting,
       el("div", { class: "button-row" }, send, this.#interrupt),
     );
     this.#send = send;
@@ -101,8 +106,8 @@ export class Talk {
     const told = asText(run.progress?.permissionMode);
     if (told !== this.#toldMode) this.#mode = this.#toldMode = told;
     const endsRun = !run.stays && !run.waiting_messages;
-    setText(this.#interrupt, endsRun ? "Interrupt, and end" : "Interrupt");
-    this.#interrupt.title = endsRun ? "The run ends with its turn: it does not stay (--stay), and no message waits" : "";
+    setText(this.#interrupting, endsRun ? ENDS_RUN : "");
+    this.#interrupting.hidden = !endsRun || this.#interrupt.hidden;
     this.#offerModes(isRunning && run.remote_answers && Array.isArray(run.modes) ? run.modes.map((mode) => asText(mode)) : []);
     if (run.talk_event_id !== this.#shownEvent) this.#load();
   }
