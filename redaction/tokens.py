@@ -255,9 +255,11 @@ class Tokens:
     def places(self, text: bytes, start: int) -> list[int]:
         """Return where a token may begin, at or after `start`, not in order."""
         found: list[int] = []
-        find_run, find_mixed = text.translate(_RUN_TABLE).find, text.translate(_MIXED_TABLE).find
-        is_hash = _HASH.fullmatch
+        find_run = text.translate(_RUN_TABLE).find
         at = find_run(_SHORTEST_RUN, start)
+        # Many short reads have no run, and need no second text.
+        find_mixed = (text if at < 0 else text.translate(_MIXED_TABLE)).find
+        is_hash = _HASH.fullmatch
         while at >= 0:
             end = find_run(b" ", at + _RUN_SHORTEST)
             end = len(text) if end < 0 else end
