@@ -232,12 +232,12 @@ class RunnerProcess:
 
     def __exit__(self, exc_type: type[BaseException] | None, *_rest: object) -> None:
         process = self._started
-        pids = processes.descendants(process.pid)
-        for pid in (process.pid, *pids):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass  # it went by itself
+        if process.poll() is None:  # what has ended has no children
+            for pid in (process.pid, *processes.descendants(process.pid)):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except OSError:
+                    pass  # it went by itself
         process.wait(_KILLED_WITHIN_S)
         if isinstance(process, Forked):
             process.close()
