@@ -28,7 +28,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,15 @@ def _status_mb(pid: int, name: str) -> float:
 
 
 @contextmanager
-def gateway(folder: Path) -> Iterator[Running]:
-    """Start a gateway with its data in `folder`."""
+def gateway(folder: Path, secret: str = "", url: str = "") -> Iterator[Running]:
+    """Start a gateway with its data in `folder`, or in the database at `url`."""
     ready, env_file = folder / "ready", folder / "env"
-    env_file.touch()
+    env_file.write_text(f"HMAC_SECRET={secret}\n" if secret else "")
     arguments = ["--http", "--port", "0", "--no-open", "--data-dir", str(folder / "data")]
     arguments += ["--env-file", str(env_file), "--ready-file", str(ready)]
     environ = {**os.environ, "CLAUDE_RUNNER_GATEWAY_RATE_LIMIT": "0"}
+    if url:
+        environ["CLAUDE_RUNNER_GATEWAY_DATABASE_URL"] = url
     with (folder / "gateway.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "gateway"), *arguments], env=environ, stdout=log, stderr=log
@@ -333,6 +336,143 @@ def measure_ingest(running: Running, options: argparse.Namespace, report: Report
     report.add("events lost or doubled", str(lost))
 
 
+def measure_team(_running: Running, options: argparse.Namespace, report: Report) -> None:
+    """The same load for one gateway on SQLite, one on PostgreSQL, and two; then what waits costs.
+
+    In turns, so that what else the machine does is the same for all.
+    """
+    from testing.gateways.postgresql import cluster
+
+    with ExitStack() as stack:
+        database = stack.enter_context(cluster())
+
+        def start(count: int, url: str) -> list[Running]:
+            secret = os.urandom(32).hex()
+            folders = [
+                Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(count)
+            ]
+            return [stack.enter_context(gateway(each, secret, url)) for each in folders]
+
+        teams = {
+            "one on SQLite": start(1, ""),
+            "one on PostgreSQL": start(1, database.make_database()),
+            "two on PostgreSQL": start(2, database.make_database()),
+        }
+        totals = {name: _Team() for name in teams}
+        for name in [*teams] * _TURNS:
+            team = teams[name]
+            # Of its own, because the sequences begin anew.
+            runs = make_runs(team[0], options.runners)
+            before = database_s(database.pid)
+            used = [each.processor_s() for each in team]
+            loads = load_team(team, runs, options.seconds / _TURNS)
+            totals[name].add(
+                loads,
+                [each.processor_s() - then for each, then in zip(team, used)],
+                database_s(database.pid) - before,
+            )
+        for name, total in totals.items():
+            report.add(f"{name}, {options.runners} runners", total.text())
+        for name in teams:
+            report.add(f"{name}, a viewer", viewer_text(teams[name]))
+
+
+_TURNS = 5
+_WATCHED_S = 10.0
+_WATCHERS = 100
+
+
+class _Team:
+    """What all turns of some gateways came to."""
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._rates: list[float] = []
+        self._gateways_s = self._database_s = 0.0
+        self._latencies: list[tuple[float, float, float]] = []
+
+    def add(self, loads: Sequence[Load], gateways_s: Sequence[float], database_s: float) -> None:
+        """Add a turn."""
+        self._events += sum(sum(each.sent.values()) for each in loads)
+        self._rates.append(sum(each.rate for each in loads))
+        self._gateways_s += sum(gateways_s)
+        self._database_s += database_s
+        self._latencies += [(each.p50_ms, each.p99_ms, each.worst_ms) for each in loads]
+
+    def text(self) -> str:
+        """Return it for a table."""
+        p50, p99, worst = (max(each) for each in zip(*self._latencies))
+        return (
+            f"{sum(self._rates) / len(self._rates):,.0f}/s, answered in {p50:.0f} ms (p50), "
+            f"{p99:.0f} ms (p99), {worst:.0f} ms (worst); processor time for an event "
+            f"{self._gateways_s / self._events * 1e6:.0f} us, and "
+            f"{self._database_s / self._events * 1e6:.0f} us of PostgreSQL"
+        )
+
+
+def load_team(
+    team: Sequence[Running], runs: Sequence[tuple[str, str]], seconds: float
+) -> list[Load]:
+    """Let the runs send at once, each to one of the gateways."""
+
+    def load(number: int) -> Load:
+        each = team[number]
+        return make_load(each.port, each.secret, runs[number :: len(team)], seconds)
+
+    with ThreadPoolExecutor(len(team)) as threads:
+        return list(threads.map(load, range(len(team))))
+
+
+def database_s(pid: int) -> float:
+    """Return the processor time of PostgreSQL, with that of its processes that have ended."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ticks = sum(_ticks(pid)[:4])
+    for each in children:
+        with suppress(OSError):  # it has ended meanwhile
+            ticks += sum(_ticks(int(each))[:2])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(pid: int) -> list[int]:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return [int(each) for each in fields[11:15]]
+
+
+def viewer_text(team: Sequence[Running]) -> str:
+    """Return what a viewer costs who follows a run with twenty events a second: the difference
+    between many of them and none.
+    """
+    run_id, token = make_runs(team[0], 1)[0]
+    sender = Runner(team[0].port, team[0].secret, run_id, token)
+
+    def used_s() -> float:
+        before = sum(each.processor_s() for each in team)
+        began = time.monotonic()
+        for number in range(int(_WATCHED_S * EVENTS_A_SECOND)):
+            sender.send("x" * (EVENT_BYTES - 1) + "\n")
+            while not sender.receive():
+                pass
+            time.sleep(max(0.0, began + (number + 1) / EVENTS_A_SECOND - time.monotonic()))
+        return sum(each.processor_s() for each in team) - before
+
+    alone = used_s()
+    with ExitStack() as stack:
+        for number in range(_WATCHERS):
+            each = team[number % len(team)]
+            sock = _open_stream(each.port, each.admin_token, run_id)
+            stack.enter_context(closing(sock))
+            threading.Thread(target=_drain, args=(sock,), daemon=True).start()
+        watched = used_s()
+    cost_us = (watched - alone) / _WATCHERS / (_WATCHED_S * EVENTS_A_SECOND) * 1e6
+    return f"{cost_us:.0f} us of processor time for each event that it gets"
+
+
+def _drain(sock: socket.socket) -> None:
+    with suppress(OSError):
+        while sock.recv(65_536):
+            pass
+
+
 def measure_backlog(running: Running, options: argparse.Namespace, report: Report) -> None:
     """All runners at once send what has waited in them: events of almost a megabyte."""
     runs = make_runs(running, options.runners)
@@ -516,7 +656,7 @@ def measure(options: argparse.Namespace) -> list[str]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-gateway-")))
         running = stack.enter_context(gateway(folder))
-        for name in options.part or PARTS:
+        for name in options.part or USUAL:
             PARTS[name](running, options, report)
         report.add("memory, at its highest", f"{running.memory_mb():.0f} MB")
     return [*HEAD, *report.rows]
@@ -537,7 +677,10 @@ PARTS = {
     "browser": measure_browser,
     "viewers": measure_viewers,
     "big-run": measure_big_run,
+    "team": measure_team,
 }
+# What takes more than Python is measured when it is asked for.
+USUAL = tuple(name for name in PARTS if name != "team")
 
 if __name__ == "__main__":
     measure(parse())

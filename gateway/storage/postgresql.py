@@ -182,6 +182,22 @@ def is_spent_here(connection: Connection, nonces: dict[int, float]) -> bool:
     return bool(connection.execute(_SPENT_THEN, values).scalar())
 
 
+class Unnested:
+    """A statement for many rows at once, each column one array: one message to the server, where
+    the driver's own way takes one for each row.
+    """
+
+    def __init__(self, statement: str, types: dict[str, str]) -> None:
+        self._names = tuple(types)
+        arrays = ", ".join(f"%({name})s::{kind}[]" for name, kind in types.items())
+        self._text = statement.format(f"unnest({arrays})", ", ".join(types))
+
+    def run(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        """Execute it for all rows; their keys are the names of the columns."""
+        columns = {name: [row[name] for row in rows] for name in self._names}
+        connection.exec_driver_sql(self._text, columns)
+
+
 # A character that nobody uses, of a plane for private use.
 _ESCAPE = "\U0010fffd"
 _ESCAPED = {"\0": f"{_ESCAPE}0", _ESCAPE: f"{_ESCAPE}1"}

@@ -229,6 +229,26 @@ _UPDATE_TALLIES = (
     .where(schema.runs.c.id == bindparam("run_key"))
     .values({name: bindparam(f"new_{name}") for name in _TALLIED})
 )
+_SHARED_INSERT = postgresql.Unnested(
+    "INSERT INTO events ({1}) SELECT * FROM {0}",
+    {
+        "id": "bigint",
+        "run_id": "text",
+        "type": "text",
+        "data": "text",
+        "sequence": "bigint",
+        "created_at": "float8",
+        "body_hash": "bytea",
+    },
+)
+_SHARED_UPDATE = postgresql.Unnested(
+    f"UPDATE runs SET {', '.join(f'{name} = new_{name}' for name in _TALLIED)}"  # noqa: S608
+    " FROM {0} AS tallied ({1}) WHERE runs.id = run_key",
+    {
+        "run_key": "text",
+        **{f"new_{name}": "float8" if name == "last_event_at" else "bigint" for name in _TALLIED},
+    },
+)
 # What a marker changes.
 _SELECT_KNOWN = (
     select(
@@ -297,9 +317,14 @@ class Writer:
         self._tallies: OrderedDict[str, Tally] = OrderedDict()
         self._gate = threading.Lock()  # nothing is queued behind the end
         self._is_closed = False
-        self._insert_events = _Prepared(engine.dialect, _INSERT_EVENTS)
+        self._insert_events: _Prepared | postgresql.Unnested
+        self._update_tallies: _Prepared | postgresql.Unnested
+        if self.is_shared:
+            self._insert_events, self._update_tallies = _SHARED_INSERT, _SHARED_UPDATE
+        else:
+            self._insert_events = _Prepared(engine.dialect, _INSERT_EVENTS)
+            self._update_tallies = _Prepared(engine.dialect, _UPDATE_TALLIES)
         self._insert_nonces = _Prepared(engine.dialect, _INSERT_NONCES, "digest", "used_at")
-        self._update_tallies = _Prepared(engine.dialect, _UPDATE_TALLIES)
         self._away_since = 0.0
         self._serializable = engine
         if self.is_shared:

@@ -117,6 +117,12 @@ class Cluster:
         """Return the first value that a query finds in a gateway's database."""
         return self.execute(query, name_of_database(gateway))[0]
 
+    @property
+    def pid(self) -> int:
+        """The first of its processes, whose children are the others."""
+        assert self._server is not None
+        return self._server.pid
+
     def end_connections(self, gateway: EmbeddedGateway, which: str) -> None:
         """End connections to a gateway's database, by a condition on `pg_stat_activity`."""
         count = self.read(
