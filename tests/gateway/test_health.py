@@ -59,8 +59,9 @@ def test_what_is_away_is_told(gw: EmbeddedGateway) -> None:
 
         eventually(files_are_away)
         artifacts.unlink()
+        artifacts.mkdir()
         eventually(lambda: _is_well(gw))
-    assert "health: files away (FileExistsError)" in gw.log
+    assert "health: files away (FilesAwayError)" in gw.log
     assert str(artifacts) not in gw.log.partition("health: ")[2]
 
 

@@ -76,7 +76,7 @@ def test_all_that_was_done_is_counted(where: tuple[EmbeddedGateway, int]) -> Non
     assert gw.send_artifact(run, f"{SECRET}.txt", SECRET.encode()).status == 200
     other = gw.create_run()
     (gw.data_dir / "gateway" / "artifacts" / other.id).write_text("")
-    assert gw.send_artifact(other, "a.txt", b"x").status == 500
+    assert gw.send_artifact(other, "a.txt", b"x").status == 503
     assert gw.request("GET", f"/no/such/{SECRET.split()[0]}").status == 303
     path = f"/api/runs/{run.id}/commands"
     poll = gw.connect()
