@@ -128,6 +128,7 @@ class FolderStore:
 
     def __init__(self, folder: Path, *, is_ours: bool) -> None:
         self._folder = folder
+        self._is_ours = is_ours
         if is_ours:
             folder.mkdir(mode=0o700, exist_ok=True)
 
@@ -200,9 +201,13 @@ class FolderStore:
                     yield Entry(run_id, file.name, file.stat().st_mtime)
 
     def check(self) -> None:
-        """Look whether the folder is there."""
+        """Look whether the folder is there, and can be written."""
         with _as_away():
+            if self._is_ours:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
             os.listdir(self._folder)
+            if not os.access(self._folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "the folder cannot be written")
 
 
 def _sync_folder(folder: Path) -> None:
