@@ -348,8 +348,8 @@ def _add_gateway_options(add_option: Callable[..., None]) -> None:
         "action",
         nargs="?",
         choices=("migrate", "people"),
-        help="migrate: take a gateway on SQLite over to PostgreSQL, and start none; people: who has "
-        "a token",
+        help="migrate: take a gateway on SQLite over to PostgreSQL, and start none; "
+        "people: who has a token",
     )
     add_option(
         "words",
