@@ -23,6 +23,7 @@ from config import write_private
 from gateway import request_log, xterm
 from gateway.admission import Admission, Nonces, RateLimit, SharedNonces
 from gateway.front import Front
+from gateway.gate import Gate
 from gateway.health import Health
 from gateway.housekeeping import Housekeeping
 from gateway.listing.runs import Listing
@@ -44,7 +45,7 @@ from gateway.relay import Relay
 from gateway.screens.screens import Screens
 from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import Hosts, page_url
-from gateway.serving.live import ALL_RUNS, Live
+from gateway.serving.live import ALL_RUNS, About, Live
 from gateway.serving.server import Server, Witness
 from gateway.settings import FILES_URL, METRICS, NOTIFY, Settings, SettingsError
 from gateway.storage.agreement import Agreed, agreed_with_others, alone_on_file
@@ -165,20 +166,31 @@ class _News:
         self._live.wake_polls(topic)
 
     def _take_news(
-        self, topic: str, name: str, id: str = "", content: dict[str, Any] | None = None
+        self,
+        topic: str,
+        name: str,
+        id: str = "",
+        content: dict[str, Any] | None = None,
+        about: list[str | None] | None = None,
     ) -> None:
         if self._live.has_viewers(topic):
             read = {"run": self._store.run, "command": self._store.command}.get(name)
             found = content if read is None else read(id)
             if found is not None:
-                self._live.tell_here(topic, name, found)
+                self._live.tell_here(topic, name, found, _about(about))
 
     def _take_everybody(self, name: str, content: dict[str, Any]) -> None:
         self._live.tell_everybody(name, content, is_here=True)
 
-    def _take_notice(self, number: int, content: dict[str, Any]) -> None:
+    def _take_notice(
+        self, number: int, content: dict[str, Any], about: list[str | None] | None = None
+    ) -> None:
         self._notifier.told_elsewhere(number)
-        self._live.tell_notice(number, content, is_here=True)
+        self._live.tell_notice(number, content, _about(about) or (None, None), is_here=True)
+
+    def _take_people(self) -> None:
+        self._login.forget_believed()
+        self._live.ask_again()
 
     def _take_look(self, run: str, page: str, *, visible: bool) -> None:
         self._looks.note_elsewhere(run, page, is_visible=visible)
@@ -196,10 +208,6 @@ class _News:
         for start in range(0, len(runs), _HEARD_AT_ONCE):
             self._live.others.tell("heard", runs=runs[start : start + _HEARD_AT_ONCE])
 
-    def _take_sessions(self) -> None:
-        self._login.forget_sessions()
-        self._live.ask_again()
-
     def _take_removed(self) -> None:
         self._housekeeping.wake()
 
@@ -208,6 +216,8 @@ class _News:
 
     def compare(self) -> None:
         self._tell_heard()
+        if self._login.is_news():
+            self._take_people()
         known, waiting = self._live.watched()
         for run_id, last_id in self._store.last_event_ids(known):
             if last_id > known[run_id]:
@@ -217,7 +227,7 @@ class _News:
             self._live.wake_polls(topic)
 
     def lost(self) -> None:
-        self._login.forget_sessions()
+        self._login.forget_believed()
         self._live.drop_viewers()
 
     def lead(self, *, leads: bool) -> None:
@@ -225,6 +235,10 @@ class _News:
         self._housekeeping.lead(leads=leads)
         self._notifier.lead(leads=leads)
         self._verdicts.lead(leads=leads)
+
+
+def _about(told: list[str | None] | None) -> About | None:
+    return None if told is None else (told[0], told[1])
 
 
 class Gateway:
@@ -292,6 +306,9 @@ class Gateway:
             metrics = self._serve_metrics(settings.metrics)
         proxies = settings.trusted_proxies
         self._server = _listen(address, certificate, proxies)  # from here on there are threads
+        if settings.proxy_login is not None:
+            names = settings.proxy_login.headers
+            self._server.once = frozenset(name.title().encode() for name in names)
         self.port: int = self._server.bind_addr[1]
         self._link_base = page_url(hosts, address[0], self.port)
         self._index = TextIndex(engine, self._writer)
@@ -315,7 +332,9 @@ class Gateway:
             # Cookies do not tell ports apart, and there may be a gateway on another one.
             f"{prefix}gateway-{agreed.cookie if agreed else self.port}",
             agreed.link_key if agreed else None,
+            settings.proxy_login,
         )
+        self.login.when_lost = self._tell_lost
         self._nonces = self._make_nonces()
         admission = Admission(settings.hmac_secret, self._nonces, self._store.find_token_hash)
         register: Register = OwnRegister()
@@ -326,6 +345,7 @@ class Gateway:
         self._health = Health({"database": look, "files": files.store.check})
         rate_limit = RateLimit(settings.rate_limit, proxies.has)
         health = self._health
+        gate = Gate(self._store, offers)
         wire = Wire(
             *(self._store, self._live, admission, rate_limit, rules, files, offers, heard),
             *(health, metrics),
@@ -337,6 +357,7 @@ class Gateway:
                 listing=listing,
                 tidy_up=self._tidy_up,
                 login=self.login,
+                gate=gate,
                 offers=offers,
                 hosts=hosts,
                 files=files,
@@ -371,9 +392,8 @@ class Gateway:
             looks.when_noted = lambda run_id, page, is_visible: relay.tell(
                 "look", run=run_id, page=page, visible=is_visible
             )
-        self.login.when_ended = self._tell_sessions
         self._server.wsgi_app = Front(
-            hosts, proxies, wire, site, self.login, self._store, self._live
+            hosts, proxies, wire, site, self.login, gate, self._store, self._live
         )
         self._server.names_requests = settings.logs_json
         self._server.witness = _make_witness(metrics, logs=settings.logs_json)
@@ -387,12 +407,6 @@ class Gateway:
         nonces = SharedNonces()
         self._writer.when_spent = nonces.spent
         return nonces
-
-    def _tell_sessions(self) -> None:
-        """A session has ended: its streams end, and no other gateway believes it."""
-        self._live.ask_again()
-        if self._relay is not None:
-            self._relay.tell("sessions")
 
     def _serve_metrics(self, address: tuple[str, int]) -> Metrics:
         """Let Prometheus read there. Before there are threads that an error would leave behind."""
@@ -435,6 +449,12 @@ class Gateway:
         self._housekeeping.wake()
         if self._relay is not None:
             self._relay.tell("removed")
+
+    def _tell_lost(self) -> None:
+        """Look again who is let in: somebody has lost a session or a token."""
+        self._live.ask_again()
+        if self._relay is not None:
+            self._relay.tell("people")
 
     def __enter__(self) -> Gateway:
         self._writer.start(self._notices)

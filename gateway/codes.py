@@ -19,8 +19,8 @@ _MAX_USED_CODES = 1_000
 class AnyCodes(Protocol):
     """What a login needs of codes. Thread: any."""
 
-    def make(self, when_used: Callable[[], None] = ...) -> str:
-        """Return a new code. `when_used` is called if it is used at this gateway."""
+    def make(self, when_used: Callable[[], None] = ..., person_id: str | None = ...) -> str:
+        """Return a new code for a person. `when_used` is called if it is used at this gateway."""
 
     def use(self, code: str, address: str = ...) -> bool:
         """Whether it was good; it is not any more."""
@@ -39,6 +39,7 @@ class AnyCodes(Protocol):
 class _Good:
     until: float
     when_used: Callable[[], None]
+    person_id: str | None
 
 
 class Codes:
@@ -56,12 +57,15 @@ class Codes:
             self._drop_old()
             return len(self._good)
 
-    def make(self, when_used: Callable[[], None] = lambda: None) -> str:
+    def make(
+        self, when_used: Callable[[], None] = lambda: None, person_id: str | None = None
+    ) -> str:
         """Return a new code."""
         code = secrets.token_urlsafe(24)
+        good = _Good(self._clock() + CODE_LIFETIME_S, when_used, person_id)
         with self._lock:
             self._drop_old()
-            self._good[hash_token(code)] = _Good(self._clock() + CODE_LIFETIME_S, when_used)
+            self._good[hash_token(code)] = good
         return code
 
     def use(self, code: str, address: str = "") -> bool:
@@ -72,7 +76,7 @@ class Codes:
             found = self._good.pop(digest, None)
             if found is None:
                 return False
-            self._used[digest] = UsedCode(address, time.time())
+            self._used[digest] = UsedCode(address, time.time(), person=found.person_id)
             while len(self._used) > _MAX_USED_CODES:
                 del self._used[next(iter(self._used))]
         found.when_used()
@@ -110,14 +114,16 @@ class SharedCodes:
         self._lock = threading.Lock()
         self._made: dict[bytes, _Good] = {}
 
-    def make(self, when_used: Callable[[], None] = lambda: None) -> str:
+    def make(
+        self, when_used: Callable[[], None] = lambda: None, person_id: str | None = None
+    ) -> str:
         """Return a new code."""
         code, until = secrets.token_urlsafe(24), time.time() + CODE_LIFETIME_S
-        self._store.add_code(hash_token(code), until)
+        self._store.add_code(hash_token(code), until, person_id)
         with self._lock:
             now = time.time()
             self._made = {each: good for each, good in self._made.items() if now < good.until}
-            self._made[hash_token(code)] = _Good(until, when_used)
+            self._made[hash_token(code)] = _Good(until, when_used, person_id)
         return code
 
     def use(self, code: str, address: str = "") -> bool:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from urllib.parse import parse_qs, unquote
 
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.login import Credentials, Login, TooManyFailuresError
+from gateway.gate import NO_RUN, Gate, GateError
+from gateway.login import Login, TooManyFailuresError
 from gateway.metrics import OTHER
+from gateway.proxy_login import ProxyLoginError
 from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import OWN_PATHS, Hosts, is_address
 from gateway.serving.live import ALL_RUNS, Live, Viewer
@@ -28,6 +31,7 @@ STREAMS = ("/api/stream", "/api/runs/{run_id}/stream")
 # Not even counted: a page of a stranger, in a browser beside a runner, would use up the rate limit
 # of both, and so hold back a stop. Browsers say this of every request, and no page can change it.
 _OTHER_SITES = ("cross-site", "same-site")
+_STATUS = {403: "403 Forbidden", 404: "404 Not Found"}
 _STREAM = re.compile(r"/api/(?:runs/([^/]+)/)?stream")
 
 
@@ -41,6 +45,7 @@ class Front:
         wire: Wire,
         site: Flask,
         login: Login,
+        gate: Gate,
         store: Store,
         live: Live,
     ) -> None:
@@ -49,6 +54,7 @@ class Front:
         self._wire = wire
         self._site = site
         self._login = login
+        self._gate = gate
         self._store = store
         self._live = live
 
@@ -76,16 +82,7 @@ class Front:
             return self._wire.answer(endpoint, environ, path, start_response)
         stream = _STREAM.fullmatch(path) if method == "GET" else None
         if stream:
-            topic = unquote(stream.group(1) or ALL_RUNS)
-            environ["gateway.route"] = f"GET {STREAMS[bool(topic)]}"
-            try:
-                return self._open_stream(topic, environ, start_response)
-            except SQLAlchemyError as error:
-                why_away = self._store.why_away(error)
-                if why_away is None:
-                    raise
-                retry = ("Retry-After", str(AWAY_RETRY_S))
-                return _tell(start_response, "503 Service Unavailable", why_away, retry)
+            return self._answer_stream(stream.group(1), environ, start_response)
         response: Iterable[bytes] = self._site(environ, start_response)
         return response
 
@@ -101,29 +98,62 @@ class Front:
                 if re.split("[/?]", rest, maxsplit=2)[1] in OWN_PATHS:
                     environ[name] = rest
 
-    def _open_stream(
-        self, topic: str, environ: Environ, start_response: StartResponse
+    def _answer_stream(
+        self, quoted_id: str | None, environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
-        credentials, address = Credentials.of(environ), environ["REMOTE_ADDR"]
         try:
-            actor = self._login.find_actor(credentials, address)
+            topic = unquote(quoted_id or ALL_RUNS)
+            environ["gateway.route"] = f"GET {STREAMS[bool(topic)]}"
+            return self._open_stream(topic, environ, start_response)
         except TooManyFailuresError as error:
             return _tell(start_response, "429 Too Many Requests", str(error))
         except StoreClosedError:
             return _tell(start_response, "503 Service Unavailable", "The gateway is ending.")
-        if actor is None:
+        except ProxyLoginError as error:
+            return _tell(start_response, "403 Forbidden", str(error))
+        except GateError as error:
+            return _tell(start_response, _STATUS[error.status], str(error))
+        except SQLAlchemyError as error:
+            why_away = self._store.why_away(error)
+            if why_away is None:
+                raise
+            retry = ("Retry-After", str(AWAY_RETRY_S))
+            return _tell(start_response, "503 Service Unavailable", why_away, retry)
+
+    def _open_stream(
+        self, topic: str, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        credentials = self._login.credentials(environ)
+        person = self._login.find_person(credentials, environ["REMOTE_ADDR"])
+        if person is None:
             return _tell(start_response, "401 Unauthorized", "Log in first.")
-        run = self._store.run(topic) if topic != ALL_RUNS else None
-        if topic != ALL_RUNS and run is None:
-            return _tell(start_response, "404 Not Found", "There is no such run.")
+        named = {} if topic == ALL_RUNS else {"run_id": topic}
+        route = STREAMS[bool(named)]
+        self._gate.check(person, "GET", route, named)
+        if named and self._store.run(topic) is None:
+            return _tell(start_response, "404 Not Found", NO_RUN)
         if self._live.is_full:
             return _tell(start_response, "503 Service Unavailable", "Too many streams are open.")
 
-        def is_allowed() -> bool:  # the token stays good; a session may have ended
-            return actor == "token" or self._login.find_actor(credentials, address) is not None
+        def is_allowed() -> bool:
+            try:
+                # Who has another role now, or sees other runs, comes back as that.
+                if self._login.known_person(credentials) != person:
+                    return False
+                self._gate.check(person, "GET", route, named)
+            except GateError:
+                return False
+            return time.time() < person.until
 
-        viewer = Viewer(topic, _asked_cursor(environ), is_allowed, noticed=_noticed(environ))
-        environ["gateway.person"] = actor
+        viewer = Viewer(
+            topic,
+            _asked_cursor(environ),
+            is_allowed,
+            time.monotonic() + (person.until - time.time()),
+            person.sees if person.is_bounded else None,
+            noticed=_noticed(environ),
+        )
+        environ["gateway.person"] = person.name or person.how
 
         def take(connection: Connection) -> None:
             connection.note(200, has_waited=True)

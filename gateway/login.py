@@ -1,4 +1,7 @@
-"""Who may see the page and use the API: sessions of browsers, and the admin token for scripts.
+"""Who somebody is: by a session of a browser, by a token, or by the word of a trusted proxy.
+
+The admin token is one person's, who has no name; others have a token of their own, which says their
+name. What each may do is asked of `gate`.
 
 A session has two halves. Browsers send a cookie to every port of a host, so another server there
 gets the half that is a cookie. The other, the *page key*, is kept by the page in the storage of its
@@ -15,12 +18,14 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from gateway.admission import hash_token
 from gateway.codes import AnyCodes, Codes, SharedCodes
+from gateway.proxy_login import Named, ProxyLogin
+from gateway.roles import ADMIN, Person
 from gateway.storage.store import Store
 from gateway.windows import Windows
 
@@ -36,9 +41,9 @@ _FAILURE_WINDOW_S = 300.0
 MAX_NOTED_FAILURES = 100
 _NOTED_WINDOW_S = 3_600.0
 LAST_NOTED = "more of this hour are not noted"
-# For so long a session is believed without another look at the database.
+# For so long a session or a token is believed without another look at the database.
 _CACHE_S = 5.0
-_MAX_CACHED_SESSIONS = 10_000
+_MAX_BELIEVED = 10_000
 
 
 class TooManyFailuresError(Exception):
@@ -58,20 +63,12 @@ class Session(NamedTuple):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a request shows of who sent it."""
+    """What a request shows of who sent it; `named` is what a proxy in front says."""
 
     authorization: str
     cookies: str
     page_key: str
-
-    @classmethod
-    def of(cls, environ: Mapping[str, Any]) -> Credentials:
-        """Return those of a WSGI request."""
-        return cls(
-            environ.get("HTTP_AUTHORIZATION", ""),
-            environ.get("HTTP_COOKIE", ""),
-            environ.get("HTTP_X_PAGE_KEY", ""),
-        )
+    named: Named | None = None
 
 
 def find_cookie(cookies: str, name: str) -> str:
@@ -84,7 +81,7 @@ def find_cookie(cookies: str, name: str) -> str:
 
 
 class Login:
-    """The admin token, the one-time codes and the sessions. Thread: any."""
+    """The tokens, the one-time codes and the sessions. Thread: any."""
 
     def __init__(
         self,
@@ -93,20 +90,34 @@ class Login:
         admin_token_file: Path,
         cookie_name: str,
         link_key: bytes | None = None,
+        proxy: ProxyLogin | None = None,
     ) -> None:
         self._store = store
+        self._people = store.people
         self._admin_hash = hash_token(admin_token)
         self._admin_token_file = admin_token_file
         self._link_key = secrets.token_bytes(32) if link_key is None else link_key
+        self._proxy = proxy
         self._codes: AnyCodes = SharedCodes(store) if store.is_shared else Codes()
         self._failures = self._windows("guess", _FAILURE_WINDOW_S)
         self._noted_failures = self._windows("noted", _NOTED_WINDOW_S)
         self._lock = threading.Lock()
-        self._believed_until: dict[bytes, float] = {}  # by the session's hash
-        self._forgotten = 0  # counts how often it was emptied
-        # Called when a session was ended here.
-        self.when_ended: Callable[[], None] = lambda: None
+        # By the hash of a cookie or a token: who it is, and until when that is believed.
+        self._believed: dict[bytes, tuple[Person, float]] = {}
+        self._changes = 0
+        self._mark: str | None = None
         self.cookie_name = cookie_name
+        # Called when somebody has lost a session or a token here.
+        self.when_lost: Callable[[], None] = lambda: None
+
+    def credentials(self, environ: Mapping[str, Any]) -> Credentials:
+        """Return what a WSGI request shows. Raises: ProxyLoginError."""
+        return Credentials(
+            environ.get("HTTP_AUTHORIZATION", ""),
+            environ.get("HTTP_COOKIE", ""),
+            environ.get("HTTP_X_PAGE_KEY", ""),
+            None if self._proxy is None else self._proxy.read(environ),
+        )
 
     def _windows(self, name: str, length_s: float) -> Callable[[str], tuple[int, float]]:
         """Return what counts one more of an address, here or in the database."""
@@ -114,9 +125,11 @@ class Login:
             return Windows(length_s).add
         return lambda address: self._store.count_failure(f"{name} {address}", length_s)
 
-    def make_code(self, when_used: Callable[[], None] = lambda: None) -> str:
-        """Return a code that lets one browser in, once, within ten minutes."""
-        return self._codes.make(when_used)
+    def make_code(
+        self, when_used: Callable[[], None] = lambda: None, person: Person = ADMIN
+    ) -> str:
+        """Return a code that lets one browser in, once, within ten minutes, as this person."""
+        return self._codes.make(when_used, person.id)
 
     def use_code(self, code: str, address: str) -> Session | None:
         """Return a new session if the code is good. Raises: TooManyFailuresError."""
@@ -132,7 +145,8 @@ class Login:
                 time.strftime("%H:%M:%S", time.localtime(used.at)),
                 self._admin_token_file,
             )
-        session = self._open(address, "code", is_good=is_good)
+        person = self._people.by_id(used.person) if used is not None and is_good else None
+        session = self._open(address, "code", person)
         if used is not None and session is not None:
             self._codes.note_browser(code, hash_token(session.cookie))
         return session
@@ -143,17 +157,19 @@ class Login:
         cookie_hash = hash_token(self._cookie(credentials))
         return used is not None and hmac.compare_digest(used.cookie_hash, cookie_hash)
 
-    def use_admin_token(self, token: str, address: str) -> Session | None:
-        """Return a new session if it is the admin token. Raises: TooManyFailuresError."""
-        return self._open(address, "token", is_good=self._is_admin_token(token))
+    def use_token(self, token: str, address: str) -> Session | None:
+        """Return a new session if it is somebody's token. Raises: TooManyFailuresError."""
+        return self._open(address, "token", self._of_token(token))
 
-    def _open(self, address: str, actor: str, *, is_good: bool) -> Session | None:
-        if not is_good:
+    def _open(self, address: str, actor: str, person: Person | None) -> Session | None:
+        """Return a new session, with a cookie that nobody has seen before."""
+        if person is None or person.until <= time.time():
             self._count_failure(address, actor, "login")
             return None
         cookie = secrets.token_urlsafe(32)
-        self._store.add_session(hash_token(cookie), SESSION_LIFETIME_S)
-        self._store.note(address, actor, "login")
+        lifetime_s = min(SESSION_LIFETIME_S, person.until - time.time())
+        self._people.add_session(hash_token(cookie), lifetime_s, person.id)
+        self._store.note(address, actor, "login", person=person.name)
         return Session(cookie, self._page_key(cookie))
 
     def _page_key(self, cookie: str) -> str:
@@ -178,37 +194,69 @@ class Login:
             detail = LAST_NOTED if noted == MAX_NOTED_FAILURES else None
             self._store.note(address, actor, action, detail=detail, succeeded=False)
 
-    def close(self, credentials: Credentials) -> None:
-        """End a session."""
-        self._store.end_session(hash_token(self._cookie(credentials)))
-        self.forget_sessions()
-        self.when_ended()
+    def close(self, credentials: Credentials) -> Person | None:
+        """End a session; return whose it was."""
+        digest = hash_token(self._cookie(credentials))
+        person = self._people.of_session(digest)
+        if self._people.end_session(digest):
+            self._tell_lost()
+        return person
 
-    def forget_sessions(self) -> None:
-        """Look for all sessions in the database again: some have ended."""
+    def close_all(self, person: Person) -> int:
+        """End all sessions of somebody; return how many there were."""
+        ended = self._people.end_sessions_of(person.id)
+        if ended:
+            self._tell_lost()
+        return ended
+
+    def remove(self, name: str) -> bool:
+        """Let somebody in no longer; False if there is no such name."""
+        is_known = self._people.remove(name)
+        self._tell_lost()
+        return is_known
+
+    def _tell_lost(self) -> None:
+        self.forget_believed()
+        self.when_lost()
+
+    def forget_believed(self) -> None:
+        """Look in the database again for everybody."""
         with self._lock:
-            self._forgotten += 1
-            self._believed_until.clear()
+            self._changes += 1
+            self._believed.clear()
+
+    def is_news(self) -> bool:
+        """Whether somebody may have lost a session or a token at another gateway."""
+        before, self._mark = self._mark, self._people.mark()
+        return before != self._mark
 
     def has_cookie(self, credentials: Credentials) -> bool:
         """Whether a browser has the cookie of a session, which by itself opens nothing."""
-        return self._is_session(self._cookie(credentials))
+        return self._of_cookie(self._cookie(credentials)) is not None
 
-    def find_actor(self, credentials: Credentials, address: str) -> str | None:
-        """Return `token` or `session`, by what the request shows; None for a stranger.
+    def find_person(self, credentials: Credentials, address: str) -> Person | None:
+        """Return who sent a request; None for a stranger.
 
-        Raises: TooManyFailuresError.
+        Raises: TooManyFailuresError, ProxyLoginError.
         """
+        person = self.known_person(credentials)
+        if person is None and credentials.authorization and credentials.named is None:
+            self._count_failure(address, "token", "request")
+        return person
+
+    def known_person(self, credentials: Credentials) -> Person | None:
+        """Return who shows these, as `find_person` does, and count no wrong guess: of a stream that
+        was let in. Raises: ProxyLoginError.
+        """
+        if credentials.named is not None and self._proxy is not None:
+            return self._proxy.find(credentials.named)
         if credentials.authorization:
             scheme, _, token = credentials.authorization.partition(" ")
-            if scheme.lower() == "bearer" and self._is_admin_token(token.strip()):
-                return "token"
-            self._count_failure(address, "token", "request")
-            return None
+            return self._of_token(token.strip()) if scheme.lower() == "bearer" else None
         cookie = self._cookie(credentials)
         if not _is_same(self._page_key(cookie), credentials.page_key):
             return None
-        return "session" if self._is_session(cookie) else None
+        return self._of_cookie(cookie)
 
     # --- links ---
 
@@ -217,40 +265,65 @@ class Login:
         that only the page can send. It is good for one thing, and with the cookie of the session.
         """
         until = str(int(time.time()) + LINK_LIFETIME_S)
-        signature = _sign(self._link_key, self._cookie(credentials), until, what)
+        signature = _sign(self._link_key, self._holder(credentials), until, what)
         return {"until": until, "signature": signature}
 
-    def is_link(self, credentials: Credentials, what: str, query: Mapping[str, str]) -> bool:
-        """Whether a request for something follows such an address, and its session still is one."""
-        cookie, until = self._cookie(credentials), query.get("until", "")
-        expected = _sign(self._link_key, cookie, until, what)
-        if not _is_same(expected, query.get("signature", "")):
-            return False
-        return time.time() < int(until) and self._is_session(cookie)
+    def follow_link(
+        self, credentials: Credentials, what: str, query: Mapping[str, str]
+    ) -> Person | None:
+        """Return who follows such an address, if it is theirs and not too old.
+
+        Raises: ProxyLoginError.
+        """
+        until = query.get("until", "")
+        expected = _sign(self._link_key, self._holder(credentials), until, what)
+        is_good = _is_same(expected, query.get("signature", ""))
+        if not is_good or time.time() >= int(until):
+            return None
+        if credentials.named is not None and self._proxy is not None:
+            return self._proxy.find(credentials.named)
+        return self._of_cookie(self._cookie(credentials))
+
+    def _holder(self, credentials: Credentials) -> str:
+        """Return what a link is good with: a session's cookie, or a name that a proxy vouches for,
+        which no cookie looks like.
+        """
+        named = credentials.named
+        return self._cookie(credentials) if named is None else f"proxy {named.name}"
 
     # --- tokens ---
 
-    def _is_admin_token(self, token: str) -> bool:
-        return hmac.compare_digest(hash_token(token), self._admin_hash)
+    def _of_token(self, token: str) -> Person | None:
+        digest = hash_token(token)
+        if hmac.compare_digest(digest, self._admin_hash):
+            return replace(ADMIN, how="token")
+        return self._look_up(digest, "token", self._people.by_token)
 
-    def _is_session(self, cookie: str) -> bool:
+    def _of_cookie(self, cookie: str) -> Person | None:
         if not cookie:
-            return False
-        digest = hash_token(cookie)
+            return None
+        return self._look_up(hash_token(cookie), "session", self._people.of_session)
+
+    def _look_up(
+        self, digest: bytes, how: str, find: Callable[[bytes], Person | None]
+    ) -> Person | None:
+        """Return whose token or cookie has this hash. Who is not known is looked for each time."""
         now = time.monotonic()
         with self._lock:
-            if self._believed_until.get(digest, 0.0) > now:
-                return True
-            forgotten = self._forgotten
-        if not self._store.has_session(digest):
-            return False
-        with self._lock:
-            if len(self._believed_until) >= _MAX_CACHED_SESSIONS:
-                self._believed_until.clear()
-            # What was found before another one ended must not be believed after it.
-            if forgotten == self._forgotten:
-                self._believed_until[digest] = now + _CACHE_S
-        return True
+            person, until = self._believed.get(digest, (None, 0.0))
+            changes = self._changes
+        if person is None or until <= now:
+            found = find(digest)
+            if found is None:
+                return None
+            person = replace(found, how=how)
+            with self._lock:
+                if len(self._believed) >= _MAX_BELIEVED:
+                    self._believed.clear()
+                # What was read before a change must not be believed after it.
+                if changes == self._changes:
+                    self._believed[digest] = person, now + _CACHE_S
+        return person if person.until > time.time() else None
 
 
 def _sign(key: bytes, *fields: str) -> str:

@@ -23,6 +23,7 @@ from config import (
     write_private,
 )
 from gateway.notify.words import QuietHours, parse_quiet_hours, split_addresses
+from gateway.proxy_login import ProxyLogin, Rule, header_key, parse_rules
 from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import OWN_PATHS
 from places import PROGRAM
@@ -36,6 +37,9 @@ FILES_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_FILES_DAYS"
 AUDIT_DAYS: Final = "CLAUDE_RUNNER_GATEWAY_AUDIT_DAYS"
 NOTIFY: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY"
 NOTIFY_QUIET: Final = "CLAUDE_RUNNER_GATEWAY_NOTIFY_QUIET"
+SIGN_IN_HEADER: Final = "CLAUDE_RUNNER_GATEWAY_SIGN_IN_HEADER"
+GROUPS_HEADER: Final = "CLAUDE_RUNNER_GATEWAY_GROUPS_HEADER"
+ROLES: Final = "CLAUDE_RUNNER_GATEWAY_ROLES"
 DRAIN_SECONDS: Final = "CLAUDE_RUNNER_GATEWAY_DRAIN_SECONDS"
 LOG: Final = "CLAUDE_RUNNER_GATEWAY_LOG"
 METRICS: Final = "CLAUDE_RUNNER_GATEWAY_METRICS"
@@ -101,6 +105,26 @@ def _networks(text: str, variable: str) -> TrustedProxies:
     except ValueError as error:
         raise ConfigError(
             f"{variable} is {text!r} ({error}); write networks, such as 127.0.0.1 10.0.0.0/8"
+        ) from None
+
+
+def _header(text: str, variable: str) -> str:
+    try:
+        header_key(text)
+    except ValueError:
+        raise ConfigError(
+            f"{variable} is {text!r}; write the name of a header, such as X-Forwarded-Email"
+        ) from None
+    return text
+
+
+def _rules(text: str, variable: str) -> tuple[Rule, ...]:
+    try:
+        return parse_rules(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{variable} has {str(error)!r}; write who has which role, such as "
+            "admin=ann@example.org operator=@developers viewer=*"
         ) from None
 
 
@@ -173,6 +197,21 @@ OWN: Final = (
         "networks of the proxies in front, whose X-Forwarded- headers count, with blanks between",
         grants=True,
     ),
+    Setting(
+        *("sign_in_header", SIGN_IN_HEADER, "", _header),
+        "the header in which a trusted proxy names who is signed in, such as X-Forwarded-Email",
+        grants=True,
+    ),
+    Setting(
+        *("groups_header", GROUPS_HEADER, "X-Forwarded-Groups", _header),
+        "the header in which it names their groups, with commas between",
+        grants=True,
+    ),
+    Setting(
+        *("roles", ROLES, "", _rules),
+        "who of them has which role, such as `admin=ann@example.org operator=@developers viewer=*`",
+        grants=True,
+    ),
 )
 
 
@@ -206,6 +245,7 @@ class Settings:
     drain_s: float = 0.0
     metrics: tuple[str, int] | None = None
     logs_json: bool = False
+    proxy_login: ProxyLogin | None = None
     trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
     @property
@@ -251,6 +291,7 @@ def load_settings(
         logs_json=config.own["log"],
         drain_s=config.own["drain_seconds"],
         trusted_proxies=config.own["trusted_proxies"],
+        proxy_login=_proxy_login(config.own),
         runner_url=config.gateway_url,
         runner_allows_self_signed=config.allow_self_signed,
         notes=tuple(notes),
@@ -261,6 +302,27 @@ def load_settings(
 def _days(own: Mapping[str, Any], name: str) -> float:
     found = own[f"gateway_{name}"]
     return float(own["gateway_retention_days"] if found is None else found)
+
+
+def _proxy_login(own: Mapping[str, Any]) -> ProxyLogin | None:
+    header, rules, proxies = own["sign_in_header"], own["roles"], own["trusted_proxies"]
+    if not header and not rules:
+        return None
+    lacking = [
+        variable
+        for variable, value in (
+            (SIGN_IN_HEADER, header),
+            (ROLES, rules),
+            (TRUSTED_PROXIES, proxies),
+        )
+        if not value
+    ]
+    if lacking:
+        raise SettingsError(
+            f"to sign in by a header, {' and '.join(lacking)} must be set too; see "
+            "docs/gateway-team.md"
+        )
+    return ProxyLogin(header, own["groups_header"], rules)
 
 
 def _read_or_make(path: Path) -> str:

@@ -37,23 +37,26 @@ MAY_IMPORT = {
 # The gateway is a house of its own: a room there is a package or a module in its folder. Each row
 # may import from rows above it alone, so that no rooms import each other in a circle.
 GATEWAY_MAY_IMPORT = {
-    "windows presence health metrics xterm demo_session opener whereabouts": "",
+    "windows presence health metrics xterm demo_session opener whereabouts roles": "",
     "admission": "windows",
-    "storage": "admission",
+    "routes proxy_login": "roles",
+    "storage": "admission roles",
     "screens serving relay": "storage",
     "codes": "storage admission",
-    "login": "codes storage admission windows",
-    "offers": "serving storage admission",
+    "login": "codes storage admission windows roles proxy_login",
+    "offers": "serving storage admission roles",
+    "gate": "offers storage roles routes",
     "notify": "serving storage presence",
-    "settings": "notify serving",
-    "listing": "offers storage admission",
+    "settings": "notify serving proxy_login",
+    "listing": "offers storage admission roles",
     "housekeeping": "listing storage",
     "request_log": "metrics",
     "wire": "offers serving storage admission presence health metrics",
-    "page": "wire listing login codes notify offers screens serving storage presence",
-    "front": "wire login serving storage metrics",
-    "assembly": "request_log front page wire housekeeping listing settings notify offers login "
-    "screens serving relay storage admission presence health metrics xterm",
+    "page": "gate wire listing login proxy_login routes roles codes notify offers screens serving "
+    "storage admission presence",
+    "front": "gate proxy_login wire login serving storage metrics",
+    "assembly": "request_log front page gate wire housekeeping listing settings notify offers "
+    "login screens serving relay storage admission presence health metrics xterm",
     "announce": "assembly settings serving opener",
     "moving": "assembly settings storage",
     "command_line": "request_log moving announce assembly settings serving storage opener "

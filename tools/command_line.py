@@ -347,8 +347,15 @@ def _add_gateway_options(add_option: Callable[..., None]) -> None:
     add_option(
         "action",
         nargs="?",
-        choices=("migrate",),
-        help="migrate: take a gateway on SQLite over to PostgreSQL, and start none",
+        choices=("migrate", "people"),
+        help="migrate: take a gateway on SQLite over to PostgreSQL, and start none; "
+        "people: who has a token",
+    )
+    add_option(
+        "words",
+        metavar="WORD",
+        nargs="*",
+        help="of people: add NAME, list, remove NAME or sign-out NAME",
     )
     add_option("--from", metavar="DIR", help="with migrate: the data folder of the old gateway")
     add_option("--to", metavar="URL", help="with migrate: postgresql://user@host/name")
@@ -363,6 +370,21 @@ def _add_gateway_options(add_option: Callable[..., None]) -> None:
     add_option("--ready-file", metavar="FILE", help="write there, for scripts, where it listens")
     add_option("--stop", action="store_true", help="end the gateway that runs with this data")
     add_option("--login", action="store_true", help="print a login for it, which works once")
+    add_option(
+        "--role",
+        metavar="ROLE",
+        choices=("viewer", "operator", "admin"),
+        help="with people add: viewer sees, operator acts, admin decides",
+    )
+    add_option("--until", metavar="DATE", help="with people add: the last day of the token")
+    add_option("--own", action="store_true", help="with people add: sees own runs alone")
+    add_option(
+        "--folders",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="with people add: sees runs in these folders alone, and own ones; repeatable",
+    )
 
 
 def _add_up_options(add_option: Callable[..., None]) -> None:
@@ -588,6 +610,10 @@ def _run_gateway(
     if options.stop or options.login:
         local = importlib.import_module("tools.local_gateway")
         print_out((local.stop if options.stop else local.log_in)(config.data_dir))
+        return 0
+    if options.action == "people":
+        people = importlib.import_module("tools.people").people
+        print_out(people(["people", *options.words], options, config.data_dir))
         return 0
     arguments = _handed_on(options, config, _GATEWAY_OPTIONS)
     return _start_gateway("gateway.command_line", arguments, console)

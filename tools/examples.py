@@ -60,6 +60,9 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("--host 0.0.0.0", "for a phone in the same network"),
         ("--public-url https://runs.example.org --http", "behind a proxy"),
         ("--login", "a login for the one that runs"),
+        ("people add ann --role operator", "a token for somebody, shown once"),
+        ("people list", "who has one"),
+        ("people remove ann", ""),
         ("--stop", "end it"),
     ),
     "demo": (

@@ -256,7 +256,14 @@ def is_port_free(port: int) -> bool:
 
 
 def post(gateway: LocalGateway, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Send something to the API, as its operator. Raises RunnerError.
+    """Send something to the API, as whoever has the admin token. Raises RunnerError."""
+    return ask(gateway, "POST", path, content)
+
+
+def ask(
+    gateway: LocalGateway, method: str, path: str, content: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Ask the API for something, as whoever has the admin token. Raises RunnerError.
 
     The token goes to the holder of the certificate that lies in the gateway's folder, or to this
     machine, and to no other server.
@@ -265,9 +272,9 @@ def post(gateway: LocalGateway, path: str, content: Mapping[str, Any]) -> dict[s
         token = (gateway.folder / "admin-token").read_text("ascii").strip()
         with contextlib.closing(_connect(gateway)) as connection:
             connection.request(
-                "POST",
+                method,
                 path,
-                json.dumps(content).encode(),
+                None if content is None else json.dumps(content).encode(),
                 {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
             )
             response = connection.getresponse()
@@ -278,7 +285,8 @@ def post(gateway: LocalGateway, path: str, content: Mapping[str, Any]) -> dict[s
             f"{error}; end it, and repeat"
         ) from error
     if response.status // 100 != 2 or not isinstance(body, dict):
-        raise RunnerError(f"the gateway refuses {path}: {body}")
+        reason = body.get("error", body) if isinstance(body, dict) else body
+        raise RunnerError(f"the gateway refuses {path}: {reason}")
     return body
 
 
@@ -290,11 +298,15 @@ def login_address(gateway: LocalGateway, page: str = "/") -> str:
 
 def log_in(data_dir: Path) -> str:
     """Return a login for the gateway that runs with this data. Raises RunnerError."""
+    return login_address(require_gateway(data_dir, ", which prints a login too"))
+
+
+def require_gateway(data_dir: Path, more: str = "") -> LocalGateway:
+    """Return the gateway that runs with this data. Raises RunnerError."""
     found = find_gateway(gateway_folder(data_dir))
     if found is None:
-        other = _other() or "; start it, which prints a login too"
-        raise RunnerError(f"no gateway runs here{other}")
-    return login_address(found)
+        raise RunnerError(f"no gateway runs here{_other() or f'; start it{more}'}")
+    return found
 
 
 def _other() -> str:

@@ -29,7 +29,9 @@ from sqlalchemy import (
 from gateway.admission import hash_token
 from gateway.listing.text_index import TextIndex, contains
 from gateway.offers.orders import QUEUED, WITHDRAWN
+from gateway.roles import ADMIN, Person
 from gateway.storage import schema
+from gateway.storage.people import narrowed
 from gateway.storage.records import (
     FAILED,
     NEEDS,
@@ -54,7 +56,7 @@ _RUNS: Final = schema.runs.c
 _LINE: Final = schema.summaries.c
 # What a line of the list has, under the names of the API.
 _OF_RUN: Final = (
-    *("id", "status", "created_at", "started_at", "finished_at"),
+    *("id", "status", "owner", "created_at", "started_at", "finished_at"),
     *("last_event_at", "last_event_id", "exit_code"),
 )
 _OF_SUMMARY: Final = (
@@ -127,12 +129,19 @@ class Place(NamedTuple):
 
 
 class Listing:
-    """The list of runs."""
+    """The list of runs, as one person sees it."""
 
-    def __init__(self, engine: Engine, writer: Writer, index: TextIndex) -> None:
+    def __init__(
+        self, engine: Engine, writer: Writer, index: TextIndex, person: Person = ADMIN
+    ) -> None:
         self._engine = engine
         self._writer = writer
         self._index = index
+        self._person = person
+
+    def of(self, person: Person) -> Listing:
+        """Return the list as another person sees it."""
+        return Listing(self._engine, self._writer, self._index, person)
 
     # --- reading ---
 
@@ -143,6 +152,7 @@ class Listing:
               for each in STAGES),
             func.coalesce(func.sum(case((_UNSEEN, 1), else_=0)), 0).label("unseen"),
         ).where(_VISIBLE)  # fmt: skip
+        query = self._narrowed(query)
         with self._engine.connect() as connection:
             return dict(connection.execute(query).one()._mapping)
 
@@ -152,8 +162,7 @@ class Listing:
             return {
                 name: list(
                     connection.execute(
-                        select(column)
-                        .where(_VISIBLE, column.is_not(None))
+                        self._narrowed(select(column).where(_VISIBLE, column.is_not(None)))
                         .group_by(column)
                         .order_by(func.max(_LINE.number).desc())
                         .limit(_MAX_OFFERED)
@@ -161,6 +170,13 @@ class Listing:
                 )
                 for name, column in (("folders", _LINE.working_dir), ("runners", _LINE.runner))
             }
+
+    def _narrowed(self, query: Select[Any]) -> Select[Any]:
+        """Return a query for summaries without the runs that are not seen."""
+        if not self._person.is_bounded:
+            return query
+        joined = query.join_from(schema.summaries, schema.runs, _RUNS.number == _LINE.number)
+        return narrowed(joined, self._person)
 
     def groups(
         self, stages: Sequence[str], wanted: Filter, after: Place | None, limit: int
@@ -183,7 +199,7 @@ class Listing:
         ]
 
     def _filtered(self, wanted: Filter) -> Select[Any]:
-        query = _LINES
+        query = narrowed(_LINES, self._person)
         if wanted.state:
             query = query.where(_STATES[wanted.state])
         if wanted.folder:

@@ -415,6 +415,9 @@ class Notifier:
     def _tell_pages(self, notice: Notice) -> None:
         if self._looks.is_watched(notice.run_id):
             return
+        run = self._store.run(notice.run_id)
+        if run is None:
+            return  # it was deleted meanwhile
         self._last_number = max(self._last_number + 1, int(time.time() * 1_000))
         self._live.tell_notice(
             self._last_number,
@@ -424,6 +427,7 @@ class Notifier:
                 "title": self._rules.redact(notice.title),
                 "text": self._rules.redact(notice.what),
             },
+            (run["owner"], run["working_dir"]),
         )
 
     def _send_test(self) -> None:

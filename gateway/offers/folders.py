@@ -28,6 +28,7 @@ from gateway.offers.orders import (
     Wish,
 )
 from gateway.offers.register import Folder, Folders, Register, Said
+from gateway.roles import Person
 from gateway.serving.live import Live
 from gateway.storage.records import PENDING
 from gateway.storage.store import Store
@@ -40,6 +41,8 @@ _MAX_HERE = 200
 _MAX_UNPAIRED = 50
 _MAX_NAME = 60
 _MAX_MODES = 10
+# For the id of a run that is not seen.
+HIDDEN = "-"
 _OLDER = "The claude-runner in this folder cannot go on with a session; update it"
 # Read from a screen and typed on a phone: no letters and digits that look alike.
 _CODE_LETTERS = "ABCDEFGHJKMNPQRTUVWXY346789"
@@ -191,27 +194,41 @@ class Offers:
 
     # --- what the operator does ---
 
-    def shown(self) -> dict[str, Any]:
-        """Return the folders that wait, as the API shows them."""
+    def shown(self, person: Person) -> dict[str, Any]:
+        """Return the folders that wait, as the API shows them to somebody."""
         here = self._register.here().items()
-        known = [self._shown(key, each) for key, each in here if each.code is None]
+        paired = [(key, each) for key, each in here if each.code is None]
+        known = [
+            self._shown(key, each, person)
+            for key, each in paired
+            if person.sees_offer(each.said.name)
+        ]
         known.sort(key=lambda each: (each["name"], each["machine"], each["id"]))
-        return {"offers": known, "unpaired": len(here) - len(known)}
+        return {"offers": known, "unpaired": len(here) - len(paired)}
 
-    def _shown(self, waiter_id: str, folder: Folder) -> dict[str, Any]:
+    def name_of(self, waiter_id: str) -> str | None:
+        """Return the name of a folder that waits, or was let in."""
+        folder = self._register.find(waiter_id)
+        names = self._orders.names_of(waiter_id) if folder is None else (folder.said.name, "")
+        return None if names is None else names[0]
+
+    def _shown(self, waiter_id: str, folder: Folder, person: Person) -> dict[str, Any]:
+        running = folder.running
+        if running and not self._store.sees(person, running):
+            running = HIDDEN
         return {
             "id": waiter_id,
             "name": folder.said.name,
             "machine": folder.said.machine,
             "since": folder.since,
-            "running": folder.running or None,
+            "running": running or None,
             "queued": len(self._orders.queued(waiter_id)),
             "asks": folder.said.asks,
             "modes": list(folder.said.modes),
             "resumes": folder.said.resumes,
         }
 
-    def pair(self, code: str) -> dict[str, Any]:
+    def pair(self, code: str, person: Person) -> dict[str, Any]:
         """Let the folder in whose terminal shows this code. Raises: OfferError."""
         typed = "".join(filter(str.isalnum, code.upper()))
         here = self._register.here().items()
@@ -222,7 +239,7 @@ class Offers:
         self._orders.let_in(waiter_id, folder.said.name, folder.said.machine)
         self._register.change(lambda folders: _set_code(folders, waiter_id, None))
         self._live.command_queued(waiter_id)
-        return self._shown(waiter_id, folder)
+        return self._shown(waiter_id, folder, person)
 
     def forget(self, waiter_id: str) -> None:
         """Let a folder in no longer, and withdraw what is queued for it. Raises: OfferError."""
@@ -232,14 +249,14 @@ class Offers:
         self._register.change(lambda folders: _set_code(folders, waiter_id, _new_code(folders)))
         self._live.command_queued(waiter_id)
 
-    def send(self, waiter_id: str, key: str, wish: Wish) -> tuple[str, bool]:
-        """Make a run and queue it for a folder; return its id, and whether it is new.
+    def send(self, waiter_id: str, key: str, wish: Wish, person: Person) -> tuple[str, bool]:
+        """Make somebody's run and queue it for a folder; return its id, and whether it is new.
 
         The same `key` again is the same run: the page repeats what was not answered. Raises:
         OfferError.
         """
         with self._sending:
-            known = self._orders.find_by_key(key)
+            known = self._find_sent(key, person)
             if known is not None:
                 return known, False
             self._require(waiter_id, wish)
@@ -247,14 +264,22 @@ class Offers:
             names = self._orders.names_of(waiter_id) or ("", "")
             details = {**wish.known, "sent_to": " on ".join(filter(None, names)) or None}
             try:
-                run_id, _ = self._store.create_run(wish.prompt, None, details, wish.title, adding)
+                run_id, _ = self._store.create_run(
+                    wish.prompt, None, details, wish.title, adding, person.name
+                )
             except IntegrityError:
-                known = self._orders.find_by_key(key)  # another gateway was faster
+                known = self._find_sent(key, person)  # another gateway was faster
                 if known is None:
                     raise
                 return known, False
         self._live.command_queued(waiter_id)
         return run_id, True
+
+    def _find_sent(self, key: str, person: Person) -> str | None:
+        run_id = self._orders.find_by_key(key)
+        if run_id is not None and person.is_bounded and not self._store.sees(person, run_id):
+            raise OfferError(409, "This key is taken; send it with another one.")
+        return run_id
 
     def _require(self, waiter_id: str, wish: Wish) -> None:
         """Raise OfferError unless this folder waits, and takes such a run."""

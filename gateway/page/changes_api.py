@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from gateway.page.changes import files_of, lines_of
 from gateway.page.parts import Parts
-from gateway.page.request import refuse
+from gateway.page.request import find_run, refuse
 
 # The runner sends it in parts where a proxy takes no larger ones.
 _NAME = re.compile(r"changes(?:\.([0-9]{1,4}))?\.diff")
@@ -44,8 +44,7 @@ def add_changes(api: Blueprint, parts: Parts) -> None:
 
 def _find(parts: Parts, run_id: str) -> list[dict[str, Any]]:
     """Return the parts of a run's newest diff, in their order."""
-    if parts.store.run(run_id) is None:
-        refuse(404, "There is no such run.")
+    find_run(parts, run_id)
     found = []
     for artifact in parts.store.artifacts(run_id):
         name = _NAME.fullmatch(artifact["name"])

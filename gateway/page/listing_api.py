@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 
 from gateway.listing.runs import (
     MAX_SEARCH_CHARACTERS,
@@ -19,7 +19,8 @@ from gateway.listing.runs import (
     Place,
 )
 from gateway.page.parts import Parts
-from gateway.page.request import address, json_body, optional_text, refuse
+from gateway.page.request import find_run, json_body, note, optional_text, person, refuse
+from gateway.roles import Role
 from gateway.serving.live import ALL_RUNS
 from gateway.storage.records import PENDING, RUNNING
 from gateway.storage.start_options import start_arguments
@@ -54,12 +55,11 @@ def _add_list(api: Blueprint, parts: Parts) -> None:
         )
         only = _choice("stage", STAGES)
         stages = [only] if only else STAGES
-        groups = parts.listing.groups(stages, wanted, _after() if only else None, _page_size())
+        listing = parts.listing.of(person())
+        groups = listing.groups(stages, wanted, _after() if only else None, _page_size())
         for line in (line for group in groups for line in group["runs"]):
             line["silent"] = line["status"] == RUNNING and parts.heard.is_silent(line["id"])
-        return jsonify(
-            {"groups": groups, "counts": parts.listing.counts(), **parts.listing.offered()}
-        )
+        return jsonify({"groups": groups, "counts": listing.counts(), **listing.offered()})
 
 
 def _add_changes(api: Blueprint, parts: Parts) -> None:
@@ -69,14 +69,16 @@ def _add_changes(api: Blueprint, parts: Parts) -> None:
         title = optional_text(json_body(), "title", MAX_TITLE_CHARACTERS)
         title = " ".join((title or "").split())
         parts.listing.set_title(run_id, title or None)
-        _note(parts, "title", run_id)
+        note(parts, "title", run_id)
         return _tell(parts, run_id)
 
     @api.post("/runs/<run_id>/seen")
     def mark_seen(run_id: str) -> Response:
         json_body()
         run = find_run(parts, run_id)
-        return _tell(parts, run_id) if parts.listing.mark_seen(run_id) else jsonify(run)
+        # What a viewer has seen is still news for who acts.
+        is_news = person().role >= Role.OPERATOR and parts.listing.mark_seen(run_id)
+        return _tell(parts, run_id) if is_news else jsonify(run)
 
     @api.post("/runs/<run_id>/keep")
     def keep(run_id: str) -> Response:
@@ -85,7 +87,7 @@ def _add_changes(api: Blueprint, parts: Parts) -> None:
         if not isinstance(keeps, bool):
             refuse(400, "keep is true or false.")
         parts.retention.keep(run_id, keeps=keeps)
-        _note(parts, "keep" if keeps else "no longer keep", run_id)
+        note(parts, "keep" if keeps else "no longer keep", run_id)
         return _tell(parts, run_id)
 
     @api.post("/runs/<run_id>/start-line")
@@ -98,7 +100,7 @@ def _add_changes(api: Blueprint, parts: Parts) -> None:
         parts.store.forget_token(run_id)
         if token is None:
             refuse(409, "The run was started already.")
-        _note(parts, "new token", run_id)
+        note(parts, "new token", run_id)
         _tell(parts, run_id)
         return jsonify(created(parts, run, token)), 201
 
@@ -115,16 +117,18 @@ def _add_removal(api: Blueprint, parts: Parts) -> None:
         refused: list[dict[str, str]] = []
         for run_id in dict.fromkeys(ids):
             is_silent = parts.heard.is_silent(run_id)
+            run = parts.store.run(run_id)
             if parts.offers.is_starting(run_id):
                 refused.append({"id": run_id, "error": _STARTING})
             elif parts.listing.remove(run_id, also_running=is_silent):
                 removed.append(run_id)
                 parts.store.forget_token(run_id)
-                _note(parts, "delete", run_id)
-                parts.live.tell(run_id, "removed", {"ids": [run_id]})
+                note(parts, "delete", run_id)
+                about = (run["owner"], run["working_dir"]) if run else None
+                for topic in (run_id, ALL_RUNS):
+                    parts.live.tell(topic, "removed", {"ids": [run_id]}, about)
             else:
                 refused.append({"id": run_id, "error": _why_kept(parts, run_id)})
-        parts.live.tell(ALL_RUNS, "removed", {"ids": removed})
         parts.tidy_up()
         return jsonify({"removed": removed, "refused": refused})
 
@@ -137,14 +141,6 @@ def _why_kept(parts: Parts, run_id: str) -> str:
     if parts.store.run(run_id) is None:
         return "There is no such run."
     return "The run is going on. Stop it first."
-
-
-def find_run(parts: Parts, run_id: str) -> dict[str, Any]:
-    """Return a run; if there is none, the request ends."""
-    run = parts.store.run(run_id)
-    if run is None:
-        refuse(404, "There is no such run.")
-    return run
 
 
 class Model(NamedTuple):
@@ -207,10 +203,6 @@ def _tell(parts: Parts, run_id: str) -> Response:
     parts.live.tell(run_id, "run", run)
     parts.live.tell(ALL_RUNS, "run", run)
     return jsonify(run)
-
-
-def _note(parts: Parts, action: str, run_id: str) -> None:
-    parts.store.note(address(), g.actor, action, run_id)
 
 
 def _limited(name: str, limit: int) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, jsonify
 
 from gateway.listing.runs import MAX_TITLE_CHARACTERS
 from gateway.offers.folders import MAX_PROMPT_CHARACTERS, OfferError
 from gateway.offers.orders import Wish
 from gateway.page.listing_api import read_model
 from gateway.page.parts import Parts
-from gateway.page.request import address, json_body, optional_text, refuse, text
+from gateway.page.request import json_body, note, optional_text, person, refuse, text
 from gateway.serving.live import ALL_RUNS
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -28,19 +28,19 @@ def add_offers(api: Blueprint, parts: Parts) -> None:
 def _add_folders(api: Blueprint, parts: Parts) -> None:
     @api.get("/offers")
     def list_offers() -> Response:
-        return jsonify(parts.offers.shown())
+        return jsonify(parts.offers.shown(person()))
 
     @api.post("/offers/pair")
     def pair() -> Response:
-        offer = parts.offers.pair(text(json_body(), "code", 50))
-        _note(parts, "let a folder in", detail=_names(offer["name"], offer["machine"]))
+        offer = parts.offers.pair(text(json_body(), "code", 50), person())
+        note(parts, "let a folder in", detail=_names(offer["name"], offer["machine"]))
         return jsonify(offer)
 
     @api.post("/offers/<waiter_id>/forget")
     def forget(waiter_id: str) -> Response:
         json_body()
         parts.offers.forget(waiter_id)
-        _note(parts, "shut a folder out", detail=waiter_id)
+        note(parts, "shut a folder out", detail=waiter_id)
         return jsonify({"ok": True})
 
 
@@ -48,11 +48,11 @@ def _add_orders(api: Blueprint, parts: Parts) -> None:
     @api.post("/offers/<waiter_id>/runs")
     def send(waiter_id: str) -> tuple[Response, int]:
         key, wish = _read_order(parts, json_body())
-        run_id, is_new = parts.offers.send(waiter_id, key, wish)
+        run_id, is_new = parts.offers.send(waiter_id, key, wish, person())
         order = parts.offers.order(run_id)
         if is_new and order is not None:
             detail = _names(order["folder"], order["machine"])
-            _note(parts, "send to a folder", run_id, detail)
+            note(parts, "send to a folder", run_id, detail)
             _tell_change(parts, run_id)
         return jsonify({"id": run_id, "order": order}), 202
 
@@ -64,7 +64,7 @@ def _add_orders(api: Blueprint, parts: Parts) -> None:
     def withdraw(run_id: str) -> Response:
         json_body()
         parts.offers.withdraw(run_id)
-        _note(parts, "withdraw from a folder", run_id)
+        note(parts, "withdraw from a folder", run_id)
         _tell_change(parts, run_id)
         return jsonify({"order": parts.offers.order(run_id)})
 
@@ -72,7 +72,7 @@ def _add_orders(api: Blueprint, parts: Parts) -> None:
     def send_again(run_id: str) -> Response:
         json_body()
         parts.offers.send_again(run_id)
-        _note(parts, "send to a folder again", run_id)
+        note(parts, "send to a folder again", run_id)
         _tell_change(parts, run_id)
         return jsonify({"order": parts.offers.order(run_id)})
 
@@ -91,10 +91,6 @@ def _read_order(parts: Parts, body: dict[str, Any]) -> tuple[str, Wish]:
     model = read_model(parts, body)
     mode = optional_text(body, "mode", 64)
     return key, Wish(prompt, mode, ask, title or model.title, model.details)
-
-
-def _note(parts: Parts, action: str, run_id: str | None = None, detail: str | None = None) -> None:
-    parts.store.note(address(), g.actor, action, run_id, detail)
 
 
 def _tell_change(parts: Parts, run_id: str) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from config import VERSION
 from gateway.page.markdown import TAGS as MARKDOWN_TAGS
+from gateway.roles import ROLES, Role
+from gateway.routes import needed
 
 Schema = dict[str, Any]
 
@@ -37,6 +39,8 @@ _ANY_OBJECT: Schema = {"type": "object"}
 _RUN_STATUS: Schema = {"type": "string", "enum": ["pending", "running", "done", "failed"]}
 _COMMAND_STATUS: Schema = {"type": "string", "enum": ["pending", "done", "failed"]}
 
+_ROLE: Schema = {"type": "string", "enum": list(ROLES)}
+
 _STAGES = ["needs", "working", "pending", "done"]
 _STATES = [*_STAGES, "unseen", "failed", "refused", "incomplete"]
 # What both a run and its line in the list have.
@@ -61,6 +65,7 @@ _SCHEMAS: dict[str, Schema] = {
         {
             "id": _TEXT,
             "status": _RUN_STATUS,
+            "owner": {**_or_null(_TEXT), "description": "who made it; null: with the admin token"},
             "command": _or_null(_TEXT),
             "metadata": _or_null(_ANY_OBJECT),
             "created_at": _TIME,
@@ -114,6 +119,7 @@ _SCHEMAS: dict[str, Schema] = {
         {
             "id": _TEXT,
             "status": _RUN_STATUS,
+            "owner": _or_null(_TEXT),
             "prompt": _or_null(_TEXT),
             "created_at": _TIME,
             "started_at": _or_null(_TIME),
@@ -183,6 +189,7 @@ _SCHEMAS: dict[str, Schema] = {
             "summary": _TEXT,
             "decision": _or_null(_TEXT),
             "by": _TEXT,
+            "person": {**_or_null(_TEXT), "description": "who answered on the page, by name"},
             "scope": _TEXT,
             "message": _TEXT,
             "reason": _TEXT,
@@ -240,6 +247,30 @@ _SCHEMAS: dict[str, Schema] = {
             "error": _or_null(_TEXT),
             "created_at": _TIME,
             "acknowledged_at": _or_null(_TIME),
+            "person": {**_or_null(_TEXT), "description": "who sent it, by name"},
+        }
+    ),
+    "Person": _object(
+        {
+            "name": _TEXT,
+            "role": _ROLE,
+            "own": {"type": "boolean", "description": "sees own runs alone"},
+            "folders": {**_array(_TEXT), "description": "sees runs there; empty: everywhere"},
+            "created_at": _TIME,
+            "until": _or_null(_TIME),
+            "sessions": _INTEGER,
+        }
+    ),
+    "Note": _object(
+        {
+            "at": _TIME,
+            "address": _TEXT,
+            "person": _or_null(_TEXT),
+            "actor": {"type": "string", "description": "how they were signed in"},
+            "action": _TEXT,
+            "run_id": _or_null(_TEXT),
+            "detail": _or_null(_TEXT),
+            "succeeded": _BOOLEAN,
         }
     ),
     "Artifact": _object(
@@ -339,8 +370,8 @@ _SCHEMAS: dict[str, Schema] = {
 _ERRORS = {
     400: "The request is wrong",
     401: "Not logged in; on the wire: signature, clock or nonce",
-    403: "Not from the gateway's own page; on the wire: the token",
-    404: "There is no such thing",
+    403: "Not this person's role, or not from the gateway's own page; on the wire: the token",
+    404: "There is no such thing, or this person may not see it",
     406: "Not multipart",
     409: "The run has ended, or does not take this",
     413: "Too large",
@@ -350,7 +381,7 @@ _ERRORS = {
     500: "The gateway failed; on the wire: the content is invalid",
     503: "The gateway is ending, has too many streams, or its database does not answer",
 }
-_OF_THE_SITE = (400, 401, 421, 429, 503)
+_OF_THE_SITE = (400, 401, 403, 421, 429, 503)
 _OF_THE_WIRE = (400, 401, 403, 421, 429, 500, 503)
 
 _RUN_ID: Schema = {"name": "run_id", "in": "path", "required": True, "schema": _TEXT}
@@ -446,6 +477,11 @@ _ENDED = {
 }
 
 
+def _sign_out(summary: str, *errors: int) -> Schema:
+    answer = _json(_object({"ended": _INTEGER}))
+    return _operation(summary, answer, errors=(413, *errors), body=_json(_ANY_OBJECT))
+
+
 def _change_order(summary: str) -> Schema:
     errors = (403, 404, 409, 413)
     operation = _operation(summary, _ORDER, errors=errors, body=_json(_ANY_OBJECT))
@@ -478,6 +514,72 @@ _PATHS: dict[str, Schema] = {
             _json(_object({"code": _TEXT, "lifetime_s": _NUMBER})),
             status=201,
             errors=(403,),
+        )
+    },
+    "/api/me": {
+        "get": _operation(
+            "Who is signed in; no name is whoever has the admin token",
+            _json(
+                _object(
+                    {
+                        "name": _or_null(_TEXT),
+                        "role": _ROLE,
+                        "signed_in": {"type": "string", "enum": ["token", "session", "proxy"]},
+                        "own": _BOOLEAN,
+                        "folders": _array(_TEXT),
+                    }
+                )
+            ),
+        )
+    },
+    "/api/me/sign-out": {"post": _sign_out("End all own sessions, in every browser", 409)},
+    "/api/people": {
+        "get": _operation(
+            "The people who have a token of their own",
+            _json(_object({"people": _array(_ref("Person"))})),
+        ),
+        "post": _operation(
+            "Give somebody a token, which is shown this once",
+            _json(_object({"name": _TEXT, "role": _ROLE, "token": _TEXT})),
+            status=201,
+            errors=(409, 413),
+            body=_json(
+                _object(
+                    {
+                        "name": _TEXT,
+                        "role": _ROLE,
+                        "own": _BOOLEAN,
+                        "folders": _array(_TEXT),
+                        "until": _or_null(_TIME),
+                    },
+                    optional=("own", "folders", "until"),
+                )
+            ),
+        ),
+    },
+    "/api/people/{name}/remove": {
+        "parameters": [{**_RUN_ID, "name": "name"}],
+        "post": _operation(
+            "Take somebody's token and sessions away",
+            _OK,
+            errors=(404, 413),
+            body=_json(_ANY_OBJECT),
+        ),
+    },
+    "/api/people/{name}/sign-out": {
+        "parameters": [{**_RUN_ID, "name": "name"}],
+        "post": _sign_out("End all sessions of somebody, whose token stays good", 404),
+    },
+    "/api/audit": {
+        "get": _operation(
+            "Who did what, newest first",
+            _json(_object({"entries": _array(_ref("Note")), "next": _or_null(_INTEGER)})),
+            parameters=(
+                _query("before", _PLACE, "`next` of the page before"),
+                _query("limit", {"type": "integer", "minimum": 1, "maximum": 1_000}, "200 if none"),
+                _query("run", _TEXT, "those alone about this run"),
+                _query("person", _TEXT, "those alone of this person"),
+            ),
         )
     },
     "/api/openapi.json": {"get": _operation("This document", _json(_ANY_OBJECT))},
@@ -1013,18 +1115,36 @@ _PATHS: dict[str, Schema] = {
     },
 }
 
+
+def _add_roles() -> None:
+    """Say of each operation of a person which role it needs."""
+    for path, item in _PATHS.items():
+        for method, operation in item.items():
+            role = needed(method.upper(), path)
+            if role is not None and role is not Role.ANYONE:
+                operation["x-role"] = role.word
+
+
+_add_roles()
+
 DOCUMENT: dict[str, Any] = {
     "openapi": "3.1.0",
     "info": {
         "title": "claude-runner gateway",
         "version": VERSION,
-        "description": "Times are Unix seconds. An error is an object with `error`, a sentence.",
+        "description": "Times are Unix seconds. An error is an object with `error`, a sentence. "
+        "`x-role` is the role that an operation needs: viewer, operator or admin, each of which "
+        "may do what those before it may.",
     },
     "paths": _PATHS,
     "components": {
         "schemas": _SCHEMAS,
         "securitySchemes": {
-            "token": {"type": "http", "scheme": "bearer", "description": "the admin token"},
+            "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "the admin token, or a person's",
+            },
             "cookie": {
                 "type": "apiKey",
                 "in": "cookie",

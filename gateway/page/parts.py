@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+from gateway.gate import Gate
 from gateway.listing.runs import Listing
 from gateway.login import Login
 from gateway.notify.notifier import Notifier
@@ -29,6 +30,7 @@ class Parts:
     listing: Listing
     tidy_up: Callable[[], None]
     login: Login
+    gate: Gate
     offers: Offers
     hosts: Hosts
     files: ArtifactFiles

@@ -32,6 +32,7 @@ from werkzeug.routing import Rule
 from werkzeug.security import safe_join
 
 from gateway.codes import CODE_LIFETIME_S
+from gateway.gate import NO_ARTIFACT, GateError
 from gateway.login import (
     LINK_LIFETIME_S,
     SESSION_LIFETIME_S,
@@ -46,9 +47,15 @@ from gateway.page.markdown import parse_markdown
 from gateway.page.offers_api import add_offers
 from gateway.page.openapi import DOCUMENT
 from gateway.page.parts import Parts
+from gateway.page.people_api import add_people
 from gateway.page.request import address as _address
+from gateway.page.request import find_run as _find_run
 from gateway.page.request import json_body as _json_body
+from gateway.page.request import note as _note
+from gateway.page.request import number as _number
 from gateway.page.request import optional_text as _optional_text
+from gateway.page.request import person as _person
+from gateway.page.request import place_in_order as _place_in_order
 from gateway.page.request import refuse as _refuse
 from gateway.page.request import text as _text
 from gateway.page.search import (
@@ -63,6 +70,9 @@ from gateway.page.search import (
     find_text,
     look_through,
 )
+from gateway.proxy_login import ProxyLoginError
+from gateway.roles import Person, Role
+from gateway.routes import needed
 from gateway.serving.live import ALL_RUNS
 from gateway.storage.file_store import FilesAwayError
 from gateway.storage.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
@@ -109,12 +119,13 @@ _OURS = re.compile(
     r"/(?!log(?:in|out)\b)(?:[A-Za-z0-9_-][A-Za-z0-9_/-]*)?"
     r"(?:\?[A-Za-z0-9_.~%=&+-]{1,2000})?(?:#e[0-9.]{1,30})?"
 )
-_WRONG = "That is not the admin token."
+_WRONG = "That is not the admin token, nor a person's."
 _EXPIRED = "This link has been used already, or is too old. Enter the admin token instead."
 _STALE_LINK = "This address is too old, or is not for this browser; press Download again."
 # What the page asks the login page to say, by a word in its address.
 _WHY = {
     "over": "The session is over. Log in again.",
+    "out": "All sessions have ended.",
     "storage": "This browser has lost its login key: log in again, and if that keeps happening, "
     "allow this site to store data.",
 }
@@ -169,6 +180,8 @@ def build_site(parts: Parts) -> Flask:
     app.register_error_handler(HTTPException, _tell_error)
     app.register_error_handler(TooManyFailuresError, _tell_too_many)
     app.register_error_handler(StoreClosedError, _tell_ending)
+    app.register_error_handler(GateError, _tell_refusal)
+    app.register_error_handler(ProxyLoginError, _tell_refusal)
     for each in (SQLAlchemyError, UnknownOutcomeError):
         app.register_error_handler(each, lambda error: _tell_away(parts, error))
     app.register_error_handler(FilesAwayError, _tell_files_away)
@@ -176,7 +189,24 @@ def build_site(parts: Parts) -> Flask:
     app.after_request(_harden)
     app.register_blueprint(_build_pages(parts))
     app.register_blueprint(_build_api(parts))
+    _require_roles(app)
     return app
+
+
+_PLACEHOLDER = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+def _route(rule: Any) -> str:
+    """Return a route as the table has it."""
+    return _PLACEHOLDER.sub(r"{\1}", str(rule))
+
+
+def _require_roles(app: Flask) -> None:
+    """Raise RuntimeError for a route without a role: it would be for nobody."""
+    for rule in app.url_map.iter_rules():
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            if needed(method, _route(rule)) is None:
+                raise RuntimeError(f"{method} {_route(rule)} has no role in gateway/routes.py")
 
 
 # --- around every request -------------------------------------------------------------------------
@@ -196,6 +226,12 @@ def _tell_too_many(error: TooManyFailuresError) -> Answer:
         response = jsonify({"error": sentence})
         response.status_code = 429
     response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def _tell_refusal(error: GateError | ProxyLoginError) -> Answer:
+    response = jsonify({"error": str(error)})
+    response.status_code = getattr(error, "status", 403)
     return response
 
 
@@ -227,7 +263,8 @@ def _tell_files_away(_error: FilesAwayError) -> Answer:
 def _harden(response: Response) -> Response:
     if request.url_rule is not None:
         request.environ["gateway.route"] = f"{request.method} {request.url_rule.rule}"
-    request.environ["gateway.person"] = g.get("actor")
+    who: Person | None = g.get("person")
+    request.environ["gateway.person"] = who and (who.name or who.how)
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if not request.path.startswith("/static/"):
@@ -235,42 +272,59 @@ def _harden(response: Response) -> Response:
     return response
 
 
-def _is_open(path: str) -> bool:
-    return path in ("/login", "/api/health") or path.startswith("/static/")
-
-
 def _guard(parts: Parts) -> Answer | None:
-    """Let nobody in who has not logged in, and no page but ours change anything."""
-    g.actor = None
-    if _is_open(request.path) and request.method in ("GET", "HEAD"):
+    """Let nobody in who has not logged in, give nobody what the table of routes does not say, and
+    let no page but ours change anything.
+    """
+    g.person = None
+    role = None if request.url_rule is None else needed(request.method, _route(request.url_rule))
+    if role is Role.ANYONE and request.method in ("GET", "HEAD"):
         return None
     if request.path != "/login":
-        g.actor = _find_actor(parts)
-        if g.actor is None and request.path.startswith("/api/"):
-            _refuse(401, "Log in first, or send the admin token as Authorization: Bearer.")
-        # An address that is typed comes with the cookie alone: it opens the page, in which nothing
-        # is, and its form for logging out.
-        if g.actor is None and not parts.login.has_cookie(_credentials()):
-            return redirect(_here(f"/login?next={quote(_asked_path())}"), 303)  # type: ignore[return-value]
+        g.person = _find_person(parts)
+        if g.person is None:
+            away = _send_away(parts, role)
+            if away is not None:
+                return away
+        elif request.url_rule is not None and request.method != "OPTIONS":
+            route, named = _route(request.url_rule), request.view_args or {}
+            parts.gate.check(g.person, request.method, route, named)
     elif not is_here(request.environ):
         _refuse(413, "That is too long for a login.")
-    if request.method not in ("GET", "HEAD", "OPTIONS") and g.actor != "token":
+    if request.method not in ("GET", "HEAD", "OPTIONS") and not _has_token():
         _check_origin(parts)
     return None
 
 
-def _find_actor(parts: Parts) -> str | None:
+def _send_away(parts: Parts, role: Role | None) -> Answer | None:
+    """Answer a stranger; None if there is nothing to see in what is asked for."""
+    if request.path.startswith("/api/") or (role is not None and role > Role.VIEWER):
+        _refuse(401, "Log in first, or send the admin token as Authorization: Bearer.")
+    # An address that is typed comes with the cookie alone: it opens the page, in which nothing is,
+    # and its form for logging out.
+    if not parts.login.has_cookie(_credentials(parts)):
+        return redirect(_here(f"/login?next={quote(_asked_path())}"), 303)  # type: ignore[return-value]
+    return None
+
+
+def _has_token() -> bool:
+    return g.person is not None and g.person.how == "token"
+
+
+def _find_person(parts: Parts) -> Person | None:
+    credentials = _credentials(parts)
     if request.endpoint in ("api.get_artifact", "api.get_text") and "signature" in request.args:
         values = request.view_args or {}
         what = values.get("artifact_id") or f"text of {values.get('run_id')}"
-        if not parts.login.is_link(_credentials(), what, request.args):
+        person = parts.login.follow_link(credentials, what, request.args)
+        if person is None:
             _refuse(401, _STALE_LINK)
-        return "session"
-    return parts.login.find_actor(_credentials(), _address())
+        return person
+    return parts.login.find_person(credentials, _address())
 
 
-def _credentials() -> Credentials:
-    return Credentials.of(request.environ)
+def _credentials(parts: Parts) -> Credentials:
+    return parts.login.credentials(request.environ)
 
 
 def _check_origin(parts: Parts) -> None:
@@ -352,19 +406,20 @@ def _add_login(pages: Blueprint, parts: Parts) -> None:
         # What looks at a link before a person does must not use it up.
         if code is None or request.method == "HEAD":
             return _show("login.html", message=_WHY.get(request.args.get("why", ""), ""))
-        if parts.login.is_own_code(code, _credentials()):
+        if parts.login.is_own_code(code, _credentials(parts)):
             return redirect(_here(_next_path()), 303)  # type: ignore[return-value]
         return enter(parts.login.use_code(code, _address()), _EXPIRED)
 
     @pages.post("/login")
     def log_in() -> Response:
         token = request.form.get("token", "").strip()
-        return enter(parts.login.use_admin_token(token, _address()), _WRONG)
+        return enter(parts.login.use_token(token, _address()), _WRONG)
 
     @pages.post("/logout")
     def log_out() -> Response:
-        parts.login.close(_credentials())
-        parts.store.note(_address(), "session", "logout")
+        person = parts.login.close(_credentials(parts))
+        name = None if person is None else person.name
+        parts.store.note(_address(), "session", "logout", person=name)
         response: Response = redirect(_here("/login"), 303)  # type: ignore[assignment]
         is_secure = _is_https(parts)
         response.delete_cookie(parts.login.cookie_name, path="/", secure=is_secure)
@@ -429,12 +484,15 @@ def _build_api(parts: Parts) -> Blueprint:
     _add_talk(api, parts)
     add_listing(api, parts)
     add_offers(api, parts)
+    add_people(api, parts)
     _add_notifications(api, parts)
 
     @api.post("/login-codes")
     def make_login_code() -> Answer:
-        code = parts.login.make_code()
-        parts.store.note(_address(), g.actor, "login code")
+        if _person().how == "proxy":
+            _refuse(400, "The proxy in front signs you in; a code would go on without it.")
+        code = parts.login.make_code(person=_person())
+        _note(parts, "login code")
         return jsonify({"code": code, "lifetime_s": CODE_LIFETIME_S}), 201
 
     @api.get("/openapi.json")
@@ -478,10 +536,10 @@ def _add_reading_aids(api: Blueprint, parts: Parts) -> None:
     @api.post("/runs/<run_id>/text/link")
     def link_text(run_id: str) -> Answer:
         _json_body()
-        if g.actor == "token":
+        if _has_token():
             _refuse(400, "Links are for the page; the token itself opens the text.")
         _find_run(parts, run_id)
-        query = urlencode(parts.login.make_link(_credentials(), f"text of {run_id}"))
+        query = urlencode(parts.login.make_link(_credentials(parts), f"text of {run_id}"))
         address = _here(f"/api/runs/{quote(run_id)}/text?{query}")
         return jsonify({"address": address, "lifetime_s": LINK_LIFETIME_S}), 201
 
@@ -532,7 +590,9 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
         model = read_model(parts, body)
         if "command" not in body:
             command = model.command
-        run_id, token = parts.store.create_run(command, metadata, model.details, model.title)
+        run_id, token = parts.store.create_run(
+            command, metadata, model.details, model.title, owner=_person().name
+        )
         _note(parts, "create", run_id, model.noted)
         run = _find_run(parts, run_id)
         parts.live.tell(ALL_RUNS, "run", run)
@@ -541,9 +601,9 @@ def _add_runs(api: Blueprint, parts: Parts) -> None:
     @api.get("/runs")
     def list_runs() -> Answer:
         if request.args.get("state") == "waiting":
-            return jsonify({"runs": parts.store.waiting_runs(), "next": None})
+            return jsonify({"runs": parts.store.waiting_runs(_person()), "next": None})
         limit = _number("limit", 50, 1, 200)
-        runs, following = parts.store.runs(_place_in_order("before"), limit)
+        runs, following = parts.store.runs(_place_in_order("before"), limit, _person())
         return jsonify({"runs": runs, "next": following})
 
     @api.get("/runs/<run_id>")
@@ -592,11 +652,11 @@ def _add_artifacts(api: Blueprint, parts: Parts) -> None:
     @api.post("/artifacts/<artifact_id>/link")
     def link_artifact(artifact_id: str) -> Answer:
         _json_body()
-        if g.actor == "token":
+        if _has_token():
             _refuse(400, "Links are for the page; the token itself opens the file.")
         if parts.store.artifact(artifact_id) is None:
-            _refuse(404, "There is no such artifact.")
-        query = urlencode(parts.login.make_link(_credentials(), artifact_id))
+            _refuse(404, NO_ARTIFACT)
+        query = urlencode(parts.login.make_link(_credentials(parts), artifact_id))
         address = _here(f"/api/artifacts/{quote(artifact_id)}?{query}")
         return jsonify({"address": address, "lifetime_s": LINK_LIFETIME_S}), 201
 
@@ -604,7 +664,7 @@ def _add_artifacts(api: Blueprint, parts: Parts) -> None:
     def get_artifact(artifact_id: str) -> Any:
         artifact = parts.store.artifact(artifact_id)
         if artifact is None:
-            _refuse(404, "There is no such artifact.")
+            _refuse(404, NO_ARTIFACT)
         try:
             content = parts.files.store.open(artifact["run_id"], artifact["id"])
         except FileNotFoundError:
@@ -682,7 +742,7 @@ def _add_talk(api: Blueprint, parts: Parts) -> None:
             command, noted = read_answer(body, card)
         except AnswerError as error:
             _refuse(error.status, str(error))
-        return _queue(parts, run, "answer", command, noted)
+        return _queue(parts, run, "answer", command, noted, question_id)
 
     @api.post("/runs/<run_id>/mode")
     def set_mode(run_id: str) -> Answer:
@@ -715,7 +775,7 @@ def _add_notifications(api: Blueprint, parts: Parts) -> None:
         if not parts.notifier.state["services"]:
             _refuse(409, "No service is set.")
         parts.notifier.test()
-        parts.store.note(_address(), g.actor, "test notifications")
+        _note(parts, "test notifications")
         return jsonify(parts.notifier.state), 202
 
     @api.post("/runs/<run_id>/looks")
@@ -725,16 +785,24 @@ def _add_notifications(api: Blueprint, parts: Parts) -> None:
         page, is_visible = _text(body, "page", 50), body.get("visible")
         if not isinstance(is_visible, bool):
             _refuse(400, "visible is true or false.")
-        parts.looks.note(run_id, page, is_visible=is_visible)
+        if _person().role >= Role.OPERATOR:  # a viewer cannot do what others would be told of
+            parts.looks.note(run_id, page, is_visible=is_visible)
         return jsonify({"ok": True}), 200
 
 
 def _queue(
-    parts: Parts, run: dict[str, Any], action: str, text: str, noted: str | None = None
+    parts: Parts,
+    run: dict[str, Any],
+    action: str,
+    text: str,
+    noted: str | None = None,
+    about: str | None = None,
 ) -> Answer:
-    """Hand a command to the runner; `noted` is what the audit says of it besides its name."""
+    """Hand a command to the runner; `noted` is what the audit says of it besides its name, and
+    `about` the question that it answers.
+    """
     _refuse_ended(run)
-    entry = parts.store.add_command(run["id"], text)
+    entry = parts.store.add_command(run["id"], text, _person().name, about)
     _note(parts, action, run["id"], noted)
     parts.live.command_queued(run["id"])
     parts.live.tell(run["id"], "command", entry)
@@ -758,17 +826,6 @@ def _refuse_ended(run: dict[str, Any]) -> None:
         _refuse(409, "The run has ended.")
 
 
-def _find_run(parts: Parts, run_id: str) -> dict[str, Any]:
-    run = parts.store.run(run_id)
-    if run is None:
-        _refuse(404, "There is no such run.")
-    return run
-
-
-def _note(parts: Parts, action: str, run_id: str, detail: str | None = None) -> None:
-    parts.store.note(_address(), g.actor, action, run_id, detail)
-
-
 def _is_json(value: dict[str, Any]) -> bool:
     """Whether browsers can read it: NaN and Infinity are not JSON, and 1e999 becomes the latter."""
     try:
@@ -778,21 +835,8 @@ def _is_json(value: dict[str, Any]) -> bool:
     return True
 
 
-def _place_in_order(name: str) -> int | None:
-    return _number(name, 0, 0, 2**53) if name in request.args else None
-
-
 def _ends_of_nothing(after: int | None, before: int | None) -> tuple[int, int]:
     """Return where the first and the last event of an empty page would be."""
     if after is not None:
         return after + 1, after
     return (0, 0) if before is None else (before, before - 1)
-
-
-def _number(name: str, default: int, least: int, most: int) -> int:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
-        _refuse(400, f"{name} is a whole number from {least} to {most}.")
-    return int(text)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import selectors
 import socket
 import ssl
@@ -26,7 +27,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, Protocol, Union
 
 from gateway.serving.server import Connection
 from gateway.storage.records import Event
@@ -48,6 +49,9 @@ _MAX_NEWS = 200
 _MAX_PARKED = 2_000
 # Of the last notices, for a page whose stream was away for a moment.
 _MAX_NOTICES = 50
+
+# Of a run that news are about: whom it belongs to, and where it works.
+About = tuple[Union[str, None], Union[str, None]]
 
 _NOTHING = memoryview(b"")
 # What was read for one viewer, for all with its cursor: the bytes, and the cursor after them.
@@ -80,7 +84,11 @@ class Viewer:
 
     topic: str
     cursor: int
-    is_allowed: Callable[[], bool]  # asked again every _HEARTBEAT_S
+    # Asked again every _HEARTBEAT_S, when somebody has lost something, and at its end.
+    is_allowed: Callable[[], bool]
+    ends_at: float = math.inf  # as `time.monotonic()`
+    # Whether its person sees a run; None: each of them.
+    sees: Callable[[str | None, str | None], bool] | None = None
     asked_at: float = 0.0
     noticed: int | None = None  # the number of the last notice that its page had
     out: memoryview = _NOTHING
@@ -165,7 +173,7 @@ class Live:
         self._polls: dict[str, set[Poll]] = {}
         self._tails: dict[str, _Tail] = {}
         self._behind: dict[str, int] = {}
-        self._notices: deque[tuple[int, str, bytes]] = deque(maxlen=_MAX_NOTICES)
+        self._notices: deque[tuple[int, str, bytes, About]] = deque(maxlen=_MAX_NOTICES)
         self._is_woken = False
         self._has_more = False  # perhaps, for a viewer that has taken all it was sent
         self._is_ending = False
@@ -200,41 +208,52 @@ class Live:
         if run_id in self._viewers:
             self._post(lambda: self._behind.update({run_id: last_id}))
 
-    def tell(self, topic: str, name: str, content: dict[str, Any]) -> None:
-        """Send something to all who follow a run, or the list, here and elsewhere."""
-        self.tell_here(topic, name, content)
+    def tell(
+        self, topic: str, name: str, content: dict[str, Any], about: About | None = None
+    ) -> None:
+        """Send something to all who follow a run, or the list, here and elsewhere.
+
+        What the list is told names the run that it is `about`; a run itself says it.
+        """
+        self.tell_here(topic, name, content, about)
         # What may be large is read there.
         is_read = name in ("run", "command")
-        fields = {"id": content["id"]} if is_read else {"content": content}
+        fields = {"id": content["id"]} if is_read else {"content": content, "about": about}
         self._tell_others("news", topic=topic, name=name, **fields)
 
-    def tell_here(self, topic: str, name: str, content: dict[str, Any]) -> None:
+    def tell_here(
+        self, topic: str, name: str, content: dict[str, Any], about: About | None = None
+    ) -> None:
         """Send something to all who follow a run, or the list, at this gateway."""
         if topic in self._viewers:
             frame = _encode_frame(name, content)
-            self._post(lambda: self._add_news(topic, frame))
+            of_run = (content["owner"], content["working_dir"]) if name == "run" else about
+            self._post(lambda: self._add_news(topic, frame, of_run))
 
     def tell_everybody(self, name: str, content: dict[str, Any], *, is_here: bool = False) -> None:
-        """Send something to all who follow anything; `is_here`: at this gateway alone."""
+        """Send something that is about no run to all who follow anything; `is_here`: at this
+        gateway alone.
+        """
         frame = _encode_frame(name, content)
         self._post(lambda: self._add_news_everywhere(frame))
         if not is_here:
             self._tell_others("everybody", name=name, content=content)
 
-    def tell_notice(self, number: int, content: dict[str, Any], *, is_here: bool = False) -> None:
-        """Send a notice to all pages; one that comes back gets those after its last number.
-
-        `is_here`: at this gateway alone.
+    def tell_notice(
+        self, number: int, content: dict[str, Any], about: About, *, is_here: bool = False
+    ) -> None:
+        """Send a notice to all pages whose person sees the run; one that comes back gets those
+        after its last number. `is_here`: at this gateway alone.
         """
         frame = _encode_frame("notice", content)
 
         def work() -> None:
-            self._notices.append((number, content["run_id"], frame))
-            self._add_news_everywhere(frame)
+            self._notices.append((number, content["run_id"], frame, about))
+            self._add_news_everywhere(frame, about)
 
         self._post(work)
         if not is_here:
-            self._tell_others("notice", number=number, content=content)
+            self._tell_others("notice", number=number, content=content, about=about)
 
     def parked(self) -> tuple[int, int]:
         """Return how many streams are open, and how many polls wait."""
@@ -277,7 +296,7 @@ class Live:
         self._post(self._drop_viewers)
 
     def ask_again(self) -> None:
-        """Ask of each viewer now whether it still may see what it sees: a session has ended."""
+        """Ask of each stream whether it is still allowed: somebody has lost something."""
         self._post(self._ask_again)
 
     def _tell_others(self, kind: str, **fields: Any) -> None:
@@ -381,8 +400,11 @@ class Live:
             return
         self._viewers.setdefault(viewer.topic, set()).add(viewer)
         if viewer.noticed is not None:
-            missed = (frame for number, _, frame in self._notices if number > viewer.noticed)
-            viewer.news.extend(missed)
+            viewer.news.extend(
+                frame
+                for number, _, frame, about in self._notices
+                if number > viewer.noticed and (viewer.sees is None or viewer.sees(*about))
+            )
         viewer.out = memoryview(connection.dressed(STREAM_HEAD))
         viewer.quiet_since = viewer.asked_at = time.monotonic()
 
@@ -424,16 +446,23 @@ class Live:
 
     def _ask_again(self) -> None:
         for viewer in [each for viewers in self._viewers.values() for each in viewers]:
-            viewer.asked_at = -_HEARTBEAT_S
+            viewer.asked_at = -math.inf
 
-    def _add_news(self, topic: str, frame: bytes) -> None:
+    def _add_news(self, topic: str, frame: bytes, about: About | None) -> None:
         for viewer in self._viewers.get(topic, ()):
-            if len(viewer.news) < _MAX_NEWS:
+            is_hidden = viewer.sees is not None and (
+                topic == ALL_RUNS if about is None else not viewer.sees(*about)
+            )
+            if is_hidden:
+                viewer.asked_at = -math.inf  # a run may have moved out of sight
+            elif len(viewer.news) < _MAX_NEWS:
                 viewer.news.append(frame)
 
-    def _add_news_everywhere(self, frame: bytes) -> None:
-        for topic in self._viewers:
-            self._add_news(topic, frame)
+    def _add_news_everywhere(self, frame: bytes, about: About | None = None) -> None:
+        for viewer in [each for viewers in self._viewers.values() for each in viewers]:
+            is_seen = about is None or viewer.sees is None or viewer.sees(*about)
+            if is_seen and len(viewer.news) < _MAX_NEWS:
+                viewer.news.append(frame)
 
     def _serve_viewers(self, now: float) -> None:
         """Send a page to each in turn, until all have what there is or the time is over."""
@@ -451,7 +480,7 @@ class Live:
         """
         connection = self._connections[viewer]
         try:
-            if now - viewer.asked_at >= _HEARTBEAT_S:
+            if now - viewer.asked_at >= _HEARTBEAT_S or now >= viewer.ends_at:
                 viewer.asked_at = now
                 if not viewer.is_allowed():
                     self._drop(viewer, connection)

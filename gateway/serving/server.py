@@ -285,15 +285,29 @@ def _make_file(sock: socket.socket, mode: str = "r", _size: int = 0) -> _Reader 
 class _Headers(server.HeaderReader):
     """Headers with one spelling: to WSGI, `X_Forwarded_For` would have the name of another one.
 
-    cheroot's own reader for that compares bytes with text.
+    cheroot's own reader for that compares bytes with text. Of a header that stands twice, or goes
+    on in another line, it would keep the last line: those of `once` are refused.
     """
 
+    def __init__(self, once: frozenset[bytes] = frozenset()) -> None:
+        self._once = once
+        self._seen: set[bytes] = set()
+
     def _allow_header(self, key_name: bytes) -> bool:
+        if key_name in self._once:
+            if key_name in self._seen:
+                raise ValueError("A header is there twice.")
+            self._seen.add(key_name)
         return b"_" not in key_name
 
 
 class _Request(server.HTTPRequest):
     header_reader = _Headers()
+
+    def __init__(self, owner: Any, *arguments: Any, **named: Any) -> None:
+        super().__init__(owner, *arguments, **named)
+        if owner.once:
+            self.header_reader = _Headers(owner.once)
 
 
 class Connection(server.HTTPConnection):
@@ -642,6 +656,8 @@ class Server(wsgi.Server):
         if certificate is not None:
             self.ssl_adapter = _Adapter(*certificate)
             self.ssl_adapter.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # Headers that no request may have twice.
+        self.once: frozenset[bytes] = frozenset()
         self.bind_error: OSError | None = None
         self._working: set[Connection] = set()
         limit = min(_MAX_WAITING, _open_files_limit() // 3)

@@ -51,7 +51,7 @@ from gateway.storage.records import (
     summarize,
 )
 
-VERSION = 4
+VERSION = 5
 # Runs of an older version that are changed in one transaction.
 _UPGRADED_AT_ONCE = 500
 
@@ -97,6 +97,8 @@ runs = Table(
     _id(),
     Column("token_hash", LargeBinary(32), nullable=False),
     Column("status", String(10), nullable=False),
+    # The name of who made it; null is whoever has the admin token.
+    Column("owner", String(100)),
     Column("command", _WRITTEN),
     Column("metadata", Text),
     _moment("created_at"),
@@ -210,6 +212,9 @@ commands = Table(
     Column("error", _WRITTEN),
     _moment("created_at"),
     Column("acknowledged_at", Float),
+    # The name of who sent it, as with runs; and the question that it answers.
+    Column("person", String(100)),
+    Column("about", String(50)),
     Index("commands_by_run", "run_id", "number"),
 )
 
@@ -245,12 +250,30 @@ leftovers = Table(
     Column("is_last", Boolean, nullable=False),
 )
 
+# Who has a token of their own.
+people = Table(
+    "people",
+    metadata,
+    _number(),
+    _id(),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("role", String(10), nullable=False),
+    Column("token_hash", LargeBinary(32), nullable=False, unique=True),
+    # Which runs are seen: own ones alone; those in folders of these patterns, as JSON.
+    Column("own", Boolean, nullable=False),
+    Column("folders", Text, nullable=False),
+    _moment("created_at"),
+    Column("ends_at", Float),
+)
+
 sessions = Table(
     "sessions",
     metadata,
     Column("token_hash", LargeBinary(32), primary_key=True),
     _moment("created_at"),
     _moment("expires_at"),
+    # The id of one of `people`; null is whoever has the admin token.
+    Column("person", String(50)),
 )
 
 # Folders that wait for runs (`claude-runner wait`), and that the operator has let in. The id is the
@@ -329,6 +352,8 @@ codes = Table(
     Column("address", String(50)),
     Column("cookie_hash", LargeBinary(32)),
     Column("is_told", Boolean, nullable=False),
+    # As with sessions.
+    Column("person", String(50)),
 )
 
 # Wrong guesses of an address, since a moment.
@@ -340,13 +365,15 @@ failures = Table(
     _count("guesses"),
 )
 
-# What operators did, and who tried to become one.
+# What people did, and who tried to become one.
 audit = Table(
     "audit",
     metadata,
     _number(),
     _moment("at"),
     Column("address", String(50), nullable=False),
+    # The name, as with runs; and how they were signed in.
+    Column("person", String(100)),
     Column("actor", String(20), nullable=False),
     Column("action", String(30), nullable=False),
     Column("run_id", String(50)),

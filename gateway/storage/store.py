@@ -32,8 +32,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.admission import NONCE_MEMORY_S, Admitted, hash_token
+from gateway.roles import ADMIN, Person
 from gateway.storage import postgresql, questions, schema
 from gateway.storage.changes import replaced_by
+from gateway.storage.people import People, narrowed
 from gateway.storage.questions import Talk
 from gateway.storage.records import (
     DONE,
@@ -71,6 +73,11 @@ _RUN = (
     )
     .join(schema.summaries, schema.summaries.c.number == schema.runs.c.number)
     .outerjoin(schema.keeping, schema.keeping.c.run_id == schema.runs.c.id)
+    .where(schema.summaries.c.removed_at.is_(None))
+)
+_SEEN = (
+    select(schema.runs.c.id)
+    .join(schema.summaries, schema.summaries.c.number == schema.runs.c.number)
     .where(schema.summaries.c.removed_at.is_(None))
 )
 _TOKEN_HASH = select(schema.runs.c.token_hash).where(schema.runs.c.id == bindparam("run_key"))
@@ -117,6 +124,8 @@ _SETTLED_WITHIN_MS = 1_000
 # A used code is known again when somebody else comes with it; no window of counts is longer.
 _CODES_KNOWN_S = 86_400
 _FAILURES_KNOWN_S = 3_600
+# What a run says of an answer that came from the page.
+_OPERATOR = "operator"
 # The state of an order that its folder has not taken: `offers` stands above this.
 _QUEUED = "queued"
 
@@ -143,12 +152,15 @@ class RunFullError(Exception):
 
 @dataclass(frozen=True)
 class UsedCode:
-    """A code that has let somebody in. `is_told`: that somebody else came with it."""
+    """A code that has let somebody in. `is_told`: that somebody else came with it. `person` is an
+    id of `People`, None for whoever has the admin token.
+    """
 
     address: str
     at: float
     cookie_hash: bytes = b""
     is_told: bool = False
+    person: str | None = None
 
 
 class Store:
@@ -157,6 +169,7 @@ class Store:
     def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
+        self.people = People(engine, writer)
         # Whether other gateways use the same database.
         self.is_shared = writer.is_shared
         self._token_hashes: dict[str, bytes] = {}
@@ -188,11 +201,12 @@ class Store:
         known: Mapping[str, Any] | None = None,
         title: str | None = None,
         also: Callable[[Connection, str], None] | None = None,
+        owner: str | None = None,
     ) -> tuple[str, str]:
         """Make a run; return its id and its token, which is kept nowhere.
 
-        `known` is what is known of its details before it begins. `also` is done in the same
-        transaction, with the run's id.
+        `owner` is the name of who makes it. `known` is what is known of its details before it
+        begins. `also` is done in the same transaction, with the run's id.
         """
         run_id = f"run_{secrets.token_hex(8)}"
         token = secrets.token_hex(32)
@@ -202,6 +216,7 @@ class Store:
             "id": run_id,
             "token_hash": hash_token(token),
             "status": PENDING,
+            "owner": owner,
             "command": command,
             "metadata": None if metadata is None else json.dumps(metadata),
             "created_at": now,
@@ -256,20 +271,30 @@ class Store:
         found = self._rows(_RUN.where(schema.runs.c.id == run_id))
         return _run_json(found[0]) if found else None
 
-    def runs(self, before: int | None, limit: int) -> tuple[list[dict[str, Any]], int | None]:
-        """Return a page of runs, newest first, and the `before` of the next one, if any."""
+    def sees(self, person: Person, run_id: str) -> bool:
+        """Whether there is such a run, and somebody sees it."""
+        query = narrowed(_SEEN.where(schema.runs.c.id == run_id), person)
+        return bool(self._rows(query))
+
+    def runs(
+        self, before: int | None, limit: int, person: Person = ADMIN
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """Return a page of the runs that somebody sees, newest first, and the `before` of the next
+        one, if any.
+        """
         number = schema.runs.c.number
-        query = _RUN.order_by(number.desc())
+        query = narrowed(_RUN, person).order_by(number.desc())
         if before is not None:
             query = query.where(number < before)
         found = self._rows(query.limit(limit + 1))
         page = found[:limit]
         return [_run_json(row) for row in page], page[-1].number if len(found) > limit else None
 
-    def waiting_runs(self) -> list[dict[str, Any]]:
-        """Return the runs that wait for a person, newest first."""
+    def waiting_runs(self, person: Person) -> list[dict[str, Any]]:
+        """Return the runs that wait for a person, and that this one sees, newest first."""
         columns = schema.runs.c
-        query = _RUN.where(columns.status == RUNNING).order_by(columns.number.desc())
+        query = narrowed(_RUN, person).where(columns.status == RUNNING)
+        query = query.order_by(columns.number.desc())
         running = map(_run_json, self._rows(query.limit(_MAX_RUNNING)))
         return [run for run in running if run["open_questions"] or run["state"] == "waiting"]
 
@@ -278,7 +303,28 @@ class Store:
     def conversation(self, run_id: str) -> dict[str, Any]:
         """Return what is open in a run, as the API shows it."""
         talk = self._talk(run_id)
-        return questions.show(talk, self._told(run_id, talk.event_ids))
+        shown = questions.show(talk, self._told(run_id, talk.event_ids))
+        if shown["closed"]:
+            answered = self._answered(run_id, [each["id"] for each in shown["closed"]])
+            for each in shown["closed"]:
+                each["person"] = answered.get(each["id"]) if each["by"] == _OPERATOR else None
+        return shown
+
+    def _answered(self, run_id: str, question_ids: list[str]) -> dict[str, str | None]:
+        """Return who has answered each of these questions from the page: who was first, and was
+        not refused by the runner, which may say so a little later.
+        """
+        columns = schema.commands.c
+        query = (
+            select(columns.about, columns.person)
+            .where(
+                columns.run_id == run_id,
+                columns.about.in_(question_ids),
+                columns.status != FAILED,
+            )
+            .order_by(columns.number.desc())
+        )
+        return {row.about: row.person for row in self._rows(query)}
 
     def find_card(self, run_id: str, question_id: str) -> dict[str, Any] | None:
         """Return the card of an open question. Raises: questions.AnswerError."""
@@ -416,17 +462,24 @@ class Store:
 
     # --- commands ---
 
-    def add_command(self, run_id: str, text: str) -> dict[str, Any]:
-        """Queue a command for a run; return its entry in the history."""
+    def add_command(
+        self, run_id: str, text: str, person: str | None = None, about: str | None = None
+    ) -> dict[str, Any]:
+        """Queue a command for a run; return its entry in the history.
+
+        `person` is the name of who sends it, and `about` the question that it answers.
+        """
         row: dict[str, Any] = {
             "id": f"cmd_{secrets.token_hex(8)}",
             "run_id": run_id,
             "command": text,
             "status": PENDING,
             "created_at": time.time(),
+            "person": person,
+            "about": about,
         }
         self._writer.execute(insert(schema.commands), row)
-        del row["run_id"]
+        del row["run_id"], row["about"]
         return {**row, "result": None, "error": None, "acknowledged_at": None}
 
     def note_stop(self, run_id: str, reason: str) -> bool:
@@ -536,31 +589,16 @@ class Store:
         query = select(schema.artifacts.c.id).where(schema.artifacts.c.run_id == run_id)
         return {row.id for row in self._rows(query)}
 
-    # --- sessions, and what their owners did ---
+    # --- codes, and what people did ---
 
-    def add_session(self, token_hash: bytes, lifetime_s: float) -> None:
-        """Remember a session."""
-        now = time.time()
-        row = {"token_hash": token_hash, "created_at": now, "expires_at": now + lifetime_s}
-        self._writer.execute(insert(schema.sessions), row)
-
-    def has_session(self, token_hash: bytes) -> bool:
-        """Whether a session is valid."""
-        columns = schema.sessions.c
-        query = select(func.count()).where(
-            columns.token_hash == token_hash, columns.expires_at > time.time()
-        )
-        with self._engine.connect() as connection:
-            return bool(connection.execute(query).scalar())
-
-    def end_session(self, token_hash: bytes) -> None:
-        """Forget a session."""
-        query = delete(schema.sessions).where(schema.sessions.c.token_hash == token_hash)
-        self._writer.execute(query)
-
-    def add_code(self, code_hash: bytes, good_until: float) -> None:
+    def add_code(self, code_hash: bytes, good_until: float, person_id: str | None) -> None:
         """Remember a code that lets somebody in."""
-        row = {"code_hash": code_hash, "good_until": good_until, "is_told": False}
+        row = {
+            "code_hash": code_hash,
+            "good_until": good_until,
+            "is_told": False,
+            "person": person_id,
+        }
         self._writer.execute(insert(schema.codes), row)
 
     def use_code(self, code_hash: bytes, address: str) -> bool:
@@ -577,7 +615,8 @@ class Store:
             columns.code_hash == code_hash, columns.used_at.is_not(None)
         )
         for row in self._rows(query):
-            return UsedCode(row.address, row.used_at, bytes(row.cookie_hash or b""), row.is_told)
+            cookie_hash = bytes(row.cookie_hash or b"")
+            return UsedCode(row.address, row.used_at, cookie_hash, row.is_told, row.person)
         return None
 
     def change_code(self, code_hash: bytes, **values: Any) -> None:
@@ -614,12 +653,14 @@ class Store:
         run_id: str | None = None,
         detail: str | None = None,
         *,
+        person: str | None = None,
         succeeded: bool = True,
     ) -> None:
-        """Note in the audit table who did what."""
+        """Note in the audit table who did what; `actor` is how they were signed in."""
         row = {
             "at": time.time(),
             "address": address[:50],
+            "person": person,
             "actor": actor,
             "action": action,
             "run_id": run_id,
@@ -627,6 +668,23 @@ class Store:
             "succeeded": succeeded,
         }
         self._writer.execute(insert(schema.audit), row)
+
+    def notes(
+        self, before: int | None, limit: int, run_id: str | None, person: str | None
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """Return a page of the audit, newest first, and the `before` of the next one, if any."""
+        columns = schema.audit.c
+        query = select(schema.audit).order_by(columns.number.desc())
+        if before is not None:
+            query = query.where(columns.number < before)
+        if run_id is not None:
+            query = query.where(columns.run_id == run_id)
+        if person is not None:
+            query = query.where(columns.person == person)
+        found = self._rows(query.limit(limit + 1))
+        page = found[:limit]
+        entries = [_picked(row, _NOTE_FIELDS) for row in page]
+        return entries, page[-1].number if len(found) > limit else None
 
     # --- what is over ---
 
@@ -737,13 +795,14 @@ def _check_room(connection: Connection, run_id: str, size_bytes: int) -> None:
 
 # What the API shows of a row as it is.
 _RUN_FIELDS = (
-    *("id", "status", "command", "created_at", "started_at", "finished_at"),
+    *("id", "status", "owner", "command", "created_at", "started_at", "finished_at"),
     *("last_event_at", "last_event_id", "event_count", "exit_code"),
 )
 _COMMAND_FIELDS = (
     *("id", "command", "status", "result", "error"),
-    *("created_at", "acknowledged_at"),
+    *("created_at", "acknowledged_at", "person"),
 )
+_NOTE_FIELDS = ("at", "address", "person", "actor", "action", "run_id", "detail", "succeeded")
 _ARTIFACT_FIELDS = ("id", "run_id", "name", "type", "size", "created_at")
 
 

@@ -19,6 +19,7 @@ from gateway.login import (
     TooManyFailuresError,
     find_cookie,
 )
+from gateway.roles import Person, Role
 from gateway.storage import schema
 from gateway.windows import MAX_ADDRESSES, Windows
 from testing.gateways.embedded_store import OpenStore
@@ -143,11 +144,12 @@ def test_every_wrong_guess_is_noted(opened: OpenStore) -> None:
     """At the page by token and code, and by a script; who gets in is noted too."""
     login = Login(opened.store, "right", Path("admin-token"), "cookie")
 
-    assert login.use_admin_token("wrong", "10.0.0.1") is None
+    assert login.use_token("wrong", "10.0.0.1") is None
     assert login.use_code("wrong", "10.0.0.2") is None
     for authorization in ("Bearer wrong", "Basic right", "nonsense"):
-        assert login.find_actor(Credentials(authorization, "", ""), "10.0.0.3") is None
-    assert login.find_actor(Credentials("Bearer right", "", ""), "10.0.0.3") == "token"
+        assert login.find_person(Credentials(authorization, "", ""), "10.0.0.3") is None
+    person = login.find_person(Credentials("Bearer right", "", ""), "10.0.0.3")
+    assert person == Person(None, Role.ADMIN, "token")
     assert login.use_code(login.make_code(), "10.0.0.4") is not None
 
     assert audit(opened) == [
@@ -162,14 +164,14 @@ def test_guesses_do_not_fill_the_disk(opened: OpenStore) -> None:
     """One address is noted until it is refused unseen; of many together, so many an hour."""
     login = Login(opened.store, "right", Path("admin-token"), "cookie")
     for _ in range(MAX_FAILURES):
-        login.find_actor(Credentials("Bearer wrong", "", ""), "10.0.0.1")
+        login.find_person(Credentials("Bearer wrong", "", ""), "10.0.0.1")
     with pytest.raises(TooManyFailuresError):
-        login.find_actor(Credentials("Bearer wrong", "", ""), "10.0.0.1")
+        login.find_person(Credentials("Bearer wrong", "", ""), "10.0.0.1")
     assert len(audit(opened)) == MAX_FAILURES
 
     for number in range(2 * MAX_NOTED_FAILURES):
-        login.find_actor(Credentials("Bearer wrong", "", ""), f"10.0.1.{number}")
-    login.use_admin_token("right", "10.0.0.2")
+        login.find_person(Credentials("Bearer wrong", "", ""), f"10.0.1.{number}")
+    login.use_token("right", "10.0.0.2")
 
     *noted, last, success = audit(opened)
     assert len(noted) == MAX_NOTED_FAILURES - 1

@@ -24,6 +24,7 @@ from gateway.settings import (
     DRAIN_SECONDS,
     FILES_DAYS,
     FILES_URL,
+    GROUPS_HEADER,
     LOG,
     METRICS,
     NOTIFY,
@@ -32,6 +33,8 @@ from gateway.settings import (
     OWN,
     RATE_LIMIT,
     RETENTION_DAYS,
+    ROLES,
+    SIGN_IN_HEADER,
     TRUSTED_PROXIES,
     Settings,
 )
@@ -246,6 +249,9 @@ def test_a_project_cannot_say_where_messages_go() -> None:
         OUTPUT_DAYS: "1",
         FILES_DAYS: "1",
         AUDIT_DAYS: "1",
+        SIGN_IN_HEADER: "X-Forwarded-Email",
+        GROUPS_HEADER: "X-Groups",
+        ROLES: "admin=*",
     }
 
     assert set(granted(OWN, names)) == {setting.variable for setting in OWN} == names.keys()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from gateway.storage import schema
 from testing.gateways.embedded_gateway import EmbeddedGateway, Frame, session_of
 from testing.gateways.embedded_record import EmbeddedRecord
 from testing.gateways.gateway_records import Run
+from testing.gateways.member import Member, ends, follow
 from testing.gateways.postgresql import Cluster, cluster, gateways_on, name_of_database
 from testing.gateways.signing_client import Client
 from testing.gateways.waiting_folder import WaitingFolder
@@ -320,6 +322,46 @@ def test_a_folder_waits_at_both(pair: tuple[EmbeddedGateway, EmbeddedGateway]) -
     assert folder.order_of(sent)["state"] == elsewhere.order_of(sent)["state"] == "starting"
     (shown,) = pair[1].api("GET", "/api/offers").json()["offers"]
     assert (shown["id"], shown["running"]) == (folder.id, sent)
+
+
+def test_people_are_the_same_at_the_other(pair: tuple[EmbeddedGateway, EmbeddedGateway]) -> None:
+    """Tokens, sessions, codes and what each sees; who is removed at one has lost all at the other,
+    an open stream too, within two of its polls.
+    """
+    one, other = pair
+    ann = Member.add(one, "ann", "operator", own=True)
+    there = replace(ann, gateway=other)
+    run = there.create_run()
+    for each in pair:
+        hidden = each.create_run()
+        assert [found["id"] for found in ann.api("GET", "/api/runs").json()["runs"]] == [run.id]
+        answers = [there.api("GET", f"/api/runs/{one_of}") for one_of in (hidden.id, "run_0")]
+        assert [answer.status for answer in answers] == [404, 404]
+        assert answers[0].body == answers[1].body
+    assert one.run(run)["owner"] == "ann"
+    session = there.log_in()
+    assert one.request("GET", "/api/me", headers=session).json()["name"] == "ann"
+    ada = Member.add(one, "ada", "admin")
+    code = ada.api("POST", "/api/login-codes", {}).json()["code"]
+    hers = session_of(other.request("GET", f"/login?code={code}"))
+    assert one.request("GET", "/api/me", headers=hers).json()["name"] == "ada"
+    with (
+        follow(other, "/api/stream", session) as by_session,
+        there.follow("/api/stream") as by_token,
+    ):
+        assert other.request("GET", "/api/me", headers=session).status == 200
+        assert one.api("POST", "/api/people/ann/remove", {}).status == 200
+        removed_at = time.monotonic()
+        assert ends(by_session)
+        assert ends(by_token)
+        assert time.monotonic() - removed_at < 10  # and not at the next look, after fifteen
+    assert other.request("GET", "/api/me", headers=session).status == 401
+    again = Member.add(other, "ann", "viewer", folders=["/srv/sh?p"])
+    for each, folder in ((one, "/srv/shop"), (other, "/srv/SHOP"), (one, "/srv/other")):
+        each.send_marker(each.create_run(), {"event": "started", "workingDir": folder}, 1)
+    seen = [found["working_dir"] for found in again.api("GET", "/api/runs").json()["runs"]]
+    assert seen == ["/srv/shop", None]  # the last one is her own, of the same name
+    assert again.api("GET", "/api/list?q=srv").json()["counts"]["working"] == 1
 
 
 def test_a_login_holds_at_the_other(pair: tuple[EmbeddedGateway, EmbeddedGateway]) -> None:

@@ -214,7 +214,13 @@ def test_half_a_session_opens_nothing(gw: EmbeddedGateway, document: dict[str, A
         {"Cookie": mine["Cookie"], "X-Page-Key": other["X-Page-Key"]},
         {"Cookie": mine["Cookie"], "X-Page-Key": mine["Cookie"].partition("=")[2]},
     ]
-    ids = {"run_id": run.id, "artifact_id": uploaded, "command_id": "x", "waiter_id": "x"}
+    ids = {
+        "run_id": run.id,
+        "artifact_id": uploaded,
+        "command_id": "x",
+        "waiter_id": "x",
+        "name": "x",
+    }
     tried = [
         (method.upper(), path.format(**ids))
         for path, item in document["paths"].items()
@@ -242,7 +248,7 @@ def test_a_session_of_an_older_version_is_over(tmp_path: Path) -> None:
         digest = hashlib.sha256(old.encode()).digest()
         with closing(sqlite3.connect(own.database_file)) as database:
             values = (digest, time.time(), time.time() + 1_000)
-            database.execute("INSERT INTO sessions VALUES (?, ?, ?)", values)
+            database.execute("INSERT INTO sessions VALUES (?, ?, ?, NULL)", values)
             database.commit()
         headers = {"Cookie": f"gateway-{own.port}={old}"}
 

@@ -2,6 +2,7 @@
 
 import { pathHere } from "./base.js";
 import { forgetDrafts } from "./drafts.js";
+import { showMe } from "./me.js";
 import { showConnection } from "./notices.js";
 import { offerNotifications } from "./notifications.js";
 
@@ -10,6 +11,7 @@ document.querySelector("form[action$='/logout']").addEventListener("submit", for
 const page = await makePage();
 document.querySelector("#main").replaceChildren(page.element);
 page.open();
+showMe();
 offerNotifications();
 
 /** Make the view, of which alone the scripts are loaded: gateway/page/scripts.py names them too. */

@@ -59,9 +59,9 @@ export function cardSummary(card) {
 }
 
 /** Return a few words on how a question was closed. */
-export function closedSentence({ decision, by, scope, reason }) {
+export function closedSentence({ decision, by, scope, reason, person }) {
   if (decision === null) return WITHDRAWALS.get(reason) ?? "Withdrawn";
-  const who = by === "keyboard" ? " at the keyboard" : by ? ` by the ${by}` : "";
+  const who = by === "keyboard" ? " at the keyboard" : person ? ` by ${person}` : by ? ` by the ${by}` : "";
   return `${DECISIONS.get(decision) ?? "Answered"}${who}${scope && `, for this run: ${scope}`}`;
 }
 

@@ -123,7 +123,7 @@ export class RunActions {
 
   constructor() {
     const buttons = el("div", { class: "button-row" }, actionButton("Rename", {}, () => rename(this.#run, buttons, fail), fail), this.#again, this.#keep, this.#remove);
-    this.element = el("section", { class: "card", "aria-label": "This run", hidden: true }, buttons);
+    this.element = el("section", { class: "card run-actions", "aria-label": "This run", hidden: true }, buttons);
     /** What is there to start the run with, as long as it has not begun. */
     this.start = el(
       "div",

@@ -197,7 +197,7 @@ const nameOf = (command, isSession) => {
 
 const STATUS_WORDS = { pending: "waiting for the runner", done: "done", failed: "failed" };
 
-function historyEntry({ command, status, result, error, created_at: createdAt }, isSession) {
+function historyEntry({ command, status, result, error, created_at: createdAt, person }, isSession) {
   const isSpecial = command.startsWith("__");
   // Of what is no program there is nothing to say but that it was done.
   const outcome = isSpecial && status === "done" ? [] : [result, error];
@@ -211,7 +211,7 @@ function historyEntry({ command, status, result, error, created_at: createdAt },
       { class: "history-head" },
       el(isSpecial ? "span" : "code", { class: "history-name" }, nameOf(command, isSession)),
       el("span", { class: `outcome ${status}` }, STATUS_WORDS[status] ?? status),
-      el("span", { class: "hint", title: new Date(createdAt * 1000).toLocaleString() }, age(createdAt)),
+      el("span", { class: "hint", title: new Date(createdAt * 1000).toLocaleString() }, [person, age(createdAt)].filter(Boolean).join(", ")),
     ),
     text && resultBlock(text, error ? "bad" : "", nameOf(command, isSession), isSpecial ? [text] : resultNodes(command, text)),
     isSilent && el("p", { class: "hint" }, "It printed nothing."),
