@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -96,10 +97,15 @@ def test_the_screen_shows_what_a_terminal_shows(desk: Visitor) -> None:
     check()
 
 
-def test_the_alternate_screen_gives_the_other_one_back(desk: Visitor) -> None:
-    """What a full-screen program drew is gone when it ends, and what was there before is not."""
-    pieces = ["before\r\n\x1b[?1049h\x1b[Hfull screen", "\x1b[?1049l", "after"]
+@pytest.mark.parametrize("end", ["\r\n", "…"])
+def test_the_alternate_screen_gives_the_other_one_back(desk: Visitor, end: str) -> None:
+    """What was there before a full-screen program is there when it ends; the text, which is read
+    afterwards, keeps what the program drew last.
+    """
+    drawn = "\x1b[?1049h\x1b[Hgone\x1b[2J\x1b[Hfull\x1b[3;1Hscreen\x1b[6;1H"
+    pieces = [f"before{end}{drawn}", "\x1b[?1049l", "after\r\nall"]
 
     ours, theirs = desk.open_list().evaluate(_SHOW_BOTH, [pieces, SIZE])
 
-    assert ours == theirs == "before\nafter"
+    assert theirs == f"before{end}after\nall".replace("\r\n", "\n")
+    assert ours == f"before{end}\nfull\n\nscreen\nafter\nall".replace("\r\n\n", "\n")

@@ -86,3 +86,11 @@ def test_who_comes_late_sees_the_whole_screen(desk: Visitor, gateway: EmbeddedGa
     expect(rows).to_contain_text("live")
     expect(rows).to_contain_text("line 1")
     assert "line 2" not in rows.inner_text().split()
+
+    # When it is over a terminal shows nothing of it; the text does.
+    gateway.send_event(run, "stdout", "\x1b[?1049lResume with --resume\r\n", MANY + 4)
+    gateway.send_marker(run, {"event": "finished", "exitCode": 0, "reason": "exited"})
+    desk.open_run(run.id)
+    text = page.locator(".text-lines")
+    expect(text).to_contain_text("Resume with --resume")
+    expect(text).to_contain_text(f"step {MANY - 1}")

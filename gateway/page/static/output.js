@@ -32,6 +32,8 @@ const LEAD_EVENTS = 100;
 const MAX_CHARS = 2_500_000;
 const MAX_EVENTS = 10_000;
 const LINE_CHARS = 80;
+// Behind it a terminal shows nothing of what stood on the other screen; the text keeps that.
+const LEFT_SCREEN = "\x1b[?1049l";
 const DEFAULT_SIZE = { columns: 80, rows: 24 };
 
 /** Ask for the newest events of a run, by its path in the API; null if another place is wanted. */
@@ -343,7 +345,8 @@ export class Output {
     // A run without a terminal of its own is text, which fits any width; only a session needs a screen.
     if (this.#run.mode !== "interactive") return "text";
     // What a program has left on its screen when it ended is little; its text is all there is.
-    return finer[0] === "terminal" || this.#run.status === "running" ? finer[0] : "text";
+    if (this.#run.status === "running") return finer[0];
+    return finer[0] === "terminal" && !this.#events.some(({ data }) => data.includes(LEFT_SCREEN)) ? finer[0] : "text";
   }
 
   async #show(kind) {

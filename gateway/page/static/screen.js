@@ -26,6 +26,8 @@ const LONGEST_LINE = 20_000;
 const MAX_LINES = 30_000;
 const MAX_CELLS = 5_000_000;
 const TRIMMED_EVERY = 5000;
+// After each screen that is left all is drawn anew. Some programs leave one many times.
+const MAX_KEPT_SCREENS = 20;
 const MAX_NUMBERS = 32;
 const PLAIN = Object.freeze({});
 const BLANK = Object.freeze([" ", PLAIN]);
@@ -45,6 +47,7 @@ export class Screen {
   #column = 0;
   #saved = [0, 0];
   #beforeAlternate = null;
+  #kept = 0; // screens that were left
   #pens = new Map();
   #dirty = new Set();
   #dirtyFrom = 0; // and all lines from here on
@@ -274,11 +277,26 @@ export class Screen {
       this.#beforeAlternate = [this.#main, this.#row, this.#column];
       this.#replace(Array.from({ length: row + 1 }, () => []), row, this.#column);
     } else if (!isOn && this.#beforeAlternate) {
+      const left = this.#main.slice(this.#top);
       this.#replace(...this.#beforeAlternate);
       this.#beforeAlternate = null;
+      this.#keep(left);
     } else if (!isOn) {
       this.#escape("\x1b8"); // as xterm does: leaving restores the cursor in any case
     }
+  }
+
+  /** Keep above the cursor what stood on a screen that is left: of a session it is all there is to read. */
+  #keep(screen) {
+    const kept = screen.slice(0, screen.findLastIndex((line) => line.length) + 1);
+    if (!kept.length || this.#kept === MAX_KEPT_SCREENS) return;
+    this.#kept += 1;
+    const isWithin = this.#column > 0;
+    const row = this.#row + (isWithin ? 1 : 0);
+    this.#main.splice(row, 0, ...kept, ...(isWithin ? [[]] : []));
+    this.#row = row + kept.length;
+    this.#column = 0;
+    this.#trim();
   }
 
   #replace(lines, row, column) {
