@@ -36,7 +36,7 @@ def test_a_run_at_two_gateways(browser: Browser, tmp_path: Path) -> None:
                 expect(entry.locator(".outcome")).to_have_text("done")
                 team.members[0].kill()
                 expect(page.locator("#connection")).to_have_text("Live")
-                page.get_by_role("button", name="Stop", exact=True).click()
+                page.get_by_role("button", name="Stop", exact=True).dblclick()
                 expect(page.locator(".badge")).to_have_text("Stopped")
                 assert runner.wait(20) == 130
             expect(page.locator(".verdict")).to_contain_text("were received as sent")
