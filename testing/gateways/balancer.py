@@ -15,12 +15,15 @@ from testing.gateways.embedded_record import free_port
 from testing.gateways.postgresql import Cluster, gateways_on
 from testing.waiting import eventually
 
+# A gateway on a busy machine is slow, and not away: it may take its time, and say ten times that
+# its database did. What is sent to one that has ended goes to the other one at once.
 _CONFIGURATION = """
 global
     maxconn 1000
 defaults
     mode http
     timeout connect 5s
+    timeout check 30s
     timeout client 75s
     timeout server 75s
     retries 3
@@ -32,7 +35,7 @@ backend gateways
     balance roundrobin
     option httpchk GET /api/health
     http-check send hdr Host localhost
-    default-server check inter 200ms fall 1 rise 1
+    default-server check inter 200ms fall 10 rise 1
 """
 _ENDS_WITHIN_S = 10
 
