@@ -34,6 +34,8 @@ _CHANNEL: Final = "claude_runner"
 # PostgreSQL takes 8,000 bytes.
 MAX_BYTES: Final = 7_000
 _RECONNECT_S: Final = 0.5
+# After each sending: many runs at once would cost a statement, and a look at the others, each time.
+_GATHER_S: Final = 0.025
 # Of news that cannot be sent; a gateway that hears nothing compares with the database.
 _MAX_PENDING: Final = 10_000
 
@@ -74,7 +76,7 @@ class Relay:
         self._address = address
         self._taker = taker
         self._gate = threading.Lock()
-        self._pending: dict[str, None] = {}
+        self._pending: dict[str, str] = {}
         self._woken = threading.Event()
         self._ended = threading.Event()
         self.leads = False
@@ -103,10 +105,13 @@ class Relay:
         text = self._encode(kind, **fields)
         if len(text.encode()) > MAX_BYTES:
             text = self._encode("lost")
+        # Of the events of a run only the last one matters.
+        key = f"events {fields['run']}" if kind == "events" else text
         with self._gate:
-            self._pending[text] = None
+            self._pending[key] = text
             if len(self._pending) > _MAX_PENDING:
-                self._pending = {self._encode("lost"): None}
+                lost = self._encode("lost")
+                self._pending = {lost: lost}
         self._woken.set()
 
     def _encode(self, kind: str, **fields: Any) -> str:
@@ -125,15 +130,16 @@ class Relay:
             self._woken.wait()
             self._woken.clear()
             with self._gate:
-                texts, self._pending = list(self._pending), {}
-            if texts:
+                news, self._pending = self._pending, {}
+            if news:
                 try:
-                    connection.execute(_SEND, (_CHANNEL, texts))
+                    connection.execute(_SEND, (_CHANNEL, list(news.values())))
                 except connection_error():
                     with self._gate:
-                        self._pending = {**dict.fromkeys(texts), **self._pending}
+                        self._pending = {**news, **self._pending}
                     self._woken.set()
                     raise
+                self._ended.wait(_GATHER_S)
             elif self._ended.is_set():
                 left = self._encode("left", who=connection.info.backend_pid)
                 connection.execute(_SEND, (_CHANNEL, [left]))
