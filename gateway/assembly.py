@@ -342,7 +342,8 @@ class Gateway:
             register = SharedRegister(engine, self._writer)
         offers = Offers(self._store, Orders(engine, self._writer), self._live, register)
         look = self._claims.enter_context(looking_at(engine))
-        self._health = Health({"database": look, "files": files.store.check})
+        told = ["files"] if settings.files_url else []
+        self._health = Health({"database": look, "files": files.store.check}, told=told)
         rate_limit = RateLimit(settings.rate_limit, proxies.has)
         health = self._health
         gate = Gate(self._store, offers)

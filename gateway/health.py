@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Callable
 
 logger = logging.getLogger(__name__)
@@ -24,10 +24,13 @@ Check = Callable[[], None]
 
 
 class Health:
-    """What is asked by probes: which of the parts are away."""
+    """What is asked by probes: which of the parts are away. What is `told` alone is no reason to
+    send requests elsewhere: it is away for every gateway, and most requests do without it.
+    """
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
+    def __init__(self, checks: Mapping[str, Check], told: Collection[str] = ()) -> None:
         self.is_draining = False
+        self._told = frozenset(told)
         self._parts = {name: _Part(name, check) for name, check in checks.items()}
 
     def start(self) -> None:
@@ -46,6 +49,10 @@ class Health:
             part.begin()  # all at once
         until = time.monotonic() + LIMIT_S
         return [name for name, part in self._parts.items() if not part.is_there(until)]
+
+    def is_needed(self, away: list[str]) -> bool:
+        """Whether requests should go elsewhere because these are away."""
+        return not self._told.issuperset(away)
 
 
 class _Part:

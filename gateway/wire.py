@@ -211,8 +211,10 @@ class Wire:
         now = int(time.time() * 1_000)
         away = [] if self._health.is_draining else self._health.away()
         # Looked at again, because it may have begun meanwhile.
-        status = "draining" if self._health.is_draining else "away" if away else "ok"
+        is_away = self._health.is_needed(away)
+        status = "draining" if self._health.is_draining else "away" if is_away else "ok"
         told = {"status": status, "timestamp": now, "version": VERSION, "extensions": EXTENSIONS}
+        told.update({"away": away} if away else {})
         if status != "ok":
             error = ", ".join(away) + " away" if away else status
             raise UnwellError({"error": error, **told, "away": away})
