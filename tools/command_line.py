@@ -605,8 +605,11 @@ def _run_gateway(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
     """Run the embedded gateway, until a signal ends it, or see to the one that runs."""
+    migration = _migration(options)
     if options.action == "migrate":
-        return _start_gateway("gateway.command_line", _migration(options), console)
+        return _start_gateway("gateway.command_line", ["migrate", *migration], console)
+    if migration:
+        raise RunnerError("--from, --to and --files go with `gateway migrate`")
     if options.stop or options.login:
         local = importlib.import_module("tools.local_gateway")
         print_out((local.stop if options.stop else local.log_in)(config.data_dir))
@@ -620,12 +623,10 @@ def _run_gateway(
 
 
 def _migration(options: argparse.Namespace) -> list[str]:
-    arguments = ["migrate"]
-    arguments += [f"--env-file={options.env_file}"] if options.env_file else []
-    for name in ("from", "to", "files"):
-        value = getattr(options, name)
-        arguments += [] if value is None else [f"--{name}={value}"]
-    return arguments
+    given = {name: getattr(options, name) for name in ("from", "to", "files")}
+    if options.action is not None:
+        given["env-file"] = options.env_file
+    return [f"--{name}={value}" for name, value in given.items() if value is not None]
 
 
 def _run_demo(
@@ -662,7 +663,8 @@ def _start_gateway(module: str, arguments: Sequence[str], console: Console) -> i
             provide(console, POSTGRESQL)
         if files_url.startswith("s3:"):
             provide(console, FILES)
-        xterm.fetch(console.note)
+        if "migrate" not in arguments:
+            xterm.fetch(console.note)
 
     return int(importlib.import_module(module).main(arguments, prepare))
 

@@ -189,7 +189,16 @@ def test_what_is_not_moved(database: Cluster, tmp_path: Path) -> None:
         for each in (one, two):
             each.create_run()
             each.stop()
-    assert migrate(one, url)[0] == 0
+    # By the shim's program, which has the packages installed that it needs.
+    program = [sys.executable, str(ROOT / "claude_runner.py"), "gateway", *command(one, url)[2:]]
+    done = subprocess.run(program, env=one.environ, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, said_last(one).rstrip())
+    program.remove("migrate")
+    done = subprocess.run(program, env=one.environ, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "claude-runner: --from, --to and --files go with `gateway migrate`\n",
+    )
 
     told = migrate(two, url)
     assert told[2] == (
