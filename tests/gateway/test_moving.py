@@ -102,7 +102,10 @@ def test_a_gateway_goes_on_elsewhere(database: Cluster, store: Moto, tmp_path: P
         before = old.run(run), old.events(run)
         code, _, said = migrate(old, url, "--files", files_url)
         assert (code, said.count("another gateway uses the database")) == (1, 1)
-        launch = plan(EmbeddedRecord(old), child("lines.py", "600", "200"), folder)
+        # However long the moves take.
+        patient = {"CLAUDE_RUNNER_DRAIN_TIMEOUT": "600"}
+        lines = child("lines.py", "600", "200")
+        launch = plan(EmbeddedRecord(old), lines, folder, env=patient)
         runner = stack.enter_context(RunnerProcess(launch))
         launch.expect(r"(?m)^20 .*\n")
         old.kill()
@@ -151,7 +154,7 @@ def test_a_gateway_goes_on_elsewhere(database: Cluster, store: Moto, tmp_path: P
             answer = client.event("stdout", "later\n", 7)
             assert answer.json["eventId"] > before[1][-1]["id"]
             assert stream.take(1)[0].data["data"] == "later\n"
-        assert runner.wait() == 0
+        assert runner.wait(120) == 0
         verdict = judge(record, launch.run.id, last=600)
         assert (verdict.problems, verdict.lines) == ([], 600)
         made = new.create_run()
