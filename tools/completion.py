@@ -177,11 +177,14 @@ _ZSH_ACTIONS: Final = {"files": "_files", "folders": "_files -/", "any": " "}
 
 def _zsh_arguments(options: tuple[_Option, ...]) -> str:
     specs = []
+    operands = 0
     for option in options:
         action = f"({' '.join(option.words)})" if option.kind == "words" else ""
         action = action or _ZSH_ACTIONS.get(option.kind, "")
         if option.is_operand:
-            specs.append(_zsh_quoted(f"1:{option.help}:{action}"))
+            operands += 1
+            message = option.help.replace(":", "\\:")
+            specs.append(_zsh_quoted(f"{operands}:{message}:{action}"))
             continue
         explained = option.help.replace("[", "(").replace("]", ")")
         for name in option.names:
