@@ -605,6 +605,12 @@ def _run_gateway(
     options: argparse.Namespace, config: Config, _profile: Profile, console: Console
 ) -> int:
     """Run the embedded gateway, until a signal ends it, or see to the one that runs."""
+    if options.action == "people":
+        people = importlib.import_module("tools.people").people
+        print_out(people(["people", *options.words], options, config.data_dir))
+        return 0
+    if options.words or options.role or options.until or options.own or options.folders:
+        raise RunnerError("--role, --until, --own and --folders go with `gateway people add`")
     migration = _migration(options)
     if options.action == "migrate":
         return _start_gateway("gateway.command_line", ["migrate", *migration], console)
@@ -613,10 +619,6 @@ def _run_gateway(
     if options.stop or options.login:
         local = importlib.import_module("tools.local_gateway")
         print_out((local.stop if options.stop else local.log_in)(config.data_dir))
-        return 0
-    if options.action == "people":
-        people = importlib.import_module("tools.people").people
-        print_out(people(["people", *options.words], options, config.data_dir))
         return 0
     arguments = _handed_on(options, config, _GATEWAY_OPTIONS)
     return _start_gateway("gateway.command_line", arguments, console)

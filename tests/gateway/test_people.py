@@ -483,6 +483,9 @@ def test_people_at_the_command_line(gw: EmbeddedGateway) -> None:
     assert "clio has no token any more" in type_people(gw, "remove", "clio")
     assert gw.request("GET", "/api/me", headers=headers).status == 401
     assert "There is nobody of that name." in type_people(gw, "remove", "clio", code=1)
+    argv = [sys.executable, "-I", str(ROOT / "claude_runner.py"), "gateway", "--role", "viewer"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, "go with `gateway people add`" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
