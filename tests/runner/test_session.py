@@ -20,7 +20,7 @@ from testing.gateways.strict_gateway import StrictGateway
 from testing.programs import processes
 from testing.programs.children.floods import line as flood_line
 from testing.programs.children.not_utf8 import OUTPUT as NOT_UTF8
-from testing.programs.runner import Kind, Launch, RunnerProcess, child, plan, program
+from testing.programs.runner import CLAUDE, Kind, Launch, RunnerProcess, child, plan, program
 from testing.waiting import eventually
 
 # Lives until it is told to end.
@@ -72,6 +72,7 @@ def test_markers_frame_the_run(gw: AnyGateway, tmp_path: Path, kind: Kind) -> No
         "lines": 40,
         "project": ["npm"],
         "remoteInput": False,
+        **({"options": {"ask": "never"}} if kind is CLAUDE else {}),
     }
     assert end.pop("durationMs") > 0
     assert {name: end.pop(name) for name in ("events", "bytes", "sha256", "refused")}
