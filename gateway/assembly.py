@@ -211,6 +211,9 @@ class _News:
     def _take_removed(self) -> None:
         self._housekeeping.wake()
 
+    def _take_token(self, run: str) -> None:
+        self._store.forget_token_here(run)
+
     def _take_forgotten(self, runs: list[str]) -> None:
         self._forget(runs)
 
@@ -228,6 +231,7 @@ class _News:
 
     def lost(self) -> None:
         self._login.forget_believed()
+        self._store.forget_tokens()
         self._live.drop_viewers()
 
     def lead(self, *, leads: bool) -> None:
@@ -390,6 +394,7 @@ class Gateway:
                 self._forget_here,
             )
             self._live.others = self._relay = relay = Relay(engine.url, news)
+            self._store.when_token_changed = lambda run_id: relay.tell("token", run=run_id)
             looks.when_noted = lambda run_id, page, is_visible: relay.tell(
                 "look", run=run_id, page=page, visible=is_visible
             )

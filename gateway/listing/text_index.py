@@ -129,6 +129,14 @@ _INSERT_SHARED: Final = text(
     "INSERT INTO texts (run_id, text, words)"
     " VALUES (:run_id, :text, array_to_tsvector(CAST(:words AS text[])))"
 ).bindparams(bindparam("text", type_=postgresql.NulText()))
+_WITHOUT_WORDS: Final = (
+    select(schema.texts.c.number, schema.texts.c.text)
+    .where(literal_column("words").is_(None))
+    .limit(50)
+)
+_SET_WORDS: Final = text(
+    "UPDATE texts SET words = array_to_tsvector(CAST(:words AS text[])) WHERE number = :number"
+)
 # As FTS5 has them, but for accents.
 _WORD: Final = re.compile(r"[^\W_]+")
 _MAX_WORD: Final = 500
@@ -267,6 +275,8 @@ class TextIndex:
             begins, self._begins = self._begins, False
         try:
             with self._engine.connect() as connection:
+                if begins and self._has_column:
+                    self._gather_words(connection)
                 if begins:
                     waiting.update(dict.fromkeys(connection.execute(_BEHIND).scalars()))
                 taken = _read(connection, waiting)
@@ -280,6 +290,18 @@ class TextIndex:
         with self._gate:
             self._waiting = {**waiting, **self._waiting}
         return bool(waiting)
+
+    def _gather_words(self, connection: Connection) -> None:
+        """Gather the words of pieces that were stored before there was a column for them, or that
+        were taken over from SQLite.
+        """
+        while not self._ended.is_set():
+            rows = connection.execute(_WITHOUT_WORDS).all()
+            connection.rollback()
+            if not rows:
+                return
+            words = [{"number": row.number, "words": _words_of(row.text)} for row in rows]
+            self._writer.call(lambda c, words=words: c.execute(_SET_WORDS, words))  # type: ignore[misc]
 
 
 def _quoted(word: str) -> str:

@@ -108,7 +108,7 @@ _ROWS_AHEAD = 20
 # Tokens of runs that have been seen.
 _MAX_KNOWN_TOKENS = 10_000
 # Where other gateways may change them.
-_TOKENS_KNOWN_S = 1.0
+_TOKENS_KNOWN_S = 60.0
 # Of these a removed run leaves no row.
 _OF_RUN = (
     *(schema.commands, schema.artifacts, schema.orders, schema.indexed),
@@ -176,6 +176,8 @@ class Store:
         self._token_gate = threading.Lock()
         self._token_changes = 0
         self._tokens_until = 0.0
+        # Called with a run whose token was changed here.
+        self.when_token_changed: Callable[[str], None] = lambda _run_id: None
 
     def close(self) -> None:
         """Write what is queued, and let go of the database. Blocks until then."""
@@ -242,7 +244,7 @@ class Store:
         """Return what is kept of a run's token; None if there is no such run."""
         known = self._token_hashes.get(run_id)
         if self.is_shared and self._tokens_until < time.monotonic():
-            # Another gateway may have changed one.
+            # Another gateway tells when it has changed one; this is for whoever changes the tables.
             self._tokens_until = time.monotonic() + _TOKENS_KNOWN_S
             self._token_hashes, known = {}, None
         if known is None:
@@ -262,9 +264,20 @@ class Store:
 
     def forget_token(self, run_id: str) -> None:
         """Look for a run's token in the database again: it has another one, or none any more."""
+        self.forget_token_here(run_id)
+        self.when_token_changed(run_id)
+
+    def forget_token_here(self, run_id: str) -> None:
+        """The same for one that another gateway has changed."""
         with self._token_gate:
             self._token_changes += 1
             self._token_hashes.pop(run_id, None)
+
+    def forget_tokens(self) -> None:
+        """Look for all tokens again: it is not known which of them others have changed."""
+        with self._token_gate:
+            self._token_changes += 1
+            self._token_hashes.clear()
 
     def run(self, run_id: str) -> dict[str, Any] | None:
         """Return a run as the API shows it."""
