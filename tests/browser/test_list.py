@@ -201,7 +201,7 @@ def test_what_can_be_done_with_a_run(
         page.get_by_role("button", name="Keep for ever").click()
         expect(page.get_by_role("dialog")).to_have_count(0)
         more.click()
-        expect(page.get_by_role("button", name="Keep no longer than others")).to_be_visible()
+        expect(page.get_by_role("button", name="No longer keep")).to_be_visible()
         page.get_by_role("button", name="Go on with its session").click()
         page.get_by_role("textbox", name="Prompt").fill("and now?")
         page.get_by_role("button", name="Create the run").click()

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -64,8 +64,12 @@ class FolderPlace:
 
     def found(self) -> dict[str, int]:
         """Return everything that is there."""
-        paths = [path for path in self._folder.rglob("*") if path.is_file()]
-        return {path.relative_to(self._folder).as_posix(): path.stat().st_size for path in paths}
+        found: dict[str, int] = {}
+        for path in self._folder.rglob("*"):
+            with suppress(FileNotFoundError):  # it is being removed
+                if path.is_file():
+                    found[path.relative_to(self._folder).as_posix()] = path.stat().st_size
+        return found
 
     def go_away(self) -> None:
         """Be unmounted."""

@@ -60,7 +60,7 @@ export async function openMenu(line, row) {
   dialog.showModal();
 }
 
-const keepLabel = (run) => (run.kept ? "Keep no longer than others" : "Keep for ever");
+const keepLabel = (run) => (run.kept ? "No longer keep" : "Keep for ever");
 
 /** Keep a run when others of its age are removed, or no longer. */
 const keep = (run) => post(`${pathOf(run.id)}/keep`, { keep: !run.kept });
