@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import TRUSTED_PROXIES
+from gateway.settings import ROLES, SIGN_IN_HEADER, TRUSTED_PROXIES
 from testing.gateways.embedded_gateway import ROOT, session_of
 from testing.gateways.embedded_record import EmbeddedRecord, free_port
 from testing.gateways.front_proxies import (
@@ -23,6 +23,7 @@ from testing.gateways.front_proxies import (
 from testing.programs.runner import child, plan, run_to_end
 from testing.tables import each_row
 
+SIGNED_IN = "X-Forwarded-Email"
 FORGED = "203.0.113.66"
 # More than any buffer of a proxy.
 UPLOADED = 5_000_000
@@ -34,7 +35,7 @@ def behind(folder: Path, port: int) -> ProxiedGateway:
     return ProxiedGateway(
         folder / "gateway",
         *("--public-url", f"https://localhost:{port}/runs"),
-        env={TRUSTED_PROXIES: "127.0.0.1"},
+        env={TRUSTED_PROXIES: "127.0.0.1", SIGN_IN_HEADER: SIGNED_IN, ROLES: "admin=*"},
     )
 
 
@@ -44,6 +45,8 @@ def test_the_whole_loop(tmp_path: Path, name: str) -> None:
     port = free_port()
     gateway = behind(tmp_path / name, port)
     with gateway, running(name, tmp_path / "proxy", port, [gateway.port]) as front:
+        # What only a trusted proxy can say: here it is one that passes everything on.
+        assert gateway.request("GET", "/api/runs", headers={SIGNED_IN: "ann"}).status == 200
         gateway.front = front
         assert front.spoken() == "h2"
         look_around(gateway, front)
@@ -53,7 +56,9 @@ def test_the_whole_loop(tmp_path: Path, name: str) -> None:
 
 
 def look_around(gateway: ProxiedGateway, front: Front) -> None:
-    """Log in, and read."""
+    """Log in, and read. Nobody signs in by saying so."""
+    headers = dict.fromkeys((SIGNED_IN, SIGNED_IN.replace("-", "_")), "ann")
+    assert gateway.request("GET", "/api/runs", headers=headers).status == 401
     code = gateway.api("POST", "/api/login-codes", {}).json()["code"]
     # What a client says of itself counts no more than without the proxy.
     forged = {"X-Forwarded-For": FORGED, "X_Forwarded_For": FORGED}
