@@ -142,8 +142,8 @@ def test_commands_that_fit_the_project(desk: Visitor, gateway: EmbeddedGateway) 
     assert page.get_by_text("More (").count() == 0
 
 
-def test_a_diff_of_5_mb_opens_fast(desk: Visitor, gateway: EmbeddedGateway) -> None:
-    """In parts, of many files: the list is there at once, and little of it in the page."""
+def test_of_a_diff_of_5_mb_little_is_in_the_page(desk: Visitor, gateway: EmbeddedGateway) -> None:
+    """It came in parts, of many files: all are listed, and only opened ones have their lines."""
     run = begin(gateway, "rewrite everything")
     files = [new_file(f"folder/{number}.txt", 1_000) for number in range(450)]
     half = "".join(files[:200])
@@ -153,19 +153,10 @@ def test_a_diff_of_5_mb_opens_fast(desk: Visitor, gateway: EmbeddedGateway) -> N
     desk.open_run(run.id)
     page = desk.page
     tabs = page.get_by_role("navigation", name="Views of this run")
-    took_ms = page.evaluate(
-        """async () => {
-          const began = performance.now();
-          document.querySelector(".tabs a[href*=changes]").click();
-          while (!document.querySelector(".changed-row")) await new Promise(requestAnimationFrame);
-          return performance.now() - began;
-        }"""
-    )
+    tabs.get_by_role("link", name="Changes").click()
     expect(tabs.get_by_role("link", name="Changes 450")).to_be_visible()
     expect(page.locator(".changed-row")).to_have_count(300)
     expect(page.locator(".diff-line")).to_have_count(0)
-    print(f"{sum(map(len, files)) / 1e6:.1f} MB: {took_ms:.0f} ms")
-    assert took_ms < 10_000  # 0.3 s on an idle machine
     page.get_by_role("button", name="Show 150 more files").click()
     page.get_by_role("link", name="new: folder/449.txt").click()
     expect(page.get_by_text("+line 999", exact=True)).to_be_attached()

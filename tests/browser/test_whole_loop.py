@@ -79,7 +79,7 @@ def test_halt_asks_first(desk: Visitor, gateway: EmbeddedGateway, project: Path)
         assert place is not None
         page.mouse.dblclick(place["x"] + place["width"] / 2, place["y"] + 10)
         expect(page.locator(".badge")).to_have_text("Halted")
-        assert runner.wait(20) == 137
+        assert runner.wait(40) == 137
 
 
 def test_a_gateway_that_restarts_loses_and_doubles_nothing(
