@@ -63,7 +63,10 @@ export async function openMenu(line, row) {
 const keepLabel = (run) => (run.kept ? "No longer keep" : "Keep for ever");
 
 /** Keep a run when others of its age are removed, or no longer. */
-const keep = (run) => post(`${pathOf(run.id)}/keep`, { keep: !run.kept });
+async function keep(run) {
+  // Noted here too: the menu may be opened again before the stream tells it.
+  run.kept = (await post(`${pathOf(run.id)}/keep`, { keep: !run.kept })).kept;
+}
 
 /** Make a new token for a run that was not started, and show its line again. */
 export async function openStart(run) {
