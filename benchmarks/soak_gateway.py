@@ -397,6 +397,9 @@ def _all_events(world: World, run: Run) -> list[dict[str, Any]]:
     return found
 
 
+_HOW = "(median / 99 of 100 / worst)"
+
+
 def table(world: World, events: int, minutes: float) -> str:
     """Return what came of it, in Markdown."""
     seen = world.seen
@@ -411,13 +414,13 @@ def table(world: World, events: int, minutes: float) -> str:
         "events that viewers got": f"{seen.counts['events that viewers got']:,}",
         "copies sent, and refused": f"{seen.counts['replays refused']}",
         "stops": f"{len(seen.times_s.get('stop', ()))}",
-        "a stop is at its runner after": seen.shown("stop"),
-        "a viewer sees an event after": seen.shown("event"),
-        "a viewer is back after": seen.shown("back"),
+        f"a stop is at its runner after {_HOW}": seen.shown("stop"),
+        f"a viewer sees an event after {_HOW}": seen.shown("event"),
+        f"a viewer is back after {_HOW}": seen.shown("back"),
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     wrong = "\n".join(f"- {each}" for each in seen.wrong)
-    return f"| | (median / 99 of 100 / worst) |\n|---|---|\n{lines}\n\n{wrong}"
+    return f"| what | value |\n|---|---|\n{lines}\n\n{wrong}"
 
 
 def main() -> int:
