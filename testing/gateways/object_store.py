@@ -143,9 +143,13 @@ class Line:
         while True:
             try:
                 client, _ = listener.accept()
-                server = socket.create_connection((HOST, self._target), timeout=30)
             except OSError:
                 return
+            try:
+                server = socket.create_connection((HOST, self._target), timeout=30)
+            except OSError:
+                client.close()
+                continue
             with self._lock:
                 self._sockets |= {client, server}
             self._begin(self._pass_on, client, server, True)
