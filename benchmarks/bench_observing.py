@@ -23,8 +23,9 @@ from types import SimpleNamespace
 
 from beside import ROOT
 
-from gateway import assembly, request_log
-from gateway.metrics import Metrics
+from gateway import assembly
+from gateway.observing import request_log
+from gateway.observing.metrics import Metrics
 from gateway.serving.hosts import find_hosts
 from gateway.serving.server import Connection, _Gateway
 from gateway.settings import load_settings

@@ -20,20 +20,21 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import Engine
 
 from config import write_private
-from gateway import request_log, xterm
+from gateway import xterm
+from gateway.access.gate import Gate
+from gateway.access.login import Login
 from gateway.admission import Admission, Nonces, RateLimit, SharedNonces
 from gateway.front import Front
-from gateway.gate import Gate
-from gateway.health import Health
 from gateway.housekeeping import Housekeeping
 from gateway.listing.runs import Listing
 from gateway.listing.text_index import TextIndex
-from gateway.login import Login
-from gateway.metrics import OTHER, Metrics, serving
 from gateway.notify.marks import Marks
 from gateway.notify.notifier import Notifier
 from gateway.notify.services import ServicesError
 from gateway.notify.words import secrets_of
+from gateway.observing import request_log
+from gateway.observing.health import Health
+from gateway.observing.metrics import OTHER, Metrics, serving
 from gateway.offers.folders import Offers
 from gateway.offers.orders import Orders
 from gateway.offers.register import OwnRegister, Register, SharedRegister

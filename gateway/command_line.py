@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from config import VERSION
-from gateway import request_log
 from gateway.announce import tell
 from gateway.assembly import Gateway, ListenError
 from gateway.moving import MoveError, move
+from gateway.observing import request_log
 from gateway.opener import remove_opener
 from gateway.serving.certificate import CertificateError, prepare_certificate
 from gateway.serving.hosts import LOOPBACK_NAMES, base_url, find_hosts, local_name

@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, unquote
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.gate import NO_RUN, Gate, GateError
-from gateway.login import Login, TooManyFailuresError
-from gateway.metrics import OTHER
-from gateway.proxy_login import ProxyLoginError
+from gateway.access.gate import NO_RUN, Gate, GateError
+from gateway.access.login import Login, TooManyFailuresError
+from gateway.access.proxy_login import ProxyLoginError
+from gateway.observing.metrics import OTHER
 from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import OWN_PATHS, Hosts, is_address
 from gateway.serving.live import ALL_RUNS, Live, Viewer

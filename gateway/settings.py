@@ -22,8 +22,8 @@ from config import (
     prepare_data_dir,
     write_private,
 )
+from gateway.access.proxy_login import ProxyLogin, Rule, header_key, parse_rules
 from gateway.notify.words import QuietHours, parse_quiet_hours, split_addresses
-from gateway.proxy_login import ProxyLogin, Rule, header_key, parse_rules
 from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import OWN_PATHS
 from places import PROGRAM

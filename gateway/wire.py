@@ -23,8 +23,8 @@ from urllib.parse import parse_qs, unquote
 
 from config import VERSION
 from gateway.admission import Admission, Admitted, Claim, RateLimit, RefusedError
-from gateway.health import Health
-from gateway.metrics import OTHER, RATE_LIMIT, Metrics, reason_of
+from gateway.observing.health import Health
+from gateway.observing.metrics import OTHER, RATE_LIMIT, Metrics, reason_of
 from gateway.offers.folders import MAX_WAIT_S, Offers, read_said, read_take
 from gateway.presence import Heard
 from gateway.serving.live import Live, Poll

@@ -37,29 +37,24 @@ MAY_IMPORT = {
 # The gateway is a house of its own: a room there is a package or a module in its folder. Each row
 # may import from rows above it alone, so that no rooms import each other in a circle.
 GATEWAY_MAY_IMPORT = {
-    "windows presence health metrics xterm demo_session opener whereabouts roles": "",
+    "windows presence observing xterm demo_session opener whereabouts roles": "",
     "admission": "windows",
-    "routes proxy_login": "roles",
     "storage": "admission roles",
     "screens serving relay": "storage",
-    "codes": "storage admission",
-    "login": "codes storage admission windows roles proxy_login",
     "offers": "serving storage admission roles",
-    "gate": "offers storage roles routes",
+    "access": "offers storage admission windows roles",
     "notify": "serving storage presence",
-    "settings": "notify serving proxy_login",
+    "settings": "notify serving access",
     "listing": "offers storage admission roles",
     "housekeeping": "listing storage",
-    "request_log": "metrics",
-    "wire": "offers serving storage admission presence health metrics",
-    "page": "gate wire listing login proxy_login routes roles codes notify offers screens serving "
-    "storage admission presence",
-    "front": "gate proxy_login wire login serving storage metrics",
-    "assembly": "request_log front page gate wire housekeeping listing settings notify offers "
-    "login screens serving relay storage admission presence health metrics xterm",
+    "wire": "offers serving storage admission presence observing",
+    "page": "access wire listing roles notify offers screens serving storage admission presence",
+    "front": "access wire serving storage observing",
+    "assembly": "front page access wire housekeeping listing settings notify offers screens "
+    "serving relay storage admission presence observing xterm",
     "announce": "assembly settings serving opener",
     "moving": "assembly settings storage",
-    "command_line": "request_log moving announce assembly settings serving storage opener "
+    "command_line": "observing moving announce assembly settings serving storage opener "
     "whereabouts",
     "demo": "opener",
     "__main__": "command_line",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from config import VERSION
+from gateway.access.routes import needed
 from gateway.page.markdown import TAGS as MARKDOWN_TAGS
 from gateway.roles import ROLES, Role
-from gateway.routes import needed
 
 Schema = dict[str, Any]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from gateway.gate import Gate
+from gateway.access.gate import Gate
+from gateway.access.login import Login
 from gateway.listing.runs import Listing
-from gateway.login import Login
 from gateway.notify.notifier import Notifier
 from gateway.offers.folders import Offers
 from gateway.page.scripts import Scripts

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from flask import abort, g, request
 
-from gateway.gate import NO_RUN
+from gateway.access.gate import NO_RUN
 from gateway.page.parts import Parts
 from gateway.roles import Person
 

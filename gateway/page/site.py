@@ -31,15 +31,17 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 from werkzeug.security import safe_join
 
-from gateway.codes import CODE_LIFETIME_S
-from gateway.gate import NO_ARTIFACT, GateError
-from gateway.login import (
+from gateway.access.codes import CODE_LIFETIME_S
+from gateway.access.gate import NO_ARTIFACT, GateError
+from gateway.access.login import (
     LINK_LIFETIME_S,
     SESSION_LIFETIME_S,
     Credentials,
     Session,
     TooManyFailuresError,
 )
+from gateway.access.proxy_login import ProxyLoginError
+from gateway.access.routes import needed
 from gateway.offers.folders import OfferError
 from gateway.page.changes_api import add_changes
 from gateway.page.listing_api import add_listing, created, read_model
@@ -70,9 +72,7 @@ from gateway.page.search import (
     find_text,
     look_through,
 )
-from gateway.proxy_login import ProxyLoginError
 from gateway.roles import Person, Role
-from gateway.routes import needed
 from gateway.serving.live import ALL_RUNS
 from gateway.storage.file_store import FilesAwayError
 from gateway.storage.questions import MODE, TAKE_BACK, AnswerError, read_answer, typed_answer
@@ -206,7 +206,9 @@ def _require_roles(app: Flask) -> None:
     for rule in app.url_map.iter_rules():
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             if needed(method, _route(rule)) is None:
-                raise RuntimeError(f"{method} {_route(rule)} has no role in gateway/routes.py")
+                raise RuntimeError(
+                    f"{method} {_route(rule)} has no role in gateway/access/routes.py"
+                )
 
 
 # --- around every request -------------------------------------------------------------------------

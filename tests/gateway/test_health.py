@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.health import FRESH_S, LIMIT_S, Health
+from gateway.observing.health import FRESH_S, LIMIT_S, Health
 from testing.gateways.embedded_gateway import Answer, EmbeddedGateway
 from testing.waiting import eventually
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from gateway.codes import CODE_LIFETIME_S, Codes
-from gateway.login import (
+from gateway.access.codes import CODE_LIFETIME_S, Codes
+from gateway.access.login import (
     LAST_NOTED,
     MAX_FAILURES,
     MAX_NOTED_FAILURES,

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import PREFIX, REASONS
+from gateway.observing.metrics import PREFIX, REASONS
 from gateway.settings import METRICS
 from testing.gateways.embedded_gateway import ROOT, EmbeddedGateway
 from testing.gateways.embedded_record import free_port

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
 from config import RunnerError
-from gateway import roles, routes
+from gateway import roles
+from gateway.access import routes
 from gateway.page.openapi import DOCUMENT
 from gateway.page.parts import Parts
 from gateway.page.site import build_site

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import routes
+from gateway.access import routes
+from gateway.access.gate import Gate
 from gateway.assembly import Gateway
-from gateway.gate import Gate
 from gateway.listing.runs import Listing
 from gateway.roles import ROLES, Person, Role
 from gateway.serving.hosts import find_hosts

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy_login import ProxyLogin, ProxyLoginError, parse_rules
+from gateway.access.proxy_login import ProxyLogin, ProxyLoginError, parse_rules
 from gateway.roles import Role
 from gateway.settings import SettingsError, load_settings
 from testing.gateways.embedded_gateway import Answer, EmbeddedGateway, open_socket

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.access.routes import needed
 from gateway.offers.folders import Offers
 from gateway.roles import Person, Role
-from gateway.routes import needed
 from gateway.storage.store import Store
 
 NO_RUN = "There is no such run."

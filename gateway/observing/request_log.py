@@ -11,7 +11,7 @@ import logging
 import time
 from typing import Any, Final
 
-from gateway.metrics import OTHER
+from gateway.observing.metrics import OTHER
 
 _SLOW_S: Final = 1.0
 # Nobody looks at each of these; the commands are as runners ask for them.

@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+from gateway.access.codes import AnyCodes, Codes, SharedCodes
+from gateway.access.proxy_login import Named, ProxyLogin
 from gateway.admission import hash_token
-from gateway.codes import AnyCodes, Codes, SharedCodes
-from gateway.proxy_login import Named, ProxyLogin
 from gateway.roles import ADMIN, Person
 from gateway.storage.store import Store
 from gateway.windows import Windows

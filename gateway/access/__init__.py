@@ -1,0 +1,1 @@
+"""Who may do what: signing in, sessions and codes, and the gate that every request passes."""
