@@ -188,7 +188,7 @@ export class RunsPage {
         this.#groups.get(line.stage)?.ids.unshift(run.id);
       }
     }
-    if (isMoved || known?.seen_at !== line.seen_at || known?.title !== line.title) this.#reloadSoon();
+    if (isMoved || known?.seen_at !== line.seen_at || known?.title !== line.title || known?.kept !== line.kept) this.#reloadSoon();
     this.#drawSoon();
   }
 
