@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Engine
@@ -28,6 +28,7 @@ from gateway.front import Front
 from gateway.housekeeping import Housekeeping
 from gateway.listing.runs import Listing
 from gateway.listing.text_index import TextIndex
+from gateway.news import News, Notices
 from gateway.notify.marks import Marks
 from gateway.notify.notifier import Notifier
 from gateway.notify.services import ServicesError
@@ -46,7 +47,7 @@ from gateway.relay import Relay
 from gateway.screens.screens import Screens
 from gateway.serving.forwarded import TrustedProxies
 from gateway.serving.hosts import Hosts, page_url
-from gateway.serving.live import ALL_RUNS, About, Live
+from gateway.serving.live import Live
 from gateway.serving.server import Server, Witness
 from gateway.settings import FILES_URL, METRICS, NOTIFY, Settings, SettingsError
 from gateway.storage.agreement import Agreed, agreed_with_others, alone_on_file
@@ -54,7 +55,6 @@ from gateway.storage.artifacts import ArtifactFiles
 from gateway.storage.file_store import FilesAwayError, FileStore, FolderStore
 from gateway.storage.object_store import ObjectStore
 from gateway.storage.postgresql import is_shared
-from gateway.storage.records import Event
 from gateway.storage.retention import Periods, Retention
 from gateway.storage.schema import looking_at, open_database
 from gateway.storage.store import Store
@@ -72,178 +72,10 @@ FINISH_S = 20.0
 _LOOK_AGAIN_S = 0.02
 # By these names obstore finds the keys of an object store.
 _KEYS_OF_FILES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-# How often other gateways are told which runners were heard of, and of how many at once.
-_HEARD_S = 10.0
-_HEARD_AT_ONCE = 200
 
 
 class ListenError(Exception):
     """The address cannot be listened on; the message is one plain sentence."""
-
-
-class _Notices:
-    """Tells the streams what the writer has stored. Runs in the writer's thread."""
-
-    def __init__(
-        self,
-        store: Store,
-        live: Live,
-        notifier: Notifier,
-        index: TextIndex,
-        metrics: Metrics | None,
-    ) -> None:
-        self._store = store
-        self._live = live
-        self._notifier = notifier
-        self._index = index
-        self._metrics = metrics
-
-    def events_stored(self, run_id: str, previous_id: int, stored: list[Event]) -> None:
-        if self._metrics is not None:
-            self._metrics.stored(event.data for event in stored)
-        self._live.events_stored(run_id, previous_id, stored)
-        self._index.note(run_id)
-
-    def run_changed(self, run_id: str) -> None:
-        self.show_run(run_id)
-        if self._live.others is not None:
-            self._live.others.tell("run", run=run_id)
-
-    def show_run(self, run_id: str) -> None:
-        """Tell who is here that a run has changed."""
-        self._notifier.run_changed(run_id)
-        if not (self._live.has_viewers(run_id) or self._live.has_viewers(ALL_RUNS)):
-            return
-        run = self._store.run(run_id)
-        if run is not None:
-            self._live.tell_here(run_id, "run", run)
-            self._live.tell_here(ALL_RUNS, "run", run)
-
-
-class _News:
-    """Takes what other gateways on the same database tell. Runs in the relay's thread."""
-
-    def __init__(
-        self,
-        store: Store,
-        live: Live,
-        notices: _Notices,
-        index: TextIndex,
-        notifier: Notifier,
-        housekeeping: Housekeeping,
-        verdicts: Verdicts,
-        heard: Heard,
-        looks: Looks,
-        login: Login,
-        forget: Callable[[list[str]], None],
-    ) -> None:
-        self._forget = forget
-        self._store = store
-        self._live = live
-        self._login = login
-        self._notices = notices
-        self._index = index
-        self._notifier = notifier
-        self._housekeeping = housekeeping
-        self._verdicts = verdicts
-        self._heard = heard
-        self._looks = looks
-        self._heard_told_at = time.monotonic()
-
-    def take(self, news: dict[str, Any]) -> None:
-        getattr(self, f"_take_{news.pop('kind')}", self._ignore)(**news)
-
-    def _ignore(self, **_: Any) -> None:
-        """A newer gateway may tell more."""
-
-    def _take_events(self, run: str, last: int) -> None:
-        self._live.events_elsewhere(run, last)
-        self._index.note(run)
-
-    def _take_run(self, run: str) -> None:
-        self._notices.show_run(run)
-
-    def _take_queued(self, topic: str) -> None:
-        self._live.wake_polls(topic)
-
-    def _take_news(
-        self,
-        topic: str,
-        name: str,
-        id: str = "",
-        content: dict[str, Any] | None = None,
-        about: list[str | None] | None = None,
-    ) -> None:
-        if self._live.has_viewers(topic):
-            read = {"run": self._store.run, "command": self._store.command}.get(name)
-            found = content if read is None else read(id)
-            if found is not None:
-                self._live.tell_here(topic, name, found, _about(about))
-
-    def _take_everybody(self, name: str, content: dict[str, Any]) -> None:
-        self._live.tell_everybody(name, content, is_here=True)
-
-    def _take_notice(
-        self, number: int, content: dict[str, Any], about: list[str | None] | None = None
-    ) -> None:
-        self._notifier.told_elsewhere(number)
-        self._live.tell_notice(number, content, _about(about) or (None, None), is_here=True)
-
-    def _take_people(self) -> None:
-        self._login.forget_believed()
-        self._live.ask_again()
-
-    def _take_look(self, run: str, page: str, *, visible: bool) -> None:
-        self._looks.note_elsewhere(run, page, is_visible=visible)
-
-    def _take_heard(self, runs: list[str]) -> None:
-        for run_id in runs:
-            self._heard.note_elsewhere(run_id)
-
-    def _tell_heard(self) -> None:
-        """Tell the others which runners were heard of here."""
-        if self._live.others is None or time.monotonic() < self._heard_told_at + _HEARD_S:
-            return
-        self._heard_told_at = time.monotonic()
-        runs = self._heard.news()
-        for start in range(0, len(runs), _HEARD_AT_ONCE):
-            self._live.others.tell("heard", runs=runs[start : start + _HEARD_AT_ONCE])
-
-    def _take_removed(self) -> None:
-        self._housekeeping.wake()
-
-    def _take_token(self, run: str) -> None:
-        self._store.forget_token_here(run)
-
-    def _take_forgotten(self, runs: list[str]) -> None:
-        self._forget(runs)
-
-    def compare(self) -> None:
-        self._tell_heard()
-        if self._login.is_news():
-            self._take_people()
-        known, waiting = self._live.watched()
-        for run_id, last_id in self._store.last_event_ids(known):
-            if last_id > known[run_id]:
-                self._live.events_elsewhere(run_id, last_id)
-                self._notices.show_run(run_id)
-        for topic in self._store.topics_with_work(waiting):
-            self._live.wake_polls(topic)
-
-    def lost(self) -> None:
-        self._login.forget_believed()
-        self._store.forget_tokens()
-        self._live.drop_viewers()
-
-    def lead(self, *, leads: bool) -> None:
-        self._index.lead(leads=leads)
-        self._housekeeping.lead(leads=leads)
-        self._notifier.lead(leads=leads)
-        self._verdicts.lead(leads=leads)
-
-
-def _about(told: list[str | None] | None) -> About | None:
-    return None if told is None else (told[0], told[1])
 
 
 class Gateway:
@@ -377,11 +209,11 @@ class Gateway:
                 start_program="./wrapper/claude-runner",
             )
         )
-        self._notices = _Notices(self._store, self._live, self._notifier, self._index, metrics)
+        self._notices = Notices(self._store, self._live, self._notifier, self._index, metrics)
         self._verdicts = Verdicts(engine, self._writer, self._notices.run_changed)
         self._relay: Relay | None = None
         if self._writer.is_shared:
-            news = _News(
+            news = News(
                 self._store,
                 self._live,
                 self._notices,

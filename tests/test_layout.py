@@ -47,11 +47,12 @@ GATEWAY_MAY_IMPORT = {
     "settings": "notify serving access",
     "listing": "offers storage admission roles",
     "housekeeping": "listing storage",
+    "news": "housekeeping access listing notify serving storage presence observing",
     "wire": "offers serving storage admission presence observing",
     "page": "access wire listing roles notify offers screens serving storage admission presence",
     "front": "access wire serving storage observing",
-    "assembly": "front page access wire housekeeping listing settings notify offers screens "
-    "serving relay storage admission presence observing xterm",
+    "assembly": "front page access news wire housekeeping listing settings notify offers "
+    "screens serving relay storage admission presence observing xterm",
     "announce": "assembly settings serving opener",
     "moving": "assembly settings storage",
     "command_line": "observing moving announce assembly settings serving storage opener "
