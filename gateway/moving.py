@@ -144,34 +144,43 @@ class _Move:
             target = schema.open_database(self._url)
             stack.callback(target.dispose)
             stack.enter_context(_alone_on(target))
-            if _is_moved(target, mark):
+            is_moved = _is_moved(target, mark)
+            # After the move: of the runs that are still there.
+            self._copy_files(target if is_moved else source)
+            if is_moved:
                 self._tell("the rows were moved before")
             else:
-                self._copy_files(source)
                 self._copy_rows(source, target, mark)
 
     # --- files ---
 
-    def _copy_files(self, source: Engine) -> None:
+    def _copy_files(self, noted: Engine) -> None:
+        """Copy the files that a database has noted. Raises: MoveError."""
         old, new = open_files(self._settings), open_files(self._target)
         columns = schema.artifacts.c
         query = select(columns.run_id, columns.id).order_by(columns.number)
         copied, there, missing = 0, 0, 0
-        with source.connect() as connection:
+        with noted.connect() as connection:
             for run_id, file_id in connection.execute(query.execution_options(yield_per=500)):
-                known = _sum_of(old, run_id, file_id)
-                if known is None:
+                known, found = (_sum_of(each, run_id, file_id) for each in (old, new))
+                if known is None and found is None:
                     missing += 1
-                elif _sum_of(new, run_id, file_id) == known:
+                elif known is None or found == known:
                     there += 1
                 else:
                     _copy_file(old, new, run_id, file_id)
                     if _sum_of(new, run_id, file_id) != known:
                         raise MoveError(f"the file {run_id}/{file_id} was not copied as it is")
                     copied += 1
+        if missing and not (copied or there):
+            place = self._settings.files_url or self._settings.data_dir / "artifacts"
+            raise MoveError(
+                f"none of the {missing} files is in {place}; set CLAUDE_RUNNER_GATEWAY_FILES_URL "
+                "to where the old gateway had them, and name the new place with --files"
+            )
         self._tell(f"files: {copied} copied, {there} there already, all sums are right")
         if missing:
-            self._tell(f"files: {missing} were missing in the old place")
+            self._tell(f"files: {missing} are missing, in the old place too")
 
     # --- rows ---
 

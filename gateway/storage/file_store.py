@@ -142,7 +142,8 @@ class FolderStore:
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _sync_folder(self._folder)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            # Half of it may be there: a move that was killed begins again with the same id.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             file = open(os.open(partial, flags, 0o600), "wb")  # noqa: SIM115 - closed below
         try:
             with file:

@@ -131,10 +131,12 @@ def test_a_gateway_goes_on_elsewhere(database: Cluster, store: Moto, tmp_path: P
 
         code, said, problem = migrate(old, url, "--files", files_url)
         assert (code, problem) == (0, "")
-        assert "files: 0 copied, 3 there already, all sums are right\n" in said
         assert "runs: 3 rows, the sum is right\n" in said
         assert said.endswith(f"CLAUDE_RUNNER_GATEWAY_FILES_URL={files_url}\n")
-        assert migrate(old, url)[:2] == (0, f"the rows were moved before\n{said_last(old)}")
+        there = "files: 0 copied, 3 there already, all sums are right\n"
+        assert there in said
+        again = f"{there}the rows were moved before\n{said_last(old)}"
+        assert migrate(old, url)[:2] == (0, again)
         assert files_of(old) == kept
 
         new.env_file.write_text(old.env_file.read_text())
@@ -183,6 +185,34 @@ def said_last(gw: EmbeddedGateway) -> str:
 def assert_waits(url: str, said: Path) -> None:
     """Somebody waits for a table of the database."""
     assert count(url, WAITING) == 1, said.read_text()
+
+
+def test_files_come_along(database: Cluster, tmp_path: Path) -> None:
+    """Over what a killed attempt left, in an attempt after the rows were moved, and never as if
+    they were there when they are not.
+    """
+    url, place = database.make_database(), tmp_path / "files"
+    with EmbeddedGateway(tmp_path / "one") as one:
+        run = one.create_run()
+        sent = one.send_artifact(run, "a.txt", b"content").json()["artifactId"]
+    (place / run.id).mkdir(parents=True)
+
+    # Of the new place, in the settings of the gateway that was there.
+    one.environ["CLAUDE_RUNNER_GATEWAY_FILES_URL"] = place.as_uri()
+    code, _, said = migrate(one, url)
+    assert code == 1
+    assert said.startswith(f"claude-runner: none of the 1 files is in {place.as_uri()};")
+    del one.environ["CLAUDE_RUNNER_GATEWAY_FILES_URL"]
+
+    assert migrate(one, url)[1].endswith(said_last(one))
+    (place / run.id / f"{sent}.partial").write_bytes(b"cont")
+    code, told, _ = migrate(one, url, "--files", place.as_uri())
+    assert (code, told.splitlines()[:2]) == (
+        0,
+        ["files: 1 copied, 0 there already, all sums are right", "the rows were moved before"],
+    )
+    assert [each.name for each in (place / run.id).iterdir()] == [sent]
+    assert (place / run.id / sent).read_bytes() == b"content"
 
 
 def test_what_is_not_moved(database: Cluster, tmp_path: Path) -> None:
