@@ -293,6 +293,12 @@ class _Headers(server.HeaderReader):
         self._once = once
         self._seen: set[bytes] = set()
 
+    def _transform_key(self, key_name: bytes) -> bytes:
+        # A proxy in front may have taken `X-Forwarded-User :` for another header, and let it pass.
+        if key_name != key_name.strip():
+            raise ValueError("A header's name has a blank at its end.")
+        return key_name.title()
+
     def _allow_header(self, key_name: bytes) -> bool:
         if key_name in self._once:
             if key_name in self._seen:

@@ -116,6 +116,7 @@ def test_a_name_that_is_none(gw: EmbeddedGateway, name: str) -> None:
         (["X-Forwarded-Email: ben@example.org", "X-Forwarded-Email: ann@example.org"], 400),
         (["x-forwarded-email: ann@example.org", "X-Forwarded-Email: ben@example.org"], 400),
         (["X-Forwarded-Email: ben@example.org", " ann@example.org"], 400),
+        (["X-Forwarded-Email : ann@example.org"], 400),
         (["X_Forwarded_Email: ann@example.org"], 401),
         (["X-Forwarded_Email: ann@example.org"], 401),
         (["X-Forwarded-Email: ben@example.org", "X_Forwarded_Email: ann@example.org"], 200),
