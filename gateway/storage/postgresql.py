@@ -48,6 +48,8 @@ _SESSION = (
 _REPEATABLE = ("40001", "40P01")
 # It ends or begins, the connection is broken, or it has no more of them.
 _AWAY = ("57P", "08", "53300")
+# It is the copy of another one, or was one until a moment ago.
+_READ_ONLY = "25006"
 
 
 class Lock(enum.IntEnum):
@@ -86,6 +88,9 @@ def options() -> dict[str, Any]:
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 20_000,
+            # After a failover the address may be that of a copy for a while; a connection to it
+            # would stay.
+            "target_session_attrs": "read-write",
             "options": " ".join(f"-c {each}" for each in _SESSION),
         },
     }
@@ -143,10 +148,19 @@ def is_away(error: Exception) -> bool:
         return True  # those who have the connections wait for it
     if not isinstance(error, DBAPIError):
         return False
+    state = getattr(error.orig, "sqlstate", None)
     is_operational = isinstance(error, OperationalError)
-    return error.connection_invalidated or (
-        is_operational and (getattr(error.orig, "sqlstate", None) or "57P").startswith(_AWAY)
+    return (
+        error.connection_invalidated
+        or state == _READ_ONLY
+        or (is_operational and (state or "57P").startswith(_AWAY))
     )
+
+
+def look(connection: Connection) -> None:
+    """Raise OperationalError if nothing can be written."""
+    if connection.execute(text("SHOW transaction_read_only")).scalar() == "on":
+        raise OperationalError("SHOW transaction_read_only", None, Exception("it is read-only"))
 
 
 _ARRAYS = (

@@ -442,7 +442,7 @@ def open_database(url: str) -> Engine:
 
 @contextlib.contextmanager
 def looking_at(engine: Engine) -> Iterator[Callable[[], None]]:
-    """Yield what raises if the database cannot be read. It waits for no connection of others."""
+    """Yield what raises if the database cannot be used. It waits for no connection of others."""
     own = engine
     if postgresql.is_shared(engine):
         own = create_engine(engine.url, pool_size=1, connect_args=postgresql.probe_options())
@@ -450,6 +450,8 @@ def looking_at(engine: Engine) -> Iterator[Callable[[], None]]:
     def look() -> None:
         with own.connect() as connection:
             connection.execute(select(versions.c.version).limit(1)).all()
+            if own is not engine:
+                postgresql.look(connection)
 
     try:
         yield look

@@ -576,6 +576,34 @@ def _is_well(gateway: EmbeddedGateway) -> None:
     assert gateway.request("GET", "/api/health").status == 200
 
 
+def test_a_database_that_only_reads_is_away(
+    database: Cluster, pair: tuple[EmbeddedGateway, EmbeddedGateway]
+) -> None:
+    """As a copy does, until it has taken over: whoever sends keeps it, and the balancer knows."""
+    one, other = pair
+    run, name = one.create_run(), name_of_database(one)
+    change = f"ALTER DATABASE {name} {{}} default_transaction_read_only"
+
+    def asked() -> tuple[int, int, int]:
+        event = other.send_event(run, "stdout", "kept\n", 1)
+        created = one.api("POST", "/api/runs", {})
+        return one.request("GET", "/api/health").status, event.status, created.status
+
+    database.execute(change.format("SET") + " = on", "postgres")
+    try:
+        database.end_connections(one, "backend_type = 'client backend'")
+        eventually(lambda: assert_equal(asked(), (503, 503, 503)))
+    finally:
+        database.execute(change.format("RESET"), "postgres")
+    eventually(lambda: assert_equal(asked(), (200, 200, 201)))
+    assert [each["data"] for each in one.events(run)] == ["kept\n"]
+
+
+def assert_equal(found: object, expected: object) -> None:
+    """They are the same."""
+    assert found == expected
+
+
 def test_tables_of_version_2_become_those_of_today(database: Cluster) -> None:
     """What the steps make of them is what a new database has, and copies are gone."""
     new, old = (create_engine(address_of(database)) for _ in range(2))
