@@ -174,7 +174,7 @@ class CommandLine:
                     )
                 item = f"{name}={_VALUE_MARK}{given}"
             ours.append(item)
-        options, unknown = self._parser.parse_known_args(ours)
+        options, unknown = self._parser.parse_known_args(_words_first(ours, subcommand))
         if unknown:
             # Without its value, which may be a token that the subcommand does not take.
             name = unknown[0].partition("=")[0]
@@ -262,6 +262,15 @@ def handed_on(options: argparse.Namespace, profile: Profile, but: Sequence[str] 
 
     profile.add_start_options(look)
     return found
+
+
+def _words_first(items: Sequence[str], subcommand: str) -> list[str]:
+    """Return a command line with a subcommand's words before its options, whose values are in them.
+
+    argparse takes words that may be left out at the first place where they may stand, or never.
+    """
+    begin = items.index(subcommand) + 1 if subcommand in items else len(items)
+    return [*items[:begin], *sorted(items[begin:], key=lambda each: each[:1] == "-")]
 
 
 def _did_you_mean(given: str, known: Iterable[str]) -> str:

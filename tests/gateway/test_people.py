@@ -474,7 +474,8 @@ def test_people_at_the_command_line(gw: EmbeddedGateway) -> None:
     """Somebody is taken in, listed and removed; what is wrong is said in a sentence."""
     bounds = ("--until", "2099-12-31", "--own", "--folders", "/srv/*", "--folders", "shop")
 
-    *said, token = type_people(gw, "add", "clio", "--role", "viewer", *bounds).split("\n")[:-1]
+    # The name behind the options, where people write it too.
+    *said, token = type_people(gw, "add", "--role", "viewer", *bounds, "clio").split("\n")[:-1]
 
     assert said == ["token for clio, who is viewer; it is shown this once:"]
     (line,) = [each for each in type_people(gw, "list").splitlines() if each.startswith("clio")]
