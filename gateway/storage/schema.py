@@ -412,13 +412,29 @@ class DatabaseError(Exception):
     """The database cannot be used; the message is one plain sentence."""
 
 
+def _parsed(url: str) -> URL:
+    """Read an address. Raises: DatabaseError, which says nothing of it again: a password that is
+    written as it is becomes part of the host or the port.
+    """
+    try:
+        address = make_url(url)
+    except ValueError:
+        address = None
+    if address is None or "@" in (address.host or ""):
+        raise DatabaseError(
+            "CLAUDE_RUNNER_GATEWAY_DATABASE_URL cannot be read; in a password write %40 for @, %3A "
+            "for : and %2F for /, and several hosts as ?host=a,b&port=5432,5432"
+        ) from None
+    return address
+
+
 def open_database(url: str) -> Engine:
     """Connect to the database, and make the tables if there are none.
 
     Raises: DatabaseError, also if a newer gateway made the tables.
     """
     try:
-        address = postgresql.with_driver(make_url(url))
+        address = postgresql.with_driver(_parsed(url))
         engine = create_engine(address, **_engine_options(address))
     except (ArgumentError, ImportError) as error:
         raise DatabaseError(

@@ -535,6 +535,8 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
         ("CLAUDE_RUNNER_GATEWAY_RETENTION_DAYS", "-1"),
         ("CLAUDE_RUNNER_GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8 nonsense"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "nonsense"),
+        ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "postgresql://me:half@other@127.0.0.1/x"),
+        ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "postgresql://me:half@other:more/x@127.0.0.1/x"),
         ("CLAUDE_RUNNER_GATEWAY_FILES_URL", "https://bucket.example.org"),
         ("CLAUDE_RUNNER_GATEWAY_FILES_URL", "file://elsewhere/srv/files"),
         ("CLAUDE_RUNNER_GATEWAY_DATABASE_URL", "sqlite:////nowhere/at/all.db"),
@@ -545,6 +547,7 @@ def test_a_wrong_setting_is_one_sentence(tmp_path: Path, variable: str, value: s
     line = refusal(EmbeddedGateway(tmp_path, env={variable: value}))
 
     assert variable in line or "database" in line
+    assert not {"other", "more"} & set(re.findall(r"\w+", line))  # of a password
 
 
 # --- the disk, and what is over ------------------------------------------------------------------
