@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 _HEADER: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,99}")
 # Some have slashes in their names.
 _GROUP: Final = re.compile(r"@[^\s,]{1,200}")
-_MAX_GROUPS: Final = 500
 # A request of the proxy is asked anew so often, also where a stream stays open.
 ASKED_AGAIN_S: Final = 300.0
 # Attempts that are logged; so many in the time.
@@ -103,7 +102,8 @@ class ProxyLogin:
             return None
         if not NAME.fullmatch(name):
             raise ProxyLoginError("The proxy names nobody whom this gateway could know.")
-        listed = [each.strip() for each in (groups or "").split(",")][:_MAX_GROUPS]
+        # All of them: one that was left out might be the one whose rule gives less.
+        listed = [each.strip() for each in (groups or "").split(",")]
         return Named(name, tuple(filter(None, listed)), time.time() + ASKED_AGAIN_S)
 
     def find(self, named: Named) -> Person:

@@ -189,6 +189,18 @@ def test_half_a_login_by_header_does_not_start(tmp_path: Path) -> None:
         load_settings(environ, str(tmp_path), str(tmp_path / "env"))
 
 
+def test_no_group_is_left_out() -> None:
+    """The first rule counts, also for the last of many groups."""
+    login = ProxyLogin("X-User", "X-Groups", parse_rules("viewer:own=@guests operator=*"))
+    groups = ",".join([*map(str, range(2_000)), "guests"])
+    environ = {"gateway.is_proxied": True, "HTTP_X_USER": "ann", "HTTP_X_GROUPS": groups}
+
+    named = login.read(environ)
+
+    assert named is not None
+    assert login.find(named).role is Role.VIEWER
+
+
 def test_a_name_without_a_role_is_told_so() -> None:
     """It is no stranger, and no viewer either."""
     login = ProxyLogin("X-User", "X-Groups", parse_rules("viewer=@team"))
