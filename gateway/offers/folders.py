@@ -241,9 +241,12 @@ class Offers:
         self._live.command_queued(waiter_id)
         return self._shown(waiter_id, folder, person)
 
-    def forget(self, waiter_id: str) -> None:
+    def forget(self, waiter_id: str, person: Person) -> None:
         """Let a folder in no longer, and withdraw what is queued for it. Raises: OfferError."""
         with self._sending:  # what is being sent is withdrawn too
+            queued = self._orders.queued(waiter_id) if person.is_bounded else []
+            if not all(self._store.sees(person, each.run_id) for each in queued):
+                raise OfferError(409, "Runs of others are queued for this folder.")
             if not self._orders.shut_out(waiter_id):
                 raise OfferError(404, "There is no such folder.")
         self._register.change(lambda folders: _set_code(folders, waiter_id, _new_code(folders)))

@@ -39,7 +39,7 @@ def _add_folders(api: Blueprint, parts: Parts) -> None:
     @api.post("/offers/<waiter_id>/forget")
     def forget(waiter_id: str) -> Response:
         json_body()
-        parts.offers.forget(waiter_id)
+        parts.offers.forget(waiter_id, person())
         note(parts, "shut a folder out", detail=waiter_id)
         return jsonify({"ok": True})
 

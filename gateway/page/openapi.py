@@ -997,7 +997,7 @@ _PATHS: dict[str, Schema] = {
         "post": _operation(
             "Let a folder in no longer; what is queued for it is withdrawn",
             _OK,
-            errors=(403, 404, 413),
+            errors=(403, 404, 409, 413),
             body=_json(_ANY_OBJECT),
         ),
     },

@@ -324,6 +324,11 @@ def test_folders_bound_what_is_seen(gw: EmbeddedGateway) -> None:
     taken = Member.add(gw, "greg", "operator", own=True)
     stolen = taken.api("POST", f"/api/offers/{offers[0]['id']}/runs", body)
     assert (stolen.status, sent in stolen.body.decode()) == (409, False)
+    # With the folder, the run that waits for it would go.
+    shut = taken.api("POST", f"/api/offers/{offers[0]['id']}/forget", {})
+    assert (shut.status, shut.error) == (409, "Runs of others are queued for this folder.")
+    assert member.api("GET", f"/api/runs/{sent}/order").json()["order"]["state"] == "queued"
+    assert member.api("POST", f"/api/offers/{offers[0]['id']}/forget", {}).status == 200
 
 
 PATTERNS = st.text(alphabet="ab/*?%_[]\\A", min_size=1, max_size=6)
