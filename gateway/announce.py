@@ -47,7 +47,7 @@ def tell(
         }
         _write(Path(options.ready_file), json.dumps(ready))
     if not options.no_open and has_display():
-        # With a code of its own: the printed one is for whoever copies it.
+        # With a code of its own: the printed one is to be copied.
         code = gateway.login.make_code(lambda: remove_opener(settings.data_dir))
         open_browser(settings.data_dir, f"{url}/login?code={code}")
 

@@ -290,7 +290,7 @@ class Gateway:
             self._relay.tell("removed")
 
     def _tell_lost(self) -> None:
-        """Look again who is let in: somebody has lost a session or a token."""
+        """Look again who is let in: a session or a token was lost."""
         self._live.ask_again()
         if self._relay is not None:
             self._relay.tell("people")

@@ -295,7 +295,7 @@ def _summed(new: Connection, query: Select[Any]) -> tuple[int, int]:
 
 
 def _sum_of_row(row: Any) -> int:
-    """Return a number for a row. In whichever order the rows come, their sum is the same."""
+    """Return a number for a row. The sum of a table's rows does not depend on their order."""
     values = [bytes(each) if isinstance(each, memoryview) else each for each in row]
     return int.from_bytes(hashlib.sha256(repr(values).encode()).digest(), "big")
 

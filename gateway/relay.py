@@ -1,6 +1,6 @@
 """News between gateways on one PostgreSQL: what one has done, the others tell their viewers.
 
-A notification names what there is, and whoever takes it reads it from the database. It is sent
+A notification names what there is; the gateway that takes it reads the database. It is sent
 after the commit, by a connection of its own: a NOTIFY inside of a transaction would make all
 commits wait for each other. A notification may be lost, with the gateway that was to send it or
 with the connection that was to take it, so every second each gateway compares with the database

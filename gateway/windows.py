@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Callable
 
-# Counts in memory at most; whoever has more addresses than that has more guesses, too.
+# Counts in memory at most. A stranger with more addresses has more guesses.
 MAX_ADDRESSES = 10_000
 
 

@@ -669,7 +669,7 @@ def _send(
 
 
 def _whole_reply(status: int, content: Any, headers: dict[str, str]) -> bytes:
-    """Return a reply to be sent by somebody who has no WSGI."""
+    """Return a whole reply, for a thread that has no WSGI."""
     body = _encode(content)
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",

@@ -256,14 +256,14 @@ def is_port_free(port: int) -> bool:
 
 
 def post(gateway: LocalGateway, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Send something to the API, as whoever has the admin token. Raises RunnerError."""
+    """Send something to the API, with the admin token. Raises RunnerError."""
     return ask(gateway, "POST", path, content)
 
 
 def ask(
     gateway: LocalGateway, method: str, path: str, content: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Ask the API for something, as whoever has the admin token. Raises RunnerError.
+    """Ask the API for something, with the admin token. Raises RunnerError.
 
     The token goes to the holder of the certificate that lies in the gateway's folder, or to this
     machine, and to no other server.

@@ -66,7 +66,7 @@ def _read_end(text: str | None) -> float | None:
 def _list(api: Any, _names: Sequence[str], _options: argparse.Namespace) -> str:
     found = api("GET", "/api/people", None)["people"]
     if not found:
-        return "nobody has a token but whoever has the admin token"
+        return "there is no token but the admin token"
     width = max(len(each["name"]) for each in found)
     return "\n".join(f"{each['name']:{width}}  {_shown(each)}" for each in found)
 

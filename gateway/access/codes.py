@@ -32,7 +32,7 @@ class AnyCodes(Protocol):
         """Take note of the session that a used code has opened."""
 
     def note_told(self, code: str) -> None:
-        """Take note that it was told that somebody else came with a used code."""
+        """Note that the second use of a code was told."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Codes:
                 self._used[digest] = replace(self._used[digest], cookie_hash=cookie_hash)
 
     def note_told(self, code: str) -> None:
-        """Take note that it was told that somebody else came with a used code."""
+        """Note that the second use of a code was told."""
         digest = hash_token(code)
         with self._lock:
             if digest in self._used:
@@ -107,7 +107,7 @@ class Codes:
 
 
 class SharedCodes:
-    """Codes in the database: another gateway may have made a code, or let somebody in with it."""
+    """Codes in the database: another gateway may have made a code, or taken it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -145,5 +145,5 @@ class SharedCodes:
         self._store.change_code(hash_token(code), cookie_hash=cookie_hash)
 
     def note_told(self, code: str) -> None:
-        """Take note that it was told that somebody else came with a used code."""
+        """Note that the second use of a code was told."""
         self._store.change_code(hash_token(code), is_told=True)

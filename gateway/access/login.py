@@ -1,4 +1,4 @@
-"""Who somebody is: by a session of a browser, by a token, or by the word of a trusted proxy.
+"""Who sends a request: by a session of a browser, by a token, or by the word of a trusted proxy.
 
 The admin token is one person's, who has no name; others have a token of their own, which says their
 name. What each may do is asked of `gate`.
@@ -36,7 +36,7 @@ LINK_LIFETIME_S = 60
 # Wrong tokens from one address; more in the window are refused unseen.
 MAX_FAILURES = 10
 _FAILURE_WINDOW_S = 300.0
-# Failures in the audit table, of all addresses together: whoever has many must not fill the disk.
+# Failures in the audit table, of all addresses together: many addresses must not fill the disk.
 # An hour of them has some 10 KB, 30 days of such hours 8 MB.
 MAX_NOTED_FAILURES = 100
 _NOTED_WINDOW_S = 3_600.0
@@ -158,11 +158,11 @@ class Login:
         return used is not None and hmac.compare_digest(used.cookie_hash, cookie_hash)
 
     def use_token(self, token: str, address: str) -> Session | None:
-        """Return a new session if it is somebody's token. Raises: TooManyFailuresError."""
+        """Return a new session if the token is a person's. Raises: TooManyFailuresError."""
         return self._open(address, "token", self._of_token(token))
 
     def _open(self, address: str, actor: str, person: Person | None) -> Session | None:
-        """Return a new session, with a cookie that nobody has seen before."""
+        """Return a new session, with a new cookie."""
         if person is None or person.until <= time.time():
             self._count_failure(address, actor, "login")
             return None
@@ -203,14 +203,14 @@ class Login:
         return person
 
     def close_all(self, person: Person) -> int:
-        """End all sessions of somebody; return how many there were."""
+        """End all sessions of a person; return how many there were."""
         ended = self._people.end_sessions_of(person.id)
         if ended:
             self._tell_lost()
         return ended
 
     def remove(self, name: str) -> bool:
-        """Let somebody in no longer; False if there is no such name."""
+        """Remove a person; False if there is no such name."""
         is_known = self._people.remove(name)
         self._tell_lost()
         return is_known
@@ -226,7 +226,7 @@ class Login:
             self._believed.clear()
 
     def is_news(self) -> bool:
-        """Whether somebody may have lost a session or a token at another gateway."""
+        """Whether a person may have lost a session or a token at another gateway."""
         before, self._mark = self._mark, self._people.mark()
         return before != self._mark
 

@@ -28,7 +28,7 @@ _LOGGED_S: Final = 60.0
 
 
 class ProxyLoginError(Exception):
-    """A request that names somebody and is not believed; the message is one plain sentence."""
+    """A request names a person, and is not believed; the message is one plain sentence."""
 
 
 class Named(NamedTuple):
@@ -89,7 +89,7 @@ class ProxyLogin:
         self._logged_at = float("-inf")
 
     def read(self, environ: Mapping[str, Any]) -> Named | None:
-        """Return whom a request names, None if nobody. Raises: ProxyLoginError."""
+        """Return the person whom a request names, if any. Raises: ProxyLoginError."""
         name, groups = environ.get(self._user_key), environ.get(self._groups_key)
         if not environ.get("gateway.is_proxied"):
             if name is None and groups is None:

@@ -36,7 +36,7 @@ _REASONS = {
 RATE_LIMIT = "rate limit"
 REASONS = (*dict.fromkeys(_REASONS.values()), RATE_LIMIT, OTHER)
 _REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# So much is put aside before it is added up by whoever comes next.
+# So much is put aside before the next request adds it up.
 _MAX_ASIDE = 20_000
 # Counted in the database, and so not at each reading.
 _STATES_KEPT_S = 10.0

@@ -195,7 +195,7 @@ class Offers:
     # --- what the operator does ---
 
     def shown(self, person: Person) -> dict[str, Any]:
-        """Return the folders that wait, as the API shows them to somebody."""
+        """Return the folders that wait, as the API shows them to a person."""
         here = self._register.here().items()
         paired = [(key, each) for key, each in here if each.code is None]
         known = [
@@ -253,7 +253,7 @@ class Offers:
         self._live.command_queued(waiter_id)
 
     def send(self, waiter_id: str, key: str, wish: Wish, person: Person) -> tuple[str, bool]:
-        """Make somebody's run and queue it for a folder; return its id, and whether it is new.
+        """Make a person's run and queue it for a folder; return its id, and whether it is new.
 
         The same `key` again is the same run: the page repeats what was not answered. Raises:
         OfferError.

@@ -518,7 +518,7 @@ _PATHS: dict[str, Schema] = {
     },
     "/api/me": {
         "get": _operation(
-            "Who is signed in; no name is whoever has the admin token",
+            "Who is signed in; the holder of the admin token has no name",
             _json(
                 _object(
                     {

@@ -202,7 +202,7 @@ def _route(rule: Any) -> str:
 
 
 def _require_roles(app: Flask) -> None:
-    """Raise RuntimeError for a route without a role: it would be for nobody."""
+    """Raise RuntimeError for a route without a role."""
     for rule in app.url_map.iter_rules():
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             if needed(method, _route(rule)) is None:
@@ -437,7 +437,7 @@ def _let_in(parts: Parts, session: Session) -> Response:
     """Give the browser its cookie, and a page whose script keeps the other half and goes on.
 
     A redirect could not hand that over but in an address, which browsers remember; and the cookie
-    would not go with it for whoever comes from elsewhere, such as the file that is opened first.
+    would not go with a request from another page, such as the file that is opened first.
     """
     response = _show("welcome.html", key=session.page_key, following=_here(_next_path()))
     response.set_cookie(

@@ -46,7 +46,7 @@ class TrustedProxies:
         return bool(self._networks)
 
     def has(self, address: str) -> bool:
-        """Whether somebody who connects from there is a trusted proxy."""
+        """Whether a connection from there is a trusted proxy's."""
         if not self._networks:
             return False
         found = self._known.get(address)

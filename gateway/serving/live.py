@@ -39,7 +39,7 @@ ALL_RUNS = ""
 
 _HEARTBEAT_S = 15.0
 # Between two rounds, so that a fast run wakes 200 browsers 40 times a second and not 1,000 times.
-# Who is behind gets pages for as long; then it is the turn of whoever has come meanwhile.
+# A viewer that is behind gets pages for as long; then others have their turn.
 ROUND_S = 0.025
 # What is kept in memory of each run that is watched; a page from the store has this size too.
 _TAIL_BYTES = 262_144
@@ -296,7 +296,7 @@ class Live:
         self._post(self._drop_viewers)
 
     def ask_again(self) -> None:
-        """Ask of each stream whether it is still allowed: somebody has lost something."""
+        """Ask of each stream whether it is still allowed: a session or a token was lost."""
         self._post(self._ask_again)
 
     def _tell_others(self, kind: str, **fields: Any) -> None:

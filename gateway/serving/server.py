@@ -2,8 +2,8 @@
 
 cheroot gives a connection to one of its threads for the length of a request. An open stream, or a
 poll that waits for a command, would hold that thread for minutes. So a WSGI callable may return a
-`Parked` instead of a response: the connection then goes to whoever takes it from there, and may be
-given back when it has been answered.
+`Parked` instead of a response: another thread takes the connection, and may give it back when it
+has answered.
 
 Strangers must not stop the others by being slow, so no request's thread waits for them. cheroot's
 one thread that watches all sockets shakes hands for TLS, reads a request until its head and a small
@@ -544,7 +544,7 @@ class _Gateway(wsgi.Gateway_10):
             self.req.conn.parked = response
             self.req.conn.keeps_alive = not self.req.close_connection
             self.req.close_connection = False
-            self.req.sent_headers = True  # whoever has taken it sends them
+            self.req.sent_headers = True  # the thread that has taken it sends them
             return
         self._mind_the_rest()
         try:

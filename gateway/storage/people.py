@@ -47,7 +47,7 @@ class People:
         self._writer = writer
 
     def add(self, person: Person, token_hash: bytes) -> bool:
-        """Take somebody in; False if the name is taken."""
+        """Add a person; False if the name is taken."""
         row = {
             "id": f"person_{secrets.token_hex(8)}",
             "name": person.name,
@@ -69,7 +69,7 @@ class People:
         return self._writer.call(work)
 
     def remove(self, name: str) -> bool:
-        """Let somebody in no longer, and end their sessions; False if there is no such name."""
+        """Remove a person, and end their sessions; False if there is no such name."""
 
         def work(connection: Connection) -> bool:
             found = connection.execute(select(_PEOPLE.id).where(_PEOPLE.name == name)).scalar()
@@ -109,13 +109,13 @@ class People:
         return next(iter(self._found(_PEOPLE.token_hash == token_hash)), None)
 
     def by_id(self, person_id: str | None) -> Person | None:
-        """Return somebody by what a session or a code keeps; None is the admin token's holder."""
+        """Return the person of a session or a code; None is the admin token's holder."""
         if person_id is None:
             return ADMIN
         return next(iter(self._found(_PEOPLE.id == person_id)), None)
 
     def by_name(self, name: str) -> Person | None:
-        """Return somebody who was taken in."""
+        """Return a person who was added."""
         return next(iter(self._found(_PEOPLE.name == name)), None)
 
     def _found(self, which: ColumnElement[bool]) -> list[Person]:
@@ -154,7 +154,7 @@ class People:
         return self._end(_SESSIONS.token_hash == token_hash)
 
     def end_sessions_of(self, person_id: str | None) -> int:
-        """Forget all sessions of somebody; return how many there were."""
+        """Forget all sessions of a person; return how many there were."""
         is_admin = _SESSIONS.person.is_(None)
         return self._end(is_admin if person_id is None else _SESSIONS.person == person_id)
 
@@ -170,7 +170,7 @@ class People:
     # --- other gateways ---
 
     def mark(self) -> str:
-        """Return what is another text when somebody has lost something, at any gateway."""
+        """Return a mark that changes when a session or a token is lost, at any gateway."""
         query = select(schema.shared.c.value).where(schema.shared.c.name == _MARK)
         return next((str(row.value) for row in self._rows(query)), "")
 

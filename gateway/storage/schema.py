@@ -97,7 +97,7 @@ runs = Table(
     _id(),
     Column("token_hash", LargeBinary(32), nullable=False),
     Column("status", String(10), nullable=False),
-    # The name of who made it; null is whoever has the admin token.
+    # The name of the person who made it; null for the holder of the admin token.
     Column("owner", String(100)),
     Column("command", _WRITTEN),
     Column("metadata", Text),
@@ -272,7 +272,7 @@ sessions = Table(
     Column("token_hash", LargeBinary(32), primary_key=True),
     _moment("created_at"),
     _moment("expires_at"),
-    # The id of one of `people`; null is whoever has the admin token.
+    # The id of one of `people`; null for the holder of the admin token.
     Column("person", String(50)),
 )
 

@@ -153,7 +153,7 @@ class RunFullError(Exception):
 @dataclass(frozen=True)
 class UsedCode:
     """A code that has let somebody in. `is_told`: that somebody else came with it. `person` is an
-    id of `People`, None for whoever has the admin token.
+    id of `People`, None for the holder of the admin token.
     """
 
     address: str
@@ -244,7 +244,7 @@ class Store:
         """Return what is kept of a run's token; None if there is no such run."""
         known = self._token_hashes.get(run_id)
         if self.is_shared and self._tokens_until < time.monotonic():
-            # Another gateway tells when it has changed one; this is for whoever changes the tables.
+            # Another gateway tells when it has changed one; this is for changes made by hand.
             self._tokens_until = time.monotonic() + _TOKENS_KNOWN_S
             self._token_hashes, known = {}, None
         if known is None:
@@ -285,15 +285,15 @@ class Store:
         return _run_json(found[0]) if found else None
 
     def sees(self, person: Person, run_id: str) -> bool:
-        """Whether there is such a run, and somebody sees it."""
+        """Whether there is such a run, and the person may see it."""
         query = narrowed(_SEEN.where(schema.runs.c.id == run_id), person)
         return bool(self._rows(query))
 
     def runs(
         self, before: int | None, limit: int, person: Person = ADMIN
     ) -> tuple[list[dict[str, Any]], int | None]:
-        """Return a page of the runs that somebody sees, newest first, and the `before` of the next
-        one, if any.
+        """Return a page of the runs that a person may see, newest first, and the `before` of the
+        next one, if any.
         """
         number = schema.runs.c.number
         query = narrowed(_RUN, person).order_by(number.desc())

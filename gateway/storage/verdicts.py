@@ -1,7 +1,7 @@
 """The thread that compares a large run with what its `finished` marker says was sent.
 
-Whoever has stored all of a run has its digest at hand. Where that is not so, as after a restart,
-the output has to be read again: seconds for a large run, in which the writer would store nothing.
+The writer has the digest of a run at hand if it has stored all of it. After a restart it has not,
+and the output has to be read again: seconds for a large run, in which the writer would wait.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ FORM = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True)
 class Member:
-    """Somebody. No name is whoever has the admin token."""
+    """A person. The holder of the admin token has no name."""
 
     gateway: EmbeddedGateway
     name: str | None
@@ -44,7 +44,7 @@ class Member:
 
     @classmethod
     def admin(cls, gateway: EmbeddedGateway) -> Member:
-        """Return whoever has the admin token."""
+        """Return the holder of the admin token."""
         return cls(gateway, None, "admin", gateway.admin_token)
 
     @property

@@ -7,7 +7,7 @@ import { download } from "./download.js";
 import { legible } from "./values.js";
 import { size } from "./words.js";
 
-// More than this is for the editor of whoever downloads it.
+// A larger file is downloaded, and read in an editor.
 const MAX_VIEWED_BYTES = 2_000_000;
 const MAX_SHOWN_CHARS = 500_000;
 const MAX_SHOWN_LINES = 20_000;

@@ -29,7 +29,7 @@ export function actionButton(label, attributes, action, onFailure) {
   const button = el("button", { type: "button", ...attributes }, label);
   button.addEventListener("click", async () => {
     if (button.getAttribute("aria-disabled") === "true") return;
-    // Not `disabled`: that would take the focus from whoever pressed it by keyboard.
+    // Not `disabled`: a button that was pressed by keyboard would lose the focus.
     button.setAttribute("aria-disabled", "true");
     try {
       await action();

@@ -97,7 +97,7 @@ export class LiveStream {
       if (id <= this.#lastId) return;
       this.#lastId = id;
     }
-    // What is for every page comes over whichever stream it follows.
+    // What is for every page comes over the stream that it follows.
     const take = { notice: takeNotice, notifications: showServices }[name] ?? ((content) => this.#onMessage(name, content));
     attempt(() => take(JSON.parse(data)));
   }

@@ -1,6 +1,6 @@
 /**
  * Who is signed in. What the role does not allow is hidden by people.css; the gateway refuses it in
- * any case. Whoever has the admin token has no name, and sees nothing of this.
+ * any case. The holder of the admin token has no name, and sees nothing of this.
  */
 
 import { get, post } from "./api.js";

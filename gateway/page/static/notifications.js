@@ -1,6 +1,6 @@
 /**
  * Notifications of this browser, while a page is open and not looked at; and whether the services that
- * reach a closed page work. The gateway sends both to every page, over whichever stream it follows.
+ * reach a closed page work. The gateway sends both to every page, over the stream that it follows.
  */
 
 import { get } from "./api.js";

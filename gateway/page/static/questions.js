@@ -246,7 +246,7 @@ class Card {
     return this.#sent !== null && this.#sent.status !== "failed";
   }
 
-  // Not `disabled`: that would take the focus from whoever pressed one by keyboard.
+  // Not `disabled`: a button that was pressed by keyboard would lose the focus.
   #drawButtons() {
     for (const button of this.element.querySelectorAll(".ask-actions button, .ask-panel button")) {
       if (this.#isUnderWay) button.setAttribute("aria-disabled", "true");

@@ -88,7 +88,7 @@ export class TextView {
   }
 
   async #workInTurns() {
-    await null; // whoever adds more in this moment adds to this work
+    await null; // what is added in this moment belongs to this work
     while (this.#steps.length) {
       const began = performance.now();
       while (this.#steps.length && performance.now() - began < TURN_MS) {

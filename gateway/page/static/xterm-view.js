@@ -153,7 +153,7 @@ export class XtermView {
   }
 
   async #workInTurns() {
-    await null; // whoever adds more in this moment adds to this work
+    await null; // what is added in this moment belongs to this work
     while (this.#waiting.length) {
       const began = performance.now();
       let room = BATCH_CHARS;
