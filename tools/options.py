@@ -177,7 +177,7 @@ class CommandLine:
         options, unknown = self._parser.parse_known_args(_words_first(ours, subcommand))
         if unknown:
             # Without its value, which may be a token that the subcommand does not take.
-            name = unknown[0].partition("=")[0]
+            name = next((each for each in unknown if each[:1] == "-"), unknown[0]).partition("=")[0]
             known = self._build(options.subcommand)._option_string_actions
             if name in known:
                 raise RunnerError(f"{name} stands before {options.subcommand}; write it behind")

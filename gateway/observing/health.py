@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 # seconds that balancers wait.
 FRESH_S = 0.5
 LIMIT_S = 1.0
+# Of what is only told: each look at an object store is a request that is paid for.
+TOLD_FRESH_S = 10.0
 
 # Raises if what it looks at is away. May block.
 Check = Callable[[], None]
@@ -31,7 +33,10 @@ class Health:
     def __init__(self, checks: Mapping[str, Check], told: Collection[str] = ()) -> None:
         self.is_draining = False
         self._told = frozenset(told)
-        self._parts = {name: _Part(name, check) for name, check in checks.items()}
+        self._parts = {
+            name: _Part(name, check, TOLD_FRESH_S if name in told else FRESH_S)
+            for name, check in checks.items()
+        }
 
     def start(self) -> None:
         """Begin."""
@@ -58,9 +63,10 @@ class Health:
 class _Part:
     """One check, done when somebody asks, by one thread for all who ask meanwhile."""
 
-    def __init__(self, name: str, check: Check) -> None:
+    def __init__(self, name: str, check: Check, fresh_s: float) -> None:
         self._name = name
         self._check = check
+        self._fresh_s = fresh_s
         self._state = threading.Condition()
         self._is_wanted = self._is_ending = False
         self._began_at = float("-inf")  # of the last check, whether it has ended or not
@@ -80,7 +86,7 @@ class _Part:
 
     def begin(self) -> None:
         with self._state:
-            if self._is_over and time.monotonic() - self._began_at >= FRESH_S:
+            if self._is_over and time.monotonic() - self._began_at >= self._fresh_s:
                 self._is_wanted, self._is_over = True, False
                 self._began_at = time.monotonic()
                 self._state.notify_all()

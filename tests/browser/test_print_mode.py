@@ -175,8 +175,10 @@ def test_an_answer_is_read_while_it_is_written(desk: Visitor, gateway: EmbeddedG
     gateway.send_event(run, "stdout", "ild\n", 2)
     asked = {"event": "asked", "id": "q1", "code": "ab12", "digest": "d", "kind": "permission"}
     gateway.send_marker(run, {**asked, "tool": "Bash", "title": "rm -r build", "whole": True})
+    question = page.get_by_role("heading", name="Run this command?")
+    expect(question).to_be_visible()  # its card comes a moment after the run's state
     page.get_by_role("button", name="Needs you").click()
-    expect(page.get_by_role("heading", name="Run this command?")).to_be_focused()
+    expect(question).to_be_focused()
     answered = {"event": "answered", "id": "q1", "decision": "allow", "by": "keyboard"}
     gateway.send_marker(run, {**answered, "message": "go on"})
     expect(page.locator(".b-answer")).to_contain_text("Allowed at the keyboard · Bash: rm -r build")

@@ -214,9 +214,13 @@ def test_the_place_is_away(place: Place, tmp_path: Path) -> None:
         for path in (f"/api/artifacts/{kept}", f"/api/runs/{run.id}/changes"):
             told = gw.api("GET", path)
             assert (told.status, told.json()) == (503, {"error": AWAY})
-        health = gw.request("GET", "/api/health")
-        assert (health.status, health.json()["status"]) == (200, "ok")
-        assert health.json()["away"] == ["files"]
+
+        def health_tells_it() -> None:
+            health = gw.request("GET", "/api/health")
+            assert (health.status, health.json()["status"]) == (200, "ok")
+            assert health.json()["away"] == ["files"]
+
+        eventually(health_tells_it)  # it looks every ten seconds
         assert client.event("stdout", "x", 1).status == 200
         assert len(gw.api("GET", f"/api/runs/{run.id}/artifacts").json()["artifacts"]) == 1
         delete(gw, old)

@@ -126,10 +126,16 @@ def assert_quick(gw: EmbeddedGateway, run: Run) -> None:
     ]
     for _ in range(3):
         for action in actions:
-            began = time.monotonic()
-            assert action().status == 200
-            assert time.monotonic() - began < QUICK_S
+            # Held threads would be slow each time, as the siege takes them again.
+            assert any(took_s(action) < QUICK_S for _ in range(3))
         time.sleep(0.7)  # the siege goes on; what it holds grows
+
+
+def took_s(action: Callable[[], Answer]) -> float:
+    """Return how long an answer took."""
+    began = time.monotonic()
+    assert action().status == 200
+    return time.monotonic() - began
 
 
 # More connections of each kind than the gateway has threads, and together no more than it keeps.
