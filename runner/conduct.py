@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _STOP_GRACE_S: Final = 10.0
 # One Ctrl-C may come twice in a moment: from the terminal, and from what started the runner. A
 # person does not press it twice as fast as this.
-_ONE_PRESS_S: Final = 0.005
+ONE_PRESS_S: Final = 0.005
 # The keeper's linger, its sweep and some room: past this and the grace period, it hangs.
 _KEEPER_TIMEOUT_S: Final = 10.0
 # A descendant of the child that holds its terminal does not keep the run from ending.
@@ -469,7 +469,7 @@ class Session:
         if number == signal.SIGWINCH:
             self._resize()
             return
-        if time.monotonic() < self._told_to_end_at + _ONE_PRESS_S:
+        if time.monotonic() < self._told_to_end_at + ONE_PRESS_S:
             return
         if self._is_delivering:
             self._gave_up = True
