@@ -101,7 +101,9 @@ class ProxyLogin:
         if not name:
             return None
         if not NAME.fullmatch(name):
-            raise ProxyLoginError("The proxy names nobody whom this gateway could know.")
+            raise ProxyLoginError(
+                "The proxy sends a name that is not of letters, digits and . _ @ + - alone."
+            )
         # All of them: one that was left out might be the one whose rule gives less.
         listed = [each.strip() for each in (groups or "").split(",")]
         return Named(name, tuple(filter(None, listed)), time.time() + ASKED_AGAIN_S)

@@ -539,7 +539,7 @@ _PATHS: dict[str, Schema] = {
             _json(_object({"people": _array(_ref("Person"))})),
         ),
         "post": _operation(
-            "Give somebody a token, which is shown this once",
+            "Give a person a token, which is shown this once",
             _json(_object({"name": _TEXT, "role": _ROLE, "token": _TEXT})),
             status=201,
             errors=(409, 413),
@@ -560,7 +560,7 @@ _PATHS: dict[str, Schema] = {
     "/api/people/{name}/remove": {
         "parameters": [{**_RUN_ID, "name": "name"}],
         "post": _operation(
-            "Take somebody's token and sessions away",
+            "Take a person's token and sessions away",
             _OK,
             errors=(404, 413),
             body=_json(_ANY_OBJECT),
@@ -568,7 +568,7 @@ _PATHS: dict[str, Schema] = {
     },
     "/api/people/{name}/sign-out": {
         "parameters": [{**_RUN_ID, "name": "name"}],
-        "post": _sign_out("End all sessions of somebody, whose token stays good", 404),
+        "post": _sign_out("End all sessions of a person, whose token stays good", 404),
     },
     "/api/audit": {
         "get": _operation(

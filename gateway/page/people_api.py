@@ -75,7 +75,7 @@ def _add_others(api: Blueprint, parts: Parts) -> None:
     def remove(name: str) -> Response:
         json_body()
         if not parts.login.remove(name):
-            refuse(404, "There is nobody of that name.")
+            refuse(404, "There is no person of that name.")
         note(parts, "remove a person", detail=name)
         return jsonify({"ok": True})
 
@@ -84,7 +84,7 @@ def _add_others(api: Blueprint, parts: Parts) -> None:
         json_body()
         found = parts.store.people.by_name(name)
         if found is None:
-            refuse(404, "There is nobody of that name.")
+            refuse(404, "There is no person of that name.")
         ended = parts.login.close_all(found)
         note(parts, "sign a person out", detail=name)
         return jsonify({"ended": ended})

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
-
 from testing.gateways.embedded_gateway import EmbeddedGateway, open_socket
 from testing.gateways.embedded_record import free_port
+from testing.gateways.front_proxies import find_program
 from testing.gateways.postgresql import Cluster, gateways_on
 from testing.waiting import eventually
 
@@ -69,9 +67,7 @@ class Team(EmbeddedGateway):
         self._stack.close()
 
     def _balance(self) -> subprocess.Popen[bytes]:
-        program = shutil.which("haproxy") or shutil.which("/usr/sbin/haproxy")
-        if program is None:
-            pytest.skip("HAProxy is not installed: apt-get install haproxy")
+        program = find_program("haproxy")
         servers = "".join(
             f"    server gateway{number} 127.0.0.1:{each.port}\n"
             for number, each in enumerate(self.members)

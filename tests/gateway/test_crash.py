@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,22 +76,29 @@ def test_kills_in_the_middle_of_ingest(tmp_path: Path) -> None:
     with EmbeddedGateway(tmp_path, "--port", str(free_port())) as gateway:
         record = EmbeddedRecord(gateway)
         senders = [Sender(record, record.create_run(), stop) for _ in range(CLIENTS)]
-        for sender in senders:
-            sender.start()
-        try:
+        with sending(senders, stop):
             for _ in range(KILLS):
                 wait_for_progress(senders)
                 record.pause()
                 record.resume()
             wait_for_progress(senders)
-        finally:
-            stop.set()
-            for sender in senders:
-                sender.join(30)
 
         for sender in senders:
             assert sender.wrong == []
             assert record.text(sender.run_of.id) == "".join(sender.acknowledged)
+
+
+@contextmanager
+def sending(senders: Sequence[Sender], stop: threading.Event) -> Iterator[None]:
+    """Let all of them send during the block, and wait for their ends."""
+    for sender in senders:
+        sender.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for sender in senders:
+            sender.join(30)
 
 
 def wait_for_progress(senders: Sequence[Sender]) -> None:

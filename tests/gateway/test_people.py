@@ -61,7 +61,7 @@ def begin(member: Member, folder: str, **started: Any) -> str:
 
 
 def test_a_route_without_a_role_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be for nobody; and the table has no row for which there is no route."""
+    """It does not start; and the table has no row for which there is no route."""
     site = build_site(cast(Parts, None))
     served = {
         f"{method} {routes_of(rule)}"
@@ -489,7 +489,7 @@ def test_people_at_the_command_line(gw: EmbeddedGateway) -> None:
     assert gw.request("GET", "/api/me", headers=headers).json()["folders"] == ["/srv/*", "shop"]
     assert "clio has no token any more" in type_people(gw, "remove", "clio")
     assert gw.request("GET", "/api/me", headers=headers).status == 401
-    assert "There is nobody of that name." in type_people(gw, "remove", "clio", code=1)
+    assert "There is no person of that name." in type_people(gw, "remove", "clio", code=1)
     argv = [sys.executable, "-I", str(ROOT / "claude_runner.py"), "gateway", "--role", "viewer"]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert (done.returncode, "go with `gateway people add`" in done.stderr) == (1, True)

@@ -25,7 +25,7 @@ from testing.gateways.postgresql import Cluster, cluster, gateways_on, name_of_d
 from testing.gateways.signing_client import Client
 from testing.gateways.waiting_folder import WaitingFolder
 from testing.waiting import eventually
-from tests.gateway.test_crash import Sender, wait_for_progress
+from tests.gateway.test_crash import Sender, sending, wait_for_progress
 
 RUNNERS = 20
 
@@ -487,18 +487,12 @@ def test_one_is_killed_while_runners_send(database: Cluster, tmp_path: Path) -> 
         senders = [
             Sender(records[number % 2], records[0].create_run(), stop) for number in range(RUNNERS)
         ]
-        for sender in senders:
-            sender.start()
-        try:
+        with sending(senders, stop):
             wait_for_progress(senders)
             records[1].pause()
             wait_for_progress(senders[::2])
             records[1].resume()
             wait_for_progress(senders)
-        finally:
-            stop.set()
-            for sender in senders:
-                sender.join(30)
 
         for sender in senders:
             assert sender.wrong == []
@@ -518,9 +512,7 @@ def test_the_database_is_restarted_while_runners_send(tmp_path: Path) -> None:
         records = [EmbeddedRecord(one), EmbeddedRecord(other)]
         runs = [records[0].create_run() for _ in range(8)]
         senders = [Sender(records[number % 2], run, stop) for number, run in enumerate(runs)]
-        for sender in senders:
-            sender.start()
-        try:
+        with sending(senders, stop):
             wait_for_progress(senders)
             session = one.log_in()
             database.stop()
@@ -535,10 +527,6 @@ def test_the_database_is_restarted_while_runners_send(tmp_path: Path) -> None:
             database.crash()
             database.start()
             wait_for_progress(senders)
-        finally:
-            stop.set()
-            for sender in senders:
-                sender.join(30)
 
         for sender in senders:
             assert sender.wrong == []
